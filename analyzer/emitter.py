@@ -1,0 +1,116 @@
+"""Write ONNX nodes as if calling functions: `op.Mul(g, op.Sigmoid(x))`.
+
+An Emitter collects nodes and initializers for one graph. Arguments are Tensors, None for an omitted
+optional input, Python numbers (which take the dtype of the first floating tensor argument) or lists
+of ints (int64). It knows nothing of differentiation and checks only that the op exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from analyzer.graph import Graph, Node, Tensor, is_float
+
+Argument = Tensor | np.ndarray | float | int | bool | Sequence[int] | None
+
+_BOOLEAN = frozenset(
+    {"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Xor", "Not", "IsNaN", "IsInf"}
+)
+_INT64 = frozenset({"Shape", "Size", "ArgMax", "ArgMin", "NonZero"})
+
+
+class Emitter:
+    """Collects the nodes of a new part of a graph. Every ONNX op of the opset is a method."""
+
+    def __init__(self, opset: int, prefix: str = "") -> None:
+        self.opset = opset
+        self.prefix = prefix
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: dict[str, np.ndarray] = {}
+        self._constants: dict[tuple[Any, ...], Tensor] = {}
+        self._count = 0
+
+    def __getattr__(self, op_type: str) -> Callable[..., Any]:
+        if op_type.startswith("_") or not onnx.defs.has(op_type):
+            raise AttributeError(f"ONNX has no operator {op_type!r}")
+
+        def emit(*arguments: Argument, outputs: int = 1, name: str | None = None, **attributes: Any) -> Any:
+            return self.emit(op_type, arguments, outputs=outputs, name=name, **attributes)
+
+        return emit
+
+    def emit(
+        self, op_type: str, arguments: Sequence[Argument], outputs: int = 1, name: str | None = None, **attributes: Any
+    ) -> Any:
+        """Append one node; return its output Tensor, or a tuple where `outputs` > 1.
+
+        `name` names the (first) output. Attributes that are None are left out.
+        """
+        like = next((a.dtype for a in arguments if isinstance(a, Tensor) and is_float(a.dtype)), None)
+        inputs = [None if a is None else self.tensor(a, like) for a in arguments]
+        unique = self._unique(op_type)
+        names = [name or unique] + [f"{unique}.{index}" for index in range(1, outputs)]
+        given = {key: value for key, value in attributes.items() if value is not None}
+        self.nodes.append(
+            helper.make_node(op_type, ["" if t is None else t.name for t in inputs], names, name=unique, **given)
+        )
+        dtype = _output_dtype(op_type, inputs, given)
+        results = tuple(Tensor(output, dtype) for output in names)
+        return results[0] if outputs == 1 else results
+
+    def tensor(self, value: Argument, like: np.dtype[Any] | None = None) -> Tensor:
+        """A Tensor for an argument: itself, or a constant. Equal constants are stored once."""
+        if isinstance(value, Tensor):
+            return value
+        if isinstance(value, (bool, float, int)):
+            dtype = like if like is not None and not isinstance(value, bool) else None
+            array = np.asarray(value, dtype or (bool if isinstance(value, bool) else np.float32))
+        else:
+            array = value if isinstance(value, np.ndarray) else np.asarray(value, np.int64)
+        key = (array.dtype.name, array.shape, array.tobytes())
+        if key not in self._constants:
+            name = self._unique("constant")
+            self.initializers[name] = array
+            self._constants[key] = Tensor(name, array.dtype, array.shape, array)
+        return self._constants[key]
+
+    def _unique(self, stem: str) -> str:
+        self._count += 1
+        return f"{self.prefix}{stem}_{self._count}"
+
+    def copy(self, node: Node) -> None:
+        """Append a node of another graph unchanged, under its own tensor names."""
+        given = {key: value for key, value in node.attributes.items() if value is not None}
+        given = {k: numpy_helper.from_array(v) if isinstance(v, np.ndarray) else v for k, v in given.items()}
+        self.nodes.append(
+            helper.make_node(
+                node.op_type, list(node.inputs), list(node.outputs), name=node.name, domain=node.domain, **given
+            )
+        )
+
+
+def _output_dtype(op_type: str, inputs: Sequence[Tensor | None], attributes: dict[str, Any]) -> np.dtype[Any]:
+    if op_type in _BOOLEAN:
+        return np.dtype(bool)
+    if op_type in _INT64:
+        return np.dtype(np.int64)
+    if op_type == "Cast":
+        return np.dtype(helper.tensor_dtype_to_np_dtype(attributes["to"]))
+    if op_type == "ConstantOfShape":
+        value = attributes.get("value")
+        return numpy_helper.to_array(value).dtype if value is not None else np.dtype(np.float32)
+    if op_type == "OneHot":
+        assert inputs[2] is not None
+        return inputs[2].dtype
+    position = 1 if op_type in ("Where", "CastLike") else 0
+    first = inputs[position]
+    assert first is not None, f"{op_type} needs its input {position}"
+    return first.dtype
+
+
+__all__ = ["Argument", "Emitter", "Graph"]

@@ -1,0 +1,50 @@
+"""The errors of `analyzer`.
+
+AnalysisError
+├── UnsupportedOp       a node on the differentiable path has no rule
+├── UnknownTensor       a tensor name that the graph does not have
+├── InputError          an input of the wrong name or dtype, or with NaN
+│   └── ShapeError      an input or baseline of the wrong shape
+├── TargetError         an output, class index or weights that the model does not have
+├── MissingFramework    a backend's framework is not installed (also an ImportError)
+├── BackendError        a backend could not run the model; the message says on which node
+└── Disagreement        raised by `report.raise_for_disagreement()`
+"""
+
+from __future__ import annotations
+
+
+class AnalysisError(Exception):
+    """Base of every error that `analyzer` raises for a user's model or input."""
+
+
+class UnsupportedOp(AnalysisError):
+    """A node between the inputs and the target has no rule for what was asked."""
+
+
+class UnknownTensor(AnalysisError):
+    """The graph has no tensor of that name."""
+
+
+class InputError(AnalysisError):
+    """An input is missing, unknown, of the wrong dtype, or holds NaN or infinity."""
+
+
+class ShapeError(InputError):
+    """An input or baseline has a shape that the model does not take."""
+
+
+class TargetError(AnalysisError):
+    """The target names an output, an index or weights that the model does not have."""
+
+
+class MissingFramework(AnalysisError, ImportError):
+    """The framework of a backend is not installed; the message names the extra."""
+
+
+class BackendError(AnalysisError):
+    """A backend could not run the model; the message names the node and the cause."""
+
+
+class Disagreement(AnalysisError):
+    """Backends, or two models, disagree beyond the tolerance."""

@@ -1,0 +1,30 @@
+"""The errors of `converters`.
+
+ConversionError
+├── InvalidModel        the file or object is no model, or a damaged one
+├── UnsupportedModel    a model, but one that cannot be brought to the canonical graph
+├── VerificationFailed  the converted graph computes something else than the original
+└── MissingFramework    a framework that the model needs is not installed (also an ImportError)
+"""
+
+from __future__ import annotations
+
+
+class ConversionError(Exception):
+    """Base of every error that `converters` raises for a user's model."""
+
+
+class InvalidModel(ConversionError):
+    """The file or object is no model, or a damaged one."""
+
+
+class UnsupportedModel(ConversionError):
+    """The model cannot be brought to the canonical graph; the message names the part."""
+
+
+class VerificationFailed(ConversionError):
+    """The converted graph does not compute what the original computes."""
+
+
+class MissingFramework(ConversionError, ImportError):
+    """A framework that the model needs is not installed; the message names the extra."""

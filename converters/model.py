@@ -1,0 +1,131 @@
+"""The Model that `convert` hands on: one canonical ONNX graph, how it was verified, and its source.
+
+The proto is what is serialised. Preprocessing and class names live in the proto's own `metadata_props`,
+so that they survive saving; the source (the original network) is attached in memory only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx
+
+if TYPE_CHECKING:
+    import torch
+
+PREPROCESSING_KEY = "onnxplain.preprocessing"
+CLASS_NAMES_KEY = "onnxplain.class_names"
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a photograph becomes the model's input.
+
+    The image is read as RGB in [0, 1], its short side resized to `resize` pixels, the centre `size`
+    (height, width) cropped, then (image − mean) / std per channel.
+    """
+
+    size: tuple[int, int]
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    layout: str = "NCHW"
+    resize: int | None = None
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What the converted graph was measured against, and the error found.
+
+    `max_abs_error` and `relative_l2` are the worst over all outputs and batches, in the outputs' units.
+    """
+
+    reference: str
+    batches: int
+    max_abs_error: float
+    relative_l2: float
+
+
+@dataclass(frozen=True)
+class PyTorchSource:
+    """The PyTorch original: the decomposed program, whose FX node names are the ONNX tensor names.
+
+    `inputs` are the ONNX input names in the order of the program's user inputs.
+    """
+
+    program: torch.export.ExportedProgram
+    inputs: tuple[str, ...]
+    framework: str = "pytorch"
+
+
+@dataclass(frozen=True)
+class TensorFlowSource:
+    """The TensorFlow original: a frozen concrete function, and where its inputs and outputs stand.
+
+    `inputs` and `outputs` map ONNX names to tensor names of the function's graph ("x:0").
+    """
+
+    function: Any
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    framework: str = "tensorflow"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A canonical ONNX graph with its verification and, in memory only, the network it came from."""
+
+    proto: onnx.ModelProto
+    source: PyTorchSource | TensorFlowSource | None = field(default=None, repr=False)
+    verification: Verification | None = None
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """How a photograph becomes an input, where it was stored at conversion."""
+        text = self.metadata.get(PREPROCESSING_KEY)
+        if text is None:
+            return None
+        stored = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()}
+        return Preprocessing(**stored)
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The name of each class, in the order of the logits, where stored at conversion."""
+        text = self.metadata.get(CLASS_NAMES_KEY)
+        return None if text is None else tuple(json.loads(text))
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The proto's metadata as a dict."""
+        return {entry.key: entry.value for entry in self.proto.metadata_props}
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the graph beside `path`, then rename it: a reader never sees half a file."""
+        path = Path(path)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".onnx", delete=False) as temporary:
+            try:
+                temporary.write(self.proto.SerializeToString())
+                temporary.close()
+                os.replace(temporary.name, path)
+            except BaseException:
+                Path(temporary.name).unlink(missing_ok=True)
+                raise
+        return path
+
+
+def set_metadata(
+    proto: onnx.ModelProto,
+    preprocessing: Preprocessing | None = None,
+    class_names: tuple[str, ...] | list[str] | None = None,
+) -> None:
+    """Store preprocessing and class names in the proto, in place."""
+    entries = {entry.key: entry.value for entry in proto.metadata_props}
+    if preprocessing is not None:
+        entries[PREPROCESSING_KEY] = json.dumps(asdict(preprocessing))
+    if class_names is not None:
+        entries[CLASS_NAMES_KEY] = json.dumps(list(class_names))
+    onnx.helper.set_model_props(proto, entries)
