@@ -1,20 +1,21 @@
 """Write ONNX nodes as if calling functions: `op.Mul(g, op.Sigmoid(x))`.
 
 An Emitter collects nodes and initializers for one graph. Arguments are Tensors, None for an omitted
-optional input, Python numbers (which take the dtype of the first floating tensor argument) or lists
-of ints (int64). It knows nothing of differentiation and checks only that the op exists.
+optional input, Python numbers (which take the dtype of the first floating tensor argument, else of the
+first number) or lists of ints (int64). It knows nothing of differentiation and checks only that the op exists.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from analyzer.graph import Graph, Node, Tensor, is_float
+from analyzer.graph import Node, Tensor, is_float
 
 Argument = Tensor | np.ndarray | float | int | bool | Sequence[int] | None
 
@@ -34,6 +35,8 @@ class Emitter:
         self.initializers: dict[str, np.ndarray] = {}
         self._constants: dict[tuple[Any, ...], Tensor] = {}
         self._count = 0
+        self._current: Node | None = None
+        self._extra: dict[str, tuple[Node, dict[int, Tensor]]] = {}
 
     def __getattr__(self, op_type: str) -> Callable[..., Any]:
         if op_type.startswith("_") or not onnx.defs.has(op_type):
@@ -45,19 +48,27 @@ class Emitter:
         return emit
 
     def emit(
-        self, op_type: str, arguments: Sequence[Argument], outputs: int = 1, name: str | None = None, **attributes: Any
+        self,
+        op_type: str,
+        arguments: Sequence[Argument],
+        outputs: int = 1,
+        name: str | None = None,
+        **attributes: Any,
     ) -> Any:
         """Append one node; return its output Tensor, or a tuple where `outputs` > 1.
 
         `name` names the (first) output. Attributes that are None are left out.
         """
-        like = next((a.dtype for a in arguments if isinstance(a, Tensor) and is_float(a.dtype)), None)
+        dtypes = [a.dtype for a in arguments if isinstance(a, Tensor) and a.dtype.kind != "b"]
+        like = next((dtype for dtype in dtypes if is_float(dtype)), dtypes[0] if dtypes else None)
         inputs = [None if a is None else self.tensor(a, like) for a in arguments]
         unique = self._unique(op_type)
         names = [name or unique] + [f"{unique}.{index}" for index in range(1, outputs)]
         given = {key: value for key, value in attributes.items() if value is not None}
         self.nodes.append(
-            helper.make_node(op_type, ["" if t is None else t.name for t in inputs], names, name=unique, **given)
+            helper.make_node(
+                op_type, ["" if t is None else t.name for t in inputs], names, name=unique, **given
+            )
         )
         dtype = _output_dtype(op_type, inputs, given)
         results = tuple(Tensor(output, dtype) for output in names)
@@ -83,13 +94,44 @@ class Emitter:
         self._count += 1
         return f"{self.prefix}{stem}_{self._count}"
 
-    def copy(self, node: Node) -> None:
-        """Append a node of another graph unchanged, under its own tensor names."""
+    @contextmanager
+    def differentiating(self, node: Node) -> Iterator[None]:
+        """While a rule runs, the node it differentiates: `forward_output` speaks of that node."""
+        previous, self._current = self._current, node
+        try:
+            yield
+        finally:
+            self._current = previous
+
+    def forward_output(self, index: int, dtype: type = np.int64) -> Tensor:
+        """An optional output of the node being differentiated that the model itself may have left out."""
+        node = self._current
+        assert node is not None, "forward_output is for rules"
+        if index < len(node.outputs) and node.outputs[index]:
+            return Tensor(node.outputs[index], np.dtype(dtype))
+        _, outputs = self._extra.setdefault(node.name, (node, {}))
+        return outputs.setdefault(index, Tensor(f"{self.prefix}{node.outputs[0]}.{index}", np.dtype(dtype)))
+
+    @property
+    def extra_outputs(self) -> Mapping[str, Node]:
+        """The nodes of the model that must grow an output, by the name of that output."""
+        return {tensor.name: node for node, outputs in self._extra.values() for tensor in outputs.values()}
+
+    def copy(self, node: Node, renamed: Mapping[str, str], grown: Emitter | None = None) -> None:
+        """Append a node of a model's graph under its own names, but for outputs in `renamed`.
+
+        `grown` is the Emitter whose rules asked for optional outputs of the model's nodes.
+        """
+        outputs = [renamed.get(name, name) for name in node.outputs]
+        if grown is not None and node.name in grown._extra:
+            for index, tensor in sorted(grown._extra[node.name][1].items()):
+                outputs += [""] * (index + 1 - len(outputs))
+                outputs[index] = tensor.name
         given = {key: value for key, value in node.attributes.items() if value is not None}
         given = {k: numpy_helper.from_array(v) if isinstance(v, np.ndarray) else v for k, v in given.items()}
         self.nodes.append(
             helper.make_node(
-                node.op_type, list(node.inputs), list(node.outputs), name=node.name, domain=node.domain, **given
+                node.op_type, list(node.inputs), outputs, name=node.name, domain=node.domain, **given
             )
         )
 
@@ -111,6 +153,3 @@ def _output_dtype(op_type: str, inputs: Sequence[Tensor | None], attributes: dic
     first = inputs[position]
     assert first is not None, f"{op_type} needs its input {position}"
     return first.dtype
-
-
-__all__ = ["Argument", "Emitter", "Graph"]

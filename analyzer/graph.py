@@ -58,6 +58,13 @@ class Node:
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any]
     metadata: Mapping[str, str] = field(default_factory=dict)
+    captured: tuple[str, ...] = ()
+    """Tensors of the outer graph that the node's subgraphs read."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Every tensor that the node needs, its subgraphs' included."""
+        return self.inputs + self.captured
 
     def __str__(self) -> str:
         return f"node {self.name or self.outputs[0]!r} ({self.op_type})"
@@ -108,7 +115,7 @@ class Graph:
         """The nodes that read each tensor, in topological order."""
         found: dict[str, list[Node]] = {}
         for node in self.nodes:
-            for name in dict.fromkeys(node.inputs):
+            for name in dict.fromkeys(node.reads):
                 if name:
                     found.setdefault(name, []).append(node)
         return {name: tuple(nodes) for name, nodes in found.items()}
@@ -136,7 +143,7 @@ class Graph:
         found = set(leaves)
         for node in reversed(self.nodes):
             if any(name in found for name in node.outputs):
-                found.update(name for name in node.inputs if name)
+                found.update(name for name in node.reads if name)
         return frozenset(found)
 
 
@@ -164,7 +171,21 @@ def _node_of(node: onnx.NodeProto, index: int, opset: int) -> Node:
         outputs=tuple(node.output),
         attributes={**attribute_defaults(node.op_type, node.domain, opset), **given},
         metadata={entry.key: entry.value for entry in node.metadata_props},
+        captured=tuple(sorted(_captured(node))),
     )
+
+
+def _captured(node: onnx.NodeProto) -> set[str]:
+    """Names that the subgraphs of a node read from the graph around it."""
+    names: set[str] = set()
+    for attribute in node.attribute:
+        for body in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+            inner = {entry.name for entry in (*body.input, *body.initializer)}
+            for child in body.node:
+                names |= ({name for name in child.input if name} | _captured(child)) - inner
+                inner.update(child.output)
+            names |= {entry.name for entry in body.output} - inner
+    return names
 
 
 def _plain(attribute: onnx.AttributeProto) -> Any:

@@ -1,0 +1,185 @@
+"""Reverse-mode differentiation as a graph transformation: append nodes that compute ∂target/∂tensor.
+
+From a canonical Graph, cotangents at some tensors and the tensors wanted (`wrt`), `sweep` emits plain
+`ai.onnx` nodes through an Emitter and returns the gradient of each wanted tensor. Only nodes between a
+wanted tensor and a cotangent are differentiated. A tensor whose cotangent is given is never swept
+through: the seed is one such tensor, gradients measured elsewhere (by a native framework) are others.
+Refuses, by name, a node on that path that has no VJP rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from analyzer.emitter import Emitter
+from analyzer.errors import UnsupportedOp
+from analyzer.graph import Graph, Node, Shape, Tensor
+from analyzer.ops import find
+from analyzer.ops.registry import Kind, Op
+
+
+def carries_gradient(graph: Graph, node: Node, index: int) -> bool:
+    """Whether a derivative can pass from the output of a node to its input `index`.
+
+    An op without a class is taken to pass it on, so that it is refused and never silently skipped.
+    """
+    if not graph.tensors[node.inputs[index]].is_float:
+        return False
+    if not any(graph.tensors[name].is_float for name in node.outputs if name):
+        return False
+    rules = find(node)
+    return rules is None or (rules.kind is not Kind.CONSTANT and index not in rules.inactive)
+
+
+def active_tensors(graph: Graph, roots: Iterable[str], blocked: Iterable[str] = ()) -> frozenset[str]:
+    """Float tensors that depend differentiably on `roots`, without passing through `blocked`."""
+    stop = frozenset(blocked)
+
+    def passes(node: Node, index: int) -> bool:
+        return node.inputs[index] not in stop and carries_gradient(graph, node, index)
+
+    reached = graph.descendants(roots, passes)
+    return frozenset(name for name in reached if graph.tensors[name].is_float)
+
+
+def path_nodes(graph: Graph, roots: Iterable[str], target: str) -> tuple[Node, ...]:
+    """The nodes on a differentiable path from `roots` to `target`, in topological order."""
+    active = active_tensors(graph, roots)
+    leading = graph.ancestors([target])
+    return tuple(
+        node
+        for node in graph.nodes
+        if any(name in active and name in leading for name in node.outputs)
+        and any(
+            name in active and carries_gradient(graph, node, index)
+            for index, name in enumerate(node.inputs)
+            if name
+        )
+    )
+
+
+def sweep(
+    graph: Graph, op: Emitter, cotangents: Mapping[str, Tensor], wrt: Iterable[str]
+) -> dict[str, Tensor]:
+    """Emit the gradient of each tensor in `wrt`; zeros where the target does not depend on it.
+
+    Raises UnsupportedOp where a node on the way has no rule.
+    """
+    wanted = [name for name in dict.fromkeys(wrt) if name not in cotangents]
+    found: dict[str, list[Tensor]] = {}
+    if wanted:
+        active = active_tensors(graph, wanted, blocked=cotangents)
+        for node in reversed(graph.nodes):
+            gradients = [_total(op, found, cotangents, name) for name in node.outputs]
+            if any(g is not None for g in gradients):
+                _pull_back(graph, op, node, gradients, active - cotangents.keys(), found)
+    results = {name: _total(op, found, cotangents, name) for name in dict.fromkeys(wrt)}
+    return {name: g if g is not None else _zeros_like(op, graph.tensors[name]) for name, g in results.items()}
+
+
+def _total(
+    op: Emitter, found: dict[str, list[Tensor]], cotangents: Mapping[str, Tensor], name: str
+) -> Tensor | None:
+    """The gradient of one tensor: given, or the sum of what its consumers contributed."""
+    if name in cotangents:
+        return cotangents[name]
+    parts = found.get(name)
+    if not parts:
+        return None
+    if len(parts) > 1:
+        found[name] = parts = [op.Add(*parts) if len(parts) == 2 else op.Sum(*parts)]
+    return parts[0]
+
+
+def _pull_back(
+    graph: Graph,
+    op: Emitter,
+    node: Node,
+    gradients: list[Tensor | None],
+    active: frozenset[str],
+    found: dict[str, list[Tensor]],
+) -> None:
+    """Apply one node's rule and add its contributions to `found`."""
+    targets = [
+        index
+        for index, name in enumerate(node.inputs)
+        if name and name in active and carries_gradient(graph, node, index)
+    ]
+    if not targets:
+        return
+    rules = rules_of(node)
+    outputs = graph.outputs_of(node)
+    g, y = (tuple(gradients), tuple(outputs)) if rules.several_outputs else (gradients[0], outputs[0])
+    if g is None:
+        return
+    assert rules.vjp is not None
+    with op.differentiating(node):
+        entries = rules.vjp(op, g, y, *graph.inputs_of(node), **node.attributes)
+        assert len(entries) == len(node.inputs), (
+            f"{node}: {len(entries)} entries for {len(node.inputs)} inputs"
+        )
+        for index in targets:
+            entry = entries[index]() if callable(entries[index]) else entries[index]
+            if entry is None:
+                continue
+            u = graph.tensors[node.inputs[index]]
+            if rules.broadcasts:
+                assert outputs[0] is not None
+                entry = unbroadcast(op, entry, outputs[0], u, node)
+            found.setdefault(u.name, []).append(entry)
+
+
+def rules_of(node: Node) -> type[Op]:
+    """The class of a node's op. Raises UnsupportedOp where it has none, or none with a VJP."""
+    rules = find(node)
+    if rules is None or rules.vjp is None:
+        op_type = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+        raise UnsupportedOp(
+            f"node {node.name!r} ({op_type}) lies between the input and the target and has no VJP rule. "
+            'Use backend="source" on a converted model, or add a rule: CONTRIBUTING.md, "Add an op".'
+        )
+    return rules
+
+
+def unbroadcast(op: Emitter, g: Tensor, y: Tensor, u: Tensor, node: Node) -> Tensor:
+    """Sum a contribution shaped like the output back to the shape of the input that was broadcast."""
+    if y.shape is None or u.shape is None:
+        raise UnsupportedOp(f"{node}: the rank of {(y if y.shape is None else u).name!r} is unknown")
+    lead = len(y.shape) - len(u.shape)
+    padded: Shape = (1,) * lead + u.shape
+    if any(_ambiguous(small, large) for small, large in zip(padded, y.shape, strict=True)):
+        return _unbroadcast_dynamic(op, g, y, u, lead)
+    axes = [
+        i for i, (small, large) in enumerate(zip(padded, y.shape, strict=True)) if small == 1 and large != 1
+    ]
+    kept = [axis for axis in axes if axis >= lead]
+    if kept:
+        g = op.ReduceSum(g, kept, keepdims=1)
+    if lead:
+        g = op.ReduceSum(g, list(range(lead)), keepdims=0)
+    return g
+
+
+def _ambiguous(small: int | str | None, large: int | str | None) -> bool:
+    """Whether it cannot be told before running if an axis was broadcast."""
+    if isinstance(small, int):
+        return False
+    return small is None or small != large
+
+
+def _unbroadcast_dynamic(op: Emitter, g: Tensor, y: Tensor, u: Tensor, lead: int) -> Tensor:
+    shape = op.Shape(u)
+    padded = op.Concat([1] * lead, shape, axis=0) if lead else shape
+    axes = op.Squeeze(op.NonZero(op.Not(op.Equal(op.Shape(y), padded))), [0])
+    return op.Reshape(op.ReduceSum(g, axes, keepdims=1, noop_with_empty_axes=1), shape, allowzero=1)
+
+
+def _zeros_like(op: Emitter, x: Tensor) -> Tensor:
+    """Zeros, whatever x holds: multiplying by zero would keep a NaN."""
+    return op.Expand(op.Cast(op.tensor(0), to=_onnx_dtype(x)), op.Shape(x))
+
+
+def _onnx_dtype(x: Tensor) -> int:
+    from onnx import helper
+
+    return int(helper.np_dtype_to_tensor_dtype(x.dtype))

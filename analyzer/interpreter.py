@@ -1,0 +1,180 @@
+"""Execute a graph node by node in PyTorch or TensorFlow: the one loop for both.
+
+Reads a Graph and the op classes' `torch` or `tensorflow` forms; the values are tensors of the framework, so that its
+own autodiff differentiates them. Refuses, by name, a node whose op has no form in the framework.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from onnx import helper
+
+from analyzer.errors import BackendError, MissingFramework, UnsupportedOp
+from analyzer.graph import Graph, Node, Tensor
+from analyzer.ops import find
+
+
+class Torch:
+    """PyTorch, imported when first made."""
+
+    name = "torch"
+
+    def __init__(self, device: str | None = None) -> None:
+        self.module = _import("torch", extra="torch")
+        self.device = device or "cpu"
+
+    def tensor(self, array: np.ndarray) -> Any:
+        """A tensor of the framework with a copy of the array."""
+        if array.dtype.name == "bfloat16":
+            return self.tensor(array.astype(np.float32)).to(self.module.bfloat16)
+        return self.module.tensor(np.ascontiguousarray(array), device=self.device)
+
+    def array(self, tensor: Any) -> np.ndarray:
+        """A tensor as a NumPy array."""
+        if not isinstance(tensor, self.module.Tensor):
+            return np.asarray(tensor)
+        return np.asarray(tensor.detach().cpu().numpy())
+
+    def alias(self, tensor: Any) -> Any:
+        """The same values as another tensor: one that has a gradient of its own."""
+        return tensor.view_as(tensor)
+
+
+class TensorFlow:
+    """TensorFlow, imported when first made."""
+
+    name = "tensorflow"
+
+    def __init__(self) -> None:
+        self.module = _import("tensorflow", extra="tensorflow")
+
+    def tensor(self, array: np.ndarray) -> Any:
+        """A tensor of the framework with a copy of the array."""
+        return self.module.constant(array)
+
+    def array(self, tensor: Any) -> np.ndarray:
+        """A tensor as a NumPy array."""
+        return np.asarray(tensor)
+
+    def alias(self, tensor: Any) -> Any:
+        """The same values as another tensor: one that has a gradient of its own."""
+        return self.module.identity(tensor)
+
+
+Framework = Torch | TensorFlow
+
+
+def _import(name: str, extra: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise MissingFramework(
+            f'{name} is not installed; this backend needs it: pip install "onnxplain[{extra}]"'
+        ) from error
+
+
+class Interpreter:
+    """A graph made ready for one framework: its constants are the framework's tensors, made once."""
+
+    def __init__(self, graph: Graph, framework: Framework) -> None:
+        self.graph = graph
+        self.framework = framework
+        self._constants: dict[str, Any] = {}
+
+    def run(self, feeds: Mapping[str, Any], wanted: Collection[str]) -> dict[str, Any]:
+        """The wanted tensors as the framework's tensors, from feeds that are such tensors.
+
+        Only nodes that `wanted` depends on are run, and a value is dropped after its last reader.
+        """
+        needed = self.graph.ancestors(wanted)
+        nodes = [node for node in self.graph.nodes if any(name in needed for name in node.outputs)]
+        nodes = [node for node in nodes if not all(name in feeds or not name for name in node.outputs)]
+        last_reader = {name: position for position, node in enumerate(nodes) for name in node.reads}
+        values = dict(feeds)
+        keep = set(wanted)
+        for position, node in enumerate(nodes):
+            self._run_node(node, values)
+            for name in {*node.reads, *node.outputs}:
+                if name not in keep and last_reader.get(name, -1) <= position:
+                    values.pop(name, None)
+        return {name: self._value(name, values) for name in wanted}
+
+    def _run_node(self, node: Node, values: dict[str, Any]) -> None:
+        form = form_of(node, self.framework.name)
+        arguments = [self._value(name, values) if name else None for name in node.inputs]
+        try:
+            results = form(self.framework.module, *arguments, **node.attributes)
+        except Exception as error:
+            raise BackendError(f"{node} failed in {self.framework.name}: {_first_line(error)}") from error
+        if not isinstance(results, (tuple, list)):
+            results = (results,)
+        if len(results) < len([name for name in node.outputs if name]):
+            raise UnsupportedOp(f"{node}: only its first output has a {self.framework.name} form")
+        for name, result in zip(node.outputs, results, strict=False):
+            if name:
+                # A framework may return its very argument; as one tensor the two would share a gradient.
+                shared = any(result is argument for argument in arguments)
+                values[name] = self.framework.alias(result) if shared else result
+
+    def _value(self, name: str, values: Mapping[str, Any]) -> Any:
+        if name in values:
+            return values[name]
+        if name not in self._constants:
+            constant = self.graph.tensors[name].constant
+            assert constant is not None, f"nothing computes {name!r}"
+            self._constants[name] = self.framework.tensor(constant)
+        return self._constants[name]
+
+
+def form_of(node: Node, framework: str) -> Any:
+    """The function that computes a node in a framework. Raises UnsupportedOp where there is none."""
+    rules = find(node)
+    form = getattr(rules, framework, None) if rules is not None else None
+    if form is None:
+        op_type = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+        raise UnsupportedOp(
+            f"node {node.name!r} ({op_type}) has no {framework} form. "
+            'Use backend="onnxruntime", or add one: CONTRIBUTING.md, "Add an op".'
+        )
+    return form
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0]
+
+
+_FLOATS = tuple(helper.np_dtype_to_tensor_dtype(np.dtype(name)) for name in ("float16", "float32", "float64"))
+
+
+def with_float64(graph: Graph) -> Graph:
+    """The graph in double precision: tensors, constants, and the ops that name a floating dtype."""
+    double = np.dtype(np.float64)
+
+    def tensor(t: Tensor) -> Tensor:
+        if not t.is_float:
+            return t
+        return replace(t, dtype=double, constant=None if t.constant is None else t.constant.astype(double))
+
+    def node(n: Node) -> Node:
+        attributes = dict(n.attributes)
+        for key in ("to", "dtype"):
+            if attributes.get(key) in _FLOATS:
+                attributes[key] = helper.np_dtype_to_tensor_dtype(double)
+        value = attributes.get("value")
+        if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+            attributes["value"] = value.astype(double)
+        if n.op_type == "ConstantOfShape" and value is None:
+            attributes["value"] = np.zeros(1, double)
+        return replace(n, attributes=attributes)
+
+    return replace(
+        graph,
+        nodes=tuple(node(n) for n in graph.nodes),
+        tensors={name: tensor(t) for name, t in graph.tensors.items()},
+    )

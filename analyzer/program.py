@@ -1,0 +1,128 @@
+"""Assemble a runnable ONNX model from emitted nodes and the part of the graph that they need.
+
+`assemble` walks back from the outputs: what an Emitter emitted is taken, tensors named `available` become
+inputs of the program, and everything else is recomputed by the graph's own nodes. Dead nodes never
+enter. The same function therefore builds the full gradient graph (nothing is available but the inputs) and
+the arithmetic that follows a native backend's gradients (its values and gradients are available).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from analyzer.emitter import Emitter
+from analyzer.graph import Graph, Node, Tensor
+
+IR_VERSION = 10
+
+
+@dataclass(frozen=True)
+class Program:
+    """An ONNX model, the tensors it must be fed, and the ONNX name of each named result."""
+
+    proto: onnx.ModelProto
+    inputs: tuple[str, ...]
+    outputs: Mapping[str, str]
+
+
+def assemble(
+    graph: Graph,
+    op: Emitter,
+    outputs: Mapping[str, Tensor],
+    available: Collection[str] = (),
+    extra_inputs: Mapping[str, Tensor] | None = None,
+) -> Program:
+    """Build a Program whose results are `outputs` {name of the result: tensor}.
+
+    `extra_inputs` are inputs that the graph does not have (the seed, measured gradients); they come in only
+    where something reads them.
+    """
+    extra = dict(extra_inputs or {})
+    emitted = {name: node for node in op.nodes for name in node.output if name}
+    forward = {name: node for node in graph.nodes for name in node.outputs if name}
+    forward.update(op.extra_outputs)
+    live, used = _walk(
+        graph, emitted, forward, [t.name for t in outputs.values()], set(available) | extra.keys()
+    )
+
+    body = Emitter(graph.opset)
+    # A node that is run again for an optional output must not define what the program is fed.
+    renamed = {name: f"again/{name}" for name in available}
+    for node in graph.nodes:
+        if node.name in live:
+            body.copy(node, renamed, grown=op)
+    nodes = body.nodes + [node for node in op.nodes if f"emitted:{node.name}" in live]
+    constants: dict[str, np.ndarray] = {
+        name: array for name, array in op.initializers.items() if name in used
+    }
+    for name in sorted(used):
+        tensor = graph.tensors.get(name)
+        if tensor is not None and tensor.constant is not None:
+            constants[name] = tensor.constant
+    inputs = [
+        extra.get(name) or graph.tensors[name]
+        for name in (*graph.inputs, *sorted(set(available) - set(graph.inputs)), *extra)
+        if name in used and name not in constants
+    ]
+    results: dict[str, str] = {}
+    infos = []
+    produced = {name for node in nodes for name in node.output}
+    for key, tensor in outputs.items():
+        name = tensor.name
+        if name not in produced or name in results.values():
+            # An ONNX output must be computed by a node, and stand in the list once.
+            name = f"output/{key}"
+            nodes.append(helper.make_node("Identity", [tensor.name], [name], name=name))
+        results[key] = name
+        infos.append(helper.make_tensor_value_info(name, _elem_type(tensor), None))
+    proto = helper.make_model(
+        helper.make_graph(
+            nodes,
+            "onnxplain",
+            [helper.make_tensor_value_info(t.name, _elem_type(t), t.shape) for t in inputs],
+            infos,
+            [numpy_helper.from_array(array, name) for name, array in constants.items()],
+        ),
+        opset_imports=[helper.make_opsetid("", graph.opset)],
+        ir_version=IR_VERSION,
+        producer_name="onnxplain",
+    )
+    return Program(proto, tuple(t.name for t in inputs), results)
+
+
+def _walk(
+    graph: Graph,
+    emitted: Mapping[str, onnx.NodeProto],
+    forward: Mapping[str, Node],
+    leaves: Iterable[str],
+    available: Collection[str],
+) -> tuple[set[str], set[str]]:
+    """The names of the live nodes ("emitted:" before those of the Emitter), and of every tensor in use."""
+    live: set[str] = set()
+    used: set[str] = set()
+    stack = list(leaves)
+    while stack:
+        name = stack.pop()
+        if not name or name in used:
+            continue
+        used.add(name)
+        if name in available:
+            continue
+        if name in emitted:
+            live.add(f"emitted:{emitted[name].name}")
+            stack.extend(emitted[name].input)
+        elif name in forward:
+            live.add(forward[name].name)
+            stack.extend(forward[name].reads)
+        elif name not in graph.tensors:
+            raise AssertionError(f"nothing computes {name!r}")
+    return live, used
+
+
+def _elem_type(tensor: Tensor) -> int:
+    return int(helper.np_dtype_to_tensor_dtype(tensor.dtype))

@@ -1,0 +1,112 @@
+"""What a method asks of a backend, and the two ONNX programs that can answer it.
+
+A Request names the tensors whose gradients it needs and emits its own arithmetic on them, once, as ONNX.
+`full_program` is forward pass, seed, backward sweep and arithmetic in one graph: what ONNX Runtime runs and what is
+exported. `remainder_program` is what is left where a native framework has already measured values and
+gradients: the arithmetic, and the local sweep for tensors that the framework does not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Hashable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from analyzer.autodiff import sweep
+from analyzer.emitter import Emitter
+from analyzer.graph import Graph, Tensor
+from analyzer.program import Program, assemble
+
+OUTPUT = "explained output"
+"""The result of `full_program` that holds the explained scalar of each sample, (N,)."""
+
+Emission = Callable[[Emitter, Graph, Mapping[str, Tensor]], Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Request:
+    """Gradients at `wrt`, and `emit(op, graph, gradients) -> {name of the result: tensor}` on top of them.
+
+    `key` identifies the request: two requests of one key emit the same nodes, so programs are cached by it.
+    """
+
+    key: Hashable
+    wrt: tuple[str, ...]
+    emit: Emission
+
+
+def full_program(graph: Graph, request: Request, output: str, *, weights: bool) -> Program:
+    """The whole computation as one ONNX model.
+
+    Its inputs are the model's own and `target`: class indices (N,), −1 for the highest, or with `weights` an
+    array like the output. Raises UnsupportedOp where a node on the path has no rule.
+    """
+    op = Emitter(graph.opset, prefix=_free_prefix(graph, "backward/"))
+    y = graph.tensors[output]
+    target = _target_input(graph, y, weights)
+    cotangent, scalar = (target, _weighted_sum(op, y, target)) if weights else _one_hot_seed(op, y, target)
+    gradients = sweep(graph, op, {output: cotangent}, request.wrt)
+    results = dict(request.emit(op, graph, gradients))
+    return assemble(graph, op, {OUTPUT: scalar, **results}, extra_inputs={target.name: target})
+
+
+def gradient_name(tensor: str) -> str:
+    """The name under which a measured gradient is fed to a `remainder_program`."""
+    return f"gradient/{tensor}"
+
+
+def remainder_program(
+    graph: Graph, request: Request, values: Collection[str], gradients: Collection[str]
+) -> Program:
+    """What follows a native backend that knows the `values` and `gradients` of these tensors.
+
+    Its inputs are those of them that it needs: values under their own names, gradients under `gradient_name`.
+    """
+    op = Emitter(graph.opset, prefix=_free_prefix(graph, "after/"))
+    known = {
+        name: Tensor(gradient_name(name), graph.tensors[name].dtype, graph.tensors[name].shape)
+        for name in gradients
+    }
+    swept = sweep(graph, op, known, request.wrt)
+    results = request.emit(op, graph, swept)
+    extra = {tensor.name: tensor for tensor in known.values()}
+    return assemble(graph, op, results, available=values, extra_inputs=extra)
+
+
+def _free_prefix(graph: Graph, prefix: str) -> str:
+    """A prefix that no tensor of the graph begins with: a graph may itself be an exported explainer."""
+    while any(name.startswith(prefix) for name in graph.tensors):
+        prefix = f"_{prefix}"
+    return prefix
+
+
+def _target_input(graph: Graph, y: Tensor, weights: bool) -> Tensor:
+    name = "target"
+    while name in graph.tensors:
+        name = f"_{name}"
+    if weights:
+        return Tensor(name, y.dtype, y.shape)
+    return Tensor(name, np.dtype(np.int64), (y.shape[0] if y.shape else 1,))
+
+
+def _rows(op: Emitter, y: Tensor) -> Tensor:
+    """The output as (N, elements of a sample)."""
+    return op.Flatten(y, axis=1) if y.rank else op.Reshape(y, [1, 1])
+
+
+def _weighted_sum(op: Emitter, y: Tensor, weights: Tensor) -> Tensor:
+    return op.ReduceSum(
+        _rows(op, op.Mul(y, weights)) if y.rank else op.Reshape(op.Mul(y, weights), [1, 1]), [1], keepdims=0
+    )
+
+
+def _one_hot_seed(op: Emitter, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    rows = _rows(op, y)
+    highest = op.ArgMax(rows, axis=1, keepdims=0)
+    chosen = op.Where(op.Less(target, 0), highest, target)
+    classes = op.Range(0, op.Squeeze(op.Shape(rows, start=1, end=2), [0]), 1)
+    hits = op.Equal(op.Unsqueeze(chosen, [1]), op.Unsqueeze(classes, [0]))
+    one_hot = op.CastLike(hits, y)
+    scalar = op.ReduceSum(op.Mul(rows, one_hot), [1], keepdims=0)
+    return op.Reshape(one_hot, op.Shape(y)), scalar
