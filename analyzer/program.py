@@ -47,7 +47,7 @@ def assemble(
     forward = {name: node for node in graph.nodes for name in node.outputs if name}
     forward.update(op.extra_outputs)
     live, used = _walk(
-        graph, emitted, forward, [t.name for t in outputs.values()], set(available) | extra.keys()
+        emitted, forward, [t.name for t in outputs.values()], set(available) | extra.keys()
     )
 
     body = Emitter(graph.opset)
@@ -64,6 +64,8 @@ def assemble(
         tensor = graph.tensors.get(name)
         if tensor is not None and tensor.constant is not None:
             constants[name] = tensor.constant
+    nowhere = used - emitted.keys() - forward.keys() - constants.keys() - extra.keys() - set(available)
+    assert nowhere <= set(graph.inputs), f"nothing computes {sorted(nowhere - set(graph.inputs))}"
     inputs = [
         extra.get(name) or graph.tensors[name]
         for name in (*graph.inputs, *sorted(set(available) - set(graph.inputs)), *extra)
@@ -96,7 +98,6 @@ def assemble(
 
 
 def _walk(
-    graph: Graph,
     emitted: Mapping[str, onnx.NodeProto],
     forward: Mapping[str, Node],
     leaves: Iterable[str],
@@ -119,8 +120,6 @@ def _walk(
         elif name in forward:
             live.add(forward[name].name)
             stack.extend(forward[name].reads)
-        elif name not in graph.tensors:
-            raise AssertionError(f"nothing computes {name!r}")
     return live, used
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from onnx import helper
 
 from analyzer.autodiff import sweep
 from analyzer.emitter import Emitter
@@ -19,7 +20,9 @@ from analyzer.graph import Graph, Tensor
 from analyzer.program import Program, assemble
 
 OUTPUT = "explained output"
-"""The result of `full_program` that holds the explained scalar of each sample, (N,)."""
+"""The result that holds the explained scalar of each sample, (N,)."""
+CHOSEN = "explained class"
+"""The result that holds the class of each sample, (N,), where a class is explained."""
 
 Emission = Callable[[Emitter, Graph, Mapping[str, Tensor]], Mapping[str, Tensor]]
 
@@ -45,10 +48,10 @@ def full_program(graph: Graph, request: Request, output: str, *, weights: bool) 
     op = Emitter(graph.opset, prefix=_free_prefix(graph, "backward/"))
     y = graph.tensors[output]
     target = _target_input(graph, y, weights)
-    cotangent, scalar = (target, _weighted_sum(op, y, target)) if weights else _one_hot_seed(op, y, target)
+    cotangent, seeded = _weights_seed(op, y, target) if weights else _index_seed(op, y, target)
     gradients = sweep(graph, op, {output: cotangent}, request.wrt)
-    results = dict(request.emit(op, graph, gradients))
-    return assemble(graph, op, {OUTPUT: scalar, **results}, extra_inputs={target.name: target})
+    results = request.emit(op, graph, gradients)
+    return assemble(graph, op, {**seeded, **results}, extra_inputs={target.name: target})
 
 
 def gradient_name(tensor: str) -> str:
@@ -95,18 +98,17 @@ def _rows(op: Emitter, y: Tensor) -> Tensor:
     return op.Flatten(y, axis=1) if y.rank else op.Reshape(y, [1, 1])
 
 
-def _weighted_sum(op: Emitter, y: Tensor, weights: Tensor) -> Tensor:
-    return op.ReduceSum(
-        _rows(op, op.Mul(y, weights)) if y.rank else op.Reshape(op.Mul(y, weights), [1, 1]), [1], keepdims=0
-    )
+def _weights_seed(op: Emitter, y: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    rows = _rows(op, op.Mul(y, target)) if y.rank else op.Reshape(op.Mul(y, target), [1, 1])
+    return target, {OUTPUT: op.ReduceSum(rows, [1], keepdims=0)}
 
 
-def _one_hot_seed(op: Emitter, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def _index_seed(op: Emitter, y: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     rows = _rows(op, y)
     highest = op.ArgMax(rows, axis=1, keepdims=0)
     chosen = op.Where(op.Less(target, 0), highest, target)
     classes = op.Range(0, op.Squeeze(op.Shape(rows, start=1, end=2), [0]), 1)
     hits = op.Equal(op.Unsqueeze(chosen, [1]), op.Unsqueeze(classes, [0]))
-    one_hot = op.CastLike(hits, y)
+    one_hot = op.Cast(hits, to=int(helper.np_dtype_to_tensor_dtype(y.dtype)))
     scalar = op.ReduceSum(op.Mul(rows, one_hot), [1], keepdims=0)
-    return op.Reshape(one_hot, op.Shape(y)), scalar
+    return op.Reshape(one_hot, op.Shape(y)), {OUTPUT: scalar, CHOSEN: chosen}

@@ -17,7 +17,6 @@ from analyzer.graph import Graph, Tensor
 HIGHEST = -1
 
 Index = int | tuple[int, ...] | Sequence[int] | np.ndarray
-TargetLike = "Target | int | Sequence[int] | np.ndarray | None"
 
 
 @dataclass(frozen=True)
@@ -25,9 +24,9 @@ class Target:
     """The scalar to explain, per sample.
 
     output: the name of a model output, or of any float tensor; None is the first output.
-    index: an int is a class, the same for every sample; an array (N,) a class per sample; an array (N, k) the sum of
-        k classes per sample; a tuple the coordinates of one element, without the batch axis. On an output with
-        more axes than (N, classes) a class is summed over the remaining axes.
+    index: an int is a class, the same for every sample; an array (N,) a class per sample; an array (N, k)
+        the sum of k classes per sample; a tuple the coordinates of one element, without the batch axis. On
+        an output with more axes than (N, classes) a class is summed over the remaining axes.
     weights: an array shaped like one sample of the output, or like the whole output.
     With neither, the highest element of each sample.
     """
@@ -43,7 +42,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Seed:
-    """A resolved target: `index` (N,) into the classes of a (N, classes) output, or `weights` like the output.
+    """A resolved target: `index` (N,) into a (N, classes) output, or `weights` like the output.
 
     With neither, the highest element of each sample.
     """
@@ -56,20 +55,31 @@ class Seed:
         """The weights over the output y: one-hot rows for an index."""
         if self.weights is not None:
             return self.weights
-        flat = y.reshape(y.shape[0], -1) if y.ndim else y.reshape(1, 1)
-        highest = flat.argmax(axis=1)
-        chosen = highest if self.index is None else np.where(self.index < 0, highest, self.index)
+        flat = rows_of(y)
         weights = np.zeros_like(flat)
+        chosen = self.chosen(y)
+        assert chosen is not None
         np.put_along_axis(weights, chosen[:, None], 1, axis=1)
         return weights.reshape(y.shape)
 
-    def rows(self, chosen: slice) -> Seed:
+    def chosen(self, y: np.ndarray) -> np.ndarray | None:
+        """The class of each sample, (N,); None where weights are explained."""
+        if self.weights is not None:
+            return None
+        return rows_of(y).argmax(axis=1) if self.index is None else self.index
+
+    def rows(self, chosen: np.ndarray) -> Seed:
         """The seed of some of the samples."""
         return Seed(
             self.output,
             None if self.index is None else self.index[chosen],
             None if self.weights is None else self.weights[chosen],
         )
+
+
+def rows_of(y: np.ndarray) -> np.ndarray:
+    """An output as (N, elements of a sample)."""
+    return y.reshape(y.shape[0] if y.ndim else 1, -1)
 
 
 def as_target(target: object) -> Target:

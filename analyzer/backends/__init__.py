@@ -1,0 +1,67 @@
+"""Backends: what computes values and gradients of a canonical graph."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import onnx
+
+from analyzer.backends.base import Differentiable, Gradients
+from analyzer.errors import AnalysisError
+from analyzer.graph import Graph
+from converters import Model, load
+
+BACKENDS = ("onnxruntime", "torch", "tensorflow", "source")
+
+ModelLike = Model | onnx.ModelProto | str | os.PathLike[str]
+
+
+def differentiate(
+    model: ModelLike | Differentiable,
+    backend: str = "onnxruntime",
+    *,
+    precision: str | None = None,
+    providers: Sequence[str] | None = None,
+    device: str | None = None,
+    threads: int | None = None,
+) -> Differentiable:
+    """Bind a model to a backend that computes values and gradients at any of its tensors.
+
+    model: what `convert` returned, an onnx.ModelProto or a path; a Differentiable is returned as it is.
+    backend: "onnxruntime" (the gradient graph), "torch" or "tensorflow" (the ONNX graph executed there),
+        "source" (the network that was converted).
+    precision: "float64" runs the torch or tensorflow backend in double precision, whatever the model's own.
+    providers, threads: ONNX Runtime's execution providers (default CPU) and threads. device: torch's device.
+    Raises AnalysisError for an unknown backend or an option that it does not have, MissingFramework where
+    its framework is not installed, ConversionError where the file is no usable model.
+    """
+    if isinstance(model, Differentiable):
+        return model
+    if backend not in BACKENDS:
+        raise AnalysisError(f"unknown backend {backend!r}; there are {', '.join(BACKENDS)}")
+    if precision not in (None, "float32", "float64"):
+        raise AnalysisError(f'precision is None or "float64", not {precision!r}')
+    precision = None if precision == "float32" else precision
+    if precision and backend not in ("torch", "tensorflow"):
+        raise AnalysisError(f'precision="float64" needs backend="torch" or "tensorflow", not {backend!r}')
+    loaded = load(model)
+    graph = Graph.from_proto(loaded.proto)
+    if backend == "onnxruntime":
+        from analyzer.backends.onnxruntime import OnnxRuntime
+
+        return Differentiable(loaded, OnnxRuntime(graph, providers, threads))
+    if backend == "torch":
+        from analyzer.backends.torch import TorchBackend
+
+        return Differentiable(loaded, TorchBackend(graph, precision, device))
+    if backend == "tensorflow":
+        from analyzer.backends.tensorflow import TensorFlowBackend
+
+        return Differentiable(loaded, TensorFlowBackend(graph, precision))
+    from analyzer.backends.source import source_backend
+
+    return Differentiable(loaded, source_backend(loaded, graph))
+
+
+__all__ = ["BACKENDS", "Differentiable", "Gradients", "ModelLike", "differentiate"]

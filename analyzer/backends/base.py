@@ -1,0 +1,240 @@
+"""A model bound to a backend: the object that every method calls.
+
+A backend answers one question: for these inputs, what are the values and the gradients of the target at
+these tensors? `Differentiable` is what users hold: it checks inputs and targets once, loops where a file has a
+fixed batch, and hands NumPy arrays to a Backend and back. Names are ONNX tensor names throughout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+
+from analyzer.autodiff import active_tensors
+from analyzer.errors import InputError, ShapeError, UnknownTensor
+from analyzer.graph import Graph, Tensor
+from analyzer.request import CHOSEN, OUTPUT, Request
+from analyzer.target import Seed, as_target, resolve
+from converters.model import Model
+
+Arrays = dict[str, np.ndarray]
+Inputs = np.ndarray | Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Values and gradients at tensors, by ONNX name.
+
+    output: (N,), the explained scalar of each sample. target: (N,) the class explained, None where the
+    target is no single class. `gradients[t]` is ∂output/∂t, shaped like `values[t]`.
+    """
+
+    output: np.ndarray
+    target: np.ndarray | None
+    values: Arrays
+    gradients: Arrays
+
+
+class Backend(Protocol):
+    """What computes: NumPy at the border, checked inputs, a resolved target."""
+
+    name: str
+    graph: Graph
+
+    def forward(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> Arrays:
+        """The values of these tensors."""
+
+    def evaluate(self, request: Request, feeds: Mapping[str, np.ndarray], seed: Seed) -> Arrays:
+        """The results of the request; the explained scalar under OUTPUT, its class under CHOSEN."""
+
+
+@dataclass(frozen=True)
+class Differentiable:
+    """A model on a backend. Made by `differentiate`."""
+
+    model: Model
+    engine: Backend
+
+    @property
+    def backend(self) -> str:
+        """The backend's name."""
+        return self.engine.name
+
+    @property
+    def graph(self) -> Graph:
+        """The canonical graph, in the precision of the backend."""
+        return self.engine.graph
+
+    @cached_property
+    def tensors(self) -> tuple[str, ...]:
+        """The names of all tensors that can be asked for: inputs, then nodes' outputs in graph order."""
+        computed = [name for node in self.graph.nodes for name in node.outputs if name]
+        return (*self.graph.inputs, *computed)
+
+    @cached_property
+    def differentiable_inputs(self) -> tuple[str, ...]:
+        """The model's floating inputs: what is attributed."""
+        return tuple(name for name in self.graph.inputs if self.graph.tensors[name].is_float)
+
+    def forward(self, inputs: Inputs, outputs: Sequence[str] | None = None) -> Arrays:
+        """The values of the model's outputs, or of the tensors named, as {name: array}.
+
+        Raises InputError or ShapeError where the inputs are not the model's, UnknownTensor for a name.
+        """
+        names = tuple(outputs) if outputs is not None else self.graph.outputs
+        self._known(names)
+        feeds = self.check_inputs(inputs)
+        pieces = [self.engine.forward(part, names) for part, _ in self._batches(feeds)]
+        return self._joined(pieces, feeds)
+
+    def gradients(self, inputs: Inputs, target: object = None, wrt: Sequence[str] | None = None) -> Gradients:
+        """The explained output of each sample, and its gradient at `wrt` (default: the floating inputs).
+
+        inputs: (N, *features), or {input name: array}. target: see `Target`.
+        Raises InputError, ShapeError, TargetError, UnknownTensor, or UnsupportedOp where a node between a
+        wanted tensor and the target has no rule.
+        """
+        names = tuple(dict.fromkeys(wrt)) if wrt is not None else self.differentiable_inputs
+        self._known(names)
+        for name in names:
+            if not self.graph.tensors[name].is_float:
+                raise UnknownTensor(f"{name!r} is {self.graph.tensors[name].dtype} and has no gradient")
+        results = self.evaluate(_gradients_request(names), inputs, target)
+        return Gradients(
+            output=results.output,
+            target=results.target,
+            values={name: results.arrays[f"value/{name}"] for name in names},
+            gradients={name: results.arrays[f"gradient/{name}"] for name in names},
+        )
+
+    def evaluate(self, request: Request, inputs: Inputs, target: object = None) -> Evaluation:
+        """Run a method's request: its named results, the explained output and the class of each sample."""
+        feeds = self.check_inputs(inputs)
+        seed = resolve(as_target(target), self.graph, _samples(feeds))
+        pieces = [
+            self.engine.evaluate(request, part, seed if rows is None else seed.rows(rows))
+            for part, rows in self._batches(feeds)
+        ]
+        arrays = self._joined(pieces, feeds)
+        return Evaluation(arrays.pop(OUTPUT), arrays.pop(CHOSEN, None), arrays)
+
+    def check_inputs(self, inputs: Inputs) -> Arrays:
+        """The feeds {input name: array} in the model's dtypes. Raises InputError or ShapeError."""
+        return check_inputs(self.graph, inputs)
+
+    def _known(self, names: Collection[str]) -> None:
+        for name in names:
+            if name not in self.graph.tensors:
+                raise UnknownTensor(f"the graph has no tensor {name!r}; fn.tensors lists what it has")
+
+    def _batches(self, feeds: Arrays) -> Iterator[tuple[Arrays, np.ndarray | None]]:
+        """The feeds as they are, or in pieces of the batch that the file fixes, the last one padded."""
+        size = self._fixed_batch
+        total = _samples(feeds)
+        if size is None or total == size:
+            yield feeds, None
+            return
+        for start in range(0, total, size):
+            rows = np.minimum(np.arange(start, start + size), total - 1)
+            yield {name: array[rows] for name, array in feeds.items()}, rows
+
+    @cached_property
+    def _fixed_batch(self) -> int | None:
+        shapes = [self.graph.tensors[name].shape for name in self.graph.inputs]
+        sizes = {shape[0] for shape in shapes if shape}
+        fixed = {size for size in sizes if isinstance(size, int)}
+        return fixed.pop() if len(fixed) == len(sizes) == 1 else None
+
+    def _joined(self, pieces: list[Arrays], feeds: Arrays) -> Arrays:
+        if len(pieces) == 1:
+            return pieces[0]
+        total = _samples(feeds)
+        return {
+            name: np.concatenate([np.atleast_1d(piece[name]) for piece in pieces])[:total]
+            for name in pieces[0]
+        }
+
+
+def _samples(feeds: Arrays) -> int:
+    first = next(iter(feeds.values()), None)
+    return 1 if first is None or not first.ndim else first.shape[0]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The answer to a Request. output: (N,); target: (N,) classes or None; arrays: the request's results."""
+
+    output: np.ndarray
+    target: np.ndarray | None
+    arrays: Arrays
+
+
+def _gradients_request(names: tuple[str, ...]) -> Request:
+    def emit(op, graph, gradients):  # type: ignore[no-untyped-def]
+        results = {f"gradient/{name}": gradients[name] for name in names}
+        return {**results, **{f"value/{name}": graph.tensors[name] for name in names}}
+
+    return Request(("gradients", names), names, emit)
+
+
+def check_inputs(graph: Graph, inputs: Inputs) -> Arrays:
+    """The feeds {input name: array} in the graph's dtypes.
+
+    Raises InputError for a missing or unknown name, a dtype that is no number, NaN or infinity; ShapeError
+    for a shape that the input does not take.
+    """
+    if isinstance(inputs, Mapping):
+        given = dict(inputs)
+    elif len(graph.inputs) == 1:
+        given = {graph.inputs[0]: inputs}
+    else:
+        raise InputError(f"the model has {len(graph.inputs)} inputs, give a dict: {', '.join(graph.inputs)}")
+    unknown = [name for name in given if name not in graph.inputs]
+    missing = [name for name in graph.inputs if name not in given]
+    if unknown or missing:
+        what = f"unknown input {unknown[0]!r}" if unknown else f"missing input {missing[0]!r}"
+        raise InputError(f"{what}; the model's inputs are {', '.join(graph.inputs)}")
+    feeds = {name: _check_input(graph.tensors[name], given[name]) for name in graph.inputs}
+    counts = {array.shape[0] for array in feeds.values() if array.ndim}
+    if len(counts) > 1:
+        raise ShapeError(f"the inputs have different numbers of samples: {sorted(counts)}")
+    if 0 in counts:
+        raise ShapeError("the input has no samples")
+    return feeds
+
+
+def _check_input(tensor: Tensor, value: object) -> np.ndarray:
+    array = np.asarray(value)
+    where = f"the input {tensor.name!r}"
+    if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
+        raise InputError(f"{where} takes {tensor.dtype} numbers, not {array.dtype}")
+    if not tensor.is_float and array.dtype.kind == "f":
+        raise InputError(f"{where} takes {tensor.dtype}, not {array.dtype}")
+    if tensor.shape is not None:
+        _check_shape(tensor, array, where)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        bad = int(array.size - np.isfinite(array).sum())
+        raise InputError(f"{where} holds NaN or infinity ({bad} of {array.size} elements)")
+    return np.ascontiguousarray(array, dtype=tensor.dtype)
+
+
+def _check_shape(tensor: Tensor, array: np.ndarray, where: str) -> None:
+    assert tensor.shape is not None
+    axes = tensor.shape
+    fits = array.ndim == len(axes) and all(
+        have == want for have, want in zip(array.shape[1:], axes[1:], strict=True) if isinstance(want, int)
+    )
+    if fits:
+        return
+    wanted = f"({', '.join(str(axis) if axis is not None else '?' for axis in axes)})"
+    hint = ": add a batch axis, inputs[None]" if array.ndim == len(axes) - 1 else ""
+    raise ShapeError(f"{where} has shape {array.shape}, the model takes {wanted}{hint}")
+
+
+def attributed(graph: Graph, output: str, inputs: Sequence[str]) -> frozenset[str]:
+    """The tensors between the inputs and the output that carry a gradient."""
+    return active_tensors(graph, inputs) & graph.ancestors([output])

@@ -1,0 +1,57 @@
+"""The ONNX graph executed in TensorFlow and differentiated by tf.GradientTape: an independent check."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from analyzer.backends.native import Arrays, Native
+from analyzer.graph import Graph
+from analyzer.interpreter import Interpreter, TensorFlow, with_float64
+from analyzer.target import Seed
+
+
+class TensorFlowBackend(Native):
+    """A graph in TensorFlow. `precision="float64"` runs all of it in double precision."""
+
+    name = "tensorflow"
+
+    def __init__(self, graph: Graph, precision: str | None = None) -> None:
+        super().__init__(with_float64(graph) if precision == "float64" else graph, TensorFlow())
+        self._interpreter = Interpreter(self.graph, self.framework)
+
+    def known(self, feeds: Mapping[str, np.ndarray]) -> Collection[str]:
+        """All tensors: the graph itself is what runs."""
+        return self.graph.tensors.keys()
+
+    def forward(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> Arrays:
+        """The values of these tensors."""
+        tensors = {name: self.framework.tensor(array) for name, array in feeds.items()}
+        found = self._interpreter.run(tensors, names)
+        return {name: self.framework.array(found[name]) for name in names}
+
+    def measure(
+        self, feeds: Mapping[str, np.ndarray], seed: Seed, values: Sequence[str], wrt: Sequence[str]
+    ) -> tuple[np.ndarray, Arrays, Arrays]:
+        """The whole output, values and gradients, by tf.GradientTape."""
+        tf: Any = self.framework.module
+        tensors = {name: self.framework.tensor(array) for name, array in feeds.items()}
+        with tf.GradientTape() as tape:
+            tape.watch([tensor for tensor in tensors.values() if tensor.dtype.is_floating])
+            found = self._interpreter.run(tensors, [*dict.fromkeys((seed.output, *values, *wrt))])
+        y = found[seed.output]
+        value = self.framework.array(y)
+        cotangent = self.framework.tensor(seed.cotangent(value))
+        gradients = tape.gradient(y, [found[name] for name in wrt], output_gradients=cotangent)
+        return (
+            value,
+            {name: self.framework.array(found[name]) for name in values},
+            {
+                name: self.framework.array(
+                    tf.zeros_like(found[name]) if g is None else tf.convert_to_tensor(g)
+                )
+                for name, g in zip(wrt, gradients, strict=True)
+            },
+        )
