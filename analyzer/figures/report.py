@@ -1,0 +1,238 @@
+"""The HTML report: one self-contained page from plain data, with no script and no outside resource.
+
+Pictures are embedded; every text is escaped by the template engine. A page of checks alone is the same
+template with the other sections empty.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from analyzer.figures.charts import KIND_NAMES, KINDS, Bar, shown_bars
+from analyzer.files import write_text
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+# A page stays readable; all passing rows beyond these are in the machine-readable report.
+MOST_ROWS = 400
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG with its caption and one line that says how to read it."""
+
+    caption: str
+    png: bytes
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One class of the output: `value` as the model gives it, `probability` where it is one."""
+
+    index: int
+    name: str
+    value: float
+    probability: float | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the report shows of one input."""
+
+    name: str
+    target: str = ""
+    pictures: Sequence[Picture] = ()
+    predictions: Sequence[Prediction] = ()
+    bars: Sequence[Bar] = ()
+
+
+@dataclass(frozen=True)
+class Completeness:
+    """One sum held against the output. `error` is relative; `passed` is None where no claim is made."""
+
+    sample: str
+    method: str
+    output: float
+    total: float
+    error: float
+    passed: bool | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything on the page, in its order. `passed` None means that nothing was checked."""
+
+    title: str
+    passed: bool | None
+    headline: str
+    detail: str = ""
+    samples: Sequence[Sample] = ()
+    completeness: Sequence[Completeness] = ()
+    checks: Sequence[Mapping[str, Any]] = ()
+    timings: Mapping[str, float] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def render_report(report: Report) -> str:
+    """The page as HTML text."""
+    return _template().render(
+        report=report,
+        charts=[(sample, chart_rows(sample.bars)) for sample in report.samples if sample.bars],
+        kinds=[(kind, KIND_NAMES[kind]) for kind in KINDS],
+        groups=check_groups(report.checks),
+        failing=[row for row in report.checks if not row.get("passed")],
+        passing=[row for row in report.checks if row.get("passed")],
+        most=MOST_ROWS,
+    )
+
+
+def write_report(path: str | os.PathLike[str], report: Report) -> None:
+    """Write the page, whole or not at all."""
+    write_text(path, render_report(report))
+
+
+def render_check(
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    title: str = "Agreement",
+    completeness: Sequence[Completeness] = (),
+    environment: Mapping[str, str] | None = None,
+) -> str:
+    """The page of a check alone.
+
+    rows: dicts with quantity, tensor, a, b, max_abs, relative_l2, cosine, tolerance, passed, explanation.
+    """
+    failed = sum(not row.get("passed") for row in rows)
+    passed = not failed and all(entry.passed is not False for entry in completeness)
+    headline = "Every comparison agrees" if not failed else f"{failed} of {len(rows)} comparisons disagree"
+    if passed is False and not failed:
+        headline = "The backends agree; completeness fails"
+    names = ", ".join(_backends(rows))
+    detail = f"{len(rows)} comparisons between {names}." if names else f"{len(rows)} comparisons."
+    return render_report(
+        Report(
+            title=title,
+            passed=passed,
+            headline=headline,
+            detail=detail,
+            completeness=completeness,
+            checks=rows,
+            environment=environment or {},
+        )
+    )
+
+
+def _backends(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(str(row[side]) for row in rows for side in ("a", "b") if row.get(side)))
+
+
+@dataclass(frozen=True)
+class ChartRow:
+    """A bar with its geometry: start and width in percent of the track, which spans all values and zero."""
+
+    bar: Bar
+    start: float
+    width: float
+    zero: float
+
+
+def chart_rows(bars: Sequence[Bar], most: int = 24) -> list[ChartRow]:
+    """Place bars on one common track."""
+    shown = shown_bars(bars, most)
+    low = min([0.0, *(bar.value for bar in shown)])
+    high = max([0.0, *(bar.value for bar in shown)])
+    span = (high - low) or 1.0
+    zero = 100 * (0 - low) / span
+    return [
+        ChartRow(bar, 100 * (min(bar.value, 0.0) - low) / span, 100 * abs(bar.value) / span, zero)
+        for bar in shown
+    ]
+
+
+@dataclass(frozen=True)
+class CheckGroup:
+    """All comparisons of one quantity between two backends, by the worst of them."""
+
+    quantity: str
+    a: str
+    b: str
+    count: int
+    failed: int
+    explained: int
+    worst_l2: float
+    worst_abs: float
+
+
+def check_groups(rows: Sequence[Mapping[str, Any]]) -> list[CheckGroup]:
+    """Summarise rows by quantity and pair, in their order; groups with failures first."""
+    found: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        found.setdefault((str(row.get("quantity")), str(row.get("a")), str(row.get("b"))), []).append(row)
+    groups = [
+        CheckGroup(
+            *key,
+            count=len(members),
+            failed=sum(not row.get("passed") for row in members),
+            explained=sum(bool(row.get("passed") and row.get("explanation")) for row in members),
+            worst_l2=_worst(row.get("relative_l2") for row in members),
+            worst_abs=_worst(row.get("max_abs") for row in members),
+        )
+        for key, members in found.items()
+    ]
+    return sorted(groups, key=lambda group: group.failed == 0)
+
+
+def _worst(values: Any) -> float:
+    numbers = [float(value) for value in values if value is not None]
+    if any(math.isnan(number) for number in numbers):
+        return math.nan
+    return max(numbers, default=math.nan)
+
+
+@lru_cache(maxsize=1)
+def _template() -> Template:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("analyzer.figures", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(png=_data_uri, error=format_error, value=format_value, seconds=format_seconds)
+    return environment.get_template("report.html")
+
+
+def _data_uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def format_error(number: float | None) -> str:
+    """An error: "3.1e-07", "0" where exact, a dash where there is none."""
+    if number is None or math.isnan(number):
+        return "–"
+    if number == 0:
+        return "0"
+    return f"{number:.1e}" if abs(number) < 0.01 else f"{number:.3g}"
+
+
+def format_value(number: float | None) -> str:
+    """A value with its sign as typographic minus, four significant digits."""
+    if number is None or math.isnan(number):
+        return "–"
+    return f"{number:.4g}".replace("-", "−")
+
+
+def format_seconds(number: float) -> str:
+    """A duration: "0.12 s", "34 s"."""
+    return f"{number:.2f} s" if number < 10 else f"{number:.0f} s"
