@@ -1,0 +1,36 @@
+"""Any framework's model becomes one canonical ONNX graph, held to its original.
+
+`convert` takes a PyTorch, Keras, TensorFlow or ONNX model and returns a Model; `load` reads an .onnx file.
+Importing this package loads no framework.
+"""
+
+from converters.canonical import BATCH, CANONICAL_KEY, CANONICAL_OPSET, canonicalise
+from converters.conversion import convert, load
+from converters.errors import (
+    ConversionError,
+    InvalidModel,
+    MissingFramework,
+    UnsupportedModel,
+    VerificationFailed,
+)
+from converters.model import Model, Preprocessing, PyTorchSource, TensorFlowSource, Verification, set_metadata
+
+__all__ = [
+    "BATCH",
+    "CANONICAL_KEY",
+    "CANONICAL_OPSET",
+    "ConversionError",
+    "InvalidModel",
+    "MissingFramework",
+    "Model",
+    "Preprocessing",
+    "PyTorchSource",
+    "TensorFlowSource",
+    "UnsupportedModel",
+    "Verification",
+    "VerificationFailed",
+    "canonicalise",
+    "convert",
+    "load",
+    "set_metadata",
+]

@@ -1,0 +1,134 @@
+"""Bring any ONNX model to the canonical form that the analyzer reads.
+
+Reads an `onnx.ModelProto`, returns a new one: one opset, functions inlined, constants folded into
+initializers, no dead, Identity or inference Dropout nodes, a symbolic batch where the graph allows one,
+BatchNorm folded unless told otherwise, every shape that can be inferred. Names of intermediate tensors
+are kept. Refuses models with ops that are newer than the canonical opset.
+"""
+
+from __future__ import annotations
+
+import onnx
+
+from converters.constants import fold_constants
+from converters.draft import Draft, one_line
+from converters.errors import InvalidModel
+from converters.fold import drop_zero_biases, fold_batch_norms
+from converters.opset import CANONICAL_OPSET, inline_functions, set_opset
+from converters.rebatch import BATCH, free_batch, name_batch
+from converters.simplify import simplify
+
+CANONICAL_KEY = "onnxplain.canonical"
+_VERSION = "1"
+# Folding shapes can make further nodes constant; real models need two or three rounds.
+_ROUNDS = 8
+
+__all__ = ["BATCH", "CANONICAL_KEY", "CANONICAL_OPSET", "canonicalise", "check", "is_canonical"]
+
+
+def canonicalise(
+    proto: onnx.ModelProto, *, fold_batch_norm: bool = True, dynamic_batch: bool = True
+) -> onnx.ModelProto:
+    """Return the canonical form of a model; the model itself is left as it is.
+
+    fold_batch_norm: merge BatchNorm, and per-channel constants, into the linear layer before it.
+    dynamic_batch: make a fixed batch symbolic where a run shows that samples stay independent.
+    Raises InvalidModel for a damaged model, UnsupportedModel where no canonical form exists.
+    """
+    working = onnx.ModelProto()
+    working.CopyFrom(proto)
+    working = inline_functions(working)
+    draft = Draft(working)
+    set_opset(draft)
+    _settle(draft)
+    name_batch(draft)
+    if dynamic_batch:
+        draft = free_batch(draft)
+    _settle(draft)
+    drop_zero_biases(draft)
+    if fold_batch_norm:
+        fold_batch_norms(draft)
+        draft.remove_unused()
+    _name_nodes(draft)
+    _strip_metadata(draft)
+    draft.infer_types()
+    result = draft.to_proto()
+    _mark(result, fold_batch_norm)
+    check(result)
+    return result
+
+
+def is_canonical(proto: onnx.ModelProto) -> bool:
+    """Whether a model is marked canonical and has the form that the mark promises."""
+    marks = {entry.key: entry.value for entry in proto.metadata_props}
+    if not marks.get(CANONICAL_KEY, "").startswith(f"{_VERSION};"):
+        return False
+    opsets = {entry.domain: entry.version for entry in proto.opset_import}
+    graph = proto.graph
+    constants = {tensor.name for tensor in graph.initializer}
+    names = [node.name for node in graph.node]
+    typed = {info.name for info in (*graph.value_info, *graph.output)}
+    return (
+        opsets.get("") == CANONICAL_OPSET
+        and not proto.functions
+        and all(names)
+        and len(set(names)) == len(names)
+        and not any(info.name in constants for info in graph.input)
+        and not any(node.op_type in ("Constant", "Identity") for node in graph.node)
+        and all(name in typed for node in graph.node for name in node.output if name)
+    )
+
+
+def keeps_batch_norm(proto: onnx.ModelProto) -> bool:
+    """Whether a canonical model was converted with its BatchNorm layers kept apart."""
+    return any(e.key == CANONICAL_KEY and "batch_norm=kept" in e.value for e in proto.metadata_props)
+
+
+def check(proto: onnx.ModelProto) -> None:
+    """Run ONNX's checker, shapes included. Raises InvalidModel with its finding on one line."""
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise InvalidModel(f"the ONNX checker refuses the model: {one_line(error)}") from error
+
+
+def _settle(draft: Draft) -> None:
+    """Simplify and fold constants until nothing changes."""
+    draft.remove_unused()
+    for _ in range(_ROUNDS):
+        draft.infer_types()
+        changed = simplify(draft)
+        changed |= fold_constants(draft)
+        draft.remove_unused()
+        if not changed:
+            return
+
+
+def _name_nodes(draft: Draft) -> None:
+    """Give every node a name of its own, after its output where it has none."""
+    taken: set[str] = set()
+    for node in draft.nodes:
+        stem = node.name or f"{node.op_type}_{next(name for name in node.output if name)}"
+        name, count = stem, 1
+        while name in taken:
+            count += 1
+            name = f"{stem}_{count}"
+        taken.add(name)
+        node.name = name
+
+
+def _strip_metadata(draft: Draft) -> None:
+    """Keep what says where a node comes from; drop stack traces, which hold paths of the author's machine."""
+    for node in draft.nodes:
+        kept = [entry for entry in node.metadata_props if "stack_trace" not in entry.key]
+        if len(kept) != len(node.metadata_props):
+            copies = [(entry.key, entry.value) for entry in kept]
+            del node.metadata_props[:]
+            for key, value in copies:
+                node.metadata_props.add(key=key, value=value)
+
+
+def _mark(proto: onnx.ModelProto, fold_batch_norm: bool) -> None:
+    entries = {entry.key: entry.value for entry in proto.metadata_props}
+    entries[CANONICAL_KEY] = f"{_VERSION};batch_norm={'folded' if fold_batch_norm else 'kept'}"
+    onnx.helper.set_model_props(proto, entries)

@@ -1,0 +1,127 @@
+"""Compute what depends on constants alone, once, with ONNX Runtime.
+
+Rewrites a Draft whose types are inferred: the outputs of constant nodes become initializers under their own
+names. A result larger than the bound stays computed at run time, so that a small file cannot fill memory.
+Random ops, ops of other domains and ops with subgraphs are left alone.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from converters.draft import Draft, is_standard, reads, subgraphs
+from converters.runtime import RuntimeFailure, run
+
+LARGEST = 1 << 30
+"""Bytes of one folded tensor, and of all that one round may add."""
+
+_RANDOM = (
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+    "Multinomial",
+    "Bernoulli",
+)
+
+
+def fold_constants(draft: Draft) -> bool:
+    """Replace constant nodes by their results. Returns whether any was replaced."""
+    foldable = _foldable(draft)
+    if not foldable:
+        return False
+    inside = {id(node) for node in foldable}
+    outside = {name for node in draft.nodes if id(node) not in inside for name in reads(node)}
+    computed = [name for node in foldable for name in node.output if name]
+    wanted = [name for name in computed if name in outside] or computed
+    results = _compute(draft, foldable, wanted)
+    draft.constants.update(results)
+    draft.remove(
+        node for node in foldable if all(name in results or name not in outside for name in node.output)
+    )
+    return bool(results)
+
+
+def _foldable(draft: Draft) -> list[onnx.NodeProto]:
+    """Nodes whose inputs are all known and whose results are known to be small enough."""
+    known = set(draft.constants)
+    found: list[onnx.NodeProto] = []
+    budget = LARGEST
+    for node in draft.nodes:
+        if not is_standard(node) or node.op_type in _RANDOM or any(subgraphs(node)):
+            continue
+        if not known.issuperset(reads(node)) or not draft.output_names.isdisjoint(node.output):
+            continue
+        size = _bytes(draft, node)
+        if size is None or size > budget:
+            continue
+        budget -= size
+        known.update(name for name in node.output if name)
+        found.append(node)
+    return found
+
+
+def _bytes(draft: Draft, node: onnx.NodeProto) -> int | None:
+    """The size of a node's results; None where it is not known."""
+    total = 0
+    for name in node.output:
+        if not name:
+            continue
+        shape, known = draft.shape(name), draft.type_of(name)
+        if known is None or not known.HasField("tensor_type") or shape is None:
+            return None
+        if not all(isinstance(size, int) for size in shape):
+            return None
+        total += 8 * int(np.prod([float(size) for size in shape if isinstance(size, int)]))
+    return total
+
+
+def _compute(draft: Draft, nodes: list[onnx.NodeProto], wanted: list[str]) -> dict[str, np.ndarray]:
+    needed = {name for node in nodes for name in node.input}
+    constants = {name: array for name, array in draft.constants.items() if name in needed}
+    proto = _fragment(draft, nodes, constants, wanted)
+    try:
+        return dict(zip(wanted, run(proto, {}, optimise=False), strict=True))
+    except RuntimeFailure:
+        # ONNX Runtime has no kernel for some node and type; the reference evaluator may, one node at a time.
+        return _compute_one_by_one(draft, nodes, constants)
+
+
+def _compute_one_by_one(
+    draft: Draft, nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    known, results = dict(constants), dict[str, np.ndarray]()
+    for node in nodes:
+        if not all(name in known for name in node.input if name):
+            continue
+        names = [name for name in node.output if name]
+        used = {name: known[name] for name in node.input if name}
+        proto = _fragment(draft, [node], used, names)
+        try:
+            values = run(proto, {}, optimise=False)
+        except RuntimeFailure:
+            try:
+                values = ReferenceEvaluator(proto).run(None, {})
+            except Exception:  # the reference has no such op: the node stays, and is computed at run time
+                continue
+        found = {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
+        known.update(found)
+        results.update(found)
+    return results
+
+
+def _fragment(
+    draft: Draft, nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray], wanted: list[str]
+) -> onnx.ModelProto:
+    proto = onnx.ModelProto(ir_version=11)
+    for domain, version in draft.opsets.items():
+        proto.opset_import.add(domain=domain, version=version)
+    proto.graph.name = "constants"
+    proto.graph.node.extend(nodes)
+    proto.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
+    for name in wanted:
+        proto.graph.output.add(name=name, type=draft.type_of(name))
+    return proto

@@ -1,0 +1,208 @@
+"""`convert` and `load`: any model in, one canonical and verified Model out."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from converters import pytorch
+from converters.canonical import canonicalise, check, is_canonical, keeps_batch_norm
+from converters.draft import shape_of
+from converters.errors import ConversionError, InvalidModel
+from converters.files import read_onnx
+from converters.model import Model, Preprocessing, set_metadata
+from converters.pytorch import Converted
+from converters.runtime import RuntimeFailure, Session
+from converters.verify import Arrays, Reference, verify
+
+NOTE_KEY = "onnxplain.note"
+TOLERANCE = 1e-3
+
+
+def convert(
+    source: Any,
+    example: Any = None,
+    *,
+    preprocessing: Preprocessing | None = None,
+    class_names: Sequence[str] | None = None,
+    fold_batch_norm: bool = True,
+    batches: int = 3,
+    tolerance: float = TOLERANCE,
+    seed: int = 0,
+) -> Model:
+    """Convert a model of any framework to one canonical ONNX graph, and hold it to the original.
+
+    source: a torch nn.Module, ExportedProgram or .pt2 path; a Keras model or .keras path; a tf.Module,
+      tf.function, ConcreteFunction or SavedModel folder; an onnx.ModelProto or .onnx path; or
+      "package.module:factory", where factory() returns a model, or a model and an example.
+    example: one array or tensor, a tuple of them, or a dict {name: array}, first axis the batch. Needed
+      where the source does not say its inputs: an nn.Module, a subclassed Keras model, a tf.function
+      without a signature.
+    fold_batch_norm: False keeps BatchNorm layers apart from the layer before them.
+    batches, tolerance, seed: how many random batches are compared with the original besides the example,
+      and the relative L2 error that is allowed in each output.
+    Returns a Model with its `verification` and, in memory, its `source`.
+    Raises a ConversionError: InvalidModel, UnsupportedModel, VerificationFailed or MissingFramework.
+    """
+    converted = _convert_source(source, example)
+    proto = canonicalise(converted.proto, fold_batch_norm=fold_batch_norm)
+    verification = verify(
+        proto, converted.reference, converted.example, batches=batches, tolerance=tolerance, seed=seed
+    )
+    set_metadata(proto, preprocessing, list(class_names) if class_names is not None else None)
+    for note in converted.notes:
+        warnings.warn(note, stacklevel=2)
+        helper.set_model_props(proto, {**_metadata(proto), NOTE_KEY: note})
+    return Model(proto, converted.source, verification)
+
+
+def load(model: Model | onnx.ModelProto | str | os.PathLike[str]) -> Model:
+    """A Model from an .onnx file, a ModelProto or a Model, brought to the canonical form where it is not.
+
+    Raises InvalidModel for a file that is missing, damaged or no ONNX model, and for external weights
+    outside its folder; UnsupportedModel for ops that the canonical opset cannot express.
+    """
+    if isinstance(model, Model):
+        return model
+    proto = model if isinstance(model, onnx.ModelProto) else read_onnx(model)
+    try:
+        check(proto)
+        if is_canonical(proto):
+            return Model(proto)
+        return Model(canonicalise(proto, fold_batch_norm=not keeps_batch_norm(proto)))
+    except ConversionError as error:
+        if isinstance(model, onnx.ModelProto):
+            raise
+        raise type(error)(f"{os.fspath(model)}: {error}") from error
+
+
+def _metadata(proto: onnx.ModelProto) -> dict[str, str]:
+    return {entry.key: entry.value for entry in proto.metadata_props}
+
+
+def _convert_source(source: Any, example: Any) -> Converted:
+    """Choose the converter by what the source is."""
+    if isinstance(source, Model):
+        source = source.proto
+    if isinstance(source, onnx.ModelProto):
+        return _convert_onnx(source, example)
+    if isinstance(source, (str, os.PathLike)):
+        return _convert_path(os.fspath(source), example)
+    if pytorch.is_pytorch(source):
+        return _convert_pytorch(source, example)
+    from converters import tensorflow
+
+    if tensorflow.is_tensorflow(source):
+        return tensorflow.convert_tensorflow(source, example)
+    raise ConversionError(
+        f"a {type(source).__module__}.{type(source).__qualname__} is no model that onnxplain knows: it takes "
+        "PyTorch, Keras and TensorFlow models, ONNX models, and paths"
+    )
+
+
+def _convert_pytorch(source: Any, example: Any) -> Converted:
+    from torch.export import ExportedProgram
+    from torch.nn import Module
+
+    if isinstance(source, ExportedProgram):
+        return pytorch.convert_program(source)
+    if isinstance(source, Module):
+        return pytorch.convert_module(source, example)
+    raise ConversionError(f"a {type(source).__name__} is no model: give an nn.Module or an ExportedProgram")
+
+
+def _convert_path(path: str, example: Any) -> Converted:
+    """A file or folder by its kind; "package.module:factory" where no such file exists."""
+    suffix = Path(path).suffix.lower()
+    if not os.path.exists(path) and ":" in path and suffix not in (".onnx", ".pt2", ".keras"):
+        return _convert_factory(path, example)
+    if not os.path.exists(path):
+        raise InvalidModel(f"{path} does not exist")
+    if suffix == ".pt2":
+        return pytorch.convert_program(pytorch.load_program(path))
+    if suffix == ".keras" or os.path.isdir(path):
+        from converters import tensorflow
+
+        return tensorflow.convert_path(path, example)
+    if suffix == ".onnx":
+        return _convert_onnx(read_onnx(path), example)
+    raise InvalidModel(f"{path} is of no known kind: .onnx, .pt2, .keras, or a SavedModel folder")
+
+
+def _convert_factory(spec: str, example: Any) -> Converted:
+    module_name, _, attribute = spec.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module_name), attribute)
+    except (ModuleNotFoundError, AttributeError, ValueError) as error:
+        raise ConversionError(f"{spec!r} is neither a file nor a factory: {error}") from error
+    made = factory()
+    if isinstance(made, tuple) and len(made) == 2:
+        made, own_example = made
+        example = own_example if example is None else example
+    return _convert_source(made, example)
+
+
+def _convert_onnx(proto: onnx.ModelProto, example: Any) -> Converted:
+    """A plain ONNX model: its reference is itself as given, run without optimisations."""
+    check(proto)
+    try:
+        session = Session(proto, optimise=False)
+    except RuntimeFailure as failure:
+        raise InvalidModel(f"ONNX Runtime cannot load the model as given: {failure}") from failure
+    infos = {info.name: info for info in proto.graph.input if info.name in session.inputs}
+    feeds = _example_of(infos, example)
+    sizes = {shape[0] for info in infos.values() if (shape := shape_of(info.type))}
+    fixed = [size for size in sizes if isinstance(size, int)]
+
+    def run(arrays: Arrays) -> Sequence[np.ndarray]:
+        try:
+            return session.run(arrays)
+        except RuntimeFailure as failure:
+            raise InvalidModel(f"ONNX Runtime cannot run the model as given: {failure}") from failure
+
+    label = f"ONNX Runtime {_runtime_version()} on the model as given"
+    return Converted(proto, None, Reference(run, label, fixed[0] if fixed else None), feeds)
+
+
+def _runtime_version() -> str:
+    import onnxruntime
+
+    return str(onnxruntime.__version__)
+
+
+def _example_of(infos: dict[str, onnx.ValueInfoProto], example: Any) -> dict[str, np.ndarray]:
+    """The example by input name; where none is given, noise of the declared shapes (2 samples, 32 pixels)."""
+    if example is None:
+        rng = np.random.default_rng(0)
+        return {name: _noise(info, rng) for name, info in infos.items()}
+    if isinstance(example, dict):
+        given = {name: np.asarray(value) for name, value in example.items()}
+    else:
+        values = example if isinstance(example, (tuple, list)) else (example,)
+        given = dict(zip(infos, (np.asarray(value) for value in values), strict=False))
+    if given.keys() != infos.keys():
+        raise ConversionError(f"the example has {sorted(given)}; the model's inputs are {sorted(infos)}")
+    return {
+        name: array.astype(helper.tensor_dtype_to_np_dtype(infos[name].type.tensor_type.elem_type))
+        for name, array in given.items()
+    }
+
+
+def _noise(info: onnx.ValueInfoProto, rng: np.random.Generator) -> np.ndarray:
+    shape = shape_of(info.type) or ()
+    sizes = [size if isinstance(size, int) else (32 if axis else 2) for axis, size in enumerate(shape)]
+    dtype = helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type)
+    if np.issubdtype(dtype, np.integer) or dtype == bool:
+        return rng.integers(0, 2, sizes).astype(dtype)
+    return rng.standard_normal(sizes).astype(dtype)
+
+
+__all__ = ["NOTE_KEY", "TOLERANCE", "convert", "load"]

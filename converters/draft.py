@@ -1,0 +1,285 @@
+"""A graph that is being rewritten: nodes, constants, inputs, outputs and known types.
+
+Reads an `onnx.ModelProto` and writes one back. Constants are NumPy arrays. Subgraphs stay inside their
+nodes; the outer names that they capture count as uses and are renamed with the rest. Refuses sparse
+initializers and constants that are stored outside the model.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from converters.errors import InvalidModel, UnsupportedModel
+
+# Larger constants are hidden from ONNX's C++ passes, which would copy them: no shape depends on them.
+_LIGHT = 1024
+
+
+class Draft:
+    """A mutable ONNX graph. `types` holds what is known of each tensor (shape inference's ValueInfo)."""
+
+    def __init__(self, proto: onnx.ModelProto) -> None:
+        graph = proto.graph
+        if graph.sparse_initializer:
+            raise UnsupportedModel(f"the graph {graph.name!r} has sparse initializers; store them densely")
+        self.header = onnx.ModelProto()
+        for field in ("producer_name", "producer_version", "domain", "model_version", "doc_string"):
+            setattr(self.header, field, getattr(proto, field))
+        self.header.metadata_props.extend(proto.metadata_props)
+        self.opsets = {_domain(entry.domain): entry.version for entry in proto.opset_import}
+        self.name = graph.name or "graph"
+        self.nodes: list[onnx.NodeProto] = list(graph.node)
+        self.constants: dict[str, np.ndarray] = {}
+        for tensor in graph.initializer:
+            self.constants[tensor.name] = constant_of(tensor)
+        self.inputs = [info for info in graph.input if info.name not in self.constants]
+        self.outputs = list(graph.output)
+        self.types: dict[str, onnx.TypeProto] = {info.name: info.type for info in graph.value_info}
+        self._taken = {info.name for info in graph.input} | self.constants.keys()
+        self._taken.update(name for node in self.nodes for name in _written(node))
+
+    def to_proto(self) -> onnx.ModelProto:
+        """The model as a proto, with the types of every computed tensor."""
+        proto = onnx.ModelProto()
+        proto.CopyFrom(self.header)
+        self._write(proto, {name: numpy_helper.from_array(a, name) for name, a in self.constants.items()})
+        computed = {name for node in self.nodes for name in node.output} - {
+            info.name for info in self.outputs
+        }
+        for name in sorted(computed & self.types.keys()):
+            proto.graph.value_info.add(name=name, type=self.types[name])
+        return proto
+
+    def light_proto(self) -> onnx.ModelProto:
+        """The model with its large constants as inputs: cheap to hand to ONNX's C++ passes."""
+        proto = onnx.ModelProto()
+        light = {n: numpy_helper.from_array(a, n) for n, a in self.constants.items() if a.size <= _LIGHT}
+        self._write(proto, light)
+        for name, array in self.constants.items():
+            if name not in light:
+                kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+                proto.graph.input.append(helper.make_tensor_value_info(name, kind, array.shape))
+        for name, known in self.types.items():
+            proto.graph.value_info.add(name=name, type=known)
+        return proto
+
+    def _write(self, proto: onnx.ModelProto, tensors: Mapping[str, onnx.TensorProto]) -> None:
+        proto.ir_version = 11
+        for domain, version in self.opsets.items():
+            proto.opset_import.add(domain=domain, version=version)
+        proto.graph.name = self.name
+        proto.graph.node.extend(self.nodes)
+        proto.graph.initializer.extend(tensors.values())
+        proto.graph.input.extend(self.inputs)
+        proto.graph.output.extend(self.outputs)
+
+    def adopt(self, proto: onnx.ModelProto) -> None:
+        """Take over the nodes of a rewritten `light_proto`, keeping the large constants."""
+        hidden = {name: array for name, array in self.constants.items() if array.size > _LIGHT}
+        read = Draft(proto)
+        self.nodes, self.opsets = read.nodes, read.opsets
+        self.constants = read.constants | hidden
+        self.inputs = [info for info in read.inputs if info.name not in hidden]
+        self.outputs, self.types = read.outputs, read.types
+        self._taken |= read._taken
+
+    def infer_types(self) -> None:
+        """Infer the type and shape of every tensor; known shapes are kept where inference has less to say."""
+        proto = self.light_proto()
+        try:
+            inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+        except onnx.shape_inference.InferenceError:
+            # Types stored in the file may contradict its graph: the graph is right.
+            del proto.graph.value_info[:]
+            try:
+                inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+            except onnx.shape_inference.InferenceError as error:
+                raise InvalidModel(f"shapes are inconsistent: {one_line(error)}") from error
+        self.types = {info.name: info.type for info in inferred.graph.value_info}
+        self.outputs = list(inferred.graph.output)
+
+    @property
+    def output_names(self) -> frozenset[str]:
+        """The names of the graph's outputs."""
+        return frozenset(info.name for info in self.outputs)
+
+    def shape(self, name: str) -> tuple[int | str | None, ...] | None:
+        """The shape of a tensor: an int, a symbol or None (unknown) per axis; None where the rank is unknown."""
+        if name in self.constants:
+            return self.constants[name].shape
+        known = self.type_of(name)
+        return None if known is None else shape_of(known)
+
+    def type_of(self, name: str) -> onnx.TypeProto | None:
+        """What is known of a tensor that is no constant."""
+        if name in self.types:
+            return self.types[name]
+        return next((info.type for info in (*self.inputs, *self.outputs) if info.name == name), None)
+
+    def uses(self) -> Counter[str]:
+        """How often each tensor is read, graph outputs and captures of subgraphs included."""
+        found = Counter(name for node in self.nodes for name in reads(node))
+        found.update(self.output_names)
+        return found
+
+    def producers(self) -> dict[str, onnx.NodeProto]:
+        """The node that computes each tensor."""
+        return {name: node for node in self.nodes for name in node.output if name}
+
+    def consumers(self) -> dict[str, list[onnx.NodeProto]]:
+        """The nodes that read each tensor, in order; graph outputs do not count."""
+        found: dict[str, list[onnx.NodeProto]] = {}
+        for node in self.nodes:
+            for name in dict.fromkeys(reads(node)):
+                found.setdefault(name, []).append(node)
+        return found
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Rename tensors wherever they stand. Chains (a to b, b to c) are followed."""
+        if not names:
+            return
+        final = {old: _follow(names, old) for old in names}
+        for node in self.nodes:
+            _rename_in(node, final)
+        for old, new in final.items():
+            if old in self.types:
+                self.types.setdefault(new, self.types[old])
+
+    def remove(self, dead: Iterable[onnx.NodeProto]) -> None:
+        """Take nodes out, by identity."""
+        gone = {id(node) for node in dead}
+        if gone:
+            self.nodes = [node for node in self.nodes if id(node) not in gone]
+
+    def remove_unused(self) -> None:
+        """Take out nodes and constants that no output depends on; trailing unused outputs lose their names."""
+        alive = set(self.output_names)
+        kept: list[onnx.NodeProto] = []
+        for node in reversed(self.nodes):
+            if alive.isdisjoint(name for name in node.output if name):
+                continue
+            _drop_unused_outputs(node, alive)
+            kept.append(node)
+            alive.update(reads(node))
+        self.nodes = kept[::-1]
+        self.constants = {name: array for name, array in self.constants.items() if name in alive}
+
+    def fresh(self, stem: str) -> str:
+        """A tensor name that the graph does not have yet, as close to `stem` as may be."""
+        name, count = stem, 1
+        while name in self._taken:
+            count += 1
+            name = f"{stem}_{count}"
+        self._taken.add(name)
+        return name
+
+
+def reads(node: onnx.NodeProto) -> Iterator[str]:
+    """The names that a node reads: its inputs, and what its subgraphs capture."""
+    yield from (name for name in node.input if name)
+    for body in subgraphs(node):
+        local = {info.name for info in body.input} | {tensor.name for tensor in body.initializer}
+        local |= {name for inner in body.node for name in inner.output}
+        for inner in body.node:
+            yield from (name for name in reads(inner) if name not in local)
+        yield from (info.name for info in body.output if info.name not in local)
+
+
+def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The bodies of an If, Loop or Scan."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def _written(node: onnx.NodeProto) -> Iterator[str]:
+    yield from node.output
+    for body in subgraphs(node):
+        yield from (info.name for info in body.input)
+        yield from (name for inner in body.node for name in _written(inner))
+
+
+def is_standard(node: onnx.NodeProto, *op_types: str) -> bool:
+    """Whether a node is one of these ops of the ONNX standard (any op, where none is named)."""
+    return node.domain in ("", "ai.onnx") and (not op_types or node.op_type in op_types)
+
+
+def attribute(
+    node: onnx.NodeProto, name: str, default: float | int | None = None
+) -> float | int | list[int] | None:
+    """A node's attribute, or `default` where it is not given."""
+    for entry in node.attribute:
+        if entry.name == name:
+            value = helper.get_attribute_value(entry)
+            return list(value) if entry.type == onnx.AttributeProto.INTS else value
+    return default
+
+
+def shape_of(known: onnx.TypeProto) -> tuple[int | str | None, ...] | None:
+    """The shape in a type: an int, a symbol or None (unknown) per axis; None where the rank is unknown."""
+    kind = known.tensor_type
+    if not kind.HasField("shape"):
+        return None
+    return tuple(
+        axis.dim_value if axis.HasField("dim_value") else (axis.dim_param or None) for axis in kind.shape.dim
+    )
+
+
+def constant_of(tensor: onnx.TensorProto) -> np.ndarray:
+    """The array of a TensorProto."""
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        raise InvalidModel(f"the weights of {tensor.name!r} lie outside the model; load it from its file")
+    try:
+        return numpy_helper.to_array(tensor)
+    except (ValueError, TypeError) as error:
+        raise InvalidModel(f"the initializer {tensor.name!r} is damaged: {one_line(error)}") from error
+
+
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """An exception's message on one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _domain(domain: str) -> str:
+    return "" if domain == "ai.onnx" else domain
+
+
+def _follow(names: Mapping[str, str], name: str) -> str:
+    while name in names:
+        name = names[name]
+    return name
+
+
+def _rename_in(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
+    for field in (node.input, node.output):
+        for index, name in enumerate(field):
+            if name in names:
+                field[index] = names[name]
+    for body in subgraphs(node):
+        local = {info.name for info in body.input} | {tensor.name for tensor in body.initializer}
+        local |= {name for inner in body.node for name in inner.output}
+        outer = {old: new for old, new in names.items() if old not in local}
+        for inner in body.node:
+            _rename_in(inner, outer)
+        for info in body.output:
+            info.name = outer.get(info.name, info.name)
+
+
+def _drop_unused_outputs(node: onnx.NodeProto, alive: set[str]) -> None:
+    """Unname optional outputs nobody reads: a MaxPool without Indices stays on the runtime's fast path."""
+    if not is_standard(node) or not onnx.defs.has(node.op_type):
+        return
+    formal = onnx.defs.get_schema(node.op_type).outputs
+    optional = onnx.defs.OpSchema.FormalParameterOption.Optional
+    for index, name in enumerate(node.output):
+        if name and name not in alive and index < len(formal) and formal[index].option == optional:
+            node.output[index] = ""
+    while node.output and not node.output[-1]:
+        node.output.pop()

@@ -1,0 +1,85 @@
+"""Read an `.onnx` file safely: typed errors, and external weights from inside the model's folder alone.
+
+Returns an `onnx.ModelProto` that holds all its weights. Refuses files that are no ONNX model, truncated ones,
+and external data outside the folder or shorter than the model says.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx.external_data_helper import load_external_data_for_tensor
+
+from converters.draft import one_line
+from converters.errors import InvalidModel
+
+
+def read_onnx(path: str | os.PathLike[str]) -> onnx.ModelProto:
+    """The model in a file, external weights included. Raises InvalidModel, with the path, on one line."""
+    path = Path(path)
+    if path.is_dir():
+        raise InvalidModel(f"{path} is a folder, not an .onnx file")
+    if not path.exists():
+        raise InvalidModel(f"{path} does not exist")
+    try:
+        proto = onnx.load_model(path, load_external_data=False)
+    except DecodeError as error:
+        raise InvalidModel(f"{path} is no ONNX model, or a truncated one: it cannot be decoded") from error
+    except OSError as error:
+        raise InvalidModel(f"{path} cannot be read: {one_line(error)}") from error
+    if not proto.ir_version or not (proto.graph.node or proto.graph.output):
+        raise InvalidModel(f"{path} is no ONNX model, or a truncated one: it holds no graph")
+    for tensor in _tensors(proto):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            _load_external(tensor, path)
+    return proto
+
+
+def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    yield from _tensors_of(proto.graph)
+    for function in proto.functions:
+        yield from _tensors_of_nodes(function.node)
+
+
+def _tensors_of(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    yield from _tensors_of_nodes(graph.node)
+
+
+def _tensors_of_nodes(nodes: list[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            for body in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
+                yield from _tensors_of(body)
+
+
+def _load_external(tensor: onnx.TensorProto, path: Path) -> None:
+    """Load one tensor's data, after its place is seen to lie in the model's folder."""
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location", "")
+    folder = path.parent.resolve()
+    target = (folder / location).resolve()
+    if not location or Path(location).is_absolute() or not target.is_relative_to(folder):
+        raise InvalidModel(
+            f"{path}: the weights of {tensor.name!r} are said to lie at {location!r}, outside the model's folder"
+        )
+    if not target.is_file():
+        raise InvalidModel(f"{path}: the file {location!r} with the weights of {tensor.name!r} is missing")
+    offset, length = int(entries.get("offset", 0) or 0), int(entries.get("length", 0) or 0)
+    if offset < 0 or length < 0 or offset + length > target.stat().st_size:
+        raise InvalidModel(f"{path}: the file {location!r} ends before the weights of {tensor.name!r} do")
+    try:
+        load_external_data_for_tensor(tensor, str(folder))
+    except (OSError, ValueError, onnx.checker.ValidationError) as error:
+        raise InvalidModel(
+            f"{path}: the weights of {tensor.name!r} cannot be read: {one_line(error)}"
+        ) from error
+    tensor.data_location = onnx.TensorProto.DEFAULT
+    del tensor.external_data[:]

@@ -1,0 +1,324 @@
+"""Fold BatchNorm, and per-channel constants in its place, into the linear layer before it.
+
+Rewrites a Draft. A per-channel map y = x·factor + shift after a Conv, ConvTranspose, Gemm or MatMul goes
+into that layer's weight and bias, if nobody else reads the value between: BatchNormalization, the chain of
+Mul and Add that TensorFlow exports for it, and the Add of a bias alone. The layer takes over the name of
+the last folded value, which it now computes. Arithmetic is in float64, storage in the weight's dtype.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from converters.draft import Draft, attribute, is_standard
+
+_CONVOLUTIONS = ("Conv", "ConvTranspose")
+
+
+@dataclass(frozen=True)
+class _ChannelMap:
+    """y = x·factor + shift along the channels; `stem` names the bias that comes of it."""
+
+    factor: np.ndarray
+    shift: np.ndarray
+    stem: str
+
+
+class _Folding:
+    """A draft with its producers and uses, kept up to date while layers are folded."""
+
+    def __init__(self, draft: Draft) -> None:
+        self.draft = draft
+        self.uses: Counter[str] = draft.uses()
+        self.producers = draft.producers()
+        self.consumer = {name: node for node in draft.nodes for name in node.input if self.uses[name] == 1}
+        self.removed: list[onnx.NodeProto] = []
+
+    def array(self, node: onnx.NodeProto, index: int) -> np.ndarray | None:
+        """The constant at an input, or None where it is omitted or computed."""
+        name = node.input[index] if index < len(node.input) else ""
+        return self.draft.constants.get(name)
+
+    def layer_before(self, name: str, *op_types: str) -> onnx.NodeProto | None:
+        """The node of one of these ops that computes a tensor for its one reader alone."""
+        node = self.producers.get(name)
+        return node if node is not None and self.uses[name] == 1 and is_standard(node, *op_types) else None
+
+    def replace(self, layer: onnx.NodeProto, last: onnx.NodeProto) -> None:
+        """Let `layer` compute what `last` computed, under that name; `last` is gone."""
+        layer.output[0] = last.output[0]
+        self.producers[layer.output[0]] = layer
+        self.removed.append(last)
+
+    def store(self, layer: onnx.NodeProto, index: int, name: str, array: np.ndarray) -> None:
+        """Put a new constant at an input of a layer."""
+        fresh = self.draft.fresh(name)
+        self.draft.constants[fresh] = array
+        while len(layer.input) <= index:
+            layer.input.append("")
+        layer.input[index] = fresh
+
+
+def fold_batch_norms(draft: Draft) -> int:
+    """Fold wherever it is exact. Returns how many nodes were folded away."""
+    folding = _Folding(draft)
+    for node in draft.nodes:
+        if is_standard(node, "BatchNormalization"):
+            _fold_batch_norm(folding, node)
+        elif is_standard(node, "Mul", "Div"):
+            _fold_scale(folding, node)
+        elif is_standard(node, "Add", "Sub"):
+            _fold_shift(folding, node)
+    draft.remove(folding.removed)
+    return len(folding.removed)
+
+
+def drop_zero_biases(draft: Draft) -> None:
+    """A convolution whose bias is all zeros has none."""
+    for node in draft.nodes:
+        if is_standard(node, *_CONVOLUTIONS) and len(node.input) > 2:
+            bias = draft.constants.get(node.input[2])
+            if bias is not None and not bias.any():
+                del node.input[2]
+
+
+def _fold_batch_norm(folding: _Folding, node: onnx.NodeProto) -> None:
+    if attribute(node, "training_mode", 0) or sum(bool(name) for name in node.output) > 1:
+        return
+    parameters = [folding.array(node, index) for index in range(1, 5)]
+    if any(array is None for array in parameters):
+        return
+    scale, offset, mean, variance = (np.asarray(array, np.float64) for array in parameters)
+    epsilon = attribute(node, "epsilon", 1e-5)
+    factor = scale / np.sqrt(variance + epsilon)
+    change = _ChannelMap(factor, offset - mean * factor, _stem(node.input[1]))
+    layer = folding.layer_before(node.input[0], *_CONVOLUTIONS, "Gemm", "MatMul", "Add")
+    if layer is None:
+        return
+    if layer.op_type in ("MatMul", "Add"):
+        # BatchNorm's channels are axis 1, a product's are its last axis: one and the same in rank 2 only.
+        if len(folding.draft.shape(node.input[0]) or ()) != 2:
+            return
+        if layer.op_type == "Add" and not _absorb_product(folding, layer, change):
+            return
+        if layer.op_type == "MatMul" and not _absorb_as_gemm(folding, layer, change):
+            return
+        folding.replace(layer, node)
+    elif _absorb(folding, layer, change):
+        folding.replace(layer, node)
+
+
+def _fold_scale(folding: _Folding, node: onnx.NodeProto) -> None:
+    """Mul (or Div) by a constant, where it is the beginning of a BatchNorm: an Add follows."""
+    index = _variable_input(folding, node)
+    if index is None or not _shift_follows(folding, node):
+        return
+    constant = np.asarray(folding.array(node, 1 - index), np.float64)
+    if node.op_type == "Div":
+        if index == 1 or not constant.all():
+            return
+        constant = 1.0 / constant
+    layer = folding.layer_before(node.input[index], *_CONVOLUTIONS, "Gemm", "MatMul", "Add")
+    if layer is None:
+        return
+    factor = _along_channels(folding, layer, node, constant)
+    if factor is None:
+        return
+    change = _ChannelMap(factor, np.zeros_like(factor), _stem(node.output[0]))
+    if layer.op_type == "Add":
+        done = _absorb_product(folding, layer, change)
+    else:
+        done = _absorb(folding, layer, change)
+    if done:
+        folding.replace(layer, node)
+
+
+def _fold_shift(folding: _Folding, node: onnx.NodeProto) -> None:
+    """Add (or Sub) of a per-channel constant: a bias. A product and its Add stay two nodes."""
+    index = _variable_input(folding, node)
+    if index is None or (node.op_type == "Sub" and index == 1):
+        return
+    layer = folding.layer_before(node.input[index], *_CONVOLUTIONS, "Gemm", "Add")
+    if layer is None:
+        return
+    constant = np.asarray(folding.array(node, 1 - index), np.float64)
+    shift = _along_channels(folding, layer, node, constant if node.op_type == "Add" else -constant)
+    if shift is None:
+        return
+    change = _ChannelMap(np.ones_like(shift), shift, _stem(node.output[0]))
+    if layer.op_type == "Add":
+        done = _absorb_product(folding, layer, change)
+    else:
+        done = _absorb(folding, layer, change)
+    if done:
+        folding.replace(layer, node)
+
+
+def _variable_input(folding: _Folding, node: onnx.NodeProto) -> int | None:
+    """Which of two inputs is computed, where the other is a constant."""
+    constant = [folding.array(node, index) is not None for index in (0, 1)]
+    return None if constant[0] == constant[1] else constant.index(False)
+
+
+def _shift_follows(folding: _Folding, node: onnx.NodeProto) -> bool:
+    """Whether the one reader of a scaled value adds a constant, further scales between allowed."""
+    while node.op_type in ("Mul", "Div"):
+        following = folding.consumer.get(node.output[0])
+        if following is None or not is_standard(following, "Mul", "Div", "Add", "Sub"):
+            return False
+        if _variable_input(folding, following) is None:
+            return False
+        node = following
+    return True
+
+
+def _along_channels(
+    folding: _Folding, layer: onnx.NodeProto, node: onnx.NodeProto, constant: np.ndarray
+) -> np.ndarray | None:
+    """A broadcast constant as one number per channel of the layer; None where it is anything else."""
+    channels = _channels(folding, layer)
+    if channels is None:
+        return None
+    weight = folding.array(layer, 1)
+    if layer.op_type in _CONVOLUTIONS:
+        assert weight is not None
+        rank, axis = weight.ndim, 1
+    elif layer.op_type == "Gemm":
+        rank, axis = 2, 1
+    else:
+        # A product has its channels last. Its rank matters only to a constant that may raise it.
+        shape = folding.draft.shape(node.output[0])
+        rank = len(shape) if shape is not None else 1
+        axis = rank - 1
+    if constant.ndim > rank:
+        return None
+    padded = (1,) * (rank - constant.ndim) + constant.shape
+    expected = tuple(size if index == axis else 1 for index, size in enumerate(padded))
+    if padded != expected or padded[axis] not in (1, channels):
+        return None
+    return np.broadcast_to(constant.reshape(-1), (channels,))
+
+
+def _channels(folding: _Folding, layer: onnx.NodeProto) -> int | None:
+    """The number of output channels of a layer with a constant weight."""
+    if layer.op_type == "Add":
+        product = _product_before(folding, layer)
+        return None if product is None else _channels(folding, product)
+    weight = folding.array(layer, 1)
+    if weight is None:
+        return None
+    if layer.op_type == "Conv":
+        return weight.shape[0]
+    if layer.op_type == "ConvTranspose":
+        return weight.shape[1] * int(attribute(layer, "group", 1))
+    if layer.op_type == "Gemm":
+        return weight.shape[0 if attribute(layer, "transB", 0) else 1]
+    return weight.shape[1] if weight.ndim == 2 else None
+
+
+def _product_before(folding: _Folding, add: onnx.NodeProto) -> onnx.NodeProto | None:
+    """The MatMul by a constant whose bias an Add is."""
+    index = _variable_input(folding, add)
+    return None if index is None else folding.layer_before(add.input[index], "MatMul")
+
+
+def _absorb(folding: _Folding, layer: onnx.NodeProto, change: _ChannelMap) -> bool:
+    """Put a channel map into a layer's own weight and bias."""
+    weight, channels = folding.array(layer, 1), _channels(folding, layer)
+    if weight is None or channels != len(change.factor):
+        return False
+    bias = np.zeros(channels)
+    bias_name = layer.input[2] if len(layer.input) > 2 else ""
+    if bias_name:
+        stored = folding.draft.constants.get(bias_name)
+        if stored is None:
+            return False
+        padded = (1,) * (2 - stored.ndim) + stored.shape
+        if layer.op_type == "Gemm" and (padded[0] != 1 or padded[1] not in (1, channels)):
+            return False
+        beta = float(attribute(layer, "beta", 1.0)) if layer.op_type == "Gemm" else 1.0
+        bias = np.broadcast_to(beta * stored.astype(np.float64).reshape(-1), (channels,))
+    scaled = _in_dtype(_scale_weight(layer, weight, change.factor), weight)
+    shifted = _in_dtype(bias * change.factor + change.shift, weight)
+    if scaled is None or shifted is None or (layer.op_type == "MatMul" and shifted.any()):
+        return False
+    if not np.all(change.factor == 1.0):
+        folding.store(layer, 1, f"{_stem(layer.input[1])}.folded_weight", scaled)
+    if shifted.any():
+        folding.store(layer, 2, f"{change.stem}.folded_bias", shifted)
+        _set_float(layer, "beta", 1.0)
+    elif bias_name:
+        del layer.input[2]
+    return True
+
+
+def _absorb_product(folding: _Folding, add: onnx.NodeProto, change: _ChannelMap) -> bool:
+    """Put a channel map into a product's weight and into the Add that holds its bias."""
+    product = _product_before(folding, add)
+    if product is None:
+        return False
+    index = 1 - (_variable_input(folding, add) or 0)
+    bias = np.asarray(folding.array(add, index), np.float64)
+    spread = _along_channels(folding, product, add, bias)
+    weight = folding.array(product, 1)
+    if spread is None or weight is None or len(change.factor) != len(spread):
+        return False
+    shifted = _in_dtype(spread * change.factor + change.shift, weight)
+    only_scale = _ChannelMap(change.factor, np.zeros_like(change.factor), change.stem)
+    if shifted is None or not _absorb(folding, product, only_scale):
+        return False
+    folding.store(add, index, f"{change.stem}.folded_bias", shifted)
+    return True
+
+
+def _absorb_as_gemm(folding: _Folding, product: onnx.NodeProto, change: _ChannelMap) -> bool:
+    """A rank-2 product without a bias becomes a Gemm, which has one."""
+    channels, weight = _channels(folding, product), folding.array(product, 1)
+    if weight is None or channels != len(change.factor):
+        return False
+    product.op_type = "Gemm"
+    if _absorb(folding, product, change):
+        return True
+    product.op_type = "MatMul"
+    return False
+
+
+def _scale_weight(layer: onnx.NodeProto, weight: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """The weight with each output channel multiplied by its factor, in float64."""
+    w = weight.astype(np.float64)
+    if layer.op_type == "Conv":
+        return w * factor.reshape(-1, *(1,) * (w.ndim - 1))
+    if layer.op_type == "ConvTranspose":
+        # Weight axes are (inputs of all groups, outputs of one group, *kernel).
+        groups = int(attribute(layer, "group", 1))
+        split = w.reshape(groups, -1, *w.shape[1:])
+        scaled = split * factor.reshape(groups, 1, -1, *(1,) * (w.ndim - 2))
+        return scaled.reshape(w.shape)
+    if layer.op_type == "Gemm" and attribute(layer, "transB", 0):
+        return w * factor[:, None]
+    return w * factor
+
+
+def _in_dtype(array: np.ndarray, like: np.ndarray) -> np.ndarray | None:
+    """The array in the weight's dtype; None where it does not fit (float16 overflows early)."""
+    with np.errstate(over="ignore"):
+        stored = array.astype(like.dtype)
+    return stored if np.isfinite(stored.astype(np.float64)).all() else None
+
+
+def _set_float(node: onnx.NodeProto, name: str, value: float) -> None:
+    for entry in node.attribute:
+        if entry.name == name:
+            entry.f = value
+
+
+def _stem(name: str) -> str:
+    """A tensor's name without its role: "layer1.bn.weight" and "layer1/bn:0" name the layer."""
+    name = name.removesuffix(":0")
+    for role in (".weight", ".scale", ".gamma", "_scale", "_gamma", ".bias"):
+        name = name.removesuffix(role)
+    return name

@@ -1,0 +1,136 @@
+"""Bring a graph to the one opset of the canonical form, and inline its functions.
+
+Reads and rewrites a Draft. Up to opset 18 with ONNX's own converter, from there with onnxscript's, which
+knows the later ops; a model whose ops did not change between the opsets is only relabelled. A newer model
+is taken down as far as its ops existed, with the same attributes, at the canonical opset; else it is
+refused and the ops are named.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import onnx
+
+from converters.draft import Draft, is_standard, one_line, subgraphs
+from converters.errors import InvalidModel, UnsupportedModel
+
+CANONICAL_OPSET = 23
+# ONNX's own converter is complete up to here; onnxscript's begins here.
+_HANDOVER = 18
+
+
+def inline_functions(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Replace every call of a model-local function by the function's body."""
+    if not proto.functions:
+        return proto
+    try:
+        return onnx.inliner.inline_local_functions(proto, convert_version=True)
+    except Exception as error:  # the C++ inliner raises bare RuntimeErrors and its own kinds alike
+        raise InvalidModel(f"the model's functions cannot be inlined: {one_line(error)}") from error
+
+
+def set_opset(draft: Draft) -> None:
+    """Rewrite a draft, in place, to the canonical opset."""
+    version = draft.opsets.get("")
+    if version is None:
+        if any(is_standard(node) for node in _all_nodes(draft.nodes)):
+            raise InvalidModel("the model uses ONNX ops and imports no ONNX opset")
+        draft.opsets[""] = CANONICAL_OPSET
+        return
+    _refuse_unknown_ops(draft, version)
+    if version > CANONICAL_OPSET:
+        _downgrade(draft, version)
+    elif not _unchanged(draft, version):
+        if version < _HANDOVER:
+            _upgrade_by_onnx(draft, version)
+        _upgrade_by_onnxscript(draft)
+    draft.opsets[""] = CANONICAL_OPSET
+
+
+def _all_nodes(nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """Nodes and, recursively, the nodes of their subgraphs."""
+    inner = [inner for node in nodes for body in subgraphs(node) for inner in _all_nodes(list(body.node))]
+    return [*nodes, *inner]
+
+
+def _refuse_unknown_ops(draft: Draft, version: int) -> None:
+    newest = onnx.defs.onnx_opset_version()
+    if version > newest:
+        raise UnsupportedModel(
+            f"the model is written for opset {version}; the installed onnx {onnx.__version__} knows opsets to {newest}"
+        )
+    unknown = {
+        n.op_type for n in _all_nodes(draft.nodes) if is_standard(n) and _since(n.op_type, version) is None
+    }
+    if unknown:
+        raise InvalidModel(f"ONNX opset {version} has no operator {', '.join(sorted(unknown))}")
+
+
+def _since(op_type: str, version: int) -> int | None:
+    try:
+        return onnx.defs.get_schema(op_type, version).since_version
+    except onnx.defs.SchemaError:
+        return None
+
+
+def _unchanged(draft: Draft, version: int) -> bool:
+    kinds = {node.op_type for node in _all_nodes(draft.nodes) if is_standard(node)}
+    return all(_since(kind, version) == _since(kind, CANONICAL_OPSET) for kind in kinds)
+
+
+def _upgrade_by_onnx(draft: Draft, version: int) -> None:
+    try:
+        draft.adopt(onnx.version_converter.convert_version(draft.light_proto(), _HANDOVER))
+    except Exception as error:  # the C++ converter raises bare RuntimeErrors and its own kinds alike
+        raise UnsupportedModel(
+            f"the model cannot be brought from opset {version} to {CANONICAL_OPSET}: {one_line(error)}"
+        ) from error
+
+
+def _upgrade_by_onnxscript(draft: Draft) -> None:
+    if _unchanged(draft, draft.opsets[""]):
+        return
+    import onnx_ir
+    from onnxscript.version_converter import convert_version
+
+    model = onnx_ir.from_proto(draft.light_proto())
+    logger = logging.getLogger("onnxscript.version_converter")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        convert_version(model, CANONICAL_OPSET)
+    except Exception as error:  # the converter documents no exceptions
+        raise UnsupportedModel(
+            f"the model cannot be brought to opset {CANONICAL_OPSET}: {one_line(error)}"
+        ) from error
+    finally:
+        logger.setLevel(level)
+    draft.adopt(onnx_ir.to_proto(model))
+
+
+def _downgrade(draft: Draft, version: int) -> None:
+    """Relabel a newer model whose nodes are all expressible at the canonical opset."""
+    newer = sorted({n.op_type for n in _all_nodes(draft.nodes) if is_standard(n) and not _fits(n, version)})
+    if newer:
+        raise UnsupportedModel(
+            f"{', '.join(newer)} of opset {version} cannot be expressed in opset {CANONICAL_OPSET}; "
+            "export the model with a lower opset"
+        )
+
+
+def _fits(node: onnx.NodeProto, version: int) -> bool:
+    """Whether a node means the same at the canonical opset. New attributes at their default are dropped."""
+    before = _since(node.op_type, CANONICAL_OPSET)
+    if before is None:
+        return False
+    if before == _since(node.op_type, version):
+        return True
+    old = onnx.defs.get_schema(node.op_type, CANONICAL_OPSET)
+    new = onnx.defs.get_schema(node.op_type, version)
+    for entry in list(node.attribute):
+        if entry.name not in old.attributes:
+            if entry != new.attributes[entry.name].default_value:
+                return False
+            node.attribute.remove(entry)
+    return len(node.input) <= old.max_input and len(node.output) <= old.max_output

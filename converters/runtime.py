@@ -1,0 +1,87 @@
+"""Run an ONNX graph on ONNX Runtime, quietly, and turn its failures into one exception.
+
+Reads a ModelProto and arrays by input name; returns arrays in the order of the graph's outputs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+import onnxruntime
+
+from converters.draft import one_line
+
+# A protobuf message holds at most 2 GB; larger models go to the runtime through files.
+_LARGEST_MESSAGE = (1 << 31) - (1 << 20)
+
+
+class RuntimeFailure(Exception):
+    """ONNX Runtime cannot load or run the graph; the message is its own, on one line."""
+
+
+class Session:
+    """A graph that is ready to run on the CPU."""
+
+    def __init__(self, proto: onnx.ModelProto, *, optimise: bool = True) -> None:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        level = onnxruntime.GraphOptimizationLevel
+        options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
+        self._types = {info.name: info.type.tensor_type.elem_type for info in proto.graph.output}
+        try:
+            self._session = _load(proto, options)
+        except Exception as error:  # the runtime's exceptions share no base but Exception
+            raise RuntimeFailure(one_line(error)) from error
+        self.inputs = [entry.name for entry in self._session.get_inputs()]
+        self.outputs = [entry.name for entry in self._session.get_outputs()]
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """The outputs, in order."""
+        given = {name: _to_value(array) for name, array in feeds.items() if name in self.inputs}
+        try:
+            values = self._session.run_with_ort_values(self.outputs, given)
+        except Exception as error:
+            raise RuntimeFailure(one_line(error)) from error
+        return [_from_value(value) for value in values]
+
+
+def run(
+    proto: onnx.ModelProto, feeds: Mapping[str, np.ndarray], *, optimise: bool = True
+) -> Sequence[np.ndarray]:
+    """Load and run once."""
+    return Session(proto, optimise=optimise).run(feeds)
+
+
+def _load(proto: onnx.ModelProto, options: Any) -> Any:
+    providers = ["CPUExecutionProvider"]
+    if proto.ByteSize() < _LARGEST_MESSAGE:
+        return onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=providers)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        copy = onnx.ModelProto()
+        copy.CopyFrom(proto)
+        onnx.save_model(copy, os.fspath(path), save_as_external_data=True)
+        return onnxruntime.InferenceSession(os.fspath(path), options, providers=providers)
+
+
+def _to_value(array: np.ndarray) -> Any:
+    array = np.ascontiguousarray(array) if array.ndim else np.array(array)
+    if array.dtype == ml_dtypes.bfloat16:
+        return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(array, onnx.TensorProto.BFLOAT16)
+    return onnxruntime.OrtValue.ortvalue_from_numpy(array)
+
+
+def _from_value(value: Any) -> Any:
+    if value.is_tensor() and value.data_type() == "tensor(bfloat16)":
+        # NumPy has no bfloat16 of its own, so the runtime hands out the address alone.
+        raw = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
+        return np.frombuffer(raw, ml_dtypes.bfloat16).reshape(value.shape())
+    return value.numpy()
