@@ -1,0 +1,21 @@
+"""Gradients and attributions of canonical ONNX graphs, on several backends, checked against each other.
+
+Importing this package loads no framework; a backend imports its own when it is made.
+"""
+
+from analyzer.backends import Differentiable, Gradients, differentiate
+from analyzer.errors import AnalysisError
+from analyzer.methods import FullGrad, IntegratedGradients, full_grad, integrated_gradients
+from analyzer.target import Target
+
+__all__ = [
+    "AnalysisError",
+    "Differentiable",
+    "FullGrad",
+    "Gradients",
+    "IntegratedGradients",
+    "Target",
+    "differentiate",
+    "full_grad",
+    "integrated_gradients",
+]

@@ -176,10 +176,4 @@ def _unbroadcast_dynamic(op: Emitter, g: Tensor, y: Tensor, u: Tensor, lead: int
 
 def _zeros_like(op: Emitter, x: Tensor) -> Tensor:
     """Zeros, whatever x holds: multiplying by zero would keep a NaN."""
-    return op.Expand(op.Cast(op.tensor(0), to=_onnx_dtype(x)), op.Shape(x))
-
-
-def _onnx_dtype(x: Tensor) -> int:
-    from onnx import helper
-
-    return int(helper.np_dtype_to_tensor_dtype(x.dtype))
+    return op.Expand(op.Cast(op.tensor(0), to=op.dtype_of(x)), op.Shape(x))

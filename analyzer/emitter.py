@@ -90,6 +90,11 @@ class Emitter:
             self._constants[key] = Tensor(name, array.dtype, array.shape, array)
         return self._constants[key]
 
+    @staticmethod
+    def dtype_of(tensor: Tensor) -> int:
+        """The ONNX number of a tensor's dtype, for `Cast(…, to=…)`."""
+        return int(helper.np_dtype_to_tensor_dtype(tensor.dtype))
+
     def _unique(self, stem: str) -> str:
         self._count += 1
         return f"{self.prefix}{stem}_{self._count}"

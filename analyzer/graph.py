@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -202,7 +202,7 @@ def _plain(attribute: onnx.AttributeProto) -> Any:
     return value
 
 
-@lru_cache(maxsize=None)
+@cache
 def attribute_defaults(op_type: str, domain: str, opset: int) -> Mapping[str, Any]:
     """Every attribute of an op with the default its schema states; None where it states none."""
     domain = "" if domain == "ai.onnx" else domain

@@ -46,9 +46,7 @@ def assemble(
     emitted = {name: node for node in op.nodes for name in node.output if name}
     forward = {name: node for node in graph.nodes for name in node.outputs if name}
     forward.update(op.extra_outputs)
-    live, used = _walk(
-        emitted, forward, [t.name for t in outputs.values()], set(available) | extra.keys()
-    )
+    live, used = _walk(emitted, forward, [t.name for t in outputs.values()], set(available) | extra.keys())
 
     body = Emitter(graph.opset)
     # A node that is run again for an optional output must not define what the program is fed.
@@ -81,12 +79,12 @@ def assemble(
             name = f"output/{key}"
             nodes.append(helper.make_node("Identity", [tensor.name], [name], name=name))
         results[key] = name
-        infos.append(helper.make_tensor_value_info(name, _elem_type(tensor), None))
+        infos.append(helper.make_tensor_value_info(name, op.dtype_of(tensor), None))
     proto = helper.make_model(
         helper.make_graph(
             nodes,
             "onnxplain",
-            [helper.make_tensor_value_info(t.name, _elem_type(t), t.shape) for t in inputs],
+            [helper.make_tensor_value_info(t.name, op.dtype_of(t), t.shape) for t in inputs],
             infos,
             [numpy_helper.from_array(array, name) for name, array in constants.items()],
         ),
@@ -121,7 +119,3 @@ def _walk(
             live.add(forward[name].name)
             stack.extend(forward[name].reads)
     return live, used
-
-
-def _elem_type(tensor: Tensor) -> int:
-    return int(helper.np_dtype_to_tensor_dtype(tensor.dtype))

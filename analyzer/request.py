@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import helper
 
 from analyzer.autodiff import sweep
 from analyzer.emitter import Emitter
@@ -109,6 +108,6 @@ def _index_seed(op: Emitter, y: Tensor, target: Tensor) -> tuple[Tensor, dict[st
     chosen = op.Where(op.Less(target, 0), highest, target)
     classes = op.Range(0, op.Squeeze(op.Shape(rows, start=1, end=2), [0]), 1)
     hits = op.Equal(op.Unsqueeze(chosen, [1]), op.Unsqueeze(classes, [0]))
-    one_hot = op.Cast(hits, to=int(helper.np_dtype_to_tensor_dtype(y.dtype)))
+    one_hot = op.Cast(hits, to=op.dtype_of(y))
     scalar = op.ReduceSum(op.Mul(rows, one_hot), [1], keepdims=0)
     return op.Reshape(one_hot, op.Shape(y)), {OUTPUT: scalar, CHOSEN: chosen}

@@ -15,10 +15,10 @@ from typing import Protocol
 import numpy as np
 
 from analyzer.autodiff import active_tensors
-from analyzer.errors import InputError, ShapeError, UnknownTensor
+from analyzer.errors import InputError, ShapeError, TargetError, UnknownTensor
 from analyzer.graph import Graph, Tensor
 from analyzer.request import CHOSEN, OUTPUT, Request
-from analyzer.target import Seed, as_target, resolve
+from analyzer.target import Seed, Target, as_target, resolve
 from converters.model import Model
 
 Arrays = dict[str, np.ndarray]
@@ -114,7 +114,7 @@ class Differentiable:
     def evaluate(self, request: Request, inputs: Inputs, target: object = None) -> Evaluation:
         """Run a method's request: its named results, the explained output and the class of each sample."""
         feeds = self.check_inputs(inputs)
-        seed = resolve(as_target(target), self.graph, _samples(feeds))
+        seed = self.seed(as_target(target), _samples(feeds))
         pieces = [
             self.engine.evaluate(request, part, seed if rows is None else seed.rows(rows))
             for part, rows in self._batches(feeds)
@@ -125,6 +125,15 @@ class Differentiable:
     def check_inputs(self, inputs: Inputs) -> Arrays:
         """The feeds {input name: array} in the model's dtypes. Raises InputError or ShapeError."""
         return check_inputs(self.graph, inputs)
+
+    def seed(self, target: Target, samples: int) -> Seed:
+        """A target checked against the graph. Raises TargetError."""
+        return resolve(target, self.graph, samples)
+
+    def check_target(self, output: str) -> None:
+        """Raise TargetError where the model has no float tensor of that name."""
+        if output not in self.graph.tensors:
+            raise TargetError(f"the model has no output {output!r}; it has {', '.join(self.graph.outputs)}")
 
     def _known(self, names: Collection[str]) -> None:
         for name in names:

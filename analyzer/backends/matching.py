@@ -1,0 +1,142 @@
+"""Find a graph's tensors in the network that it was converted from: by name, then by value.
+
+Exporters keep most names; folding and renaming lose some, layouts differ by a permutation of axes, and a
+surviving name may hold another value. So every match is verified on values: `match` returns, for each
+ONNX tensor that the source has, the source's name and the permutation that brings its axes into ONNX's order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+
+import numpy as np
+
+# Values of two frameworks in float32: far above rounding, far below any two different layers.
+TOLERANCE = 1e-3
+
+# Between equal values, only the tensor that a layer computes is looked for by value: one of several copies
+# that were moved, reshaped or renamed may carry only a part of the gradient.
+MOVES_ONLY = frozenset(
+    ["Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Cast", "Expand", "Dropout", "ExpandDims", "StopGradient", "ReadVariableOp", "Placeholder", "view", "permute", "transpose", "clone", "alias", "unsqueeze", "squeeze", "contiguous"]
+)
+
+
+@dataclass(frozen=True)
+class Match:
+    """A source tensor that holds the values of an ONNX tensor.
+
+    `shape` is the source's without axes of length 1 that ONNX does not have (or with those it has), and
+    `order` then transposes it into ONNX's axes.
+    """
+
+    name: str
+    order: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    def to_onnx(self, array: np.ndarray) -> np.ndarray:
+        """A source array (value or gradient) in ONNX's axes; axis 0 may have another length."""
+        shape = self.shape
+        if array.ndim == len(shape) and array.shape[1:] == shape[1:]:
+            return np.ascontiguousarray(array.transpose(self.order))
+        return np.ascontiguousarray(array.reshape(-1, *shape[1:]).transpose(self.order))
+
+
+def match(
+    wanted: Mapping[str, np.ndarray],
+    offered: Mapping[str, np.ndarray],
+    names: Mapping[str, Sequence[str]],
+    computed: frozenset[str],
+    computed_in_source: frozenset[str],
+) -> dict[str, Match]:
+    """The source tensor of each wanted tensor, where there is one.
+
+    wanted, offered: values of both sides on the same inputs, in topological order. names: the source names that
+    an ONNX name may stand for. computed, computed_in_source: tensors that a layer computes, see MOVES_ONLY.
+    """
+    found: dict[str, Match] = {}
+    for name, value in wanted.items():
+        for candidate in names.get(name, ()):
+            if candidate in offered and (matched := _same(candidate, offered[candidate], value)):
+                found[name] = matched
+                break
+    taken = {matched.name for matched in found.values()}
+    by_print: dict[tuple[float, ...], list[str]] = {}
+    for name in offered:
+        if name in computed_in_source and name not in taken:
+            by_print.setdefault((offered[name].size,), []).append(name)
+    missing = [name for name in wanted if name not in found and name in computed]
+    for name, candidates in _by_value(missing, wanted, offered, by_print).items():
+        if len(candidates) == 1:
+            found[name] = candidates[0]
+    return found
+
+
+def _by_value(
+    missing: Sequence[str],
+    wanted: Mapping[str, np.ndarray],
+    offered: Mapping[str, np.ndarray],
+    by_print: Mapping[tuple[float, ...], Sequence[str]],
+) -> dict[str, list[Match]]:
+    """Candidates by value alone. Several equal ones on both sides are paired in topological order."""
+    prints = {name: _fingerprint(offered[name]) for names in by_print.values() for name in names}
+    groups: dict[tuple[str, ...], list[str]] = {}
+    matches: dict[str, list[Match]] = {}
+    for name in missing:
+        value = wanted[name]
+        own = _fingerprint(value)
+        close = [
+            c for c in by_print.get((value.size,), ()) if np.allclose(prints[c], own, rtol=1e-3, atol=1e-6)
+        ]
+        same = [matched for c in close if (matched := _same(c, offered[c], value))]
+        matches[name] = same
+        groups.setdefault(tuple(matched.name for matched in same), []).append(name)
+    for candidates, names in groups.items():
+        if len(candidates) == len(names) > 1:
+            for index, name in enumerate(names):
+                matches[name] = [matches[name][index]]
+        elif len(names) > 1:
+            for name in names:
+                matches[name] = []
+    return matches
+
+
+def _fingerprint(array: np.ndarray) -> np.ndarray:
+    """Numbers that do not depend on the order of axes."""
+    flat = array.astype(np.float64).reshape(-1)
+    scale = np.abs(flat).max(initial=0.0)
+    return np.array(
+        [np.abs(flat).mean() if flat.size else 0.0, np.sqrt((flat**2).mean()) if flat.size else 0.0, scale]
+    )
+
+
+def _same(name: str, offered: np.ndarray, wanted: np.ndarray) -> Match | None:
+    """The match of two arrays that are equal up to a permutation of axes and axes of length 1."""
+    if offered.size != wanted.size or offered.dtype.kind != "f":
+        return None
+    shape = offered.shape
+    if sorted(shape) != sorted(wanted.shape):
+        if [s for s in sorted(shape) if s != 1] != [s for s in sorted(wanted.shape) if s != 1]:
+            return None
+        # Axis 0 is the batch on both sides, whatever its length.
+        kept = [size for size in shape[1:] if size != 1]
+        extra = len(wanted.shape) - 1 - len(kept)
+        if extra < 0 or (shape[:1] != wanted.shape[:1]):
+            return None
+        shape = (*shape[:1], *kept, *(1,) * extra)
+    array = offered.reshape(shape)
+    for order in permutations(range(len(shape))):
+        moved = tuple(shape[axis] for axis in order)
+        if (
+            moved == wanted.shape
+            and order[:1] == (0,)[: len(order)]
+            and _close(array.transpose(order), wanted)
+        ):
+            return Match(name, order, shape)
+    return None
+
+
+def _close(a: np.ndarray, b: np.ndarray) -> bool:
+    difference = np.linalg.norm((a - b).astype(np.float64))
+    return bool(difference <= TOLERANCE * max(np.linalg.norm(b.astype(np.float64)), 1e-12))

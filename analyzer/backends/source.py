@@ -1,0 +1,151 @@
+"""The network that was converted, differentiated by its own framework: the truth a conversion is held to.
+
+The PyTorch program is run node by node under autograd, the TensorFlow function's own graph is differentiated by
+tf.gradients. Their tensors are found by the names that the exporter kept, verified on values (matching.py).
+A tensor that the source does not have, such as the sigmoid inside a SiLU, is derived from those it has by our
+local rules; `found` says which are the source's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from analyzer.backends.matching import MOVES_ONLY, Match, match
+from analyzer.backends.native import Arrays, Native
+from analyzer.backends.onnxruntime import OnnxRuntime
+from analyzer.errors import AnalysisError, BackendError
+from analyzer.graph import Graph
+from analyzer.interpreter import Framework, TensorFlow, Torch
+from analyzer.target import Seed
+from converters.model import Model, PyTorchSource, TensorFlowSource
+
+# Values are compared on this many samples at most: enough to tell layers apart.
+MATCHED_SAMPLES = 2
+
+
+class Network(Protocol):
+    """An original network whose tensors can be fetched and differentiated by name."""
+
+    framework: Framework
+
+    def names(self) -> dict[str, bool]:
+        """Every float tensor in topological order, and whether a layer computes it (see MOVES_ONLY)."""
+
+    def candidates(self, name: str) -> Sequence[str]:
+        """The source names that an ONNX name may stand for."""
+
+    def values(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> Arrays:
+        """The values of these tensors, by the source's names."""
+
+    def gradients(
+        self, feeds: Mapping[str, np.ndarray], output: str, cotangent: np.ndarray, wrt: Sequence[str]
+    ) -> Arrays:
+        """The gradients of ⟨cotangent, output⟩ at these tensors, by the source's names."""
+
+
+class SourceBackend(Native):
+    """The original network of a converted model, seen under the names of the ONNX graph."""
+
+    name = "source"
+
+    def __init__(self, graph: Graph, network: Network, outputs: Mapping[str, str]) -> None:
+        super().__init__(graph, network.framework)
+        self.network = network
+        self._outputs = outputs
+        self._found: dict[str, Match] | None = None
+
+    @property
+    def found(self) -> Mapping[str, Match]:
+        """The tensors that the source itself has. Empty before the first evaluation."""
+        return self._found or {}
+
+    def known(self, feeds: Mapping[str, np.ndarray]) -> Collection[str]:
+        """The tensors found in the source; the search runs once, on the first inputs seen."""
+        return {*self._matches(feeds), *self.graph.inputs}
+
+    def forward(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> Arrays:
+        """The values of these tensors. Raises AnalysisError for one that the source does not have."""
+        matches = self._matches(feeds)
+        missing = [name for name in names if name not in matches and name not in feeds]
+        if missing:
+            raise AnalysisError(f"the source has no tensor {missing[0]!r}: conversion folded or rewrote it")
+        wanted = {name: matches[name] for name in names if name not in feeds}
+        values = self.network.values(feeds, [m.name for m in wanted.values()])
+        found = {name: m.to_onnx(values[m.name]) for name, m in wanted.items()}
+        return {name: feeds[name] if name in feeds else found[name] for name in names}
+
+    def measure(
+        self, feeds: Mapping[str, np.ndarray], seed: Seed, values: Sequence[str], wrt: Sequence[str]
+    ) -> tuple[np.ndarray, Arrays, Arrays]:
+        """The whole output, values and gradients, by the source's own framework."""
+        matches = self._matches(feeds)
+        if seed.output not in matches:
+            raise AnalysisError(f"the source has no tensor {seed.output!r}: conversion folded or rewrote it")
+        output = matches[seed.output]
+        forward = self.forward(feeds, [*dict.fromkeys((seed.output, *values))])
+        y = forward[seed.output]
+        cotangent = seed.cotangent(y)
+        native = np.ascontiguousarray(cotangent.transpose(np.argsort(output.order)))
+        inputs = self._inputs()
+        names = {name: matches[name].name if name in matches else inputs[name] for name in wrt}
+        found = self.network.gradients(feeds, output.name, native, list(names.values())) if wrt else {}
+        gradients = {
+            name: matches[name].to_onnx(found[source]) if name in matches else found[source]
+            for name, source in names.items()
+        }
+        return y, {name: forward[name] for name in values}, gradients
+
+    def _inputs(self) -> dict[str, str]:
+        return {name: self.network.candidates(name)[0] for name in self.graph.inputs}
+
+    def _matches(self, feeds: Mapping[str, np.ndarray]) -> dict[str, Match]:
+        if self._found is None:
+            self._found = self._search({name: array[:MATCHED_SAMPLES] for name, array in feeds.items()})
+        return self._found
+
+    def _search(self, feeds: Mapping[str, np.ndarray]) -> dict[str, Match]:
+        graph = self.graph
+        computed = [
+            (name, node.op_type)
+            for node in graph.nodes
+            for name in node.outputs
+            if name and graph.tensors[name].is_float
+        ]
+        ours = OnnxRuntime(graph).forward(feeds, [name for name, _ in computed])
+        offered = self.network.names()
+        theirs = self.network.values(feeds, list(offered))
+        candidates = {name: self.network.candidates(name) for name, _ in computed}
+        candidates.update(
+            {name: [source, *candidates.get(name, ())] for name, source in self._outputs.items()}
+        )
+        found = match(
+            ours,
+            theirs,
+            candidates,
+            frozenset(name for name, op_type in computed if op_type not in MOVES_ONLY),
+            frozenset(name for name, moves in offered.items() if moves),
+        )
+        lost = [name for name in graph.outputs if name not in found and graph.tensors[name].is_float]
+        if lost:
+            raise BackendError(f"the source has no tensor with the values of the output {lost[0]!r}")
+        return found
+
+
+def source_backend(model: Model, graph: Graph) -> SourceBackend:
+    """The backend of the network that a model was converted from. Raises AnalysisError where it has none."""
+    source = model.source
+    if source is None:
+        raise AnalysisError(
+            'backend="source" needs the model that `convert` returned: an ONNX file has no source'
+        )
+    if isinstance(source, PyTorchSource):
+        from analyzer.backends.source_pytorch import PyTorchNetwork
+
+        return SourceBackend(graph, PyTorchNetwork(source, Torch()), {})
+    assert isinstance(source, TensorFlowSource)
+    from analyzer.backends.source_tensorflow import TensorFlowNetwork
+
+    return SourceBackend(graph, TensorFlowNetwork(source, TensorFlow()), source.outputs)

@@ -1,0 +1,105 @@
+"""A PyTorch ExportedProgram, run node by node under autograd: its FX node names are the ONNX tensor names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from analyzer.backends.matching import MOVES_ONLY
+from analyzer.backends.native import Arrays
+from analyzer.interpreter import Torch
+from converters.model import PyTorchSource
+
+
+class PyTorchNetwork:
+    """The decomposed program of a converted nn.Module: no module hooks, every intermediate by name."""
+
+    def __init__(self, source: PyTorchSource, framework: Torch) -> None:
+        self.framework = framework
+        self._program = source.program
+        self._onnx_inputs = source.inputs
+        specs = self._program.graph_signature.input_specs
+        nodes = [node for node in self._program.graph.nodes if node.op == "placeholder"]
+        user = [node.name for node, spec in zip(nodes, specs, strict=True) if spec.kind.name == "USER_INPUT"]
+        self._inputs = dict(zip(source.inputs, user, strict=True))
+
+    def names(self) -> dict[str, bool]:
+        """Every float tensor that a node computes, and whether a layer computes it."""
+        found = {}
+        for node in self._program.graph.nodes:
+            value = node.meta.get("val")
+            if node.op == "call_function" and getattr(value, "dtype", None) is not None:
+                if value.dtype.is_floating_point:
+                    found[node.name] = _op_name(node) not in MOVES_ONLY
+        return found
+
+    def candidates(self, name: str) -> Sequence[str]:
+        """The FX name is the ONNX name."""
+        return [self._inputs.get(name, name)]
+
+    def values(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> Arrays:
+        """The values of these tensors."""
+        torch: Any = self.framework.module
+        with torch.no_grad():
+            found = self._run(feeds, names)
+        return {name: self.framework.array(found[name]) for name in names}
+
+    def gradients(
+        self, feeds: Mapping[str, np.ndarray], output: str, cotangent: np.ndarray, wrt: Sequence[str]
+    ) -> Arrays:
+        """The gradients at these tensors, by torch.autograd."""
+        torch: Any = self.framework.module
+        with torch.enable_grad():
+            found = self._run(feeds, [output, *wrt], inputs_require_grad=True)
+            gradients = torch.autograd.grad(
+                found[output],
+                [found[name] for name in wrt],
+                grad_outputs=self.framework.tensor(cotangent),
+                allow_unused=True,
+            )
+        return {
+            name: self.framework.array(torch.zeros_like(found[name]) if g is None else g)
+            for name, g in zip(wrt, gradients, strict=True)
+        }
+
+    def _run(
+        self, feeds: Mapping[str, np.ndarray], names: Sequence[str], inputs_require_grad: bool = False
+    ) -> dict[str, Any]:
+        """The named tensors of one run of the program."""
+        torch: Any = self.framework.module
+        wanted = set(names)
+        found: dict[str, Any] = {}
+
+        class Capture(torch.fx.Interpreter):  # type: ignore[name-defined,misc]
+            def run_node(self, node: Any) -> Any:
+                result = super().run_node(node)
+                if node.name in wanted:
+                    found[node.name] = result
+                return result
+
+        tensors = {name: self.framework.tensor(array) for name, array in feeds.items()}
+        if inputs_require_grad:
+            for tensor in tensors.values():
+                tensor.requires_grad_(tensor.is_floating_point())
+        Capture(self._program.graph_module).run(*self._arguments(tensors))
+        return found
+
+    def _arguments(self, feeds: Mapping[str, Any]) -> list[Any]:
+        """The program's flat arguments: parameters, buffers and constants, then the user's inputs."""
+        user = iter([feeds[name] for name in self._onnx_inputs])
+        arguments = []
+        for spec in self._program.graph_signature.input_specs:
+            if spec.kind.name == "USER_INPUT":
+                arguments.append(next(user))
+            elif spec.target in self._program.state_dict:
+                # Weights are constants here: no gradient is wanted for them, and none is kept.
+                arguments.append(self._program.state_dict[spec.target].detach())
+            else:
+                arguments.append(self._program.constants[spec.target])
+        return arguments
+
+
+def _op_name(node: Any) -> str:
+    return str(getattr(node.target, "overloadpacket", node.target)).rpartition(".")[2]

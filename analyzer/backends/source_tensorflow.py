@@ -1,0 +1,108 @@
+"""A TensorFlow function's own graph: any tensor fetched by name, and differentiated by tf.gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from analyzer.backends.matching import MOVES_ONLY
+from analyzer.backends.native import Arrays
+from analyzer.interpreter import TensorFlow
+from converters.model import TensorFlowSource
+
+
+class TensorFlowNetwork:
+    """The frozen concrete function of a converted Keras model or tf.function."""
+
+    def __init__(self, source: TensorFlowSource, framework: TensorFlow) -> None:
+        self.framework = framework
+        self._graph_def = source.function.graph.as_graph_def()
+        self._graph = source.function.graph
+        self._inputs = dict(source.inputs)
+        self._compiled: dict[tuple[Any, ...], Callable[..., Any]] = {}
+
+    def names(self) -> dict[str, bool]:
+        """Every float tensor of the graph that is no constant, and whether a layer computes it."""
+        return {
+            tensor.name: operation.type not in MOVES_ONLY
+            for operation in self._graph.get_operations()
+            if operation.type not in ("Const", "Placeholder", "NoOp")
+            for tensor in operation.outputs
+            if tensor.dtype.is_floating
+        }
+
+    def candidates(self, name: str) -> Sequence[str]:
+        """tf2onnx keeps the graph's names, with its own endings for what it rewrote."""
+        if name in self._inputs:
+            return [self._inputs[name]]
+        stem = name.split("__")[0]
+        return [name, stem, f"{stem}:0"] if ":" not in stem else [name, stem]
+
+    def values(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> Arrays:
+        """The values of these tensors."""
+        if not names:
+            return {}
+        run = self._function(feeds, tuple(names), None, ())
+        return {name: np.asarray(value) for name, value in zip(names, run(self._ordered(feeds)), strict=True)}
+
+    def gradients(
+        self, feeds: Mapping[str, np.ndarray], output: str, cotangent: np.ndarray, wrt: Sequence[str]
+    ) -> Arrays:
+        """The gradients at these tensors, by tf.gradients in the graph itself."""
+        tf: Any = self.framework.module
+        run = self._function(feeds, (), output, tuple(wrt))
+        found = run([*self._ordered(feeds), tf.constant(cotangent)])
+        return {name: np.asarray(value) for name, value in zip(wrt, found, strict=True)}
+
+    def _ordered(self, feeds: Mapping[str, np.ndarray]) -> list[Any]:
+        return [self.framework.tensor(feeds[name]) for name in self._inputs]
+
+    def _function(
+        self,
+        feeds: Mapping[str, np.ndarray],
+        fetches: tuple[str, ...],
+        output: str | None,
+        wrt: tuple[str, ...],
+    ) -> Callable[..., Any]:
+        """A function of the inputs (and the cotangent) that fetches tensors, or gradients of the output."""
+        key = (fetches, output, wrt)
+        if key not in self._compiled:
+            self._compiled[key] = self._build(fetches, output, wrt)
+        return self._compiled[key]
+
+    def _build(
+        self, fetches: tuple[str, ...], output: str | None, wrt: tuple[str, ...]
+    ) -> Callable[..., Any]:
+        tf: Any = self.framework.module
+        names = [*self._inputs.values()]
+        originals = [self._graph.get_tensor_by_name(name) for name in names]
+        signature = [
+            tf.TensorSpec([None, *t.shape[1:]] if t.shape.rank else t.shape, t.dtype) for t in originals
+        ]
+        if output is not None:
+            y = self._graph.get_tensor_by_name(output)
+            signature.append(tf.TensorSpec(None, y.dtype))
+
+        def body(*arguments: Any) -> Any:
+            mapped = dict(zip(names, arguments, strict=False))
+            elements = tf.graph_util.import_graph_def(
+                self._graph_def,
+                input_map=mapped,
+                return_elements=[*fetches, *wrt, *([output] if output else [])],
+                name="source",
+            )
+            at_inputs = [
+                mapped.get(name, element) for name, element in zip((*fetches, *wrt), elements, strict=False)
+            ]
+            if output is None:
+                return at_inputs
+            found = tf.gradients(elements[-1], at_inputs, grad_ys=arguments[-1])
+            return [
+                tf.zeros_like(x) if g is None else tf.convert_to_tensor(g)
+                for g, x in zip(found, at_inputs, strict=True)
+            ]
+
+        wrapped = tf.compat.v1.wrap_function(body, signature)
+        return lambda arguments: wrapped(*arguments)

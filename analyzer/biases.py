@@ -1,0 +1,137 @@
+"""Find the bias of every node: what it adds to the output beyond what its active inputs carry.
+
+For a node y = op(u₁…u_k) with active inputs u and Jacobians J_i = ∂y/∂u_i, the residual is
+r = y − Σ_i J_i u_i, and FullGrad's identity f(x) = ⟨x, ∂f/∂x⟩ + Σ_nodes Σ (∂f/∂y) ⊙ r holds for any
+differentiable graph: multiply r by ∂f/∂y, use J_iᵀ ∂f/∂y = ∂f/∂u_i, and the sum telescopes. What r is
+follows from the op's kind, so almost no op needs bias code of its own. Reads a Graph, returns Bias
+records in topological order. Source: Srinivas & Fleuret 2019, section 3 and its appendix on implicit biases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from analyzer.autodiff import active_tensors, carries_gradient, path_nodes, rules_of
+from analyzer.emitter import Emitter
+from analyzer.graph import Graph, Node, Tensor
+from analyzer.ops import find
+from analyzer.ops.registry import Homogeneous, Kind, Op
+
+EXPLICIT = "explicit"
+IMPLICIT = "implicit"
+
+
+@dataclass(frozen=True)
+class Bias:
+    """One node that has a bias. `tensor` is its output; `active` says which of its inputs are.
+
+    kind: "explicit" for a constant that the node adds (the biases of the paper), "implicit" for the residual of a
+    non-linear node.
+    """
+
+    tensor: str
+    node: Node
+    active: tuple[bool, ...]
+    kind: str
+
+    @property
+    def layer(self) -> str:
+        """The module path that the exporter recorded, else the node's name."""
+        return layer_of(self.node)
+
+
+def layer_of(node: Node) -> str:
+    """The module path that the exporter recorded for a node, else its name."""
+    scopes = node.metadata.get("pkg.torch.onnx.name_scopes")
+    if scopes:
+        # A Python list as text, outermost scope first; the last but one is the innermost module.
+        names = [name.strip(" '\"") for name in scopes.strip("[]").split(",")]
+        modules = [name for name in names[:-1] if name]
+        if modules:
+            return modules[-1]
+    return node.name.rpartition("/")[0] or node.name
+
+
+def find_biases(graph: Graph, output: str, inputs: Sequence[str], terms: str = "all") -> tuple[Bias, ...]:
+    """The nodes between the inputs and the output that have a bias, in topological order.
+
+    terms: "all", or "explicit" for the paper's own biases alone.
+    Raises UnsupportedOp where a node on the path has no rule.
+    """
+    active = active_tensors(graph, inputs)
+    scratch = Emitter(graph.opset)
+    found = []
+    for node in path_nodes(graph, inputs, output):
+        mask = tuple(
+            bool(name) and name in active and carries_gradient(graph, node, index)
+            for index, name in enumerate(node.inputs)
+        )
+        kind = _bias_kind(graph, node)
+        if terms == EXPLICIT and kind != EXPLICIT:
+            continue
+        if residual(graph, scratch, node, mask) is not None:
+            found.append(Bias(node.outputs[0], node, mask, kind))
+    return tuple(found)
+
+
+def _bias_kind(graph: Graph, node: Node) -> str:
+    rules = find(node)
+    if rules is None or rules.kind is not Kind.AFFINE:
+        return IMPLICIT
+    # A lone number, such as the ε of a normalisation written out in primitives, is no layer's bias.
+    constants = [graph.tensors[name].constant for name in node.inputs if name]
+    scalars = all(constant is None or constant.size == 1 for constant in constants)
+    output = graph.tensors[node.outputs[0]]
+    wide = output.shape is None or any(axis != 1 for axis in output.shape[1:])
+    return IMPLICIT if rules.broadcasts and scalars and wide else EXPLICIT
+
+
+def residual(graph: Graph, op: Emitter, node: Node, active: Sequence[bool]) -> Tensor | None:
+    """Emit r = y − Σ J u of one node, broadcastable to its output; None where it is zero.
+
+    Raises UnsupportedOp where the op has no rule.
+    """
+    rules = rules_of(node)
+    inputs, outputs = graph.inputs_of(node), graph.outputs_of(node)
+    y = outputs[0]
+    assert y is not None
+    with op.differentiating(node):
+        if rules.residual is not None:
+            return rules.residual(op, tuple(active), y, *inputs, **node.attributes)  # type: ignore[no-any-return]
+        if rules.kind is Kind.HOMOGENEOUS:
+            assert issubclass(rules, Homogeneous)
+            return _scaled(op, y, 1 - rules.degree)
+        if rules.kind is Kind.MULTILINEAR:
+            return _scaled(op, y, 1 - sum(active))
+        assert rules.kind in (Kind.ELEMENTWISE, Kind.SYMMETRIC), f"{node}: its kind needs a `residual`"
+        return _minus_own_product(op, rules, node, y, inputs, active)
+
+
+def _scaled(op: Emitter, y: Tensor, factor: float) -> Tensor | None:
+    if factor == 0:
+        return None
+    if factor == 1:
+        return y
+    return op.Neg(y) if factor == -1 else op.Mul(y, float(factor))  # type: ignore[no-any-return]
+
+
+def _minus_own_product(
+    op: Emitter,
+    rules: type[Op],
+    node: Node,
+    y: Tensor,
+    inputs: Sequence[Tensor | None],
+    active: Sequence[bool],
+) -> Tensor:
+    """y − Σ J_i u_i, where J_i is its own transpose: the VJP rule applied to u_i is J_i u_i."""
+    result = y
+    for index, u in enumerate(inputs):
+        if u is None or not active[index]:
+            continue
+        assert rules.vjp is not None
+        entry = rules.vjp(op, u, y, *inputs, **node.attributes)[index]
+        entry = entry() if callable(entry) else entry
+        if entry is not None:
+            result = op.Sub(result, entry)
+    return result

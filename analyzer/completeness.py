@@ -1,0 +1,33 @@
+"""Completeness: how far an attribution's sum is from what it must sum to. Always computed, never hidden."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Completeness:
+    """output (N,): what the attribution must sum to. total (N,): its sum. error (N,): relative, see `measure`."""
+
+    output: np.ndarray
+    total: np.ndarray
+    error: np.ndarray
+
+
+def measure(output: np.ndarray, total: np.ndarray, absolute: np.ndarray) -> Completeness:
+    """Compare a sum with what it must be.
+
+    output, total, absolute: (N,), the last the sum of the terms' absolute values. The error is relative to
+    |output|, or to the rounding floor of the sum (the dtype's ε times `absolute`) where that is larger: an
+    output near zero cannot be met more exactly than its terms are rounded.
+    """
+    floor = np.finfo(output.dtype).eps * absolute
+    scale = np.maximum(np.maximum(np.abs(output), floor), np.finfo(np.float64).tiny)
+    return Completeness(output, total, np.abs(total - output) / scale)
+
+
+def sample_sums(array: np.ndarray) -> np.ndarray:
+    """The sum of each sample, (N,), in double precision."""
+    return array.reshape(array.shape[0], -1).sum(axis=1, dtype=np.float64)
