@@ -4,6 +4,7 @@ Importing this package loads no framework; a backend imports its own when it is 
 """
 
 from analyzer.backends import Differentiable, Gradients, differentiate
+from analyzer.checks import Report, check
 from analyzer.errors import AnalysisError
 from analyzer.methods import FullGrad, IntegratedGradients, full_grad, integrated_gradients
 from analyzer.target import Target
@@ -14,7 +15,9 @@ __all__ = [
     "FullGrad",
     "Gradients",
     "IntegratedGradients",
+    "Report",
     "Target",
+    "check",
     "differentiate",
     "full_grad",
     "integrated_gradients",

@@ -9,10 +9,42 @@ from __future__ import annotations
 from analyzer.graph import Graph, Node
 
 CHANNELS_FIRST = frozenset(
-    ["Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool", "BatchNormalization", "InstanceNormalization", "GroupNormalization", "LRN", "DepthToSpace", "SpaceToDepth"]
+    [
+        "Conv",
+        "ConvTranspose",
+        "MaxPool",
+        "AveragePool",
+        "LpPool",
+        "GlobalAveragePool",
+        "GlobalMaxPool",
+        "GlobalLpPool",
+        "BatchNormalization",
+        "InstanceNormalization",
+        "GroupNormalization",
+        "LRN",
+        "DepthToSpace",
+        "SpaceToDepth",
+    ]
 )
 MIXES_AXES = frozenset(
-    ["Reshape", "Flatten", "MatMul", "Gemm", "Einsum", "Gather", "GatherND", "GatherElements", "ScatterND", "Squeeze", "Unsqueeze", "Expand", "Tile", "LSTM", "GRU", "RNN"]
+    [
+        "Reshape",
+        "Flatten",
+        "MatMul",
+        "Gemm",
+        "Einsum",
+        "Gather",
+        "GatherND",
+        "GatherElements",
+        "ScatterND",
+        "Squeeze",
+        "Unsqueeze",
+        "Expand",
+        "Tile",
+        "LSTM",
+        "GRU",
+        "RNN",
+    ]
 )
 
 

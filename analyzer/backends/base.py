@@ -48,6 +48,9 @@ class Backend(Protocol):
     def forward(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> Arrays:
         """The values of these tensors."""
 
+    def known(self, feeds: Mapping[str, np.ndarray]) -> Collection[str]:
+        """The tensors that the backend measures itself."""
+
     def evaluate(self, request: Request, feeds: Mapping[str, np.ndarray], seed: Seed) -> Arrays:
         """The results of the request; the explained scalar under OUTPUT, its class under CHOSEN."""
 

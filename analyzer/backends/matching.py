@@ -19,7 +19,29 @@ TOLERANCE = 1e-3
 # Between equal values, only the tensor that a layer computes is looked for by value: one of several copies
 # that were moved, reshaped or renamed may carry only a part of the gradient.
 MOVES_ONLY = frozenset(
-    ["Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Cast", "Expand", "Dropout", "ExpandDims", "StopGradient", "ReadVariableOp", "Placeholder", "view", "permute", "transpose", "clone", "alias", "unsqueeze", "squeeze", "contiguous"]
+    [
+        "Transpose",
+        "Reshape",
+        "Squeeze",
+        "Unsqueeze",
+        "Flatten",
+        "Identity",
+        "Cast",
+        "Expand",
+        "Dropout",
+        "ExpandDims",
+        "StopGradient",
+        "ReadVariableOp",
+        "Placeholder",
+        "view",
+        "permute",
+        "transpose",
+        "clone",
+        "alias",
+        "unsqueeze",
+        "squeeze",
+        "contiguous",
+    ]
 )
 
 

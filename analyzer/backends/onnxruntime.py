@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,10 @@ class OnnxRuntime:
         self._providers = list(providers or ["CPUExecutionProvider"])
         self._threads = threads
         self._sessions: OrderedDict[Hashable, tuple[Any, Program]] = OrderedDict()
+
+    def known(self, feeds: Mapping[str, np.ndarray]) -> Collection[str]:
+        """All tensors: the graph itself is what runs."""
+        return self.graph.tensors.keys()
 
     def forward(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> Arrays:
         """The values of these tensors."""

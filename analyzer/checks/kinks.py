@@ -1,0 +1,141 @@
+"""Explain a disagreement of gradients by decisions at kinks, or refuse to.
+
+Rounding moves the decisions of ReLU, MaxPool, Clip… whose input sits on the kink, and gradients jump. Such an excess
+is excused only where two things are shown: some node's local derivative differs between the two sides although its
+inputs agree within the tolerance (the decision, named and counted), and each side's gradient is exactly the backward
+pass, by our rules, of its own forward values. A wrong rule or a wrong layer fails the second, and is not excused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from analyzer.autodiff import path_nodes
+from analyzer.backends.onnxruntime import make_session
+from analyzer.checks.metrics import distance
+from analyzer.emitter import Emitter
+from analyzer.graph import Graph, Node, Tensor
+from analyzer.ops import find
+from analyzer.ops.registry import Kind
+from analyzer.program import Program
+from analyzer.request import Request, gradient_name, remainder_program
+
+Arrays = Mapping[str, np.ndarray]
+
+# A decision changes a derivative by its whole size; rounding of a smooth one by far less.
+JUMP = 1e-2
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A node whose local derivative differs between two sides, at `count` elements."""
+
+    node: Node
+    count: int
+
+    def __str__(self) -> str:
+        plural = "s" * (self.count > 1)
+        return f"{self.count} decision{plural} of {self.node.op_type} {self.node.outputs[0]!r}"
+
+
+@dataclass(frozen=True)
+class Side:
+    """One backend's reading: values and gradients by tensor name, on the same inputs."""
+
+    values: Arrays
+    gradients: Arrays
+
+
+def explain(
+    graph: Graph, output: str, a: Side, b: Side, cotangent: np.ndarray, wrt: Sequence[str], tolerance: float
+) -> str | None:
+    """Why the gradients of two sides at `wrt` differ: the decisions, or None where they do not explain it."""
+    decisions = differing_decisions(graph, output, a.values, b.values, tolerance)
+    if not decisions:
+        return None
+    for side in (a, b):
+        if not _is_own_backward_pass(graph, output, side, cotangent, wrt, tolerance):
+            return None
+    shown = "; ".join(str(decision) for decision in decisions[:3])
+    more = f"; and {len(decisions) - 3} more nodes" if len(decisions) > 3 else ""
+    return f"{shown}{more} within rounding of a kink"
+
+
+def differing_decisions(graph: Graph, output: str, a: Arrays, b: Arrays, tolerance: float) -> list[Decision]:
+    """The nodes on the path whose local derivative jumps between the values of two sides, in graph order."""
+    roots = [name for name in graph.inputs if graph.tensors[name].is_float]
+    found = []
+    for node in path_nodes(graph, roots, output):
+        rules = find(node)
+        if rules is None or rules.kind not in (Kind.HOMOGENEOUS, Kind.ELEMENTWISE) or rules.vjp is None:
+            continue
+        count = _jumps(graph, node, a, b, tolerance)
+        if count:
+            found.append(Decision(node, count))
+    return found
+
+
+def _jumps(graph: Graph, node: Node, a: Arrays, b: Arrays, tolerance: float) -> int:
+    """At how many elements the derivative of one node differs, its inputs being equal within rounding."""
+    names = [
+        name for name in (*node.inputs, node.outputs[0]) if name and graph.tensors[name].constant is None
+    ]
+    if any(name not in a or name not in b for name in names):
+        return 0
+    if all(np.array_equal(a[name], b[name]) for name in names):
+        return 0
+    if any(distance(a[name], b[name]).relative_l2 > tolerance for name in names):
+        return 0
+    program = _local_derivative(graph, node)
+    if program is None:
+        return 0
+    session = make_session(program.proto, ["CPUExecutionProvider"])
+    y = node.outputs[0]
+    results = []
+    for side in (a, b):
+        feeds = {**side, gradient_name(y): np.ones_like(side[y])}
+        results.append(session.run(None, {name: feeds[name] for name in program.inputs}))
+    count = 0
+    for left, right in zip(*results, strict=True):
+        scale = max(float(np.abs(left).max(initial=0.0)), float(np.abs(right).max(initial=0.0)))
+        count += int((np.abs(left - right) > JUMP * scale).sum()) if scale else 0
+    return count
+
+
+def _local_derivative(graph: Graph, node: Node) -> Program | None:
+    """The VJP of one node as a program of its own values; None where it does not depend on them."""
+    wrt = tuple(
+        name
+        for name in dict.fromkeys(node.inputs)
+        if name and graph.tensors[name].is_float and graph.tensors[name].constant is None
+    )
+    alone = Graph((node,), graph.tensors, graph.inputs, (node.outputs[0],), graph.opset)
+    program = remainder_program(alone, _gradients_of(wrt), graph.tensors.keys(), [node.outputs[0]])
+    reads_values = any(name != gradient_name(node.outputs[0]) for name in program.inputs)
+    return program if reads_values else None
+
+
+def _gradients_of(wrt: Sequence[str]) -> Request:
+    def emit(op: Emitter, graph: Graph, gradients: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return {name: gradients[name] for name in wrt}
+
+    return Request(("kinks", tuple(wrt)), tuple(wrt), emit)
+
+
+def _is_own_backward_pass(
+    graph: Graph, output: str, side: Side, cotangent: np.ndarray, wrt: Sequence[str], tolerance: float
+) -> bool:
+    """Whether the gradients of a side are what our rules give on its own forward values."""
+    program = remainder_program(graph, _gradients_of(wrt), list(side.values), [output])
+    session = make_session(program.proto, ["CPUExecutionProvider"])
+    feeds = {**side.values, gradient_name(output): cotangent}
+    found = session.run(
+        [program.outputs[name] for name in wrt], {name: feeds[name] for name in program.inputs}
+    )
+    return all(
+        distance(array, side.gradients[name]).relative_l2 <= tolerance
+        for name, array in zip(wrt, found, strict=True)
+    )
