@@ -200,7 +200,7 @@ def _noise(info: onnx.ValueInfoProto, rng: np.random.Generator) -> np.ndarray:
     shape = shape_of(info.type) or ()
     sizes = [size if isinstance(size, int) else (32 if axis else 2) for axis, size in enumerate(shape)]
     dtype = helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type)
-    if np.issubdtype(dtype, np.integer) or dtype == bool:
+    if np.dtype(dtype).kind in "iub":
         return rng.integers(0, 2, sizes).astype(dtype)
     return rng.standard_normal(sizes).astype(dtype)
 

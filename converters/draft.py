@@ -16,6 +16,8 @@ from onnx import helper, numpy_helper
 
 from converters.errors import InvalidModel, UnsupportedModel
 
+Shape = tuple[int | str | None, ...]
+
 # Larger constants are hidden from ONNX's C++ passes, which would copy them: no shape depends on them.
 _LIGHT = 1024
 
@@ -108,8 +110,8 @@ class Draft:
         """The names of the graph's outputs."""
         return frozenset(info.name for info in self.outputs)
 
-    def shape(self, name: str) -> tuple[int | str | None, ...] | None:
-        """The shape of a tensor: an int, a symbol or None (unknown) per axis; None where the rank is unknown."""
+    def shape(self, name: str) -> Shape | None:
+        """The shape of a tensor: an int, a symbol or None (unknown) per axis; None without a rank."""
         if name in self.constants:
             return self.constants[name].shape
         known = self.type_of(name)
@@ -157,7 +159,7 @@ class Draft:
             self.nodes = [node for node in self.nodes if id(node) not in gone]
 
     def remove_unused(self) -> None:
-        """Take out nodes and constants that no output depends on; trailing unused outputs lose their names."""
+        """Take out nodes and constants that no output depends on, and the names of unread outputs."""
         alive = set(self.output_names)
         kept: list[onnx.NodeProto] = []
         for node in reversed(self.nodes):
@@ -221,7 +223,7 @@ def attribute(
     return default
 
 
-def shape_of(known: onnx.TypeProto) -> tuple[int | str | None, ...] | None:
+def shape_of(known: onnx.TypeProto) -> Shape | None:
     """The shape in a type: an int, a symbol or None (unknown) per axis; None where the rank is unknown."""
     kind = known.tensor_type
     if not kind.HasField("shape"):

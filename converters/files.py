@@ -68,7 +68,7 @@ def _load_external(tensor: onnx.TensorProto, path: Path) -> None:
     target = (folder / location).resolve()
     if not location or Path(location).is_absolute() or not target.is_relative_to(folder):
         raise InvalidModel(
-            f"{path}: the weights of {tensor.name!r} are said to lie at {location!r}, outside the model's folder"
+            f"{path}: the weights of {tensor.name!r} lie at {location!r}, outside the model's folder"
         )
     if not target.is_file():
         raise InvalidModel(f"{path}: the file {location!r} with the weights of {tensor.name!r} is missing")

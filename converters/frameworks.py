@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
 
 from converters.errors import MissingFramework
+from converters.quiet import quiet
 
 _EXTRAS = {"torch": "torch", "tensorflow": "tensorflow", "keras": "tensorflow", "tf2onnx": "tensorflow"}
 
 
 def import_framework(name: str) -> Any:
-    """Import torch, tensorflow, keras or tf2onnx. Raises MissingFramework with the command that installs it."""
+    """Import torch, tensorflow, keras or tf2onnx.
+
+    Raises MissingFramework, with the command that installs it.
+    """
     try:
+        # TensorFlow greets on standard error while it is loaded, before any setting of its own can be made.
+        if name != "torch" and name not in sys.modules:
+            with quiet("tensorflow", "tf2onnx", "absl", native=True):
+                return importlib.import_module(name)
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != name:

@@ -8,13 +8,17 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def quiet(*loggers: str) -> Iterator[None]:
-    """Hold back standard output, standard error, warnings, and these loggers with all below them."""
+def quiet(*loggers: str, native: bool = False) -> Iterator[None]:
+    """Hold back standard output, standard error, warnings, and these loggers with all below them.
+
+    native: hold back what compiled code writes to standard error as well (TensorFlow's greetings).
+    """
     with contextlib.ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
@@ -22,12 +26,26 @@ def quiet(*loggers: str) -> Iterator[None]:
         stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
         for name in loggers:
             stack.enter_context(_muted(name))
+        if native:
+            stack.enter_context(_native_stderr_closed())
         yield
 
 
 @contextlib.contextmanager
+def _native_stderr_closed() -> Iterator[None]:
+    kept, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(sink, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(sink)
+
+
+@contextlib.contextmanager
 def _muted(name: str) -> Iterator[None]:
-    """Refuse every record at the handlers of a logger and of its descendants: levels alone are reset by imports."""
+    """Disable a logger and its descendants: levels alone are set anew by imports."""
     known = [logging.getLogger(name)]
     known += [
         logger

@@ -1,9 +1,9 @@
 """Make a fixed batch symbolic, and prove by running that samples stay independent.
 
 Reads a Draft whose types are inferred. The first axis of every input is taken for the batch. Constants that
-spell the old batch (the target of a Reshape, of an Expand, a class token that is concatenated) are rewritten;
-then a batch of different samples must give, sample by sample, what the fixed graph gives for each alone. Where
-it does not, the graph keeps its batch.
+spell the old batch (the target of a Reshape, of an Expand, a class token that is joined on) are rewritten; then
+a batch of different samples must give, sample by sample, what the fixed graph gives for each alone. Where it
+does not, the graph keeps its batch.
 """
 
 from __future__ import annotations
@@ -98,14 +98,16 @@ def _copied(message: onnx.NodeProto | onnx.ValueInfoProto) -> onnx.NodeProto | o
 
 
 def _free_reshape(draft: Draft, free: Draft, node: onnx.NodeProto, batch: int) -> None:
-    """[1, -1] and [1, 8, 4] become [-1, 32] and [-1, 8, 4]: the fixed graph knows every other size."""
-    target = draft.shape(node.output[0])
+    """[1, -1] and [1, 8, 4] become [0, 32] and [0, 8, 4]: the fixed graph knows every other size."""
+    target, given = draft.shape(node.output[0]), draft.shape(node.input[0])
     if node.input[1] not in free.constants or not target or not all(isinstance(n, int) and n for n in target):
         return
     if int(target[0]) % batch:
         return
     name = free.fresh(f"{node.output[0]}.shape")
-    free.constants[name] = np.asarray([-1, *target[1:]], np.int64)
+    # 0 copies the batch of the data; where the batch is merged with other axes, -1 works it out.
+    keeps_batch = bool(given) and given[0] == target[0] == batch and not attribute(node, "allowzero", 0)
+    free.constants[name] = np.asarray([0 if keeps_batch else -1, *target[1:]], np.int64)
     node.input[1] = name
 
 
@@ -167,6 +169,6 @@ def _random(known: onnx.TypeProto, rng: np.random.Generator) -> np.ndarray:
     shape = shape_of(known) or ()
     sizes = (_SAMPLES, *(size if isinstance(size, int) else 8 for size in shape[1:]))
     dtype = helper.tensor_dtype_to_np_dtype(known.tensor_type.elem_type)
-    if np.issubdtype(dtype, np.integer) or dtype == bool:
+    if np.dtype(dtype).kind in "iub":
         return rng.integers(0, 2, sizes).astype(dtype)
     return rng.standard_normal(sizes).astype(dtype)

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from converters.draft import Draft, attribute, is_standard
+from converters.draft import Draft, Shape, attribute, is_standard
 from converters.sequences import lower_sequences
 
 _RECURRENT_STATES = {"RNN": (5,), "GRU": (5,), "LSTM": (5, 6)}
@@ -24,6 +24,7 @@ def simplify(draft: Draft) -> bool:
     changed |= lower_sequences(draft)
     changed |= _choose_branches(draft)
     changed |= _fix_shapes(draft)
+    changed |= _join_transposes(draft)
     changed |= _remove_copies(draft)
     return changed
 
@@ -80,11 +81,32 @@ def _remove_copies(draft: Draft) -> bool:
     return bool(removed)
 
 
+def _join_transposes(draft: Draft) -> bool:
+    """A Transpose of a Transpose that nobody else reads becomes one of the first one's data."""
+    uses, producers, changed = draft.uses(), draft.producers(), False
+    for node in draft.nodes:
+        before = producers.get(node.input[0]) if is_standard(node, "Transpose") else None
+        if before is None or not is_standard(before, "Transpose") or uses[node.input[0]] != 1:
+            continue
+        first, second = attribute(before, "perm"), attribute(node, "perm")
+        if isinstance(first, list) and isinstance(second, list):
+            uses[node.input[0]] -= 1
+            node.input[0] = before.input[0]
+            del node.attribute[:]
+            node.attribute.append(helper.make_attribute("perm", [first[axis] for axis in second]))
+            uses[node.input[0]] += 1
+            changed = True
+    return changed
+
+
 def _is_copy(draft: Draft, node: onnx.NodeProto) -> bool:
     if not is_standard(node) or not node.input or not node.input[0]:
         return False
     if node.op_type == "Identity":
         return True
+    if node.op_type == "Transpose":
+        permutation = attribute(node, "perm")
+        return isinstance(permutation, list) and permutation == sorted(permutation)
     if node.op_type == "Dropout":
         return _is_inference_dropout(draft, node)
     if node.op_type == "Cast":
@@ -134,7 +156,7 @@ def _fix_shapes(draft: Draft) -> bool:
                 removed.append(node)
         elif is_standard(node, "CastLike"):
             changed |= _fix_cast(draft, node)
-        elif is_standard(node, "Reshape") and node.input[1] not in draft.constants:
+        elif is_standard(node, "Reshape"):
             changed |= _fix_reshape(draft, node)
         elif is_standard(node, *_RECURRENT_STATES):
             changed |= _drop_zero_states(draft, node)
@@ -170,7 +192,12 @@ def _fix_cast(draft: Draft, node: onnx.NodeProto) -> bool:
 
 
 def _fix_reshape(draft: Draft, node: onnx.NodeProto) -> bool:
+    """A computed target, and a -1 that stands for the batch, become a constant whose 0 copies the batch."""
     target, given = draft.shape(node.output[0]), draft.shape(node.input[0])
+    if node.input[1] in draft.constants:
+        if not _copies_batch(draft.constants[node.input[1]], given):
+            return False
+        target = (given[0], *draft.constants[node.input[1]][1:].tolist()) if given else None
     if target is None or any(size == 0 for size in target):
         return False
     sizes: list[int] = []
@@ -188,12 +215,22 @@ def _fix_reshape(draft: Draft, node: onnx.NodeProto) -> bool:
     return True
 
 
+def _copies_batch(target: np.ndarray, given: Shape | None) -> bool:
+    """Whether a leading -1 is the data's first axis: all sizes behind it are known and as many."""
+    if not given or isinstance(given[0], int) or given[0] is None or not target.size or target[0] != -1:
+        return False
+    rest = [size for size in given[1:] if isinstance(size, int)]
+    return (
+        len(rest) == len(given) - 1 and bool((target[1:] > 0).all()) and np.prod(rest) == np.prod(target[1:])
+    )
+
+
 def _drop_zero_states(draft: Draft, node: onnx.NodeProto) -> bool:
     """Zero is a recurrent layer's default initial state; a stored one would fix the batch."""
     changed = False
     for index in _RECURRENT_STATES[node.op_type]:
-        if index < len(node.input) and node.input[index] in draft.constants:
-            if not draft.constants[node.input[index]].any():
-                node.input[index] = ""
-                changed = True
+        state = draft.constants.get(node.input[index]) if index < len(node.input) else None
+        if state is not None and not state.any():
+            node.input[index] = ""
+            changed = True
     return changed

@@ -1,0 +1,304 @@
+"""Convert TensorFlow and Keras: models, modules, functions, .keras files and SavedModel folders.
+
+Everything becomes one concrete function, frozen, with its inner calls inlined; that function is both what
+tf2onnx converts and the source, so the names of its tensors are the names in the graph. Refuses ops that
+tf2onnx cannot express, by name, and callables whose inputs nobody states.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from converters import tf_export
+from converters.draft import one_line
+from converters.errors import ConversionError, InvalidModel, UnsupportedModel
+from converters.frameworks import import_framework
+from converters.model import TensorFlowSource
+from converters.pytorch import Converted
+from converters.quiet import quiet
+from converters.verify import Arrays, Reference
+
+_FREE_SIZES = 32
+
+
+@dataclass(frozen=True)
+class _Traced:
+    """A concrete function, the original as a function of flat arrays, and the names of both ends.
+
+    `example` has one array per input; `keep` holds what the function's variables belong to.
+    """
+
+    function: Any
+    run: Callable[[Sequence[np.ndarray]], Any]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    example: tuple[np.ndarray, ...]
+    keep: Any
+
+
+def is_tensorflow(source: object) -> bool:
+    """Whether an object is TensorFlow's or Keras', told without importing either."""
+    return any(kind.__module__.partition(".")[0] in ("tensorflow", "keras") for kind in type(source).__mro__)
+
+
+def convert_path(path: str, example: Any) -> Converted:
+    """Convert a .keras file or a SavedModel folder."""
+    tf = import_framework("tensorflow")
+    if os.path.isdir(path):
+        if not os.path.isfile(os.path.join(path, "saved_model.pb")):
+            raise InvalidModel(f"{path} is a folder without a saved_model.pb: no SavedModel")
+        try:
+            with quiet("tensorflow", "absl", native=True):
+                loaded = tf.saved_model.load(path)
+        except Exception as error:  # TensorFlow's loaders raise whatever they meet
+            raise InvalidModel(f"{path} is a damaged SavedModel: {one_line(error)}") from error
+        return convert_tensorflow(loaded, example)
+    keras = import_framework("keras")
+    try:
+        with quiet("tensorflow", "absl", native=True):
+            model = keras.saving.load_model(path, compile=False)
+    except Exception as error:
+        raise InvalidModel(f"{path} cannot be loaded by Keras: {one_line(error)}") from error
+    return convert_tensorflow(model, example)
+
+
+def convert_tensorflow(source: Any, example: Any) -> Converted:
+    """Convert a Keras model, tf.Module, tf.function, ConcreteFunction or loaded SavedModel."""
+    tf = import_framework("tensorflow")
+    import_framework("tf2onnx")
+    try:
+        with quiet("tensorflow", "absl", native=True):
+            traced = _trace(tf, source, example)
+    except ConversionError:
+        raise
+    except Exception as error:  # tracing runs the user's code, which raises what it likes
+        raise UnsupportedModel(f"TensorFlow cannot trace the model: {one_line(error)}") from error
+    frozen = tf_export.freeze(tf, traced.function)
+    proto = tf_export.to_onnx(tf, frozen, traced.inputs, traced.outputs)
+    stated = TensorFlowSource(
+        frozen,
+        {name: tensor.name for name, tensor in zip(traced.inputs, frozen.inputs, strict=True)},
+        {name: tensor.name for name, tensor in zip(traced.outputs, frozen.outputs, strict=True)},
+    )
+    shapes = [tensor.shape for tensor in frozen.inputs]
+    sizes = [shape[0] for shape in shapes if shape.rank]
+    fixed = next((size for size in sizes if size is not None), None)
+
+    def run(feeds: Arrays) -> list[np.ndarray]:
+        result = traced.run([feeds[name] for name in traced.inputs])
+        return [np.asarray(value) for value in tf.nest.flatten(result)]
+
+    feeds = dict(zip(traced.inputs, traced.example, strict=True))
+    return Converted(proto, stated, Reference(run, f"TensorFlow {tf.__version__}", fixed), feeds)
+
+
+def _trace(tf: Any, source: Any, example: Any) -> _Traced:
+    """Choose how a source is called by what it is."""
+    if any(kind.__module__.partition(".")[0] == "keras" for kind in type(source).__mro__):
+        return _trace_keras(tf, source, example)
+    if isinstance(source, tf.types.experimental.ConcreteFunction):
+        return _trace_concrete(tf, source, example, source)
+    if isinstance(source, tf.types.experimental.PolymorphicFunction):
+        return _trace_function(tf, source, example, source)
+    signatures = getattr(source, "signatures", None)
+    if signatures:
+        return _trace_signature(tf, source, signatures, example)
+    if callable(source):
+        return _trace_function(tf, source.__call__, example, source)
+    raise ConversionError(
+        f"a {type(source).__name__} cannot be called: define __call__ or give its tf.function"
+    )
+
+
+def _trace_signature(tf: Any, source: Any, signatures: Any, example: Any) -> _Traced:
+    name = "serving_default" if "serving_default" in signatures else next(iter(signatures))
+    return _trace_concrete(tf, signatures[name], example, source)
+
+
+def _trace_keras(tf: Any, model: Any, example: Any) -> _Traced:
+    """A Keras model, run with training=False; a subclassed one needs an example."""
+    declared = getattr(model, "inputs", None)
+    if not declared:
+        if example is None:
+            raise ConversionError(
+                f"{type(model).__name__} is a subclassed Keras model: give an `example` input, from which it is traced"
+            )
+        call = _with_inference(model)
+        return _trace_example(tf, call, inspect.signature(model.call), example, model)
+    names = _unique([tensor.name.partition(":")[0] for tensor in declared])
+    specs = [
+        tf.TensorSpec(tensor.shape, tensor.dtype, name=name)
+        for tensor, name in zip(declared, names, strict=True)
+    ]
+    structure = getattr(model, "_inputs_struct", None)
+
+    def call_flat(*flat: Any) -> Any:
+        if structure is None:
+            packed = flat[0] if len(flat) == 1 else list(flat)
+        else:
+            packed = tf.nest.pack_sequence_as(structure, flat)
+        return model(packed, training=False)
+
+    function = tf.function(call_flat, autograph=False).get_concrete_function(*specs)
+    stated = getattr(model, "output_names", None)
+    outputs = _output_names(tf, function, stated)
+    return _Traced(
+        function, _eager(tf, call_flat), tuple(names), outputs, _example(tf, specs, names, example), model
+    )
+
+
+def _with_inference(model: Any) -> Callable[..., Any]:
+    return lambda *arguments, **keywords: model(*arguments, training=False, **keywords)
+
+
+def _trace_concrete(tf: Any, function: Any, example: Any, keep: Any) -> _Traced:
+    """A ConcreteFunction: its inputs and their names are its own."""
+    arguments, keywords = function.structured_input_signature
+    specs = [spec for spec in tf.nest.flatten((arguments, keywords)) if isinstance(spec, tf.TensorSpec)]
+    names = _unique([spec.name or f"input_{index}" for index, spec in enumerate(specs)])
+
+    def call_flat(*flat: Any) -> Any:
+        waiting = iter(flat)
+        filled = tf.nest.map_structure(
+            lambda leaf: next(waiting) if isinstance(leaf, tf.TensorSpec) else leaf, (arguments, keywords)
+        )
+        return function(*filled[0], **filled[1])
+
+    outputs = _output_names(tf, function, None)
+    return _Traced(
+        function, _eager(tf, call_flat), tuple(names), outputs, _example(tf, specs, names, example), keep
+    )
+
+
+def _trace_function(tf: Any, function: Any, example: Any, keep: Any) -> _Traced:
+    """A tf.function (or plain callable): by its input signature, its only trace, or the example."""
+    traceable = isinstance(function, tf.types.experimental.PolymorphicFunction)
+    if traceable and getattr(function, "input_signature", None) is not None:
+        return _trace_concrete(tf, function.get_concrete_function(), example, keep)
+    known = getattr(function, "concrete_functions", None)  # a function that was loaded from a SavedModel
+    if traceable and known and example is None:
+        return _trace_concrete(tf, known[0], example, keep)
+    if example is None:
+        raise ConversionError(
+            f"the inputs of {getattr(function, '__name__', type(keep).__name__)!r} are not stated: give an `example`, "
+            "or the tf.function an input_signature"
+        )
+    plain = getattr(function, "python_function", function)
+    return _trace_example(tf, function, inspect.signature(plain), example, keep)
+
+
+def _trace_example(tf: Any, call: Any, signature: inspect.Signature, example: Any, keep: Any) -> _Traced:
+    """Trace a callable on the example's shapes, the first axis free where all inputs share it."""
+    arguments, keywords = _as_call(signature, example)
+    leaves = tf.nest.flatten((arguments, keywords))
+    arrays = tuple(np.asarray(leaf) for leaf in leaves)
+    arrays = tuple(array.astype(np.float32) if array.dtype == np.float64 else array for array in arrays)
+    names = _unique(_leaf_names(tf, signature, arguments, keywords))
+
+    def call_flat(*flat: Any) -> Any:
+        packed = tf.nest.pack_sequence_as((arguments, keywords), flat)
+        return call(*packed[0], **packed[1])
+
+    run = _eager(tf, call_flat)
+    run(arrays)  # builds a subclassed model's variables outside the trace
+    batch = arrays[0].shape[0] if arrays and arrays[0].ndim else None
+    free = [(None, *a.shape[1:]) if a.ndim and a.shape[0] == batch else a.shape for a in arrays]
+    try:
+        function = _concrete(tf, call_flat, free, arrays, names)
+    except Exception:  # a model that needs its batch's size is traced with the example's
+        function = _concrete(tf, call_flat, [array.shape for array in arrays], arrays, names)
+    return _Traced(function, run, tuple(names), _output_names(tf, function, None), arrays, keep)
+
+
+def _concrete(tf: Any, call: Any, shapes: Any, arrays: Sequence[np.ndarray], names: Sequence[str]) -> Any:
+    specs = [
+        tf.TensorSpec(shape, array.dtype, name=name)
+        for shape, array, name in zip(shapes, arrays, names, strict=True)
+    ]
+    return tf.function(call, autograph=False).get_concrete_function(*specs)
+
+
+def _as_call(signature: inspect.Signature, example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The example as arguments; a dict is keywords where the callable has these, else one argument."""
+    if isinstance(example, dict):
+        return ((), example) if example.keys() <= signature.parameters.keys() else ((example,), {})
+    return (tuple(example) if isinstance(example, (tuple, list)) else (example,)), {}
+
+
+def _leaf_names(tf: Any, signature: inspect.Signature, arguments: Any, keywords: Any) -> list[str]:
+    """Each flat input by its parameter, or by its key in a dict."""
+    parameters = [name for name in signature.parameters if name != "self"]
+    names: list[str] = []
+    for index, argument in enumerate(arguments):
+        stem = parameters[index] if index < len(parameters) else f"input_{index}"
+        keys = sorted(argument) if isinstance(argument, dict) else None
+        names += keys if keys is not None else [stem] * len(tf.nest.flatten(argument))
+    return names + [name for name in sorted(keywords) for _ in tf.nest.flatten(keywords[name])]
+
+
+def _output_names(tf: Any, function: Any, stated: Sequence[str] | None) -> tuple[str, ...]:
+    """Outputs by their key, by the names that Keras states, or numbered."""
+    count = len(function.outputs)
+    structure = function.structured_outputs
+    if isinstance(structure, dict) and len(structure) == count:
+        names = [str(key) for key in sorted(structure)]
+    elif stated and len(stated) == count:
+        names = [str(name) for name in stated]
+    else:
+        names = ["output"] if count == 1 else [f"output_{index}" for index in range(count)]
+    return tuple(_unique(names))
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    found: list[str] = []
+    for name in names:
+        name = name.replace(":", "_") or "input"
+        candidate, count = name, 1
+        while candidate in found:
+            count += 1
+            candidate = f"{name}_{count}"
+        found.append(candidate)
+    return found
+
+
+def _eager(tf: Any, call: Callable[..., Any]) -> Callable[[Sequence[np.ndarray]], Any]:
+    """The original itself, called on arrays."""
+
+    def run(arrays: Sequence[np.ndarray]) -> Any:
+        with quiet("tensorflow", "absl", native=True):
+            return call(*(tf.constant(array) for array in arrays))
+
+    return run
+
+
+def _example(tf: Any, specs: Sequence[Any], names: Sequence[str], example: Any) -> tuple[np.ndarray, ...]:
+    """One array per input: the example's, or noise of the stated shape (2 samples; 32 for another free axis)."""
+    if example is None:
+        rng = np.random.default_rng(0)
+        return tuple(_noise(spec, rng) for spec in specs)
+    if isinstance(example, dict):
+        if example.keys() != set(names):
+            raise ConversionError(
+                f"the example has {sorted(example)}; the model's inputs are {sorted(names)}"
+            )
+        values = [example[name] for name in names]
+    else:
+        values = tf.nest.flatten(example if isinstance(example, (tuple, list)) else [example])
+    if len(values) != len(specs):
+        raise ConversionError(f"the example has {len(values)} arrays; the model has {len(specs)} inputs")
+    return tuple(np.asarray(v).astype(s.dtype.as_numpy_dtype) for v, s in zip(values, specs, strict=True))
+
+
+def _noise(spec: Any, rng: np.random.Generator) -> np.ndarray:
+    if spec.shape.rank is None:
+        raise ConversionError(f"the rank of input {spec.name!r} is not stated: give an `example`")
+    sizes = [size or (_FREE_SIZES if axis else 2) for axis, size in enumerate(spec.shape.as_list())]
+    if spec.dtype.is_integer or spec.dtype.is_bool:
+        return rng.integers(0, 2, sizes).astype(spec.dtype.as_numpy_dtype)
+    return rng.standard_normal(sizes).astype(spec.dtype.as_numpy_dtype)

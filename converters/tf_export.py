@@ -1,0 +1,194 @@
+"""Freeze a concrete function and hand it to tf2onnx.
+
+Reads a tf ConcreteFunction; returns the frozen one, with compiled inner functions inlined, and its ONNX graph.
+Refuses graphs in which tf2onnx left a TensorFlow op or an input that nothing computes: it only logs these.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import onnx
+
+from converters.draft import one_line, reads, subgraphs
+from converters.errors import UnsupportedModel
+from converters.quiet import quiet
+from converters.rebatch import BATCH
+
+# Later opsets are refused (19) or turn global pooling into means and transposes (18).
+_EXPORT_OPSET = 17
+_COUNT = itertools.count()
+_UNWANTED = ("_XlaMustCompile", "_noinline")
+
+
+def freeze(tf: Any, function: Any) -> Any:
+    """The function with its variables as constants and its inner calls inlined."""
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    try:
+        with quiet("tensorflow", "absl", native=True):
+            frozen = convert_variables_to_constants_v2(function, lower_control_flow=False)
+            graph_def = frozen.graph.as_graph_def(add_shapes=True)
+            if not any(node.op.endswith("PartitionedCall") for node in graph_def.node):
+                return frozen
+            # Keras compiles some ops (grouped convolution, exact GELU) as functions of their own.
+            _allow_inlining(graph_def)
+            _rename_functions(graph_def, f"_inlined_{next(_COUNT)}")
+            wrapped = _wrap(tf, graph_def, frozen)
+            return convert_variables_to_constants_v2(
+                wrapped, lower_control_flow=False, aggressive_inlining=True
+            )
+    except Exception as error:  # TensorFlow documents no exceptions here
+        raise UnsupportedModel(f"TensorFlow cannot freeze the model: {one_line(error)}") from error
+
+
+def _allow_inlining(graph_def: Any) -> None:
+    nodes = [
+        *graph_def.node,
+        *(node for function in graph_def.library.function for node in function.node_def),
+    ]
+    for holder in (*nodes, *graph_def.library.function):
+        for key in _UNWANTED:
+            holder.attr.pop(key, None)
+
+
+def _rename_functions(graph_def: Any, suffix: str) -> None:
+    """TensorFlow keeps one definition per function name: changed functions need names of their own."""
+    names = {function.signature.name for function in graph_def.library.function}
+    for function in graph_def.library.function:
+        function.signature.name += suffix
+    nodes = [
+        *graph_def.node,
+        *(node for function in graph_def.library.function for node in function.node_def),
+    ]
+    for node in nodes:
+        for value in node.attr.values():
+            for called in [value.func] if value.HasField("func") else value.list.func:
+                if called.name in names:
+                    called.name += suffix
+        if node.op in names:
+            node.op += suffix
+    for gradient in graph_def.library.gradient:
+        gradient.function_name += suffix
+        gradient.gradient_func += suffix
+
+
+def _wrap(tf: Any, graph_def: Any, frozen: Any) -> Any:
+    """A GraphDef as a concrete function with the inputs and outputs of another, by name."""
+    wrapped = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph_def, name=""), [])
+    element = wrapped.graph.as_graph_element
+    inputs = [element(tensor.name) for tensor in frozen.inputs]
+    return wrapped.prune(inputs, [element(tensor.name) for tensor in frozen.outputs])
+
+
+def to_onnx(tf: Any, frozen: Any, inputs: Sequence[str], outputs: Sequence[str]) -> onnx.ModelProto:
+    """tf2onnx's graph of a frozen function, with its inputs and outputs under the given names."""
+    graph_def = frozen.graph.as_graph_def(add_shapes=True)
+    renamed = {tensor.name: name for tensor, name in zip(frozen.inputs, inputs, strict=True)}
+    renamed |= {tensor.name: name for tensor, name in zip(frozen.outputs, outputs, strict=True)}
+    try:
+        with quiet("tensorflow", "tf2onnx", "absl", native=True):
+            proto = _run_tf2onnx(tf, graph_def, frozen, renamed)
+    except Exception as error:  # tf2onnx raises ValueErrors, AssertionErrors and its own kinds
+        raise UnsupportedModel(f"tf2onnx cannot convert the model: {one_line(error)}") from error
+    _refuse_leftovers(proto)
+    for info in proto.graph.input:
+        axes = info.type.tensor_type.shape.dim
+        if axes and not axes[0].HasField("dim_value"):
+            axes[0].dim_param = BATCH
+    return proto
+
+
+def _run_tf2onnx(tf: Any, graph_def: Any, frozen: Any, renamed: dict[str, str]) -> onnx.ModelProto:
+    from tf2onnx import optimizer
+    from tf2onnx.tfonnx import process_tf_graph
+
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(graph_def, name="")
+        converted = process_tf_graph(
+            graph,
+            opset=_EXPORT_OPSET,
+            input_names=[tensor.name for tensor in frozen.inputs],
+            output_names=[tensor.name for tensor in frozen.outputs],
+            tensors_to_rename=renamed,
+            custom_op_handlers={"Erfc": (_erfc, [])},
+        )
+        own = {f"{node.name}:{index}" for node in graph_def.node for index in range(8)}
+        stands_for = {
+            node.input[0]: node.output[0]
+            for node in converted.get_nodes()
+            if node.type == "Transpose" and node.output[0] in own and node.input[0] not in own
+        }
+        proto = optimizer.optimize_graph(converted, optimizers=_optimisers()).make_model("model")
+    _restore_names(proto, stands_for)
+    return proto
+
+
+def _optimisers() -> dict[str, Any]:
+    """tf2onnx's optimisers without those that fold layers: that is for the canonical form to do, or not."""
+    from tf2onnx import optimizer
+    from tf2onnx.optimizer.transpose_optimizer import TransposeOptimizer
+
+    class LayoutOptimizer(TransposeOptimizer):
+        """Moves Transposes only. The original merges constants into a Conv, even into a weight that is shared."""
+
+        def _add_handler(self, trans: Any, node: Any) -> Any:
+            return self._handle_node_having_branches(trans, node)
+
+        def _mul_handler(self, trans: Any, node: Any) -> Any:
+            if any(given.is_const() for given in node.inputs):
+                return self._handle_node_having_branches(trans, node)
+            return super()._mul_handler(trans, node)
+
+    chosen = dict(optimizer._get_optimizers(), optimize_transpose=LayoutOptimizer)
+    del chosen["remove_back_to_back"]
+    return chosen
+
+
+def _restore_names(proto: onnx.ModelProto, stands_for: dict[str, str]) -> None:
+    """A layer's value whose Transpose moved on takes the TensorFlow name that the Transpose had."""
+    written = {name for node in proto.graph.node for name in node.output}
+    written |= {info.name for info in (*proto.graph.input, *proto.graph.output)}
+    names = {old: new for old, new in stands_for.items() if old in written and new not in written}
+    for node in proto.graph.node:
+        for field in (node.input, node.output):
+            for index, name in enumerate(field):
+                field[index] = names.get(name, name)
+    for info in proto.graph.value_info:
+        info.name = names.get(info.name, info.name)
+
+
+def _erfc(context: Any, node: Any, name: str, arguments: Any) -> None:
+    """erfc(x) = 1 − erf(x), under the node's own name."""
+    import numpy as np
+
+    dtype = context.get_dtype(node.input[0])
+    erf = context.make_node("Erf", [node.input[0]], dtypes=[dtype], shapes=[context.get_shape(node.input[0])])
+    one = context.make_const(f"{name}/one", np.asarray(1, onnx.helper.tensor_dtype_to_np_dtype(dtype)))
+    node.type = "Sub"
+    context.replace_inputs(node, [one.output[0], erf.output[0]])
+
+
+def _refuse_leftovers(proto: onnx.ModelProto) -> None:
+    """Raise where tf2onnx kept an op of TensorFlow, or an input that nothing computes."""
+    known = {info.name for info in proto.graph.input} | {t.name for t in proto.graph.initializer}
+    known |= {name for node in proto.graph.node for name in node.output}
+    foreign = sorted({node.op_type for node in _nodes(proto.graph) if not _is_onnx(node)})
+    if foreign:
+        raise UnsupportedModel(f"tf2onnx has no ONNX form for the TensorFlow ops {', '.join(foreign)}")
+    dangling = sorted({name for node in proto.graph.node for name in reads(node)} - known)
+    if dangling:
+        raise UnsupportedModel(f"tf2onnx left inputs that nothing computes: {', '.join(dangling[:5])}")
+
+
+def _nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    return [
+        *graph.node,
+        *(inner for node in graph.node for body in subgraphs(node) for inner in _nodes(body)),
+    ]
+
+
+def _is_onnx(node: onnx.NodeProto) -> bool:
+    return node.domain in ("", "ai.onnx") and onnx.defs.has(node.op_type)
