@@ -8,11 +8,11 @@ from __future__ import annotations
 from analyzer.figures.charts import Bar, contribution_chart, shown_bars
 from analyzer.figures.heat import encode_png, heat_map, overlay, save_png
 from analyzer.figures.images import image_layout, photographs, preprocess, read_image, to_planes
-from analyzer.figures.panels import attribution_figure, panel
+from analyzer.figures.panels import panel, plot_maps
+from analyzer.figures.report import render_check, render_report, write_check, write_report
 
 __all__ = [
     "Bar",
-    "attribution_figure",
     "contribution_chart",
     "encode_png",
     "heat_map",
@@ -20,9 +20,14 @@ __all__ = [
     "overlay",
     "panel",
     "photographs",
+    "plot_maps",
     "preprocess",
     "read_image",
+    "render_check",
+    "render_report",
     "save_png",
     "shown_bars",
     "to_planes",
+    "write_check",
+    "write_report",
 ]

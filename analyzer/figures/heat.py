@@ -37,7 +37,7 @@ def normalized(values: np.ndarray, *, signed: bool = False, percentile: float = 
 
 
 def heat_map(values: np.ndarray, *, signed: bool = False, percentile: float = PERCENTILE) -> np.ndarray:
-    """Colour a map (H, W): (H, W, 3) uint8. Unsigned maps run from dark to bright, signed from blue to red."""
+    """Colour a map (H, W): (H, W, 3) uint8, from dark to bright; signed maps from blue to red."""
     scaled = normalized(values, signed=signed, percentile=percentile)
     return _bytes(_colours(scaled, signed))
 
@@ -84,12 +84,18 @@ def _colours(scaled: np.ndarray, signed: bool) -> np.ndarray:
 
     if signed:
         # The outermost colours are near black: at pixel size they would read as holes, not as red and blue.
-        return colormaps[DIVERGING](0.5 + 0.4 * scaled)[..., :3]
-    return colormaps[SEQUENTIAL](scaled)[..., :3]
+        return np.asarray(colormaps[DIVERGING](0.5 + 0.4 * scaled))[..., :3]
+    return np.asarray(colormaps[SEQUENTIAL](scaled))[..., :3]
 
 
 def _bytes(pixels: np.ndarray) -> np.ndarray:
     return np.round(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
+
+
+def enlarged(pixels: np.ndarray, least: int = 192) -> np.ndarray:
+    """Repeat the pixels of a small picture until its short side has at least `least`; others as they are."""
+    factor = -(-least // min(pixels.shape[:2])) if min(pixels.shape[:2]) < least // 2 else 1
+    return pixels.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

@@ -92,7 +92,8 @@ def _resized(image: np.ndarray, scale: float, at_least: tuple[int, int]) -> np.n
         )
         for channel in range(image.shape[-1])
     ]
-    return np.clip(np.stack([np.asarray(plane) for plane in planes], axis=-1), 0, 1)
+    resized: np.ndarray = np.stack([np.asarray(plane) for plane in planes], axis=-1)
+    return resized.clip(0, 1)
 
 
 def _per_channel(values: tuple[float, ...], channels: int) -> np.ndarray:
@@ -143,7 +144,8 @@ def _guessed_range(pixels: np.ndarray) -> np.ndarray:
     if low >= 0 and 1 < high <= 255:
         return pixels / 255
     lows, highs = (edge(pixels, axis=(1, 2, 3), keepdims=True) for edge in (np.min, np.max))
-    return (pixels - lows) / np.maximum(highs - lows, np.finfo(np.float32).tiny)
+    stretched: np.ndarray = (pixels - lows) / np.maximum(highs - lows, np.finfo(np.float32).tiny)
+    return stretched
 
 
 def to_planes(attributions: np.ndarray, layout: str | None = None) -> np.ndarray | None:
@@ -153,4 +155,5 @@ def to_planes(attributions: np.ndarray, layout: str | None = None) -> np.ndarray
     layout = layout or image_layout(attributions.shape)
     if attributions.ndim != 4 or layout is None:
         return None
-    return attributions.sum(axis=1 if layout == "NCHW" else 3)
+    planes: np.ndarray = attributions.sum(axis=1 if layout == "NCHW" else 3)
+    return planes

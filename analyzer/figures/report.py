@@ -78,6 +78,7 @@ class Report:
     samples: Sequence[Sample] = ()
     completeness: Sequence[Completeness] = ()
     checks: Sequence[Mapping[str, Any]] = ()
+    check_sums: Sequence[Mapping[str, Any]] = ()
     timings: Mapping[str, float] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -103,32 +104,41 @@ def write_report(path: str | os.PathLike[str], report: Report) -> None:
 def render_check(
     rows: Sequence[Mapping[str, Any]],
     *,
+    completeness: Sequence[Mapping[str, Any]] = (),
+    passed: bool | None = None,
+    headline: str = "",
+    detail: str = "",
     title: str = "Agreement",
-    completeness: Sequence[Completeness] = (),
+    seconds: Mapping[str, float] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> str:
     """The page of a check alone.
 
     rows: dicts with quantity, tensor, a, b, max_abs, relative_l2, cosine, tolerance, passed, explanation.
+    completeness: dicts with backend, method, error, tolerance, passed. `passed` and `headline` are derived
+    from the rows where they are not given.
     """
-    failed = sum(not row.get("passed") for row in rows)
-    passed = not failed and all(entry.passed is not False for entry in completeness)
-    headline = "Every comparison agrees" if not failed else f"{failed} of {len(rows)} comparisons disagree"
-    if passed is False and not failed:
-        headline = "The backends agree; completeness fails"
+    failed = sum(not row.get("passed") for row in (*rows, *completeness))
+    count = len(rows) + len(completeness)
     names = ", ".join(_backends(rows))
-    detail = f"{len(rows)} comparisons between {names}." if names else f"{len(rows)} comparisons."
     return render_report(
         Report(
             title=title,
-            passed=passed,
-            headline=headline,
-            detail=detail,
-            completeness=completeness,
+            passed=not failed if passed is None else passed,
+            headline=headline
+            or (f"{failed} of {count} checks fail" if failed else f"All {count} checks hold"),
+            detail=detail or (f"{len(rows)} comparisons between {names}." if names else ""),
             checks=rows,
+            check_sums=completeness,
+            timings=seconds or {},
             environment=environment or {},
         )
     )
+
+
+def write_check(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]], **content: Any) -> None:
+    """Write the page of a check, whole or not at all; arguments as for `render_check`."""
+    write_text(path, render_check(rows, **content))
 
 
 def _backends(rows: Sequence[Mapping[str, Any]]) -> list[str]:

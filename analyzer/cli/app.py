@@ -1,0 +1,95 @@
+"""The `onnxplain` command: its subcommands, and how errors become exit statuses.
+
+Status 0: done. 1: a check failed. 2: bad usage or bad input, with one line on stderr.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from typing import Annotated
+
+import typer
+
+from analyzer.cli.analyze import analyze
+from analyzer.cli.check import check
+from analyzer.cli.convert import convert
+from analyzer.cli.demo import demo
+from analyzer.cli.inspect import inspect
+from analyzer.cli.terminal import UserError
+
+app = typer.Typer(
+    help="Attributions of any ONNX, PyTorch or TensorFlow model: proved complete, checked across frameworks.",
+    no_args_is_help=False,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+BAD_INPUT, INTERRUPTED = 2, 130
+
+
+for command in (demo, convert, inspect, analyze, check):
+    app.command()(command)
+
+
+def _version(shown: bool) -> None:
+    if shown:
+        from importlib.metadata import version
+
+        print(f"onnxplain {version('onnxplain')}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    given = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in given
+    # TensorFlow's start-up banner is no message of ours, and must not bury one.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if not debug:
+        warnings.filterwarnings("ignore")
+    try:
+        result = typer.main.get_command(app).main(
+            args=[item for item in given if item != "--debug"], prog_name="onnxplain", standalone_mode=False
+        )
+        return result if isinstance(result, int) else 0
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except typer.Abort:
+        return INTERRUPTED
+    except Exception as error:
+        if debug:
+            raise
+        print(f"onnxplain: {_line(error)}", file=sys.stderr)
+        return BAD_INPUT
+
+
+def _line(error: Exception) -> str:
+    """What to tell the user, on one line."""
+    from analyzer.errors import AnalysisError
+    from converters.errors import ConversionError
+
+    if isinstance(error, (UserError, AnalysisError, ConversionError)):
+        text = str(error)
+    elif hasattr(error, "format_message"):  # a usage error, of whichever Click this Typer stands on
+        text = f"{error.format_message().rstrip('.')}. See: onnxplain --help"
+    elif isinstance(error, OSError):
+        text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    else:
+        text = f"internal error, {type(error).__name__}: {error} (run again with --debug for the traceback)"
+    return " ".join(text.split())

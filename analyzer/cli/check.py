@@ -1,0 +1,168 @@
+"""`onnxplain check`: hold backends, and the original network, against each other on given inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from analyzer.cli.options import (
+    ExampleOption,
+    InputsArgument,
+    JsonOption,
+    LayoutOption,
+    MeanOption,
+    ModelArgument,
+    ResizeOption,
+    SizeOption,
+    StdOption,
+    TargetOption,
+    split_list,
+)
+from analyzer.cli.terminal import Terminal, UserError, verdict
+
+if TYPE_CHECKING:
+    from converters.model import Model
+
+
+def check(
+    model: ModelArgument,
+    inputs: InputsArgument,
+    backends: Annotated[
+        str | None,
+        typer.Option(
+            "--backends", help="Comma list of onnxruntime, torch, tensorflow, source. Default: all there are."
+        ),
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--source", help="The original network: package.module:factory, .pt2, .keras or SavedModel."
+        ),
+    ] = None,
+    target: TargetOption = None,
+    tolerance: Annotated[
+        float, typer.Option("--tolerance", help="Of relative L2, for every quantity.")
+    ] = 1e-4,
+    html: Annotated[Path | None, typer.Option("--html", help="Write the report as a page.")] = None,
+    size: SizeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    layout: LayoutOption = None,
+    resize: ResizeOption = None,
+    example: ExampleOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check that backends agree on a model: outputs, layers, gradients, FullGrad and Integrated Gradients."""
+    from analyzer.checks import check as check_model
+    from analyzer.cli.analyze import ASSUMED, class_count
+    from analyzer.cli.inputs import ImageOptions, read_inputs
+    from analyzer.cli.models import open_model
+    from analyzer.cli.targets import parse_target
+    from analyzer.graph import Graph
+
+    terminal = Terminal(as_json)
+    if html is not None and (html.is_dir() or not html.parent.is_dir()):
+        raise UserError(f"{html}: {'a folder, not a file' if html.is_dir() else 'its folder does not exist'}")
+    with terminal.progress("reading the model"):
+        loaded = open_model(model, example)
+        if source is not None:
+            loaded = with_source(loaded, source, example)
+    graph = Graph.from_proto(loaded.proto)
+    batch = read_inputs(inputs, graph, loaded, ImageOptions(size, mean, std, layout, resize))
+    chosen = parse_target(target, len(batch.names), class_count(graph), loaded.class_names)
+    if batch.assumed:
+        terminal.note(ASSUMED)
+    names = split_list(backends) if backends is not None else None
+    with terminal.steps("checking") as step:
+        report = check_model(
+            loaded,
+            batch.inputs,
+            chosen,
+            backends=names,
+            tolerance=tolerance,
+            progress=lambda name: step(str(name)),
+        )
+    if html is not None:
+        report.to_html(html)
+    show_agreement(terminal, report.rows, report.completeness)
+    for name, reason in report.skipped.items():
+        terminal.out.print(f"not run: {name} ({reason})", style="dim", soft_wrap=True)
+    terminal.out.print()
+    terminal.out.print(report.headline, style="green" if report.passed else "bold red", soft_wrap=True)
+    if html is not None:
+        terminal.out.print(f"written: {html}", soft_wrap=True)
+    terminal.document(_document(model, report))
+    if not report.passed:
+        raise typer.Exit(1)
+
+
+def with_source(model: Model, source: str, example: Path | None) -> Model:
+    """The model with the original network attached, converted anew for the names of its tensors."""
+    from analyzer.cli.models import network_and_example
+    from converters import convert
+
+    original = convert(*network_and_example(source, example))
+    if original.source is None:
+        raise UserError(f"--source {source}: an ONNX file is no original network")
+    mine, theirs = ([item.name for item in proto.graph.input] for proto in (model.proto, original.proto))
+    if mine != theirs:
+        raise UserError(
+            f"--source {source}: its inputs are {', '.join(theirs)}, the model's {', '.join(mine)}"
+        )
+    return replace(model, source=original.source)
+
+
+def show_agreement(
+    terminal: Terminal, rows: Sequence[Mapping[str, Any]], completeness: Sequence[Mapping[str, Any]] = ()
+) -> None:
+    """The comparisons by quantity and pair, the failing ones named one by one."""
+    from analyzer.figures.report import check_groups, format_error
+
+    groups = check_groups(rows)
+    if groups:
+        terminal.heading("Agreement")
+        columns = ("quantity", "between", "compared", "worst relative L2", "")
+        cells = [
+            (g.quantity, f"{g.a} · {g.b}", str(g.count), format_error(g.worst_l2), _group_verdict(g))
+            for g in groups
+        ]
+        terminal.table(columns, cells, right=(2, 3))
+    failing = [row for row in rows if not row["passed"]]
+    for row in failing[:MOST_NAMED]:
+        where = f"{row['quantity']} {row['tensor']}: {row['a']} · {row['b']}"
+        text = f"  {where}, relative L2 {row['relative_l2']:.1e}"
+        terminal.out.print(text, style="red", soft_wrap=True)
+    if len(failing) > MOST_NAMED:
+        terminal.out.print(f"  and {len(failing) - MOST_NAMED} more; --json has them all", style="red")
+    if completeness:
+        terminal.heading("Completeness on each backend")
+        terminal.table(
+            ("backend", "method", "relative error", ""),
+            [
+                (r["backend"], r["method"], format_error(r["error"]), verdict(r["passed"]))
+                for r in completeness
+            ],
+            right=(2,),
+        )
+
+
+MOST_NAMED = 12
+
+
+def _group_verdict(group: Any) -> Any:
+    from rich.text import Text
+
+    if group.failed:
+        return Text(f"✗ {group.failed} fail", style="bold red")
+    note = f", {group.explained} explained by kinks" if group.explained else ""
+    return Text(f"✓ agree{note}", style="green")
+
+
+def _document(model: str, report: Any) -> dict[str, Any]:
+    import json
+
+    return {"command": "check", "model": model, "headline": report.headline, **json.loads(report.to_json())}

@@ -1,0 +1,117 @@
+"""`onnxplain convert`: any framework's model to one canonical, verified ONNX file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from analyzer.cli.options import (
+    ExampleOption,
+    JsonOption,
+    LayoutOption,
+    MeanOption,
+    ResizeOption,
+    SizeOption,
+    StdOption,
+)
+from analyzer.cli.terminal import Terminal, UserError
+
+if TYPE_CHECKING:
+    from analyzer.cli.inputs import ImageOptions
+    from converters.model import Model, Preprocessing
+
+
+def convert(
+    source: Annotated[
+        str,
+        typer.Argument(help="A .pt2, .keras or .onnx file, a SavedModel folder, or package.module:factory."),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The .onnx file to write.")],
+    class_names: Annotated[
+        Path | None, typer.Option("--class-names", help="Class names to store: one a line, or a JSON list.")
+    ] = None,
+    no_fold: Annotated[
+        bool, typer.Option("--no-fold-batch-norm", help="Keep BatchNorm apart from the layer before it.")
+    ] = False,
+    example: ExampleOption = None,
+    size: SizeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    layout: LayoutOption = None,
+    resize: ResizeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Convert a model to ONNX and verify it against the original."""
+    from analyzer.cli.inputs import ImageOptions
+    from analyzer.cli.models import network_and_example, read_class_names
+    from converters import convert as convert_model
+
+    terminal = Terminal(as_json)
+    _check_destination(output)
+    names = read_class_names(class_names) if class_names is not None else None
+    options = ImageOptions(size, mean, std, layout, resize)
+    preprocessing = _given_preprocessing(options)
+    network, sample = network_and_example(source, example)
+    with terminal.progress("converting and verifying"):
+        model = convert_model(
+            network, sample, preprocessing=preprocessing, class_names=names, fold_batch_norm=not no_fold
+        )
+    _check_class_names(model, names)
+    model.save(output)
+    _show(terminal, model, output)
+    terminal.document(_document(source, model, output))
+
+
+def _check_destination(output: Path) -> None:
+    """Say before the work what would fail after it."""
+    if output.is_dir():
+        raise UserError(f"{output}: a folder, where -o takes the .onnx file to write")
+    if output.suffix.lower() != ".onnx":
+        raise UserError(f"{output}: the file to write ends in .onnx")
+    if not output.parent.is_dir():
+        raise UserError(f"{output.parent}: no such folder")
+
+
+def _given_preprocessing(options: ImageOptions) -> Preprocessing | None:
+    """The preprocessing to store; it needs a size, which the flags must state."""
+    from analyzer.cli.inputs import stored_flags
+
+    if not options.any_given:
+        return None
+    if options.size is None:
+        raise UserError("to store how images are read, give --size too")
+    return stored_flags(options)
+
+
+def _check_class_names(model: Model, names: list[str] | None) -> None:
+    from analyzer.cli.analyze import class_count
+    from analyzer.graph import Graph
+
+    classes = class_count(Graph.from_proto(model.proto))
+    if names is not None and classes is not None and len(names) != classes:
+        raise UserError(f"--class-names has {len(names)} names, but the model has {classes} classes")
+
+
+def _show(terminal: Terminal, model: Model, output: Path) -> None:
+    found = model.verification
+    size = output.stat().st_size / 1e6
+    terminal.out.print(f"{output}  ({len(model.proto.graph.node)} nodes, {size:.1f} MB)", soft_wrap=True)
+    if found is not None:
+        terminal.out.print(
+            f"verified against {found.reference} on {found.batches} batches: "
+            f"relative L2 {found.relative_l2:.1e}, largest difference {found.max_abs_error:.1e}",
+            soft_wrap=True,
+        )
+
+
+def _document(source: str, model: Model, output: Path) -> dict[str, Any]:
+    found = model.verification
+    return {
+        "command": "convert",
+        "source": source,
+        "output": str(output),
+        "nodes": len(model.proto.graph.node),
+        "verification": None if found is None else vars(found),
+    }

@@ -1,0 +1,115 @@
+"""`onnxplain demo`: a trained classifier and two photographs, from conversion to report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from analyzer.cli.analyze import show_completeness, show_files, show_predictions
+from analyzer.cli.check import show_agreement
+from analyzer.cli.options import JsonOption, split_list
+from analyzer.cli.terminal import Terminal, UserError
+
+if TYPE_CHECKING:
+    from analyzer.demo import Demo
+
+
+def demo(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write into.")] = Path(
+        "onnxplain-demo"
+    ),
+    backends: Annotated[
+        str | None,
+        typer.Option(
+            "--backends", "--backend", help="Comma list of backends to check. Default: all there are."
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Explain a cat and a cup of coffee with a trained network, from conversion to a checked report."""
+    from analyzer.demo import TITLE, run
+
+    terminal = Terminal(as_json)
+    if output.exists() and not output.is_dir():
+        raise UserError(f"{output}: a file, where -o takes a folder")
+    with terminal.steps("onnxplain demo") as step:
+        found = run(output, backends=split_list(backends) if backends is not None else None, step=step)
+    terminal.out.print(TITLE, style="bold")
+    _show(terminal, found)
+    terminal.document(_document(found))
+    if not found.passed:
+        raise typer.Exit(1)
+
+
+def _show(terminal: Terminal, found: Demo) -> None:
+    from analyzer.figures.report import format_seconds
+    from analyzer.summary import completeness_rows
+
+    verified = found.model.verification
+    if verified is not None:
+        terminal.out.print(
+            f"converted to ONNX, held to {verified.reference}: relative L2 {verified.relative_l2:.1e}",
+            soft_wrap=True,
+        )
+    show_predictions(terminal, found.names, found.predictions)
+    show_completeness(terminal, completeness_rows(found.results, found.names))
+    _explicit_shortfall(terminal, found)
+    show_agreement(terminal, found.check.rows, found.check.completeness)
+    for name, reason in found.check.skipped.items():
+        terminal.out.print(f"not run: {name} ({reason})", style="dim", soft_wrap=True)
+    terminal.heading("Time")
+    backends = [(f"  {name}", format_seconds(time)) for name, time in found.check.seconds.items()]
+    terminal.table(
+        ("part", "time"), [(n, format_seconds(t)) for n, t in found.seconds.items()] + backends, right=(1,)
+    )
+    show_files(terminal, found.files)
+    terminal.out.print()
+    style = "bold green" if found.passed else "bold red"
+    terminal.out.print(f"{'✓' if found.passed else '✗'} {found.check.headline}", style=style, soft_wrap=True)
+
+
+def _explicit_shortfall(terminal: Terminal, found: Demo) -> None:
+    """What the published decomposition leaves unexplained."""
+    explicit = next(result for result in found.results if result.settings.get("terms") == "explicit")
+    parts = [
+        f"{output - total:.2f} of {output:.2f} ({name})"
+        for name, output, total in zip(found.names, explicit.explained, explicit.total, strict=True)
+    ]
+    terminal.out.print(f"The layers' own biases alone leave unexplained: {', '.join(parts)}.", style="dim")
+
+
+def _document(found: Demo) -> dict[str, Any]:
+    import json
+
+    from analyzer.summary import environment
+
+    verification = found.model.verification
+    return {
+        "command": "demo",
+        "passed": found.passed,
+        "verification": None if verification is None else vars(verification),
+        "samples": [
+            {
+                "name": name,
+                "predictions": [vars(prediction) for prediction in found.predictions[index]],
+                "completeness": [
+                    {
+                        "method": result.method,
+                        **result.settings,
+                        "explained": result.explained[index],
+                        "total": result.total[index],
+                        "relative_error": result.error[index],
+                        "passed": result.passed[index],
+                    }
+                    for result in found.results
+                ],
+            }
+            for index, name in enumerate(found.names)
+        ],
+        "check": json.loads(found.check.to_json()),
+        "seconds": found.seconds,
+        "files": [str(path) for path in found.files],
+        "environment": environment(),
+    }

@@ -1,0 +1,227 @@
+"""Read INPUT files into one batch: images, .npy and .npz, checked against the model's inputs.
+
+Refuses, naming the file: what cannot be read, wrong shapes, NaN and infinity.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from analyzer.cli.models import read_array
+from analyzer.cli.options import Layout, parse_channels, parse_size
+from analyzer.cli.terminal import UserError
+from analyzer.figures.images import image_layout, preprocess, read_image
+from analyzer.graph import Graph, Tensor
+from converters.model import Model, Preprocessing
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Every sample of every file: {input name: (N, *features)}, a name per sample."""
+
+    arrays: Mapping[str, np.ndarray]
+    names: tuple[str, ...]
+    preprocessing: Preprocessing | None
+    assumed: bool
+    """Whether images were fed in [0, 1] because no mean and std are known."""
+
+    @property
+    def inputs(self) -> np.ndarray | Mapping[str, np.ndarray]:
+        """What the API takes: one array for a model of one input."""
+        return next(iter(self.arrays.values())) if len(self.arrays) == 1 else self.arrays
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """The preprocessing flags as given; None where not."""
+
+    size: str | None = None
+    mean: str | None = None
+    std: str | None = None
+    layout: Layout | None = None
+    resize: int | None = None
+
+    @property
+    def any_given(self) -> bool:
+        """Whether a flag was given."""
+        return any(value is not None for value in (self.size, self.mean, self.std, self.layout, self.resize))
+
+
+def read_inputs(paths: Sequence[Path], graph: Graph, model: Model, options: ImageOptions) -> Batch:
+    """Read files in order and join their samples."""
+    pieces: list[dict[str, np.ndarray]] = []
+    names: list[str] = []
+    used: Preprocessing | None = None
+    for path in paths:
+        suffix = path.suffix.lower()
+        if suffix == ".npz":
+            piece = _read_npz(path, graph)
+        elif suffix == ".npy":
+            piece = {_only_input(graph, path): read_array(path)}
+        else:
+            name = _only_input(graph, path)
+            used = used or resolve_preprocessing(graph.tensors[name], model.preprocessing, options)
+            piece = {name: _read_photograph(path, graph.tensors[name], used)}
+        piece = {name: _checked(array, graph.tensors[name], path) for name, array in piece.items()}
+        count = _samples(piece, path)
+        names += [path.name] if count == 1 else [f"{path.name}[{index}]" for index in range(count)]
+        pieces.append(piece)
+    return Batch(
+        arrays={name: _joined([piece[name] for piece in pieces], paths) for name in graph.inputs},
+        names=_unique(names),
+        preprocessing=used or stored_preprocessing(model, options),
+        assumed=used is not None and model.preprocessing is None and options.mean is options.std is None,
+    )
+
+
+def stored_preprocessing(model: Model, options: ImageOptions) -> Preprocessing | None:
+    """What undoes the normalisation of arrays: the model's preprocessing with the flags given."""
+    base = model.preprocessing
+    if base is None and (options.size is None or (options.mean is None and options.std is None)):
+        return None
+    return _override(base or Preprocessing((1, 1)), options)
+
+
+def resolve_preprocessing(
+    tensor: Tensor, stored: Preprocessing | None, options: ImageOptions
+) -> Preprocessing:
+    """How an image becomes this input: flags, then what the model stores, then the input's own shape."""
+    shape = tensor.shape or ()
+    layout = options.layout.value if options.layout else (stored.layout if stored else image_layout(shape))
+    if layout is None or len(shape) != 4:
+        raise UserError(f"the input {tensor.name!r} {_shape_text(tensor)} takes no image; give a .npy array")
+    size = parse_size(options.size) if options.size else (stored.size if stored else _size_of(shape, layout))
+    if size is None:
+        raise UserError(
+            f"the input {tensor.name!r} {_shape_text(tensor)} leaves its image size open: give --size"
+        )
+    base = stored or Preprocessing(size, (0.0,), (1.0,), layout)
+    return _override(replace(base, size=size, layout=layout), options)
+
+
+def stored_flags(options: ImageOptions) -> Preprocessing:
+    """The preprocessing that the flags alone state; they hold a size."""
+    assert options.size is not None
+    return _override(Preprocessing(parse_size(options.size)), options)
+
+
+def _override(base: Preprocessing, options: ImageOptions) -> Preprocessing:
+    if options.size:
+        base = replace(base, size=parse_size(options.size), resize=None)
+    if options.mean:
+        base = replace(base, mean=parse_channels("--mean", options.mean))
+    if options.std:
+        base = replace(base, std=parse_channels("--std", options.std))
+    if options.layout:
+        base = replace(base, layout=options.layout.value)
+    return replace(base, resize=options.resize) if options.resize else base
+
+
+def _size_of(shape: tuple[int | str | None, ...], layout: str) -> tuple[int, int] | None:
+    height, width = shape[2:] if layout == "NCHW" else shape[1:3]
+    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
+
+
+def _read_photograph(path: Path, tensor: Tensor, preprocessing: Preprocessing) -> np.ndarray:
+    assert tensor.shape is not None
+    channels = tensor.shape[1 if preprocessing.layout == "NCHW" else 3]
+    if isinstance(channels, int) and channels not in (1, 3):
+        raise UserError(f"the input {tensor.name!r} {_shape_text(tensor)} takes no image; give a .npy array")
+    if preprocessing.resize is not None and preprocessing.resize < max(preprocessing.size):
+        height, width = preprocessing.size
+        raise UserError(f"--resize {preprocessing.resize} is smaller than the crop {height}x{width}")
+    try:
+        return preprocess(read_image(path), preprocessing, channels if isinstance(channels, int) else 3)[None]
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _read_npz(path: Path, graph: Graph) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        raise UserError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: not a readable .npz file of numbers") from error
+    if len(arrays) == len(graph.inputs) == 1:
+        return {graph.inputs[0]: next(iter(arrays.values()))}
+    missing = [name for name in graph.inputs if name not in arrays]
+    if missing:
+        raise UserError(f"{path}: has {_listed(arrays)}, but the model's inputs are {_listed(graph.inputs)}")
+    return {name: arrays[name] for name in graph.inputs}
+
+
+def _only_input(graph: Graph, path: Path) -> str:
+    if len(graph.inputs) != 1:
+        raise UserError(
+            f"{path}: the model has {len(graph.inputs)} inputs ({_listed(graph.inputs)}); "
+            "give one .npz with an array for each"
+        )
+    return graph.inputs[0]
+
+
+def _checked(array: np.ndarray, tensor: Tensor, path: Path) -> np.ndarray:
+    """The array with a batch axis, in the input's dtype."""
+    if array.dtype.kind not in "fiub":
+        raise UserError(f"{path}: holds {array.dtype}, not numbers")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise UserError(
+            f"{path}: holds NaN or infinity ({int((~np.isfinite(array)).sum())} of {array.size} values)"
+        )
+    if array.dtype.kind == "f" and not tensor.is_float:
+        raise UserError(f"{path}: holds {array.dtype}, but the input {tensor.name!r} takes {tensor.dtype}")
+    if tensor.shape is None:
+        return array.astype(tensor.dtype)
+    if array.ndim == len(tensor.shape) - 1:
+        array = array[None]
+    fits = array.ndim == len(tensor.shape) and all(
+        not isinstance(wanted, int) or wanted == given
+        for wanted, given in zip(tensor.shape[1:], array.shape[1:], strict=True)
+    )
+    if not fits:
+        raise UserError(
+            f"{path}: has shape {array.shape}, but the input {tensor.name!r} takes {_shape_text(tensor)}"
+        )
+    return array.astype(tensor.dtype)
+
+
+def _samples(piece: Mapping[str, np.ndarray], path: Path) -> int:
+    counts = {array.shape[0] for array in piece.values() if array.ndim}
+    if len(counts) > 1:
+        raise UserError(f"{path}: its arrays have different numbers of samples, {sorted(counts)}")
+    count = counts.pop() if counts else 1
+    if not count:
+        raise UserError(f"{path}: holds no sample")
+    return count
+
+
+def _joined(arrays: Sequence[np.ndarray], paths: Sequence[Path]) -> np.ndarray:
+    if len({array.shape[1:] for array in arrays}) > 1:
+        shapes = ", ".join(f"{path} {array.shape[1:]}" for path, array in zip(paths, arrays, strict=True))
+        raise UserError(f"the inputs have different shapes and make no batch: {shapes}")
+    return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
+
+
+def _unique(names: Sequence[str]) -> tuple[str, ...]:
+    """Names told apart: a second cat.png is cat.png (2)."""
+    seen: dict[str, int] = {}
+    told = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        told.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return tuple(told)
+
+
+def _shape_text(tensor: Tensor) -> str:
+    axes = ("?" if axis is None else str(axis) for axis in tensor.shape or ())
+    return f"({', '.join(axes)})"
+
+
+def _listed(names: object) -> str:
+    return ", ".join(str(name) for name in names)  # type: ignore[attr-defined]

@@ -1,0 +1,95 @@
+"""From what stands on the command line to a Model: files, folders, and package.module:factory."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from analyzer.cli.terminal import UserError
+from analyzer.errors import AnalysisError
+from converters.errors import ConversionError
+
+if TYPE_CHECKING:
+    from converters.model import Model
+
+_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+
+def open_model(source: str, example: Path | None = None, **options: Any) -> Model:
+    """The Model of a path or a factory; an .onnx file is loaded, everything else converted."""
+    from converters import convert, load
+
+    if source.lower().endswith(".onnx"):
+        return load(source)
+    return convert(*network_and_example(source, example), **options)
+
+
+def network_and_example(source: str, example: Path | None) -> tuple[Any, Any]:
+    """What `convert` takes: a path or the network that a factory makes, and an example or None."""
+    given = read_array(example) if example is not None else None
+    if not is_factory(source):
+        if not Path(source).exists():
+            raise UserError(f"{source}: no such file, and no package.module:factory")
+        return source, given
+    made = _made_by(source)
+    network, own = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    return network, own if given is None else given
+
+
+def is_factory(source: str) -> bool:
+    """Whether a text is package.module:factory and no path."""
+    return _FACTORY.fullmatch(source) is not None and not Path(source).exists()
+
+
+def _made_by(source: str) -> Any:
+    module_name, attribute = source.split(":")
+    # A console script does not have the working directory on its path; `python -m` does.
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    found: Any
+    try:
+        found = importlib.import_module(module_name)
+        for name in attribute.split("."):
+            found = getattr(found, name)
+        # Networks are callable too: a function or class is called, an object is the model.
+        return found() if inspect.isroutine(found) or inspect.isclass(found) else found
+    except (AnalysisError, ConversionError):
+        raise
+    # Whatever the user's own code raises is told as theirs, in one line.
+    except Exception as error:
+        raise UserError(f"{source}: {type(error).__name__}: {error}") from error
+
+
+def read_array(path: Path) -> Any:
+    """A .npy array. Raises UserError where it is missing, damaged, or no array of numbers."""
+    import numpy as np
+
+    if not path.is_file():
+        raise UserError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}")
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path}: not a readable .npy file of numbers") from error
+    if not isinstance(array, np.ndarray):
+        raise UserError(f"{path}: an archive of several arrays, where one .npy array is expected")
+    return array
+
+
+def read_class_names(path: Path) -> list[str]:
+    """Class names of a text file, one a line in the order of the classes, or of a JSON list."""
+    import json
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        names = json.loads(text) if text.lstrip().startswith("[") else text.splitlines()
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: not a readable list of class names") from error
+    names = names[:-1] if names and names[-1] == "" else names
+    if not names or not all(isinstance(name, str) and name.strip() for name in names):
+        raise UserError(f"{path}: class names are one a line, or a JSON list of texts, none of them empty")
+    return [name.strip() for name in names]

@@ -1,0 +1,119 @@
+"""Options that several commands share, and the small parsers behind them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from analyzer.cli.terminal import UserError
+
+
+class Layout(StrEnum):
+    """Where the channels of an image stand."""
+
+    NCHW = "NCHW"
+    NHWC = "NHWC"
+
+
+class Backend(StrEnum):
+    """What computes values and gradients."""
+
+    ONNXRUNTIME = "onnxruntime"
+    TORCH = "torch"
+    TENSORFLOW = "tensorflow"
+    SOURCE = "source"
+
+
+PREPROCESSING = "How images are read"
+
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="A model: .onnx, .pt2, .keras, a SavedModel folder, or package.module:factory."
+    ),
+]
+InputsArgument = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="INPUT...", help="Images, .npy arrays, or one .npz with an array per model input."
+    ),
+]
+SizeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--size", help="Size of the model's input: 224, or HEIGHTxWIDTH.", rich_help_panel=PREPROCESSING
+    ),
+]
+MeanOption = Annotated[
+    str | None,
+    typer.Option(
+        "--mean",
+        help="Mean per channel, of pixels in [0, 1]: 0.485,0.456,0.406 or 127/255.",
+        rich_help_panel=PREPROCESSING,
+    ),
+]
+StdOption = Annotated[
+    str | None,
+    typer.Option("--std", help="Divisor per channel, of pixels in [0, 1].", rich_help_panel=PREPROCESSING),
+]
+LayoutOption = Annotated[
+    Layout | None,
+    typer.Option("--layout", help="Axis order of the model's input.", rich_help_panel=PREPROCESSING),
+]
+ResizeOption = Annotated[
+    int | None,
+    typer.Option(
+        "--resize",
+        min=1,
+        help="Resize the short side to this before cropping.",
+        rich_help_panel=PREPROCESSING,
+    ),
+]
+TargetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--target",
+        help="Class to explain, by index or name, or a comma list, one per sample. Default: the highest.",
+    ),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Write one JSON document to stdout, and nothing else there.")
+]
+ExampleOption = Annotated[
+    Path | None,
+    typer.Option("--example", help="Example input as .npy, where the model does not say its input's shape."),
+]
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """(height, width) of "224" or "224x320"."""
+    parts = text.lower().replace(",", "x").split("x")
+    if len(parts) not in (1, 2) or not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+        raise UserError(f"--size {text}: a size is a number, or HEIGHTxWIDTH, such as 224 or 224x320")
+    return int(parts[0]), int(parts[-1])
+
+
+def parse_channels(option: str, text: str) -> tuple[float, ...]:
+    """One number per channel of "0.485,0.456,0.406", fractions allowed."""
+    try:
+        values = tuple(float(Fraction(part.strip())) for part in text.split(","))
+    except (ValueError, ZeroDivisionError) as error:
+        raise UserError(
+            f"{option} {text}: numbers by commas are expected, such as 0.485,0.456,0.406"
+        ) from error
+    if len(values) not in (1, 3, 4):
+        raise UserError(f"{option} {text}: one number, or one for each of 3 or 4 channels, not {len(values)}")
+    if any(abs(value) > 1 for value in values):
+        raise UserError(f"{option} {text}: pixels are in [0, 1] here; divide by 255, as in 127/255")
+    if option == "--std" and any(value <= 0 for value in values):
+        raise UserError(f"--std {text}: a divisor must be above 0")
+    return values
+
+
+def split_list(text: str) -> list[str]:
+    """The parts of a comma list, without blanks."""
+    return [part.strip() for part in text.split(",") if part.strip()]

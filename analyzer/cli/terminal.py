@@ -1,0 +1,115 @@
+"""What a command writes and where: results on stdout, messages and progress on stderr.
+
+With `json` stdout holds one JSON document and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+WIDTH_WITHOUT_TERMINAL = 120
+
+
+class UserError(Exception):
+    """Bad usage or bad input; the message is one line that says what, where and what to do."""
+
+
+class Terminal:
+    """The two streams of one command."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+        self.out = _console(stderr=False, quiet=as_json)
+        self.err = _console(stderr=True, quiet=False)
+
+    def note(self, text: str) -> None:
+        """A remark on stderr."""
+        self.err.print(text, style="dim", soft_wrap=True)
+
+    def heading(self, text: str) -> None:
+        """A line above a table."""
+        self.out.print()
+        self.out.print(text, style="bold")
+
+    def document(self, content: Mapping[str, Any]) -> None:
+        """The JSON document of a command run with --json."""
+        if self.as_json:
+            print(json.dumps(plain(content), indent=2, allow_nan=False), file=sys.stdout)
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[int] = ()) -> None:
+        """A table on stdout; `right` lists the columns aligned right."""
+        table = _table()
+        for index, name in enumerate(columns):
+            table.add_column(name, justify="right" if index in right else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        self.out.print(table)
+
+    @contextmanager
+    def progress(self, description: str) -> Iterator[Callable[[int, int], None]]:
+        """A bar on stderr while it is a terminal; yields report(done, total)."""
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=32), TimeElapsedColumn())
+        with Progress(*columns, console=self.err, transient=True, disable=not self.err.is_terminal) as bar:
+            task = bar.add_task(description, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+
+    @contextmanager
+    def steps(self, description: str) -> Iterator[Callable[[str], None]]:
+        """A spinner on stderr while it is a terminal; yields step(what is being done)."""
+        if not self.err.is_terminal:
+            yield lambda name: None
+            return
+        with self.err.status(description) as status:
+            yield lambda name: status.update(f"{description}: {name}")
+
+
+def verdict(passed: bool | None) -> Any:
+    """A coloured cell for a check's result."""
+    from rich.text import Text
+
+    if passed is None:
+        return Text("–", style="dim")
+    return Text("✓ holds", style="green") if passed else Text("✗ fails", style="bold red")
+
+
+def _console(*, stderr: bool, quiet: bool) -> Console:
+    from rich.console import Console
+
+    # Names of classes and files are data: brackets and colons in them are no markup.
+    console = Console(stderr=stderr, quiet=quiet, markup=False, highlight=False, emoji=False)
+    if not console.is_terminal:
+        console.width = WIDTH_WITHOUT_TERMINAL
+    return console
+
+
+def _table() -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    return Table(box=SIMPLE_HEAD, header_style="dim", pad_edge=False, show_edge=False)
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: NumPy numbers and arrays as Python, NaN and infinity as null."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    return str(value)
