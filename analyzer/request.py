@@ -92,18 +92,18 @@ def _target_input(graph: Graph, y: Tensor, weights: bool) -> Tensor:
     return Tensor(name, np.dtype(np.int64), (y.shape[0] if y.shape else 1,))
 
 
-def _rows(op: Emitter, y: Tensor) -> Tensor:
-    """The output as (N, elements of a sample)."""
-    return op.Flatten(y, axis=1) if y.rank else op.Reshape(y, [1, 1])
+def _rows(op: Emitter, value: Tensor, rank: int) -> Tensor:
+    """An output, or what is shaped like it, as (N, elements of a sample)."""
+    return op.Flatten(value, axis=1) if rank else op.Reshape(value, [1, 1])  # type: ignore[no-any-return]
 
 
 def _weights_seed(op: Emitter, y: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    rows = _rows(op, op.Mul(y, target)) if y.rank else op.Reshape(op.Mul(y, target), [1, 1])
+    rows = _rows(op, op.Mul(y, target), y.rank)
     return target, {OUTPUT: op.ReduceSum(rows, [1], keepdims=0)}
 
 
 def _index_seed(op: Emitter, y: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    rows = _rows(op, y)
+    rows = _rows(op, y, y.rank)
     highest = op.ArgMax(rows, axis=1, keepdims=0)
     chosen = op.Where(op.Less(target, 0), highest, target)
     classes = op.Range(0, op.Squeeze(op.Shape(rows, start=1, end=2), [0]), 1)

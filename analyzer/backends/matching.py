@@ -7,7 +7,7 @@ ONNX tensor that the source has, the source's name and the permutation that brin
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -19,29 +19,9 @@ TOLERANCE = 1e-3
 # Between equal values, only the tensor that a layer computes is looked for by value: one of several copies
 # that were moved, reshaped or renamed may carry only a part of the gradient.
 MOVES_ONLY = frozenset(
-    [
-        "Transpose",
-        "Reshape",
-        "Squeeze",
-        "Unsqueeze",
-        "Flatten",
-        "Identity",
-        "Cast",
-        "Expand",
-        "Dropout",
-        "ExpandDims",
-        "StopGradient",
-        "ReadVariableOp",
-        "Placeholder",
-        "view",
-        "permute",
-        "transpose",
-        "clone",
-        "alias",
-        "unsqueeze",
-        "squeeze",
-        "contiguous",
-    ]
+    {"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Cast", "Expand", "Dropout"}
+    | {"ExpandDims", "StopGradient", "ReadVariableOp", "Placeholder"}
+    | {"view", "permute", "transpose", "clone", "alias", "unsqueeze", "squeeze", "contiguous"}
 )
 
 
@@ -71,11 +51,13 @@ def match(
     names: Mapping[str, Sequence[str]],
     computed: frozenset[str],
     computed_in_source: frozenset[str],
+    trusted: Collection[str] = (),
 ) -> dict[str, Match]:
     """The source tensor of each wanted tensor, where there is one.
 
     wanted, offered: values of both sides on the same inputs, in topological order. names: the source names that
     an ONNX name may stand for. computed, computed_in_source: tensors that a layer computes, see MOVES_ONLY.
+    trusted: names that hold whatever the values say, so that a wrong layer is compared and not overlooked.
     """
     found: dict[str, Match] = {}
     for name, value in wanted.items():
@@ -83,6 +65,9 @@ def match(
             if candidate in offered and (matched := _same(candidate, offered[candidate], value)):
                 found[name] = matched
                 break
+        if name not in found and name in trusted:
+            by_shape = [_by_shape(c, offered[c], value) for c in names.get(name, ()) if c in offered]
+            found.update({name: matched for matched in by_shape[:1] if matched is not None})
     taken = {matched.name for matched in found.values()}
     by_print: dict[tuple[float, ...], list[str]] = {}
     for name in offered:
@@ -156,6 +141,14 @@ def _same(name: str, offered: np.ndarray, wanted: np.ndarray) -> Match | None:
             and _close(array.transpose(order), wanted)
         ):
             return Match(name, order, shape)
+    return None
+
+
+def _by_shape(name: str, offered: np.ndarray, wanted: np.ndarray) -> Match | None:
+    """The first permutation of axes that gives the shape, the identity before all others."""
+    for order in permutations(range(offered.ndim)):
+        if tuple(offered.shape[axis] for axis in order) == wanted.shape:
+            return Match(name, order, offered.shape)
     return None
 
 

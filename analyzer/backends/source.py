@@ -30,6 +30,8 @@ class Network(Protocol):
     """An original network whose tensors can be fetched and differentiated by name."""
 
     framework: Framework
+    keeps_names: bool
+    """Whether an ONNX name that the source knows stands for that very tensor."""
 
     def names(self) -> dict[str, bool]:
         """Every float tensor in topological order, and whether a layer computes it (see MOVES_ONLY)."""
@@ -127,6 +129,7 @@ class SourceBackend(Native):
             candidates,
             frozenset(name for name, op_type in computed if op_type not in MOVES_ONLY),
             frozenset(name for name, moves in offered.items() if moves),
+            trusted={*graph.outputs, *(ours if self.network.keeps_names else ())},
         )
         lost = [name for name in graph.outputs if name not in found and graph.tensors[name].is_float]
         if lost:

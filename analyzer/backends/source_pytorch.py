@@ -16,6 +16,8 @@ from converters.model import PyTorchSource
 class PyTorchNetwork:
     """The decomposed program of a converted nn.Module: no module hooks, every intermediate by name."""
 
+    keeps_names = True
+
     def __init__(self, source: PyTorchSource, framework: Torch) -> None:
         self.framework = framework
         self._program = source.program
@@ -30,9 +32,9 @@ class PyTorchNetwork:
         found = {}
         for node in self._program.graph.nodes:
             value = node.meta.get("val")
-            if node.op == "call_function" and getattr(value, "dtype", None) is not None:
-                if value.dtype.is_floating_point:
-                    found[node.name] = _op_name(node) not in MOVES_ONLY
+            dtype = getattr(value, "dtype", None)
+            if node.op == "call_function" and dtype is not None and dtype.is_floating_point:
+                found[node.name] = _op_name(node) not in MOVES_ONLY
         return found
 
     def candidates(self, name: str) -> Sequence[str]:

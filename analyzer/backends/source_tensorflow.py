@@ -16,6 +16,8 @@ from converters.model import TensorFlowSource
 class TensorFlowNetwork:
     """The frozen concrete function of a converted Keras model or tf.function."""
 
+    keeps_names = False
+
     def __init__(self, source: TensorFlowSource, framework: TensorFlow) -> None:
         self.framework = framework
         self._graph_def = source.function.graph.as_graph_def()

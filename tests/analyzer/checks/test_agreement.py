@@ -1,0 +1,157 @@
+"""check: sound networks pass on every backend, planted defects are caught and never excused."""
+
+from __future__ import annotations
+
+import functools
+import json
+
+import numpy as np
+import pytest
+import torch
+from onnx import parser
+
+from analyzer import check, differentiate
+from analyzer.checks.kinks import Side, explain
+from analyzer.errors import AnalysisError, Disagreement
+from analyzer.ops import activation, elementwise
+from converters import convert
+from tests.zoo.pytorch_networks import NETWORKS
+
+
+@functools.cache
+def network(name: str):
+    net, shape = NETWORKS[name]()
+    x = torch.randn(2, *shape, generator=torch.Generator().manual_seed(7))
+    return net, x.numpy(), convert(net, x)
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_all_backends_agree_on(name):
+    _, x, model = network(name)
+    report = check(model, x, target=1)
+    assert report.backends == ("onnxruntime", "torch", "tensorflow", "source")
+    report.raise_for_disagreement()
+    assert report.passed
+    for row in report.rows:
+        assert row["relative_l2"] <= 1e-4 or row["explanation"], row
+
+
+def test_the_source_is_compared_at_nearly_every_layer():
+    _, x, model = network("resnet50")
+    rows = [row for row in check(model, x, target=0).rows if {row["a"], row["b"]} == {"torch", "source"}]
+    layers = [row for row in rows if row["quantity"] == "layer"]
+    nodes = differentiate(model).graph.nodes
+    assert len(layers) >= 0.9 * len([node for node in nodes if node.op_type not in ("Shape", "Concat")])
+    assert {row["quantity"] for row in rows} == {
+        "output", "layer", "input gradient", "bias gradient", "full grad", "integrated gradients",
+    }  # fmt: skip
+
+
+def test_a_wrong_weight_in_the_source_is_pinned_to_its_layer():
+    net, shape = NETWORKS["vgg"]()
+    x = torch.randn(2, *shape)
+    model = convert(net, x)
+    weights = model.source.program.state_dict
+    layer = [name for name in weights if name.endswith("weight") and weights[name].ndim == 4][2]
+    with torch.no_grad():
+        weights[layer] *= 1.05
+    report = check(model, x.numpy(), target=0, backends=["onnxruntime", "source"])
+    assert not report.passed
+    with pytest.raises(Disagreement, match="disagree"):
+        report.raise_for_disagreement()
+    first = next(row for row in report.rows if row["quantity"] == "layer" and not row["passed"])
+    producer = differentiate(model).graph.producer[first["tensor"]]
+    assert producer.op_type == "Conv"
+    assert layer in producer.inputs
+
+
+@pytest.mark.parametrize("wrong", ["scaled", "half at the kink", "dropped"])
+def test_a_wrong_gradient_rule_is_caught_and_not_excused(wrong, monkeypatch):
+    _, x, model = network("vgg")
+    right = activation.Relu.vjp
+
+    def planted(op, g, y, x):
+        (entry,) = right(op, g, y, x)
+        return {"scaled": (op.Mul(entry, 1.01),), "half at the kink": (op.Mul(g, 0.5),), "dropped": (None,)}[wrong]
+
+    monkeypatch.setattr(activation.Relu, "vjp", planted)
+    report = check(model, x, target=0, backends=["onnxruntime", "torch"])
+    assert not report.passed
+    failing = {row["quantity"] for row in report.failures if "quantity" in row}
+    assert "input gradient" in failing
+    assert not any(row["explanation"] for row in report.rows)
+
+
+def test_a_wrong_form_of_an_op_is_pinned_to_its_node(monkeypatch):
+    _, x, model = network("resnet18")
+    monkeypatch.setattr(elementwise.Add, "torch", lambda torch, a, b: a + 1.001 * b)
+    report = check(model, x, target=0, backends=["onnxruntime", "torch"])
+    first = next(row for row in report.rows if row["quantity"] == "layer" and not row["passed"])
+    assert differentiate(model).graph.producer[first["tensor"]].op_type == "Add"
+
+
+KINKED = parser.parse_model(
+    '<ir_version: 10, opset_import: ["": 23]> g (float[n,2] x) => (float[n,2] y)'
+    " <float[2] c = {3, 4}> { h = Identity(x) r = Relu(h) y = Mul(r, c) }"
+)
+
+
+def _sides(eps: float):
+    graph = differentiate(KINKED).graph
+    x = np.array([[1.0, 0.0]], np.float32)
+
+    def side(shift, gradient):
+        h = x + np.array([[0, shift]], np.float32)
+        r = np.maximum(h, 0)
+        values = {"x": h, "h": h, "r": r, "y": r * np.array([3, 4], np.float32)}
+        names = [name for node in graph.nodes for name in (*node.inputs, *node.outputs)]
+        return Side({k: v for k, v in values.items() if k in names}, {"x": np.array([gradient], np.float32)})
+
+    return graph, side(eps, [3, 4]), side(-eps, [3, 0])
+
+
+def test_a_decision_within_rounding_of_its_kink_explains_the_difference():
+    graph, a, b = _sides(1e-7)
+    reason = explain(graph, "y", a, b, np.ones((1, 2), np.float32), ["x"], 1e-4)
+    assert reason is not None
+    assert "1 decision of Relu" in reason
+
+
+def test_values_that_really_differ_explain_nothing():
+    graph, a, b = _sides(0.5)
+    assert explain(graph, "y", a, b, np.ones((1, 2), np.float32), ["x"], 1e-4) is None
+
+
+def test_a_decision_does_not_excuse_a_gradient_that_is_wrong_besides():
+    graph, a, b = _sides(1e-7)
+    wrong = Side(b.values, {"x": np.array([[3.3, 0]], np.float32)})
+    assert explain(graph, "y", a, wrong, np.ones((1, 2), np.float32), ["x"], 1e-4) is None
+
+
+def test_report_as_json_and_html(tmp_path):
+    _, x, model = network("squeezenet")
+    report = check(model, x, target=0, backends=["onnxruntime", "torch"])
+    content = json.loads(report.to_json())
+    assert content["passed"] is True
+    assert content["rows"] == report.rows
+    assert set(report.rows[0]) == {
+        "quantity", "tensor", "a", "b", "max_abs", "relative_l2", "cosine", "tolerance", "passed", "explanation",
+    }  # fmt: skip
+    page = tmp_path / "check.html"
+    report.to_html(page)
+    text = page.read_text()
+    assert "onnxruntime" in text
+    assert "http://" not in text.replace("http://www.w3.org", "")
+    assert "src=\"http" not in text
+
+
+def test_what_is_refused():
+    _, x, model = network("squeezenet")
+    with pytest.raises(AnalysisError, match="unknown backend 'jax'"):
+        check(model, x, backends=["onnxruntime", "jax"])
+    with pytest.raises(AnalysisError, match="no backend"):
+        check(model, x, backends=[])
+    with pytest.raises(AnalysisError, match="above 0"):
+        check(model, x, tolerance=0.0)
+    with pytest.raises(AnalysisError, match="no source"):
+        check(model.proto, x, backends=["onnxruntime", "source"])

@@ -1,0 +1,181 @@
+"""FullGrad against the paper's formula, restated here with module hooks, and against its own identity."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+from onnx import parser
+from torch import nn
+
+from analyzer import Target, differentiate, full_grad
+from analyzer.errors import AnalysisError, ShapeError
+from converters import convert
+from tests.zoo.pytorch_networks import NETWORKS
+
+RELU_NETWORKS = ["resnet18", "vgg_bn", "vgg", "squeezenet"]
+
+
+def relative_l2(a, b) -> float:
+    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+
+
+@functools.cache
+def network(name: str, fold: bool = True):
+    net, shape = NETWORKS[name]()
+    x = torch.randn(3, *shape, generator=torch.Generator().manual_seed(5))
+    return net.eval(), x.numpy(), convert(net, x, fold_batch_norm=fold)
+
+
+def published(net: nn.Module, x: np.ndarray, target: int):
+    """Srinivas & Fleuret 2019, eq. 3 and 4, with the authors' post-processing, by PyTorch hooks."""
+    biases, outputs = [], []
+
+    def record(module, _, output):
+        if isinstance(module, nn.BatchNorm2d):
+            scale = module.weight / torch.sqrt(module.running_var + module.eps)
+            bias = module.bias - module.running_mean * scale
+        else:
+            bias = module.bias
+        if bias is not None:
+            biases.append(bias.detach())
+            outputs.append(output)
+
+    layers = [m for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Linear, nn.BatchNorm2d))]
+    handles = [layer.register_forward_hook(record) for layer in layers]
+    image = torch.tensor(x, requires_grad=True)
+    logits = net(image)
+    for handle in handles:
+        handle.remove()
+    gradients = torch.autograd.grad(logits[:, target].sum(), [image, *outputs])
+    terms = [image.detach() * gradients[0]]
+    for bias, gradient in zip(biases, gradients[1:], strict=True):
+        terms.append(gradient * bias.reshape(1, -1, *(1,) * (gradient.ndim - 2)))
+    saliency = 0
+    for term in terms:
+        if term.ndim == 4:
+            magnitude = term.abs()
+            flat = magnitude.flatten(1)
+            low = flat.min(dim=1).values[:, None, None, None]
+            rescaled = magnitude - low
+            high = rescaled.flatten(1).max(dim=1).values[:, None, None, None]
+            rescaled = rescaled / (high + 1e-6)
+            up = nn.functional.interpolate(rescaled, x.shape[2:], mode="bilinear", align_corners=True)
+            saliency = saliency + up.sum(1)
+    return logits[:, target].detach().numpy(), terms, saliency.numpy()
+
+
+@pytest.mark.parametrize("name", RELU_NETWORKS)
+@pytest.mark.parametrize("backend", ["onnxruntime", "source"])
+def test_explicit_terms_and_map_equal_the_published_algorithm(name, backend):
+    net, x, model = network(name, fold=False)
+    logits, terms, saliency = published(net, x, target=2)
+    fg = full_grad(differentiate(model, backend), x, target=2, terms="explicit")
+    assert relative_l2(fg.map, saliency) <= 1e-4
+    assert relative_l2(fg.input_term, terms[0].numpy()) <= 1e-4
+    sums = sorted(float(term.double().sum()) for term in terms[1:] if term.abs().max() > 0)
+    ours = sorted(float(term.sum(dtype=np.float64)) for term in fg.bias_terms.values())
+    np.testing.assert_allclose(ours, sums, rtol=1e-3, atol=1e-4 * np.abs(sums).max())
+    total = sum(term.double().flatten(1).sum(1) for term in terms).numpy()
+    np.testing.assert_allclose(fg.completeness.total, total, rtol=1e-4, atol=1e-4 * np.abs(logits).max())
+
+
+@pytest.mark.parametrize("name", RELU_NETWORKS)
+def test_a_relu_network_is_complete_with_explicit_terms_alone(name):
+    _, x, model = network(name)
+    fg = full_grad(model, x, target=1, terms="explicit")
+    assert fg.completeness.error.max() <= 1e-4
+    np.testing.assert_allclose(fg.completeness.total, fg.completeness.output, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_all_terms_are_complete_in_float32(name):
+    _, x, model = network(name)
+    for target in (None, 0):
+        fg = full_grad(model, x, target)
+        assert fg.completeness.error.max() <= 1e-4
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_all_terms_are_complete_in_float64(name):
+    _, x, model = network(name)
+    fg = full_grad(differentiate(model, "torch", precision="float64"), x[:1].astype(np.float64), target=0)
+    assert fg.completeness.error.max() <= 1e-10
+    assert fg.map.dtype == np.float64
+    assert all(term.dtype == np.float64 for term in fg.bias_terms.values())
+
+
+def test_folding_does_not_change_the_sum():
+    _, x, folded = network("vgg_bn")
+    _, _, apart = network("vgg_bn", fold=False)
+    a, b = full_grad(folded, x, target=0), full_grad(apart, x, target=0)
+    np.testing.assert_allclose(a.completeness.total, b.completeness.total, rtol=1e-4, atol=1e-5)
+    assert len(a.bias_terms) < len(b.bias_terms)
+
+
+def test_the_shortfall_of_explicit_terms_is_stated():
+    _, x, model = network("mobilenet_v2")
+    explicit, complete = full_grad(model, x, target=0, terms="explicit"), full_grad(model, x, target=0)
+    missing = sum(c.total for c in complete.contributions if c.kind == "implicit")
+    np.testing.assert_allclose(
+        explicit.completeness.output - explicit.completeness.total, missing, rtol=1e-2, atol=1e-4
+    )
+    assert {c.kind for c in explicit.contributions} == {"explicit"}
+
+
+def test_bias_terms_of_a_hand_solved_network():
+    # y = relu(2x + 1) · 3 + 5 at x = 2: ∂y/∂x = 6, the biases 1 and 5 come with gradients 3 and 1.
+    proto = parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 23]> g (float[n,1] x) => (float[n,1] y)'
+        " <float[1,1] w = {2}, float[1] b = {1}, float[1,1] v = {3}, float[1] c = {5}>"
+        " { h = Gemm(x, w, b) r = Relu(h) y = Gemm(r, v, c) }"
+    )
+    fg = full_grad(proto, np.array([[2.0], [-2.0]], np.float32), target=0)
+    np.testing.assert_allclose(fg.input_term, [[12], [0]])
+    np.testing.assert_allclose(fg.bias_terms["h"], [[3], [0]])
+    np.testing.assert_allclose(fg.bias_terms["y"], [[5], [5]])
+    np.testing.assert_allclose(fg.completeness.output, [20, 5])
+    np.testing.assert_allclose(fg.completeness.total, [20, 5])
+    assert [c.kind for c in fg.contributions] == ["explicit", "explicit"]
+
+
+def test_implicit_terms_of_hand_solved_functions():
+    # exp: r = y − y·x. A product of two active operands: r = −y. A quotient of them: r = y.
+    proto = parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 23]> g (float[n] x) => (float[n] y)'
+        " { e = Exp(x) p = Mul(e, x) y = Div(p, e) }"
+    )
+    x = np.array([0.5, -1.25], np.float32)
+    fg = full_grad(proto, x, Target(weights=np.array(1.0)))
+    # y = x whatever e is, so ∂y/∂p = 1/e and ∂y/∂e (total) = x/e − p/e² = 0.
+    np.testing.assert_allclose(fg.bias_terms["p"], -x, rtol=1e-5)
+    np.testing.assert_allclose(fg.bias_terms["y"], x, rtol=1e-5)
+    np.testing.assert_allclose(fg.input_term, x, rtol=1e-5)
+    np.testing.assert_allclose(fg.completeness.total, x, rtol=1e-5)
+
+
+def test_every_term_has_the_shape_of_its_tensor():
+    _, x, model = network("efficientnet_b0")
+    fn = differentiate(model)
+    fg = full_grad(fn, x, target=0)
+    values = fn.forward(x, list(fg.bias_terms))
+    assert {name: term.shape for name, term in fg.bias_terms.items()} == {n: v.shape for n, v in values.items()}
+    assert fg.map.shape == (x.shape[0], *x.shape[2:])
+    assert [c.tensor for c in fg.contributions] == list(fg.bias_terms)
+
+
+def test_inputs_given_by_name_come_back_by_name():
+    _, x, model = network("squeezenet")
+    (name,) = differentiate(model).graph.inputs
+    fg = full_grad(model, {name: x}, target=0)
+    assert set(fg.input_term) == {name}
+
+
+def test_unknown_terms_and_wrong_shapes_are_refused():
+    _, x, model = network("squeezenet")
+    with pytest.raises(AnalysisError, match='"all" or "explicit"'):
+        full_grad(model, x, terms="some")
+    with pytest.raises(ShapeError, match="add a batch axis"):
+        full_grad(model, x[0])
