@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Collection, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from onnx import helper
 from analyzer.errors import BackendError, MissingFramework, UnsupportedOp
 from analyzer.graph import Graph, Node, Tensor
 from analyzer.ops import find
+from converters.quiet import quiet
 
 
 class Torch:
@@ -70,8 +72,11 @@ Framework = Torch | TensorFlow
 
 
 def _import(name: str, extra: str) -> Any:
+    # TensorFlow greets on standard error while it is loaded, before any setting of its own can be made.
+    silence = quiet("tensorflow", "absl", native=True) if name == "tensorflow" else nullcontext()
     try:
-        return importlib.import_module(name)
+        with silence:
+            return importlib.import_module(name)
     except ImportError as error:
         raise MissingFramework(
             f'{name} is not installed; this backend needs it: pip install "onnxplain[{extra}]"'
