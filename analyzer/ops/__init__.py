@@ -1,6 +1,37 @@
 """Everything known of each op, a file per family. Importing this package fills the registry."""
 
-from analyzer.ops import activation, elementwise
+from analyzer.ops import (
+    activation,
+    convolution,
+    elementwise,
+    indexing,
+    layout,
+    linear,
+    logic,
+    normalization,
+    pooling,
+    reduction,
+    shape,
+    transcendental,
+)
 from analyzer.ops.registry import Kind, Op, find, register, registered
 
-__all__ = ["Kind", "Op", "activation", "elementwise", "find", "register", "registered"]
+__all__ = [
+    "Kind",
+    "Op",
+    "activation",
+    "convolution",
+    "elementwise",
+    "find",
+    "indexing",
+    "layout",
+    "linear",
+    "logic",
+    "normalization",
+    "pooling",
+    "reduction",
+    "register",
+    "registered",
+    "shape",
+    "transcendental",
+]

@@ -1,13 +1,22 @@
-"""Activations: elementwise functions of one input, and Softmax."""
+"""Activations: elementwise functions of one input, and the softmaxes.
+
+Subgradients at a kink belong to the choice that both frameworks make for the op by that name: the side
+below it for the Relu family, 0 at both bounds of a clip.
+"""
 
 from __future__ import annotations
 
-from analyzer.ops.registry import Elementwise, Homogeneous, SymmetricJacobian, register
+from math import pi, sqrt
+
+from analyzer.emitter import Emitter
+from analyzer.graph import Tensor
+from analyzer.ops.registry import Elementwise, ExplicitRule, Homogeneous, SymmetricJacobian, register
+from analyzer.ops.support import cast
 
 
-def step(op, x):
-    """1 where x > 0, else 0, in the dtype of x."""
-    return op.CastLike(op.Greater(x, 0.0), x)
+def gate(op: Emitter, g: Tensor, condition: Tensor) -> Tensor:
+    """g where the condition holds, else 0."""
+    return op.Mul(g, cast(op, condition, g))
 
 
 @register
@@ -18,9 +27,92 @@ class Relu(Homogeneous):
     def tensorflow(tf, x):
         return tf.nn.relu(x)
 
-    # The subgradient at 0 is 0, as in every framework.
+    # The subgradient at 0 is 0. y > 0 exactly where x > 0, and y is kept anyway.
     def vjp(op, g, y, x):
-        return (op.Mul(g, step(op, y)),)
+        return (lambda: gate(op, g, op.Greater(y, 0.0)),)
+
+
+@register
+class LeakyRelu(Homogeneous):
+    def torch(torch, x, *, alpha):
+        return torch.where(x > 0, x, alpha * x)
+
+    def tensorflow(tf, x, *, alpha):
+        return tf.where(x > 0, x, alpha * x)
+
+    # The subgradient at 0 is alpha.
+    def vjp(op, g, y, x, *, alpha):
+        return (lambda: op.Where(op.Greater(x, 0.0), g, op.Mul(g, alpha)),)
+
+
+@register
+class PRelu(ExplicitRule):
+    broadcasts = True
+
+    def torch(torch, x, slope):
+        return torch.where(x > 0, x, slope * x)
+
+    def tensorflow(tf, x, slope):
+        return tf.where(x > 0, x, slope * x)
+
+    # The subgradient at 0 is the slope.
+    def vjp(op, g, y, x, slope):
+        positive = op.Greater(x, 0.0)
+        return (
+            lambda: op.Where(positive, g, op.Mul(g, slope)),
+            lambda: op.Where(positive, 0.0, op.Mul(g, x)),
+        )
+
+    # J_x x = y, J_slope slope = the part below 0.
+    def residual(op, active, y, x, slope):
+        if not active[1]:
+            return None
+        if not active[0]:
+            return op.Where(op.Greater(x, 0.0), y, 0.0)
+        return op.Where(op.Greater(x, 0.0), 0.0, op.Neg(y))
+
+
+@register
+class Clip(Elementwise):
+    broadcasts = True
+
+    # At a bound the gradient belongs to the bound, not to x: ReLU6 has 0 there in both frameworks.
+    def torch(torch, x, low=None, high=None):
+        outside, inside = _bounds(torch, x, low, high)
+        return x if inside is None else torch.where(inside, x, outside)
+
+    def tensorflow(tf, x, low=None, high=None):
+        outside, inside = _bounds(tf, x, low, high)
+        return tf.identity(x) if inside is None else tf.where(inside, x, outside)
+
+    def vjp(op, g, y, x, low=None, high=None):
+        above = None if low is None else op.Greater(x, low)
+        below = None if high is None else op.Less(x, high)
+        inside = above or below if above is None or below is None else op.And(above, below)
+
+        # Where low > high every output is high.
+        def of_low():
+            under = op.LessOrEqual(x, low)
+            return gate(op, g, under if high is None else op.And(under, op.LessOrEqual(low, high)))
+
+        def of_high():
+            over = op.GreaterOrEqual(x, high)
+            return gate(op, g, over if low is None else op.Or(over, op.Greater(low, high)))
+
+        entries = [lambda: g if inside is None else gate(op, g, inside)]
+        entries.append(None if low is None else of_low)
+        entries.append(None if high is None else of_high)
+        return tuple(entries)
+
+
+def _bounds(framework, x, low, high):
+    """What Clip gives outside its bounds, and where it passes x on: where x is NaN too."""
+    if low is None or high is None:
+        if low is None and high is None:
+            return None, None
+        return (high, ~(x >= high)) if low is None else (low, ~(x <= low))
+    outside = framework.where((x <= low) & (low <= high), low, high)
+    return outside, ~((x <= low) | (x >= high))
 
 
 @register
@@ -32,7 +124,193 @@ class Sigmoid(Elementwise):
         return tf.sigmoid(x)
 
     def vjp(op, g, y, x):
-        return (op.Mul(g, op.Mul(y, op.Sub(1.0, y))),)
+        return (lambda: op.Mul(g, op.Mul(y, op.Sub(1.0, y))),)
+
+
+@register
+class Tanh(Elementwise):
+    def torch(torch, x):
+        return torch.tanh(x)
+
+    def tensorflow(tf, x):
+        return tf.tanh(x)
+
+    def vjp(op, g, y, x):
+        return (lambda: op.Mul(g, op.Sub(1.0, op.Mul(y, y))),)
+
+
+@register
+class Softplus(Elementwise):
+    # torch's own softplus is linear above 20, which is no double precision.
+    def torch(torch, x):
+        return torch.logaddexp(x, x.new_zeros(()))
+
+    def tensorflow(tf, x):
+        return tf.math.softplus(x)
+
+    def vjp(op, g, y, x):
+        return (lambda: op.Mul(g, op.Sigmoid(x)),)
+
+
+@register
+class Softsign(Elementwise):
+    def torch(torch, x):
+        return torch.nn.functional.softsign(x)
+
+    def tensorflow(tf, x):
+        return tf.nn.softsign(x)
+
+    def vjp(op, g, y, x):
+        scale = op.Add(op.Abs(x), 1.0)
+        return (lambda: op.Div(g, op.Mul(scale, scale)),)
+
+
+@register
+class Elu(Elementwise):
+    # The subgradient at 0 is alpha. The unused branch of each `where` is kept finite.
+    def torch(torch, x, *, alpha):
+        return torch.where(x > 0, x, alpha * torch.expm1(torch.where(x > 0, 0.0, x)))
+
+    def tensorflow(tf, x, *, alpha):
+        return tf.where(x > 0, x, alpha * tf.math.expm1(tf.where(x > 0, tf.zeros_like(x), x)))
+
+    def vjp(op, g, y, x, *, alpha):
+        slope = op.Where(op.Greater(x, 0.0), 1.0, op.Add(y, alpha))
+        return (lambda: op.Mul(g, slope),)
+
+
+@register
+class Selu(Elementwise):
+    def torch(torch, x, *, alpha, gamma):
+        return gamma * Elu.torch(torch, x, alpha=alpha)
+
+    def tensorflow(tf, x, *, alpha, gamma):
+        return gamma * Elu.tensorflow(tf, x, alpha=alpha)
+
+    def vjp(op, g, y, x, *, alpha, gamma):
+        slope = op.Where(op.Greater(x, 0.0), gamma, op.Add(y, alpha * gamma))
+        return (lambda: op.Mul(g, slope),)
+
+
+@register
+class Celu(Elementwise):
+    def torch(torch, x, *, alpha):
+        return torch.where(x > 0, x, alpha * torch.expm1(torch.where(x > 0, 0.0, x) / alpha))
+
+    def tensorflow(tf, x, *, alpha):
+        return tf.where(x > 0, x, alpha * tf.math.expm1(tf.where(x > 0, tf.zeros_like(x), x) / alpha))
+
+    def vjp(op, g, y, x, *, alpha):
+        slope = op.Where(op.Greater(x, 0.0), 1.0, op.Add(op.Div(y, alpha), 1.0))
+        return (lambda: op.Mul(g, slope),)
+
+
+@register
+class ThresholdedRelu(Elementwise):
+    # At the threshold the output is 0, and so is the subgradient.
+    def torch(torch, x, *, alpha):
+        return torch.where(x > alpha, x, 0.0)
+
+    def tensorflow(tf, x, *, alpha):
+        return tf.where(x > alpha, x, tf.zeros_like(x))
+
+    def vjp(op, g, y, x, *, alpha):
+        return (lambda: gate(op, g, op.Greater(x, alpha)),)
+
+
+@register
+class Shrink(Elementwise):
+    def torch(torch, x, *, bias, lambd):
+        return torch.where(x < -lambd, x + bias, torch.where(x > lambd, x - bias, torch.zeros_like(x)))
+
+    def tensorflow(tf, x, *, bias, lambd):
+        return tf.where(x < -lambd, x + bias, tf.where(x > lambd, x - bias, tf.zeros_like(x)))
+
+    def vjp(op, g, y, x, *, bias, lambd):
+        return (lambda: gate(op, g, op.Greater(op.Abs(x), lambd)),)
+
+
+@register
+class HardSigmoid(Elementwise):
+    # 0 at both bounds, as Clip.
+    def torch(torch, x, *, alpha, beta):
+        return Clip.torch(torch, alpha * x + beta, x.new_zeros(()), x.new_ones(()))
+
+    def tensorflow(tf, x, *, alpha, beta):
+        return Clip.tensorflow(tf, alpha * x + beta, tf.zeros((), x.dtype), tf.ones((), x.dtype))
+
+    def vjp(op, g, y, x, *, alpha, beta):
+        # The bounds are of the line, as in the frameworks' forms: y itself may be rounded onto one.
+        line = op.Add(op.Mul(x, alpha), beta)
+        inside = op.And(op.Greater(line, 0.0), op.Less(line, 1.0))
+        return (lambda: gate(op, op.Mul(g, alpha), inside),)
+
+
+@register
+class HardSwish(Elementwise):
+    # At −3 the slope is that of the zero side, at 3 that of the identity.
+    def torch(torch, x):
+        return torch.where(x <= -3, torch.zeros_like(x), torch.where(x >= 3, x, x * (x + 3) / 6))
+
+    def tensorflow(tf, x):
+        return tf.where(x <= -3, tf.zeros_like(x), tf.where(x >= 3, x, x * (x + 3) / 6))
+
+    def vjp(op, g, y, x):
+        between = op.Add(op.Div(x, 3.0), 0.5)
+        slope = op.Where(op.LessOrEqual(x, -3.0), 0.0, op.Where(op.GreaterOrEqual(x, 3.0), 1.0, between))
+        return (lambda: op.Mul(g, slope),)
+
+
+@register
+class Mish(Elementwise):
+    def torch(torch, x):
+        return x * torch.tanh(Softplus.torch(torch, x))
+
+    def tensorflow(tf, x):
+        return x * tf.tanh(tf.math.softplus(x))
+
+    def vjp(op, g, y, x):
+        t = op.Tanh(op.Softplus(x))
+        slope = op.Add(t, op.Mul(op.Mul(x, op.Sigmoid(x)), op.Sub(1.0, op.Mul(t, t))))
+        return (lambda: op.Mul(g, slope),)
+
+
+@register
+class Erf(Elementwise):
+    def torch(torch, x):
+        return torch.erf(x)
+
+    def tensorflow(tf, x):
+        return tf.math.erf(x)
+
+    def vjp(op, g, y, x):
+        bell = op.Exp(op.Neg(op.Mul(x, x)))
+        return (lambda: op.Mul(g, op.Mul(bell, 2 / sqrt(pi))),)
+
+
+@register
+class Gelu(Elementwise):
+    def torch(torch, x, *, approximate):
+        return torch.nn.functional.gelu(x, approximate=approximate)
+
+    def tensorflow(tf, x, *, approximate):
+        return tf.nn.gelu(x, approximate=approximate == "tanh")
+
+    def vjp(op, g, y, x, *, approximate):
+        square = op.Mul(x, x)
+        if approximate == "tanh":
+            # y = x (1 + tanh u) / 2 with u = √(2/π) (x + 0.044715 x³)
+            scale = sqrt(2 / pi)
+            u = op.Mul(x, op.Add(op.Mul(square, 0.044715 * scale), scale))
+            du = op.Add(op.Mul(square, 3 * 0.044715 * scale), scale)
+            t = op.Tanh(u)
+            inner = op.Mul(op.Mul(x, du), op.Sub(1.0, op.Mul(t, t)))
+            slope = op.Mul(op.Add(op.Add(t, 1.0), inner), 0.5)
+        else:
+            density = op.Mul(op.Exp(op.Mul(square, -0.5)), 1 / sqrt(2 * pi))
+            mass = op.Mul(op.Add(op.Erf(op.Mul(x, sqrt(0.5))), 1.0), 0.5)
+            slope = op.Add(mass, op.Mul(x, density))
+        return (lambda: op.Mul(g, slope),)
 
 
 @register
@@ -45,4 +323,21 @@ class Softmax(SymmetricJacobian):
 
     def vjp(op, g, y, x, *, axis):
         weighted = op.Mul(g, y)
-        return (op.Sub(weighted, op.Mul(y, op.ReduceSum(weighted, [axis]))),)
+        return (lambda: op.Sub(weighted, op.Mul(y, op.ReduceSum(weighted, [axis]))),)
+
+
+@register
+class LogSoftmax(ExplicitRule):
+    def torch(torch, x, *, axis):
+        return torch.log_softmax(x, axis)
+
+    def tensorflow(tf, x, *, axis):
+        return tf.nn.log_softmax(x, axis)
+
+    def vjp(op, g, y, x, *, axis):
+        return (lambda: op.Sub(g, op.Mul(op.Exp(y), op.ReduceSum(g, [axis]))),)
+
+    # J x = x − Σ softmax(x)·x
+    def residual(op, active, y, x, *, axis):
+        mean = op.ReduceSum(op.Mul(op.Exp(y), x), [axis])
+        return op.Add(op.Sub(y, x), mean)

@@ -4,13 +4,13 @@ An op's class is a namespace of plain functions, never instantiated. Frameworks 
 
     def torch(torch, *inputs, **attributes)        -> the output, or a tuple of outputs
     def tensorflow(tf, *inputs, **attributes)      -> the output, or a tuple of outputs
-    def vjp(op, g, y, *inputs, **attributes)       -> one entry per input
+    def vjp(op, g, y, *inputs, **attributes)       -> one entry per input, optional ones included
 
 - inputs are positional, in ONNX's order, None where omitted; attributes are keywords, completed with
   the schema's defaults (None where the schema has none).
 - in `vjp`, `op` is an Emitter, `g` the cotangent of the output `y`, inputs are Tensors. An entry is a
-  Tensor, None ("no gradient"), or a function without arguments that emits one: it is called only if that input
-  is active, so that no rule pays for gradients nobody wants. Where an op broadcasts, entries have the
+  Tensor, None ("no gradient"), or a function without arguments that emits one: it is called only if that
+  input is active, so that no rule pays for gradients nobody wants. Where an op broadcasts, entries have the
   output's shape: the sweep sums them back. Ops with `several_outputs` get tuples for `g` and `y`, with
   None in `g` where an output does not lead to the target.
 - the class's base says its kind, from which its FullGrad bias follows (analyzer/biases.py).
@@ -107,7 +107,9 @@ def register(cls: OpClass) -> OpClass:
     """Enter an op's class under its ONNX name. A second class of that name is refused."""
     key = (cls.domain, cls.__name__)
     if key in _REGISTRY:
-        raise ValueError(f"the op {cls.__name__} is registered twice: {_REGISTRY[key].__module__} and {cls.__module__}")
+        raise ValueError(
+            f"the op {cls.__name__} is registered twice: {_REGISTRY[key].__module__} and {cls.__module__}"
+        )
     if not hasattr(cls, "kind"):
         raise TypeError(f"the op {cls.__name__} has no kind: derive it from one of the kinds' classes")
     _REGISTRY[key] = cls

@@ -1,4 +1,4 @@
-"""Small helpers that several op families share: shape arguments as ints, axes, and shapes inside rules."""
+"""Small helpers that several op families share: arguments as ints, and shapes and scatters inside rules."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from onnx import helper, numpy_helper
 
 from analyzer.emitter import Emitter
-from analyzer.graph import Tensor
+from analyzer.errors import UnsupportedOp
+from analyzer.graph import Shape, Tensor
 
 
 def ints(value: Any) -> list[int]:
@@ -18,11 +20,56 @@ def ints(value: Any) -> list[int]:
     return [int(item) for item in np.asarray(value).reshape(-1)]
 
 
+def normal_axes(axes: Any, rank: int) -> list[int]:
+    """Axes as ascending non-negative ints; all of them where `axes` is None."""
+    return list(range(rank)) if axes is None else sorted(axis % rank for axis in ints(axes))
+
+
 def static(tensor: Tensor) -> tuple[int, ...] | None:
     """The shape where every axis is a known int, else None."""
     if tensor.shape is None or any(not isinstance(axis, int) for axis in tensor.shape):
         return None
     return tuple(int(axis) for axis in tensor.shape if isinstance(axis, int))
+
+
+def rank_of(tensor: Tensor) -> int:
+    """The number of axes. Raises UnsupportedOp where shape inference did not find it."""
+    if tensor.shape is None:
+        raise UnsupportedOp(f"the rank of {tensor.name!r} is unknown, and the gradient depends on it")
+    return len(tensor.shape)
+
+
+def constant_ints(x: Tensor | None) -> list[int] | None:
+    """The value of a constant integer input of a rule, or None where it is not known before running."""
+    return None if x is None or x.constant is None else [int(item) for item in x.constant.reshape(-1)]
+
+
+def ones(rank: int) -> list[int]:
+    """[1] * rank, the default of strides and dilations."""
+    return [1] * rank
+
+
+def is_zero(x: Tensor | None) -> bool:
+    """Whether a tensor is omitted, or known to be all zeros before running."""
+    return x is None or (x.constant is not None and not np.any(x.constant))
+
+
+def sum_known(op: Emitter, terms: Sequence[Tensor | None]) -> Tensor | None:
+    """The sum of the terms that are not known to be zero; None where there is none."""
+    parts = [term for term in terms if term is not None and not is_zero(term)]
+    if len(parts) < 2:
+        return parts[0] if parts else None
+    return op.Sum(*parts)
+
+
+def onnx_dtype(dtype: np.dtype[Any]) -> int:
+    """The TensorProto number of a NumPy dtype."""
+    return int(helper.np_dtype_to_tensor_dtype(dtype))
+
+
+def cast(op: Emitter, x: Tensor, like: Tensor) -> Tensor:
+    """x in the dtype of `like`."""
+    return op.Cast(x, to=onnx_dtype(like.dtype))
 
 
 def shape_of(op: Emitter, x: Tensor) -> Tensor:
@@ -31,11 +78,122 @@ def shape_of(op: Emitter, x: Tensor) -> Tensor:
     return op.tensor(np.asarray(known, np.int64)) if known is not None else op.Shape(x)
 
 
-def constant_ints(x: Tensor | None) -> list[int] | None:
-    """The value of a constant integer input of a rule, or None where it is not known before running."""
-    return None if x is None or x.constant is None else [int(item) for item in x.constant.reshape(-1)]
+def reshape_like(op: Emitter, g: Tensor, x: Tensor) -> Tensor:
+    """g with the shape of x. One unknown axis is left to Reshape, so that x itself need not be kept."""
+    shape = x.shape
+    if shape is not None and 0 not in shape:
+        unknown = [axis for axis in shape if not isinstance(axis, int)]
+        if len(unknown) == 1:
+            return op.Reshape(g, [axis if isinstance(axis, int) else -1 for axis in shape])
+    return op.Reshape(g, shape_of(op, x))
 
 
-def ones(rank: int) -> Sequence[int]:
-    """[1] * rank, the default of strides and dilations."""
-    return [1] * rank
+def expand_like(op: Emitter, g: Tensor, x: Tensor) -> Tensor:
+    """g broadcast to the shape of x."""
+    return op.Expand(g, shape_of(op, x))
+
+
+def filled(op: Emitter, shape: Tensor, value: float, like: Tensor) -> Tensor:
+    """A tensor of one value in the dtype of `like`."""
+    return op.ConstantOfShape(shape, value=numpy_helper.from_array(np.full(1, value, like.dtype)))
+
+
+def zeros_like(op: Emitter, x: Tensor) -> Tensor:
+    """Zeros of the shape and dtype of x."""
+    return filled(op, shape_of(op, x), 0, x)
+
+
+def size_of(op: Emitter, x: Tensor, axes: Sequence[int]) -> Tensor | float:
+    """The number of elements of x along `axes`: a number where it is known, else a scalar tensor like x."""
+    shape = x.shape
+    if shape is not None:
+        sizes = [shape[axis] for axis in axes]
+        if all(isinstance(size, int) for size in sizes):
+            return float(np.prod(np.asarray(sizes, np.float64)))
+    sizes_at_run = op.Gather(op.Shape(x), list(axes), axis=0)
+    return cast(op, op.ReduceProd(sizes_at_run, keepdims=0), x)
+
+
+def per_channel(op: Emitter, v: Tensor, rank: int) -> Tensor:
+    """A vector over axis 1 of a tensor of that rank, shaped to broadcast over the axes that follow."""
+    if rank < 3:
+        return v
+    if v.constant is not None:
+        return op.tensor(v.constant.reshape(-1, *ones(rank - 2)))
+    return op.Reshape(v, [-1, *ones(rank - 2)])
+
+
+def insert_zeros(op: Emitter, t: Tensor, shape: Shape, steps: Sequence[int]) -> tuple[Tensor, Shape]:
+    """Follow every element by step − 1 zeros along each axis; return the tensor and its shape."""
+    axes = [axis for axis, step in enumerate(steps) if step > 1]
+    if not axes:
+        return t, shape
+    # A new axis behind each, padded, then merged with it.
+    places = [axis + 1 + count for count, axis in enumerate(axes)]
+    ends = [steps[axis] - 1 for axis in axes]
+    spread = op.Pad(op.Unsqueeze(t, places), [0] * len(axes) + ends, None, places)
+    grown: list[int | str | None] = []
+    target: list[int] = []
+    for axis, (size, step) in enumerate(zip(shape, steps, strict=True)):
+        if isinstance(size, int):
+            grown.append(size * step)
+            target.append(size * step)
+        else:
+            grown.append(size if step == 1 else None)
+            # Reshape reads 0 as "as in the input": true of the axes before the first that was split.
+            target.append(0 if axis < axes[0] else -1)
+    if target.count(-1) > 1:
+        return op.Reshape(spread, op.Mul(op.Shape(t), list(steps))), tuple(grown)
+    return op.Reshape(spread, target), tuple(grown)
+
+
+def place(
+    op: Emitter, t: Tensor, shape: Shape, begins: Sequence[int | Tensor], into: Tensor, axes: Sequence[int]
+) -> Tensor:
+    """Cut or pad t with zeros along `axes` to the size of `into`, so that its element begins[i] comes first.
+
+    `shape` is t's. A begin may be negative (zeros come first) and may be an int64 tensor of shape (1,).
+    """
+    if not axes:
+        return t
+    sizes = None if into.shape is None else [into.shape[axis] for axis in axes]
+    have = [shape[axis] for axis in axes]
+    fixed = [begin for begin in begins if isinstance(begin, int)]
+    if len(fixed) == len(begins) and sizes is not None:
+        known = [size for size in (*sizes, *have) if isinstance(size, int)]
+        if len(known) == 2 * len(axes):
+            after = [known[i] - known[len(axes) + i] + fixed[i] for i in range(len(axes))]
+            pads = [-begin for begin in fixed] + after
+            return op.Pad(t, pads, None, list(axes)) if any(pads) else t
+    starts = op.Concat(*[op.tensor([b]) if isinstance(b, int) else b for b in begins], axis=0)
+    picked = list(axes)
+    missing = op.Sub(op.Gather(op.Shape(into), picked, axis=0), op.Gather(op.Shape(t), picked, axis=0))
+    return op.Pad(t, op.Concat(op.Neg(starts), op.Add(missing, starts), axis=0), None, picked)
+
+
+def scatter_flat(op: Emitter, g: Tensor, positions: Tensor, into: Tensor) -> Tensor:
+    """Add each element of g to zeros shaped like `into`, at its flat position in it."""
+    total = op.ReduceProd(shape_of(op, into), keepdims=1)
+    known = static(into)
+    if known is not None:
+        total = op.tensor([int(np.prod(known))])
+    flat = filled(op, total, 0, into)
+    added = op.ScatterElements(flat, op.Reshape(positions, [-1]), op.Reshape(g, [-1]), reduction="add")
+    return reshape_like(op, added, into)
+
+
+def flat_positions(op: Emitter, x: Tensor) -> Tensor:
+    """The flat position of every element, int64, in the shape of x."""
+    known = static(x)
+    if known is not None and np.prod(known) <= 4096:
+        return op.tensor(np.arange(np.prod(known), dtype=np.int64).reshape(known))
+    shape = shape_of(op, x)
+    count = op.ReduceProd(shape, keepdims=0)
+    return op.Reshape(op.Range(np.asarray(0), count, np.asarray(1)), shape)
+
+
+def share_among_ties(op: Emitter, g: Tensor, y: Tensor, x: Tensor, axes: Sequence[int]) -> Tensor:
+    """The gradient of an extremum y of x over `axes` (kept, of size 1), shared evenly among ties."""
+    ties = cast(op, op.Equal(x, y), x)
+    count = op.ReduceSum(ties, list(axes), keepdims=1)
+    return op.Mul(op.Div(g, count), ties)

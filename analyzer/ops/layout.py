@@ -1,0 +1,181 @@
+"""Slice and Pad: the ops that cut and grow tensors along their axes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from analyzer.emitter import Emitter
+from analyzer.graph import Tensor
+from analyzer.ops.registry import Affine, Homogeneous, register
+from analyzer.ops.support import (
+    constant_ints,
+    flat_positions,
+    insert_zeros,
+    ints,
+    is_zero,
+    ones,
+    place,
+    scatter_flat,
+    zeros_like,
+)
+
+
+def _slices(shape: Any, starts: Any, ends: Any, axes: Any, steps: Any) -> dict[int, range]:
+    """The positions that a Slice takes along each axis it names."""
+    first, last = ints(starts), ints(ends)
+    along = list(range(len(first))) if axes is None else ints(axes)
+    strides = ones(len(first)) if steps is None else ints(steps)
+    return {
+        axis % len(shape): _positions(int(shape[axis]), a, b, s)
+        for axis, a, b, s in zip(along, first, last, strides, strict=True)
+    }
+
+
+def _positions(size: int, start: int, end: int, step: int) -> range:
+    """Python's slicing, but that a negative step's end of −size − 1 or less means "through element 0"."""
+    low, high = (0, size) if step > 0 else (-1, size - 1)
+    start = start + size if start < 0 else start
+    end = end + size if end < 0 else end
+    return range(min(max(start, low), high), min(max(end, low), high), step)
+
+
+@register
+class Slice(Homogeneous):
+    inactive = frozenset({1, 2, 3, 4})
+
+    def torch(torch, x, starts, ends, axes=None, steps=None):
+        for axis, taken in _slices(x.shape, starts, ends, axes, steps).items():
+            x = _taken(x, axis, taken, lambda t, axis: t.flip(axis))
+        return x
+
+    def tensorflow(tf, x, starts, ends, axes=None, steps=None):
+        for axis, taken in _slices(x.shape, starts, ends, axes, steps).items():
+            x = _taken(x, axis, taken, lambda t, axis: tf.reverse(t, [axis]))
+        return x
+
+    def vjp(op, g, y, x, starts, ends, axes=None, steps=None):
+        entry = lambda: _unslice(op, g, y, x, starts, ends, axes, steps)  # noqa: E731
+        return entry, None, None, None, None
+
+
+def _taken(x: Any, axis: int, taken: range, flip: Any) -> Any:
+    if taken.step < 0:
+        # torch has no negative steps: take the same positions upwards, then turn round.
+        upwards = taken[::-1]
+        return flip(_taken(x, axis, upwards, flip), axis)
+    head = (slice(None),) * axis
+    stop = max(taken.start, taken[-1] + 1 if len(taken) else taken.start)
+    return x[(*head, slice(taken.start, stop, taken.step))]
+
+
+def _unslice(
+    op: Emitter, g: Tensor, y: Tensor, x: Tensor, starts: Tensor, ends: Tensor, axes: Any, steps: Any
+) -> Tensor:
+    """Zeros of the shape of x with g where the Slice took it."""
+    known = [constant_ints(t) if t is not None else [] for t in (starts, ends, axes, steps)]
+    if x.shape is None or any(value is None for value in known):
+        return _unslice_at_run(op, g, x, starts, ends, axes, steps)
+    first, last, along, strides = known
+    along = [axis % len(x.shape) for axis in along or range(len(first or []))]
+    if not all(isinstance(x.shape[axis], int) for axis in along):
+        return _unslice_at_run(op, g, x, starts, ends, axes, steps)
+    taken = {
+        axis: _positions(int(x.shape[axis] or 0), a, b, s)
+        for axis, a, b, s in zip(along, first or [], last or [], strides or ones(len(along)), strict=True)
+    }
+    turned = [axis for axis, positions in taken.items() if positions.step < 0]
+    if turned:
+        count = len(turned)
+        g = op.Slice(g, [-1] * count, [-(2**62)] * count, turned, [-1] * count)
+    shape: tuple[Any, ...] = tuple(len(taken[i]) if i in taken else size for i, size in enumerate(x.shape))
+    spread = [abs(taken[i].step) if i in taken else 1 for i in range(len(shape))]
+    g, shape = insert_zeros(op, g, shape, spread)
+    begins: list[int | Tensor] = [-min(p.start, p[-1]) if len(p) else 0 for p in taken.values()]
+    return place(op, g, shape, begins, x, list(taken))
+
+
+def _unslice_at_run(op, g, x, starts, ends, axes, steps):
+    positions = op.Slice(flat_positions(op, x), starts, ends, axes, steps)
+    return scatter_flat(op, g, positions, x)
+
+
+@register
+class Pad(Affine):
+    inactive = frozenset({1, 3})
+
+    def torch(torch, x, pads, value=None, axes=None, *, mode):
+        widths = _widths(x.shape, pads, axes)
+        if mode == "constant":
+            flat = [p for pair in reversed(widths) for p in pair]
+            # The value may carry a gradient: pad a mask, and choose by it.
+            if value is not None and value.requires_grad:
+                inside = torch.nn.functional.pad(torch.ones_like(x, dtype=torch.bool), flat)
+                return torch.where(inside, torch.nn.functional.pad(x, flat), value)
+            return torch.nn.functional.pad(x, flat, value=0 if value is None else value.item())
+        for axis, index in _sources(x.shape, widths, mode).items():
+            x = x.index_select(axis, torch.as_tensor(index, device=x.device))
+        return x
+
+    def tensorflow(tf, x, pads, value=None, axes=None, *, mode):
+        widths = _widths(x.shape, pads, axes)
+        if mode != "constant":
+            for axis, index in _sources(x.shape, widths, mode).items():
+                x = tf.gather(x, index, axis=axis)
+            return x
+        for axis, (before, after) in enumerate(widths):
+            if before < 0 or after < 0:
+                stop = int(x.shape[axis]) - max(-after, 0)
+                x = x[(*(slice(None),) * axis, slice(max(-before, 0), max(stop, 0)))]
+        grown = [(max(before, 0), max(after, 0)) for before, after in widths]
+        return tf.pad(x, grown, constant_values=0 if value is None else tf.reshape(value, []))
+
+    def vjp(op, g, y, x, pads, value=None, axes=None, *, mode):
+        def of_x():
+            if mode != "constant":
+                return scatter_flat(op, g, op.Pad(flat_positions(op, x), pads, None, axes, mode=mode), x)
+            return op.Pad(g, _negated(op, pads), None, axes)
+
+        def of_value():
+            return op.Sub(op.ReduceSum(g, keepdims=0), op.ReduceSum(of_x(), keepdims=0))
+
+        known = constant_ints(pads)
+        if mode == "constant" and known is not None and not any(known):
+            return g, None, None, None
+        return of_x, None, of_value, None
+
+    # The padding value where it is padded, which does not depend on x.
+    def residual(op, active, y, x, pads, value=None, axes=None, *, mode):
+        if mode != "constant" or is_zero(value):
+            return None
+        if active[0]:
+            return None if active[2] else op.Pad(zeros_like(op, x), pads, value, axes)
+        return op.Pad(x, pads, None, axes)
+
+
+def _negated(op: Emitter, pads: Tensor) -> Any:
+    known = constant_ints(pads)
+    return op.Neg(pads) if known is None else [-pad for pad in known]
+
+
+def _widths(shape: Any, pads: Any, axes: Any) -> list[tuple[int, int]]:
+    """(before, after) of every axis."""
+    flat = ints(pads)
+    count = len(flat) // 2
+    along = range(count) if axes is None else [axis % len(shape) for axis in ints(axes)]
+    widths = [(0, 0)] * len(shape)
+    for position, axis in enumerate(along):
+        widths[axis] = (flat[position], flat[count + position])
+    return widths
+
+
+def _sources(shape: Any, widths: list[tuple[int, int]], mode: str) -> dict[int, np.ndarray]:
+    """For each padded axis, the position that every element of the result is a copy of."""
+    found = {}
+    for axis, (before, after) in enumerate(widths):
+        if before or after:
+            own = np.arange(int(shape[axis]))
+            own = own[max(-before, 0) : len(own) - max(-after, 0)]
+            found[axis] = np.pad(own, (max(before, 0), max(after, 0)), mode=mode)
+    return found

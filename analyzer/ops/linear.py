@@ -1,0 +1,126 @@
+"""Matrix products: Gemm and MatMul."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from analyzer.emitter import Emitter
+from analyzer.graph import Tensor
+from analyzer.ops.registry import Affine, Multilinear, register
+from analyzer.ops.support import is_zero, rank_of, sum_known
+
+
+def bilinear_residual(
+    op: Emitter, factors: Sequence[bool], y: Tensor, bias: Tensor | None, bias_active: bool
+) -> Tensor | None:
+    """The residual of y = a·b + bias: `factors` says which of a and b are active."""
+    count = sum(factors)
+    constant = None if bias is None or bias_active or is_zero(bias) else bias
+    if count == 1:
+        return constant
+    # r = y − count·(y − bias) − [bias active]·bias
+    product = y if bias is None or is_zero(bias) else op.Sub(y, bias)
+    if count == 0:
+        return product
+    return sum_known(op, [op.Neg(product), constant])
+
+
+@register
+class Gemm(Affine):
+    def torch(torch, a, b, c=None, *, alpha, beta, transA, transB):
+        y = (a.T if transA else a) @ (b.T if transB else b)
+        y = y if alpha == 1 else alpha * y
+        return y if c is None else y + (c if beta == 1 else beta * c)
+
+    def tensorflow(tf, a, b, c=None, *, alpha, beta, transA, transB):
+        y = tf.matmul(a, b, transpose_a=bool(transA), transpose_b=bool(transB))
+        y = y if alpha == 1 else alpha * y
+        return y if c is None else y + (c if beta == 1 else beta * c)
+
+    def vjp(op, g, y, a, b, c=None, *, alpha, beta, transA, transB):
+        def of_a():
+            if transA:
+                return op.Gemm(b, g, alpha=alpha, transA=transB, transB=1)
+            return op.Gemm(g, b, alpha=alpha, transB=1 - transB)
+
+        def of_b():
+            if transB:
+                return op.Gemm(g, a, alpha=alpha, transA=1, transB=transA)
+            return op.Gemm(a, g, alpha=alpha, transA=1 - transA)
+
+        def of_c():
+            # c alone broadcasts, so the sum over it is taken here.
+            axes = _broadcast_axes(c, y)
+            summed = op.ReduceSum(g, axes, keepdims=1) if axes else g
+            if rank_of(c) < 2:
+                summed = op.Reshape(summed, [-1] if rank_of(c) else [1])
+                summed = summed if rank_of(c) else op.Squeeze(summed, [0])
+            return summed if beta == 1 else op.Mul(summed, beta)
+
+        return of_a, of_b, of_c
+
+    def residual(op, active, y, a, b, c=None, *, beta, **attributes):
+        bias = c if c is None or beta == 1 or is_zero(c) else op.Mul(c, beta)
+        return bilinear_residual(op, active[:2], y, bias, len(active) > 2 and active[2])
+
+
+def _broadcast_axes(c: Tensor, y: Tensor) -> list[int]:
+    shape = (1,) * (2 - rank_of(c)) + (c.shape or ())
+    return [axis for axis in (0, 1) if shape[axis] == 1 and (y.shape is None or y.shape[axis] != 1)]
+
+
+@register
+class MatMul(Multilinear):
+    def torch(torch, a, b):
+        return torch.matmul(a, b)
+
+    def tensorflow(tf, a, b):
+        wide_a = a[tf.newaxis, :] if len(a.shape) == 1 else a
+        wide_b = b[:, tf.newaxis] if len(b.shape) == 1 else b
+        y = tf.matmul(wide_a, wide_b)
+        y = tf.squeeze(y, -1) if len(b.shape) == 1 else y
+        return tf.squeeze(y, -1 if len(b.shape) == 1 else -2) if len(a.shape) == 1 else y
+
+    def vjp(op, g, y, a, b):
+        # A vector is a matrix of one row or column, in the operand and in the cotangent.
+        row, column = rank_of(a) == 1, rank_of(b) == 1
+        wide = op.Unsqueeze(g, [-1]) if column else g
+        wide = op.Unsqueeze(wide, [-2]) if row else wide
+
+        def of_a():
+            matrix = op.Unsqueeze(b, [0]) if column else _transposed(op, b)
+            product = op.MatMul(wide, matrix)
+            return _sum_batch(op, op.Squeeze(product, [-2]) if row else product, a, b)
+
+        def of_b():
+            matrix = op.Unsqueeze(a, [1]) if row else _transposed(op, a)
+            product = op.MatMul(matrix, wide)
+            return _sum_batch(op, op.Squeeze(product, [-1]) if column else product, b, a)
+
+        return of_a, of_b
+
+
+def _transposed(op: Emitter, matrix: Tensor) -> Tensor:
+    rank = rank_of(matrix)
+    return op.Transpose(matrix, perm=[*range(rank - 2), rank - 1, rank - 2])
+
+
+def _sum_batch(op: Emitter, g: Tensor, u: Tensor, other: Tensor) -> Tensor:
+    """Sum a product over the batch axes along which u was broadcast against the other operand.
+
+    Only these broadcast: the sweep, which compares whole shapes, cannot know.
+    """
+    small = (u.shape or ())[:-2]
+    large = (other.shape or ())[:-2]
+    lead = max(0, len(large) - len(small))
+    if lead:
+        g = op.ReduceSum(g, list(range(lead)), keepdims=0)
+    pairs = list(zip(small[len(small) - len(large) + lead :], large[lead:], strict=True))
+    offset = len(small) - len(pairs)
+    axes = [offset + i for i, (mine, its) in enumerate(pairs) if mine == 1 and its != 1]
+    unsure = [offset + i for i, (m, o) in enumerate(pairs) if not isinstance(m, int) and o not in (m, 1)]
+    if unsure:
+        grown = op.Not(op.Equal(op.Shape(g), op.Shape(u)))
+        axes = op.Squeeze(op.NonZero(grown), [0])
+        return op.ReduceSum(g, axes, keepdims=1, noop_with_empty_axes=1)
+    return op.ReduceSum(g, axes, keepdims=1) if axes else g

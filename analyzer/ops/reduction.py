@@ -1,0 +1,337 @@
+"""Reductions over axes, CumSum, and the positions of extrema."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from analyzer.emitter import Emitter
+from analyzer.errors import UnsupportedOp
+from analyzer.graph import Tensor
+from analyzer.ops.registry import ExplicitRule, Homogeneous, PiecewiseConstant, register
+from analyzer.ops.support import (
+    cast,
+    constant_ints,
+    expand_like,
+    ints,
+    normal_axes,
+    rank_of,
+    share_among_ties,
+    size_of,
+)
+
+_AXES_INPUT = frozenset({1})
+
+
+def reduced_axes(x: Any, axes: Any, noop: int) -> list[int]:
+    """The axes that a form reduces over; no axes mean all of them, or none with `noop_with_empty_axes`."""
+    named = [] if axes is None else ints(axes)
+    if not named:
+        return [] if noop else list(range(len(x.shape)))
+    return normal_axes(named, len(x.shape))
+
+
+def rule_axes(x: Tensor, axes: Tensor | None, noop: int) -> list[int]:
+    """The same for a rule, where the axes must be constant."""
+    named = [] if axes is None else constant_ints(axes)
+    if named is None:
+        raise UnsupportedOp(f"the axes of a reduction of {x.name!r} are computed while running")
+    if not named:
+        return [] if noop else list(range(rank_of(x)))
+    return normal_axes(named, rank_of(x))
+
+
+def kept(op: Emitter, t: Tensor, axes: list[int], keepdims: int) -> Tensor:
+    """A reduction's result or cotangent with the reduced axes of size 1."""
+    return t if keepdims or not axes else op.Unsqueeze(t, axes)
+
+
+@register
+class ReduceSum(Homogeneous):
+    inactive = _AXES_INPUT
+
+    def torch(torch, x, axes=None, *, keepdims, noop_with_empty_axes):
+        over = reduced_axes(x, axes, noop_with_empty_axes)
+        return x.sum(over, keepdim=bool(keepdims), dtype=x.dtype) if over else x
+
+    def tensorflow(tf, x, axes=None, *, keepdims, noop_with_empty_axes):
+        return tf.reduce_sum(x, reduced_axes(x, axes, noop_with_empty_axes), keepdims=bool(keepdims))
+
+    def vjp(op, g, y, x, axes=None, *, keepdims, noop_with_empty_axes):
+        over = rule_axes(x, axes, noop_with_empty_axes)
+        return lambda: expand_like(op, kept(op, g, over, keepdims), x) if over else g, None
+
+
+@register
+class ReduceMean(Homogeneous):
+    inactive = _AXES_INPUT
+
+    def torch(torch, x, axes=None, *, keepdims, noop_with_empty_axes):
+        over = reduced_axes(x, axes, noop_with_empty_axes)
+        return x.mean(over, keepdim=bool(keepdims)) if over else x
+
+    def tensorflow(tf, x, axes=None, *, keepdims, noop_with_empty_axes):
+        return tf.reduce_mean(x, reduced_axes(x, axes, noop_with_empty_axes), keepdims=bool(keepdims))
+
+    def vjp(op, g, y, x, axes=None, *, keepdims, noop_with_empty_axes):
+        over = rule_axes(x, axes, noop_with_empty_axes)
+
+        def of_x():
+            share = op.Div(g, size_of(op, x, over)) if over else g
+            return expand_like(op, kept(op, share, over, keepdims), x) if over else share
+
+        return of_x, None
+
+
+class _Extremum(Homogeneous):
+    # Ties share the gradient evenly, as in torch.amax and tf.reduce_max.
+    inactive = _AXES_INPUT
+
+    def vjp(op, g, y, x, axes=None, *, keepdims, noop_with_empty_axes):
+        over = rule_axes(x, axes, noop_with_empty_axes)
+
+        def of_x():
+            if not over:
+                return g
+            return share_among_ties(op, kept(op, g, over, keepdims), kept(op, y, over, keepdims), x, over)
+
+        return of_x, None
+
+
+@register
+class ReduceMax(_Extremum):
+    def torch(torch, x, axes=None, *, keepdims, noop_with_empty_axes):
+        over = reduced_axes(x, axes, noop_with_empty_axes)
+        return _torch_extremum(torch.amax, x, over, keepdims) if over else x
+
+    def tensorflow(tf, x, axes=None, *, keepdims, noop_with_empty_axes):
+        over = reduced_axes(x, axes, noop_with_empty_axes)
+        if x.dtype == tf.bool:
+            return tf.reduce_any(x, over, keepdims=bool(keepdims))
+        return tf.reduce_max(x, over, keepdims=bool(keepdims))
+
+
+@register
+class ReduceMin(_Extremum):
+    def torch(torch, x, axes=None, *, keepdims, noop_with_empty_axes):
+        over = reduced_axes(x, axes, noop_with_empty_axes)
+        return _torch_extremum(torch.amin, x, over, keepdims) if over else x
+
+    def tensorflow(tf, x, axes=None, *, keepdims, noop_with_empty_axes):
+        over = reduced_axes(x, axes, noop_with_empty_axes)
+        if x.dtype == tf.bool:
+            return tf.reduce_all(x, over, keepdims=bool(keepdims))
+        return tf.reduce_min(x, over, keepdims=bool(keepdims))
+
+
+def _torch_extremum(reduce, x, over, keepdims):
+    if x.numel() == 0:
+        # The extremum of nothing is the identity of the reduction.
+        empty = float("-inf") if reduce.__name__ == "amax" else float("inf")
+        shape = [1 if i in over else size for i, size in enumerate(x.shape)]
+        full = x.new_full(shape, empty)
+        return full if keepdims else full.squeeze(tuple(over))
+    return reduce(x, over, keepdim=bool(keepdims))
+
+
+@register
+class ReduceL1(Homogeneous):
+    inactive = _AXES_INPUT
+
+    def torch(torch, x, axes=None, *, keepdims, noop_with_empty_axes):
+        over = reduced_axes(x, axes, noop_with_empty_axes)
+        return x.abs().sum(over, keepdim=bool(keepdims)) if over else x.abs()
+
+    def tensorflow(tf, x, axes=None, *, keepdims, noop_with_empty_axes):
+        over = reduced_axes(x, axes, noop_with_empty_axes)
+        return tf.reduce_sum(tf.abs(x), over, keepdims=bool(keepdims))
+
+    # The subgradient at 0 is 0.
+    def vjp(op, g, y, x, axes=None, *, keepdims, noop_with_empty_axes):
+        over = rule_axes(x, axes, noop_with_empty_axes)
+        return lambda: op.Mul(kept(op, g, over, keepdims), op.Sign(x)), None
+
+
+@register
+class ReduceL2(Homogeneous):
+    inactive = _AXES_INPUT
+
+    # Where all of x is 0 the subgradient is 0, which the frameworks' own square root would not give.
+    def torch(torch, x, axes=None, *, keepdims, noop_with_empty_axes):
+        over = reduced_axes(x, axes, noop_with_empty_axes)
+        total = (x * x).sum(over, keepdim=bool(keepdims)) if over else x * x
+        return torch.where(total > 0, torch.sqrt(torch.where(total > 0, total, 1.0)), 0.0)
+
+    def tensorflow(tf, x, axes=None, *, keepdims, noop_with_empty_axes):
+        over = reduced_axes(x, axes, noop_with_empty_axes)
+        total = tf.reduce_sum(x * x, over, keepdims=bool(keepdims))
+        safe = tf.where(total > 0, total, tf.ones_like(total))
+        return tf.where(total > 0, tf.sqrt(safe), tf.zeros_like(total))
+
+    def vjp(op, g, y, x, axes=None, *, keepdims, noop_with_empty_axes):
+        over = rule_axes(x, axes, noop_with_empty_axes)
+
+        def of_x():
+            length = op.Where(op.Greater(y, 0.0), y, 1.0)
+            return op.Mul(kept(op, op.Div(g, length), over, keepdims), x)
+
+        return of_x, None
+
+
+@register
+class ReduceSumSquare(Homogeneous):
+    degree = 2
+    inactive = _AXES_INPUT
+
+    def torch(torch, x, axes=None, *, keepdims, noop_with_empty_axes):
+        over = reduced_axes(x, axes, noop_with_empty_axes)
+        return (x * x).sum(over, keepdim=bool(keepdims)) if over else x * x
+
+    def tensorflow(tf, x, axes=None, *, keepdims, noop_with_empty_axes):
+        over = reduced_axes(x, axes, noop_with_empty_axes)
+        return tf.reduce_sum(x * x, over, keepdims=bool(keepdims))
+
+    def vjp(op, g, y, x, axes=None, *, keepdims, noop_with_empty_axes):
+        over = rule_axes(x, axes, noop_with_empty_axes)
+        return lambda: op.Mul(kept(op, op.Mul(g, 2.0), over, keepdims), x), None
+
+
+@register
+class ReduceProd(ExplicitRule):
+    inactive = _AXES_INPUT
+
+    def torch(torch, x, axes=None, *, keepdims, noop_with_empty_axes):
+        over = reduced_axes(x, axes, noop_with_empty_axes)
+        for axis in reversed(over):
+            x = x.prod(axis, keepdim=bool(keepdims), dtype=x.dtype)
+        return x
+
+    def tensorflow(tf, x, axes=None, *, keepdims, noop_with_empty_axes):
+        over = reduced_axes(x, axes, noop_with_empty_axes)
+        return tf.reduce_prod(x, over, keepdims=bool(keepdims))
+
+    # Each factor's derivative is the product of the others, also where factors are 0.
+    def vjp(op, g, y, x, axes=None, *, keepdims, noop_with_empty_axes):
+        over = rule_axes(x, axes, noop_with_empty_axes)
+
+        def of_x():
+            zero = op.Equal(x, 0.0)
+            zeros = cast(op, zero, x)
+            nonzero = op.Where(zero, 1.0, x)
+            others = op.Div(op.ReduceProd(nonzero, over, keepdims=1), nonzero)
+            other_zeros = op.Sub(op.ReduceSum(zeros, over, keepdims=1), zeros)
+            slope = op.Where(op.Equal(other_zeros, 0.0), others, 0.0)
+            return op.Mul(kept(op, g, over, keepdims), slope)
+
+        return of_x if over else g, None
+
+    # A product of n factors is homogeneous of degree n.
+    def residual(op, active, y, x, axes=None, *, keepdims, noop_with_empty_axes):
+        over = rule_axes(x, axes, noop_with_empty_axes)
+        if not over:
+            return None
+        count = size_of(op, x, over)
+        factor = op.Sub(1.0, count) if isinstance(count, Tensor) else op.tensor(1.0 - count, y.dtype)
+        return op.Mul(y, factor)
+
+
+@register
+class ReduceLogSumExp(ExplicitRule):
+    inactive = _AXES_INPUT
+
+    def torch(torch, x, axes=None, *, keepdims, noop_with_empty_axes):
+        over = reduced_axes(x, axes, noop_with_empty_axes)
+        return torch.logsumexp(x, over, keepdim=bool(keepdims)) if over else x
+
+    def tensorflow(tf, x, axes=None, *, keepdims, noop_with_empty_axes):
+        over = reduced_axes(x, axes, noop_with_empty_axes)
+        return tf.reduce_logsumexp(x, over, keepdims=bool(keepdims)) if over else tf.identity(x)
+
+    def vjp(op, g, y, x, axes=None, *, keepdims, noop_with_empty_axes):
+        over = rule_axes(x, axes, noop_with_empty_axes)
+
+        def of_x():
+            shares = op.Exp(op.Sub(x, kept(op, y, over, keepdims)))
+            return op.Mul(kept(op, g, over, keepdims), shares)
+
+        return of_x if over else g, None
+
+    # J x = Σ softmax(x)·x
+    def residual(op, active, y, x, axes=None, *, keepdims, noop_with_empty_axes):
+        over = rule_axes(x, axes, noop_with_empty_axes)
+        if not over:
+            return None
+        shares = op.Exp(op.Sub(x, kept(op, y, over, keepdims)))
+        return op.Sub(y, op.ReduceSum(op.Mul(shares, x), over, keepdims=keepdims))
+
+
+@register
+class ReduceLogSum(ExplicitRule):
+    inactive = _AXES_INPUT
+
+    def torch(torch, x, axes=None, *, keepdims, noop_with_empty_axes):
+        over = reduced_axes(x, axes, noop_with_empty_axes)
+        return torch.log(x.sum(over, keepdim=bool(keepdims)) if over else x)
+
+    def tensorflow(tf, x, axes=None, *, keepdims, noop_with_empty_axes):
+        over = reduced_axes(x, axes, noop_with_empty_axes)
+        return tf.math.log(tf.reduce_sum(x, over, keepdims=bool(keepdims)))
+
+    def vjp(op, g, y, x, axes=None, *, keepdims, noop_with_empty_axes):
+        over = rule_axes(x, axes, noop_with_empty_axes)
+
+        def of_x():
+            slope = kept(op, op.Div(g, op.Exp(y)), over, keepdims)
+            return expand_like(op, slope, x) if over else slope
+
+        return of_x, None
+
+    # log(a·s) = log a + log s, so that J x = 1.
+    def residual(op, active, y, x, axes=None, **attributes):
+        return op.Sub(y, 1.0)
+
+
+@register
+class CumSum(Homogeneous):
+    inactive = _AXES_INPUT
+
+    def torch(torch, x, axis, *, exclusive, reverse):
+        along = ints(axis)[0]
+        x = x.flip(along) if reverse else x
+        total = x.cumsum(along, dtype=x.dtype)
+        total = total - x if exclusive else total
+        return total.flip(along) if reverse else total
+
+    def tensorflow(tf, x, axis, *, exclusive, reverse):
+        return tf.cumsum(x, ints(axis)[0], bool(exclusive), bool(reverse))
+
+    def vjp(op, g, y, x, axis, *, exclusive, reverse):
+        return lambda: op.CumSum(g, axis, exclusive=exclusive, reverse=1 - reverse), None
+
+
+@register
+class ArgMax(PiecewiseConstant):
+    # The first of equal maxima, or the last.
+    def torch(torch, x, *, axis, keepdims, select_last_index):
+        if select_last_index:
+            return x.shape[axis] - 1 - x.flip(axis).argmax(axis, keepdim=bool(keepdims))
+        return x.argmax(axis, keepdim=bool(keepdims))
+
+    def tensorflow(tf, x, *, axis, keepdims, select_last_index):
+        return _tf_position(tf, x, tf.argmax, axis, keepdims, select_last_index)
+
+
+@register
+class ArgMin(PiecewiseConstant):
+    def torch(torch, x, *, axis, keepdims, select_last_index):
+        if select_last_index:
+            return x.shape[axis] - 1 - x.flip(axis).argmin(axis, keepdim=bool(keepdims))
+        return x.argmin(axis, keepdim=bool(keepdims))
+
+    def tensorflow(tf, x, *, axis, keepdims, select_last_index):
+        return _tf_position(tf, x, tf.argmin, axis, keepdims, select_last_index)
+
+
+def _tf_position(tf, x, find, axis, keepdims, last):
+    axis %= len(x.shape)
+    found = x.shape[axis] - 1 - find(tf.reverse(x, [axis]), axis) if last else find(x, axis)
+    return tf.expand_dims(found, axis) if keepdims else found
