@@ -10,10 +10,9 @@ from __future__ import annotations
 import numpy as np
 import onnx
 from onnx import numpy_helper
-from onnx.reference import ReferenceEvaluator
 
 from converters.draft import Draft, is_standard, reads, subgraphs
-from converters.runtime import RuntimeFailure, run
+from converters.runtime import ReferenceSession, RuntimeFailure, run
 
 LARGEST = 1 << 30
 """Bytes of one folded tensor, and of all that one round may add."""
@@ -104,8 +103,8 @@ def _compute_one_by_one(
             values = run(proto, {}, optimise=False)
         except RuntimeFailure:
             try:
-                values = ReferenceEvaluator(proto).run(None, {})
-            except Exception:  # the reference has no such op: the node stays, and is computed at run time
+                values = ReferenceSession(proto).run({})
+            except RuntimeFailure:  # nobody here computes it: the node stays, for run time
                 continue
         found = {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
         known.update(found)

@@ -17,6 +17,8 @@ import onnx
 from converters.draft import Draft, attribute, is_standard
 
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
+# Layers with a bias of their own. A BatchNorm is one: it takes up the scale and shift behind it.
+_LAYERS = (*_CONVOLUTIONS, "Gemm", "BatchNormalization")
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def _fold_batch_norm(folding: _Folding, node: onnx.NodeProto) -> None:
     epsilon = attribute(node, "epsilon", 1e-5)
     factor = scale / np.sqrt(variance + epsilon)
     change = _ChannelMap(factor, offset - mean * factor, _stem(node.input[1]))
-    layer = folding.layer_before(node.input[0], *_CONVOLUTIONS, "Gemm", "MatMul", "Add")
+    layer = folding.layer_before(node.input[0], *_LAYERS, "MatMul", "Add")
     if layer is None:
         return
     if layer.op_type in ("MatMul", "Add"):
@@ -122,7 +124,7 @@ def _fold_scale(folding: _Folding, node: onnx.NodeProto) -> None:
         if index == 1 or not constant.all():
             return
         constant = 1.0 / constant
-    layer = folding.layer_before(node.input[index], *_CONVOLUTIONS, "Gemm", "MatMul", "Add")
+    layer = folding.layer_before(node.input[index], *_LAYERS, "MatMul", "Add")
     if layer is None:
         return
     factor = _along_channels(folding, layer, node, constant)
@@ -142,7 +144,7 @@ def _fold_shift(folding: _Folding, node: onnx.NodeProto) -> None:
     index = _variable_input(folding, node)
     if index is None or (node.op_type == "Sub" and index == 1):
         return
-    layer = folding.layer_before(node.input[index], *_CONVOLUTIONS, "Gemm", "Add")
+    layer = folding.layer_before(node.input[index], *_LAYERS, "Add")
     if layer is None:
         return
     constant = np.asarray(folding.array(node, 1 - index), np.float64)
@@ -189,6 +191,11 @@ def _along_channels(
         rank, axis = weight.ndim, 1
     elif layer.op_type == "Gemm":
         rank, axis = 2, 1
+    elif layer.op_type == "BatchNormalization":
+        shape = folding.draft.shape(node.output[0])
+        if shape is None:
+            return None
+        rank, axis = len(shape), 1
     else:
         # A product has its channels last. Its rank matters only to a constant that may raise it.
         shape = folding.draft.shape(node.output[0])
@@ -211,7 +218,7 @@ def _channels(folding: _Folding, layer: onnx.NodeProto) -> int | None:
     weight = folding.array(layer, 1)
     if weight is None:
         return None
-    if layer.op_type == "Conv":
+    if layer.op_type in ("Conv", "BatchNormalization"):
         return weight.shape[0]
     if layer.op_type == "ConvTranspose":
         return weight.shape[1] * int(attribute(layer, "group", 1))
@@ -231,6 +238,10 @@ def _absorb(folding: _Folding, layer: onnx.NodeProto, change: _ChannelMap) -> bo
     weight, channels = folding.array(layer, 1), _channels(folding, layer)
     if weight is None or channels != len(change.factor):
         return False
+    if layer.op_type == "BatchNormalization" and (
+        attribute(layer, "training_mode", 0) or sum(bool(name) for name in layer.output) > 1
+    ):
+        return False
     bias = np.zeros(channels)
     bias_name = layer.input[2] if len(layer.input) > 2 else ""
     if bias_name:
@@ -248,7 +259,7 @@ def _absorb(folding: _Folding, layer: onnx.NodeProto, change: _ChannelMap) -> bo
         return False
     if not np.all(change.factor == 1.0):
         folding.store(layer, 1, f"{_stem(layer.input[1])}.folded_weight", scaled)
-    if shifted.any():
+    if shifted.any() or layer.op_type == "BatchNormalization":
         folding.store(layer, 2, f"{change.stem}.folded_bias", shifted)
         _set_float(layer, "beta", 1.0)
     elif bias_name:

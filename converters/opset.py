@@ -58,7 +58,7 @@ def _refuse_unknown_ops(draft: Draft, version: int) -> None:
     newest = onnx.defs.onnx_opset_version()
     if version > newest:
         raise UnsupportedModel(
-            f"the model is written for opset {version}; the installed onnx {onnx.__version__} ends at {newest}"
+            f"the model is written for opset {version}; onnx {onnx.__version__} ends at {newest}"
         )
     unknown = {
         n.op_type for n in _all_nodes(draft.nodes) if is_standard(n) and _since(n.op_type, version) is None

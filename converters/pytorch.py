@@ -172,7 +172,7 @@ def _export(
                 f"torch.export cannot trace {type(module).__name__}: {one_line(error)}"
             ) from error
     why = one_line(refusal, 160) if refusal is not None else "the first input has no batch axis"
-    return program, (f"the batch is fixed to the example's: {why}",)
+    return program, (f"PyTorch's own program is traced for the example's batch size alone: {why}",)
 
 
 def _trace(

@@ -1,9 +1,9 @@
 """Make a fixed batch symbolic, and prove by running that samples stay independent.
 
 Reads a Draft whose types are inferred. The first axis of every input is taken for the batch. Constants that
-spell the old batch (the target of a Reshape, of an Expand, a class token that is joined on) are rewritten; then
-a batch of different samples must give, sample by sample, what the fixed graph gives for each alone. Where it
-does not, the graph keeps its batch.
+spell the old batch (the target of a Reshape, of an Expand, a class token that is joined on) are rewritten;
+then a batch of different samples must give, sample by sample, what the fixed graph gives for each alone.
+Where it does not, the graph keeps its batch.
 """
 
 from __future__ import annotations

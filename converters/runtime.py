@@ -16,6 +16,7 @@ import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime
+from onnx.reference import ReferenceEvaluator
 
 from converters.draft import one_line
 
@@ -51,6 +52,26 @@ class Session:
         except Exception as error:
             raise RuntimeFailure(one_line(error)) from error
         return [_from_value(value) for value in values]
+
+
+class ReferenceSession:
+    """The same on ONNX's reference evaluator: slow, but with every op in every type."""
+
+    def __init__(self, proto: onnx.ModelProto) -> None:
+        try:
+            self._evaluator = ReferenceEvaluator(proto)
+        except Exception as error:  # the evaluator documents no exceptions
+            raise RuntimeFailure(one_line(error)) from error
+        self.inputs = list(self._evaluator.input_names)
+        self.outputs = list(self._evaluator.output_names)
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """The outputs, in order."""
+        try:
+            values = self._evaluator.run(None, {name: feeds[name] for name in self.inputs if name in feeds})
+        except Exception as error:
+            raise RuntimeFailure(one_line(error)) from error
+        return [np.asarray(value) for value in values]
 
 
 def run(

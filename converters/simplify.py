@@ -1,9 +1,8 @@
-"""Remove what computes nothing, and make shapes constant where they are known.
+"""Remove what computes nothing.
 
 Rewrites a Draft whose types are inferred: Constant nodes, Identity, inference Dropout, casts to the own
-type, lists of tensors (SplitToSequence, SequenceConstruct, SequenceAt), branches whose condition is
-known, all-zero initial states; Shape of known shapes, and Reshape whose result has at most one
-symbolic axis. Names of graph outputs never change.
+type, Transposes that cancel, branches whose condition is known, all-zero initial states; with lists of
+tensors (sequences.py) and computed shapes (shapes.py). Names of graph outputs never change.
 """
 
 from __future__ import annotations
@@ -12,9 +11,12 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from converters.draft import Draft, Shape, attribute, is_standard
+from converters.draft import Draft, attribute, is_standard
 from converters.sequences import lower_sequences
+from converters.shapes import fix_shapes
 
+# These hand on the values of their first input, rearranged or repeated.
+_REARRANGING = ("Expand", "Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze")
 _RECURRENT_STATES = {"RNN": (5,), "GRU": (5,), "LSTM": (5, 6)}
 
 
@@ -23,7 +25,9 @@ def simplify(draft: Draft) -> bool:
     changed = _lift_constants(draft)
     changed |= lower_sequences(draft)
     changed |= _choose_branches(draft)
-    changed |= _fix_shapes(draft)
+    changed |= _fix_casts(draft)
+    changed |= _drop_zero_states(draft)
+    changed |= fix_shapes(draft)
     changed |= _join_transposes(draft)
     changed |= _remove_copies(draft)
     return changed
@@ -145,35 +149,9 @@ def _choose_branches(draft: Draft) -> bool:
     return bool(chosen)
 
 
-def _fix_shapes(draft: Draft) -> bool:
-    """Shape of a known shape becomes a constant, Reshape's target a constant with at most one free axis."""
-    changed, removed = False, []
-    for node in draft.nodes:
-        if is_standard(node, "Shape", "Size") and node.output[0] not in draft.output_names:
-            value = _known_shape(draft, node)
-            if value is not None:
-                draft.constants[node.output[0]] = value
-                removed.append(node)
-        elif is_standard(node, "CastLike"):
-            changed |= _fix_cast(draft, node)
-        elif is_standard(node, "Reshape"):
-            changed |= _fix_reshape(draft, node)
-        elif is_standard(node, *_RECURRENT_STATES):
-            changed |= _drop_zero_states(draft, node)
-    draft.remove(removed)
-    return changed or bool(removed)
-
-
-def _known_shape(draft: Draft, node: onnx.NodeProto) -> np.ndarray | None:
-    shape = draft.shape(node.input[0])
-    if shape is None:
-        return None
-    if node.op_type == "Shape":
-        # An absent end is beyond the last axis; an explicit one is clamped by slicing as ONNX clamps it.
-        shape = shape[slice(attribute(node, "start", 0), attribute(node, "end"))]
-    if not all(isinstance(size, int) for size in shape):
-        return None
-    return np.asarray(shape if node.op_type == "Shape" else int(np.prod(shape, dtype=np.int64)), np.int64)
+def _fix_casts(draft: Draft) -> bool:
+    """Casts to the type of another tensor become casts to that type."""
+    return sum(_fix_cast(draft, node) for node in draft.nodes if is_standard(node, "CastLike")) > 0
 
 
 def _fix_cast(draft: Draft, node: onnx.NodeProto) -> bool:
@@ -191,46 +169,28 @@ def _fix_cast(draft: Draft, node: onnx.NodeProto) -> bool:
     return True
 
 
-def _fix_reshape(draft: Draft, node: onnx.NodeProto) -> bool:
-    """A computed target, and a -1 that stands for the batch, become a constant whose 0 copies the batch."""
-    target, given = draft.shape(node.output[0]), draft.shape(node.input[0])
-    if node.input[1] in draft.constants:
-        if not _copies_batch(draft.constants[node.input[1]], given):
-            return False
-        target = (given[0], *draft.constants[node.input[1]][1:].tolist()) if given else None
-    if target is None or any(size == 0 for size in target):
-        return False
-    sizes: list[int] = []
-    for axis, size in enumerate(target):
-        same = given is not None and axis < len(given) and isinstance(size, str) and given[axis] == size
-        sizes.append(size if isinstance(size, int) else (0 if same else -1))
-    if sizes.count(-1) > 1:
-        return False
-    name = draft.fresh(f"{node.output[0]}.shape")
-    draft.constants[name] = np.asarray(sizes, np.int64)
-    node.input[1] = name
-    kept = [entry for entry in node.attribute if entry.name != "allowzero"]
-    del node.attribute[:]
-    node.attribute.extend(kept)
-    return True
-
-
-def _copies_batch(target: np.ndarray, given: Shape | None) -> bool:
-    """Whether a leading -1 is the data's first axis: all sizes behind it are known and as many."""
-    if not given or isinstance(given[0], int) or given[0] is None or not target.size or target[0] != -1:
-        return False
-    rest = [size for size in given[1:] if isinstance(size, int)]
-    return (
-        len(rest) == len(given) - 1 and bool((target[1:] > 0).all()) and np.prod(rest) == np.prod(target[1:])
-    )
-
-
-def _drop_zero_states(draft: Draft, node: onnx.NodeProto) -> bool:
+def _drop_zero_states(draft: Draft) -> bool:
     """Zero is a recurrent layer's default initial state; a stored one would fix the batch."""
-    changed = False
-    for index in _RECURRENT_STATES[node.op_type]:
-        state = draft.constants.get(node.input[index]) if index < len(node.input) else None
-        if state is not None and not state.any():
-            node.input[index] = ""
-            changed = True
+    producers, changed = draft.producers(), False
+    for node in draft.nodes:
+        if not is_standard(node, *_RECURRENT_STATES):
+            continue
+        for index in _RECURRENT_STATES[node.op_type]:
+            if (
+                index < len(node.input)
+                and node.input[index]
+                and _is_zero(draft, producers, node.input[index])
+            ):
+                node.input[index] = ""
+                changed = True
     return changed
+
+
+def _is_zero(draft: Draft, producers: dict[str, onnx.NodeProto], name: str) -> bool:
+    """Whether a tensor holds zeros alone, whatever its shape."""
+    while name not in draft.constants:
+        node = producers.get(name)
+        if node is None or not is_standard(node, *_REARRANGING):
+            return False
+        name = node.input[0]
+    return not draft.constants[name].any()

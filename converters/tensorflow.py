@@ -127,7 +127,7 @@ def _trace_keras(tf: Any, model: Any, example: Any) -> _Traced:
     if not declared:
         if example is None:
             raise ConversionError(
-                f"{type(model).__name__} is a subclassed Keras model: give an `example` input, from which it is traced"
+                f"{type(model).__name__} is a subclassed Keras model: give an `example` to trace it from"
             )
         call = _with_inference(model)
         return _trace_example(tf, call, inspect.signature(model.call), example, model)
@@ -186,8 +186,8 @@ def _trace_function(tf: Any, function: Any, example: Any, keep: Any) -> _Traced:
         return _trace_concrete(tf, known[0], example, keep)
     if example is None:
         raise ConversionError(
-            f"the inputs of {getattr(function, '__name__', type(keep).__name__)!r} are not stated: give an `example`, "
-            "or the tf.function an input_signature"
+            f"the inputs of {getattr(function, '__name__', type(keep).__name__)!r} are not stated: give an "
+            "`example`, or the tf.function an input_signature"
         )
     plain = getattr(function, "python_function", function)
     return _trace_example(tf, function, inspect.signature(plain), example, keep)
@@ -278,7 +278,7 @@ def _eager(tf: Any, call: Callable[..., Any]) -> Callable[[Sequence[np.ndarray]]
 
 
 def _example(tf: Any, specs: Sequence[Any], names: Sequence[str], example: Any) -> tuple[np.ndarray, ...]:
-    """One array per input: the example's, or noise of the stated shape (2 samples; 32 for another free axis)."""
+    """One array per input: the example's, or noise of the stated shape, free axes 2 and 32."""
     if example is None:
         rng = np.random.default_rng(0)
         return tuple(_noise(spec, rng) for spec in specs)

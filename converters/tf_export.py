@@ -1,7 +1,8 @@
 """Freeze a concrete function and hand it to tf2onnx.
 
-Reads a tf ConcreteFunction; returns the frozen one, with compiled inner functions inlined, and its ONNX graph.
-Refuses graphs in which tf2onnx left a TensorFlow op or an input that nothing computes: it only logs these.
+Reads a tf ConcreteFunction; returns the frozen one, with compiled inner functions inlined, and its ONNX
+graph. Refuses graphs in which tf2onnx left a TensorFlow op or an input that nothing computes: it only
+logs these.
 """
 
 from __future__ import annotations
@@ -103,11 +104,30 @@ def to_onnx(tf: Any, frozen: Any, inputs: Sequence[str], outputs: Sequence[str])
 
 def _run_tf2onnx(tf: Any, graph_def: Any, frozen: Any, renamed: dict[str, str]) -> onnx.ModelProto:
     from tf2onnx import optimizer
+
+    converted = _tf2onnx_graph(tf, graph_def, frozen, renamed)
+    own = {f"{node.name}:{index}" for node in graph_def.node for index in range(8)}
+    stands_for = {
+        node.input[0]: node.output[0]
+        for node in converted.get_nodes()
+        if node.type == "Transpose" and node.output[0] in own and node.input[0] not in own
+    }
+    try:
+        optimised = optimizer.optimize_graph(converted, catch_errors=False, optimizers=_optimisers())
+    except Exception:  # with copies of every weight at every step, tf2onnx can leave out the step that failed
+        converted = _tf2onnx_graph(tf, graph_def, frozen, renamed)
+        optimised = optimizer.optimize_graph(converted, catch_errors=True, optimizers=_optimisers())
+    proto = optimised.make_model("model")
+    _restore_names(proto, stands_for)
+    return proto
+
+
+def _tf2onnx_graph(tf: Any, graph_def: Any, frozen: Any, renamed: dict[str, str]) -> Any:
     from tf2onnx.tfonnx import process_tf_graph
 
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(graph_def, name="")
-        converted = process_tf_graph(
+        return process_tf_graph(
             graph,
             opset=_EXPORT_OPSET,
             input_names=[tensor.name for tensor in frozen.inputs],
@@ -115,15 +135,6 @@ def _run_tf2onnx(tf: Any, graph_def: Any, frozen: Any, renamed: dict[str, str]) 
             tensors_to_rename=renamed,
             custom_op_handlers={"Erfc": (_erfc, [])},
         )
-        own = {f"{node.name}:{index}" for node in graph_def.node for index in range(8)}
-        stands_for = {
-            node.input[0]: node.output[0]
-            for node in converted.get_nodes()
-            if node.type == "Transpose" and node.output[0] in own and node.input[0] not in own
-        }
-        proto = optimizer.optimize_graph(converted, optimizers=_optimisers()).make_model("model")
-    _restore_names(proto, stands_for)
-    return proto
 
 
 def _optimisers() -> dict[str, Any]:
@@ -132,7 +143,7 @@ def _optimisers() -> dict[str, Any]:
     from tf2onnx.optimizer.transpose_optimizer import TransposeOptimizer
 
     class LayoutOptimizer(TransposeOptimizer):
-        """Moves Transposes only. The original merges constants into a Conv, even into a weight that is shared."""
+        """Moves Transposes only. The original merges constants into a Conv, even into shared weights."""
 
         def _add_handler(self, trans: Any, node: Any) -> Any:
             return self._handle_node_having_branches(trans, node)

@@ -15,7 +15,7 @@ import onnx
 
 from converters.errors import UnsupportedModel, VerificationFailed
 from converters.model import Verification
-from converters.runtime import RuntimeFailure, Session
+from converters.runtime import ReferenceSession, RuntimeFailure, Session
 
 # Norms below this per element count as rounding noise: an output of exact zeros may come out as 1e-9.
 _FLOOR = 1e-6
@@ -64,10 +64,7 @@ def verify(
     Raises VerificationFailed where an output differs by more than `tolerance`, in shape, or has no finite
     value to compare.
     """
-    try:
-        session = Session(proto)
-    except RuntimeFailure as failure:
-        raise UnsupportedModel(f"ONNX Runtime cannot load the converted graph: {failure}") from failure
+    session = _session(proto)
     worst_absolute = worst_relative = 0.0
     compared = dict.fromkeys(session.outputs, 0)
     feeds = [example, *random_batches(example, free_inputs(proto), batches, reference.batch, seed)]
@@ -90,6 +87,17 @@ def verify(
             f"output {empty[0]!r} has no finite value on any test input: give an `example` of the usual range"
         )
     return Verification(reference.label, batches, worst_absolute, worst_relative)
+
+
+def _session(proto: onnx.ModelProto) -> Session | ReferenceSession:
+    """ONNX Runtime; ONNX's reference evaluator for types that the runtime has no kernels for."""
+    try:
+        return Session(proto)
+    except RuntimeFailure as failure:
+        try:
+            return ReferenceSession(proto)
+        except RuntimeFailure:
+            raise UnsupportedModel(f"ONNX Runtime cannot load the converted graph: {failure}") from failure
 
 
 def _compare(name: str, value: np.ndarray, truth: np.ndarray, tolerance: float, label: str) -> float:

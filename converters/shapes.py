@@ -1,0 +1,206 @@
+"""Make computed shapes constant, as far as they are known before running.
+
+Rewrites a Draft whose types are inferred. Integers that are computed from shapes (Shape, then Gather, Slice,
+Concat, arithmetic) are followed symbolically, the batch included; what comes out as numbers alone becomes a
+constant, and so does the target of a Reshape that leaves at most one axis open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+
+from converters.draft import Draft, Shape, attribute, is_standard
+
+# Longer integer vectors are data, not shapes.
+_LONGEST = 64
+
+# An array of numbers, symbols and None, as a NumPy array of objects.
+_Symbols = np.ndarray
+
+
+def fix_shapes(draft: Draft) -> bool:
+    """Replace every shape that is known. Returns whether anything changed."""
+    changed, removed = False, []
+    known: dict[str, _Symbols] = {}
+    for node in draft.nodes:
+        if not is_standard(node):
+            continue
+        value = _evaluate(draft, known, node)
+        if value is not None:
+            known[node.output[0]] = value
+            if _is_numeric(value) and node.output[0] not in draft.output_names:
+                draft.constants[node.output[0]] = _numbers(draft, node, value)
+                removed.append(node)
+        elif node.op_type == "Reshape":
+            changed |= _fix_reshape(draft, known, node)
+    draft.remove(removed)
+    return changed or bool(removed)
+
+
+def _evaluate(draft: Draft, known: dict[str, _Symbols], node: onnx.NodeProto) -> _Symbols | None:
+    """What is known of an integer result; None where the node is no arithmetic of shapes."""
+    if node.op_type in ("Shape", "Size"):
+        return _of_shape(draft, node)
+    rule = _RULES.get(node.op_type)
+    if rule is None or not any(name in known for name in node.input):
+        return None
+    operands = [_operand(draft, known, name) for name in node.input if name]
+    if any(operand is None for operand in operands):
+        return None
+    try:
+        value = rule(node, *operands)
+    except (IndexError, ValueError, TypeError):  # not a shape computation after all: leave it to run time
+        return None
+    if value is None:
+        return None
+    value = np.asarray(value, object)
+    return value if value.size <= _LONGEST else None
+
+
+def _operand(draft: Draft, known: dict[str, _Symbols], name: str) -> _Symbols | None:
+    if name in known:
+        return known[name]
+    constant = draft.constants.get(name)
+    if constant is None or constant.size > _LONGEST or constant.dtype.kind != "i":
+        return None
+    return constant.astype(object)
+
+
+def _of_shape(draft: Draft, node: onnx.NodeProto) -> _Symbols | None:
+    shape = draft.shape(node.input[0])
+    if shape is None:
+        return None
+    if node.op_type == "Size":
+        return np.asarray(np.prod(_array(shape)), object) if _is_numeric(_array(shape)) else None
+    # An absent end is beyond the last axis; an explicit one is clamped by slicing as ONNX clamps it.
+    return _array(shape[slice(attribute(node, "start", 0), attribute(node, "end"))])
+
+
+def _array(values: Shape) -> _Symbols:
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
+
+
+def _is_numeric(value: _Symbols) -> bool:
+    return all(isinstance(item, (int, np.integer)) for item in np.asarray(value, object).ravel())
+
+
+def _numbers(draft: Draft, node: onnx.NodeProto, value: _Symbols) -> np.ndarray:
+    known = draft.type_of(node.output[0])
+    wide = known is None or known.tensor_type.elem_type != onnx.TensorProto.INT32
+    return np.asarray(value).astype(np.int64 if wide else np.int32)
+
+
+def _gather(node: onnx.NodeProto, data: _Symbols, indices: _Symbols) -> _Symbols:
+    return np.take(data, indices.astype(np.int64), axis=int(attribute(node, "axis", 0) or 0))
+
+
+def _slice(
+    node: onnx.NodeProto, data: _Symbols, starts: _Symbols, ends: _Symbols, *rest: _Symbols
+) -> _Symbols:
+    step = int(rest[1][0]) if len(rest) > 1 else 1
+    return data[slice(int(starts[0]), int(ends[0]), step)]
+
+
+def _concat(node: onnx.NodeProto, *parts: _Symbols) -> _Symbols:
+    return np.concatenate(parts)
+
+
+def _squeeze(node: onnx.NodeProto, data: _Symbols, *axes: _Symbols) -> _Symbols:
+    return data.reshape(()) if data.shape == (1,) else data
+
+
+def _unsqueeze(node: onnx.NodeProto, data: _Symbols, axes: _Symbols) -> _Symbols | None:
+    return data.reshape(1) if data.ndim == 0 and axes.tolist() in ([0], [-1]) else None
+
+
+def _reshape(node: onnx.NodeProto, data: _Symbols, target: _Symbols) -> _Symbols:
+    return data.reshape(tuple(int(size) for size in target))
+
+
+def _cast(node: onnx.NodeProto, data: _Symbols) -> _Symbols | None:
+    return data if attribute(node, "to") in (onnx.TensorProto.INT64, onnx.TensorProto.INT32) else None
+
+
+def _arithmetic(function: Callable[[int, int], int]) -> Callable[..., _Symbols]:
+    """Numbers are computed; a symbol or an unknown makes the result unknown."""
+
+    def one(a: int | str | None, b: int | str | None) -> int | None:
+        return (
+            function(a, b) if isinstance(a, (int, np.integer)) and isinstance(b, (int, np.integer)) else None
+        )
+
+    def rule(node: onnx.NodeProto, x: _Symbols, y: _Symbols) -> _Symbols:
+        return np.asarray(np.frompyfunc(one, 2, 1)(x, y), object)
+
+    return rule
+
+
+def _divide(a: int, b: int) -> int:
+    # ONNX truncates towards zero; Python floors.
+    return abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
+
+
+_RULES: dict[str, Callable[..., _Symbols | None]] = {
+    "Gather": _gather,
+    "Slice": _slice,
+    "Concat": _concat,
+    "Squeeze": _squeeze,
+    "Unsqueeze": _unsqueeze,
+    "Reshape": _reshape,
+    "Cast": _cast,
+    "Add": _arithmetic(lambda a, b: a + b),
+    "Sub": _arithmetic(lambda a, b: a - b),
+    "Mul": _arithmetic(lambda a, b: a * b),
+    "Div": _arithmetic(_divide),
+}
+
+
+def _fix_reshape(draft: Draft, known: dict[str, _Symbols], node: onnx.NodeProto) -> bool:
+    """A computed target, and a -1 that stands for the batch, become a constant whose 0 copies the batch."""
+    target, given = draft.shape(node.output[0]), draft.shape(node.input[0])
+    if node.input[1] in draft.constants:
+        if not _copies_batch(draft.constants[node.input[1]], given):
+            return False
+        target = (given[0], *draft.constants[node.input[1]][1:].tolist()) if given else None
+    else:
+        target = _merged(target, known.get(node.input[1]))
+    if target is None or any(size == 0 for size in target):
+        return False
+    sizes: list[int] = []
+    for axis, size in enumerate(target):
+        same = given is not None and axis < len(given) and isinstance(size, str) and given[axis] == size
+        sizes.append(size if isinstance(size, int) else (0 if same else -1))
+    if sizes.count(-1) > 1:
+        return False
+    name = draft.fresh(f"{node.output[0]}.shape")
+    draft.constants[name] = np.asarray(sizes, np.int64)
+    node.input[1] = name
+    kept = [entry for entry in node.attribute if entry.name != "allowzero"]
+    del node.attribute[:]
+    node.attribute.extend(kept)
+    return True
+
+
+def _merged(inferred: Shape | None, computed: _Symbols | None) -> Shape | None:
+    """An inferred shape, with what the computed target knows besides (0 and -1 there mean other things)."""
+    if computed is None or (inferred is not None and len(inferred) != computed.size):
+        return inferred
+    stated = [None if isinstance(size, int) and size <= 0 else size for size in computed.tolist()]
+    if inferred is None:
+        return tuple(stated) if stated.count(None) <= 1 else None
+    return tuple(a if isinstance(a, int) else (b or a) for a, b in zip(inferred, stated, strict=True))
+
+
+def _copies_batch(target: np.ndarray, given: Shape | None) -> bool:
+    """Whether a leading -1 is the data's first axis: all sizes behind it are known and as many."""
+    if not given or isinstance(given[0], int) or given[0] is None or not target.size or target[0] != -1:
+        return False
+    rest = [size for size in given[1:] if isinstance(size, int)]
+    return (
+        len(rest) == len(given) - 1 and bool((target[1:] > 0).all()) and np.prod(rest) == np.prod(target[1:])
+    )
