@@ -7,7 +7,7 @@ own autodiff differentiates them. Refuses, by name, a node whose op has no form 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -91,9 +91,16 @@ class Interpreter:
         self.framework = framework
         self._constants: dict[str, Any] = {}
 
-    def run(self, feeds: Mapping[str, Any], wanted: Collection[str]) -> dict[str, Any]:
+    def run(
+        self,
+        feeds: Mapping[str, Any],
+        wanted: Collection[str],
+        watch: Callable[[Any], Any] | None = None,
+    ) -> dict[str, Any]:
         """The wanted tensors as the framework's tensors, from feeds that are such tensors.
 
+        `watch` is applied to each wanted tensor as it is computed, and its result takes the
+        tensor's place: so a tensor that depends on no floating input can be differentiated for.
         Only nodes that `wanted` depends on are run, and a value is dropped after its last reader.
         """
         needed = self.graph.ancestors(wanted)
@@ -104,6 +111,9 @@ class Interpreter:
         keep = set(wanted)
         for position, node in enumerate(nodes):
             self._run_node(node, values)
+            if watch is not None:
+                for name in keep.intersection(node.outputs):
+                    values[name] = watch(values[name])
             for name in {*node.reads, *node.outputs}:
                 if name not in keep and last_reader.get(name, -1) <= position:
                     values.pop(name, None)

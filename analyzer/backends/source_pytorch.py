@@ -78,6 +78,8 @@ class PyTorchNetwork:
             def run_node(self, node: Any) -> Any:
                 result = super().run_node(node)
                 if node.name in wanted:
+                    if inputs_require_grad and not result.requires_grad:
+                        result = result.detach().requires_grad_()
                     found[node.name] = result
                 return result
 

@@ -40,7 +40,13 @@ class TensorFlowBackend(Native):
         tensors = {name: self.framework.tensor(array) for name, array in feeds.items()}
         with tf.GradientTape() as tape:
             tape.watch([tensor for tensor in tensors.values() if tensor.dtype.is_floating])
-            found = self._interpreter.run(tensors, [*dict.fromkeys((seed.output, *values, *wrt))])
+
+            def watched(tensor: Any) -> Any:
+                if tensor.dtype.is_floating:
+                    tape.watch(tensor)
+                return tensor
+
+            found = self._interpreter.run(tensors, [*dict.fromkeys((seed.output, *values, *wrt))], watched)
         y = found[seed.output]
         value = self.framework.array(y)
         cotangent = self.framework.tensor(seed.cotangent(value))

@@ -43,7 +43,7 @@ class TorchBackend(Native):
             tensors = {name: self.framework.tensor(array) for name, array in feeds.items()}
             for tensor in tensors.values():
                 tensor.requires_grad_(tensor.is_floating_point())
-            found = self._interpreter.run(tensors, [*dict.fromkeys((seed.output, *values, *wrt))])
+            found = self._interpreter.run(tensors, [*dict.fromkeys((seed.output, *values, *wrt))], _watched)
             y = found[seed.output]
             value = self.framework.array(y)
             cotangent = self.framework.tensor(seed.cotangent(value))
@@ -62,3 +62,10 @@ class TorchBackend(Native):
                 for name, g in zip(wrt, gradients, strict=True)
             },
         )
+
+
+def _watched(tensor: Any) -> Any:
+    """The tensor, made a leaf of the autograd graph where it depends on none."""
+    if tensor.requires_grad or not tensor.is_floating_point():
+        return tensor
+    return tensor.detach().requires_grad_()

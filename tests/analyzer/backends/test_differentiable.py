@@ -1,0 +1,137 @@
+"""What every backend does alike: input checks, dtypes, fixed batches, tensors by name."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import parser
+
+from analyzer import Target, differentiate
+from analyzer.errors import AnalysisError, InputError, ShapeError, UnknownTensor
+
+BACKENDS = ["onnxruntime", "torch", "tensorflow"]
+HEADER = '<ir_version: 10, opset_import: ["": 23]>'
+DENSE = parser.parse_model(
+    f"{HEADER} g (float[n,3] x) => (float[n,2] y)"
+    " <float[3,2] w = {1, 2, 3, 4, 5, 6}, float[2] b = {1, -1}> { h = Gemm(x, w, b) y = Relu(h) }"
+)
+# Each sample is divided by the number of rows, so the answer shows the batch that the file fixes.
+FIXED = parser.parse_model(
+    f"{HEADER} g (float[2,3] x) => (float[2,3] y)"
+    " { s = Shape<end = 1>(x) n = Cast<to = 1>(s) z = Mul(x, x) y = Div(z, n) }"
+)
+GATHER = parser.parse_model(
+    f"{HEADER} g (int64[n,2] ids, float[n,2] x) => (float[n,2] y)"
+    " <float[4] table = {1, 2, 3, 4}> { e = Gather<axis = 0>(table, ids) p = Mul(e, x) y = Mul(p, e) }"
+)
+X = np.array([[1, -2, 0.5], [0.25, 1, 3]], np.float32)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_values_and_gradients_at_any_tensor(backend):
+    found = differentiate(DENSE, backend).gradients(X, 1, ["x", "h", "y"])
+    h = X @ np.array([[1, 2], [3, 4], [5, 6]], np.float32) + np.array([1, -1], np.float32)
+    np.testing.assert_allclose(found.values["h"], h, rtol=1e-6)
+    gate = (h[:, 1:] > 0).astype(np.float32)
+    np.testing.assert_allclose(found.gradients["y"], [[0, 1], [0, 1]])
+    np.testing.assert_allclose(found.gradients["h"], np.concatenate([0 * gate, gate], axis=1))
+    np.testing.assert_allclose(found.gradients["x"], gate * np.array([[2, 4, 6]], np.float32))
+    assert set(found.values) == {"x", "h", "y"}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_forward_by_name(backend):
+    fn = differentiate(DENSE, backend)
+    assert set(fn.forward(X)) == {"y"}
+    found = fn.forward(X, ["h", "x"])
+    np.testing.assert_array_equal(found["x"], X)
+    assert set(fn.tensors) == {"x", "h", "y"}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("samples", [1, 2, 3, 5])
+def test_a_fixed_batch_is_looped_over(backend, samples):
+    # The batch of this file cannot be made dynamic: its result depends on the number of rows.
+    fn = differentiate(FIXED, backend)
+    x = np.random.default_rng(0).normal(size=(samples, 3)).astype(np.float32)
+    np.testing.assert_allclose(fn.forward(x)["y"], x**2 / 2, rtol=1e-5)
+    found = fn.gradients(x, np.arange(samples) % 3)
+    expected = np.zeros_like(x)
+    rows = np.arange(samples)
+    expected[rows, rows % 3] = x[rows, rows % 3]
+    np.testing.assert_allclose(found.gradients["x"], expected, rtol=1e-5)
+    assert found.output.shape == (samples,)
+    weights = np.random.default_rng(1).normal(size=(samples, 3)).astype(np.float32)
+    np.testing.assert_allclose(
+        fn.gradients(x, Target(weights=weights)).gradients["x"], weights * x, rtol=1e-5, atol=1e-7
+    )
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_integer_inputs_beside_float_ones(backend):
+    fn = differentiate(GATHER, backend)
+    ids, x = np.array([[0, 3]]), np.array([[2.0, 5.0]], np.float32)
+    found = fn.gradients({"ids": ids, "x": x}, 1)
+    assert set(found.gradients) == {"x"}
+    np.testing.assert_allclose(found.gradients["x"], [[0, 16]])
+    inner = fn.gradients({"ids": ids, "x": x}, 1, ["e"])
+    np.testing.assert_allclose(inner.gradients["e"], [[0, 2 * 4 * 5]])
+    with pytest.raises(UnknownTensor, match="int64 and has no gradient"):
+        fn.gradients({"ids": ids, "x": x}, 1, ["ids"])
+
+
+@pytest.mark.parametrize("backend", ["torch", "tensorflow"])
+def test_float64_in_float64_out(backend):
+    fn = differentiate(DENSE, backend, precision="float64")
+    found = fn.gradients(X.astype(np.float64), 0)
+    assert found.gradients["x"].dtype == found.output.dtype == np.float64
+    assert differentiate(DENSE, backend).gradients(X, 0).gradients["x"].dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("inputs", "error", "message"),
+    [
+        (X[:, :2], ShapeError, r"shape \(2, 2\), the model takes \(.*, 3\)"),
+        (X[0], ShapeError, "add a batch axis"),
+        (X[None], ShapeError, "the model takes"),
+        (X[:0], ShapeError, "no samples"),
+        (np.array([[1, np.nan, 2]]), InputError, r"NaN or infinity \(1 of 3"),
+        (np.array([[1, np.inf, 2]]), InputError, "NaN or infinity"),
+        (np.array([["a", "b", "c"]]), InputError, "float32 numbers, not <U1"),
+        (np.array([[1j, 0, 0]]), InputError, "not complex128"),
+        ({"z": X}, InputError, "unknown input 'z'; the model's inputs are x"),
+        ({}, InputError, "missing input 'x'"),
+    ],
+)
+def test_inputs_that_are_refused(inputs, error, message):
+    with pytest.raises(error, match=message):
+        differentiate(DENSE).gradients(inputs)
+
+
+def test_several_inputs_need_names_and_one_batch():
+    fn = differentiate(GATHER)
+    with pytest.raises(InputError, match="2 inputs, give a dict"):
+        fn.gradients(X)
+    with pytest.raises(ShapeError, match="different numbers of samples"):
+        fn.forward({"ids": np.zeros((1, 2), np.int64), "x": np.zeros((2, 2), np.float32)})
+    with pytest.raises(InputError, match="takes int64, not float32"):
+        fn.forward({"ids": np.zeros((2, 2), np.float32), "x": np.zeros((2, 2), np.float32)})
+
+
+def test_unknown_tensors_backends_and_options_are_refused():
+    with pytest.raises(UnknownTensor, match="no tensor 'nothing'"):
+        differentiate(DENSE).gradients(X, 0, ["nothing"])
+    with pytest.raises(AnalysisError, match="unknown backend 'jax'"):
+        differentiate(DENSE, "jax")
+    with pytest.raises(AnalysisError, match='needs backend="torch"'):
+        differentiate(DENSE, "onnxruntime", precision="float64")
+    with pytest.raises(AnalysisError, match="not 'float8'"):
+        differentiate(DENSE, "torch", precision="float8")
+    with pytest.raises(AnalysisError, match="an ONNX file has no source"):
+        differentiate(DENSE, "source")
+
+
+def test_a_bound_model_is_bound_already():
+    fn = differentiate(DENSE)
+    assert differentiate(fn) is fn
+    assert fn.backend == "onnxruntime"
