@@ -89,7 +89,8 @@ def _colours(scaled: np.ndarray, signed: bool) -> np.ndarray:
 
 
 def _bytes(pixels: np.ndarray) -> np.ndarray:
-    return np.round(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
+    rounded: np.ndarray = np.round(np.clip(pixels, 0, 1) * 255)
+    return rounded.astype(np.uint8)
 
 
 def enlarged(pixels: np.ndarray, least: int = 192) -> np.ndarray:

@@ -1,0 +1,188 @@
+"""The report is one page without outside resources, and shows text as text."""
+
+from __future__ import annotations
+
+import base64
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from analyzer.figures import Bar, contribution_chart, encode_png, render_check, shown_bars, write_check
+from analyzer.figures.report import (
+    Completeness,
+    Picture,
+    Prediction,
+    Report,
+    Sample,
+    chart_rows,
+    check_groups,
+    format_error,
+    format_value,
+    render_report,
+    write_report,
+)
+
+HOSTILE = '<b onload="x()">cat</b> & {{ 7 * 7 }}'
+PNG = encode_png(np.zeros((4, 4, 3)))
+
+
+class Page(HTMLParser):
+    """Every tag with its attributes, and the visible text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def row(passed=True, **changes):
+    usual = {
+        "quantity": "input gradient",
+        "tensor": "x",
+        "a": "onnxruntime",
+        "b": "torch",
+        "max_abs": 1e-7,
+        "relative_l2": 2e-7,
+        "cosine": 1.0,
+        "tolerance": 1e-4,
+        "passed": passed,
+        "explanation": "",
+    }
+    return {**usual, **changes}
+
+
+@pytest.fixture
+def report():
+    bars = [
+        Bar("input × gradient", -2.0, "input"),
+        Bar(HOSTILE, 1.0, "explicit"),
+        Bar("clip", 3.0, "implicit"),
+    ]
+    sample = Sample(
+        HOSTILE,
+        target=HOSTILE,
+        pictures=[Picture(HOSTILE, PNG, HOSTILE)],
+        predictions=[Prediction(0, HOSTILE, 1.5, 0.75), Prediction(1, "dog", -1.5, None)],
+        bars=bars,
+    )
+    return Report(
+        title=HOSTILE,
+        passed=True,
+        headline=HOSTILE,
+        samples=[sample],
+        completeness=[Completeness(HOSTILE, "FullGrad", 9.17, 9.17, 1e-7, True, HOSTILE)],
+        checks=[row(tensor=HOSTILE)],
+        check_sums=[
+            {"backend": "torch", "method": "full_grad", "error": 1e-7, "tolerance": 1e-4, "passed": True}
+        ],
+        timings={HOSTILE: 1.5},
+        environment={HOSTILE: HOSTILE},
+    )
+
+
+def test_no_resource_comes_from_outside(report):
+    html = render_report(report)
+    assert "http://" not in html and "https://" not in html
+    page = Page(html)
+    assert not any(tag in ("script", "link", "iframe", "object") for tag, _ in page.tags)
+    sources = [attributes[key] for _, attributes in page.tags for key in ("src", "href") if key in attributes]
+    assert sources and all(source.startswith("data:image/png;base64,") for source in sources)
+    assert base64.b64decode(sources[0].split(",")[1]) == PNG
+    assert "@import" not in html and "url(" not in html
+
+
+def test_text_is_shown_as_text_wherever_it_comes_from(report):
+    html = render_report(report)
+    page = Page(html)
+    assert "<b onload" not in html
+    assert not any("onload" in attributes for _, attributes in page.tags)
+    assert page.text.count('<b onload="x()">cat</b> & {{ 7 * 7 }}') >= 10
+
+
+def test_both_colour_schemes_are_there(report):
+    assert "prefers-color-scheme: dark" in render_report(report)
+
+
+def test_failing_rows_come_before_passing_ones():
+    html = render_check([row(tensor="fine"), row(False, tensor="broken"), row(tensor="fine too")])
+    assert html.index("broken") < html.index("fine")
+    assert "1 of 3 checks fail" in html
+
+
+def test_a_check_page_alone_is_written_whole(tmp_path):
+    path = tmp_path / "check.html"
+    sums = [{"backend": "torch", "method": "ig", "error": 0.5, "tolerance": 1e-4, "passed": False}]
+    write_check(path, rows=[row()], completeness=sums)
+    text = path.read_text(encoding="utf-8")
+    assert "1 of 2 checks fail" in text and text.rstrip().endswith("</html>")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failed_write_leaves_the_old_page(tmp_path, report, monkeypatch):
+    path = tmp_path / "report.html"
+    path.write_text("old")
+    monkeypatch.setattr("os.replace", lambda *names: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        write_report(path, report)
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_numbers_that_are_missing_or_not_finite_do_not_break_the_page():
+    html = render_check([row(False, relative_l2=float("nan"), cosine=None, max_abs=None), {"passed": True}])
+    assert "–" in html
+
+
+def test_groups_give_the_worst_and_put_failures_first():
+    rows = [row(relative_l2=1e-7), row(relative_l2=5e-6), row(False, quantity="layer", relative_l2=0.3)]
+    rows.append(row(explanation="Relu_3 decides differently"))
+    groups = check_groups(rows)
+    assert [group.quantity for group in groups] == ["layer", "input gradient"]
+    assert (groups[0].failed, groups[0].worst_l2) == (1, 0.3)
+    assert (groups[1].count, groups[1].worst_l2, groups[1].explained) == (3, 5e-6, 1)
+
+
+def test_shown_bars_keep_order_and_sum():
+    values = np.random.default_rng(0).standard_normal(60)
+    bars = [Bar(f"layer {index}", float(value), "explicit") for index, value in enumerate(values)]
+    shown = shown_bars(bars, most=10)
+    assert len(shown) == 10 and shown[-1].kind == "rest"
+    np.testing.assert_allclose(sum(bar.value for bar in shown), values.sum())
+    kept = [int(bar.label.split()[1]) for bar in shown[:-1]]
+    assert kept == sorted(kept) and set(kept) == set(np.argsort(-np.abs(values))[:9])
+
+
+def test_bars_stand_in_proportion_on_one_track_with_a_common_zero():
+    left, right = chart_rows([Bar("a", -1.0, "input"), Bar("b", 3.0, "explicit")])
+    assert left.zero == right.zero == 25
+    assert (left.start, left.width) == (0, 25) and (right.start, right.width) == (25, 75)
+
+
+def test_the_chart_draws_every_bar():
+    bars = [
+        Bar("input × gradient", -2.0, "input"),
+        Bar("conv", 1.0, "explicit"),
+        Bar("clip", 0.5, "implicit"),
+    ]
+    axes = contribution_chart(bars, title="cat").axes[0]
+    assert [patch.get_width() for patch in axes.patches] == [-2.0, 1.0, 0.5]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["input × gradient", "conv", "clip"]
+    assert len({patch.get_facecolor() for patch in axes.patches}) == 3
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0.0, "0"), (3.14e-7, "3.1e-07"), (0.785, "0.785"), (None, "–")]
+)
+def test_format_error(number, text):
+    assert format_error(number) == text
+
+
+def test_format_value_has_a_true_minus():
+    assert format_value(-2.29) == "−2.29"
