@@ -93,6 +93,8 @@ class Draft:
     def infer_types(self) -> None:
         """Infer the type and shape of every tensor; known shapes are kept where inference has less to say."""
         proto = self.light_proto()
+        for info in (*proto.graph.value_info, *proto.graph.output):
+            _forget_invented_symbols(info.type)
         try:
             inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
         except onnx.shape_inference.InferenceError:
@@ -251,6 +253,13 @@ def one_line(error: BaseException, limit: int = 300) -> str:
 
 def _domain(domain: str) -> str:
     return "" if domain == "ai.onnx" else domain
+
+
+def _forget_invented_symbols(known: onnx.TypeProto) -> None:
+    """Shape inference invents symbols (unk__7) and would keep them where it can now say `batch`."""
+    for axis in known.tensor_type.shape.dim if known.tensor_type.HasField("shape") else ():
+        if axis.dim_param.startswith("unk__"):
+            axis.ClearField("dim_param")
 
 
 def _follow(names: Mapping[str, str], name: str) -> str:

@@ -126,13 +126,22 @@ def _cast(node: onnx.NodeProto, data: _Symbols) -> _Symbols | None:
     return data if attribute(node, "to") in (onnx.TensorProto.INT64, onnx.TensorProto.INT32) else None
 
 
-def _arithmetic(function: Callable[[int, int], int]) -> Callable[..., _Symbols]:
-    """Numbers are computed; a symbol or an unknown makes the result unknown."""
+def _product(node: onnx.NodeProto, data: _Symbols, *axes: _Symbols) -> _Symbols:
+    result = np.asarray(1, object)
+    for item in data.ravel():
+        result = _multiply(node, result, np.asarray(item, object))
+    return result.reshape((1,) if attribute(node, "keepdims", 1) else ())
 
-    def one(a: int | str | None, b: int | str | None) -> int | None:
-        return (
-            function(a, b) if isinstance(a, (int, np.integer)) and isinstance(b, (int, np.integer)) else None
-        )
+
+def _arithmetic(function: Callable[[int, int], int], neutral: int | None = None) -> Callable[..., _Symbols]:
+    """Numbers are computed; a symbol outlives the neutral element, else the result is unknown."""
+
+    def one(a: int | str | None, b: int | str | None) -> int | str | None:
+        if isinstance(a, (int, np.integer)) and isinstance(b, (int, np.integer)):
+            return function(int(a), int(b))
+        if neutral is not None and b == neutral:
+            return a
+        return b if neutral is not None and a == neutral else None
 
     def rule(node: onnx.NodeProto, x: _Symbols, y: _Symbols) -> _Symbols:
         return np.asarray(np.frompyfunc(one, 2, 1)(x, y), object)
@@ -145,6 +154,8 @@ def _divide(a: int, b: int) -> int:
     return abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
 
 
+_multiply = _arithmetic(lambda a, b: a * b, neutral=1)
+
 _RULES: dict[str, Callable[..., _Symbols | None]] = {
     "Gather": _gather,
     "Slice": _slice,
@@ -153,10 +164,13 @@ _RULES: dict[str, Callable[..., _Symbols | None]] = {
     "Unsqueeze": _unsqueeze,
     "Reshape": _reshape,
     "Cast": _cast,
-    "Add": _arithmetic(lambda a, b: a + b),
+    "ReduceProd": _product,
+    "Add": _arithmetic(lambda a, b: a + b, neutral=0),
     "Sub": _arithmetic(lambda a, b: a - b),
-    "Mul": _arithmetic(lambda a, b: a * b),
+    "Mul": _multiply,
     "Div": _arithmetic(_divide),
+    "Max": _arithmetic(max),
+    "Min": _arithmetic(min),
 }
 
 
@@ -184,6 +198,31 @@ def _fix_reshape(draft: Draft, known: dict[str, _Symbols], node: onnx.NodeProto)
     del node.attribute[:]
     node.attribute.extend(kept)
     return True
+
+
+def join_reshapes(draft: Draft) -> bool:
+    """A Reshape of a Reshape that nobody else reads becomes one of the first one's data."""
+    uses, producers, changed = draft.uses(), draft.producers(), False
+    for node in draft.nodes:
+        before = producers.get(node.input[0]) if is_standard(node, "Reshape") else None
+        if before is None or not is_standard(before, "Reshape") or uses[node.input[0]] != 1:
+            continue
+        first, second = draft.constants.get(before.input[1]), draft.constants.get(node.input[1])
+        if (
+            first is None
+            or second is None
+            or attribute(before, "allowzero", 0)
+            or attribute(node, "allowzero", 0)
+        ):
+            continue
+        # A 0 copies a size of what lies between: only the batch, copied twice, is the same on both sides.
+        if (second[1:] == 0).any() or ((second[:1] == 0).any() and not (first[:1] == 0).any()):
+            continue
+        uses[node.input[0]] -= 1
+        node.input[0] = before.input[0]
+        uses[node.input[0]] += 1
+        changed = True
+    return changed
 
 
 def _merged(inferred: Shape | None, computed: _Symbols | None) -> Shape | None:

@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 
 from converters.draft import Draft, attribute, is_standard
 from converters.sequences import lower_sequences
-from converters.shapes import fix_shapes
+from converters.shapes import fix_shapes, join_reshapes
 
 # These hand on the values of their first input, rearranged or repeated.
 _REARRANGING = ("Expand", "Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze")
@@ -29,6 +29,7 @@ def simplify(draft: Draft) -> bool:
     changed |= _drop_zero_states(draft)
     changed |= fix_shapes(draft)
     changed |= _join_transposes(draft)
+    changed |= join_reshapes(draft)
     changed |= _remove_copies(draft)
     return changed
 
@@ -108,6 +109,9 @@ def _is_copy(draft: Draft, node: onnx.NodeProto) -> bool:
         return False
     if node.op_type == "Identity":
         return True
+    if node.op_type == "Reshape":
+        before, after = draft.shape(node.input[0]), draft.shape(node.output[0])
+        return before is not None and None not in before and before == after
     if node.op_type == "Transpose":
         permutation = attribute(node, "perm")
         return isinstance(permutation, list) and permutation == sorted(permutation)

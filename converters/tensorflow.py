@@ -210,6 +210,8 @@ def _trace_example(tf: Any, call: Any, signature: inspect.Signature, example: An
     batch = arrays[0].shape[0] if arrays and arrays[0].ndim else None
     free = [(None, *a.shape[1:]) if a.ndim and a.shape[0] == batch else a.shape for a in arrays]
     try:
+        if batch:
+            run([np.resize(a, (batch + 1, *a.shape[1:])) if a.shape[:1] == (batch,) else a for a in arrays])
         function = _concrete(tf, call_flat, free, arrays, names)
     except Exception:  # a model that needs its batch's size is traced with the example's
         function = _concrete(tf, call_flat, [array.shape for array in arrays], arrays, names)

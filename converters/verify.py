@@ -13,7 +13,8 @@ import ml_dtypes
 import numpy as np
 import onnx
 
-from converters.errors import UnsupportedModel, VerificationFailed
+from converters.draft import one_line
+from converters.errors import ConversionError, UnsupportedModel, VerificationFailed
 from converters.model import Verification
 from converters.runtime import ReferenceSession, RuntimeFailure, Session
 
@@ -69,7 +70,7 @@ def verify(
     compared = dict.fromkeys(session.outputs, 0)
     feeds = [example, *random_batches(example, free_inputs(proto), batches, reference.batch, seed)]
     for given in feeds:
-        expected = reference.run(given)
+        expected = _run_original(reference, given)
         try:
             values = session.run(given)
         except RuntimeFailure as failure:
@@ -87,6 +88,18 @@ def verify(
             f"output {empty[0]!r} has no finite value on any test input: give an `example` of the usual range"
         )
     return Verification(reference.label, batches, worst_absolute, worst_relative)
+
+
+def _run_original(reference: Reference, given: Arrays) -> Sequence[np.ndarray]:
+    try:
+        return reference.run(given)
+    except ConversionError:
+        raise
+    except Exception as error:  # the original is the user's code
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in given.items())
+        raise ConversionError(
+            f"the original fails in {reference.label} on {shapes}: {one_line(error)}"
+        ) from error
 
 
 def _session(proto: onnx.ModelProto) -> Session | ReferenceSession:
