@@ -34,13 +34,19 @@ class Torch:
         """A tensor of the framework with a copy of the array."""
         if array.dtype.name == "bfloat16":
             return self.tensor(array.astype(np.float32)).to(self.module.bfloat16)
-        return self.module.tensor(np.ascontiguousarray(array), device=self.device)
+        # NumPy makes a contiguous scalar a vector of one: keep the shape.
+        contiguous = np.ascontiguousarray(array).reshape(array.shape)
+        return self.module.tensor(contiguous, device=self.device)
 
     def array(self, tensor: Any) -> np.ndarray:
         """A tensor as a NumPy array."""
         if not isinstance(tensor, self.module.Tensor):
             return np.asarray(tensor)
-        return np.asarray(tensor.detach().cpu().numpy())
+        tensor = tensor.detach().cpu()
+        if tensor.dtype == self.module.bfloat16:
+            # NumPy has the type from ml_dtypes, which torch does not know.
+            return np.asarray(tensor.float().numpy()).astype(np.dtype("bfloat16"))
+        return np.asarray(tensor.numpy())
 
     def alias(self, tensor: Any) -> Any:
         """The same values as another tensor: one that has a gradient of its own."""

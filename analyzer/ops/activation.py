@@ -294,7 +294,9 @@ class Gelu(Elementwise):
         return torch.nn.functional.gelu(x, approximate=approximate)
 
     def tensorflow(tf, x, *, approximate):
-        return tf.nn.gelu(x, approximate=approximate == "tanh")
+        if approximate == "tanh":
+            return 0.5 * x * (1 + tf.tanh(sqrt(2 / pi) * (x + 0.044715 * x * x * x)))
+        return 0.5 * x * (1 + tf.math.erf(x * sqrt(0.5)))
 
     def vjp(op, g, y, x, *, approximate):
         square = op.Mul(x, x)

@@ -173,8 +173,10 @@ def _tf_convolve(tf, x, w, strides, dilations, group):
         kernel = tf.reshape(tf.transpose(w, [2, 3, 0, 1]), [*w.shape[2:], group, w.shape[0] // group])
         y = tf.nn.depthwise_conv2d(x, kernel, [1, *strides, 1], "VALID")
     else:
+        # Stated, because conv3d's gradient knows no default.
+        layout = "NHWC" if rank == 2 else "NDHWC"
         kernel = tf.transpose(w, [*range(2, 2 + rank), 1, 0])
         pieces = zip(tf.split(x, group, -1), tf.split(kernel, group, -1), strict=True)
-        parts = [tf.nn.convolution(u, k, strides, "VALID", dilations=dilations) for u, k in pieces]
+        parts = [tf.nn.convolution(u, k, strides, "VALID", layout, dilations) for u, k in pieces]
         y = parts[0] if group == 1 else tf.concat(parts, -1)
     return tf.transpose(y, [0, rank + 1, *range(1, rank + 1)])

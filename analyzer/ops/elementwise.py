@@ -259,7 +259,13 @@ class Mod(Elementwise):
     def tensorflow(tf, a, b, *, fmod):
         if not fmod:
             return tf.math.floormod(a, b)
-        return a - tf.truncatediv(a, b) * b if not a.dtype.is_floating else tf.truncatemod(a, b)
+        if not a.dtype.is_floating:
+            return a - tf.truncatediv(a, b) * b
+        wide = a.dtype if a.dtype in (tf.float32, tf.float64) else tf.float32
+        p, q = tf.cast(a, wide), tf.cast(b, wide)
+        # TensorFlow's own truncatemod has no gradient.
+        times = tf.stop_gradient(tf.sign(p / q) * tf.floor(tf.abs(p / q)))
+        return tf.cast(p - times * q, a.dtype)
 
     # y = a − n·b with an integer n that is constant almost everywhere.
     def vjp(op, g, y, a, b, *, fmod):

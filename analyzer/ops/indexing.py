@@ -214,6 +214,9 @@ class ScatterND(_Scatter):
 
 
 def _tf_scatter(tf, data, places, updates, reduction):
+    width = places.shape[-1]
+    places = tf.reshape(places, [-1, width])
+    updates = tf.reshape(updates, [-1, *data.shape[width:]])
     scatter = {
         "none": tf.tensor_scatter_nd_update,
         "add": tf.tensor_scatter_nd_add,
@@ -222,11 +225,9 @@ def _tf_scatter(tf, data, places, updates, reduction):
     }
     if reduction == "mul":
         # TensorFlow has no such op: one update after the other, for indices may repeat.
-        width = places.shape[-1]
-        slabs = tf.reshape(updates, [-1, *data.shape[width:]])
-        for place_, slab in zip(tf.unstack(tf.reshape(places, [-1, width])), tf.unstack(slabs), strict=True):
-            product = tf.gather_nd(data, place_[None]) * slab
-            data = tf.tensor_scatter_nd_update(data, place_[None], product)
+        for i in range(places.shape[0]):
+            product = tf.gather_nd(data, places[i : i + 1]) * updates[i : i + 1]
+            data = tf.tensor_scatter_nd_update(data, places[i : i + 1], product)
         return data
     return scatter[reduction](data, places, updates)
 

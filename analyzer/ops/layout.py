@@ -129,7 +129,11 @@ class Pad(Affine):
                 stop = int(x.shape[axis]) - max(-after, 0)
                 x = x[(*(slice(None),) * axis, slice(max(-before, 0), max(stop, 0)))]
         grown = [(max(before, 0), max(after, 0)) for before, after in widths]
-        return tf.pad(x, grown, constant_values=0 if value is None else tf.reshape(value, []))
+        y = tf.pad(x, grown)
+        if value is None:
+            return y
+        # tf.pad passes no gradient to its value: choose by a mask.
+        return tf.where(tf.pad(tf.ones(x.shape, tf.bool), grown), y, tf.reshape(value, []))
 
     def vjp(op, g, y, x, pads, value=None, axes=None, *, mode):
         def of_x():

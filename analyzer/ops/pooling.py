@@ -191,19 +191,3 @@ class GlobalMaxPool(Homogeneous):
 
     def vjp(op, g, y, x):
         return (lambda: share_among_ties(op, g, y, x, list(range(2, rank_of(x)))),)
-
-
-@register
-class GlobalLpPool(Homogeneous):
-    def torch(torch, x, *, p):
-        return (x.abs() ** p).sum(_spatial(x), keepdim=True) ** (1 / p)
-
-    def tensorflow(tf, x, *, p):
-        return tf.reduce_sum(tf.abs(x) ** p, _spatial(x), keepdims=True) ** (1 / p)
-
-    def vjp(op, g, y, x, *, p):
-        def of_x():
-            power = op.Mul(op.Sign(x), op.Pow(op.Abs(x), p - 1.0)) if p > 1 else op.Sign(x)
-            return op.Mul(op.Mul(g, op.Pow(y, 1.0 - p)), power)
-
-        return (of_x,)

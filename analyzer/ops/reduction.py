@@ -127,6 +127,7 @@ def _torch_extremum(reduce, x, over, keepdims):
     if x.numel() == 0:
         # The extremum of nothing is the identity of the reduction.
         empty = float("-inf") if reduce.__name__ == "amax" else float("inf")
+        empty = empty if x.dtype.is_floating_point else empty > 0
         shape = [1 if i in over else size for i, size in enumerate(x.shape)]
         full = x.new_full(shape, empty)
         return full if keepdims else full.squeeze(tuple(over))

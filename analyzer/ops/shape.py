@@ -269,20 +269,21 @@ def _depth_to_space(reshape, permute, x, b, mode):
 
 @register
 class SpaceToDepth(Homogeneous):
-    def torch(torch, x, *, blocksize, **attributes):
-        return _space_to_depth(torch.reshape, torch.permute, x, blocksize)
+    def torch(torch, x, *, blocksize, mode="DCR"):
+        return _space_to_depth(torch.reshape, torch.permute, x, blocksize, mode)
 
-    def tensorflow(tf, x, *, blocksize, **attributes):
-        return _space_to_depth(tf.reshape, tf.transpose, x, blocksize)
+    def tensorflow(tf, x, *, blocksize, mode="DCR"):
+        return _space_to_depth(tf.reshape, tf.transpose, x, blocksize, mode)
 
-    def vjp(op, g, y, x, *, blocksize, **attributes):
-        return (lambda: op.DepthToSpace(g, blocksize=blocksize, mode="DCR"),)
+    def vjp(op, g, y, x, *, blocksize, mode="DCR"):
+        return (lambda: op.DepthToSpace(g, blocksize=blocksize, mode=mode),)
 
 
-def _space_to_depth(reshape, permute, x, b):
+def _space_to_depth(reshape, permute, x, b, mode):
     n, c, h, w = x.shape
     split = reshape(x, [n, c, h // b, b, w // b, b])
-    return reshape(permute(split, [0, 3, 5, 1, 2, 4]), [n, c * b * b, h // b, w // b])
+    order = [0, 3, 5, 1, 2, 4] if mode == "DCR" else [0, 1, 3, 5, 2, 4]
+    return reshape(permute(split, order), [n, c * b * b, h // b, w // b])
 
 
 @register
@@ -335,7 +336,7 @@ class ConstantOfShape(PiecewiseConstant):
 @register
 class Constant(PiecewiseConstant):
     def torch(torch, **values):
-        return torch.as_tensor(np.ascontiguousarray(constant_value(values)))
+        return torch.tensor(constant_value(values))
 
     def tensorflow(tf, **values):
         return tf.constant(constant_value(values))

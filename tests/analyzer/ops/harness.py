@@ -19,9 +19,8 @@ from analyzer.autodiff import sweep
 from analyzer.biases import residual
 from analyzer.emitter import Emitter
 from analyzer.graph import Graph, Tensor
-from analyzer.interpreter import Interpreter, TensorFlow, Torch, with_float64
+from analyzer.interpreter import Interpreter, TensorFlow, Torch
 from analyzer.program import assemble
-from analyzer.target import Target  # noqa: F401  (the package must import as a whole)
 
 OPSET = 23
 FRAMEWORKS = {"torch": Torch, "tensorflow": TensorFlow}
@@ -47,7 +46,6 @@ class Case:
     active: tuple[int, ...] = (0,)
     outputs: int = 1
     symbolic: tuple[int, ...] = ()
-    on_onnxruntime: bool = True
 
     def __str__(self) -> str:
         shapes = ",".join("-" if x is None else "x".join(map(str, x.shape)) or "()" for x in self.inputs)
@@ -70,9 +68,17 @@ class Case:
             shape: list[Any] = list(arrays[f"x{i}"].shape)
             if i == self.active[0]:
                 shape = [f"axis{a}" if a in self.symbolic else size for a, size in enumerate(shape)]
-            infos.append(helper.make_tensor_value_info(f"x{i}", helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape))
-        constants = [numpy_helper.from_array(a, n) for n, a in arrays.items() if int(n[1:]) not in self.active]
-        body = helper.make_graph([node], "case", infos, [onnx.ValueInfoProto(name=n) for n in outputs], constants)
+            infos.append(
+                helper.make_tensor_value_info(
+                    f"x{i}", helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape
+                )
+            )
+        constants = [
+            numpy_helper.from_array(a, n) for n, a in arrays.items() if int(n[1:]) not in self.active
+        ]
+        body = helper.make_graph(
+            [node], "case", infos, [onnx.ValueInfoProto(name=n) for n in outputs], constants
+        )
         model = helper.make_model(body, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
         inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
         return inferred
@@ -118,9 +124,12 @@ def onnxruntime_gradients(case: Case, g: np.ndarray) -> list[np.ndarray]:
     model = gradient_model(case, np.float32)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 4
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    feeds = {k: as_dtype(v, np.float32) for k, v in {**case.feeds, "g": g}.items()}
-    return session.run(None, {i.name: feeds[i.name] for i in session.get_inputs()})
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    kinds = {"tensor(float)": np.float32, "tensor(double)": np.float64}
+    feeds = {**case.feeds, "g": g}
+    return session.run(None, {i.name: as_dtype(feeds[i.name], kinds[i.type]) for i in session.get_inputs()})
 
 
 def native_gradients(case: Case, g: np.ndarray, name: str) -> list[np.ndarray]:
@@ -137,8 +146,11 @@ def native_gradients(case: Case, g: np.ndarray, name: str) -> list[np.ndarray]:
             tape.watch(list(feeds.values()))
             y = Interpreter(graph, made).run(feeds, ["y0"])["y0"]
         found = tape.gradient(y, list(feeds.values()), made.tensor(g))
-        found = [f if f is None or hasattr(f, "shape") else made.module.convert_to_tensor(f) for f in found]
-    return [np.zeros_like(x) if f is None else made.array(f) for f, x in zip(found, case.feeds.values(), strict=True)]
+        found = [f if f is None else made.module.convert_to_tensor(f) for f in found]
+    return [
+        np.zeros_like(x) if f is None else made.array(f)
+        for f, x in zip(found, case.feeds.values(), strict=True)
+    ]
 
 
 def forward(case: Case, feeds: Mapping[str, np.ndarray], name: str = "torch") -> np.ndarray:
@@ -160,6 +172,3 @@ def residual_value(case: Case) -> np.ndarray:
     bias_graph = Graph.from_proto(program.proto)
     feeds = {k: v for k, v in case.feeds.items() if k in bias_graph.inputs}
     return np.broadcast_to(run(bias_graph, feeds, bias_graph.outputs, "torch")[0], y.shape)
-
-
-__all__ = ["Case", "with_float64"]

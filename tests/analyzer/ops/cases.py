@@ -1,0 +1,452 @@
+"""The table of cases that drives the gradient and residual tests: ops by shapes, attributes, active inputs.
+
+Values stay clear of kinks by far more than the step of a central difference.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tests.analyzer.ops.harness import Case
+
+_RNG = np.random.default_rng(20)
+
+
+def normal(*shape: int) -> np.ndarray:
+    """Standard normal values, none closer to 0 than 0.05."""
+    x = _RNG.normal(size=shape)
+    return np.where(np.abs(x) < 0.05, np.copysign(0.05, x), x)
+
+
+def positive(*shape: int) -> np.ndarray:
+    return _RNG.uniform(0.3, 2.0, size=shape)
+
+
+def distinct(*shape: int) -> np.ndarray:
+    """Values at least 0.05 apart, none near 0."""
+    count = int(np.prod(shape))
+    return (_RNG.permutation(count).reshape(shape) - count / 2 + 0.5) * 0.05
+
+
+def i64(*values: int) -> np.ndarray:
+    return np.asarray(values, np.int64)
+
+
+def scalar(value: float) -> np.ndarray:
+    return np.asarray(value, np.float64)
+
+
+def case(
+    op: str,
+    *inputs: Any,
+    active: tuple[int, ...] = (0,),
+    symbolic: tuple[int, ...] = (),
+    outputs: int = 1,
+    **attributes: Any,
+) -> Case:
+    return Case(op, inputs, attributes, active, outputs, symbolic)
+
+
+def _unary() -> list[Case]:
+    plain = (
+        "Relu Sigmoid Tanh Softplus Softsign Elu Selu Celu LeakyRelu HardSwish Mish Erf Gelu Abs Neg Exp Sin Cos Atan "
+        "Sinh Cosh Asinh Identity Reciprocal Softmax LogSoftmax"
+    ).split()
+    cases = [case(name, normal(3, 4)) for name in plain]
+    cases += [case(name, positive(3, 4) * 0.5) for name in "Sqrt Log Tan".split()]
+    cases += [case(name, positive(3, 4) * 0.4) for name in "Asin Acos Atanh".split()]
+    cases += [
+        case("Acosh", positive(3, 4) + 1),
+        case("LeakyRelu", normal(3, 4), alpha=0.3),
+        case("Elu", normal(3, 4), alpha=0.7),
+        case("Celu", normal(3, 4), alpha=1.7),
+        case("Selu", normal(3, 4), alpha=1.3, gamma=0.8),
+        case("ThresholdedRelu", normal(3, 4), alpha=0.01),
+        case("Shrink", normal(3, 4), lambd=0.03, bias=0.02),
+        case("HardSigmoid", normal(3, 4) * 2 + 0.01, alpha=0.3, beta=0.4),
+        case("HardSwish", normal(4, 5) * 3 + 0.01),
+        case("Gelu", normal(3, 4), approximate="tanh"),
+        case("Softmax", normal(2, 3, 4), axis=1),
+        case("LogSoftmax", normal(2, 3, 4), axis=1),
+        case("PRelu", normal(2, 3, 4), positive(3, 1), active=(0, 1)),
+        case("PRelu", normal(2, 3, 4), positive(3, 1)),
+        case("PRelu", normal(2, 3, 4), positive(3, 1), active=(1,)),
+        case("Clip", normal(3, 4) * 3 + 0.01, scalar(0.0), scalar(2.0)),
+        case("Clip", normal(3, 4), scalar(-0.51), scalar(0.61), active=(0, 1, 2)),
+        case("Clip", normal(3, 4), scalar(0.3), scalar(-0.2), active=(0, 1, 2)),
+        case("Clip", normal(3, 4), None, scalar(0.61), active=(0, 2)),
+        case("Clip", normal(3, 4), scalar(-0.4), active=(0, 1)),
+        case("Clip", normal(3, 4)),
+        case("Cast", normal(3, 4), to=11),
+        case("CastLike", normal(3, 4), scalar(0.0)),
+        case("Dropout", normal(3, 4), outputs=1),
+        case("Dropout", normal(3, 4), np.asarray(0.3), np.asarray(False), outputs=2),
+    ]
+    return cases
+
+
+def _arithmetic() -> list[Case]:
+    cases = []
+    for name in "Add Sub Mul Div Max Min".split():
+        cases += [
+            case(name, normal(2, 3, 4), positive(3, 1) + 0.013, active=(0, 1)),
+            case(name, normal(3, 4), positive(4) + 0.013),
+            case(name, normal(4), positive(3, 4) + 0.013, active=(1,)),
+            case(name, normal(3, 4), positive(1, 4) + 0.013, active=(0, 1), symbolic=(0,)),
+            case(name, normal(3, 4), scalar(0.0) if name in ("Add", "Sub") else scalar(0.71)),
+        ]
+    cases += [
+        case("Sum", normal(2, 3), normal(3), normal(2, 1), active=(0, 1, 2)),
+        case("Sum", normal(2, 3), normal(3), normal(2, 1), active=(1,)),
+        case("Sum", normal(2, 3)),
+        case("Mean", normal(2, 3), normal(3), normal(2, 1), active=(0, 2)),
+        case("Max", normal(2, 3), normal(3) + 0.007, normal(2, 1) - 0.009, active=(0, 1, 2)),
+        case("Min", normal(2, 3), normal(3) + 0.007, normal(2, 1) - 0.009, active=(0, 2)),
+        case("Max", normal(2, 3)),
+        case("Pow", positive(3, 4), normal(4), active=(0, 1)),
+        case("Pow", normal(3, 4), scalar(2.0)),
+        case("Pow", normal(3, 4), scalar(3.0)),
+        case("Pow", normal(3, 4), i64(3)),
+        case("Pow", positive(3, 4), scalar(-0.5)),
+        case("Pow", positive(3), positive(2, 3), active=(1,)),
+        case("Mod", positive(3, 4) * 5, positive(4) + 0.37, active=(0, 1), fmod=1),
+        case("Where", np.asarray([[True, False, True]]), normal(2, 3), normal(3), active=(1, 2)),
+        case("Where", np.asarray([[True], [False]]), normal(2, 3), normal(3), active=(1,)),
+        case("Where", np.asarray([[True], [False]]), normal(2, 3), normal(3), active=(2,)),
+    ]
+    return cases
+
+
+def _linear() -> list[Case]:
+    cases = [
+        case("Gemm", normal(3, 4), normal(4, 5), normal(5)),
+        case("Gemm", normal(3, 4), normal(5, 4), normal(5), transB=1, symbolic=(0,)),
+        case("Gemm", normal(3, 4), normal(4, 5), np.zeros(5)),
+        case("Gemm", normal(3, 4), normal(4, 5), alpha=0.5, active=(0, 1)),
+        case(
+            "Gemm",
+            normal(4, 3),
+            normal(5, 4),
+            normal(3, 1),
+            transA=1,
+            transB=1,
+            alpha=0.3,
+            beta=1.7,
+            active=(0, 1, 2),
+        ),
+        case("Gemm", normal(4, 3), normal(4, 5), scalar(0.8), transA=1, active=(0, 1, 2)),
+        case("Gemm", normal(3, 4), normal(4, 5), normal(3, 5), beta=0.2, active=(2,)),
+        case("Gemm", normal(3, 4), normal(4, 5), normal(1, 5), active=(1, 2)),
+        case("MatMul", normal(3, 4), normal(4, 5), active=(0, 1)),
+        case("MatMul", normal(2, 3, 4), normal(4, 5), active=(0, 1)),
+        case("MatMul", normal(3, 4), normal(2, 4, 5), active=(0, 1)),
+        case("MatMul", normal(2, 1, 3, 4), normal(5, 4, 2), active=(0, 1)),
+        case("MatMul", normal(2, 1, 3, 4), normal(1, 5, 4, 2), active=(0, 1), symbolic=(0, 2)),
+        case("MatMul", normal(2, 3, 4), normal(2, 4, 5), active=(0, 1), symbolic=(0, 1, 2)),
+        case("MatMul", normal(4), normal(4), active=(0, 1)),
+        case("MatMul", normal(4), normal(2, 4, 3), active=(0, 1)),
+        case("MatMul", normal(2, 3, 4), normal(4), active=(0, 1)),
+        case("MatMul", normal(2, 3, 4), normal(4, 5)),
+    ]
+    return cases
+
+
+CONV_ATTRIBUTES: list[dict[str, Any]] = [
+    {},
+    {"pads": [1, 1, 1, 1]},
+    {"pads": [0, 1, 2, 0]},
+    {"strides": [2, 2], "pads": [1, 1, 1, 1]},
+    {"strides": [2, 2], "pads": [0, 0, 1, 1]},
+    {"strides": [3, 3]},
+    {"strides": [4, 4]},
+    {"strides": [2, 1], "pads": [1, 0, 1, 0]},
+    {"dilations": [2, 2], "pads": [2, 2, 2, 2]},
+    {"strides": [2, 2], "dilations": [2, 1]},
+    {"auto_pad": "SAME_UPPER", "strides": [2, 2]},
+    {"auto_pad": "SAME_LOWER", "strides": [3, 3]},
+    {"auto_pad": "SAME_UPPER", "dilations": [2, 2]},
+    {"auto_pad": "VALID"},
+    {"pads": [3, 3, 3, 3]},
+    {"strides": [2, 2], "pads": [3, 3, 4, 4]},
+]
+
+
+def _convolution() -> list[Case]:
+    cases = []
+    for given in CONV_ATTRIBUTES:
+        cases += [
+            case("Conv", normal(2, 3, 9, 8), normal(4, 3, 3, 3), normal(4), **given),
+            case("Conv", normal(2, 3, 9, 8), normal(4, 3, 3, 3), symbolic=(0,), **given),
+            case("Conv", normal(2, 3, 9, 8), normal(4, 3, 3, 3), symbolic=(0, 2, 3), active=(0, 1), **given),
+            case(
+                "Conv", normal(2, 4, 9, 8), normal(6, 2, 3, 3), normal(6), group=2, active=(0, 1, 2), **given
+            ),
+            case(
+                "Conv",
+                normal(2, 3, 9, 8),
+                normal(6, 1, 3, 3),
+                group=3,
+                symbolic=(0, 2),
+                active=(0, 1),
+                **given,
+            ),
+        ]
+    for given in ({"strides": [2]}, {"strides": [3], "pads": [1, 2]}, {"dilations": [2]}, {"pads": [2, 2]}):
+        cases.append(
+            case("Conv", normal(2, 4, 9), normal(6, 2, 3), normal(6), group=2, active=(0, 1), **given)
+        )
+        cases.append(case("Conv", normal(2, 4, 9), normal(4, 1, 4), group=4, **given))
+    for given in ({"strides": [2, 2, 2]}, {"pads": [1, 1, 1, 1, 1, 1]}, {"dilations": [1, 2, 1]}):
+        cases.append(case("Conv", normal(1, 2, 5, 6, 5), normal(3, 2, 3, 2, 3), active=(0, 1), **given))
+    for given in ({}, {"strides": [2, 2]}, {"strides": [2, 3]}, {"strides": [2, 2], "pads": [1, 1, 0, 0]}):
+        cases.append(case("Conv", normal(2, 3, 7, 8), normal(4, 3, 1, 1), normal(4), **given))
+        cases.append(case("Conv", normal(2, 3, 7, 8), normal(4, 3, 1, 1), symbolic=(0, 2, 3), **given))
+    cases += [
+        case(
+            "Conv", normal(1, 3, 11, 11), normal(4, 3, 7, 7), strides=[2, 2], pads=[3, 3, 3, 3], symbolic=(0,)
+        ),
+        case("Conv", normal(1, 3, 8, 8), normal(4, 3, 2, 2), strides=[2, 2], symbolic=(0,)),
+        case("Conv", normal(1, 3, 9, 9), normal(4, 3, 4, 5), strides=[4, 4], pads=[1, 1, 1, 1]),
+        case("Conv", normal(1, 3, 9, 9), normal(4, 3, 1, 5), pads=[0, 2, 0, 2]),
+        case("Conv", normal(1, 3, 9, 9), normal(3, 1, 1, 5), group=3, strides=[1, 2]),
+        case("Conv", normal(1, 2, 5, 5), normal(2, 2, 3, 3), normal(2), active=(2,)),
+        case("Conv", normal(1, 2, 5, 5), normal(2, 2, 3, 3), np.zeros(2)),
+    ]
+    for given in (
+        {},
+        {"strides": [2, 2]},
+        {"strides": [2, 3], "pads": [1, 0, 1, 1]},
+        {"dilations": [2, 1]},
+        {"strides": [3, 2], "output_padding": [2, 1]},
+        {"auto_pad": "SAME_UPPER", "strides": [2, 2]},
+        {"auto_pad": "SAME_LOWER", "strides": [2, 2]},
+        {"strides": [2, 2], "output_shape": [9, 9]},
+        {"dilations": [3, 3], "output_padding": [2, 0], "strides": [2, 1]},
+    ):
+        cases.append(
+            case(
+                "ConvTranspose", normal(2, 4, 4, 4), normal(4, 3, 3, 3), normal(3), active=(0, 1, 2), **given
+            )
+        )
+        cases.append(
+            case("ConvTranspose", normal(2, 4, 4, 4), normal(4, 2, 3, 3), group=2, active=(0, 1), **given)
+        )
+    cases.append(
+        case(
+            "ConvTranspose", normal(2, 4, 4, 4), normal(4, 3, 2, 2), normal(3), strides=[2, 2], symbolic=(0,)
+        )
+    )
+    cases.append(case("ConvTranspose", normal(2, 4, 5), normal(4, 3, 3), strides=[2], active=(0, 1)))
+    return cases
+
+
+POOL_ATTRIBUTES: list[dict[str, Any]] = [
+    {"kernel_shape": [2, 2], "strides": [2, 2]},
+    {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]},
+    {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1},
+    {"kernel_shape": [2, 2], "strides": [2, 2], "ceil_mode": 1},
+    {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]},
+    {"kernel_shape": [3, 2], "strides": [1, 2], "pads": [0, 1, 2, 0]},
+    {"kernel_shape": [2, 3], "dilations": [2, 1], "pads": [1, 0, 0, 1]},
+    {"kernel_shape": [3, 3], "strides": [2, 2], "auto_pad": "SAME_UPPER"},
+    {"kernel_shape": [2, 2], "strides": [2, 2], "auto_pad": "SAME_LOWER"},
+    {"kernel_shape": [2, 2], "strides": [3, 3]},
+]
+
+
+def _pooling() -> list[Case]:
+    cases = []
+    for given in POOL_ATTRIBUTES:
+        cases += [
+            case("MaxPool", distinct(2, 3, 7, 8), **given),
+            case("MaxPool", distinct(2, 3, 7, 8), symbolic=(0, 2), **given),
+            case("AveragePool", normal(2, 3, 7, 8), **given),
+            case("AveragePool", normal(2, 3, 7, 8), symbolic=(0,), count_include_pad=1, **given),
+            case("AveragePool", normal(2, 3, 7, 8), symbolic=(0, 2, 3), **given),
+            case("AveragePool", normal(2, 3, 7, 8), symbolic=(0, 2, 3), count_include_pad=1, **given),
+            case("LpPool", normal(2, 3, 7, 8), p=3, **given),
+        ]
+    cases += [
+        case("MaxPool", distinct(2, 3, 7, 8), kernel_shape=[2, 2], outputs=2),
+        case("MaxPool", distinct(2, 3, 7, 8), kernel_shape=[2, 2], storage_order=1, outputs=2),
+        case("MaxPool", distinct(2, 3, 9), kernel_shape=[3], strides=[2]),
+        case("MaxPool", distinct(1, 2, 5, 5, 5), kernel_shape=[2, 3, 2], strides=[2, 1, 1]),
+        case("AveragePool", normal(2, 3, 9), kernel_shape=[3], strides=[2], pads=[1, 1]),
+        case("AveragePool", normal(1, 2, 5, 5, 5), kernel_shape=[2, 3, 2], strides=[2, 1, 1]),
+        case("AveragePool", normal(1, 2, 7, 7), kernel_shape=[7, 7]),
+        case("LpPool", normal(2, 3, 7, 8), p=1, kernel_shape=[2, 2]),
+        case("GlobalAveragePool", normal(2, 3, 4, 5)),
+        case("GlobalAveragePool", normal(2, 3, 4, 5), symbolic=(0, 2)),
+        case("GlobalMaxPool", distinct(2, 3, 4, 5), symbolic=(0,)),
+    ]
+    return cases
+
+
+def _normalization() -> list[Case]:
+    statistics = (normal(3), normal(3), normal(3), positive(3))
+    cases = [
+        case("BatchNormalization", normal(2, 3, 4, 5), *statistics),
+        case("BatchNormalization", normal(2, 3), *statistics, symbolic=(0,), epsilon=0.01),
+        case("BatchNormalization", normal(2, 3, 4), *statistics, active=(0, 1, 2, 3, 4)),
+        case("BatchNormalization", normal(2, 3, 4), *statistics, active=(1, 3)),
+        case("LRN", normal(2, 5, 3, 4), size=3, alpha=0.3, beta=0.75, bias=1.2),
+        case("LRN", normal(2, 5, 3, 4), size=4, alpha=0.3, beta=0.6, symbolic=(0,)),
+        case("LRN", normal(2, 5, 3, 4), size=5, alpha=0.3, symbolic=(0, 2, 3)),
+        case("LayerNormalization", normal(2, 3, 4), normal(4), normal(4), active=(0, 1, 2)),
+        case("LayerNormalization", normal(2, 3, 4), normal(4), normal(4), epsilon=0.1),
+        case("LayerNormalization", normal(2, 3, 4), normal(3, 4), axis=1, symbolic=(0,)),
+        case("RMSNormalization", normal(2, 3, 4), normal(4), epsilon=0.1),
+        case("RMSNormalization", normal(2, 3, 4), normal(3, 4), axis=1, active=(0, 1)),
+        case("InstanceNormalization", normal(2, 3, 4, 2), normal(3), normal(3), epsilon=0.1),
+        case("InstanceNormalization", normal(2, 3, 4, 2), normal(3), normal(3), active=(0, 1, 2)),
+        case("GroupNormalization", normal(2, 6, 4), normal(6), normal(6), num_groups=2, epsilon=0.1),
+        case("GroupNormalization", normal(2, 6, 4, 2), normal(6), normal(6), num_groups=3, active=(0, 1, 2)),
+        case("LpNormalization", normal(2, 3, 4), axis=1, p=2),
+        case("LpNormalization", normal(2, 3, 4), p=1),
+    ]
+    return cases
+
+
+def _reduction() -> list[Case]:
+    cases = []
+    names = "Sum Mean Max Min L1 L2 SumSquare Prod LogSumExp LogSum".split()
+    for name in (f"Reduce{name}" for name in names):
+        x = distinct(2, 3, 4) + (4 if name == "ReduceLogSum" else 0)
+        cases += [
+            case(name, x, i64(1)),
+            case(name, x, i64(-1, 0), keepdims=0, symbolic=(0,)),
+            case(name, x, keepdims=0),
+            case(name, x, noop_with_empty_axes=1),
+            case(name, x, i64(0, 2), symbolic=(0, 1, 2)),
+        ]
+    with_zeros = normal(2, 3, 4)
+    with_zeros[0, 1, 2] = with_zeros[1, :2, 1] = 0
+    cases += [
+        case("ReduceProd", with_zeros, i64(1)),
+        case("CumSum", normal(3, 4), np.asarray(1)),
+        case("CumSum", normal(3, 4), np.asarray(-2), exclusive=1, reverse=1),
+    ]
+    return cases
+
+
+def _shape() -> list[Case]:
+    x = normal(2, 3, 4)
+    cases = [
+        case("Reshape", x, i64(6, 4)),
+        case("Reshape", x, i64(0, -1), symbolic=(0,)),
+        case("Reshape", x, i64(-1), symbolic=(0, 1)),
+        case("Flatten", x),
+        case("Flatten", x, axis=0),
+        case("Flatten", x, axis=-1, symbolic=(0,)),
+        case("Transpose", x),
+        case("Transpose", x, perm=[1, 2, 0]),
+        case("Squeeze", normal(2, 1, 3, 1), i64(1, -1)),
+        case("Squeeze", normal(2, 1, 3, 1)),
+        case("Unsqueeze", x, i64(0, -1)),
+        case("Concat", x, normal(2, 1, 4), normal(2, 2, 4), axis=1, active=(0, 1, 2)),
+        case("Concat", x, normal(2, 1, 4), axis=-2, active=(0,)),
+        case("Concat", normal(2, 1, 4), x, axis=1, active=(1,), symbolic=(0,)),
+        case("Concat", x, np.zeros((2, 1, 4)), axis=1, active=(0,)),
+        case("Concat", x, normal(2, 1, 4), axis=1, active=(0, 1), symbolic=(1,)),
+        case("Split", x, i64(1, 3), axis=2, outputs=2),
+        case("Split", x, axis=1, num_outputs=2, outputs=2),
+        case("Split", x, axis=0, num_outputs=1),
+        case("Expand", normal(3, 1), i64(2, 3, 4)),
+        case("Expand", normal(2, 3), i64(1)),
+        case("Tile", normal(2, 3), i64(2, 3)),
+        case("Tile", normal(2, 3), i64(2, 1), symbolic=(0, 1)),
+        case("DepthToSpace", normal(2, 8, 2, 3), blocksize=2),
+        case("DepthToSpace", normal(2, 8, 2, 3), blocksize=2, mode="CRD"),
+        case("SpaceToDepth", normal(2, 2, 4, 6), blocksize=2, symbolic=(0,)),
+        case("Trilu", normal(2, 4, 5)),
+        case("Trilu", normal(4, 5), np.asarray(1), upper=0),
+    ]
+    sliced = normal(4, 7, 6)
+    for symbolic in ((), (0,), (0, 1, 2)):
+        cases += [
+            case("Slice", sliced, i64(1), i64(3), symbolic=symbolic),
+            case("Slice", sliced, i64(1, -5), i64(99, -1), i64(-1, 1), symbolic=symbolic),
+            case("Slice", sliced, i64(0, 1), i64(9, 6), i64(1, 2), i64(2, 3), symbolic=symbolic),
+            case("Slice", sliced, i64(-1, 5), i64(-(2**62), 0), i64(1, 2), i64(-1, -2), symbolic=symbolic),
+            case("Slice", sliced, i64(6), i64(-8), i64(1), i64(-2), symbolic=symbolic),
+            case("Slice", sliced, i64(1), i64(2), None, i64(1), symbolic=symbolic),
+        ]
+    for mode in ("reflect", "edge", "wrap"):
+        cases += [
+            case("Pad", normal(3, 4), i64(1, 2, 2, 1), mode=mode),
+            case("Pad", normal(2, 3, 4), i64(1, -1), None, i64(2), mode=mode, symbolic=(0,)),
+        ]
+    cases += [
+        case("Pad", normal(3, 4), i64(1, 2, 2, 1)),
+        case("Pad", normal(3, 4), i64(1, -2, -1, 1), scalar(0.7)),
+        case("Pad", normal(3, 4), i64(0, 2), scalar(0.7), i64(-1), active=(0, 2)),
+        case("Pad", normal(3, 4), i64(-1, 2, 1, -1), scalar(0.7), active=(2,)),
+        case("Pad", normal(3, 4), i64(0, 0, 0, 0)),
+        case("Pad", normal(3, 4), i64(1, 2, 2, 1), scalar(0.3), symbolic=(0, 1)),
+    ]
+    return cases
+
+
+def _indexing() -> list[Case]:
+    x = normal(3, 4, 5)
+    rows = np.asarray([[0, 2], [2, -1]])
+    return [
+        case("Gather", x, np.asarray(1), axis=1),
+        case("Gather", x, np.asarray(-1), axis=2, symbolic=(0,)),
+        case("Gather", x, i64(1, 2), axis=1, symbolic=(0,)),
+        case("Gather", x, rows),
+        case("Gather", x, rows, axis=1, symbolic=(0,)),
+        case("Gather", x, rows, axis=-1),
+        case("Gather", x, i64(3, 1, 1), axis=1),
+        case("Gather", x, rows.astype(np.int32), axis=2),
+        case("Gather", x, np.asarray(0), axis=1, symbolic=(0, 1)),
+        case("GatherElements", normal(3, 4), np.asarray([[0, 1, 2, -1], [0, 0, 2, 1]])),
+        case("GatherElements", normal(3, 4), np.asarray([[0, 1], [-1, 3], [2, 2]]), axis=1),
+        case("GatherND", x, np.asarray([[0, 1], [2, 3], [2, 3]])),
+        case("GatherND", x, np.asarray([[0], [2]])),
+        case("GatherND", x, np.asarray([[1], [0], [-1]]), batch_dims=1),
+        case(
+            "ScatterElements",
+            normal(3, 4),
+            np.asarray([[0, 1, 2, -1], [1, 0, 0, 1]]),
+            normal(2, 4),
+            active=(0, 2),
+        ),
+        case(
+            "ScatterElements", normal(3, 4), np.asarray([[0, 1], [-1, 2]]), normal(2, 2), axis=1, active=(0,)
+        ),
+        case(
+            "ScatterElements", normal(3, 4), np.asarray([[0, 1], [-1, 2]]), normal(2, 2), axis=1, active=(2,)
+        ),
+        case(
+            "ScatterElements",
+            normal(3, 4),
+            np.asarray([[0, 0]]),
+            normal(1, 2),
+            axis=1,
+            reduction="add",
+            active=(0, 2),
+        ),
+        case("ScatterND", x, np.asarray([[0, 1], [2, -1]]), normal(2, 5), active=(0, 2)),
+        case("ScatterND", x, np.asarray([[0, 1], [2, 3]]), normal(2, 5), active=(2,)),
+        case("ScatterND", x, np.asarray([[0], [0]]), normal(2, 4, 5), reduction="add", active=(0, 2)),
+        case("ScatterND", x, np.asarray([[0], [0]]), normal(2, 4, 5), reduction="add"),
+        case("TopK", distinct(3, 5), i64(2), outputs=2),
+        case("TopK", distinct(3, 5), i64(2), axis=0, largest=0, outputs=2),
+        case("OneHot", i64(1, -1, 7), np.asarray(4), np.asarray([0.2, 0.9]), active=(2,)),
+    ]
+
+
+CASES = [
+    *_unary(),
+    *_arithmetic(),
+    *_linear(),
+    *_convolution(),
+    *_pooling(),
+    *_normalization(),
+    *_reduction(),
+    *_shape(),
+    *_indexing(),
+]

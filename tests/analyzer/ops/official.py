@@ -1,0 +1,62 @@
+"""The official ONNX node tests of every registered op, and the table of those left out, with the reason."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+from onnx.backend.test.loader import load_model_tests
+
+from analyzer.ops import registered
+
+NARROW_FLOATS = (
+    "float8, float4 and 4-bit or 2-bit integers carry no gradient and are no dtype of the frameworks"
+)
+STRINGS = "text is no tensor of the frameworks"
+NEWER = "uses an attribute that the op gained after the canonical opset"
+OLDER = "uses a form of the op that canonical graphs no longer have: the converters upgrade it"
+EXCLUDED: dict[str, str] = {
+    r"(cast|castlike)_.*(FLOAT8|FLOAT4|INT4|INT2|E8M0|E5M2|E4M3|e8m0)": NARROW_FLOATS,
+    r"(cast|castlike|equal|identity)_.*(STRING|string)": STRINGS,
+    r"torch/.*_uint(16|32|64)$": "PyTorch has no arithmetic for these integers",
+    r"range_.*type": NEWER,
+    r"split_.*_opset13": OLDER,
+    r"dropout_(default|random)_old": OLDER,
+    r"(identity)_(sequence|opt)": "sequences and optionals are no tensors",
+    r"batchnorm_.*training_mode": "training mode is refused: a model is analyzed in inference mode",
+    r"training_dropout": "training mode is refused: a model is analyzed in inference mode",
+}
+
+
+def excluded(name: str, framework: str) -> str | None:
+    """Why a test is left out in a framework, or None."""
+    known = f"{framework}/{name}"
+    return next((why for pattern, why in EXCLUDED.items() if re.search(pattern, known)), None)
+
+
+@lru_cache(maxsize=1)
+def node_tests() -> dict[str, Any]:
+    """Single-node official tests of registered ops by name."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cases = load_model_tests(kind="node")
+    found = {}
+    for case in cases:
+        nodes = case.model.graph.node
+        if len(nodes) == 1 and (nodes[0].domain, nodes[0].op_type) in registered():
+            found[case.name.removeprefix("test_")] = case
+    return found
+
+
+def arrays(values: Any, infos: Any) -> dict[str, Any]:
+    """A data set's values by the names of the graph's inputs or outputs."""
+    result = {}
+    for info, value in zip(infos, values, strict=False):
+        array = numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value
+        result[info.name] = array if isinstance(array, (list, type(None))) else np.asarray(array)
+    return result
