@@ -14,7 +14,7 @@ from converters.constants import fold_constants
 from converters.draft import Draft, one_line
 from converters.errors import InvalidModel
 from converters.fold import drop_zero_biases, fold_batch_norms
-from converters.opset import CANONICAL_OPSET, inline_functions, set_opset
+from converters.opset import CANONICAL_OPSET, inline_functions, refuse_newer, set_opset
 from converters.rebatch import BATCH, free_batch, name_batch
 from converters.simplify import simplify
 
@@ -84,10 +84,15 @@ def keeps_batch_norm(proto: onnx.ModelProto) -> bool:
     return any(e.key == CANONICAL_KEY and "batch_norm=kept" in e.value for e in proto.metadata_props)
 
 
-def check(proto: onnx.ModelProto) -> None:
-    """Run ONNX's checker, shapes included. Raises InvalidModel with its finding on one line."""
+def check(proto: onnx.ModelProto, *, shapes: bool = True) -> None:
+    """Run ONNX's checker, with shape inference or without.
+
+    Raises InvalidModel with its finding on one line, UnsupportedModel for a model that is newer than the
+    installed onnx.
+    """
+    refuse_newer(proto)
     try:
-        onnx.checker.check_model(proto, full_check=True)
+        onnx.checker.check_model(proto, full_check=shapes)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise InvalidModel(f"the ONNX checker refuses the model: {one_line(error)}") from error
 

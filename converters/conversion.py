@@ -74,7 +74,7 @@ def load(model: Model | onnx.ModelProto | str | os.PathLike[str]) -> Model:
         return model
     proto = model if isinstance(model, onnx.ModelProto) else read_onnx(model)
     try:
-        check(proto)
+        check(proto, shapes=False)
         if is_canonical(proto):
             return Model(proto)
         return Model(canonicalise(proto, fold_batch_norm=not keeps_batch_norm(proto)))
@@ -152,7 +152,7 @@ def _convert_factory(spec: str, example: Any) -> Converted:
 
 def _convert_onnx(proto: onnx.ModelProto, example: Any) -> Converted:
     """A plain ONNX model: its reference is itself as given, run without optimisations."""
-    check(proto)
+    check(proto, shapes=False)
     try:
         session = Session(proto, optimise=False)
     except RuntimeFailure as failure:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -214,9 +215,7 @@ def is_standard(node: onnx.NodeProto, *op_types: str) -> bool:
     return node.domain in ("", "ai.onnx") and (not op_types or node.op_type in op_types)
 
 
-def attribute(
-    node: onnx.NodeProto, name: str, default: float | int | None = None
-) -> float | int | list[int] | None:
+def attribute(node: onnx.NodeProto, name: str, default: float | int | None = None) -> Any:
     """A node's attribute, or `default` where it is not given."""
     for entry in node.attribute:
         if entry.name == name:

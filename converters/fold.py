@@ -219,12 +219,12 @@ def _channels(folding: _Folding, layer: onnx.NodeProto) -> int | None:
     if weight is None:
         return None
     if layer.op_type in ("Conv", "BatchNormalization"):
-        return weight.shape[0]
+        return int(weight.shape[0])
     if layer.op_type == "ConvTranspose":
-        return weight.shape[1] * int(attribute(layer, "group", 1))
+        return int(weight.shape[1] * attribute(layer, "group", 1))
     if layer.op_type == "Gemm":
-        return weight.shape[0 if attribute(layer, "transB", 0) else 1]
-    return weight.shape[1] if weight.ndim == 2 else None
+        return int(weight.shape[0 if attribute(layer, "transB", 0) else 1])
+    return int(weight.shape[1]) if weight.ndim == 2 else None
 
 
 def _product_before(folding: _Folding, add: onnx.NodeProto) -> onnx.NodeProto | None:
@@ -302,16 +302,18 @@ def _scale_weight(layer: onnx.NodeProto, weight: np.ndarray, factor: np.ndarray)
     """The weight with each output channel multiplied by its factor, in float64."""
     w = weight.astype(np.float64)
     if layer.op_type == "Conv":
-        return w * factor.reshape(-1, *(1,) * (w.ndim - 1))
-    if layer.op_type == "ConvTranspose":
+        spread = factor.reshape(-1, *(1,) * (w.ndim - 1))
+    elif layer.op_type == "ConvTranspose":
         # Weight axes are (inputs of all groups, outputs of one group, *kernel).
         groups = int(attribute(layer, "group", 1))
-        split = w.reshape(groups, -1, *w.shape[1:])
-        scaled = split * factor.reshape(groups, 1, -1, *(1,) * (w.ndim - 2))
-        return scaled.reshape(w.shape)
-    if layer.op_type == "Gemm" and attribute(layer, "transB", 0):
-        return w * factor[:, None]
-    return w * factor
+        of_inputs = np.repeat(factor.reshape(groups, -1), w.shape[0] // groups, axis=0)
+        spread = of_inputs.reshape(*of_inputs.shape, *(1,) * (w.ndim - 2))
+    elif layer.op_type == "Gemm" and attribute(layer, "transB", 0):
+        spread = factor[:, None]
+    else:
+        spread = factor
+    scaled: np.ndarray = w * spread
+    return scaled
 
 
 def _in_dtype(array: np.ndarray, like: np.ndarray) -> np.ndarray | None:

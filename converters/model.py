@@ -89,7 +89,9 @@ class Model:
         text = self.metadata.get(PREPROCESSING_KEY)
         if text is None:
             return None
-        stored = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()}
+        stored: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in json.loads(text).items()
+        }
         return Preprocessing(**stored)
 
     @property

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 
 import onnx
+import onnx.inliner
 
 from converters.draft import Draft, is_standard, one_line, subgraphs
 from converters.errors import InvalidModel, UnsupportedModel
@@ -20,12 +21,28 @@ CANONICAL_OPSET = 23
 _HANDOVER = 18
 
 
+def refuse_newer(proto: onnx.ModelProto) -> None:
+    """Raise UnsupportedModel for a format or opset that the installed onnx does not know."""
+    newest = onnx.defs.onnx_opset_version()
+    stated = max((e.version for e in proto.opset_import if e.domain in ("", "ai.onnx")), default=0)
+    if stated > newest:
+        raise UnsupportedModel(
+            f"the model is written for opset {stated}; the installed onnx {onnx.__version__} ends at {newest}"
+        )
+    if proto.ir_version > onnx.IR_VERSION:
+        raise UnsupportedModel(
+            f"the model has IR version {proto.ir_version}; the installed onnx {onnx.__version__} ends at "
+            f"{onnx.IR_VERSION}"
+        )
+
+
 def inline_functions(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Replace every call of a model-local function by the function's body."""
     if not proto.functions:
         return proto
     try:
-        return onnx.inliner.inline_local_functions(proto, convert_version=True)
+        inlined: onnx.ModelProto = onnx.inliner.inline_local_functions(proto, convert_version=True)
+        return inlined
     except Exception as error:  # the C++ inliner raises bare RuntimeErrors and its own kinds alike
         raise InvalidModel(f"the model's functions cannot be inlined: {one_line(error)}") from error
 
@@ -55,11 +72,6 @@ def _all_nodes(nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
 
 
 def _refuse_unknown_ops(draft: Draft, version: int) -> None:
-    newest = onnx.defs.onnx_opset_version()
-    if version > newest:
-        raise UnsupportedModel(
-            f"the model is written for opset {version}; onnx {onnx.__version__} ends at {newest}"
-        )
     unknown = {
         n.op_type for n in _all_nodes(draft.nodes) if is_standard(n) and _since(n.op_type, version) is None
     }

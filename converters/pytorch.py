@@ -12,7 +12,7 @@ import itertools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import ml_dtypes
 import numpy as np
@@ -28,6 +28,7 @@ from converters.verify import Arrays, Reference
 
 if TYPE_CHECKING:
     import torch
+    from torch.export import ExportedProgram
 
 # The exporter writes attention as one op from opset 23 on; below, as products and a softmax.
 _EXPORT_OPSET = 20
@@ -68,7 +69,7 @@ def convert_module(module: torch.nn.Module, example: Any) -> Converted:
     return Converted(proto, PyTorchSource(decomposed, names), reference, feeds, notes)
 
 
-def convert_program(program: torch.export.ExportedProgram) -> Converted:
+def convert_program(program: ExportedProgram) -> Converted:
     """Convert an ExportedProgram, with the inputs that it was traced with as its example."""
     torch = import_framework("torch")
     if program.example_inputs is None:
@@ -85,14 +86,14 @@ def convert_program(program: torch.export.ExportedProgram) -> Converted:
     return Converted(proto, PyTorchSource(decomposed, names), Reference(runner, _label(torch), batch), feeds)
 
 
-def load_program(path: str | os.PathLike[str]) -> torch.export.ExportedProgram:
+def load_program(path: str | os.PathLike[str]) -> ExportedProgram:
     """Read a .pt2 file, as torch.export.load does: without unpickling objects of other classes."""
     torch = import_framework("torch")
     if not os.path.isfile(path):
         raise InvalidModel(f"{os.fspath(path)} does not exist")
     try:
         with quiet("torch"):
-            return torch.export.load(path)
+            return cast("ExportedProgram", torch.export.load(path))
     except Exception as error:  # zip, JSON and schema errors have no common base
         raise InvalidModel(
             f"{os.fspath(path)} is no .pt2 file, or a damaged one: {one_line(error)}"
@@ -151,7 +152,7 @@ def _inference_mode(torch: Any, module: torch.nn.Module) -> Iterator[None]:
 
 def _export(
     torch: Any, module: torch.nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]
-) -> tuple[torch.export.ExportedProgram, tuple[str, ...]]:
+) -> tuple[ExportedProgram, tuple[str, ...]]:
     """Trace with a symbolic batch; where that fails, with the example's batch, and a note that says so."""
     refusal: Exception | None = None
     leaves = _tensors(torch, (arguments, keywords))
@@ -162,7 +163,7 @@ def _export(
             traced = _with_batch(torch, (arguments, keywords), batch, max(batch, 2))
             dynamic = _batch_axes(torch, (arguments, keywords), batch)
             try:
-                return _trace(torch, module, *traced, dynamic), ()
+                return _trace(torch, module, traced[0], traced[1], dynamic), ()
             except Exception as error:  # torch.export documents no exceptions
                 refusal = error
         try:
@@ -175,14 +176,13 @@ def _export(
     return program, (f"PyTorch's own program is traced for the example's batch size alone: {why}",)
 
 
-def _trace(
-    torch: Any, module: Any, arguments: Any, keywords: Any, dynamic: Any
-) -> torch.export.ExportedProgram:
+def _trace(torch: Any, module: Any, arguments: Any, keywords: Any, dynamic: Any) -> ExportedProgram:
     shapes = None
     if dynamic is not None:
         positional, named = dynamic
         shapes = {**dict(zip(_parameter_names(module, len(positional)), positional, strict=True)), **named}
-    return torch.export.export(module, arguments, keywords, dynamic_shapes=shapes, strict=False)
+    program = torch.export.export(module, arguments, keywords, dynamic_shapes=shapes, strict=False)
+    return cast("ExportedProgram", program)
 
 
 def _parameter_names(module: Any, count: int) -> list[str]:
@@ -220,9 +220,7 @@ def _batch_axes(torch: Any, tree: Any, batch: int) -> Any:
     return torch.utils._pytree.tree_map(axes, tree)
 
 
-def _to_onnx(
-    torch: Any, program: torch.export.ExportedProgram
-) -> tuple[onnx.ModelProto, torch.export.ExportedProgram]:
+def _to_onnx(torch: Any, program: torch.export.ExportedProgram) -> tuple[onnx.ModelProto, ExportedProgram]:
     """The exporter's graph, with nothing folded, and the decomposed program that its names come from."""
     try:
         with quiet("torch", "onnxscript"):

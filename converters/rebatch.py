@@ -102,11 +102,11 @@ def _free_reshape(draft: Draft, free: Draft, node: onnx.NodeProto, batch: int) -
     target, given = draft.shape(node.output[0]), draft.shape(node.input[0])
     if node.input[1] not in free.constants or not target or not all(isinstance(n, int) and n for n in target):
         return
-    if int(target[0]) % batch:
+    if not isinstance(target[0], int) or target[0] % batch:
         return
     name = free.fresh(f"{node.output[0]}.shape")
     # 0 copies the batch of the data; where the batch is merged with other axes, -1 works it out.
-    keeps_batch = bool(given) and given[0] == target[0] == batch and not attribute(node, "allowzero", 0)
+    keeps_batch = given and given[0] == target[0] == batch and not attribute(node, "allowzero", 0)
     free.constants[name] = np.asarray([0 if keeps_batch else -1, *target[1:]], np.int64)
     node.input[1] = name
 

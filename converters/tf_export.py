@@ -117,7 +117,7 @@ def _run_tf2onnx(tf: Any, graph_def: Any, frozen: Any, renamed: dict[str, str]) 
     except Exception:  # with copies of every weight at every step, tf2onnx can leave out the step that failed
         converted = _tf2onnx_graph(tf, graph_def, frozen, renamed)
         optimised = optimizer.optimize_graph(converted, catch_errors=True, optimizers=_optimisers())
-    proto = optimised.make_model("model")
+    proto: onnx.ModelProto = optimised.make_model("model")
     _restore_names(proto, stands_for)
     return proto
 
@@ -142,7 +142,7 @@ def _optimisers() -> dict[str, Any]:
     from tf2onnx import optimizer
     from tf2onnx.optimizer.transpose_optimizer import TransposeOptimizer
 
-    class LayoutOptimizer(TransposeOptimizer):
+    class LayoutOptimizer(TransposeOptimizer):  # type: ignore[misc]
         """Moves Transposes only. The original merges constants into a Conv, even into shared weights."""
 
         def _add_handler(self, trans: Any, node: Any) -> Any:
