@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from analyzer.figures.charts import KIND_NAMES, KINDS, Bar, shown_bars
 from analyzer.files import write_text
@@ -136,9 +136,46 @@ def render_check(
     )
 
 
-def write_check(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]], **content: Any) -> None:
-    """Write the page of a check, whole or not at all; arguments as for `render_check`."""
-    write_text(path, render_check(rows, **content))
+class CheckReport(Protocol):
+    """What a check found, as `analyzer.checks` reports it."""
+
+    @property
+    def rows(self) -> Sequence[Mapping[str, Any]]:
+        """The comparisons; see `render_check`."""
+
+    @property
+    def completeness(self) -> Sequence[Mapping[str, Any]]:
+        """The sums on each backend."""
+
+    @property
+    def passed(self) -> bool:
+        """The verdict."""
+
+    @property
+    def headline(self) -> str:
+        """The verdict in a line."""
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """The time of each backend."""
+
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        """Backends that were not run, and why."""
+
+
+def write_check(path: str | os.PathLike[str], report: CheckReport, title: str = "Agreement") -> None:
+    """Write the page of a check, whole or not at all."""
+    page = render_check(
+        report.rows,
+        completeness=report.completeness,
+        passed=report.passed,
+        headline=report.headline,
+        detail="; ".join(f"not run: {name} ({reason})" for name, reason in report.skipped.items()),
+        title=title,
+        seconds=report.seconds,
+    )
+    write_text(path, page)
 
 
 def _backends(rows: Sequence[Mapping[str, Any]]) -> list[str]:

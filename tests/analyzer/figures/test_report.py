@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -120,9 +121,17 @@ def test_failing_rows_come_before_passing_ones():
 def test_a_check_page_alone_is_written_whole(tmp_path):
     path = tmp_path / "check.html"
     sums = [{"backend": "torch", "method": "ig", "error": 0.5, "tolerance": 1e-4, "passed": False}]
-    write_check(path, rows=[row()], completeness=sums)
+    found = SimpleNamespace(
+        rows=[row()],
+        completeness=sums,
+        passed=False,
+        headline="torch is off",
+        seconds={},
+        skipped={"jax": "absent"},
+    )
+    write_check(path, found)
     text = path.read_text(encoding="utf-8")
-    assert "1 of 2 checks fail" in text and text.rstrip().endswith("</html>")
+    assert "torch is off" in text and "not run: jax (absent)" in text and text.rstrip().endswith("</html>")
     assert list(tmp_path.iterdir()) == [path]
 
 

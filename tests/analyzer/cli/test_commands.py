@@ -1,0 +1,226 @@
+"""What the commands compute and write, on small ONNX files."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnxruntime
+import pytest
+from PIL import Image
+
+from converters import load
+
+
+def logits(path, x):
+    session = onnxruntime.InferenceSession(str(path))
+    return session.run(None, {session.get_inputs()[0].name: x})[0]
+
+
+def test_analyze_explains_the_highest_class_completely(files, json_of):
+    status, found = json_of("analyze", "plain.onnx", "batch.npy")
+    y = logits(files / "plain.onnx", np.load(files / "batch.npy"))
+    assert status == 0 and found["passed"]
+    assert [sample["name"] for sample in found["samples"]] == ["batch.npy[0]", "batch.npy[1]", "batch.npy[2]"]
+    for sample, row in zip(found["samples"], y, strict=True):
+        result = sample["methods"]["full-grad"]
+        assert result["target"] == row.argmax() == sample["predictions"][0]["index"]
+        np.testing.assert_allclose(result["completeness"]["explained"], row.max(), rtol=1e-5)
+        np.testing.assert_allclose(result["completeness"]["total"], row.max(), rtol=1e-4, atol=1e-5)
+
+
+def test_targets_are_indices_names_synonyms_or_a_list(files, json_of):
+    def targets(text, *inputs):
+        _, found = json_of("analyze", "stored.onnx", *inputs, "--target", text)
+        return [sample["methods"]["full-grad"]["target"] for sample in found["samples"]]
+
+    assert targets("3", "batch.npy") == [3, 3, 3]
+    assert targets("tabby, tabby cat", "single.npy") == [1]
+    assert targets("Tabby Cat", "single.npy") == [1]
+    assert targets("dog,0,[red]eel", "batch.npy") == [4, 0, 3]
+
+
+def test_the_explained_output_is_that_of_the_target(files, json_of):
+    _, found = json_of("analyze", "plain.onnx", "single.npy", "--target", "2")
+    y = logits(files / "plain.onnx", np.load(files / "single.npy")[None].astype(np.float32))
+    completeness = found["samples"][0]["methods"]["full-grad"]["completeness"]
+    np.testing.assert_allclose(completeness["explained"], y[0, 2], rtol=1e-5)
+
+
+def test_images_are_read_by_the_stored_preprocessing(files, json_of):
+    _, stored = json_of("analyze", "stored.onnx", "photo.png", "other.jpg")
+    flags = ("--size", "16", "--mean", "0.5", "--std", "0.25", "--resize", "20")
+    _, given = json_of("analyze", "plain.onnx", "photo.png", "other.jpg", *flags)
+    values = [
+        [[p["value"] for p in sample["predictions"]] for sample in found["samples"]]
+        for found in (stored, given)
+    ]
+    np.testing.assert_array_equal(*values)
+    _, unit = json_of("analyze", "plain.onnx", "photo.png")
+    assert unit["samples"][0]["predictions"][0]["value"] != values[0][0][0]
+
+
+def test_images_without_stored_preprocessing_are_fed_in_the_unit_range_and_it_is_said(command):
+    status, _, err = command("analyze", "plain.onnx", "photo.png")
+    assert status == 0 and "pixels in [0, 1]" in err
+
+
+def test_integrated_gradients_sum_to_the_difference_from_the_baseline(files, json_of):
+    x = np.load(files / "batch.npy")
+    y, black = (logits(files / "stored.onnx", array) for array in (x, np.full_like(x, (0 - 0.5) / 0.25)))
+    options = ("--method", "integrated-gradients", "--baseline", "black", "--target", "4", "--steps", "64")
+    _, found = json_of("analyze", "stored.onnx", "batch.npy", *options)
+    explained = [s["methods"]["integrated-gradients"]["completeness"]["explained"] for s in found["samples"]]
+    np.testing.assert_allclose(explained, y[:, 4] - black[:, 4], rtol=1e-4)
+
+
+@pytest.mark.parametrize("baseline", ["white", "blurred", "0.5", "single.npy", "random"])
+def test_every_baseline_is_taken(json_of, baseline):
+    options = ("--method", "integrated-gradients", "--steps", "4", "--baseline", baseline)
+    status, _ = json_of("analyze", "stored.onnx", "single.npy", *options)
+    assert status == 0
+
+
+def test_the_seed_decides_the_random_baseline(json_of):
+    def explained(seed):
+        options = ("--method", "integrated-gradients", "--steps", "2", "--baseline", "random", "--seed", seed)
+        _, found = json_of("analyze", "stored.onnx", "single.npy", *options)
+        return found["samples"][0]["methods"]["integrated-gradients"]["completeness"]["explained"]
+
+    assert explained(1) == explained(1) != explained(2)
+
+
+def test_an_unmet_tolerance_is_a_failed_check(json_of):
+    options = (
+        "--method",
+        "integrated-gradients",
+        "--steps",
+        "512",
+        "--rule",
+        "trapezoid",
+        "--tolerance",
+        "1e-12",
+    )
+    status, found = json_of("analyze", "stored.onnx", "single.npy", *options)
+    assert status == 1 and not found["passed"]
+
+
+def test_both_methods_write_pictures_arrays_report_and_summary(files, json_of, tmp_path):
+    out = tmp_path / "deep" / "out"
+    methods = ("--method", "full-grad", "--method", "integrated-gradients", "--steps", "4")
+    status, found = json_of("analyze", "stored.onnx", "photo.png", "batch.npy", *methods, "-o", out)
+    assert status == 0
+    names = {path.name for path in out.iterdir()}
+    assert {"arrays.npz", "report.html", "summary.json"} < names
+    stems = ("photo", "batch-0", "batch-1", "batch-2")
+    kinds = ("input-term", "full-grad", "integrated-gradients")
+    assert {f"{stem}-{kind}.png" for stem in stems for kind in kinds} < names
+    assert {str(out / name) for name in names} == set(found["files"])
+    assert json.loads((out / "summary.json").read_text())["samples"] == found["samples"]
+    with Image.open(out / "photo-full-grad.png") as picture:
+        assert picture.size[0] == picture.size[1] >= 16
+    page = (out / "report.html").read_text()
+    assert "<b>owl" not in page and "http" not in page.replace("<!doctype html>", "")
+    with np.load(out / "arrays.npz") as arrays:
+        assert arrays["full_grad/map"].shape == (4, 16, 16)
+        terms = arrays["full_grad/attributions/image"]
+        sums = terms.reshape(4, -1).sum(axis=1) + arrays["full_grad/layer_totals"].sum(axis=1)
+        np.testing.assert_allclose(sums, arrays["full_grad/explained"], rtol=1e-4, atol=1e-5)
+
+
+def test_explicit_terms_claim_no_completeness(json_of):
+    status, found = json_of("analyze", "plain.onnx", "single.npy", "--terms", "explicit")
+    assert status == 0 and found["samples"][0]["methods"]["full-grad"]["completeness"]["passed"] is None
+
+
+def test_a_model_of_two_inputs_takes_an_npz(files, json_of):
+    status, found = json_of("analyze", "two.onnx", "pair.npz", "--target", "1")
+    with np.load(files / "pair.npz") as pair:
+        product = pair["a"][:, 1] * pair["b"][:, 1]
+    assert status == 0
+    explained = [sample["methods"]["full-grad"]["completeness"]["explained"] for sample in found["samples"]]
+    np.testing.assert_allclose(explained, product, rtol=1e-5)
+
+
+def test_features_are_reported_without_pictures(json_of, tmp_path):
+    status, found = json_of("analyze", "two.onnx", "pair.npz", "-o", tmp_path / "out")
+    assert status == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "arrays.npz",
+        "report.html",
+        "summary.json",
+    }
+
+
+def test_inspect_counts_what_the_graph_has(files, json_of):
+    status, found = json_of("inspect", "stored.onnx")
+    assert status == 0
+    assert found["parameters"] == 6 * 3 * 9 + 6 + 6 * 5 + 5
+    assert found["inputs"][0]["shape"][1:] == [3, 16, 16] and found["outputs"][0]["shape"][1:] == [5]
+    assert (
+        found["nodes"]
+        == len(load(files / "stored.onnx").proto.graph.node)
+        == sum(found["operators"].values())
+    )
+    assert [(layer["op"], layer["kind"]) for layer in found["layers"]] == [
+        ("Conv", "explicit"),
+        ("Gemm", "explicit"),
+    ]
+    for backend in ("onnxruntime", "torch", "tensorflow"):
+        entry = found["coverage"][backend]
+        assert entry["covered"] == entry["path"] == found["nodes"] and entry["blocking"] == []
+
+
+def test_inspect_names_each_node_that_blocks_a_backend(command, json_of):
+    status, found = json_of("inspect", "det.onnx")
+    assert status == 0
+    entry = found["coverage"]["onnxruntime"]
+    assert (entry["covered"], entry["path"]) == (0, 1)
+    assert [(node["node"], node["op"]) for node in entry["blocking"]] == [("volume", "Det")]
+    status, out, _ = command("inspect", "det.onnx")
+    assert "0 of 1 nodes on the differentiable path are covered" in out and "volume (Det)" in out
+
+
+def test_convert_writes_a_verified_file_with_its_metadata(files, json_of, tmp_path):
+    (tmp_path / "names.txt").write_text("\n".join("abcde") + "\n")
+    out = tmp_path / "made.onnx"
+    flags = (
+        "--size",
+        "16x16",
+        "--mean",
+        "127/255",
+        "--std",
+        "0.5,0.25,0.5",
+        "--class-names",
+        tmp_path / "names.txt",
+    )
+    status, found = json_of("convert", "plain.onnx", "-o", out, *flags)
+    assert status == 0 and found["verification"]["relative_l2"] < 1e-5
+    model = load(out)
+    assert model.class_names == tuple("abcde")
+    assert model.preprocessing.size == (16, 16)
+    np.testing.assert_allclose(model.preprocessing.mean, 127 / 255)
+    assert model.preprocessing.std == (0.5, 0.25, 0.5)
+    x = np.load(files / "batch.npy")
+    np.testing.assert_allclose(logits(out, x), logits(files / "plain.onnx", x), rtol=1e-5, atol=1e-6)
+
+
+def test_check_of_one_backend_reports_its_completeness(json_of, tmp_path):
+    page = tmp_path / "check.html"
+    status, found = json_of("check", "plain.onnx", "batch.npy", "--backends", "onnxruntime", "--html", page)
+    assert status == 0 and found["passed"] and found["completeness"]
+    assert page.read_text().rstrip().endswith("</html>")
+
+
+def test_help_and_version_are_on_stdout(command):
+    for arguments in ((), ("--help",), ("analyze", "--help")):
+        status, out, err = command(*arguments)
+        assert status == 0 and "Usage" in out and err == ""
+    status, out, err = command("--version")
+    assert status == 0 and out.startswith("onnxplain ") and err == ""
+
+
+def test_human_output_shows_class_names_as_they_are(command):
+    _, out, _ = command("analyze", "stored.onnx", "batch.npy", "--target", "dog")
+    assert "[red]eel" in out or "<b>owl</b>" in out or "tabby" in out
+    assert "dog (4)" in out and "holds" in out
