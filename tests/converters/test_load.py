@@ -1,0 +1,196 @@
+"""Files: what is read, what survives saving, and one clear line for everything that is refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+from onnx.external_data_helper import convert_model_to_external_data
+
+from converters import (
+    ConversionError,
+    InvalidModel,
+    MissingFramework,
+    Model,
+    Preprocessing,
+    convert,
+    load,
+)
+from converters.frameworks import import_framework
+from tests.converters.helpers import make_model, normal, ops, run
+
+DENSE = [helper.make_node("MatMul", ["x", "w"], ["z"]), helper.make_node("Relu", ["z"], ["y"])]
+
+
+def dense() -> onnx.ModelProto:
+    return make_model(DENSE, {"x": ("n", 4)}, ["y"], {"w": normal(4, 300)})
+
+
+def test_a_model_is_loaded_from_a_proto_a_path_and_a_model(tmp_path: Path) -> None:
+    onnx.save(dense(), tmp_path / "m.onnx")
+    model = load(tmp_path / "m.onnx")
+    assert load(model) is model
+    for other in (load(str(tmp_path / "m.onnx")), load(dense())):
+        assert other.proto == model.proto
+
+
+def test_preprocessing_and_class_names_survive_saving(tmp_path: Path) -> None:
+    preprocessing = Preprocessing((8, 9), (0.1, 0.2, 0.3), (1.0, 2.0, 3.0), "NHWC", 10)
+    model = convert(dense(), preprocessing=preprocessing, class_names=["cat", "cüp"])
+    again = load(model.save(tmp_path / "m.onnx"))
+    assert again.preprocessing == preprocessing
+    assert again.class_names == ("cat", "cüp")
+    assert again.proto == model.proto
+
+
+def test_metadata_of_the_given_file_is_kept() -> None:
+    model = dense()
+    helper.set_model_props(model, {"author": "someone"})
+    assert load(model).metadata["author"] == "someone"
+
+
+def test_a_saved_model_with_layers_kept_apart_is_loaded_so(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Conv", ["x", "w"], ["z"])]
+    nodes += [helper.make_node("BatchNormalization", ["z", "one", "one", "one", "one"], ["y"])]
+    proto = make_model(
+        nodes, {"x": ("n", 4, 3, 3)}, ["y"], {"w": normal(6, 4, 1, 1), "one": np.ones(6, np.float32)}
+    )
+    apart = load(convert(proto, fold_batch_norm=False).save(tmp_path / "m.onnx")).proto
+    assert "BatchNormalization" in ops(apart)
+    # A file whose graph was edited after it was marked is brought to the form again, in the same manner.
+    apart.graph.node.append(helper.make_node("Identity", ["y"], ["z2"], name="late"))
+    apart.graph.output[0].name = "z2"
+    edited = load(apart).proto
+    assert ops(edited) == {"Conv": 1, "BatchNormalization": 1}
+    assert edited.graph.output[0].name == "z2"
+
+
+def test_weights_beside_the_model_are_loaded(tmp_path: Path) -> None:
+    onnx.save(
+        dense(), tmp_path / "m.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0
+    )
+    feeds = {"x": normal(2, 4)}
+    np.testing.assert_allclose(
+        run(load(tmp_path / "m.onnx").proto, feeds)[0], run(dense(), feeds)[0], rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("location", ["../secret.bin", "/etc/hostname", "sub/../../secret.bin"])
+def test_weights_outside_the_folder_are_refused(tmp_path: Path, location: str) -> None:
+    folder = tmp_path / "inner"
+    folder.mkdir()
+    (tmp_path / "secret.bin").write_bytes(b"\0" * 4800)
+    model = dense()
+    convert_model_to_external_data(model, location="weights.bin", size_threshold=0)
+    model.graph.initializer[0].ClearField("raw_data")
+    model.graph.initializer[0].external_data[0].value = location
+    (folder / "m.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(InvalidModel, match="outside the model's folder"):
+        load(folder / "m.onnx")
+
+
+def test_a_link_that_leads_outside_the_folder_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "inner"
+    folder.mkdir()
+    onnx.save(
+        dense(), folder / "m.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0
+    )
+    (folder / "weights.bin").rename(tmp_path / "elsewhere.bin")
+    (folder / "weights.bin").symlink_to(tmp_path / "elsewhere.bin")
+    with pytest.raises(InvalidModel, match="outside the model's folder"):
+        load(folder / "m.onnx")
+
+
+def test_weights_that_end_early_are_refused(tmp_path: Path) -> None:
+    onnx.save(
+        dense(), tmp_path / "m.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0
+    )
+    (tmp_path / "weights.bin").write_bytes(b"\0" * 100)
+    with pytest.raises(InvalidModel, match=r"weights\.bin"):
+        load(tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"this is a text file, and no model\n", "no ONNX model"),
+        (b"", "no ONNX model"),
+        (dense().SerializeToString()[:-700], "truncated"),
+    ],
+    ids=["text", "empty", "truncated"],
+)
+def test_a_file_that_is_no_model_is_refused_in_one_line(
+    tmp_path: Path, content: bytes, expected: str
+) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(content)
+    for read in (load, convert):
+        with pytest.raises(InvalidModel, match=expected) as caught:
+            read(path)
+        assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidModel, match="does not exist"):
+        load(tmp_path / "none.onnx")
+    with pytest.raises(InvalidModel, match="folder"):
+        load(tmp_path)
+    for name in ("none.onnx", "none.pt2", "none.keras", "none"):
+        with pytest.raises(InvalidModel, match="does not exist"):
+            convert(tmp_path / name)
+
+
+def test_an_inconsistent_graph_is_refused() -> None:
+    model = make_model(DENSE, {"x": ("n", 5)}, ["y"], {"w": normal(4, 3)})
+    with pytest.raises(InvalidModel):
+        load(model)
+    with pytest.raises(InvalidModel):
+        convert(model)
+
+
+def test_things_that_are_no_models_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConversionError, match="no model"):
+        convert({"not": "a model"})
+    with pytest.raises(ConversionError, match="neither a file nor a factory"):
+        convert("no_such_module:factory")
+    (tmp_path / "weights.h5").write_bytes(b"x")
+    with pytest.raises(InvalidModel, match="no known kind"):
+        convert(tmp_path / "weights.h5")
+
+
+def factory() -> tuple[onnx.ModelProto, np.ndarray]:
+    return dense(), normal(2, 4)
+
+
+def test_a_factory_gives_a_model_and_its_example() -> None:
+    model = convert("tests.converters.test_load:factory")
+    assert isinstance(model, Model) and model.verification is not None
+
+
+def test_an_example_with_wrong_names_is_refused() -> None:
+    with pytest.raises(ConversionError, match="inputs are"):
+        convert(dense(), {"image": normal(2, 4)})
+
+
+def test_a_missing_framework_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingFramework, match=r'pip install "onnxplain\[torch\]"'):
+        import_framework("torch")
+
+
+def test_importing_the_package_and_loading_a_file_loads_no_framework(tmp_path: Path) -> None:
+    onnx.save(dense(), tmp_path / "m.onnx")
+    program = (
+        "import sys, converters; converters.convert(sys.argv[1]);"
+        "found = {'torch', 'tensorflow', 'keras', 'tf2onnx'} & set(sys.modules);"
+        "sys.exit(str(found) if found else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "m.onnx")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr

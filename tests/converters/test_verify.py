@@ -1,0 +1,94 @@
+"""A conversion that computes something else is never handed on."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from converters import ConversionError, VerificationFailed, convert
+from converters.verify import Reference, random_batches, relative_l2, verify
+from tests.converters.helpers import make_model, normal
+
+MODEL = make_model(
+    [helper.make_node("Mul", ["x", "two"], ["y"])], {"x": ("n", 4)}, ["y"], {"two": np.float32([2])}
+)
+EXAMPLE = {"x": normal(2, 4)}
+
+
+def check(
+    reference: object, model: onnx.ModelProto = MODEL, example: dict[str, np.ndarray] = EXAMPLE
+) -> object:
+    return verify(model, Reference(reference, "the test"), example, batches=2, tolerance=1e-3, seed=0)
+
+
+def test_the_error_is_measured_and_stored() -> None:
+    found = check(lambda feeds: [feeds["x"] * np.float32(2.0002)])
+    assert found.batches == 2 and found.reference == "the test"
+    assert found.relative_l2 == pytest.approx(1e-4, rel=0.01)
+    assert found.max_abs_error > 0
+
+
+def test_a_wrong_value_is_refused_with_output_and_error() -> None:
+    with pytest.raises(VerificationFailed, match=r"'y' differs from the test by 0\.33"):
+        check(lambda feeds: [feeds["x"] * 3])
+
+
+def test_a_wrong_shape_is_refused() -> None:
+    with pytest.raises(VerificationFailed, match="shape"):
+        check(lambda feeds: [feeds["x"][:, :1] * 2])
+
+
+def test_an_error_in_one_batch_size_alone_is_found() -> None:
+    with pytest.raises(VerificationFailed):
+        check(lambda feeds: [feeds["x"] * (2 if len(feeds["x"]) > 1 else 5)])
+
+
+def test_values_that_are_infinite_on_both_sides_are_no_error() -> None:
+    model = make_model([helper.make_node("Log", ["x"], ["y"])], {"x": ("n", 4)}, ["y"])
+    with np.errstate(all="ignore"):
+        found = check(lambda feeds: [np.log(feeds["x"])], model)
+        with pytest.raises(VerificationFailed, match="inf"):
+            check(lambda feeds: [np.log(np.abs(feeds["x"]))], model)
+        with pytest.raises(VerificationFailed, match="no finite value"):
+            check(lambda feeds: [np.log(feeds["x"])], model, {"x": np.float32([[-3, -2, -1, -4]])})
+    assert found.relative_l2 < 1e-6
+
+
+def test_an_original_that_fails_is_named() -> None:
+    def broken(feeds: object) -> list[np.ndarray]:
+        raise ValueError("needs\na batch")
+
+    with pytest.raises(ConversionError, match=r"the original fails in the test on x .*needs a batch"):
+        check(broken)
+
+
+def test_test_batches_keep_to_the_range_of_the_example() -> None:
+    example = {"ids": np.array([[2, 5]]), "mask": np.ones((1, 2), bool), "image": np.float32([[0.0, 1.0]])}
+    batches = random_batches(example, frozenset(example), 3, None, 0)
+    assert [len(batch["ids"]) for batch in batches] == [1, 2, 3]
+    for batch in batches:
+        assert batch["ids"].min() >= 2 and batch["ids"].max() <= 5
+        assert batch["image"].min() >= 0 and batch["image"].max() <= 1
+        assert batch["mask"].dtype == bool
+
+
+def test_relative_l2_is_the_norm_of_the_difference_over_the_norm() -> None:
+    assert relative_l2(np.array([3.0, 5.0]), np.array([3.0, 4.0])) == pytest.approx(0.2)
+    assert relative_l2(np.array([1.0, np.nan]), np.array([1.0, 2.0])) == np.inf
+    assert relative_l2(np.array([1.0, np.inf]), np.array([1.0, np.inf])) == 0.0
+
+
+def test_a_planted_wrong_conversion_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folding rule with its sign flipped is caught, whatever the graph looks like."""
+    from converters import fold
+
+    real = fold._scale_weight
+    monkeypatch.setattr(fold, "_scale_weight", lambda layer, weight, factor: -real(layer, weight, factor))
+    nodes = [helper.make_node("Conv", ["x", "w"], ["z"])]
+    nodes += [helper.make_node("BatchNormalization", ["z", "one", "one", "one", "two"], ["y"])]
+    ones = np.ones(6, np.float32)
+    constants = {"w": normal(6, 4, 1, 1), "one": ones, "two": 2 * ones}
+    with pytest.raises(VerificationFailed, match="'y' differs"):
+        convert(make_model(nodes, {"x": ("n", 4, 3, 3)}, ["y"], constants))
