@@ -2,6 +2,7 @@
 
 from analyzer.ops import (
     activation,
+    contraction,
     convolution,
     elementwise,
     indexing,
@@ -11,6 +12,7 @@ from analyzer.ops import (
     normalization,
     pooling,
     reduction,
+    resize,
     shape,
     transcendental,
 )
@@ -20,6 +22,7 @@ __all__ = [
     "Kind",
     "Op",
     "activation",
+    "contraction",
     "convolution",
     "elementwise",
     "find",
@@ -32,6 +35,7 @@ __all__ = [
     "reduction",
     "register",
     "registered",
+    "resize",
     "shape",
     "transcendental",
 ]

@@ -222,7 +222,7 @@ def _shortfall(a: Axis, out: int | str | None) -> int | None:
     if a.size is None or not isinstance(out, int) or a.before is None or a.after is None:
         return None
     extra = a.size - ((out - 1) * a.stride + a.extent - a.before - a.after)
-    return extra if 0 <= extra < max(a.stride, a.dilation) and min(a.before, a.after) >= 0 else None
+    return extra if 0 <= extra < a.stride and min(a.before, a.after) >= 0 else None
 
 
 def _turned(op: Emitter, w: Tensor, axes: Sequence[Axis], group: int) -> Tensor:

@@ -178,7 +178,9 @@ class Pow(Elementwise):
 
     def tensorflow(tf, a, b):
         if a.dtype.is_floating or not b.dtype.is_floating:
-            return tf.pow(a, tf.cast(b, a.dtype))
+            exponent = tf.cast(b, a.dtype)
+            # TensorFlow's derivative of 0⁰ by its base would be 0·(1/0).
+            return tf.pow(tf.where(exponent == 0, tf.stop_gradient(a), a), exponent)
         return tf.cast(tf.pow(tf.cast(a, b.dtype), b), a.dtype)
 
     def vjp(op, g, y, a, b):

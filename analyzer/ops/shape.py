@@ -325,7 +325,8 @@ class Size(PiecewiseConstant):
 class ConstantOfShape(PiecewiseConstant):
     def torch(torch, shape, *, value):
         filling = np.zeros(1, np.float32) if value is None else value
-        return torch.full(ints(shape), filling.item(), dtype=torch.as_tensor(filling).dtype)
+        dtype = torch.tensor(filling).dtype
+        return torch.full(ints(shape), filling.item(), dtype=dtype, device=shape.device)
 
     def tensorflow(tf, shape, *, value):
         return tf.fill(

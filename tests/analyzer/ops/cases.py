@@ -34,6 +34,11 @@ def i64(*values: int) -> np.ndarray:
     return np.asarray(values, np.int64)
 
 
+def f32(values: list[float]) -> np.ndarray:
+    """Scales, which are float32 whatever the data is."""
+    return np.asarray(values, np.float32)
+
+
 def scalar(value: float) -> np.ndarray:
     return np.asarray(value, np.float64)
 
@@ -50,13 +55,23 @@ def case(
 
 
 def _unary() -> list[Case]:
-    plain = (
-        "Relu Sigmoid Tanh Softplus Softsign Elu Selu Celu LeakyRelu HardSwish Mish Erf Gelu Abs Neg Exp Sin Cos Atan "
-        "Sinh Cosh Asinh Identity Reciprocal Softmax LogSoftmax"
-    ).split()
+    plain = [
+        "Relu",
+        "Sigmoid",
+        "Tanh",
+        "Softplus",
+        "Softsign",
+        "Elu",
+        "Selu",
+        "Celu",
+        "LeakyRelu",
+        "HardSwish",
+    ]
+    plain += ["Mish", "Erf", "Gelu", "Abs", "Neg", "Exp", "Sin", "Cos", "Atan", "Sinh", "Cosh", "Asinh"]
+    plain += ["Identity", "Reciprocal", "Softmax", "LogSoftmax"]
     cases = [case(name, normal(3, 4)) for name in plain]
-    cases += [case(name, positive(3, 4) * 0.5) for name in "Sqrt Log Tan".split()]
-    cases += [case(name, positive(3, 4) * 0.4) for name in "Asin Acos Atanh".split()]
+    cases += [case(name, positive(3, 4) * 0.5) for name in ["Sqrt", "Log", "Tan"]]
+    cases += [case(name, positive(3, 4) * 0.4) for name in ["Asin", "Acos", "Atanh"]]
     cases += [
         case("Acosh", positive(3, 4) + 1),
         case("LeakyRelu", normal(3, 4), alpha=0.3),
@@ -89,7 +104,7 @@ def _unary() -> list[Case]:
 
 def _arithmetic() -> list[Case]:
     cases = []
-    for name in "Add Sub Mul Div Max Min".split():
+    for name in ["Add", "Sub", "Mul", "Div", "Max", "Min"]:
         cases += [
             case(name, normal(2, 3, 4), positive(3, 1) + 0.013, active=(0, 1)),
             case(name, normal(3, 4), positive(4) + 0.013),
@@ -120,7 +135,7 @@ def _arithmetic() -> list[Case]:
 
 
 def _linear() -> list[Case]:
-    cases = [
+    return [
         case("Gemm", normal(3, 4), normal(4, 5), normal(5)),
         case("Gemm", normal(3, 4), normal(5, 4), normal(5), transB=1, symbolic=(0,)),
         case("Gemm", normal(3, 4), normal(4, 5), np.zeros(5)),
@@ -150,7 +165,6 @@ def _linear() -> list[Case]:
         case("MatMul", normal(2, 3, 4), normal(4), active=(0, 1)),
         case("MatMul", normal(2, 3, 4), normal(4, 5)),
     ]
-    return cases
 
 
 CONV_ATTRIBUTES: list[dict[str, Any]] = [
@@ -286,7 +300,7 @@ def _pooling() -> list[Case]:
 
 def _normalization() -> list[Case]:
     statistics = (normal(3), normal(3), normal(3), positive(3))
-    cases = [
+    return [
         case("BatchNormalization", normal(2, 3, 4, 5), *statistics),
         case("BatchNormalization", normal(2, 3), *statistics, symbolic=(0,), epsilon=0.01),
         case("BatchNormalization", normal(2, 3, 4), *statistics, active=(0, 1, 2, 3, 4)),
@@ -306,12 +320,11 @@ def _normalization() -> list[Case]:
         case("LpNormalization", normal(2, 3, 4), axis=1, p=2),
         case("LpNormalization", normal(2, 3, 4), p=1),
     ]
-    return cases
 
 
 def _reduction() -> list[Case]:
     cases = []
-    names = "Sum Mean Max Min L1 L2 SumSquare Prod LogSumExp LogSum".split()
+    names = ["Sum", "Mean", "Max", "Min", "L1", "L2", "SumSquare", "Prod", "LogSumExp", "LogSum"]
     for name in (f"Reduce{name}" for name in names):
         x = distinct(2, 3, 4) + (4 if name == "ReduceLogSum" else 0)
         cases += [
@@ -439,6 +452,63 @@ def _indexing() -> list[Case]:
     ]
 
 
+def _resize() -> list[Case]:
+    x, half = normal(2, 3, 4, 6), f32([1, 1, 0.5, 0.6])
+    double, none = f32([1, 1, 2, 2.5]), None
+    cases = []
+    for coordinates in (
+        "half_pixel",
+        "asymmetric",
+        "align_corners",
+        "pytorch_half_pixel",
+        "half_pixel_symmetric",
+    ):
+        given: dict[str, Any] = {"coordinate_transformation_mode": coordinates}
+        cases += [
+            case("Resize", x, none, double, mode="linear", **given),
+            case("Resize", x, none, half, mode="linear", symbolic=(0,), **given),
+            case("Resize", x, none, none, i64(2, 3, 7, 5), mode="nearest", **given),
+        ]
+    return [
+        *cases,
+        case(
+            "Resize",
+            x,
+            none,
+            f32([1, 1, 2.0, 2.0]),
+            mode="nearest",
+            nearest_mode="floor",
+            symbolic=(0,),
+        ),
+        case("Resize", x, none, none, i64(5, 9), mode="cubic", axes=[2, 3]),
+        case("Resize", x, none, half, mode="cubic", antialias=1, exclude_outside=1),
+        case("Resize", x, none, half, mode="linear", antialias=1),
+        case("Resize", normal(2, 3, 5), none, f32([1.0, 2.0, 1.0]), mode="linear"),
+        case("Resize", normal(2, 3, 5), none, f32([2.0, 1.0, 1.0]), mode="linear"),
+        case(
+            "Resize",
+            x,
+            f32([0, 0, 0.2, 0.3, 1, 1, 0.9, 1.4]),
+            none,
+            i64(2, 3, 3, 5),
+            mode="linear",
+            coordinate_transformation_mode="tf_crop_and_resize",
+            extrapolation_value=0.7,
+        ),
+    ]
+
+
+def _contraction() -> list[Case]:
+    return [
+        case("Einsum", normal(2, 3), normal(3, 4), equation="ij,jk->ik", active=(0, 1)),
+        case("Einsum", normal(2, 3, 4), normal(2, 5, 4), equation="bij,bkj->bik", active=(0, 1)),
+        case("Einsum", normal(2, 3, 4), equation="bij->b", symbolic=(0,)),
+        case("Einsum", normal(2, 3), equation="ij->ji"),
+        case("Einsum", normal(2, 3, 4), normal(2, 4, 5), equation="...ij,...jk->...ik", active=(0, 1)),
+        case("Einsum", normal(3), normal(4), normal(3, 4), equation="i,j,ij", active=(0, 1, 2)),
+    ]
+
+
 CASES = [
     *_unary(),
     *_arithmetic(),
@@ -449,4 +519,6 @@ CASES = [
     *_reduction(),
     *_shape(),
     *_indexing(),
+    *_resize(),
+    *_contraction(),
 ]

@@ -10,7 +10,8 @@ import pytest
 from analyzer.graph import Graph
 from analyzer.ops import registered
 from analyzer.ops.registry import Kind
-from tests.analyzer.ops.harness import FRAMEWORKS, run
+from tests.analyzer.ops.cases import CASES
+from tests.analyzer.ops.harness import FRAMEWORKS, forward, onnxruntime_forward, run
 from tests.analyzer.ops.official import EXCLUDED, arrays, excluded, node_tests
 
 ADMITTED = [(n, f) for n in sorted(node_tests()) for f in ("torch", "tensorflow") if excluded(n, f) is None]
@@ -34,6 +35,25 @@ def test_form_gives_what_the_standard_expects(name, framework):
                 rtol=max(case.rtol, 1e-5),
                 atol=1e-5,
             )
+
+
+# What ONNX allows and ONNX Runtime does not run.
+REFUSED_BY_ONNXRUNTIME = {
+    r"^Conv\[.*auto_pad=SAME.*dilations": "dilations with SAME pads",
+    r"^ConvTranspose.*dilations=.*output_padding=": "output padding of a stride or more",
+    r"^LRN.*size=4": "an even number of neighbours",
+}
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_forms_agree_with_onnxruntime(case):
+    if any(re.search(pattern, str(case)) for pattern in REFUSED_BY_ONNXRUNTIME):
+        with pytest.raises(Exception, match="ONNXRuntimeError"):
+            onnxruntime_forward(case)
+        return
+    expected = onnxruntime_forward(case)
+    for framework in FRAMEWORKS:
+        np.testing.assert_allclose(forward(case, case.feeds, framework), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_every_exclusion_excludes_something():

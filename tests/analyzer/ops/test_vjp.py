@@ -1,4 +1,4 @@
-"""Every VJP rule against directional derivatives in double precision, and against the frameworks' own autodiff."""
+"""Every VJP rule against directional derivatives in float64, and against the frameworks' autodiff."""
 
 from __future__ import annotations
 
