@@ -118,7 +118,7 @@ def main() -> int:
     truth = found.pop("PyTorch itself")
     columns = {route: dict(distances(explanation, truth)) for route, explanation in found.items()}
     table = Table(title=f"Relative L2 distance to PyTorch itself, target {TARGET}")
-    table.add_column("what")
+    table.add_column("what", no_wrap=True)
     for route in columns:
         table.add_column(route, justify="right")
     for what in next(iter(columns.values())):
