@@ -9,11 +9,22 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Completeness:
-    """output (N,): what the attribution must sum to. total (N,): its sum. error (N,): relative, see `measure`."""
+    """How far a sum is from what it must be, for each sample.
+
+    output (N,): what the attribution must sum to. total (N,): its sum. floor (N,): the rounding floor of that
+    sum, in the output's units. error (N,): |total − output| relative to |output|, or to the floor where that is
+    larger.
+    """
 
     output: np.ndarray
     total: np.ndarray
     error: np.ndarray
+    floor: np.ndarray
+
+    def within(self, tolerance: float) -> np.ndarray:
+        """(N,) bool: whether the shortfall is within this share of the output, or below the rounding floor."""
+        limit = np.maximum(tolerance * np.abs(self.output), self.floor)
+        return np.abs(self.total - self.output) <= limit  # type: ignore[no-any-return]
 
 
 def measure(output: np.ndarray, total: np.ndarray, absolute: np.ndarray) -> Completeness:
@@ -25,7 +36,7 @@ def measure(output: np.ndarray, total: np.ndarray, absolute: np.ndarray) -> Comp
     """
     floor = np.finfo(output.dtype).eps * absolute
     scale = np.maximum(np.maximum(np.abs(output), floor), np.finfo(np.float64).tiny)
-    return Completeness(output, total, np.abs(total - output) / scale)
+    return Completeness(output, total, np.abs(total - output) / scale, floor)
 
 
 def sample_sums(array: np.ndarray) -> np.ndarray:

@@ -66,8 +66,9 @@ def match(
                 found[name] = matched
                 break
         if name not in found and name in trusted:
-            by_shape = [_by_shape(c, offered[c], value) for c in names.get(name, ()) if c in offered]
-            found.update({name: matched for matched in by_shape[:1] if matched is not None})
+            by_shape = (_by_shape(c, offered[c], value) for c in names.get(name, ()) if c in offered)
+            if matched := next(filter(None, by_shape), None):
+                found[name] = matched
     taken = {matched.name for matched in found.values()}
     by_print: dict[tuple[float, ...], list[str]] = {}
     for name in offered:

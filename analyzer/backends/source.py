@@ -8,7 +8,7 @@ local rules; `found` says which are the source's own.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -42,10 +42,15 @@ class Network(Protocol):
     def values(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> Arrays:
         """The values of these tensors, by the source's names."""
 
-    def gradients(
-        self, feeds: Mapping[str, np.ndarray], output: str, cotangent: np.ndarray, wrt: Sequence[str]
-    ) -> Arrays:
-        """The gradients of ⟨cotangent, output⟩ at these tensors, by the source's names."""
+    def measure(
+        self,
+        feeds: Mapping[str, np.ndarray],
+        output: str,
+        cotangent: Callable[[np.ndarray], np.ndarray],
+        values: Sequence[str],
+        wrt: Sequence[str],
+    ) -> tuple[np.ndarray, Arrays, Arrays]:
+        """The output y, values, and the gradients of ⟨cotangent(y), y⟩, by the source's names."""
 
 
 class SourceBackend(Native):
@@ -87,21 +92,26 @@ class SourceBackend(Native):
         if seed.output not in matches:
             raise AnalysisError(f"the source has no tensor {seed.output!r}: conversion folded or rewrote it")
         output = matches[seed.output]
-        forward = self.forward(feeds, [*dict.fromkeys((seed.output, *values))])
-        y = forward[seed.output]
-        cotangent = seed.cotangent(y)
-        native = np.ascontiguousarray(cotangent.transpose(np.argsort(output.order)))
-        inputs = self._inputs()
-        names = {name: matches[name].name if name in matches else inputs[name] for name in wrt}
-        found = self.network.gradients(feeds, output.name, native, list(names.values())) if wrt else {}
-        gradients = {
-            name: matches[name].to_onnx(found[source]) if name in matches else found[source]
-            for name, source in names.items()
-        }
-        return y, {name: forward[name] for name in values}, gradients
+        back = np.argsort(output.order)
 
-    def _inputs(self) -> dict[str, str]:
-        return {name: self.network.candidates(name)[0] for name in self.graph.inputs}
+        def cotangent(y: np.ndarray) -> np.ndarray:
+            return np.ascontiguousarray(seed.cotangent(output.to_onnx(y)).transpose(back)).reshape(y.shape)
+
+        names = {
+            name: matches[name].name if name in matches else self.network.candidates(name)[0] for name in wrt
+        }
+        wanted = {name: matches[name].name for name in values}
+        y, measured, gradients = self.network.measure(
+            feeds, output.name, cotangent, list(wanted.values()), list(names.values())
+        )
+        return (
+            output.to_onnx(y),
+            {name: matches[name].to_onnx(measured[source]) for name, source in wanted.items()},
+            {
+                name: matches[name].to_onnx(gradients[source]) if name in matches else gradients[source]
+                for name, source in names.items()
+            },
+        )
 
     def _matches(self, feeds: Mapping[str, np.ndarray]) -> dict[str, Match]:
         if self._found is None:

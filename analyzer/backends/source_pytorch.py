@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,23 +48,37 @@ class PyTorchNetwork:
             found = self._run(feeds, names)
         return {name: self.framework.array(found[name]) for name in names}
 
-    def gradients(
-        self, feeds: Mapping[str, np.ndarray], output: str, cotangent: np.ndarray, wrt: Sequence[str]
-    ) -> Arrays:
-        """The gradients at these tensors, by torch.autograd."""
+    def measure(
+        self,
+        feeds: Mapping[str, np.ndarray],
+        output: str,
+        cotangent: Callable[[np.ndarray], np.ndarray],
+        values: Sequence[str],
+        wrt: Sequence[str],
+    ) -> tuple[np.ndarray, Arrays, Arrays]:
+        """The output, values and gradients at these tensors, in one pass, by torch.autograd."""
         torch: Any = self.framework.module
         with torch.enable_grad():
-            found = self._run(feeds, [output, *wrt], inputs_require_grad=True)
-            gradients = torch.autograd.grad(
-                found[output],
-                [found[name] for name in wrt],
-                grad_outputs=self.framework.tensor(cotangent),
-                allow_unused=True,
+            found = self._run(feeds, [output, *values, *wrt], inputs_require_grad=True)
+            y = self.framework.array(found[output])
+            gradients = (
+                torch.autograd.grad(
+                    found[output],
+                    [found[name] for name in wrt],
+                    grad_outputs=self.framework.tensor(cotangent(y)),
+                    allow_unused=True,
+                )
+                if wrt
+                else []
             )
-        return {
-            name: self.framework.array(torch.zeros_like(found[name]) if g is None else g)
-            for name, g in zip(wrt, gradients, strict=True)
-        }
+        return (
+            y,
+            {name: self.framework.array(found[name]) for name in values},
+            {
+                name: self.framework.array(torch.zeros_like(found[name]) if g is None else g)
+                for name, g in zip(wrt, gradients, strict=True)
+            },
+        )
 
     def _run(
         self, feeds: Mapping[str, np.ndarray], names: Sequence[str], inputs_require_grad: bool = False

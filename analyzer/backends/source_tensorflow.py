@@ -20,7 +20,7 @@ class TensorFlowNetwork:
 
     def __init__(self, source: TensorFlowSource, framework: TensorFlow) -> None:
         self.framework = framework
-        self._graph_def = source.function.graph.as_graph_def()
+        self._graph_def = _differentiable_definition(framework.module, source.function.graph)
         self._graph = source.function.graph
         self._inputs = dict(source.inputs)
         self._compiled: dict[tuple[Any, ...], Callable[..., Any]] = {}
@@ -46,27 +46,32 @@ class TensorFlowNetwork:
         """The values of these tensors."""
         if not names:
             return {}
-        run = self._function(feeds, tuple(names), None, ())
+        run = self._function(tuple(names), None, ())
         return {name: np.asarray(value) for name, value in zip(names, run(self._ordered(feeds)), strict=True)}
 
-    def gradients(
-        self, feeds: Mapping[str, np.ndarray], output: str, cotangent: np.ndarray, wrt: Sequence[str]
-    ) -> Arrays:
-        """The gradients at these tensors, by tf.gradients in the graph itself."""
+    def measure(
+        self,
+        feeds: Mapping[str, np.ndarray],
+        output: str,
+        cotangent: Callable[[np.ndarray], np.ndarray],
+        values: Sequence[str],
+        wrt: Sequence[str],
+    ) -> tuple[np.ndarray, Arrays, Arrays]:
+        """The output, values, and gradients at these tensors by tf.gradients in the graph itself."""
         tf: Any = self.framework.module
-        run = self._function(feeds, (), output, tuple(wrt))
-        found = run([*self._ordered(feeds), tf.constant(cotangent)])
-        return {name: np.asarray(value) for name, value in zip(wrt, found, strict=True)}
+        found = self.values(feeds, [*dict.fromkeys((output, *values))])
+        gradients: Arrays = {}
+        if wrt:
+            run = self._function((), output, tuple(wrt))
+            arrays = run([*self._ordered(feeds), tf.constant(cotangent(found[output]))])
+            gradients = {name: np.asarray(array) for name, array in zip(wrt, arrays, strict=True)}
+        return found[output], found, gradients
 
     def _ordered(self, feeds: Mapping[str, np.ndarray]) -> list[Any]:
         return [self.framework.tensor(feeds[name]) for name in self._inputs]
 
     def _function(
-        self,
-        feeds: Mapping[str, np.ndarray],
-        fetches: tuple[str, ...],
-        output: str | None,
-        wrt: tuple[str, ...],
+        self, fetches: tuple[str, ...], output: str | None, wrt: tuple[str, ...]
     ) -> Callable[..., Any]:
         """A function of the inputs (and the cotangent) that fetches tensors, or gradients of the output."""
         key = (fetches, output, wrt)
@@ -108,3 +113,55 @@ class TensorFlowNetwork:
 
         wrapped = tf.compat.v1.wrap_function(body, signature)
         return lambda arguments: wrapped(*arguments)
+
+
+def _differentiable_definition(tf: Any, graph: Any) -> Any:
+    """The graph's definition, with what stands in the way of tf.gradients rewritten under the same names.
+
+    TensorFlow's CPU kernels compute grouped convolutions but have no gradient for them: each becomes one
+    Conv2D a group.
+    """
+    definition = graph.as_graph_def()
+    for node in definition.node:
+        # A custom gradient is a Python closure over the traced graph, which freezing leaves behind. The forward
+        # nodes are differentiated instead: for tf.nn.silu, which only saves memory so, it is the same.
+        node.attr.pop("_gradient_op_type", None)
+    nodes = {node.name: node for node in definition.node}
+    for operation in graph.get_operations():
+        if operation.type != "Conv2D" or operation.get_attr("data_format") != b"NHWC":
+            continue
+        x, w = operation.inputs
+        groups = (x.shape[-1] or 0) // w.shape[2]
+        if groups > 1:
+            _split_into_groups(tf, definition, nodes[operation.name], groups, x.dtype)
+    return definition
+
+
+def _split_into_groups(tf: Any, definition: Any, node: Any, groups: int, dtype: Any) -> None:
+    """Turn a grouped Conv2D node into splits, convolutions and a concatenation that takes its name."""
+
+    def add(op: str, part: str, inputs: Sequence[str]) -> Any:
+        new = definition.node.add(op=op, name=f"{node.name}/groups/{part}", input=inputs)
+        new.attr["T"].type = dtype.as_datatype_enum
+        return new
+
+    axis = definition.node.add(op="Const", name=f"{node.name}/groups/axis")
+    axis.attr["dtype"].type = tf.int32.as_datatype_enum
+    axis.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(3, tf.int32))
+    for part, value in zip("xw", node.input, strict=False):
+        add("Split", part, [axis.name, value]).attr["num_split"].i = groups
+    names = []
+    for group in range(groups):
+        ending = f":{group}" if group else ""
+        sources = [f"{node.name}/groups/{part}{ending}" for part in "xw"]
+        convolution = add("Conv2D", str(group), sources)
+        for key, value in node.attr.items():
+            convolution.attr[key].CopyFrom(value)
+        names.append(convolution.name)
+    node.op = "ConcatV2"
+    node.ClearField("attr")
+    del node.input[:]
+    node.input.extend([*names, axis.name])
+    node.attr["N"].i = groups
+    node.attr["T"].type = dtype.as_datatype_enum
+    node.attr["Tidx"].type = tf.int32.as_datatype_enum

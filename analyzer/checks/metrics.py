@@ -19,17 +19,19 @@ class Distance:
 def distance(a: np.ndarray, b: np.ndarray) -> Distance:
     """Compare two arrays of one shape, in double precision. Two zero arrays are equal."""
     x, y = a.astype(np.float64).reshape(-1), b.astype(np.float64).reshape(-1)
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        equal = bool(np.array_equal(x, y, equal_nan=True))
-        return Distance(0.0, 0.0, 1.0) if equal else Distance(np.inf, np.inf, 0.0)
     if not x.size:
         return Distance(0.0, 0.0, 1.0)
-    # Scaling first keeps the squares of very small or large numbers in range.
-    scale = max(np.abs(x).max(), np.abs(y).max())
-    if scale == 0:
-        return Distance(0.0, 0.0, 1.0)
     difference = x - y
-    norm_x, norm_y = np.linalg.norm(x / scale), np.linalg.norm(y / scale)
-    relative = np.linalg.norm(difference / scale) / max(norm_x, norm_y)
-    cosine = float(np.dot(x / scale, y / scale) / (norm_x * norm_y)) if norm_x and norm_y else 0.0
-    return Distance(float(np.abs(difference).max()), float(relative), min(1.0, max(-1.0, cosine)))
+    furthest = float(np.abs(difference).max())
+    if furthest == 0:
+        return Distance(0.0, 0.0, 1.0)
+    if not np.isfinite(furthest):
+        equal = np.array_equal(x, y, equal_nan=True)
+        return Distance(0.0, 0.0, 1.0) if equal else Distance(np.inf, np.inf, 0.0)
+    # Scaled, so that the squares of very small or large numbers stay in range.
+    scale = max(float(np.abs(x).max()), float(np.abs(y).max()))
+    if not 1e-100 < scale < 1e100:
+        x, y, difference = x / scale, y / scale, difference / scale
+    norm_x, norm_y, apart = (float(np.sqrt(np.vdot(v, v))) for v in (x, y, difference))
+    cosine = float(np.vdot(x, y)) / (norm_x * norm_y) if norm_x and norm_y else 0.0
+    return Distance(furthest, apart / max(norm_x, norm_y), min(1.0, max(-1.0, cosine)))

@@ -42,6 +42,8 @@ def published(net: nn.Module, x: np.ndarray, target: int):
         if bias is not None:
             biases.append(bias.detach())
             outputs.append(output)
+        # What follows gets a copy: an in-place ReLU must not turn the recorded output into its own.
+        return output.clone()
 
     layers = [m for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Linear, nn.BatchNorm2d))]
     handles = [layer.register_forward_hook(record) for layer in layers]
@@ -93,9 +95,9 @@ def test_a_relu_network_is_complete_with_explicit_terms_alone(name):
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_all_terms_are_complete_in_float32(name):
     _, x, model = network(name)
-    for target in (None, 0):
-        fg = full_grad(model, x, target)
-        assert fg.completeness.error.max() <= 1e-4
+    assert full_grad(model, x).completeness.error.max() <= 1e-4
+    # A logit near zero is met as exactly as its terms are rounded.
+    assert full_grad(model, x, target=0).completeness.within(1e-4).all()
 
 
 @pytest.mark.parametrize("name", sorted(NETWORKS))
