@@ -33,7 +33,7 @@ PHOTOGRAPHS = {"cat": "chelsea", "coffee": "coffee"}
 PREPROCESSING = Preprocessing(
     size=(224, 224), mean=(127 / 255,) * 3, std=(128 / 255,) * 3, layout="NCHW", resize=256
 )
-STEPS = 50
+STEPS, TOLERANCE = 50, 0.01
 
 Step = Callable[[str], None]
 
@@ -55,6 +55,16 @@ class Demo:
         """Whether every check held."""
         claimed = [passed for result in self.results for passed in result.passed]
         return bool(self.check.passed) and all(passed is not False for passed in claimed)
+
+    @property
+    def headline(self) -> str:
+        """The verdict in a line."""
+        _, complete = judgement(self.results)
+        *most, last = self.check.backends
+        if not most:
+            return complete
+        agree = "agree" if self.check.passed else "DISAGREE"
+        return f"{complete}; {', '.join(most)} and {last} {agree}"
 
 
 def load_network() -> Module:
@@ -139,7 +149,9 @@ def run(
         complete = run_full_grad(fn, inputs)
         explicit = run_full_grad(fn, inputs, terms="explicit")
     with timed("Integrated Gradients"):
-        integrated = run_integrated_gradients(fn, inputs, baseline="black", steps=STEPS, progress=progress)
+        integrated = run_integrated_gradients(
+            fn, inputs, baseline="black", steps=STEPS, tolerance=TOLERANCE, progress=progress
+        )
     with timed("check the backends"):
         agreement = check(model, inputs, backends=backends)
     demo = Demo(
@@ -173,14 +185,12 @@ def _written(demo: Demo, folder: Path, inputs: np.ndarray) -> Demo:
 
 def _report(demo: Demo, pictures: Sequence[Mapping[str, Picture]]) -> Report:
     rows = completeness_rows(demo.results, demo.names)
-    _, complete = judgement(rows)
-    agreed = f"{', '.join(demo.check.backends)} agree" if demo.check.passed else "the backends disagree"
     complete_result, _, integrated = demo.results
     return Report(
         title=TITLE,
         passed=demo.passed,
-        headline=f"{complete}; {agreed}",
-        detail=demo.check.headline + ".",
+        headline=demo.headline,
+        detail=demo.check.headline + "." if demo.check.rows else "",
         samples=samples(
             (complete_result, integrated), demo.names, demo.predictions, pictures, demo.model.class_names
         ),

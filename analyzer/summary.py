@@ -13,7 +13,14 @@ from analyzer.analysis import FULL_GRAD, MethodResult
 from analyzer.figures.charts import Bar
 from analyzer.figures.heat import encode_png, enlarged, overlay
 from analyzer.figures.images import photographs, to_planes
-from analyzer.figures.report import Completeness, Picture, Prediction, Sample
+from analyzer.figures.report import (
+    Completeness,
+    Picture,
+    Prediction,
+    Sample,
+    format_error,
+    format_value,
+)
 
 if TYPE_CHECKING:
     from converters.model import Preprocessing
@@ -57,23 +64,33 @@ def completeness_rows(results: Sequence[MethodResult], names: Sequence[str]) -> 
             total=float(result.total[index]),
             error=float(result.error[index]),
             passed=result.passed[index],
-            note="" if result.passed[index] else result.note,
+            note="" if result.passed[index] else _shortfall(result, index),
         )
         for index, name in enumerate(names)
         for result in results
     ]
 
 
-def judgement(rows: Sequence[Completeness]) -> tuple[bool | None, str]:
-    """The verdict over completeness rows, in a line."""
-    claimed = [row for row in rows if row.passed is not None]
-    failed = sum(row.passed is False for row in claimed)
-    if failed:
-        return False, f"{failed} of {len(claimed)} sums miss what they must explain"
+def _shortfall(result: MethodResult, index: int) -> str:
+    """What is left unexplained of one sample, and why."""
+    missing = format_value(float(result.explained[index] - result.total[index]))
+    return f"{missing} unexplained: {result.note}" if result.note else f"{missing} unexplained"
+
+
+def judgement(results: Sequence[MethodResult]) -> tuple[bool | None, str]:
+    """The verdict on completeness, in a line; None where none is claimed."""
+    claimed = [result for result in results if any(passed is not None for passed in result.passed)]
     if not claimed:
         return None, "Completeness is stated, not claimed"
-    worst = max(row.error for row in claimed)
-    return True, f"Complete: every sum meets its output, the worst to {worst:.0e}"
+    failed = [result for result in claimed if any(passed is False for passed in result.passed)]
+    if failed:
+        return False, f"{' and '.join(_title(result) for result in failed)} miss what they must add up to"
+    worst = [f"{_title(result)} is complete to {format_error(result.error.max())}" for result in claimed]
+    return True, ", ".join(worst)
+
+
+def _title(result: MethodResult) -> str:
+    return result.label.partition(",")[0]
 
 
 def contribution_bars(result: MethodResult, index: int) -> list[Bar]:
@@ -124,7 +141,7 @@ def _overlays(
     if result.method != FULL_GRAD:
         plane = to_planes(attributions, layout)
         assert plane is not None
-        pixels = _png(overlay(photograph, plane[0], signed=True, percentile=99))
+        pixels = _png(overlay(photograph, plane[0], signed=True, percentile=98))
         return {
             result.method: Picture(
                 "Integrated Gradients", pixels, "red speaks for the class, blue against it"

@@ -226,7 +226,7 @@ def _write(
     class_names = fn.model.class_names
     pictures = sample_pictures(results, batch.arrays, batch.preprocessing)
     rows = completeness_rows(results, batch.names)
-    passed, headline = judgement(rows)
+    passed, headline = judgement(results)
     report = Report(
         title=Path(model).name,
         passed=passed,

@@ -67,7 +67,7 @@ def _show(terminal: Terminal, found: Demo) -> None:
     show_files(terminal, found.files)
     terminal.out.print()
     style = "bold green" if found.passed else "bold red"
-    terminal.out.print(f"{'✓' if found.passed else '✗'} {found.check.headline}", style=style, soft_wrap=True)
+    terminal.out.print(f"{'✓' if found.passed else '✗'} {found.headline}", style=style, soft_wrap=True)
 
 
 def _explicit_shortfall(terminal: Terminal, found: Demo) -> None:

@@ -25,13 +25,14 @@ class Bar:
 def shown_bars(bars: Sequence[Bar], most: int = 24) -> list[Bar]:
     """At most `most` bars in the given (network) order, the largest by absolute value, and the rest as one.
 
-    The sum of the bars is kept.
+    Bars of the input are always shown. The sum of the bars is kept.
     """
     if len(bars) <= most:
         return list(bars)
-    largest = sorted(range(len(bars)), key=lambda index: -abs(bars[index].value))[: most - 1]
+    order = sorted(range(len(bars)), key=lambda index: (bars[index].kind != "input", -abs(bars[index].value)))
+    largest = set(order[: most - 1])
     kept = [bars[index] for index in sorted(largest)]
-    others = [bar for index, bar in enumerate(bars) if index not in set(largest)]
+    others = [bar for index, bar in enumerate(bars) if index not in largest]
     rest = Bar(f"the other {len(others)}", sum(bar.value for bar in others), "rest")
     return [*kept, rest]
 

@@ -85,15 +85,9 @@ def _resized(image: np.ndarray, scale: float, at_least: tuple[int, int]) -> np.n
     size = tuple(max(round(given * scale), low) for given, low in zip(image.shape[:2], at_least, strict=True))
     if size == image.shape[:2]:
         return image
-    # Channel by channel in float: Pillow resizes three channels together only in 8 bits.
-    planes = [
-        Image.fromarray(np.ascontiguousarray(image[..., channel])).resize(
-            size[::-1], Image.Resampling.BICUBIC
-        )
-        for channel in range(image.shape[-1])
-    ]
-    resized: np.ndarray = np.stack([np.asarray(plane) for plane in planes], axis=-1)
-    return resized.clip(0, 1)
+    # In 8 bits, like the pipelines that networks are trained with: rounding moves probabilities by 1 %.
+    picture = Image.fromarray(np.round(np.clip(image, 0, 1) * 255).astype(np.uint8))
+    return np.asarray(picture.resize(size[::-1], Image.Resampling.BICUBIC), np.float32) / 255
 
 
 def _per_channel(values: tuple[float, ...], channels: int) -> np.ndarray:

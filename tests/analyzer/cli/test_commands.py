@@ -143,7 +143,7 @@ def test_a_model_of_two_inputs_takes_an_npz(files, json_of):
 
 
 def test_features_are_reported_without_pictures(json_of, tmp_path):
-    status, found = json_of("analyze", "two.onnx", "pair.npz", "-o", tmp_path / "out")
+    status, _ = json_of("analyze", "two.onnx", "pair.npz", "-o", tmp_path / "out")
     assert status == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "arrays.npz",
