@@ -5,12 +5,10 @@ is
 
     gx[i] = Σ_k w[k] g[(i + p − k·d) / s]        over the k where the division is exact.
 
-- stride 1: one Conv of g by the flipped kernel.
-- strided, 2-D: with i + p = q·s + r, gx = Σ_j w[r + s·j] g[q − j]: one stride-1 Conv makes all s·s phases r
-  as channels, DepthToSpace weaves them together.
-- strided with a kernel of one element: a Conv, then zeros in between.
-- the rest: ConvTranspose.
-The kernel's rearrangement is emitted as nodes: on a constant weight a runtime folds them when it loads.
+With stride 1 that is a Conv of g by the flipped kernel, which runs as fast as the forward pass; the kernel's
+rearrangement is emitted as nodes, which a runtime folds when it loads a constant weight. With a stride it is
+a ConvTranspose: measured on ONNX Runtime it is mostly 1.3 to 4 times faster than one Conv for all phases of
+the stride with DepthToSpace, and 2 to 50 times faster than zeros inserted between the elements of g.
 """
 
 from __future__ import annotations
@@ -20,8 +18,8 @@ from typing import Any
 
 from analyzer.emitter import Emitter
 from analyzer.errors import UnsupportedOp
-from analyzer.graph import Shape, Tensor
-from analyzer.ops.support import insert_zeros, ones, place, static
+from analyzer.graph import Tensor
+from analyzer.ops.support import ones, static
 from analyzer.ops.windows import Axis, begin
 
 _END = 2**62
@@ -41,18 +39,9 @@ def of_input(
     op: Emitter, g: Tensor, x: Tensor, w: Tensor, y: Tensor, axes: Sequence[Axis], group: int
 ) -> Tensor:
     """The gradient of Conv's input."""
-    strides = [a.stride for a in axes]
-    if max(strides) == 1:
+    if all(a.stride == 1 and a.before is not None for a in axes):
         return _stride_one(op, g, x, w, y, axes, group)
-    if all(a.kernel == 1 for a in axes):
-        lead: Shape = x.shape[:2] if x.shape is not None else (None, None)
-        small = op.Conv(g, _turned(op, w, axes, group), group=group)
-        spread, shape = insert_zeros(op, small, (*lead, *_spatial(y, axes)), [1, 1, *strides])
-        return place(op, spread, shape, _begins(op, axes, x), x, _places(axes))
-    plain = all(a.dilation == 1 and a.before is not None for a in axes)
-    if plain and len(axes) == 2 and strides[0] == strides[1] and static(w) is not None:
-        return _by_phases(op, g, x, w, y, axes, group)
-    return _by_transpose(op, g, x, w, y, axes, group)
+    return transposed(op, g, w, x, y, axes, group)
 
 
 def of_weight(op: Emitter, g: Tensor, x: Tensor, w: Tensor, axes: Sequence[Axis], group: int) -> Tensor:
@@ -155,74 +144,45 @@ def _stride_one(
     return op.Conv(g, turned, pads=[max(pad, 0) for pad in pads], dilations=dilations, group=group)
 
 
-def _by_phases(
-    op: Emitter, g: Tensor, x: Tensor, w: Tensor, y: Tensor, axes: Sequence[Axis], group: int
+def transposed(
+    op: Emitter, g: Tensor, w: Tensor, x: Tensor, y: Tensor, axes: Sequence[Axis], group: int
 ) -> Tensor:
-    s = axes[0].stride
-    kernel, channels = _phase_kernel(op, w, axes, group)
-    first, heads, tails, shape = [], [], [], []
-    for a, out in zip(axes, _spatial(y, axes), strict=True):
-        assert a.before is not None
-        reach = -(-a.kernel // s) - 1
-        q = min(a.before // s, reach)
-        if a.size is not None and isinstance(out, int):
-            tail = max(0, -(-(a.size + a.before) // s) - out)
-            shape.append((out + tail - q) * s)
+    """Spread g by the kernel over what its windows saw of x: a ConvTranspose of the spatial size of x."""
+    before, after, extra = [], [], []
+    open_axes = []
+    for place, a, out in zip(_places(axes), axes, _spatial(y, axes), strict=True):
+        before.append(a.before or 0)
+        if a.size is None or a.before is None or not isinstance(out, int):
+            # A stride less one makes room for every element behind the last window; the surplus is cut.
+            open_axes.append(place)
+            after.append(0)
+            extra.append(a.stride - 1)
         else:
-            # size + before ≤ (out − 1) s + kernel + s − 1 − after bounds the rows that are needed.
-            tail = max(0, -(-(a.kernel + s - 1 - (a.after or 0)) // s) - 1)
-            shape.append(None)
-        first.append(q)
-        heads.append(reach - q)
-        tails.append(tail)
-    phases = op.Conv(g, kernel, pads=heads + tails, group=group)
-    woven = op.DepthToSpace(phases, blocksize=s, mode="CRD")
-    begins = [(a.before or 0) - q * s for a, q in zip(axes, first, strict=True)]
-    return place(op, woven, (None, channels, *shape), begins, x, _places(axes))
+            surplus = (out - 1) * a.stride + a.extent - a.before - a.size
+            after.append(max(surplus, 0))
+            extra.append(max(-surplus, 0))
+    spread = op.ConvTranspose(
+        g,
+        w,
+        strides=[a.stride for a in axes],
+        dilations=[a.dilation for a in axes],
+        pads=before + after,
+        output_padding=extra,
+        group=group,
+    )
+    if any(a.before is None for a in axes):
+        return _cut_at_run(op, spread, x, axes)
+    return cut_to(op, spread, x, open_axes)
 
 
-def _phase_kernel(op: Emitter, w: Tensor, axes: Sequence[Axis], group: int) -> tuple[Tensor, int]:
-    """The kernel whose output channels are the channels of the input times the phases, and those channels."""
-    known = static(w)
-    assert known is not None
-    s, (m, c) = axes[0].stride, known[:2]
-    j = [-(-a.kernel // s) for a in axes]
-    missing = [n * s - a.kernel for n, a in zip(j, axes, strict=True)]
-    if any(missing):
-        w = op.Pad(w, [0, 0, *missing], None, [2, 3])
-    split = op.Reshape(w, [group, m // group, c, j[0], s, j[1], s])
-    moved = op.Transpose(split, perm=[0, 2, 4, 6, 1, 3, 5])
-    kernel = op.Reshape(moved, [group * c * s * s, m // group, *j])
-    return _flipped(op, kernel, [2 + i for i, n in enumerate(j) if n > 1]), group * c
-
-
-def _by_transpose(
-    op: Emitter, g: Tensor, x: Tensor, w: Tensor, y: Tensor, axes: Sequence[Axis], group: int
-) -> Tensor:
-    shared: dict[str, Any] = {
-        "strides": [a.stride for a in axes],
-        "dilations": [a.dilation for a in axes],
-        "group": group,
-    }
-    extra = [_shortfall(a, out) for a, out in zip(axes, _spatial(y, axes), strict=True)]
-    if all(e is not None for e in extra):
-        pads = [a.before for a in axes] + [a.after for a in axes]
-        return op.ConvTranspose(g, w, pads=pads, output_padding=extra, **shared)
-    full = op.ConvTranspose(g, w, **shared)
-    lead: Shape = x.shape[:2] if x.shape is not None else (None, None)
-    sizes = [
-        (out - 1) * a.stride + a.extent if isinstance(out, int) else None
-        for a, out in zip(axes, _spatial(y, axes), strict=True)
-    ]
-    return place(op, full, (*lead, *sizes), _begins(op, axes, x), x, _places(axes))
-
-
-def _shortfall(a: Axis, out: int | str | None) -> int | None:
-    """What ConvTranspose must be told to add to reach the input's size; None where it cannot be told."""
-    if a.size is None or not isinstance(out, int) or a.before is None or a.after is None:
-        return None
-    extra = a.size - ((out - 1) * a.stride + a.extent - a.before - a.after)
-    return extra if 0 <= extra < a.stride and min(a.before, a.after) >= 0 else None
+def _cut_at_run(op: Emitter, t: Tensor, x: Tensor, axes: Sequence[Axis]) -> Tensor:
+    """t from the pads that only the running model knows, to the size of x."""
+    unknown = [(place, a) for place, a in zip(_places(axes), axes, strict=True) if a.before is None]
+    begins = [begin(op, a, x, place) for place, a in unknown]
+    starts = op.Concat(*begins, axis=0)
+    places = [place for place, _ in unknown]
+    t = op.Slice(t, starts, [_END] * len(places), places)
+    return cut_to(op, t, x, _places(axes))
 
 
 def _turned(op: Emitter, w: Tensor, axes: Sequence[Axis], group: int) -> Tensor:

@@ -92,7 +92,7 @@ def _unslice(
     shape: tuple[Any, ...] = tuple(len(taken[i]) if i in taken else size for i, size in enumerate(x.shape))
     spread = [abs(taken[i].step) if i in taken else 1 for i in range(len(shape))]
     g, shape = insert_zeros(op, g, shape, spread)
-    begins: list[int | Tensor] = [-min(p.start, p[-1]) if len(p) else 0 for p in taken.values()]
+    begins = [-min(p.start, p[-1]) if len(p) else 0 for p in taken.values()]
     return place(op, g, shape, begins, x, list(taken))
 
 

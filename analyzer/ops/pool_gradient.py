@@ -8,8 +8,9 @@ from functools import reduce
 import numpy as np
 
 from analyzer.emitter import Emitter
-from analyzer.graph import Shape, Tensor
-from analyzer.ops.support import cast, insert_zeros, place
+from analyzer.graph import Tensor
+from analyzer.ops import conv_gradient
+from analyzer.ops.support import cast, reshape_like
 from analyzer.ops.windows import Axis, begin
 
 
@@ -64,48 +65,23 @@ def _counts_at_run(op: Emitter, a: Axis, x: Tensor, y: Tensor, position: int, in
 
 def spread_over_windows(op: Emitter, g: Tensor, x: Tensor, y: Tensor, axes: Sequence[Axis]) -> Tensor:
     """Add each element of g to every element of x that its window covers: the transposed box filter."""
-    places = list(range(2, 2 + len(axes)))
-    lead: Shape = x.shape[:2] if x.shape is not None else (None, None)
-    outs = [a.out if a.out is not None else None for a in axes]
-    shape: Shape = (*lead, *outs)
-    begins = [begin(op, a, x, place) for a, place in zip(axes, places, strict=True)]
-    if all(a.kernel == a.stride and a.dilation == 1 for a in axes):
-        return _repeat(op, g, shape, begins, x, axes)
-    spread, shape = insert_zeros(op, g, shape, [1, 1, *[a.stride for a in axes]])
-    # Stride 1 from here: the sum over the windows that cover an element is itself an average times its size.
-    static = all(a.size is not None and a.before is not None and a.out is not None for a in axes)
-    reach = [a.extent - 1 for a in axes]
-    if static:
-        pads = [r - int(a.before or 0) for r, a in zip(reach, axes, strict=True)]
-        pads += [int(a.size or 0) + int(a.before or 0) - int(a.out or 0) * a.stride for a in axes]
-        return _box(op, spread, pads, axes)
-    full = _box(op, spread, reach + reach, axes)
-    return place(op, full, (*lead, *[None] * len(axes)), begins, x, places)
+    if all(a.stride == 1 for a in axes):
+        return _box(op, g, axes)
+    # Channels become images, so that one kernel of ones serves them all.
+    outs = [a.out for a in axes]
+    known = [out for out in outs if out is not None]
+    open_shape = len(known) < len(outs)
+    flat = op.Reshape(g, op.Concat([-1, 1], op.Shape(g, start=2), axis=0) if open_shape else [-1, 1, *known])
+    kernel = op.tensor(np.ones((1, 1, *[a.kernel for a in axes]), x.dtype))
+    return reshape_like(op, conv_gradient.transposed(op, flat, kernel, x, y, axes, 1), x)
 
 
-def _box(op: Emitter, t: Tensor, pads: list[int], axes: Sequence[Axis]) -> Tensor:
-    """Sums over windows of stride 1."""
-    places = list(range(2, 2 + len(axes)))
+def _box(op: Emitter, g: Tensor, axes: Sequence[Axis]) -> Tensor:
+    """With stride 1 the sum over the windows that cover an element is itself an average times its size."""
     kernel, spread = [a.kernel for a in axes], [a.dilation for a in axes]
+    pads = [a.extent - 1 - (a.before or 0) for a in axes] + [a.extent - 1 - (a.after or 0) for a in axes]
     # Pools take no negative pads, and no pads as wide as the kernel.
     if any(pad < 0 or pad >= k for pad, k in zip(pads, kernel * 2, strict=True)):
-        t, pads = op.Pad(t, pads, None, places), [0] * len(pads)
-    size = float(np.prod(kernel))
-    average = op.AveragePool(t, kernel_shape=kernel, dilations=spread, pads=pads, count_include_pad=1)
-    return op.Mul(average, size)
-
-
-def _repeat(
-    op: Emitter, g: Tensor, shape: Shape, begins: list[int | Tensor], x: Tensor, axes: Sequence[Axis]
-) -> Tensor:
-    """Windows side by side: every element of g is repeated over its window."""
-    behind = [3 + 2 * i for i in range(len(axes))]
-    sizes = [size for a in axes for size in (1, a.kernel)]
-    wide = op.Expand(op.Unsqueeze(g, behind), [1, 1, *sizes])
-    known = [a.out for a in axes]
-    grown = [None if out is None else out * a.kernel for out, a in zip(known, axes, strict=True)]
-    if all(size is not None for size in grown):
-        merged = op.Reshape(wide, [0, 0, *[int(size) for size in grown if size is not None]])
-    else:
-        merged = op.Reshape(wide, op.Mul(op.Shape(g), [1, 1, *[a.kernel for a in axes]]))
-    return place(op, merged, (*shape[:2], *grown), begins, x, list(range(2, 2 + len(axes))))
+        g, pads = op.Pad(g, pads, None, list(range(2, 2 + len(axes)))), [0] * len(pads)
+    average = op.AveragePool(g, kernel_shape=kernel, dilations=spread, pads=pads, count_include_pad=1)
+    return op.Mul(average, float(np.prod(kernel)))

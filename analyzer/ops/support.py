@@ -148,27 +148,27 @@ def insert_zeros(op: Emitter, t: Tensor, shape: Shape, steps: Sequence[int]) -> 
 
 
 def place(
-    op: Emitter, t: Tensor, shape: Shape, begins: Sequence[int | Tensor], into: Tensor, axes: Sequence[int]
+    op: Emitter, t: Tensor, shape: Shape, begins: Sequence[int], into: Tensor, axes: Sequence[int]
 ) -> Tensor:
-    """Cut or pad t with zeros along `axes` to the size of `into`, so that its element begins[i] comes first.
+    """Cut or pad t (of that shape) with zeros along `axes` to the size of `into`; t[begins[i]] comes first.
 
-    `shape` is t's. A begin may be negative (zeros come first) and may be an int64 tensor of shape (1,).
+    A negative begin puts zeros first.
     """
     if not axes:
         return t
-    sizes = None if into.shape is None else [into.shape[axis] for axis in axes]
-    have = [shape[axis] for axis in axes]
-    fixed = [begin for begin in begins if isinstance(begin, int)]
-    if len(fixed) == len(begins) and sizes is not None:
-        known = [size for size in (*sizes, *have) if isinstance(size, int)]
-        if len(known) == 2 * len(axes):
-            after = [known[i] - known[len(axes) + i] + fixed[i] for i in range(len(axes))]
-            pads = [-begin for begin in fixed] + after
-            return op.Pad(t, pads, None, list(axes)) if any(pads) else t
-    starts = op.Concat(*[op.tensor([b]) if isinstance(b, int) else b for b in begins], axis=0)
+    wanted = into.shape or (None,)
+    sizes = [(wanted[axis], shape[axis]) if len(wanted) > axis else (None, None) for axis in axes]
+    after: list[int] = []
+    for (size, have), first in zip(sizes, begins, strict=True):
+        if isinstance(size, int) and isinstance(have, int):
+            after.append(size - have + first)
+    if len(after) == len(axes):
+        pads = [-first for first in begins] + after
+        return op.Pad(t, pads, None, list(axes)) if any(pads) else t
     picked = list(axes)
     missing = op.Sub(op.Gather(op.Shape(into), picked, axis=0), op.Gather(op.Shape(t), picked, axis=0))
-    return op.Pad(t, op.Concat(op.Neg(starts), op.Add(missing, starts), axis=0), None, picked)
+    behind = op.Add(missing, list(begins))
+    return op.Pad(t, op.Concat([-first for first in begins], behind, axis=0), None, picked)
 
 
 def scatter_flat(op: Emitter, g: Tensor, positions: Tensor, into: Tensor) -> Tensor:
