@@ -7,6 +7,7 @@ initializers and constants that are stored outside the model.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -19,6 +20,8 @@ from converters.errors import InvalidModel, UnsupportedModel
 
 Shape = tuple[int | str | None, ...]
 
+# Terminal colours, which Keras puts into its messages.
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 # Larger constants are hidden from ONNX's C++ passes, which would copy them: no shape depends on them.
 _LIGHT = 1024
 
@@ -246,7 +249,7 @@ def constant_of(tensor: onnx.TensorProto) -> np.ndarray:
 
 def one_line(error: BaseException, limit: int = 300) -> str:
     """An exception's message on one line."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(_COLOURS.sub("", str(error)).split()) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

@@ -131,12 +131,7 @@ def _fold_scale(folding: _Folding, node: onnx.NodeProto) -> None:
     if factor is None:
         return
     change = _ChannelMap(factor, np.zeros_like(factor), _stem(node.output[0]))
-    if layer.op_type == "Add":
-        done = _absorb_product(folding, layer, change)
-    else:
-        done = _absorb(folding, layer, change)
-    if done:
-        folding.replace(layer, node)
+    _fold_into(folding, layer, node, change)
 
 
 def _fold_shift(folding: _Folding, node: onnx.NodeProto) -> None:
@@ -152,11 +147,12 @@ def _fold_shift(folding: _Folding, node: onnx.NodeProto) -> None:
     if shift is None:
         return
     change = _ChannelMap(np.ones_like(shift), shift, _stem(node.output[0]))
-    if layer.op_type == "Add":
-        done = _absorb_product(folding, layer, change)
-    else:
-        done = _absorb(folding, layer, change)
-    if done:
+    _fold_into(folding, layer, node, change)
+
+
+def _fold_into(folding: _Folding, layer: onnx.NodeProto, node: onnx.NodeProto, change: _ChannelMap) -> None:
+    absorb = _absorb_product if layer.op_type == "Add" else _absorb
+    if absorb(folding, layer, change):
         folding.replace(layer, node)
 
 

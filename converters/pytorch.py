@@ -8,6 +8,7 @@ exactly as it came. Refuses what torch.export cannot trace, in one line.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import itertools
 import os
 from collections.abc import Iterator, Sequence
@@ -57,6 +58,7 @@ def convert_module(module: torch.nn.Module, example: Any) -> Converted:
         raise ConversionError(
             f"{type(module).__name__} is an nn.Module: give an `example` input, from which it is traced"
         )
+    module = _unwrapped(torch, module)
     arguments, keywords = _arguments(torch, module, example)
     with _inference_mode(torch, module):
         program, notes = _export(torch, module, arguments, keywords)
@@ -110,6 +112,14 @@ def to_numpy(tensor: torch.Tensor) -> np.ndarray:
 
 def _label(torch: Any) -> str:
     return f"PyTorch {torch.__version__}"
+
+
+def _unwrapped(torch: Any, module: Any) -> Any:
+    """The module inside torch.compile's or a data-parallel wrapper, whose forward has the names."""
+    if hasattr(module, "_orig_mod"):
+        return _unwrapped(torch, module._orig_mod)
+    parallel = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
+    return _unwrapped(torch, module.module) if isinstance(module, parallel) else module
 
 
 def _arguments(torch: Any, module: torch.nn.Module, example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -177,25 +187,21 @@ def _export(
 
 
 def _trace(torch: Any, module: Any, arguments: Any, keywords: Any, dynamic: Any) -> ExportedProgram:
-    shapes = None
-    if dynamic is not None:
-        positional, named = dynamic
-        shapes = {**dict(zip(_parameter_names(module, len(positional)), positional, strict=True)), **named}
+    shapes = None if dynamic is None else {**_by_parameter(module, dynamic[0]), **dynamic[1]}
     program = torch.export.export(module, arguments, keywords, dynamic_shapes=shapes, strict=False)
     return cast("ExportedProgram", program)
 
 
-def _parameter_names(module: Any, count: int) -> list[str]:
-    """The names under which forward takes its first positional arguments."""
-    import inspect
-
-    parameters = list(inspect.signature(module.forward).parameters.values())
-    names: list[str] = []
-    for parameter in parameters[:count]:
+def _by_parameter(module: Any, positional: Sequence[Any]) -> dict[str, Any]:
+    """What belongs to positional arguments, by the names that forward gives them; *args take a tuple."""
+    found: dict[str, Any] = {}
+    for index, parameter in enumerate(inspect.signature(module.forward).parameters.values()):
         if parameter.kind is parameter.VAR_POSITIONAL:
-            raise TypeError("forward takes *args: its inputs cannot be named")
-        names.append(parameter.name)
-    return names
+            found[parameter.name] = tuple(positional[index:])
+            break
+        if index < len(positional):
+            found[parameter.name] = positional[index]
+    return found
 
 
 def _with_batch(torch: Any, tree: Any, batch: int, size: int) -> Any:

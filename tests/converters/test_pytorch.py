@@ -157,6 +157,25 @@ def test_other_precisions_are_kept(dtype: torch.dtype) -> None:
     assert kinds == {model.proto.graph.input[0].type.tensor_type.elem_type}
 
 
+class Summed(nn.Module):
+    """Takes any number of inputs."""
+
+    def forward(self, *parts: torch.Tensor) -> torch.Tensor:
+        return sum(parts[1:], parts[0])
+
+
+def test_any_number_of_inputs_share_a_free_batch() -> None:
+    model = convert(Summed(), (normal(1, 4), normal(1, 4)))
+    assert [shape_of(info) for info in model.proto.graph.input] == [["batch", 4], ["batch", 4]]
+
+
+@pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel])
+def test_a_wrapped_module_is_converted_as_itself(wrap: Any) -> None:
+    model = convert(wrap(nn.Linear(4, 3)), normal(1, 4))
+    assert [info.name for info in model.proto.graph.input] == ["input"]
+    assert shape_of(model.proto.graph.input[0]) == ["batch", 4]
+
+
 class FixedBatch(nn.Module):
     """Works on batches of two alone."""
 
