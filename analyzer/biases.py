@@ -98,7 +98,8 @@ def residual(graph: Graph, op: Emitter, node: Node, active: Sequence[bool]) -> T
     assert y is not None
     with op.differentiating(node):
         if rules.residual is not None:
-            return rules.residual(op, tuple(active), y, *inputs, **node.attributes)  # type: ignore[no-any-return]
+            stated: Tensor | None = rules.residual(op, tuple(active), y, *inputs, **node.attributes)
+            return stated
         if rules.kind is Kind.HOMOGENEOUS:
             assert issubclass(rules, Homogeneous)
             return _scaled(op, y, 1 - rules.degree)
@@ -113,7 +114,7 @@ def _scaled(op: Emitter, y: Tensor, factor: float) -> Tensor | None:
         return None
     if factor == 1:
         return y
-    return op.Neg(y) if factor == -1 else op.Mul(y, float(factor))  # type: ignore[no-any-return]
+    return op.Neg(y) if factor == -1 else op.Mul(y, float(factor))
 
 
 def _minus_own_product(

@@ -24,7 +24,8 @@ class Completeness:
     def within(self, tolerance: float) -> np.ndarray:
         """(N,) bool: whether the shortfall is within this share of the output, or below the rounding floor."""
         limit = np.maximum(tolerance * np.abs(self.output), self.floor)
-        return np.abs(self.total - self.output) <= limit  # type: ignore[no-any-return]
+        met: np.ndarray = np.abs(self.total - self.output) <= limit
+        return met
 
 
 def measure(output: np.ndarray, total: np.ndarray, absolute: np.ndarray) -> Completeness:
@@ -41,4 +42,5 @@ def measure(output: np.ndarray, total: np.ndarray, absolute: np.ndarray) -> Comp
 
 def sample_sums(array: np.ndarray) -> np.ndarray:
     """The sum of each sample, (N,), in double precision."""
-    return array.reshape(array.shape[0], -1).sum(axis=1, dtype=np.float64)
+    sums: np.ndarray = array.reshape(array.shape[0], -1).sum(axis=1, dtype=np.float64)
+    return sums

@@ -38,12 +38,16 @@ class Emitter:
         self._current: Node | None = None
         self._extra: dict[str, tuple[Node, dict[int, Tensor]]] = {}
 
-    def __getattr__(self, op_type: str) -> Callable[..., Any]:
+    def __getattr__(self, op_type: str) -> Callable[..., Tensor]:
         if op_type.startswith("_") or not onnx.defs.has(op_type):
             raise AttributeError(f"ONNX has no operator {op_type!r}")
 
-        def emit(*arguments: Argument, outputs: int = 1, name: str | None = None, **attributes: Any) -> Any:
-            return self.emit(op_type, arguments, outputs=outputs, name=name, **attributes)
+        def emit(
+            *arguments: Argument, outputs: int = 1, name: str | None = None, **attributes: Any
+        ) -> Tensor:
+            # With outputs > 1 it is a tuple of them, which `emit` itself types.
+            result: Tensor = self.emit(op_type, arguments, outputs=outputs, name=name, **attributes)
+            return result
 
         return emit
 

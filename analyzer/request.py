@@ -94,7 +94,7 @@ def _target_input(graph: Graph, y: Tensor, weights: bool) -> Tensor:
 
 def _rows(op: Emitter, value: Tensor, rank: int) -> Tensor:
     """An output, or what is shaped like it, as (N, elements of a sample)."""
-    return op.Flatten(value, axis=1) if rank else op.Reshape(value, [1, 1])  # type: ignore[no-any-return]
+    return op.Flatten(value, axis=1) if rank else op.Reshape(value, [1, 1])
 
 
 def _weights_seed(op: Emitter, y: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -144,7 +144,9 @@ def _indexed(index: Index, y: Tensor, samples: int) -> Seed:
                 f"the target {index} has {len(index)} coordinates, the output {y.name!r} {y.shape}"
             )
         weights = np.zeros((samples, *_static(rest, y)), y.dtype)
-        weights[(slice(None), *(_in_range(i, axis, y) for i, axis in zip(index, rest, strict=True)))] = 1
+        element = [_in_range(i, axis, y) for i, axis in zip(index, rest, strict=True)]
+        place: tuple[int | slice, ...] = (slice(None), *element)
+        weights[place] = 1
         return Seed(y.name, weights=weights)
     array = np.asarray(index)
     if array.ndim == 0:

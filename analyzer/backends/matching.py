@@ -155,4 +155,4 @@ def _by_shape(name: str, offered: np.ndarray, wanted: np.ndarray) -> Match | Non
 
 def _close(a: np.ndarray, b: np.ndarray) -> bool:
     difference = np.linalg.norm((a - b).astype(np.float64))
-    return bool(difference <= TOLERANCE * max(np.linalg.norm(b.astype(np.float64)), 1e-12))
+    return bool(difference <= TOLERANCE * max(float(np.linalg.norm(b.astype(np.float64))), 1e-12))

@@ -29,9 +29,13 @@ MATCHED_SAMPLES = 2
 class Network(Protocol):
     """An original network whose tensors can be fetched and differentiated by name."""
 
-    framework: Framework
-    keeps_names: bool
-    """Whether an ONNX name that the source knows stands for that very tensor."""
+    @property
+    def framework(self) -> Framework:
+        """What its tensors are made with."""
+
+    @property
+    def keeps_names(self) -> bool:
+        """Whether an ONNX name that the source knows stands for that very tensor."""
 
     def names(self) -> dict[str, bool]:
         """Every float tensor in topological order, and whether a layer computes it (see MOVES_ONLY)."""

@@ -228,8 +228,8 @@ def _reason_along_the_path(pair: _Pair) -> str | None:
         left, right = (reading.fn.gradients(feeds, pair.target).gradients for reading in (pair.a, pair.b))
         if all(distance(left[name], right[name]).relative_l2 <= pair.tolerance for name in left):
             continue
-        sides = [_side(reading.fn, feeds, pair.target) for reading in (pair.a, pair.b)]
-        reason = _reason(pair, *sides, pair.target)
+        a, b = (_side(reading.fn, feeds, pair.target) for reading in (pair.a, pair.b))
+        reason = _reason(pair, a, b, pair.target)
         if reason is None:
             return None
         reasons.append(f"at α = {alpha:.2f}: {reason}")

@@ -23,7 +23,7 @@ from analyzer.ops.registry import Kind
 from analyzer.program import Program
 from analyzer.request import Request, gradient_name, remainder_program
 
-Arrays = Mapping[str, np.ndarray]
+Arrays = dict[str, np.ndarray]
 
 # A decision changes a derivative by its whole size; rounding of a smooth one by far less.
 JUMP = 1e-2

@@ -46,7 +46,9 @@ class Report:
             explained = sum(bool(row["explanation"]) for row in self.rows)
             note = f", {explained} of them by a named kink decision" if explained else ""
             return f"{pairs}: all agree{note}"
-        worst = max(self.failures, key=lambda row: row.get("relative_l2", row.get("error", 0.0)))
+        worst = max(
+            self.failures, key=lambda row: float(row["relative_l2" if "relative_l2" in row else "error"])
+        )
         return f"{pairs}: {len(self.failures)} disagree; {describe(worst)}"
 
     def to_json(self) -> str:

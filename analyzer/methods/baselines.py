@@ -64,7 +64,8 @@ def _named(
     if name == "white":
         return np.broadcast_to(white, x.shape)
     if name == "random":
-        return black + rng.random(x.shape) * (white - black)
+        noise: np.ndarray = black + rng.random(x.shape) * (white - black)
+        return noise
     raise AnalysisError(f"unknown baseline {name!r}; there are {', '.join(NAMES)}, a number or an array")
 
 
@@ -74,7 +75,8 @@ def _pixel(value: float, x: np.ndarray, preprocessing: Preprocessing | None, cha
         return np.full((1,) * x.ndim, value)
     shape = [1] * x.ndim
     shape[channel_axis] = -1
-    return ((value - np.asarray(preprocessing.mean)) / np.asarray(preprocessing.std)).reshape(shape)
+    pixel: np.ndarray = (value - np.asarray(preprocessing.mean)) / np.asarray(preprocessing.std)
+    return pixel.reshape(shape)
 
 
 def _blurred(x: np.ndarray, channel_axis: int, blur: float | None) -> np.ndarray:

@@ -223,7 +223,8 @@ class _Path:
 
     def delta(self, totals: Arrays) -> np.ndarray:
         """How far the sum of the attributions is from f(x) − f(x′), (N,)."""
-        return np.sum([sample_sums(total) for total in totals.values()], axis=0) - self.difference
+        short: np.ndarray = np.sum([sample_sums(t) for t in totals.values()], axis=0) - self.difference
+        return short
 
 
 def explained(

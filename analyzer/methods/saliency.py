@@ -49,7 +49,7 @@ def saliency_map(
         if resolution != image_spatial:
             total = _resized(op, total, graph.tensors[image], image_axis, align_corners)
         maps.append(total)
-    return maps[0] if len(maps) == 1 else op.Sum(*maps)  # type: ignore[no-any-return]
+    return maps[0] if len(maps) == 1 else op.Sum(*maps)
 
 
 def _rescaled(op: Emitter, graph: Graph, term: Term, axis: int | None, epsilon: float) -> Tensor:
@@ -62,11 +62,11 @@ def _rescaled(op: Emitter, graph: Graph, term: Term, axis: int | None, epsilon: 
     high = op.ReduceMax(magnitude, features, keepdims=1)
     scale = op.Add(op.Sub(high, low), epsilon)
     if axis is None:
-        return op.Div(op.Sub(magnitude, low), scale)  # type: ignore[no-any-return]
+        return op.Div(op.Sub(magnitude, low), scale)
     size = op.Shape(term.value, start=axis, end=axis + 1)
     channels = op.Cast(size, to=op.dtype_of(term.value))
     summed = op.Sub(op.ReduceSum(magnitude, [axis], keepdims=1), op.Mul(low, channels))
-    return op.Squeeze(op.Div(summed, scale), [axis])  # type: ignore[no-any-return]
+    return op.Squeeze(op.Div(summed, scale), [axis])
 
 
 def _resized(op: Emitter, layer: Tensor, image: Tensor, image_axis: int, align_corners: bool) -> Tensor:
@@ -77,4 +77,4 @@ def _resized(op: Emitter, layer: Tensor, image: Tensor, image_axis: int, align_c
     sizes = op.Concat(op.Shape(channel, start=0, end=2), *spatial, axis=0)
     mode = "align_corners" if align_corners else "half_pixel"
     resized = op.Resize(channel, None, None, sizes, mode="linear", coordinate_transformation_mode=mode)
-    return op.Squeeze(resized, [1])  # type: ignore[no-any-return]
+    return op.Squeeze(resized, [1])

@@ -77,7 +77,7 @@ class MatMul(Multilinear):
     def tensorflow(tf, a, b):
         wide_a = a[tf.newaxis, :] if len(a.shape) == 1 else a
         wide_b = b[:, tf.newaxis] if len(b.shape) == 1 else b
-        y = tf.matmul(wide_a, wide_b)
+        y = _tf_matmul(tf, wide_a, wide_b)
         y = tf.squeeze(y, -1) if len(b.shape) == 1 else y
         return tf.squeeze(y, -1 if len(b.shape) == 1 else -2) if len(a.shape) == 1 else y
 
@@ -98,6 +98,20 @@ class MatMul(Multilinear):
             return _sum_batch(op, op.Squeeze(product, [-1]) if column else product, b, a)
 
         return of_a, of_b
+
+
+def _tf_matmul(tf, a, b):
+    """A product of stacks of matrices, their batch axes made equal first.
+
+    TensorFlow's oneDNN kernel gives wrong numbers for some batches that it broadcasts itself.
+    """
+    if len(b.shape) == 2 < len(a.shape):
+        return tf.reshape(tf.matmul(tf.reshape(a, [-1, a.shape[-1]]), b), [*a.shape[:-1], b.shape[-1]])
+    if a.shape[:-2] == b.shape[:-2]:
+        return tf.matmul(a, b)
+    batch = tf.broadcast_static_shape(a.shape[:-2], b.shape[:-2])
+    stacks = (tf.broadcast_to(m, [*batch, *m.shape[-2:]]) for m in (a, b))
+    return tf.matmul(*stacks)
 
 
 def _transposed(op: Emitter, matrix: Tensor) -> Tensor:
