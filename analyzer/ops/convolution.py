@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from analyzer.errors import UnsupportedOp
 from analyzer.ops import conv_gradient
 from analyzer.ops.linear import bilinear_residual
@@ -19,7 +17,7 @@ class Conv(Affine):
         axes = windows(
             x.shape[2:], kernel, auto_pad=auto_pad, dilations=dilations, pads=pads, strides=strides
         )
-        padding: Any = [axis.before for axis in axes]
+        padding = [axis.before for axis in axes]
         if padding != [axis.after for axis in axes] or min(padding) < 0:
             # torch lists the last axis first, and pads both sides of Conv alike.
             x = torch.nn.functional.pad(x, [p for a in reversed(axes) for p in (a.before, a.after)])

@@ -174,7 +174,7 @@ def _widths(shape: Any, pads: Any, axes: Any) -> list[tuple[int, int]]:
     return widths
 
 
-def _sources(shape: Any, widths: list[tuple[int, int]], mode: str) -> dict[int, np.ndarray]:
+def _sources(shape: Any, widths: list[tuple[int, int]], mode: Any) -> dict[int, np.ndarray]:
     """For each padded axis, the position that every element of the result is a copy of."""
     found = {}
     for axis, (before, after) in enumerate(widths):

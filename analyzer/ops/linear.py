@@ -135,6 +135,6 @@ def _sum_batch(op: Emitter, g: Tensor, u: Tensor, other: Tensor) -> Tensor:
     unsure = [offset + i for i, (m, o) in enumerate(pairs) if not isinstance(m, int) and o not in (m, 1)]
     if unsure:
         grown = op.Not(op.Equal(op.Shape(g), op.Shape(u)))
-        axes = op.Squeeze(op.NonZero(grown), [0])
-        return op.ReduceSum(g, axes, keepdims=1, noop_with_empty_axes=1)
+        found = op.Squeeze(op.NonZero(grown), [0])
+        return op.ReduceSum(g, found, keepdims=1, noop_with_empty_axes=1)
     return op.ReduceSum(g, axes, keepdims=1) if axes else g

@@ -106,7 +106,7 @@ def _rule_axes(
     """The resized axes in a rule: those whose sizes differ, which must be known."""
     region = None if roi is None or roi.constant is None else _floats(roi.constant)
     factors = None if scales is None or scales.constant is None else _floats(scales.constant)
-    lengths = constant_ints(sizes) or None
+    lengths: Sequence[Any] | None = constant_ints(sizes) or None
     if x.shape is None or y.shape is None:
         raise UnsupportedOp(f"Resize: the rank of {x.name!r} is unknown")
     if attributes["coordinate_transformation_mode"] == "tf_crop_and_resize" and (
@@ -206,13 +206,7 @@ def _matrix(size: int, where: np.ndarray, scale: float, attributes: Mapping[str,
     """The weights (out, in) of the input at each position."""
     mode = attributes["mode"]
     if mode == "nearest":
-        rounding = {
-            "round_prefer_floor": lambda v: np.ceil(v - 0.5),
-            "round_prefer_ceil": lambda v: np.floor(v + 0.5),
-            "floor": np.floor,
-            "ceil": np.ceil,
-        }[attributes["nearest_mode"]]
-        nearest = np.clip(rounding(where), 0, size - 1).astype(np.int64)
+        nearest = np.clip(_rounded(where, attributes["nearest_mode"]), 0, size - 1).astype(np.int64)
         return np.eye(size)[nearest]
     # With antialias a shrinking axis has its kernel stretched over what one output stands for.
     stretch = min(scale, 1.0) if attributes["antialias"] else 1.0
@@ -227,6 +221,15 @@ def _matrix(size: int, where: np.ndarray, scale: float, attributes: Mapping[str,
     matrix = np.zeros((len(where), size))
     np.add.at(matrix, (np.arange(len(where))[:, None], np.clip(taps, 0, size - 1)), weights)
     return matrix
+
+
+def _rounded(where: np.ndarray, nearest_mode: str) -> np.ndarray:
+    if nearest_mode == "floor":
+        return np.floor(where)
+    if nearest_mode == "ceil":
+        return np.ceil(where)
+    # The two differ at halves alone.
+    return np.ceil(where - 0.5) if nearest_mode == "round_prefer_floor" else np.floor(where + 0.5)
 
 
 def _triangle(distance: np.ndarray) -> np.ndarray:

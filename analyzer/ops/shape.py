@@ -220,7 +220,7 @@ class Tile(Homogeneous):
         def of_x():
             known = static(x)
             if known is not None:
-                pairs: Any = [size for pair in zip(counts, known, strict=True) for size in pair]
+                pairs = [size for pair in zip(counts, known, strict=True) for size in pair]
             else:
                 sizes = [
                     [n] if even else op.Shape(x, start=i, end=i + 1)
