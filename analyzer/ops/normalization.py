@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from analyzer.emitter import Emitter
 from analyzer.errors import UnsupportedOp
 from analyzer.graph import Tensor
@@ -118,12 +120,18 @@ def _lrn_base(op: Emitter, x: Tensor, alpha: float, bias: float, size: int) -> T
 
 
 def _channel_sum(op: Emitter, t: Tensor, x: Tensor, size: int, reverse: bool) -> Tensor:
-    """Sums over windows of `size` channels: as an average over a plane of channels by positions."""
+    """Sums over windows of `size` channels; `reverse` sums over the windows that a channel belongs to."""
+    channels = x.shape[1] if x.shape is not None else None
+    if isinstance(channels, int) and rank_of(x) > 2:
+        # A convolution of one position by a band of ones: several times faster than a pool over channels.
+        offset = np.arange(channels)[None] - np.arange(channels)[:, None]
+        band = (offset >= -((size - 1) // 2)) & (offset <= size // 2)
+        kernel = (band.T if reverse else band).astype(x.dtype)
+        return op.Conv(t, kernel.reshape(channels, channels, *ones(rank_of(x) - 2)))
     pads = [(size - 1) // 2, 0, size // 2, 0]
+    pads = pads[2:] + pads[:2] if reverse else pads
     plane = op.Unsqueeze(op.Reshape(t, [0, 0, -1]), [1])
-    average = op.AveragePool(
-        plane, kernel_shape=[size, 1], pads=pads[2:] + pads[:2] if reverse else pads, count_include_pad=1
-    )
+    average = op.AveragePool(plane, kernel_shape=[size, 1], pads=pads, count_include_pad=1)
     return op.Mul(reshape_like(op, average, x), float(size))
 
 

@@ -308,6 +308,7 @@ def _normalization() -> list[Case]:
         case("LRN", normal(2, 5, 3, 4), size=3, alpha=0.3, beta=0.75, bias=1.2),
         case("LRN", normal(2, 5, 3, 4), size=4, alpha=0.3, beta=0.6, symbolic=(0,)),
         case("LRN", normal(2, 5, 3, 4), size=5, alpha=0.3, symbolic=(0, 2, 3)),
+        case("LRN", normal(2, 5, 3, 4), size=3, alpha=0.3, symbolic=(0, 1)),
         case("LayerNormalization", normal(2, 3, 4), normal(4), normal(4), active=(0, 1, 2)),
         case("LayerNormalization", normal(2, 3, 4), normal(4), normal(4), epsilon=0.1),
         case("LayerNormalization", normal(2, 3, 4), normal(3, 4), axis=1, symbolic=(0,)),
