@@ -1,7 +1,4 @@
-"""The table of cases that drives the gradient and residual tests: ops by shapes, attributes, active inputs.
-
-Values stay clear of kinks by far more than the step of a central difference.
-"""
+"""The table of cases that drives the forward, gradient and residual tests: ops by shapes, attributes, active inputs."""
 
 from __future__ import annotations
 
@@ -10,48 +7,8 @@ from typing import Any
 import numpy as np
 
 from tests.analyzer.ops.harness import Case
-
-_RNG = np.random.default_rng(20)
-
-
-def normal(*shape: int) -> np.ndarray:
-    """Standard normal values, none closer to 0 than 0.05."""
-    x = _RNG.normal(size=shape)
-    return np.where(np.abs(x) < 0.05, np.copysign(0.05, x), x)
-
-
-def positive(*shape: int) -> np.ndarray:
-    return _RNG.uniform(0.3, 2.0, size=shape)
-
-
-def distinct(*shape: int) -> np.ndarray:
-    """Values at least 0.05 apart, none near 0."""
-    count = int(np.prod(shape))
-    return (_RNG.permutation(count).reshape(shape) - count / 2 + 0.5) * 0.05
-
-
-def i64(*values: int) -> np.ndarray:
-    return np.asarray(values, np.int64)
-
-
-def f32(values: list[float]) -> np.ndarray:
-    """Scales, which are float32 whatever the data is."""
-    return np.asarray(values, np.float32)
-
-
-def scalar(value: float) -> np.ndarray:
-    return np.asarray(value, np.float64)
-
-
-def case(
-    op: str,
-    *inputs: Any,
-    active: tuple[int, ...] = (0,),
-    symbolic: tuple[int, ...] = (),
-    outputs: int = 1,
-    **attributes: Any,
-) -> Case:
-    return Case(op, inputs, attributes, active, outputs, symbolic)
+from tests.analyzer.ops.values import case, distinct, f32, i64, normal, positive, scalar
+from tests.analyzer.ops.window_cases import convolutions, pools
 
 
 def _unary() -> list[Case]:
@@ -165,137 +122,6 @@ def _linear() -> list[Case]:
         case("MatMul", normal(2, 3, 4), normal(4), active=(0, 1)),
         case("MatMul", normal(2, 3, 4), normal(4, 5)),
     ]
-
-
-CONV_ATTRIBUTES: list[dict[str, Any]] = [
-    {},
-    {"pads": [1, 1, 1, 1]},
-    {"pads": [0, 1, 2, 0]},
-    {"strides": [2, 2], "pads": [1, 1, 1, 1]},
-    {"strides": [2, 2], "pads": [0, 0, 1, 1]},
-    {"strides": [3, 3]},
-    {"strides": [4, 4]},
-    {"strides": [2, 1], "pads": [1, 0, 1, 0]},
-    {"dilations": [2, 2], "pads": [2, 2, 2, 2]},
-    {"strides": [2, 2], "dilations": [2, 1]},
-    {"auto_pad": "SAME_UPPER", "strides": [2, 2]},
-    {"auto_pad": "SAME_LOWER", "strides": [3, 3]},
-    {"auto_pad": "SAME_UPPER", "dilations": [2, 2]},
-    {"auto_pad": "VALID"},
-    {"pads": [3, 3, 3, 3]},
-    {"strides": [2, 2], "pads": [3, 3, 4, 4]},
-]
-
-
-def _convolution() -> list[Case]:
-    cases = []
-    for given in CONV_ATTRIBUTES:
-        cases += [
-            case("Conv", normal(2, 3, 9, 8), normal(4, 3, 3, 3), normal(4), **given),
-            case("Conv", normal(2, 3, 9, 8), normal(4, 3, 3, 3), symbolic=(0,), **given),
-            case("Conv", normal(2, 3, 9, 8), normal(4, 3, 3, 3), symbolic=(0, 2, 3), active=(0, 1), **given),
-            case(
-                "Conv", normal(2, 4, 9, 8), normal(6, 2, 3, 3), normal(6), group=2, active=(0, 1, 2), **given
-            ),
-            case(
-                "Conv",
-                normal(2, 3, 9, 8),
-                normal(6, 1, 3, 3),
-                group=3,
-                symbolic=(0, 2),
-                active=(0, 1),
-                **given,
-            ),
-        ]
-    for given in ({"strides": [2]}, {"strides": [3], "pads": [1, 2]}, {"dilations": [2]}, {"pads": [2, 2]}):
-        cases.append(
-            case("Conv", normal(2, 4, 9), normal(6, 2, 3), normal(6), group=2, active=(0, 1), **given)
-        )
-        cases.append(case("Conv", normal(2, 4, 9), normal(4, 1, 4), group=4, **given))
-    for given in ({"strides": [2, 2, 2]}, {"pads": [1, 1, 1, 1, 1, 1]}, {"dilations": [1, 2, 1]}):
-        cases.append(case("Conv", normal(1, 2, 5, 6, 5), normal(3, 2, 3, 2, 3), active=(0, 1), **given))
-    for given in ({}, {"strides": [2, 2]}, {"strides": [2, 3]}, {"strides": [2, 2], "pads": [1, 1, 0, 0]}):
-        cases.append(case("Conv", normal(2, 3, 7, 8), normal(4, 3, 1, 1), normal(4), **given))
-        cases.append(case("Conv", normal(2, 3, 7, 8), normal(4, 3, 1, 1), symbolic=(0, 2, 3), **given))
-    cases += [
-        case(
-            "Conv", normal(1, 3, 11, 11), normal(4, 3, 7, 7), strides=[2, 2], pads=[3, 3, 3, 3], symbolic=(0,)
-        ),
-        case("Conv", normal(1, 3, 8, 8), normal(4, 3, 2, 2), strides=[2, 2], symbolic=(0,)),
-        case("Conv", normal(1, 3, 9, 9), normal(4, 3, 4, 5), strides=[4, 4], pads=[1, 1, 1, 1]),
-        case("Conv", normal(1, 3, 9, 9), normal(4, 3, 1, 5), pads=[0, 2, 0, 2]),
-        case("Conv", normal(1, 3, 9, 9), normal(3, 1, 1, 5), group=3, strides=[1, 2]),
-        case("Conv", normal(1, 2, 5, 5), normal(2, 2, 3, 3), normal(2), active=(2,)),
-        case("Conv", normal(1, 2, 5, 5), normal(2, 2, 3, 3), np.zeros(2)),
-    ]
-    for given in (
-        {},
-        {"strides": [2, 2]},
-        {"strides": [2, 3], "pads": [1, 0, 1, 1]},
-        {"dilations": [2, 1]},
-        {"strides": [3, 2], "output_padding": [2, 1]},
-        {"auto_pad": "SAME_UPPER", "strides": [2, 2]},
-        {"auto_pad": "SAME_LOWER", "strides": [2, 2]},
-        {"strides": [2, 2], "output_shape": [9, 9]},
-        {"dilations": [3, 3], "output_padding": [2, 0], "strides": [2, 1]},
-    ):
-        cases.append(
-            case(
-                "ConvTranspose", normal(2, 4, 4, 4), normal(4, 3, 3, 3), normal(3), active=(0, 1, 2), **given
-            )
-        )
-        cases.append(
-            case("ConvTranspose", normal(2, 4, 4, 4), normal(4, 2, 3, 3), group=2, active=(0, 1), **given)
-        )
-    cases.append(
-        case(
-            "ConvTranspose", normal(2, 4, 4, 4), normal(4, 3, 2, 2), normal(3), strides=[2, 2], symbolic=(0,)
-        )
-    )
-    cases.append(case("ConvTranspose", normal(2, 4, 5), normal(4, 3, 3), strides=[2], active=(0, 1)))
-    return cases
-
-
-POOL_ATTRIBUTES: list[dict[str, Any]] = [
-    {"kernel_shape": [2, 2], "strides": [2, 2]},
-    {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]},
-    {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1},
-    {"kernel_shape": [2, 2], "strides": [2, 2], "ceil_mode": 1},
-    {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]},
-    {"kernel_shape": [3, 2], "strides": [1, 2], "pads": [0, 1, 2, 0]},
-    {"kernel_shape": [2, 3], "dilations": [2, 1], "pads": [1, 0, 0, 1]},
-    {"kernel_shape": [3, 3], "strides": [2, 2], "auto_pad": "SAME_UPPER"},
-    {"kernel_shape": [2, 2], "strides": [2, 2], "auto_pad": "SAME_LOWER"},
-    {"kernel_shape": [2, 2], "strides": [3, 3]},
-]
-
-
-def _pooling() -> list[Case]:
-    cases = []
-    for given in POOL_ATTRIBUTES:
-        cases += [
-            case("MaxPool", distinct(2, 3, 7, 8), **given),
-            case("MaxPool", distinct(2, 3, 7, 8), symbolic=(0, 2), **given),
-            case("AveragePool", normal(2, 3, 7, 8), **given),
-            case("AveragePool", normal(2, 3, 7, 8), symbolic=(0,), count_include_pad=1, **given),
-            case("AveragePool", normal(2, 3, 7, 8), symbolic=(0, 2, 3), **given),
-            case("AveragePool", normal(2, 3, 7, 8), symbolic=(0, 2, 3), count_include_pad=1, **given),
-            case("LpPool", normal(2, 3, 7, 8), p=3, **given),
-        ]
-    cases += [
-        case("MaxPool", distinct(2, 3, 7, 8), kernel_shape=[2, 2], outputs=2),
-        case("MaxPool", distinct(2, 3, 7, 8), kernel_shape=[2, 2], storage_order=1, outputs=2),
-        case("MaxPool", distinct(2, 3, 9), kernel_shape=[3], strides=[2]),
-        case("MaxPool", distinct(1, 2, 5, 5, 5), kernel_shape=[2, 3, 2], strides=[2, 1, 1]),
-        case("AveragePool", normal(2, 3, 9), kernel_shape=[3], strides=[2], pads=[1, 1]),
-        case("AveragePool", normal(1, 2, 5, 5, 5), kernel_shape=[2, 3, 2], strides=[2, 1, 1]),
-        case("AveragePool", normal(1, 2, 7, 7), kernel_shape=[7, 7]),
-        case("LpPool", normal(2, 3, 7, 8), p=1, kernel_shape=[2, 2]),
-        case("GlobalAveragePool", normal(2, 3, 4, 5)),
-        case("GlobalAveragePool", normal(2, 3, 4, 5), symbolic=(0, 2)),
-        case("GlobalMaxPool", distinct(2, 3, 4, 5), symbolic=(0,)),
-    ]
-    return cases
 
 
 def _normalization() -> list[Case]:
@@ -514,8 +340,8 @@ CASES = [
     *_unary(),
     *_arithmetic(),
     *_linear(),
-    *_convolution(),
-    *_pooling(),
+    *convolutions(),
+    *pools(),
     *_normalization(),
     *_reduction(),
     *_shape(),
