@@ -120,17 +120,18 @@ def show_agreement(
     terminal: Terminal, rows: Sequence[Mapping[str, Any]], completeness: Sequence[Mapping[str, Any]] = ()
 ) -> None:
     """The comparisons by quantity and pair, the failing ones named one by one."""
-    from analyzer.figures.report import check_groups, format_error
+    from analyzer.figures.report import check_matrix, format_error
 
-    groups = check_groups(rows)
-    if groups:
-        terminal.heading("Agreement")
-        columns = ("quantity", "between", "compared", "worst relative L2", "")
-        cells = [
-            (g.quantity, f"{g.a} · {g.b}", str(g.count), format_error(g.worst_l2), _group_verdict(g))
-            for g in groups
-        ]
-        terminal.table(columns, cells, right=(2, 3))
+    matrix = check_matrix(rows)
+    if matrix.pairs:
+        terminal.heading("Agreement, by the worst relative L2")
+        cells = [(pair, *(_cell(group) for group in groups)) for pair, groups in matrix.pairs]
+        columns = ("between", *matrix.quantities)
+        terminal.table(columns, cells, right=range(1, len(columns)))
+        if any(row.get("explanation") for row in rows):
+            terminal.note(
+                "≈ larger than the tolerance: kink decisions explain it, named by --json and the page"
+            )
     failing = [row for row in rows if not row["passed"]]
     for row in failing[:MOST_NAMED]:
         where = f"{row['quantity']} {row['tensor']}: {row['a']} · {row['b']}"
@@ -153,13 +154,18 @@ def show_agreement(
 MOST_NAMED = 12
 
 
-def _group_verdict(group: Any) -> Any:
+def _cell(group: Any) -> Any:
+    """The worst of a group, marked: ✓ within the tolerance, ≈ explained, ✗ failed."""
     from rich.text import Text
 
-    if group.failed:
-        return Text(f"✗ {group.failed} fail", style="bold red")
-    note = f", {group.explained} explained by kinks" if group.explained else ""
-    return Text(f"✓ agree{note}", style="green")
+    from analyzer.figures.report import format_error
+
+    if group is None:
+        return "–"
+    mark, style = (
+        ("✗", "bold red") if group.failed else ("≈", "yellow") if group.explained else ("✓", "green")
+    )
+    return Text.assemble(format_error(group.worst_l2), " ", (mark, style))
 
 
 def _document(model: str, report: Any) -> dict[str, Any]:

@@ -45,7 +45,9 @@ class Terminal:
         if self.as_json:
             print(json.dumps(plain(content), indent=2, allow_nan=False), file=sys.stdout)
 
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[int] = ()) -> None:
+    def table(
+        self, columns: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[int] | range = ()
+    ) -> None:
         """A table on stdout; `right` lists the columns aligned right."""
         table = _table()
         for index, name in enumerate(columns):

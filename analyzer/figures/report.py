@@ -89,9 +89,11 @@ def render_report(report: Report) -> str:
         report=report,
         charts=[(sample, chart_rows(sample.bars)) for sample in report.samples if sample.bars],
         kinds=[(kind, KIND_NAMES[kind]) for kind in KINDS],
-        groups=check_groups(report.checks),
+        matrix=check_matrix(report.checks),
         failing=[row for row in report.checks if not row.get("passed")],
-        passing=[row for row in report.checks if row.get("passed")],
+        passing=sorted(
+            (row for row in report.checks if row.get("passed")), key=lambda row: not row.get("explanation")
+        ),
         most=MOST_ROWS,
     )
 
@@ -236,6 +238,27 @@ def check_groups(rows: Sequence[Mapping[str, Any]]) -> list[CheckGroup]:
         for key, members in found.items()
     ]
     return sorted(groups, key=lambda group: group.failed == 0)
+
+
+@dataclass(frozen=True)
+class CheckMatrix:
+    """Quantities across, pairs of backends down; None where a pair does not have a quantity."""
+
+    quantities: tuple[str, ...]
+    pairs: tuple[tuple[str, tuple[CheckGroup | None, ...]], ...]
+
+
+def check_matrix(rows: Sequence[Mapping[str, Any]]) -> CheckMatrix:
+    """Every group in one table, in the order of the rows."""
+    groups = {(group.quantity, group.a, group.b): group for group in check_groups(rows)}
+    quantities = tuple(dict.fromkeys(str(row.get("quantity")) for row in rows))
+    pairs = dict.fromkeys((str(row.get("a")), str(row.get("b"))) for row in rows)
+    return CheckMatrix(
+        quantities,
+        tuple(
+            (f"{a} · {b}", tuple(groups.get((quantity, a, b)) for quantity in quantities)) for a, b in pairs
+        ),
+    )
 
 
 def _worst(values: Any) -> float:

@@ -18,6 +18,7 @@ from analyzer.figures.report import (
     Sample,
     chart_rows,
     check_groups,
+    check_matrix,
     format_error,
     format_value,
     render_report,
@@ -156,6 +157,22 @@ def test_groups_give_the_worst_and_put_failures_first():
     assert [group.quantity for group in groups] == ["layer", "input gradient"]
     assert (groups[0].failed, groups[0].worst_l2) == (1, 0.3)
     assert (groups[1].count, groups[1].worst_l2, groups[1].explained) == (3, 5e-6, 1)
+
+
+def test_the_matrix_has_every_group_in_its_place():
+    rows = [row(), row(quantity="layer"), row(b="source"), row(quantity="map", a="torch", b="source")]
+    matrix = check_matrix(rows)
+    assert matrix.quantities == ("input gradient", "layer", "map")
+    assert [(pair, [group and group.quantity for group in groups]) for pair, groups in matrix.pairs] == [
+        ("onnxruntime · torch", ["input gradient", "layer", None]),
+        ("onnxruntime · source", ["input gradient", None, None]),
+        ("torch · source", [None, None, "map"]),
+    ]
+
+
+def test_the_input_is_always_among_the_bars():
+    bars = [Bar("input × gradient", 0.0, "input"), *(Bar(str(i), 1.0, "explicit") for i in range(40))]
+    assert shown_bars(bars, most=5)[0].kind == "input"
 
 
 def test_shown_bars_keep_order_and_sum():
