@@ -8,7 +8,7 @@ gradients: the arithmetic, and the local sweep for tensors that the framework do
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +36,25 @@ class Request:
     key: Hashable
     wrt: tuple[str, ...]
     emit: Emission
+
+
+def observe(values: Sequence[str], wrt: Sequence[str]) -> Request:
+    """Ask for plain values and gradients: "value/t" and "gradient/t" of the tensors named."""
+
+    def emit(op: Emitter, graph: Graph, gradients: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        found = {gradient_name(name): gradients[name] for name in wrt}
+        return {**found, **{f"value/{name}": graph.tensors[name] for name in values}}
+
+    return Request(("observe", tuple(values), tuple(wrt)), tuple(wrt), emit)
+
+
+def joined(first: Request, second: Request) -> Request:
+    """Both requests in one run of the model: their results belong to the very same values."""
+
+    def emit(op: Emitter, graph: Graph, gradients: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return {**first.emit(op, graph, gradients), **second.emit(op, graph, gradients)}
+
+    return Request((first.key, second.key), (*first.wrt, *second.wrt), emit)
 
 
 def full_program(graph: Graph, request: Request, output: str, *, weights: bool) -> Program:

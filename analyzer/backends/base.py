@@ -17,7 +17,7 @@ import numpy as np
 from analyzer.autodiff import active_tensors
 from analyzer.errors import InputError, ShapeError, TargetError, UnknownTensor
 from analyzer.graph import Graph, Tensor
-from analyzer.request import CHOSEN, OUTPUT, Request
+from analyzer.request import CHOSEN, OUTPUT, Request, observe
 from analyzer.target import Seed, Target, as_target, resolve
 from converters.model import Model
 
@@ -106,7 +106,7 @@ class Differentiable:
         for name in names:
             if not self.graph.tensors[name].is_float:
                 raise UnknownTensor(f"{name!r} is {self.graph.tensors[name].dtype} and has no gradient")
-        results = self.evaluate(_gradients_request(names), inputs, target)
+        results = self.evaluate(observe(names, names), inputs, target)
         return Gradients(
             output=results.output,
             target=results.target,
@@ -183,14 +183,6 @@ class Evaluation:
     output: np.ndarray
     target: np.ndarray | None
     arrays: Arrays
-
-
-def _gradients_request(names: tuple[str, ...]) -> Request:
-    def emit(op, graph, gradients):  # type: ignore[no-untyped-def]
-        results = {f"gradient/{name}": gradients[name] for name in names}
-        return {**results, **{f"value/{name}": graph.tensors[name] for name in names}}
-
-    return Request(("gradients", names), names, emit)
 
 
 def check_inputs(graph: Graph, inputs: Inputs) -> Arrays:

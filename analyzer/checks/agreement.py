@@ -7,21 +7,20 @@ exceeds the tolerance is either explained by kink decisions that are named (kink
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import combinations
 
 import numpy as np
 
 from analyzer.backends import BACKENDS, Differentiable, ModelLike, differentiate
-from analyzer.backends.base import Arrays, Inputs, attributed
-from analyzer.biases import find_biases
+from analyzer.backends.base import Arrays, Inputs
 from analyzer.checks.kinks import Side, explain
 from analyzer.checks.metrics import distance
+from analyzer.checks.reading import Reader, Reading
 from analyzer.checks.report import Report, Row
 from analyzer.errors import AnalysisError
-from analyzer.methods import FullGrad, IntegratedGradients, full_grad, integrated_gradients
 from analyzer.methods.integrated_gradients import quadrature
 from analyzer.target import Target, as_target
 from converters import Model, load
@@ -29,20 +28,7 @@ from converters import Model, load
 Progress = Callable[[str], None]
 
 COMPLETENESS_TOLERANCE = 1e-4
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What one backend says of the model on the feeds, at the tensors that it measures itself."""
-
-    fn: Differentiable
-    feeds: Arrays
-    outputs: Arrays
-    values: Arrays
-    gradients: Arrays
-    full_grad: FullGrad
-    integrated: IntegratedGradients
-    seconds: float
+RULE = "gauss-legendre"
 
 
 def available_backends(model: Model) -> dict[str, str]:
@@ -69,11 +55,33 @@ def check(
 
     inputs, target: as for `gradients`; None explains the class that the first backend ranks highest.
     backends: names; default all that are installed, the source included where the model has one.
-    tolerance: of relative L2, for every quantity. steps: of Integrated Gradients. progress: called with what is
-    being run. Raises AnalysisError for an unknown backend, InputError, TargetError, UnsupportedOp.
+    tolerance: of relative L2, for every quantity. steps: Gauss–Legendre points of Integrated Gradients, from a
+        baseline of zeros. progress: called with a phrase that says what is being run.
+    Raises AnalysisError for an unknown backend, InputError, TargetError, UnsupportedOp.
     """
     loaded = load(model)
     state = available_backends(loaded)
+    chosen = _chosen(backends, state)
+    if not tolerance > 0:
+        raise AnalysisError(f"the tolerance is a number above 0, not {tolerance}")
+    functions = [differentiate(loaded, name) for name in chosen]
+    feeds = functions[0].check_inputs(inputs)
+    fixed = _fix_target(functions[0], feeds, target)
+    comparison = _Comparison([Reader(fn, fixed) for fn in functions], feeds, fixed, tolerance, progress)
+    readings = comparison.readings()
+    rows = [row for pair in comparison.pairs for row in comparison.rows_of(pair, readings)]
+    return Report(
+        rows=rows + comparison.integrated_rows(steps),
+        completeness=[
+            _completeness_row(name, reading) for name, reading in zip(chosen, readings, strict=True)
+        ],
+        backends=chosen,
+        skipped={name: reason for name, reason in state.items() if reason and name not in chosen},
+        seconds=dict(zip(chosen, comparison.seconds, strict=True)),
+    )
+
+
+def _chosen(backends: Sequence[str] | None, state: dict[str, str]) -> tuple[str, ...]:
     chosen = (
         tuple(dict.fromkeys(backends)) if backends is not None else tuple(n for n in BACKENDS if not state[n])
     )
@@ -82,84 +90,129 @@ def check(
         raise AnalysisError(f"unknown backend {unknown[0]!r}; there are {', '.join(BACKENDS)}")
     if not chosen:
         raise AnalysisError("no backend to check")
-    if not tolerance > 0:
-        raise AnalysisError(f"the tolerance is a number above 0, not {tolerance}")
-    functions = [differentiate(loaded, name) for name in chosen]
-    fixed = _fix_target(functions[0], inputs, target)
-    readings = []
-    for fn in functions:
-        if progress is not None:
-            progress(fn.backend)
-        readings.append(_read(fn, inputs, fixed, steps))
-    rows: list[Row] = []
-    for a, b in combinations(readings, 2):
-        if progress is not None:
-            progress(f"{a.fn.backend} against {b.fn.backend}")
-        rows += _compare(_Pair(a, b, fixed, tolerance, steps))
-    return Report(
-        rows=rows,
-        completeness=[_completeness_row(reading) for reading in readings],
-        backends=chosen,
-        skipped={name: reason for name, reason in state.items() if reason and name not in chosen},
-        seconds={reading.fn.backend: reading.seconds for reading in readings},
-    )
+    return chosen
 
 
-def _fix_target(fn: Differentiable, inputs: Inputs, target: object) -> Target:
+def _fix_target(fn: Differentiable, feeds: Arrays, target: object) -> Target:
     """One target for all: near-equal logits must not be ranked anew by every backend."""
     wanted = as_target(target)
     name = wanted.output or fn.graph.outputs[0]
-    y = fn.forward(inputs, [name])[name] if name in fn.graph.tensors else np.zeros(1)
-    return Target(name, weights=fn.seed(wanted, y.shape[0] if y.ndim else 1).cotangent(y))
+    fn.check_target(name)
+    y = fn.forward(feeds, [name])[name]
+    weights = fn.seed(wanted, y.shape[0] if y.ndim else 1).cotangent(y)
+    return Target(name, weights=weights)
 
 
-def _read(fn: Differentiable, inputs: Inputs, target: Target, steps: int) -> Reading:
-    began = time.perf_counter()
-    feeds = fn.check_inputs(inputs)
-    side = _side(fn, feeds, target)
-    return Reading(
-        fn=fn,
-        feeds=feeds,
-        outputs=fn.forward(feeds, [name for name in fn.graph.outputs if fn.graph.tensors[name].is_float]),
-        values=side.values,
-        gradients=side.gradients,
-        full_grad=full_grad(fn, feeds, target),
-        integrated=integrated_gradients(fn, feeds, target, steps=steps),
-        seconds=time.perf_counter() - began,
-    )
+Pair = tuple[int, int]
 
 
-def _side(fn: Differentiable, feeds: Arrays, target: Target) -> Side:
-    """The values at every layer, and the gradients at the inputs and wherever there is a bias."""
-    output = target.output
-    assert output is not None
-    own = frozenset(fn.engine.known(feeds))
-    path = attributed(fn.graph, output, fn.differentiable_inputs)
-    layers = [name for name in fn.tensors if name in own and name in path]
-    biased = {bias.tensor for bias in find_biases(fn.graph, output, fn.differentiable_inputs)}
-    found = fn.gradients(feeds, target, [name for name in layers if name in biased or name in feeds])
-    values = fn.forward(feeds, [name for name in layers if name not in feeds])
-    return Side({**feeds, **values}, found.gradients)
+@dataclass
+class _Comparison:
+    """The backends of one check, and what is known of each."""
 
-
-@dataclass(frozen=True)
-class _Pair:
-    """Two readings to be compared."""
-
-    a: Reading
-    b: Reading
+    readers: list[Reader]
+    feeds: Arrays
     target: Target
     tolerance: float
-    steps: int
+    progress: Progress | None
+    seconds: list[float] = field(init=False)
 
-    def row(self, quantity: str, tensor: str, left: np.ndarray, right: np.ndarray) -> Row:
-        """One comparison."""
+    def __post_init__(self) -> None:
+        self.seconds = [0.0] * len(self.readers)
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """Every backend against every other."""
+        return list(combinations(range(len(self.readers)), 2))
+
+    def readings(self) -> list[Reading]:
+        """One reading a backend."""
+        found = []
+        for index, reader in enumerate(self.readers):
+            self._tell(reader.fn.backend)
+            found.append(reader.read(self.feeds))
+            self.seconds[index] += found[-1].seconds
+        return found
+
+    def rows_of(self, pair: Pair, readings: Sequence[Reading]) -> list[Row]:
+        """The rows of one pair, in the order output, layers, gradients, FullGrad."""
+        a, b = (readings[index] for index in pair)
+        inputs = self.feeds.keys()
+        rows = self._rows(pair, "output", a.outputs, b.outputs)
+        rows += self._rows(pair, "layer", _without(a.side.values, inputs), b.side.values)
+        jumping = self._rows(pair, "input gradient", _only(a.side.gradients, inputs), b.side.gradients)
+        jumping += self._rows(pair, "bias gradient", _without(a.side.gradients, inputs), b.side.gradients)
+        jumping.append(self._row(pair, "full grad", "map", a.full_grad.map, b.full_grad.map))
+        if not all(row["passed"] for row in jumping):
+            self._tell(f"{self._name(pair[0])} against {self._name(pair[1])}")
+            _excuse(jumping, self._reason(a.side, b.side))
+        return rows + jumping
+
+    def integrated_rows(self, steps: int) -> list[Row]:
+        """Integrated Gradients of every backend, compared pair by pair.
+
+        Every point of the path at which two gradients differ must be explained by itself.
+        """
+        totals = [dict.fromkeys(self._attributed, 0.0) for _ in self.readers]
+        reasons: dict[Pair, list[str | None]] = {pair: [] for pair in self.pairs}
+        for number, (alpha, weight) in enumerate(zip(*quadrature(RULE, steps), strict=True), 1):
+            self._tell(f"integrated gradients, point {number} of {steps}")
+            sides = self._sides_at(alpha)
+            for total, side in zip(totals, sides, strict=True):
+                for name in total:
+                    total[name] = total[name] + weight * side.gradients[name].astype(np.float64)
+            for pair in self.pairs:
+                a, b = (sides[index] for index in pair)
+                if any(self._apart(a.gradients[name], b.gradients[name]) for name in self._attributed):
+                    reason = self._reason(a, b)
+                    reasons[pair].append(reason and f"at α = {alpha:.2f}: {reason}")
+        rows = []
+        for pair in self.pairs:
+            left, right = ({n: g * self.feeds[n] for n, g in totals[index].items()} for index in pair)
+            found = self._rows(pair, "integrated gradients", left, right)
+            _excuse(found, _summary(reasons[pair]))
+            rows += found
+        return rows
+
+    @property
+    def _attributed(self) -> tuple[str, ...]:
+        return self.readers[0].fn.differentiable_inputs
+
+    def _sides_at(self, alpha: float) -> list[Side]:
+        """Each backend at one point of the path from zeros to the inputs."""
+        point = {
+            name: (np.asarray(alpha, array.dtype) * array if name in self._attributed else array)
+            for name, array in self.feeds.items()
+        }
+        sides = []
+        for index, reader in enumerate(self.readers):
+            began = time.perf_counter()
+            sides.append(reader.at_point(point))
+            self.seconds[index] += time.perf_counter() - began
+        return sides
+
+    def _reason(self, a: Side, b: Side) -> str | None:
+        """The kink decisions that explain why two sides' gradients differ, or None."""
+        graph = self.readers[0].fn.graph
+        assert self.target.output is not None and self.target.weights is not None
+        wrt = [name for name in a.gradients if name in b.gradients]
+        cotangent = self.target.weights.astype(graph.tensors[self.target.output].dtype)
+        return explain(graph, self.target.output, a, b, cotangent, wrt, self.tolerance)
+
+    def _apart(self, left: np.ndarray, right: np.ndarray) -> bool:
+        return distance(left, right).relative_l2 > self.tolerance
+
+    def _rows(self, pair: Pair, quantity: str, left: Arrays, right: Arrays) -> list[Row]:
+        """A comparison of each tensor that both sides have."""
+        return [self._row(pair, quantity, name, left[name], right[name]) for name in left if name in right]
+
+    def _row(self, pair: Pair, quantity: str, tensor: str, left: np.ndarray, right: np.ndarray) -> Row:
         measured = distance(left, right)
         return {
             "quantity": quantity,
             "tensor": tensor,
-            "a": self.a.fn.backend,
-            "b": self.b.fn.backend,
+            "a": self._name(pair[0]),
+            "b": self._name(pair[1]),
             "max_abs": measured.max_abs,
             "relative_l2": measured.relative_l2,
             "cosine": measured.cosine,
@@ -168,41 +221,12 @@ class _Pair:
             "explanation": "",
         }
 
-    def rows(self, quantity: str, left: Arrays, right: Arrays) -> list[Row]:
-        """A comparison of each tensor that both sides have."""
-        return [self.row(quantity, name, left[name], right[name]) for name in left if name in right]
+    def _name(self, index: int) -> str:
+        return self.readers[index].fn.backend
 
-
-def _compare(pair: _Pair) -> list[Row]:
-    """The rows of one pair of backends, in the order output, layers, gradients, attributions."""
-    a, b = pair.a, pair.b
-    inputs = a.feeds.keys()
-    rows = pair.rows("output", a.outputs, b.outputs)
-    rows += pair.rows("layer", {n: v for n, v in a.values.items() if n not in inputs}, b.values)
-    gradients = pair.rows(
-        "input gradient", {n: g for n, g in a.gradients.items() if n in inputs}, b.gradients
-    )
-    gradients += pair.rows(
-        "bias gradient", {n: g for n, g in a.gradients.items() if n not in inputs}, b.gradients
-    )
-    gradients += [pair.row("full grad", "map", a.full_grad.map, b.full_grad.map)]
-    integrated = pair.rows("integrated gradients", a.integrated.attributions, b.integrated.attributions)
-    if not all(row["passed"] for row in gradients):
-        _excuse(
-            gradients, _reason(pair, Side(a.values, a.gradients), Side(b.values, b.gradients), pair.target)
-        )
-    if not all(row["passed"] for row in integrated):
-        _excuse(integrated, _reason_along_the_path(pair))
-    return rows + gradients + integrated
-
-
-def _reason(pair: _Pair, a: Side, b: Side, target: Target) -> str | None:
-    """The kink decisions that explain why two sides' gradients differ, or None."""
-    assert target.output is not None and target.weights is not None
-    graph = pair.a.fn.graph
-    wrt = [name for name in a.gradients if name in b.gradients]
-    cotangent = target.weights.astype(graph.tensors[target.output].dtype)
-    return explain(graph, target.output, a, b, cotangent, wrt, pair.tolerance)
+    def _tell(self, what: str) -> None:
+        if self.progress is not None:
+            self.progress(what)
 
 
 def _excuse(rows: list[Row], reason: str | None) -> None:
@@ -212,42 +236,30 @@ def _excuse(rows: list[Row], reason: str | None) -> None:
             row.update(passed=True, explanation=reason)
 
 
-def _reason_along_the_path(pair: _Pair) -> str | None:
-    """The kink decisions that explain a difference of Integrated Gradients, or None.
-
-    Every point of the path at which the two sides' gradients differ must be explained by itself.
-    """
-    nodes, _ = quadrature(pair.a.integrated.rule, pair.steps)
-    baselines = pair.a.integrated.baseline
-    reasons = []
-    for alpha in nodes:
-        feeds = {
-            name: array if name not in baselines else _between(baselines[name], array, alpha)
-            for name, array in pair.a.feeds.items()
-        }
-        left, right = (reading.fn.gradients(feeds, pair.target).gradients for reading in (pair.a, pair.b))
-        if all(distance(left[name], right[name]).relative_l2 <= pair.tolerance for name in left):
-            continue
-        a, b = (_side(reading.fn, feeds, pair.target) for reading in (pair.a, pair.b))
-        reason = _reason(pair, a, b, pair.target)
-        if reason is None:
-            return None
-        reasons.append(f"at α = {alpha:.2f}: {reason}")
-    return (
-        "; ".join(reasons[:2]) + (f"; and at {len(reasons) - 2} more points" if len(reasons) > 2 else "")
-        or None
-    )
+def _summary(reasons: Sequence[str | None]) -> str | None:
+    """The reasons of several points as one; None where one of them has none, or there are none."""
+    given = [reason for reason in reasons if reason is not None]
+    if not given or len(given) < len(reasons):
+        return None
+    more = f"; and at {len(given) - 2} more points" if len(given) > 2 else ""
+    return "; ".join(given[:2]) + more
 
 
-def _between(start: np.ndarray, end: np.ndarray, alpha: float) -> np.ndarray:
-    return (start + np.asarray(alpha, end.dtype) * (end - start)).astype(end.dtype)
+def _only(arrays: Arrays, names: Iterable[str]) -> Arrays:
+    kept = set(names)
+    return {name: array for name, array in arrays.items() if name in kept}
 
 
-def _completeness_row(reading: Reading) -> Row:
-    """FullGrad must sum to the output on every backend. Integrated Gradients' δ depends on its steps: no verdict."""
+def _without(arrays: Arrays, names: Iterable[str]) -> Arrays:
+    left_out = set(names)
+    return {name: array for name, array in arrays.items() if name not in left_out}
+
+
+def _completeness_row(backend: str, reading: Reading) -> Row:
+    """FullGrad must sum to the output on every backend. What IG leaves depends on its steps: no verdict."""
     completeness = reading.full_grad.completeness
     return {
-        "backend": reading.fn.backend,
+        "backend": backend,
         "method": "full grad",
         "error": float(completeness.error.max()),
         "tolerance": COMPLETENESS_TOLERANCE,

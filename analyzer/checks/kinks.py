@@ -8,7 +8,7 @@ pass, by our rules, of its own forward values. A wrong rule or a wrong layer fai
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,11 +17,11 @@ from analyzer.autodiff import path_nodes
 from analyzer.backends.onnxruntime import make_session
 from analyzer.checks.metrics import distance
 from analyzer.emitter import Emitter
-from analyzer.graph import Graph, Node, Tensor
+from analyzer.graph import Graph, Node
 from analyzer.ops import find
 from analyzer.ops.registry import Kind
-from analyzer.program import Program
-from analyzer.request import Request, gradient_name, remainder_program
+from analyzer.program import Program, assemble
+from analyzer.request import gradient_name, observe, remainder_program
 
 Arrays = dict[str, np.ndarray]
 
@@ -53,6 +53,7 @@ def explain(
     graph: Graph, output: str, a: Side, b: Side, cotangent: np.ndarray, wrt: Sequence[str], tolerance: float
 ) -> str | None:
     """Why the gradients of two sides at `wrt` differ: the decisions, or None where they do not explain it."""
+    a, b = (_completed(graph, output, side) for side in (a, b))
     decisions = differing_decisions(graph, output, a.values, b.values, tolerance)
     if not decisions:
         return None
@@ -64,18 +65,49 @@ def explain(
     return f"{shown}{more} within rounding of a kink"
 
 
+def decision_tensors(graph: Graph, output: str) -> frozenset[str]:
+    """The tensors that decisions at kinks hang on: what nodes with a value-dependent derivative read and give."""
+    return frozenset(
+        name
+        for node in _decision_nodes(graph, output)
+        for name in (*node.inputs, node.outputs[0])
+        if name and graph.tensors[name].is_float and graph.tensors[name].constant is None
+    )
+
+
 def differing_decisions(graph: Graph, output: str, a: Arrays, b: Arrays, tolerance: float) -> list[Decision]:
     """The nodes on the path whose local derivative jumps between the values of two sides, in graph order."""
+    counted = ((node, _jumps(graph, node, a, b, tolerance)) for node in _decision_nodes(graph, output))
+    return [Decision(node, count) for node, count in counted if count]
+
+
+def _decision_nodes(graph: Graph, output: str) -> list[Node]:
+    """The nodes on the path whose derivative depends on their values and may jump."""
     roots = [name for name in graph.inputs if graph.tensors[name].is_float]
     found = []
     for node in path_nodes(graph, roots, output):
         rules = find(node)
-        if rules is None or rules.kind not in (Kind.HOMOGENEOUS, Kind.ELEMENTWISE) or rules.vjp is None:
-            continue
-        count = _jumps(graph, node, a, b, tolerance)
-        if count:
-            found.append(Decision(node, count))
+        kinds = (Kind.HOMOGENEOUS, Kind.ELEMENTWISE)
+        if (
+            rules is not None
+            and rules.kind in kinds
+            and rules.vjp is not None
+            and _local_derivative(graph, node)
+        ):
+            found.append(node)
     return found
+
+
+def _completed(graph: Graph, output: str, side: Side) -> Side:
+    """A side with the values that it lacks at decisions computed from those it has."""
+    missing = sorted(decision_tensors(graph, output) - side.values.keys())
+    if not missing:
+        return side
+    wanted = {name: graph.tensors[name] for name in missing}
+    program = assemble(graph, Emitter(graph.opset), wanted, available=list(side.values))
+    session = make_session(program.proto, ["CPUExecutionProvider"])
+    found = session.run(list(program.outputs.values()), {name: side.values[name] for name in program.inputs})
+    return Side({**side.values, **dict(zip(program.outputs, found, strict=True))}, side.gradients)
 
 
 def _jumps(graph: Graph, node: Node, a: Arrays, b: Arrays, tolerance: float) -> int:
@@ -113,27 +145,20 @@ def _local_derivative(graph: Graph, node: Node) -> Program | None:
         if name and graph.tensors[name].is_float and graph.tensors[name].constant is None
     )
     alone = Graph((node,), graph.tensors, graph.inputs, (node.outputs[0],), graph.opset)
-    program = remainder_program(alone, _gradients_of(wrt), graph.tensors.keys(), [node.outputs[0]])
+    program = remainder_program(alone, observe((), wrt), graph.tensors.keys(), [node.outputs[0]])
     reads_values = any(name != gradient_name(node.outputs[0]) for name in program.inputs)
     return program if reads_values else None
-
-
-def _gradients_of(wrt: Sequence[str]) -> Request:
-    def emit(op: Emitter, graph: Graph, gradients: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        return {name: gradients[name] for name in wrt}
-
-    return Request(("kinks", tuple(wrt)), tuple(wrt), emit)
 
 
 def _is_own_backward_pass(
     graph: Graph, output: str, side: Side, cotangent: np.ndarray, wrt: Sequence[str], tolerance: float
 ) -> bool:
     """Whether the gradients of a side are what our rules give on its own forward values."""
-    program = remainder_program(graph, _gradients_of(wrt), list(side.values), [output])
+    program = remainder_program(graph, observe((), wrt), list(side.values), [output])
     session = make_session(program.proto, ["CPUExecutionProvider"])
     feeds = {**side.values, gradient_name(output): cotangent}
     found = session.run(
-        [program.outputs[name] for name in wrt], {name: feeds[name] for name in program.inputs}
+        [program.outputs[gradient_name(name)] for name in wrt], {name: feeds[name] for name in program.inputs}
     )
     return all(
         distance(array, side.gradients[name]).relative_l2 <= tolerance

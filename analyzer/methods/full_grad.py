@@ -8,13 +8,13 @@ node (analyzer/biases.py), and is complete on every architecture.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate
-from analyzer.backends.base import Arrays, Inputs
+from analyzer.backends.base import Arrays, Evaluation, Inputs
 from analyzer.biases import Bias, find_biases, residual
 from analyzer.completeness import Completeness, measure, sample_sums
 from analyzer.emitter import Emitter
@@ -95,27 +95,44 @@ def full_grad(
     output = as_target(target).output or fn.graph.outputs[0]
     fn.check_inputs(inputs)
     fn.check_target(output)
+    plan = plan_full_grad(fn, output, terms, align_corners=align_corners, epsilon=epsilon)
+    result = plan.read(fn, fn.evaluate(plan.request, inputs, target))
+    if isinstance(inputs, Mapping):
+        return result
+    (term,) = result.input_term.values()
+    return replace(result, input_term=term)
+
+
+@dataclass(frozen=True)
+class FullGradPlan:
+    """What FullGrad asks of a backend, and how its answer is read."""
+
+    request: Request
+    biases: tuple[Bias, ...]
+    unplaced: tuple[str, ...]
+    terms: str
+
+    def read(self, fn: Differentiable, found: Evaluation) -> FullGrad:
+        """The result from an evaluation of `request`; the input term by input name."""
+        input_terms = {name: found.arrays[f"input/{name}"] for name in fn.differentiable_inputs}
+        bias_terms = {bias.tensor: found.arrays[f"term/{bias.tensor}"] for bias in self.biases}
+        return FullGrad(
+            map=found.arrays["map"],
+            input_term=input_terms,
+            bias_terms=bias_terms,
+            contributions=tuple(_contribution(bias, bias_terms[bias.tensor]) for bias in self.biases),
+            completeness=_completeness(found.output, [*input_terms.values(), *bias_terms.values()]),
+            target=found.target,
+            terms=self.terms,
+            unplaced=self.unplaced,
+        )
+
+
+def plan_full_grad(
+    fn: Differentiable, output: str, terms: str = "all", *, align_corners: bool = True, epsilon: float = 1e-6
+) -> FullGradPlan:
+    """The biases of a model, and the request that decomposes its output and draws the map."""
     biases = find_biases(fn.graph, output, fn.differentiable_inputs, terms)
-    request, unplaced = _request(fn, output, biases, terms, align_corners, epsilon)
-    found = fn.evaluate(request, inputs, target)
-    input_terms = {name: found.arrays[f"input/{name}"] for name in fn.differentiable_inputs}
-    bias_terms = {bias.tensor: found.arrays[f"term/{bias.tensor}"] for bias in biases}
-    return FullGrad(
-        map=found.arrays["map"],
-        input_term=input_terms if isinstance(inputs, Mapping) else next(iter(input_terms.values())),
-        bias_terms=bias_terms,
-        contributions=tuple(_contribution(bias, bias_terms[bias.tensor]) for bias in biases),
-        completeness=_completeness(found.output, [*input_terms.values(), *bias_terms.values()]),
-        target=found.target,
-        terms=terms,
-        unplaced=unplaced,
-    )
-
-
-def _request(
-    fn: Differentiable, output: str, biases: Sequence[Bias], terms: str, align_corners: bool, epsilon: float
-) -> tuple[Request, tuple[str, ...]]:
-    """What is asked of the backend, and the tensors whose terms the map cannot place."""
     inputs = fn.differentiable_inputs
     image = inputs[0]
     rank = len(fn.graph.tensors[image].shape or ())
@@ -140,7 +157,8 @@ def _request(
 
     key = ("full_grad", output, terms, align_corners, epsilon)
     wrt = (*inputs, *(bias.tensor for bias in biases))
-    return Request(key, wrt, emit), tuple(b.tensor for b in biases if b.tensor not in placed)
+    unplaced = tuple(bias.tensor for bias in biases if bias.tensor not in placed)
+    return FullGradPlan(Request(key, wrt, emit), biases, unplaced, terms)
 
 
 def _contribution(bias: Bias, term: np.ndarray) -> Contribution:

@@ -195,7 +195,7 @@ class _Path:
         nodes, weights = quadrature(rule, steps)
         names = self.fn.differentiable_inputs
         totals = {name: np.zeros(self.end[name][samples].shape, np.float64) for name in names}
-        points = [(sample, node) for sample in range(samples.size) for node in range(steps)]
+        points = [(sample, node) for node in range(steps) for sample in range(samples.size)]
         for begin in range(0, len(points), self.batch_size):
             chunk = points[begin : begin + self.batch_size]
             rows = np.array([row for row, _ in chunk])

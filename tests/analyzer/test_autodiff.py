@@ -9,7 +9,7 @@ from onnx import parser
 from analyzer import Target, differentiate
 from analyzer.errors import UnsupportedOp
 from analyzer.graph import Graph
-from analyzer.request import Request, gradient_name, remainder_program
+from analyzer.request import Request, full_program, gradient_name, observe, remainder_program
 
 HEADER = '<ir_version: 10, opset_import: ["": 23]>'
 
@@ -31,7 +31,9 @@ def gradient_of_sum(proto, x, wrt=None):
 
 def test_gradient_of_a_hand_solved_polynomial():
     # y = x³ + 2x, so y' = 3x² + 2.
-    proto = model("g (float[n] x) => (float[n] y) { s = Mul(x, x) c = Mul(s, x) d = Add(x, x) y = Add(c, d) }")
+    proto = model(
+        "g (float[n] x) => (float[n] y) { s = Mul(x, x) c = Mul(s, x) d = Add(x, x) y = Add(c, d) }"
+    )
     x = array(5)
     np.testing.assert_allclose(gradient_of_sum(proto, x)["x"], 3 * x**2 + 2, rtol=1e-5)
 
@@ -56,11 +58,12 @@ def test_broadcast_operands_get_gradients_of_their_own_shape(a_shape, b_shape, d
     program = fn.graph
     assert set(program.inputs) == {"a", "b"}
     # The two inputs have different numbers of rows here: they are no batch, so the engine is asked directly.
-    from analyzer.backends.base import _gradients_request
     from analyzer.target import Seed
 
     feeds = {"a": a, "b": b}
-    found = fn.engine.evaluate(_gradients_request(("a", "b")), feeds, Seed("y", weights=np.ones((), np.float32)))
+    found = fn.engine.evaluate(
+        observe(("a", "b"), ("a", "b")), feeds, Seed("y", weights=np.ones((), np.float32))
+    )
     expected_a = np.broadcast_to(b, np.broadcast_shapes(a_shape, b_shape))
     expected_b = np.broadcast_to(a, np.broadcast_shapes(a_shape, b_shape))
     np.testing.assert_allclose(found["gradient/a"], _sum_to(expected_a, a_shape), rtol=1e-5, atol=1e-6)
@@ -97,9 +100,7 @@ def test_the_target_itself_has_its_weights_as_gradient():
 
 
 def test_a_node_without_a_rule_off_the_path_does_not_matter():
-    proto = model(
-        "g (float[n,2,2] x) => (float[n,2,2] y) { y = Mul(x, x) d = Det(x) e = Mul(d, d) }"
-    )
+    proto = model("g (float[n,2,2] x) => (float[n,2,2] y) { y = Mul(x, x) d = Det(x) e = Mul(d, d) }")
     x = array(2, 2, 2)
     np.testing.assert_allclose(gradient_of_sum(proto, x)["x"], 2 * x, rtol=1e-6)
 
@@ -137,21 +138,17 @@ def test_a_given_cotangent_stops_the_sweep():
 
 
 def test_only_the_nodes_between_are_differentiated():
-    from analyzer.backends.base import _gradients_request
-    from analyzer.request import full_program
 
     proto = model("g (float[n,4] x) => (float[n,4] y) { a = Sigmoid(x) b = Sigmoid(a) y = Sigmoid(b) }")
     graph = Graph.from_proto(proto)
-    near = full_program(graph, _gradients_request(("b",)), "y", weights=True)
-    far = full_program(graph, _gradients_request(("x",)), "y", weights=True)
+    near = full_program(graph, observe(("b",), ("b",)), "y", weights=True)
+    far = full_program(graph, observe(("x",), ("x",)), "y", weights=True)
     assert len(near.proto.graph.node) < len(far.proto.graph.node)
 
 
 def test_every_emitted_op_is_plain_onnx():
-    from analyzer.backends.base import _gradients_request
-    from analyzer.request import full_program
 
     proto = model("g (float[n,4] x) => (float[n,4] y) { a = Relu(x) y = Softmax<axis = -1>(a) }")
-    program = full_program(Graph.from_proto(proto), _gradients_request(("x",)), "y", weights=False)
+    program = full_program(Graph.from_proto(proto), observe(("x",), ("x",)), "y", weights=False)
     assert {node.domain for node in program.proto.graph.node} <= {"", "ai.onnx"}
     assert [entry.domain for entry in program.proto.opset_import] == [""]

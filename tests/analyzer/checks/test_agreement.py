@@ -73,7 +73,9 @@ def test_a_wrong_gradient_rule_is_caught_and_not_excused(wrong, monkeypatch):
     def planted(op, g, y, x):
         (entry,) = right(op, g, y, x)
         entry = entry() if callable(entry) else entry
-        return {"scaled": (op.Mul(entry, 1.01),), "half at the kink": (op.Mul(g, 0.5),), "dropped": (None,)}[wrong]
+        return {"scaled": (op.Mul(entry, 1.01),), "half at the kink": (op.Mul(g, 0.5),), "dropped": (None,)}[
+            wrong
+        ]
 
     monkeypatch.setattr(activation.Relu, "vjp", planted)
     report = check(model, x, target=0, backends=["onnxruntime", "torch"])
@@ -143,7 +145,7 @@ def test_report_as_json_and_html(tmp_path):
     text = page.read_text()
     assert "onnxruntime" in text
     assert "http://" not in text.replace("http://www.w3.org", "")
-    assert "src=\"http" not in text
+    assert 'src="http' not in text
 
 
 def test_what_is_refused():

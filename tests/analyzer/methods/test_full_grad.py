@@ -163,7 +163,9 @@ def test_every_term_has_the_shape_of_its_tensor():
     fn = differentiate(model)
     fg = full_grad(fn, x, target=0)
     values = fn.forward(x, list(fg.bias_terms))
-    assert {name: term.shape for name, term in fg.bias_terms.items()} == {n: v.shape for n, v in values.items()}
+    assert {name: term.shape for name, term in fg.bias_terms.items()} == {
+        n: v.shape for n, v in values.items()
+    }
     assert fg.map.shape == (x.shape[0], *x.shape[2:])
     assert [c.tensor for c in fg.contributions] == list(fg.bias_terms)
 

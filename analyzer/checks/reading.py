@@ -1,0 +1,87 @@
+"""Read one backend: everything that a check compares, from as few runs of the model as can be.
+
+What belongs together is measured in one run: an explanation of a difference by kink decisions must speak of the very
+values that the gradients came from, and a second run may round otherwise.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from analyzer.backends import Differentiable
+from analyzer.backends.base import Arrays, attributed
+from analyzer.checks.kinks import Side, decision_tensors
+from analyzer.methods import FullGrad
+from analyzer.methods.full_grad import plan_full_grad
+from analyzer.request import gradient_name, joined, observe
+from analyzer.target import Target
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one backend says of the model on the inputs, at the tensors that it measures itself."""
+
+    side: Side
+    outputs: Arrays
+    full_grad: FullGrad
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A backend, and the tensors on the way from the inputs to the explained output."""
+
+    fn: Differentiable
+    target: Target
+
+    @property
+    def output(self) -> str:
+        """The explained output."""
+        assert self.target.output is not None
+        return self.target.output
+
+    def layers(self, feeds: Arrays) -> list[str]:
+        """The tensors between the inputs and the output that the backend measures itself."""
+        own = frozenset(self.fn.engine.known(feeds))
+        path = attributed(self.fn.graph, self.output, self.fn.differentiable_inputs)
+        return [name for name in self.fn.tensors if name in own and name in path and name not in feeds]
+
+    @cached_property
+    def _decisions(self) -> frozenset[str]:
+        return decision_tensors(self.fn.graph, self.output)
+
+    def read(self, feeds: Arrays) -> Reading:
+        """Values at every layer, gradients at the inputs and at every bias, and FullGrad, in one run."""
+        began = time.perf_counter()
+        layers = self.layers(feeds)
+        plan = plan_full_grad(self.fn, self.output)
+        biased = {bias.tensor for bias in plan.biases}
+        wrt = [*self.fn.differentiable_inputs, *(name for name in layers if name in biased)]
+        request = joined(plan.request, observe(layers, wrt))
+        found = self.fn.evaluate(request, feeds, self.target)
+        side = _side(found.arrays, layers, wrt, feeds)
+        floats = [name for name in self.fn.graph.outputs if self.fn.graph.tensors[name].is_float]
+        others = [name for name in floats if name not in side.values]
+        outputs = {**side.values, **(self.fn.forward(feeds, others) if others else {})}
+        return Reading(
+            side,
+            {name: outputs[name] for name in floats},
+            plan.read(self.fn, found),
+            time.perf_counter() - began,
+        )
+
+    def at_point(self, feeds: Arrays) -> Side:
+        """Gradients at the inputs, and the values that kink decisions hang on, in one run."""
+        values = [name for name in self.layers(feeds) if name in self._decisions]
+        found = self.fn.evaluate(observe(values, self.fn.differentiable_inputs), feeds, self.target)
+        return _side(found.arrays, values, self.fn.differentiable_inputs, feeds)
+
+
+def _side(found: Arrays, values: Sequence[str], wrt: Sequence[str], feeds: Arrays) -> Side:
+    return Side(
+        {**feeds, **{name: found[f"value/{name}"] for name in values}},
+        {name: found[gradient_name(name)] for name in wrt},
+    )

@@ -1,0 +1,38 @@
+"""The four backends agree on the networks of Keras, and three on the files that the onnx package ships.
+
+Random weights, small inputs. A row beyond the tolerance must name the kink decisions that explain it.
+The PyTorch networks are checked in test_agreement.py.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from analyzer import check
+from converters import convert, load
+from tests.zoo import keras_networks, onnx_files
+
+
+def assert_agreement(report, backends):
+    assert report.backends == backends
+    report.raise_for_disagreement()
+    for row in report.rows:
+        assert row["relative_l2"] <= 1e-4 or "within rounding of a kink" in row["explanation"], row
+
+
+@pytest.mark.parametrize("name", sorted(keras_networks.NETWORKS))
+def test_keras_network(name):
+    net, shape = keras_networks.NETWORKS[name]()
+    x = keras_networks.example_input(name, shape)
+    report = check(convert(net, x), x, steps=2)
+    assert_agreement(report, ("onnxruntime", "torch", "tensorflow", "source"))
+    biased = [row for row in report.rows if row["quantity"] == "bias gradient" and row["b"] == "source"]
+    assert biased, "the source's own bias gradients are compared"
+
+
+@pytest.mark.parametrize("name", onnx_files.NAMES)
+def test_light_model(name):
+    model = load(onnx_files.network(name))
+    x = np.random.default_rng(0).normal(size=(1, 3, 224, 224)).astype(np.float32)
+    assert_agreement(check(model, x, steps=2), ("onnxruntime", "torch", "tensorflow"))
