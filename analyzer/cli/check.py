@@ -129,9 +129,8 @@ def show_agreement(
         columns = ("between", *matrix.quantities)
         terminal.table(columns, cells, right=range(1, len(columns)))
         if any(row.get("explanation") for row in rows):
-            terminal.note(
-                "≈ larger than the tolerance: kink decisions explain it, named by --json and the page"
-            )
+            text = "≈ larger than the tolerance, explained by kink decisions, which --json and the page name"
+            terminal.out.print(text, style="dim")
     failing = [row for row in rows if not row["passed"]]
     for row in failing[:MOST_NAMED]:
         where = f"{row['quantity']} {row['tensor']}: {row['a']} · {row['b']}"
