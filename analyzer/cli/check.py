@@ -125,7 +125,11 @@ def show_agreement(
     matrix = check_matrix(rows)
     if matrix.pairs:
         terminal.heading("Agreement, by the worst relative L2")
-        cells = [(pair, *(_cell(group) for group in groups)) for pair, groups in matrix.pairs]
+        wide = terminal.out.width >= WIDE
+        cells = [
+            (_pair(pair, wide), *(_cell(group, int(wide)) for group in groups))
+            for pair, groups in matrix.pairs
+        ]
         columns = ("between", *matrix.quantities)
         terminal.table(columns, cells, right=range(1, len(columns)))
         if any(row.get("explanation") for row in rows):
@@ -151,20 +155,28 @@ def show_agreement(
 
 
 MOST_NAMED = 12
+# Columns of a terminal on which the whole table fits with two digits.
+WIDE = 112
 
 
-def _cell(group: Any) -> Any:
-    """The worst of a group, marked: ✓ within the tolerance, ≈ explained, ✗ failed."""
+def _pair(names: str, wide: bool) -> Any:
     from rich.text import Text
 
-    from analyzer.figures.report import format_error
+    return Text(names if wide else names.replace(" · ", " ·\n"), no_wrap=True)
+
+
+def _cell(group: Any, digits: int) -> Any:
+    """The worst of a group, marked: ✓ within the tolerance, ≈ explained, ✗ failed."""
+    from rich.text import Text
 
     if group is None:
         return "–"
     mark, style = (
         ("✗", "bold red") if group.failed else ("≈", "yellow") if group.explained else ("✓", "green")
     )
-    return Text.assemble(format_error(group.worst_l2), " ", (mark, style))
+    return Text.assemble(
+        f"{group.worst_l2:.{digits}e}" if group.worst_l2 else "0", " ", (mark, style), no_wrap=True
+    )
 
 
 def _document(model: str, report: Any) -> dict[str, Any]:
