@@ -131,7 +131,7 @@ def show_agreement(
             for pair, groups in matrix.pairs
         ]
         columns = ("between", *matrix.quantities)
-        terminal.table(columns, cells, right=range(1, len(columns)))
+        terminal.table(columns, cells, right=range(1, len(columns)), fixed=(0,))
         if any(row.get("explanation") for row in rows):
             text = "≈ larger than the tolerance, explained by kink decisions, which --json and the page name"
             terminal.out.print(text, style="dim")

@@ -10,7 +10,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,12 +46,17 @@ class Terminal:
             print(json.dumps(plain(content), indent=2, allow_nan=False), file=sys.stdout)
 
     def table(
-        self, columns: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[int] | range = ()
+        self,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[Any]],
+        right: Sequence[int] | range = (),
+        fixed: Sequence[int] = (),
     ) -> None:
-        """A table on stdout; `right` lists the columns aligned right."""
+        """A table on stdout; `right` lists the columns aligned right, `fixed` those that are never narrowed."""
         table = _table()
         for index, name in enumerate(columns):
-            table.add_column(name, justify="right" if index in right else "left", overflow="fold")
+            justify: Literal["left", "right"] = "right" if index in right else "left"
+            table.add_column(name, justify=justify, overflow="fold", no_wrap=index in fixed)
         for row in rows:
             table.add_row(*row)
         self.out.print(table)
