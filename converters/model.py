@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx
+
+from converters.atomic import write_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -107,16 +108,7 @@ class Model:
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the graph beside `path`, then rename it: a reader never sees half a file."""
-        path = Path(path)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".onnx", delete=False) as temporary:
-            try:
-                temporary.write(self.proto.SerializeToString())
-                temporary.close()
-                os.replace(temporary.name, path)
-            except BaseException:
-                Path(temporary.name).unlink(missing_ok=True)
-                raise
-        return path
+        return write_bytes(path, self.proto.SerializeToString())
 
 
 def set_metadata(

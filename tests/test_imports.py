@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper, save
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-BLOCKER = '''
+BLOCKER = """
 import sys
 from importlib import metadata
 allowed = set({allowed!r})
@@ -25,7 +25,7 @@ class OnlyCore:
         if distributions and not distributions & allowed:
             raise ModuleNotFoundError(f"not in the core install: {{top}}", name=top)
 sys.meta_path.insert(0, OnlyCore())
-'''
+"""
 
 
 def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:

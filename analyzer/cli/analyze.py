@@ -213,7 +213,6 @@ def _write(
 ) -> list[Path]:
     """Write every file; nothing is written before everything is computed."""
     from analyzer.figures.report import Report, render_report
-    from analyzer.files import write_bytes, write_text
     from analyzer.summary import (
         arrays_of,
         completeness_rows,
@@ -222,6 +221,7 @@ def _write(
         sample_pictures,
         samples,
     )
+    from converters.atomic import write_bytes, write_text
 
     class_names = fn.model.class_names
     pictures = sample_pictures(results, batch.arrays, batch.preprocessing)

@@ -10,7 +10,7 @@ import os
 
 import numpy as np
 
-from analyzer.files import write_bytes
+from converters.atomic import write_bytes
 
 PERCENTILE = 99.5
 # Perceptually uniform from black to pale yellow; and blue, neutral grey, red with equal lightness steps.

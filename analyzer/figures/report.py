@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from analyzer.figures.charts import KIND_NAMES, KINDS, Bar, shown_bars
-from analyzer.files import write_text
+from converters.atomic import write_text
 
 if TYPE_CHECKING:
     from jinja2 import Template
