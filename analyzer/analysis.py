@@ -8,36 +8,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     from analyzer.backends import Differentiable
+    from analyzer.methods import Contribution
 
 FULL_GRAD, INTEGRATED_GRADIENTS = "full-grad", "integrated-gradients"
 METHODS = (FULL_GRAD, INTEGRATED_GRADIENTS)
 
-# Relative to the terms that are summed; float32 rounding leaves about 1e-6.
+# Of the output, or the rounding floor of its terms: float32 leaves about 1e-6.
 FULL_GRAD_TOLERANCE = 1e-4
 INTEGRATED_GRADIENTS_TOLERANCE = 0.01
 
 Arrays = dict[str, np.ndarray]
 Inputs = np.ndarray | Mapping[str, np.ndarray]
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Share:
-    """One node's signed part of the output of each sample, total (N,). See `methods.Contribution`."""
-
-    tensor: str
-    node: str
-    op_type: str
-    kind: str
-    layer: str
-    total: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -59,7 +48,7 @@ class MethodResult:
     target: np.ndarray | None
     seconds: float
     note: str = ""
-    shares: tuple[Share, ...] = ()
+    shares: tuple[Contribution, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -87,20 +76,11 @@ def run_full_grad(
             progress(rows.stop, samples)
     maps, terms_of_inputs, contributions, completeness, targets = zip(*pieces, strict=True)
     shares = tuple(
-        Share(
-            c.tensor,
-            c.node,
-            c.op_type,
-            c.kind,
-            c.layer,
-            np.concatenate([piece[k].total for piece in contributions]),
-        )
-        for k, c in enumerate(contributions[0])
+        replace(share, total=np.concatenate([piece[k].total for piece in contributions]))
+        for k, share in enumerate(contributions[0])
     )
     explained, total, error = (_joined(completeness, name) for name in ("output", "total", "error"))
-    # An output near zero is a small difference of large terms: rounding is relative to those.
-    scale = np.maximum(np.abs(explained), np.sum([np.abs(share.total) for share in shares], axis=0))
-    exact = np.abs(total - explained) <= FULL_GRAD_TOLERANCE * scale
+    exact = np.concatenate([piece.within(FULL_GRAD_TOLERANCE) for piece in completeness])
     return MethodResult(
         method=FULL_GRAD,
         label=f"FullGrad, {terms} terms",

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from analyzer.autodiff import active_tensors, carries_gradient, path_nodes, rules_of
+from analyzer.autodiff import active_tensors, carries_gradient, has_rule, path_nodes, rules_of
 from analyzer.emitter import Emitter
 from analyzer.graph import Graph, Node, Tensor
 from analyzer.ops import find
@@ -53,11 +53,13 @@ def layer_of(node: Node) -> str:
     return node.name.rpartition("/")[0] or node.name
 
 
-def find_biases(graph: Graph, output: str, inputs: Sequence[str], terms: str = "all") -> tuple[Bias, ...]:
+def find_biases(
+    graph: Graph, output: str, inputs: Sequence[str], terms: str = "all", *, without_rule: str = "raise"
+) -> tuple[Bias, ...]:
     """The nodes between the inputs and the output that have a bias, in topological order.
 
-    terms: "all", or "explicit" for the paper's own biases alone.
-    Raises UnsupportedOp where a node on the path has no rule.
+    terms: "all", or "explicit" for the paper's own biases alone. without_rule: "raise" UnsupportedOp where a
+    node on the path has no rule, or "skip" it, to list what is known of a graph that cannot be differentiated.
     """
     active = active_tensors(graph, inputs)
     scratch = Emitter(graph.opset)
@@ -68,6 +70,8 @@ def find_biases(graph: Graph, output: str, inputs: Sequence[str], terms: str = "
             for index, name in enumerate(node.inputs)
         )
         kind = _bias_kind(graph, node)
+        if without_rule == "skip" and not has_rule(node):
+            continue
         if terms == EXPLICIT and kind != EXPLICIT:
             continue
         if residual(graph, scratch, node, mask) is not None:

@@ -55,18 +55,14 @@ def _tensor(tensor: Tensor) -> dict[str, Any]:
     return {"name": tensor.name, "dtype": tensor.dtype.name, "shape": shape}
 
 
-def bias_layers(graph: Graph) -> list[dict[str, Any]] | None:
-    """The nodes that have a bias term, in network order; None where a node on the path has no rule."""
+def bias_layers(graph: Graph) -> list[dict[str, Any]]:
+    """The nodes that have a bias term, in network order; those without a rule stand under `coverage`."""
     from analyzer.biases import find_biases
-    from analyzer.errors import UnsupportedOp
 
     inputs = [name for name in graph.inputs if graph.tensors[name].is_float]
     if not inputs or not graph.tensors[graph.outputs[0]].is_float:
         return []
-    try:
-        biases = find_biases(graph, graph.outputs[0], inputs)
-    except UnsupportedOp:
-        return None
+    biases = find_biases(graph, graph.outputs[0], inputs, without_rule="skip")
     return [
         {
             "layer": bias.layer,
