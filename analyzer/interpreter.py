@@ -18,6 +18,7 @@ from onnx import helper
 from analyzer.errors import BackendError, MissingFramework, UnsupportedOp
 from analyzer.graph import Graph, Node, Tensor
 from analyzer.ops import find
+from converters.errors import one_line
 from converters.quiet import quiet
 
 
@@ -131,7 +132,7 @@ class Interpreter:
         try:
             results = form(self.framework.module, *arguments, **node.attributes)
         except Exception as error:
-            raise BackendError(f"{node} failed in {self.framework.name}: {_first_line(error)}") from error
+            raise BackendError(f"{node} failed in {self.framework.name}: {one_line(error)}") from error
         if not isinstance(results, (tuple, list)):
             results = (results,)
         if len(results) < len([name for name in node.outputs if name]):
@@ -163,11 +164,6 @@ def form_of(node: Node, framework: str) -> Any:
             'Use backend="onnxruntime", or add one: CONTRIBUTING.md, "Add an op".'
         )
     return form
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0]
 
 
 _FLOATS = tuple(helper.np_dtype_to_tensor_dtype(np.dtype(name)) for name in ("float16", "float32", "float64"))

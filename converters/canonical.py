@@ -11,8 +11,8 @@ from __future__ import annotations
 import onnx
 
 from converters.constants import fold_constants
-from converters.draft import Draft, one_line
-from converters.errors import InvalidModel
+from converters.draft import Draft
+from converters.errors import InvalidModel, one_line
 from converters.fold import drop_zero_biases, fold_batch_norms
 from converters.opset import CANONICAL_OPSET, inline_functions, refuse_newer, set_opset
 from converters.rebatch import BATCH, free_batch, name_batch

@@ -7,7 +7,6 @@ initializers and constants that are stored outside the model.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -16,12 +15,10 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from converters.errors import InvalidModel, UnsupportedModel
+from converters.errors import InvalidModel, UnsupportedModel, one_line
 
 Shape = tuple[int | str | None, ...]
 
-# Terminal colours, which Keras puts into its messages.
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 # Larger constants are hidden from ONNX's C++ passes, which would copy them: no shape depends on them.
 _LIGHT = 1024
 
@@ -245,12 +242,6 @@ def constant_of(tensor: onnx.TensorProto) -> np.ndarray:
         return numpy_helper.to_array(tensor)
     except (ValueError, TypeError) as error:
         raise InvalidModel(f"the initializer {tensor.name!r} is damaged: {one_line(error)}") from error
-
-
-def one_line(error: BaseException, limit: int = 300) -> str:
-    """An exception's message on one line."""
-    text = " ".join(_COLOURS.sub("", str(error)).split()) or type(error).__name__
-    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def _domain(domain: str) -> str:

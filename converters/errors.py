@@ -9,6 +9,11 @@ ConversionError
 
 from __future__ import annotations
 
+import re
+
+# Terminal colours, which Keras puts into its messages.
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
 
 class ConversionError(Exception):
     """Base of every error that `converters` raises for a user's model."""
@@ -28,3 +33,9 @@ class VerificationFailed(ConversionError):
 
 class MissingFramework(ConversionError, ImportError):
     """A framework that the model needs is not installed; the message names the extra."""
+
+
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """An exception's message on one line."""
+    text = " ".join(_COLOURS.sub("", str(error)).split()) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 1] + "…"

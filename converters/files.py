@@ -14,8 +14,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx.external_data_helper import load_external_data_for_tensor
 
-from converters.draft import one_line
-from converters.errors import InvalidModel
+from converters.errors import InvalidModel, one_line
 
 
 def read_onnx(path: str | os.PathLike[str]) -> onnx.ModelProto:

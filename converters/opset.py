@@ -13,8 +13,8 @@ import logging
 import onnx
 import onnx.inliner
 
-from converters.draft import Draft, is_standard, one_line, subgraphs
-from converters.errors import InvalidModel, UnsupportedModel
+from converters.draft import Draft, is_standard, subgraphs
+from converters.errors import InvalidModel, UnsupportedModel, one_line
 
 CANONICAL_OPSET = 23
 # ONNX's own converter is complete up to here; onnxscript's begins here.

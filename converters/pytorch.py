@@ -19,8 +19,7 @@ import ml_dtypes
 import numpy as np
 import onnx
 
-from converters.draft import one_line
-from converters.errors import ConversionError, InvalidModel, UnsupportedModel
+from converters.errors import ConversionError, InvalidModel, UnsupportedModel, one_line
 from converters.frameworks import import_framework
 from converters.model import PyTorchSource
 from converters.quiet import quiet

@@ -18,7 +18,7 @@ import onnx
 import onnxruntime
 from onnx.reference import ReferenceEvaluator
 
-from converters.draft import one_line
+from converters.errors import one_line
 
 # A protobuf message holds at most 2 GB; larger models go to the runtime through files.
 _LARGEST_MESSAGE = (1 << 31) - (1 << 20)

@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from converters import tf_export
-from converters.draft import one_line
-from converters.errors import ConversionError, InvalidModel, UnsupportedModel
+from converters.errors import ConversionError, InvalidModel, UnsupportedModel, one_line
 from converters.frameworks import import_framework
 from converters.model import TensorFlowSource
 from converters.pytorch import Converted

@@ -13,8 +13,8 @@ from typing import Any
 
 import onnx
 
-from converters.draft import one_line, reads, subgraphs
-from converters.errors import UnsupportedModel
+from converters.draft import reads, subgraphs
+from converters.errors import UnsupportedModel, one_line
 from converters.quiet import quiet
 from converters.rebatch import BATCH
 

@@ -13,8 +13,7 @@ import ml_dtypes
 import numpy as np
 import onnx
 
-from converters.draft import one_line
-from converters.errors import ConversionError, UnsupportedModel, VerificationFailed
+from converters.errors import ConversionError, UnsupportedModel, VerificationFailed, one_line
 from converters.model import Verification
 from converters.runtime import ReferenceSession, RuntimeFailure, Session
 

@@ -15,6 +15,7 @@ from analyzer.graph import Graph
 from analyzer.program import Program, assemble
 from analyzer.request import Request, full_program
 from analyzer.target import HIGHEST, Seed
+from converters.errors import one_line
 
 Arrays = dict[str, np.ndarray]
 
@@ -75,7 +76,7 @@ class OnnxRuntime:
                 [program.outputs[name] for name in names], {name: feeds[name] for name in program.inputs}
             )
         except Exception as error:
-            raise BackendError(f"ONNX Runtime could not run the graph: {first_line(error)}") from error
+            raise BackendError(f"ONNX Runtime could not run the graph: {one_line(error)}") from error
         return dict(zip(names, arrays, strict=True))
 
 
@@ -95,10 +96,4 @@ def make_session(proto: onnx.ModelProto, providers: Sequence[str], threads: int 
     try:
         return onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=list(providers))
     except Exception as error:
-        raise BackendError(f"ONNX Runtime could not load the graph: {first_line(error)}") from error
-
-
-def first_line(error: Exception) -> str:
-    """The first line of a framework's message."""
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0]
+        raise BackendError(f"ONNX Runtime could not load the graph: {one_line(error)}") from error

@@ -9,7 +9,9 @@ import numpy as np
 
 from analyzer.backends.matching import MOVES_ONLY
 from analyzer.backends.native import Arrays
+from analyzer.errors import BackendError
 from analyzer.interpreter import Torch
+from converters.errors import one_line
 from converters.model import PyTorchSource
 
 
@@ -101,7 +103,12 @@ class PyTorchNetwork:
         if inputs_require_grad:
             for tensor in tensors.values():
                 tensor.requires_grad_(tensor.is_floating_point())
-        Capture(self._program.graph_module).run(*self._arguments(tensors))
+        try:
+            Capture(self._program.graph_module).run(*self._arguments(tensors))
+        except Exception as error:
+            raise BackendError(
+                f"the PyTorch source does not run on these inputs: {one_line(error)}"
+            ) from error
         return found
 
     def _arguments(self, feeds: Mapping[str, Any]) -> list[Any]:

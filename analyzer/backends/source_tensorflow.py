@@ -9,7 +9,9 @@ import numpy as np
 
 from analyzer.backends.matching import MOVES_ONLY
 from analyzer.backends.native import Arrays
+from analyzer.errors import BackendError
 from analyzer.interpreter import TensorFlow
+from converters.errors import one_line
 from converters.model import TensorFlowSource
 
 
@@ -112,7 +114,16 @@ class TensorFlowNetwork:
             ]
 
         wrapped = tf.compat.v1.wrap_function(body, signature)
-        return lambda arguments: wrapped(*arguments)
+
+        def run(arguments: Sequence[Any]) -> Any:
+            try:
+                return wrapped(*arguments)
+            except Exception as error:
+                raise BackendError(
+                    f"the TensorFlow source does not run on these inputs: {one_line(error)}"
+                ) from error
+
+        return run
 
 
 def _differentiable_definition(tf: Any, graph: Any) -> Any:

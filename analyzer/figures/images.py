@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from converters.errors import one_line
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -34,7 +36,7 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
             return _rgb(ImageOps.exif_transpose(image))
     # Pillow reports damage by many types; SyntaxError is the one for a broken PNG.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: not a readable image ({_first_line(error)})") from error
+        raise ValueError(f"{path}: not a readable image ({one_line(error)})") from error
 
 
 def _rgb(image: Image.Image) -> np.ndarray:
@@ -50,10 +52,6 @@ def _rgb(image: Image.Image) -> np.ndarray:
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, image)
     return np.asarray(image.convert("RGB"), np.float32) / 255
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def preprocess(image: np.ndarray, preprocessing: Preprocessing, channels: int = 3) -> np.ndarray:
