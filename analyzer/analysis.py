@@ -16,6 +16,7 @@ import numpy as np
 if TYPE_CHECKING:
     from analyzer.backends import Differentiable
     from analyzer.methods import Contribution
+    from analyzer.target import TargetLike
 
 FULL_GRAD, INTEGRATED_GRADIENTS = "full-grad", "integrated-gradients"
 METHODS = (FULL_GRAD, INTEGRATED_GRADIENTS)
@@ -55,7 +56,7 @@ class MethodResult:
 def run_full_grad(
     fn: Differentiable,
     inputs: Inputs,
-    target: object = None,
+    target: TargetLike = None,
     *,
     terms: str = "all",
     batch_size: int = 4,
@@ -101,7 +102,7 @@ def run_full_grad(
 def run_integrated_gradients(
     fn: Differentiable,
     inputs: Inputs,
-    target: object = None,
+    target: TargetLike = None,
     *,
     baseline: Any = 0.0,
     steps: int = 50,
@@ -168,7 +169,7 @@ def _rows(inputs: Inputs, rows: slice) -> Inputs:
     return inputs[rows]
 
 
-def _target_rows(target: object, rows: slice, samples: int) -> object:
+def _target_rows(target: TargetLike, rows: slice, samples: int) -> TargetLike:
     """The part of a target of one class per sample; other targets hold for every sample."""
     if isinstance(target, np.ndarray) and target.ndim and len(target) == samples:
         return target[rows]

@@ -40,6 +40,9 @@ class Target:
             raise TargetError("a Target takes an index or weights, not both")
 
 
+TargetLike = Target | int | Sequence[int] | np.ndarray | None
+
+
 @dataclass(frozen=True)
 class Seed:
     """A resolved target: `index` (N,) into a (N, classes) output, or `weights` like the output.
@@ -82,7 +85,7 @@ def rows_of(y: np.ndarray) -> np.ndarray:
     return y.reshape(y.shape[0] if y.ndim else 1, -1)
 
 
-def as_target(target: object) -> Target:
+def as_target(target: TargetLike) -> Target:
     """A Target from what the API takes: None, an int, an array of ints, or a Target."""
     if isinstance(target, Target):
         return target

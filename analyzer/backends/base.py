@@ -18,7 +18,7 @@ from analyzer.autodiff import active_tensors
 from analyzer.errors import InputError, ShapeError, TargetError, UnknownTensor
 from analyzer.graph import Graph, Tensor
 from analyzer.request import CHOSEN, OUTPUT, Request, observe
-from analyzer.target import Seed, Target, as_target, resolve
+from analyzer.target import Seed, Target, TargetLike, as_target, resolve
 from converters.model import Model
 
 Arrays = dict[str, np.ndarray]
@@ -94,7 +94,9 @@ class Differentiable:
         pieces = [self.engine.forward(part, names) for part, _ in self._batches(feeds)]
         return self._joined(pieces, feeds)
 
-    def gradients(self, inputs: Inputs, target: object = None, wrt: Sequence[str] | None = None) -> Gradients:
+    def gradients(
+        self, inputs: Inputs, target: TargetLike = None, wrt: Sequence[str] | None = None
+    ) -> Gradients:
         """The explained output of each sample, and its gradient at `wrt` (default: the floating inputs).
 
         inputs: (N, *features), or {input name: array}. target: see `Target`.
@@ -114,7 +116,7 @@ class Differentiable:
             gradients={name: results.arrays[f"gradient/{name}"] for name in names},
         )
 
-    def evaluate(self, request: Request, inputs: Inputs, target: object = None) -> Evaluation:
+    def evaluate(self, request: Request, inputs: Inputs, target: TargetLike = None) -> Evaluation:
         """Run a method's request: its named results, the explained output and the class of each sample."""
         feeds = self.check_inputs(inputs)
         seed = self.seed(as_target(target), _samples(feeds))

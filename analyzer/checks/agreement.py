@@ -22,7 +22,7 @@ from analyzer.checks.reading import Reader, Reading
 from analyzer.checks.report import Report, Row
 from analyzer.errors import AnalysisError
 from analyzer.methods.integrated_gradients import quadrature
-from analyzer.target import Target, as_target
+from analyzer.target import Target, TargetLike, as_target
 from converters import Model, load
 
 Progress = Callable[[str], None]
@@ -44,7 +44,7 @@ def available_backends(model: Model) -> dict[str, str]:
 def check(
     model: ModelLike,
     inputs: Inputs,
-    target: object = None,
+    target: TargetLike = None,
     *,
     backends: Sequence[str] | None = None,
     tolerance: float = 1e-4,
@@ -93,7 +93,7 @@ def _chosen(backends: Sequence[str] | None, state: dict[str, str]) -> tuple[str,
     return chosen
 
 
-def _fix_target(fn: Differentiable, feeds: Arrays, target: object) -> Target:
+def _fix_target(fn: Differentiable, feeds: Arrays, target: TargetLike) -> Target:
     """One target for all: near-equal logits must not be ranked anew by every backend."""
     wanted = as_target(target)
     name = wanted.output or fn.graph.outputs[0]

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from analyzer.backends import Differentiable
     from analyzer.cli.inputs import Batch
     from analyzer.figures.report import Prediction
+    from analyzer.target import TargetLike
 
 ASSUMED = "No mean and std are stored in the model or given: images are fed as pixels in [0, 1]."
 
@@ -185,7 +186,7 @@ def _run(
     terminal: Terminal,
     fn: Differentiable,
     batch: Batch,
-    target: object,
+    target: TargetLike,
     methods: Sequence[Method],
     settings: Mapping[str, Any],
 ) -> list[MethodResult]:

@@ -11,7 +11,9 @@ from analyzer.cli.options import split_list
 from analyzer.cli.terminal import UserError
 
 
-def parse_target(text: str | None, samples: int, classes: int | None, names: Sequence[str] | None) -> object:
+def parse_target(
+    text: str | None, samples: int, classes: int | None, names: Sequence[str] | None
+) -> int | np.ndarray | None:
     """None, an int, or an array (N,) of ints.
 
     classes: how many there are, where the model's shape says so. A name is met whole ("tabby, tabby cat")

@@ -22,7 +22,7 @@ from analyzer.errors import AnalysisError
 from analyzer.graph import Graph, Tensor
 from analyzer.methods.saliency import Term, saliency_map
 from analyzer.request import Request
-from analyzer.target import as_target
+from analyzer.target import TargetLike, as_target
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,7 +72,7 @@ class FullGrad:
 def full_grad(
     model: Differentiable | ModelLike,
     inputs: Inputs,
-    target: object = None,
+    target: TargetLike = None,
     *,
     terms: str = "all",
     align_corners: bool = True,

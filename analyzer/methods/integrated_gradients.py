@@ -18,7 +18,7 @@ from analyzer.completeness import Completeness, measure, sample_sums
 from analyzer.errors import AnalysisError
 from analyzer.layout import channel_axes, input_channel_axis
 from analyzer.methods.baselines import BaselineLike, make_baseline
-from analyzer.target import Target, as_target
+from analyzer.target import Target, TargetLike, as_target
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -82,7 +82,7 @@ def _at_least(steps: int, least: int, rule: str) -> None:
 def integrated_gradients(
     model: Differentiable | ModelLike,
     inputs: Inputs,
-    target: object = None,
+    target: TargetLike = None,
     *,
     baseline: BaselineLike | Mapping[str, BaselineLike] = 0.0,
     steps: int = 50,
@@ -171,7 +171,7 @@ class _Path:
         fn: Differentiable,
         feeds: Arrays,
         start: Arrays,
-        target: object,
+        target: TargetLike,
         batch_size: int,
         progress: Progress | None,
     ) -> None:
@@ -228,7 +228,7 @@ class _Path:
 
 
 def explained(
-    fn: Differentiable, feeds: Arrays, target: object
+    fn: Differentiable, feeds: Arrays, target: TargetLike
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
     """The explained output (N,), and what fixes it at other points: classes (N,), or weights (N, …)."""
     wanted = as_target(target)

@@ -1,0 +1,86 @@
+"""The cost of a gradient, as ratios measured in one run: `python benchmarks/gradient.py [--batch 2] [--rounds 9]`.
+
+For each network, alternating and by medians: the gradient graph on ONNX Runtime over ONNX Runtime's own forward pass
+(the floor is 2: the backward pass costs a forward pass), and over torch.autograd on the same network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from analyzer import differentiate
+from converters import convert
+from tests.zoo.pytorch_networks import resnet50, vgg16
+
+
+def alternate(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """The median seconds of each call, the calls taking turns."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for call in calls.values():
+        call()
+    for _ in range(rounds):
+        for name, call in calls.items():
+            began = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - began)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def measure(net: torch.nn.Module, shape: tuple[int, ...], batch: int, rounds: int) -> dict[str, float]:
+    """Median seconds of the three on one network."""
+    image = torch.randn(batch, *shape)
+    x = image.numpy()
+    fn = differentiate(convert(net, image))
+    output = fn.graph.outputs[0]
+
+    def autograd() -> None:
+        leaf = image.clone().requires_grad_()
+        torch.autograd.grad(net(leaf)[:, 0].sum(), leaf)
+
+    return alternate(
+        {
+            "forward": lambda: fn.forward(x, [output]),
+            "gradient": lambda: fn.gradients(x, np.zeros(batch, np.int64)),
+            "torch": autograd,
+        },
+        rounds,
+    )
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=9)
+    options = parser.parse_args()
+    table = Table(title=f"batch {options.batch}, median of {options.rounds} alternating rounds", box=None)
+    for column in (
+        "network",
+        "forward",
+        "gradient",
+        "torch.autograd",
+        "gradient / forward",
+        "torch / gradient",
+    ):
+        table.add_column(column, justify="left" if column == "network" else "right")
+    for name, build in {"ResNet-50, 224²": resnet50, "VGG-16, 224²": vgg16}.items():
+        net, shape = build()
+        for parameter in net.parameters():
+            parameter.requires_grad_(False)
+        found = measure(net.eval(), shape, options.batch, options.rounds)
+        times = [f"{1e3 * found[key]:.0f} ms" for key in ("forward", "gradient", "torch")]
+        ratios = [found["gradient"] / found["forward"], found["torch"] / found["gradient"]]
+        table.add_row(name, *times, *(f"{ratio:.2f}" for ratio in ratios))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
