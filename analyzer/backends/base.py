@@ -45,6 +45,10 @@ class Backend(Protocol):
     name: str
     graph: Graph
 
+    @property
+    def batch(self) -> int | None:
+        """The number of samples that it must be fed, None where any will do."""
+
     def forward(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> Arrays:
         """The values of these tensors."""
 
@@ -147,7 +151,7 @@ class Differentiable:
 
     def _batches(self, feeds: Arrays) -> Iterator[tuple[Arrays, np.ndarray | None]]:
         """The feeds as they are, or in pieces of the batch that the file fixes, the last one padded."""
-        size = self._fixed_batch
+        size = self.engine.batch
         total = _samples(feeds)
         if size is None or total == size:
             yield feeds, None
@@ -156,21 +160,24 @@ class Differentiable:
             rows = np.minimum(np.arange(start, start + size), total - 1)
             yield {name: array[rows] for name, array in feeds.items()}, rows
 
-    @cached_property
-    def _fixed_batch(self) -> int | None:
-        shapes = [self.graph.tensors[name].shape for name in self.graph.inputs]
-        sizes = {shape[0] for shape in shapes if shape}
-        fixed = {size for size in sizes if isinstance(size, int)}
-        return fixed.pop() if len(fixed) == len(sizes) == 1 else None
-
     def _joined(self, pieces: list[Arrays], feeds: Arrays) -> Arrays:
-        if len(pieces) == 1:
+        """The results of all pieces, without the padding of the last; what has no batch axis is taken once."""
+        size, total = self.engine.batch, _samples(feeds)
+        if size is None or total == size:
             return pieces[0]
-        total = _samples(feeds)
         return {
-            name: np.concatenate([np.atleast_1d(piece[name]) for piece in pieces])[:total]
-            for name in pieces[0]
+            name: np.concatenate([piece[name] for piece in pieces])[:total]
+            if array.ndim and array.shape[0] == size
+            else array
+            for name, array in pieces[0].items()
         }
+
+
+def fixed_batch(graph: Graph) -> int | None:
+    """The number of samples that all inputs of a graph state, or None where it is free."""
+    sizes = {shape[0] for name in graph.inputs if (shape := graph.tensors[name].shape)}
+    size = sizes.pop() if len(sizes) == 1 else None
+    return size if isinstance(size, int) else None
 
 
 def _samples(feeds: Arrays) -> int:

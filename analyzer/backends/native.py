@@ -13,6 +13,7 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 import numpy as np
 
 from analyzer.autodiff import active_tensors
+from analyzer.backends.base import fixed_batch
 from analyzer.graph import Graph
 from analyzer.interpreter import Framework, Interpreter
 from analyzer.program import Program
@@ -31,6 +32,11 @@ class Native(ABC):
         self.graph = graph
         self.framework = framework
         self._programs: dict[Hashable, tuple[Program, Interpreter]] = {}
+
+    @property
+    def batch(self) -> int | None:
+        """The number of samples that it must be fed: what the graph's inputs state."""
+        return fixed_batch(self.graph)
 
     @abstractmethod
     def known(self, feeds: Mapping[str, np.ndarray]) -> Collection[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from analyzer.backends.base import fixed_batch
 from analyzer.emitter import Emitter
 from analyzer.errors import BackendError
 from analyzer.graph import Graph
@@ -20,7 +21,7 @@ from converters.errors import one_line
 Arrays = dict[str, np.ndarray]
 
 # Each session holds its own copy of the weights; a method needs one or two at a time.
-SESSIONS_KEPT = 4
+SESSIONS_KEPT = 2
 LARGEST_IN_MEMORY = 2**31 - 2**20
 
 
@@ -36,6 +37,11 @@ class OnnxRuntime:
         self._providers = list(providers or ["CPUExecutionProvider"])
         self._threads = threads
         self._sessions: OrderedDict[Hashable, tuple[Any, Program]] = OrderedDict()
+
+    @property
+    def batch(self) -> int | None:
+        """The number of samples that it must be fed: what the graph's inputs state."""
+        return fixed_batch(self.graph)
 
     def known(self, feeds: Mapping[str, np.ndarray]) -> Collection[str]:
         """All tensors: the graph itself is what runs."""

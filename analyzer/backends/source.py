@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
+from analyzer.backends.base import fixed_batch
 from analyzer.backends.matching import MOVES_ONLY, Match, match
 from analyzer.backends.native import Arrays, Native
 from analyzer.backends.onnxruntime import OnnxRuntime
@@ -36,6 +37,10 @@ class Network(Protocol):
     @property
     def keeps_names(self) -> bool:
         """Whether an ONNX name that the source knows stands for that very tensor."""
+
+    @property
+    def batch(self) -> int | None:
+        """The number of samples that it was traced with, None where it takes any."""
 
     def names(self) -> dict[str, bool]:
         """Every float tensor in topological order, and whether a layer computes it (see MOVES_ONLY)."""
@@ -67,6 +72,11 @@ class SourceBackend(Native):
         self.network = network
         self._outputs = outputs
         self._found: dict[str, Match] | None = None
+
+    @property
+    def batch(self) -> int | None:
+        """The number of samples that the source, or else the graph, must be fed."""
+        return self.network.batch or fixed_batch(self.graph)
 
     @property
     def found(self) -> Mapping[str, Match]:
@@ -119,7 +129,8 @@ class SourceBackend(Native):
 
     def _matches(self, feeds: Mapping[str, np.ndarray]) -> dict[str, Match]:
         if self._found is None:
-            self._found = self._search({name: array[:MATCHED_SAMPLES] for name, array in feeds.items()})
+            rows = slice(MATCHED_SAMPLES if self.batch is None else None)
+            self._found = self._search({name: array[rows] for name, array in feeds.items()})
         return self._found
 
     def _search(self, feeds: Mapping[str, np.ndarray]) -> dict[str, Match]:

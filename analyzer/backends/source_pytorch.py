@@ -26,8 +26,12 @@ class PyTorchNetwork:
         self._onnx_inputs = source.inputs
         specs = self._program.graph_signature.input_specs
         nodes = [node for node in self._program.graph.nodes if node.op == "placeholder"]
-        user = [node.name for node, spec in zip(nodes, specs, strict=True) if spec.kind.name == "USER_INPUT"]
-        self._inputs = dict(zip(source.inputs, user, strict=True))
+        user = [node for node, spec in zip(nodes, specs, strict=True) if spec.kind.name == "USER_INPUT"]
+        self._inputs = {name: node.name for name, node in zip(source.inputs, user, strict=True)}
+        sizes = [node.meta["val"].shape[0] for node in user if getattr(node.meta.get("val"), "ndim", 0)]
+        # A symbolic size is torch's own type, and unhashable: only a traced number is an int.
+        traced = all(isinstance(size, int) for size in sizes) and len(set(sizes)) == 1
+        self.batch: int | None = sizes[0] if traced else None
 
     def names(self) -> dict[str, bool]:
         """Every float tensor that a node computes, and whether a layer computes it."""

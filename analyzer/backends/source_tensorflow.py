@@ -25,6 +25,9 @@ class TensorFlowNetwork:
         self._graph_def = _differentiable_definition(framework.module, source.function.graph)
         self._graph = source.function.graph
         self._inputs = dict(source.inputs)
+        shapes = [self._graph.get_tensor_by_name(name).shape for name in self._inputs.values()]
+        sizes = {shape[0] for shape in shapes if shape.rank}
+        self.batch: int | None = sizes.pop() if len(sizes) == 1 else None
         self._compiled: dict[tuple[Any, ...], Callable[..., Any]] = {}
 
     def names(self) -> dict[str, bool]:
@@ -87,9 +90,7 @@ class TensorFlowNetwork:
         tf: Any = self.framework.module
         names = [*self._inputs.values()]
         originals = [self._graph.get_tensor_by_name(name) for name in names]
-        signature = [
-            tf.TensorSpec([None, *t.shape[1:]] if t.shape.rank else t.shape, t.dtype) for t in originals
-        ]
+        signature = [tf.TensorSpec(t.shape, t.dtype) for t in originals]
         if output is not None:
             y = self._graph.get_tensor_by_name(output)
             signature.append(tf.TensorSpec(None, y.dtype))

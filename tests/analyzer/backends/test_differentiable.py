@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from onnx import parser
+from onnx import parser, shape_inference
 
 from analyzer import Target, differentiate
 from analyzer.errors import AnalysisError, InputError, ShapeError, UnknownTensor
+from converters import Model
 
 BACKENDS = ["onnxruntime", "torch", "tensorflow"]
 HEADER = '<ir_version: 10, opset_import: ["": 23]>'
@@ -15,10 +16,9 @@ DENSE = parser.parse_model(
     f"{HEADER} g (float[n,3] x) => (float[n,2] y)"
     " <float[3,2] w = {1, 2, 3, 4, 5, 6}, float[2] b = {1, -1}> { h = Gemm(x, w, b) y = Relu(h) }"
 )
-# Each sample is divided by the number of rows, so the answer shows the batch that the file fixes.
 FIXED = parser.parse_model(
-    f"{HEADER} g (float[2,3] x) => (float[2,3] y)"
-    " { s = Shape<end = 1>(x) n = Cast<to = 1>(s) z = Mul(x, x) y = Div(z, n) }"
+    f"{HEADER} g (float[2,3] x) => (float[2,3] y) <float[3] half = {{0.5, 0.5, 0.5}}>"
+    " { z = Mul(x, x) y = Mul(z, half) }"
 )
 GATHER = parser.parse_model(
     f"{HEADER} g (int64[n,2] ids, float[n,2] x) => (float[n,2] y)"
@@ -51,10 +51,13 @@ def test_forward_by_name(backend):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("samples", [1, 2, 3, 5])
 def test_a_fixed_batch_is_looped_over(backend, samples):
-    # The batch of this file cannot be made dynamic: its result depends on the number of rows.
-    fn = differentiate(FIXED, backend)
+    # A Model is taken as it is: `load` would free the batch of so simple a file.
+    fn = differentiate(Model(shape_inference.infer_shapes(FIXED)), backend)
+    assert fn.engine.batch == 2
     x = np.random.default_rng(0).normal(size=(samples, 3)).astype(np.float32)
-    np.testing.assert_allclose(fn.forward(x)["y"], x**2 / 2, rtol=1e-5)
+    y = fn.forward(x)["y"]
+    assert y.shape == x.shape
+    np.testing.assert_allclose(y, x**2 / 2, rtol=1e-5)
     found = fn.gradients(x, np.arange(samples) % 3)
     expected = np.zeros_like(x)
     rows = np.arange(samples)

@@ -88,6 +88,37 @@ def test_weights_over_the_output(gated):
         np.testing.assert_allclose(a.gradients[name], b.gradients[name], rtol=1e-4, atol=1e-6)
 
 
+class Specialised(nn.Module):
+    """A network that asks for the number of samples, which tracing then fixes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.ones(1, 1, 4) / 3)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(torch.cat([self.token.expand(len(x), -1, -1), torch.tanh(x)], 1).mean(1))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("samples", [1, 2, 5])
+@pytest.mark.parametrize("backend", ["onnxruntime", "torch", "source"])
+def test_a_traced_batch_size_is_looped_over(samples, backend):
+    torch.manual_seed(1)
+    net = Specialised().eval()
+    model = convert(net, torch.randn(2, 6, 4))
+    x = torch.randn(samples, 6, 4, requires_grad=True)
+    (expected,) = torch.autograd.grad(net(x)[:, 1].sum(), x)
+    found = differentiate(model, backend).gradients(x.detach().numpy(), 1)
+    assert found.output.shape == (samples,)
+    (gradient,) = found.gradients.values()
+    assert gradient.shape == x.shape
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-7)
+    fg = full_grad(differentiate(model, backend), x.detach().numpy(), 1)
+    assert fg.completeness.error.shape == (samples,)
+    assert fg.completeness.error.max() <= 1e-5
+
+
 RNG = np.random.default_rng(0)
 IMAGE = RNG.normal(size=(2, 3, 4, 5)).astype(np.float32)
 
