@@ -20,6 +20,7 @@ from converters.errors import ConversionError, InvalidModel
 from converters.files import read_onnx
 from converters.model import Model, Preprocessing, set_metadata
 from converters.pytorch import Converted
+from converters.quiet import quiet
 from converters.runtime import RuntimeFailure, Session
 from converters.verify import Arrays, Reference, verify
 
@@ -139,11 +140,13 @@ def _convert_path(path: str, example: Any) -> Converted:
 
 def _convert_factory(spec: str, example: Any) -> Converted:
     module_name, _, attribute = spec.partition(":")
-    try:
-        factory = getattr(importlib.import_module(module_name), attribute)
-    except (ModuleNotFoundError, AttributeError, ValueError) as error:
-        raise ConversionError(f"{spec!r} is neither a file nor a factory: {error}") from error
-    made = factory()
+    # The user's module may greet, or import a framework that does: standard output is for results.
+    with quiet("tensorflow", "absl", native=True):
+        try:
+            factory = getattr(importlib.import_module(module_name), attribute)
+        except (ModuleNotFoundError, AttributeError, ValueError) as error:
+            raise ConversionError(f"{spec!r} is neither a file nor a factory: {error}") from error
+        made = factory()
     if isinstance(made, tuple) and len(made) == 2:
         made, own_example = made
         example = own_example if example is None else example

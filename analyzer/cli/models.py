@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from analyzer.cli.terminal import UserError
 from analyzer.errors import AnalysisError
-from converters.errors import ConversionError
+from converters.errors import ConversionError, one_line
+from converters.quiet import quiet
 
 if TYPE_CHECKING:
     from converters.model import Model
@@ -53,16 +54,18 @@ def _made_by(source: str) -> Any:
         sys.path.insert(0, os.getcwd())
     found: Any
     try:
-        found = importlib.import_module(module_name)
-        for name in attribute.split("."):
-            found = getattr(found, name)
-        # Networks are callable too: a function or class is called, an object is the model.
-        return found() if inspect.isroutine(found) or inspect.isclass(found) else found
+        # The user's module may greet, or import a framework that does: standard output is for results.
+        with quiet("tensorflow", "absl", native=True):
+            found = importlib.import_module(module_name)
+            for name in attribute.split("."):
+                found = getattr(found, name)
+            # Networks are callable too: a function or class is called, an object is the model.
+            return found() if inspect.isroutine(found) or inspect.isclass(found) else found
     except (AnalysisError, ConversionError):
         raise
     # Whatever the user's own code raises is told as theirs, in one line.
     except Exception as error:
-        raise UserError(f"{source}: {type(error).__name__}: {error}") from error
+        raise UserError(f"{source}: {type(error).__name__}: {one_line(error)}") from error
 
 
 def read_array(path: Path) -> Any:
