@@ -22,13 +22,18 @@ class TensorFlowNetwork:
 
     def __init__(self, source: TensorFlowSource, framework: TensorFlow) -> None:
         self.framework = framework
-        self._graph_def = _differentiable_definition(framework.module, source.function.graph)
+        tf: Any = framework.module
+        # One graph and one session: every tf.function would keep its own copy of the weights.
+        graph = tf.Graph()
+        with graph.as_default():
+            tf.graph_util.import_graph_def(_differentiable_definition(tf, source.function.graph), name="")
+        self._session = tf.compat.v1.Session(graph=graph)
         self._graph = source.function.graph
         self._inputs = dict(source.inputs)
         shapes = [self._graph.get_tensor_by_name(name).shape for name in self._inputs.values()]
         sizes = {shape[0] for shape in shapes if shape.rank}
         self.batch: int | None = sizes.pop() if len(sizes) == 1 else None
-        self._compiled: dict[tuple[Any, ...], Callable[..., Any]] = {}
+        self._added: dict[tuple[str, tuple[str, ...]], tuple[str, dict[str, str]]] = {}
 
     def names(self) -> dict[str, bool]:
         """Every float tensor of the graph that is no constant, and whether a layer computes it."""
@@ -49,10 +54,7 @@ class TensorFlowNetwork:
 
     def values(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> Arrays:
         """The values of these tensors."""
-        if not names:
-            return {}
-        run = self._function(tuple(names), None, ())
-        return {name: np.asarray(value) for name, value in zip(names, run(self._ordered(feeds)), strict=True)}
+        return self._run(names, feeds, {}) if names else {}
 
     def measure(
         self,
@@ -63,68 +65,39 @@ class TensorFlowNetwork:
         wrt: Sequence[str],
     ) -> tuple[np.ndarray, Arrays, Arrays]:
         """The output, values, and gradients at these tensors by tf.gradients in the graph itself."""
-        tf: Any = self.framework.module
         found = self.values(feeds, [*dict.fromkeys((output, *values))])
         gradients: Arrays = {}
         if wrt:
-            run = self._function((), output, tuple(wrt))
-            arrays = run([*self._ordered(feeds), tf.constant(cotangent(found[output]))])
-            gradients = {name: np.asarray(array) for name, array in zip(wrt, arrays, strict=True)}
+            seed, names = self._gradients_of(output, tuple(wrt))
+            arrays = self._run(list(names.values()), feeds, {seed: cotangent(found[output])})
+            gradients = {name: arrays[names[name]] for name in wrt}
         return found[output], found, gradients
 
-    def _ordered(self, feeds: Mapping[str, np.ndarray]) -> list[Any]:
-        return [self.framework.tensor(feeds[name]) for name in self._inputs]
+    def _run(self, names: Sequence[str], feeds: Mapping[str, np.ndarray], more: Arrays) -> Arrays:
+        given = {self._inputs[name]: array for name, array in feeds.items() if name in self._inputs}
+        try:
+            arrays = self._session.run(list(names), {**given, **more})
+        except Exception as error:
+            raise BackendError(
+                f"the TensorFlow source does not run on these inputs: {one_line(error, 160)}"
+            ) from error
+        return {name: np.asarray(array) for name, array in zip(names, arrays, strict=True)}
 
-    def _function(
-        self, fetches: tuple[str, ...], output: str | None, wrt: tuple[str, ...]
-    ) -> Callable[..., Any]:
-        """A function of the inputs (and the cotangent) that fetches tensors, or gradients of the output."""
-        key = (fetches, output, wrt)
-        if key not in self._compiled:
-            self._compiled[key] = self._build(fetches, output, wrt)
-        return self._compiled[key]
-
-    def _build(
-        self, fetches: tuple[str, ...], output: str | None, wrt: tuple[str, ...]
-    ) -> Callable[..., Any]:
-        tf: Any = self.framework.module
-        names = [*self._inputs.values()]
-        originals = [self._graph.get_tensor_by_name(name) for name in names]
-        signature = [tf.TensorSpec(t.shape, t.dtype) for t in originals]
-        if output is not None:
-            y = self._graph.get_tensor_by_name(output)
-            signature.append(tf.TensorSpec(None, y.dtype))
-
-        def body(*arguments: Any) -> Any:
-            mapped = dict(zip(names, arguments, strict=False))
-            elements = tf.graph_util.import_graph_def(
-                self._graph_def,
-                input_map=mapped,
-                return_elements=[*fetches, *wrt, *([output] if output else [])],
-                name="source",
-            )
-            at_inputs = [
-                mapped.get(name, element) for name, element in zip((*fetches, *wrt), elements, strict=False)
-            ]
-            if output is None:
-                return at_inputs
-            found = tf.gradients(elements[-1], at_inputs, grad_ys=arguments[-1])
-            return [
-                tf.zeros_like(x) if g is None else tf.convert_to_tensor(g)
-                for g, x in zip(found, at_inputs, strict=True)
-            ]
-
-        wrapped = tf.compat.v1.wrap_function(body, signature)
-
-        def run(arguments: Sequence[Any]) -> Any:
-            try:
-                return wrapped(*arguments)
-            except Exception as error:
-                raise BackendError(
-                    f"the TensorFlow source does not run on these inputs: {one_line(error)}"
-                ) from error
-
-        return run
+    def _gradients_of(self, output: str, wrt: tuple[str, ...]) -> tuple[str, dict[str, str]]:
+        """The names of the cotangent to feed, and of the gradients, added to the graph when first asked for."""
+        key = (output, wrt)
+        if key not in self._added:
+            tf: Any = self.framework.module
+            with self._session.graph.as_default() as graph:
+                y, *at = (graph.get_tensor_by_name(name) for name in (output, *wrt))
+                seed = tf.compat.v1.placeholder(y.dtype)
+                found = tf.gradients(y, at, grad_ys=seed)
+                dense = [
+                    tf.zeros_like(x) if g is None else tf.convert_to_tensor(g)
+                    for g, x in zip(found, at, strict=True)
+                ]
+            self._added[key] = seed.name, {name: g.name for name, g in zip(wrt, dense, strict=True)}
+        return self._added[key]
 
 
 def _differentiable_definition(tf: Any, graph: Any) -> Any:
