@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from analyzer.target import TargetLike
 
 FULL_GRAD, INTEGRATED_GRADIENTS = "full-grad", "integrated-gradients"
-METHODS = (FULL_GRAD, INTEGRATED_GRADIENTS)
 
 # Of the output, or the rounding floor of its terms: float32 leaves about 1e-6.
 FULL_GRAD_TOLERANCE = 1e-4

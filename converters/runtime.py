@@ -36,7 +36,6 @@ class Session:
         options.log_severity_level = 4
         level = onnxruntime.GraphOptimizationLevel
         options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
-        self._types = {info.name: info.type.tensor_type.elem_type for info in proto.graph.output}
         try:
             self._session = _load(proto, options)
         except Exception as error:  # the runtime's exceptions share no base but Exception

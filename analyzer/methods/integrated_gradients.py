@@ -151,12 +151,12 @@ def _baselines(
     rng: np.random.Generator,
 ) -> Arrays:
     """The feeds at the start of the path: floating inputs at their baseline, the others as they are."""
-    axes = channel_axes(fn.graph)
     given = baseline if isinstance(baseline, Mapping) else dict.fromkeys(fn.differentiable_inputs, baseline)
     unknown = [name for name in given if name not in fn.differentiable_inputs]
     if unknown:
         raise AnalysisError(f"a baseline for {unknown[0]!r}, which is no floating input of the model")
     start = dict(feeds)
+    axes = channel_axes(fn.graph) if any(isinstance(value, str) for value in given.values()) else {}
     for name in fn.differentiable_inputs:
         axis = input_channel_axis(fn.graph, name, axes)
         start[name] = make_baseline(given.get(name, 0.0), feeds[name], fn.model.preprocessing, rng, axis)
