@@ -36,8 +36,9 @@ def framework(name: str) -> Any:
 class Case:
     """One node. `inputs` are float64 or integer arrays, None where omitted.
 
-    Inputs in `active` are graph inputs that are differentiated, the others constants of the graph. `symbolic`
-    gives the axes of the first input that the graph leaves open.
+    Inputs in `active` are graph inputs that are differentiated, those in `fed` are graph inputs that are not,
+    the others constants of the graph. `symbolic` gives the axes of the first input that the graph leaves open.
+    `target` is the output that is looked at and differentiated.
     """
 
     op: str
@@ -46,16 +47,30 @@ class Case:
     active: tuple[int, ...] = (0,)
     outputs: int = 1
     symbolic: tuple[int, ...] = ()
+    fed: tuple[int, ...] = ()
+    target: int = 0
 
     def __str__(self) -> str:
         shapes = ",".join("-" if x is None else "x".join(map(str, x.shape)) or "()" for x in self.inputs)
         given = ",".join(f"{key}={value}" for key, value in self.attributes.items())
-        return f"{self.op}[{shapes}]{given}{list(self.active)}{'?' if self.symbolic else ''}"
+        fed = f"fed{list(self.fed)}" if self.fed else ""
+        output = f"->y{self.target}" if self.target else ""
+        return f"{self.op}[{shapes}]{given}{list(self.active)}{'?' if self.symbolic else ''}{fed}{output}"
 
     @property
     def feeds(self) -> dict[str, np.ndarray]:
-        """The active inputs by name."""
-        return {f"x{i}": self.inputs[i] for i in self.active}
+        """The graph's inputs by name, the active ones first."""
+        return {f"x{i}": self.inputs[i] for i in (*self.active, *self.fed)}
+
+    @property
+    def wrt(self) -> list[str]:
+        """The names of the active inputs."""
+        return [f"x{i}" for i in self.active]
+
+    @property
+    def result(self) -> str:
+        """The name of the output that is differentiated."""
+        return f"y{self.target}"
 
     def proto(self, dtype: Any) -> onnx.ModelProto:
         """A model of this one node, in a floating dtype."""
@@ -64,18 +79,13 @@ class Case:
         node = helper.make_node(self.op, names, outputs, name="node", **self.attributes)
         arrays = {f"x{i}": as_dtype(x, dtype) for i, x in enumerate(self.inputs) if x is not None}
         infos = []
-        for i in self.active:
-            shape: list[Any] = list(arrays[f"x{i}"].shape)
-            if i == self.active[0]:
+        for name in self.feeds:
+            shape: list[Any] = list(arrays[name].shape)
+            if name == self.wrt[0]:
                 shape = [f"axis{a}" if a in self.symbolic else size for a, size in enumerate(shape)]
-            infos.append(
-                helper.make_tensor_value_info(
-                    f"x{i}", helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape
-                )
-            )
-        constants = [
-            numpy_helper.from_array(a, n) for n, a in arrays.items() if int(n[1:]) not in self.active
-        ]
+            kind = helper.np_dtype_to_tensor_dtype(arrays[name].dtype)
+            infos.append(helper.make_tensor_value_info(name, kind, shape))
+        constants = [numpy_helper.from_array(a, n) for n, a in arrays.items() if n not in self.feeds]
         body = helper.make_graph(
             [node], "case", infos, [onnx.ValueInfoProto(name=n) for n in outputs], constants
         )
@@ -100,12 +110,12 @@ def run(graph: Graph, feeds: Mapping[str, np.ndarray], wanted: Sequence[str], na
 
 
 def gradient_model(case: Case, dtype: Any) -> onnx.ModelProto:
-    """The gradient graph of y0 with respect to the active inputs; the cotangent is the input `g`."""
+    """The gradient graph of the result with respect to the active inputs; the cotangent is the input `g`."""
     graph = Graph.from_proto(case.proto(dtype))
     op = Emitter(graph.opset, prefix="grad/")
-    y = graph.tensors["y0"]
+    y = graph.tensors[case.result]
     seed = Tensor("g", y.dtype, y.shape)
-    found = sweep(graph, op, {"y0": seed}, [f"x{i}" for i in case.active])
+    found = sweep(graph, op, {case.result: seed}, case.wrt)
     return assemble(graph, op, {f"d{k}": v for k, v in found.items()}, extra_inputs={"g": seed}).proto
 
 
@@ -120,21 +130,16 @@ def gradients(case: Case, g: np.ndarray, name: str) -> list[np.ndarray]:
 
 def onnxruntime_gradients(case: Case, g: np.ndarray) -> list[np.ndarray]:
     """The gradients by the gradient graph in float32 on ONNX Runtime."""
-    model = gradient_model(case, np.float32)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 4
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    kinds = {"tensor(float)": np.float32, "tensor(double)": np.float64}
+    session = _session(gradient_model(case, np.float32))
     feeds = {**case.feeds, "g": g}
-    return session.run(None, {i.name: as_dtype(feeds[i.name], kinds[i.type]) for i in session.get_inputs()})
+    kinds = {i.name: np.float64 if i.type == "tensor(double)" else np.float32 for i in session.get_inputs()}
+    return session.run(None, {name: as_dtype(feeds[name], kind) for name, kind in kinds.items()})
 
 
 def onnxruntime_forward(case: Case) -> np.ndarray:
-    """The first output in float32 on ONNX Runtime."""
+    """The result in float32 on ONNX Runtime."""
     feeds = {k: as_dtype(v, np.float32) for k, v in case.feeds.items()}
-    return _session(case.proto(np.float32)).run(["y0"], feeds)[0]
+    return _session(case.proto(np.float32)).run([case.result], feeds)[0]
 
 
 def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
@@ -149,26 +154,27 @@ def native_gradients(case: Case, g: np.ndarray, name: str) -> list[np.ndarray]:
     """The gradients by the framework's own autodiff through the op's form, in float64."""
     made = framework(name)
     graph = case.graph
+    feeds = {k: made.tensor(v) for k, v in case.feeds.items()}
     if name == "torch":
-        feeds = {k: made.tensor(v).requires_grad_(True) for k, v in case.feeds.items()}
-        y = Interpreter(graph, made).run(feeds, ["y0"])["y0"]
-        found = made.module.autograd.grad(y, list(feeds.values()), made.tensor(g), allow_unused=True)
+        leaves = [feeds[k].requires_grad_(True) for k in case.wrt]
+        y = Interpreter(graph, made).run(feeds, [case.result])[case.result]
+        found = made.module.autograd.grad(y, leaves, made.tensor(g), allow_unused=True)
     else:
-        feeds = {k: made.tensor(v) for k, v in case.feeds.items()}
+        leaves = [feeds[k] for k in case.wrt]
         with made.module.GradientTape() as tape:
-            tape.watch(list(feeds.values()))
-            y = Interpreter(graph, made).run(feeds, ["y0"])["y0"]
-        found = tape.gradient(y, list(feeds.values()), made.tensor(g))
+            tape.watch(leaves)
+            y = Interpreter(graph, made).run(feeds, [case.result])[case.result]
+        found = tape.gradient(y, leaves, made.tensor(g))
         found = [f if f is None else made.module.convert_to_tensor(f) for f in found]
     return [
-        np.zeros_like(x) if f is None else made.array(f)
-        for f, x in zip(found, case.feeds.values(), strict=True)
+        np.zeros_like(case.feeds[k]) if f is None else made.array(f)
+        for f, k in zip(found, case.wrt, strict=True)
     ]
 
 
 def forward(case: Case, feeds: Mapping[str, np.ndarray], name: str = "torch") -> np.ndarray:
-    """The first output, in float64."""
-    return run(case.graph, feeds, ["y0"], name)[0]
+    """The result, in float64."""
+    return run(case.graph, feeds, [case.result], name)[0]
 
 
 def residual_value(case: Case) -> np.ndarray:

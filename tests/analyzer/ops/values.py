@@ -46,6 +46,8 @@ def case(
     active: tuple[int, ...] = (0,),
     symbolic: tuple[int, ...] = (),
     outputs: int = 1,
+    fed: tuple[int, ...] = (),
+    target: int = 0,
     **attributes: Any,
 ) -> Case:
-    return Case(op, inputs, attributes, active, outputs, symbolic)
+    return Case(op, inputs, attributes, active, outputs, symbolic, fed, target)

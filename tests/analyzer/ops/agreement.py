@@ -1,0 +1,67 @@
+"""What holds of every case: engines agree on values and gradients, and gradients are directional derivatives."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tests.analyzer.ops.harness import (
+    Case,
+    forward,
+    gradients,
+    native_gradients,
+    onnxruntime_forward,
+    onnxruntime_gradients,
+)
+
+_STEP = 1e-5
+
+
+def directional_derivative(case: Case, index: int, direction: np.ndarray, g: np.ndarray) -> float:
+    """⟨g, (f(x + h·v) − f(x − h·v)) / 2h⟩, by the form that the official tests check."""
+    name = f"x{index}"
+    x = case.feeds[name]
+    ahead = forward(case, {**case.feeds, name: x + _STEP * direction})
+    behind = forward(case, {**case.feeds, name: x - _STEP * direction})
+    return float(np.vdot(g, ahead - behind)) / (2 * _STEP)
+
+
+def cotangent(case: Case) -> np.ndarray:
+    """A random cotangent of the result; the same in every run."""
+    return np.random.default_rng(7).normal(size=forward(case, case.feeds).shape)
+
+
+def assert_close(found: list[np.ndarray], expected: list[np.ndarray], tolerance: float) -> None:
+    """Equal shapes, and differences small against the largest entry."""
+    for one, other in zip(found, expected, strict=True):
+        assert one.shape == other.shape
+        scale = max(float(np.max(np.abs(other), initial=0)), 1e-6)
+        assert float(np.max(np.abs(one - other), initial=0)) <= tolerance * scale
+
+
+def assert_directional(case: Case, found: list[np.ndarray], g: np.ndarray) -> None:
+    """The gradients found are float64 and give the directional derivatives, along two directions each."""
+    rng = np.random.default_rng(11)
+    for index, gradient in zip(case.active, found, strict=True):
+        x = case.inputs[index]
+        assert x is not None
+        assert gradient.shape == x.shape
+        assert gradient.dtype == np.float64
+        for _ in range(2):
+            direction = rng.normal(size=x.shape)
+            expected = directional_derivative(case, index, direction, g)
+            scale = max(abs(expected), float(np.linalg.norm(gradient)), 1e-3)
+            assert abs(float(np.vdot(gradient, direction)) - expected) <= 1e-6 * scale
+
+
+def assert_everywhere(case: Case) -> None:
+    """All of it: forward on three engines, the VJP in both precisions, and both frameworks' own autodiff."""
+    y = forward(case, case.feeds)
+    assert_close([forward(case, case.feeds, "tensorflow")], [y], 1e-9)
+    assert_close([onnxruntime_forward(case)], [y], 1e-4)
+    g = cotangent(case)
+    found = gradients(case, g, "torch")
+    assert_directional(case, found, g)
+    assert_close(gradients(case, g, "tensorflow"), found, 1e-9)
+    assert_close(onnxruntime_gradients(case, g), found, 1e-3)
+    for framework in ("torch", "tensorflow"):
+        assert_close(native_gradients(case, g, framework), found, 1e-9)
