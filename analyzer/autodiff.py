@@ -68,11 +68,11 @@ def sweep(
     wanted = [name for name in dict.fromkeys(wrt) if name not in cotangents]
     found: dict[str, list[Tensor]] = {}
     if wanted:
-        active = active_tensors(graph, wanted, blocked=cotangents)
+        active = active_tensors(graph, wanted, blocked=cotangents) - cotangents.keys()
         for node in reversed(graph.nodes):
             gradients = [_total(op, found, cotangents, name) for name in node.outputs]
             if any(g is not None for g in gradients):
-                _pull_back(graph, op, node, gradients, active - cotangents.keys(), found)
+                _pull_back(graph, op, node, gradients, active, found)
     results = {name: _total(op, found, cotangents, name) for name in dict.fromkeys(wrt)}
     return {name: g if g is not None else _zeros_like(op, graph.tensors[name]) for name, g in results.items()}
 
