@@ -127,7 +127,7 @@ def _weights(weights: np.ndarray, y: Tensor, samples: int) -> np.ndarray:
     assert y.shape is not None
     if array.ndim == len(y.shape) - 1:
         array = np.broadcast_to(array, (samples, *array.shape))
-    expected = (samples, *y.shape[1:])
+    expected = (samples, *y.shape[1:]) if y.shape else ()
     fits = array.ndim == len(expected) and all(
         have == want for have, want in zip(array.shape, expected, strict=True) if isinstance(want, int)
     )
@@ -135,7 +135,7 @@ def _weights(weights: np.ndarray, y: Tensor, samples: int) -> np.ndarray:
         raise TargetError(
             f"target weights of shape {array.shape} do not fit the output {y.name!r} {expected}"
         )
-    return np.ascontiguousarray(array, y.dtype)
+    return np.array(array, y.dtype, order="C")
 
 
 def _indexed(index: Index, y: Tensor, samples: int) -> Seed:

@@ -123,7 +123,7 @@ class Differentiable:
     def evaluate(self, request: Request, inputs: Inputs, target: TargetLike = None) -> Evaluation:
         """Run a method's request: its named results, the explained output and the class of each sample."""
         feeds = self.check_inputs(inputs)
-        seed = self.seed(as_target(target), _samples(feeds))
+        seed = self.seed(as_target(target), samples_in(self.graph, feeds))
         pieces = [
             self.engine.evaluate(request, part, seed if rows is None else seed.rows(rows))
             for part, rows in self._batches(feeds)
@@ -137,6 +137,11 @@ class Differentiable:
 
     def seed(self, target: Target, samples: int) -> Seed:
         """A target checked against the graph. Raises TargetError."""
+        output = self.graph.tensors.get(target.output or self.graph.outputs[0])
+        if output is not None and output.shape is not None and self.engine.batch in (None, samples):
+            # An output may have a size of its own: transposed, joined, summed over the samples.
+            stated = output.shape[0] if output.shape else 1
+            samples = stated if isinstance(stated, int) else samples
         return resolve(target, self.graph, samples)
 
     def check_target(self, output: str) -> None:
@@ -152,7 +157,7 @@ class Differentiable:
     def _batches(self, feeds: Arrays) -> Iterator[tuple[Arrays, np.ndarray | None]]:
         """The feeds as they are, or in pieces of the batch that the file fixes, the last one padded."""
         size = self.engine.batch
-        total = _samples(feeds)
+        total = samples_in(self.graph, feeds)
         if size is None or total == size:
             yield feeds, None
             return
@@ -162,7 +167,7 @@ class Differentiable:
 
     def _joined(self, pieces: list[Arrays], feeds: Arrays) -> Arrays:
         """The results of all pieces, without the padding of the last; what has no batch axis is taken once."""
-        size, total = self.engine.batch, _samples(feeds)
+        size, total = self.engine.batch, samples_in(self.graph, feeds)
         if size is None or total == size:
             return pieces[0]
         return {
@@ -180,9 +185,21 @@ def fixed_batch(graph: Graph) -> int | None:
     return size if isinstance(size, int) else None
 
 
-def _samples(feeds: Arrays) -> int:
-    first = next(iter(feeds.values()), None)
-    return 1 if first is None or not first.ndim else first.shape[0]
+def batched_inputs(graph: Graph) -> tuple[str, ...]:
+    """The inputs whose first axis counts samples: those that leave it open, or all that state one size.
+
+    Inputs of stated, different sizes are no samples of anything: a table of weights, a list of indices.
+    """
+    first = {name: shape[0] for name in graph.inputs if (shape := graph.tensors[name].shape)}
+    open_ended = tuple(name for name, size in first.items() if not isinstance(size, int))
+    if open_ended:
+        return open_ended
+    return tuple(first) if len(set(first.values())) == 1 else ()
+
+
+def samples_in(graph: Graph, feeds: Mapping[str, np.ndarray]) -> int:
+    """The number of samples that the feeds hold."""
+    return next((feeds[name].shape[0] for name in batched_inputs(graph)), 1)
 
 
 @dataclass(frozen=True)
@@ -211,8 +228,9 @@ def check_inputs(graph: Graph, inputs: Inputs) -> Arrays:
     if unknown or missing:
         what = f"unknown input {unknown[0]!r}" if unknown else f"missing input {missing[0]!r}"
         raise InputError(f"{what}; the model's inputs are {', '.join(graph.inputs)}")
-    feeds = {name: _check_input(graph.tensors[name], given[name]) for name in graph.inputs}
-    counts = {array.shape[0] for array in feeds.values() if array.ndim}
+    batched = batched_inputs(graph)
+    feeds = {n: _check_input(graph.tensors[n], given[n], free=n in batched) for n in graph.inputs}
+    counts = {feeds[name].shape[0] for name in batched}
     if len(counts) > 1:
         raise ShapeError(f"the inputs have different numbers of samples: {sorted(counts)}")
     if 0 in counts:
@@ -220,7 +238,8 @@ def check_inputs(graph: Graph, inputs: Inputs) -> Arrays:
     return feeds
 
 
-def _check_input(tensor: Tensor, value: object) -> np.ndarray:
+def _check_input(tensor: Tensor, value: object, *, free: bool) -> np.ndarray:
+    """One feed in the dtype of its tensor; `free` lets any number of samples pass."""
     array = np.asarray(value)
     where = f"the input {tensor.name!r}"
     if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
@@ -228,18 +247,20 @@ def _check_input(tensor: Tensor, value: object) -> np.ndarray:
     if not tensor.is_float and array.dtype.kind == "f":
         raise InputError(f"{where} takes {tensor.dtype}, not {array.dtype}")
     if tensor.shape is not None:
-        _check_shape(tensor, array, where)
+        _check_shape(tensor, array, where, free)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         bad = int(array.size - np.isfinite(array).sum())
         raise InputError(f"{where} holds NaN or infinity ({bad} of {array.size} elements)")
-    return np.ascontiguousarray(array, dtype=tensor.dtype)
+    # Not ascontiguousarray, which makes a scalar a vector of one.
+    return np.asarray(array, dtype=tensor.dtype, order="C")
 
 
-def _check_shape(tensor: Tensor, array: np.ndarray, where: str) -> None:
+def _check_shape(tensor: Tensor, array: np.ndarray, where: str, free: bool) -> None:
     assert tensor.shape is not None
     axes = tensor.shape
+    stated = (None, *axes[1:]) if free and axes else axes
     fits = array.ndim == len(axes) and all(
-        have == want for have, want in zip(array.shape[1:], axes[1:], strict=True) if isinstance(want, int)
+        have == want for have, want in zip(array.shape, stated, strict=True) if isinstance(want, int)
     )
     if fits:
         return

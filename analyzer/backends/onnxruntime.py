@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from analyzer.backends.base import fixed_batch
+from analyzer.backends.base import fixed_batch, samples_in
 from analyzer.emitter import Emitter
 from analyzer.errors import BackendError
 from analyzer.graph import Graph
@@ -60,13 +60,18 @@ class OnnxRuntime:
         key = (request.key, seed.output, seed.weights is not None)
         if key not in self._sessions:
             self._keep(key, full_program(self.graph, request, seed.output, weights=seed.weights is not None))
-        samples = next(iter(feeds.values())).shape[0] if feeds else 1
         target = seed.weights if seed.weights is not None else seed.index
         if target is None:
-            target = np.full(samples, HIGHEST, np.int64)
+            target = np.full(self._rows(seed.output, feeds), HIGHEST, np.int64)
         program = self._sessions[key][1]
         target_name = next((name for name in program.inputs if name not in self.graph.tensors), None)
         return self._run(key, {**feeds, target_name: target} if target_name else feeds)
+
+    def _rows(self, output: str, feeds: Mapping[str, np.ndarray]) -> int:
+        """The number of samples in an output: what it states, else what is fed."""
+        shape = self.graph.tensors[output].shape
+        stated = None if shape is None else (shape[0] if shape else 1)
+        return stated if isinstance(stated, int) else samples_in(self.graph, feeds)
 
     def _keep(self, key: Hashable, program: Program) -> None:
         self._sessions[key] = (make_session(program.proto, self._providers, self._threads), program)

@@ -138,3 +138,32 @@ def test_a_bound_model_is_bound_already():
     fn = differentiate(DENSE)
     assert differentiate(fn) is fn
     assert fn.backend == "onnxruntime"
+
+
+PRODUCT = parser.parse_model(
+    '<ir_version: 10, opset_import: ["": 23]> g (float[2,3] x, float[3,5] w) => (float s, float[5,2] t)'
+    " { a = MatMul(x, w) s = ReduceSum<keepdims=0>(a) t = Transpose(a) }"
+)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("target", "rows", "weights"),
+    [
+        (None, 1, np.ones((2, 5))),
+        (Target(weights=np.float32(2)), 1, np.full((2, 5), 2)),
+        (Target("t", 1), 5, np.array([[0] * 5, [1] * 5])),
+        (Target("t", weights=np.arange(10).reshape(5, 2)), 5, np.arange(10).reshape(5, 2).T),
+    ],
+)
+def test_inputs_and_outputs_of_sizes_of_their_own(backend, target, rows, weights):
+    """For a = x·w the gradients are g·wᵀ and xᵀ·g; neither the sum nor the transpose has a batch of x's."""
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(2, 3)).astype(np.float32), rng.normal(size=(3, 5)).astype(np.float32)
+    fn = differentiate(PRODUCT, backend)
+    found = fn.gradients({"x": x, "w": w}, target)
+    assert found.output.shape == (rows,)
+    np.testing.assert_allclose(found.gradients["x"], weights @ w.T, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found.gradients["w"], x.T @ weights, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ShapeError, match=r"shape \(3, 3\), the model takes \(2, 3\)"):
+        fn.forward({"x": w[:, :3], "w": w})
