@@ -1,6 +1,6 @@
 """Bring any ONNX model to the canonical form that the analyzer reads.
 
-Reads an `onnx.ModelProto`, returns a new one: one opset, functions inlined, constants folded into
+Reads an `onnx.ModelProto`, returns a new one: one opset, functions inlined, fused ops expanded, constants folded into
 initializers, no dead, Identity or inference Dropout nodes, a symbolic batch where the graph allows one,
 BatchNorm folded unless told otherwise, every shape that can be inferred. Names of intermediate tensors
 are kept. Refuses models with ops that are newer than the canonical opset.
@@ -14,6 +14,7 @@ from converters.constants import fold_constants
 from converters.draft import Draft
 from converters.errors import InvalidModel, one_line
 from converters.fold import drop_zero_biases, fold_batch_norms
+from converters.fused import expand_fused, name_domains, refuse_foreign, refuse_undetermined
 from converters.opset import CANONICAL_OPSET, inline_functions, refuse_newer, set_opset
 from converters.rebatch import BATCH, free_batch, name_batch
 from converters.simplify import simplify
@@ -37,10 +38,12 @@ def canonicalise(
     """
     working = onnx.ModelProto()
     working.CopyFrom(proto)
-    working = inline_functions(working)
+    working = name_domains(inline_functions(working))
     draft = Draft(working)
+    refuse_foreign(draft)
     set_opset(draft)
     _settle(draft)
+    refuse_undetermined(draft)
     name_batch(draft)
     if dynamic_batch:
         draft = free_batch(draft)
@@ -91,6 +94,7 @@ def check(proto: onnx.ModelProto, *, shapes: bool = True) -> None:
     installed onnx.
     """
     refuse_newer(proto)
+    proto = name_domains(proto)
     try:
         if any(_is_open_ended(info) for info in proto.graph.output):
             # The checker asks for a shape where runtimes do without one.
@@ -121,7 +125,8 @@ def _settle(draft: Draft) -> None:
     draft.remove_unused()
     for _ in range(_ROUNDS):
         draft.infer_types()
-        changed = simplify(draft)
+        changed = expand_fused(draft)
+        changed |= simplify(draft)
         changed |= fold_constants(draft)
         draft.remove_unused()
         if not changed:
