@@ -4,6 +4,7 @@ from analyzer.ops import (
     activation,
     contraction,
     convolution,
+    deformable,
     elementwise,
     indexing,
     layout,
@@ -13,6 +14,7 @@ from analyzer.ops import (
     pooling,
     reduction,
     resize,
+    sampling,
     shape,
     transcendental,
 )
@@ -24,6 +26,7 @@ __all__ = [
     "activation",
     "contraction",
     "convolution",
+    "deformable",
     "elementwise",
     "find",
     "indexing",
@@ -36,6 +39,7 @@ __all__ = [
     "register",
     "registered",
     "resize",
+    "sampling",
     "shape",
     "transcendental",
 ]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tests.analyzer.ops.harness import Case
+from tests.analyzer.ops.sampling_cases import sampling
 from tests.analyzer.ops.values import case, distinct, f32, i64, normal, positive, scalar
 from tests.analyzer.ops.window_cases import convolutions, pools
 
@@ -348,4 +349,5 @@ CASES = [
     *_indexing(),
     *_resize(),
     *_contraction(),
+    *sampling(),
 ]

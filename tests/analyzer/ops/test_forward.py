@@ -42,6 +42,8 @@ REFUSED_BY_ONNXRUNTIME = {
     r"^Conv\[.*auto_pad=SAME.*dilations": "dilations with SAME pads",
     r"^ConvTranspose.*dilations=.*output_padding=": "output padding of a stride or more",
     r"^LRN.*size=4": "an even number of neighbours",
+    r"^GridSample\[2x2x(6,2x4x1|3x4x2,).*.*mode=cubic": "cubic interpolation but of planes",
+    r"^DeformConv\[(1x2x3x4x3|2x2x7)": "deformable convolutions but of planes",
 }
 
 

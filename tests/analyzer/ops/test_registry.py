@@ -53,7 +53,7 @@ def test_a_second_class_of_a_name_is_refused():
 
 def test_a_class_without_a_kind_is_refused():
     with pytest.raises(TypeError, match="no kind"):
-        register(type("Det", (Op,), {}))
+        register(type("Kindless", (Op,), {}))
 
 
 def test_importing_the_ops_loads_no_framework():

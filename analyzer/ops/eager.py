@@ -1,0 +1,81 @@
+"""Run node-writing code at once in a framework: `Eager(tf).Mul(a, b)` is Mul's TensorFlow form, applied.
+
+An op that a framework lacks is written once, as ONNX nodes, and serves three times: as its torch form, as its
+TensorFlow form, and as what its VJP reads. `composed` makes the two forms of such a function. Every op
+that the function writes must have forms itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from analyzer.emitter import Argument, Emitter
+from analyzer.graph import Tensor, attribute_defaults, is_float
+from analyzer.ops.registry import registered
+from converters.opset import CANONICAL_OPSET
+
+
+@dataclass(frozen=True)
+class _Value(Tensor):
+    """A tensor that holds a framework's tensor."""
+
+    held: Any = field(default=None, compare=False, repr=False)
+
+
+class Eager(Emitter):
+    """An Emitter that computes each node as it is written, by the op's form in `framework`."""
+
+    def __init__(self, framework: Any, device: Any = None) -> None:
+        super().__init__(CANONICAL_OPSET)
+        self._framework = framework
+        self._device = device
+
+    def hold(self, tensor: Any) -> Tensor:
+        """A framework's tensor as an argument of the methods."""
+        # "torch.float64" in one framework, the name alone in the other.
+        name = getattr(tensor.dtype, "name", None) or str(tensor.dtype).rpartition(".")[2]
+        return _Value("", np.dtype(name), tuple(int(size) for size in tensor.shape), held=tensor)
+
+    def release(self, tensor: Tensor) -> Any:
+        """The framework's tensor that a result holds."""
+        if isinstance(tensor, _Value):
+            return tensor.held
+        assert tensor.constant is not None
+        if self._framework.__name__ == "torch":
+            return self._framework.as_tensor(np.array(tensor.constant), device=self._device)
+        return self._framework.constant(tensor.constant)
+
+    def emit(
+        self,
+        op_type: str,
+        arguments: Sequence[Argument],
+        outputs: int = 1,
+        name: str | None = None,
+        **attributes: Any,
+    ) -> Any:
+        """Compute one node; numbers and lists become tensors as in an Emitter."""
+        dtypes = [a.dtype for a in arguments if isinstance(a, Tensor) and a.dtype.kind != "b"]
+        like = next((dtype for dtype in dtypes if is_float(dtype)), dtypes[0] if dtypes else None)
+        inputs = [None if a is None else self.release(self.tensor(a, like)) for a in arguments]
+        form: Any = getattr(registered()["", op_type], self._framework.__name__)
+        given = {**attribute_defaults(op_type, "", CANONICAL_OPSET), **attributes}
+        results = form(self._framework, *inputs, **given)
+        if outputs == 1:
+            return self.hold(results[0] if isinstance(results, (tuple, list)) else results)
+        return tuple(self.hold(result) for result in results[:outputs])
+
+
+def composed(write: Callable[..., Tensor]) -> Callable[..., Any]:
+    """The form, in either framework, of an op that `write(op, *inputs, **attributes)` writes as nodes."""
+
+    def form(framework: Any, *inputs: Any, **attributes: Any) -> Any:
+        given = [x for x in inputs if x is not None]
+        op = Eager(framework, getattr(given[0], "device", None))
+        held = [None if x is None else op.hold(x) for x in inputs]
+        return op.release(write(op, *held, **attributes))
+
+    return form

@@ -1,0 +1,98 @@
+"""Cases of the ops that read or write images at computed positions, of transforms and of selections."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tests.analyzer.ops.harness import Case
+from tests.analyzer.ops.values import case, normal
+
+
+def _off_pixels(sizes: tuple[int, ...], *shape: int, align: int = 0, reach: float = 1.6) -> np.ndarray:
+    """A grid some of whose points lie outside, none within 0.05 pixels of a whole or half position."""
+    rng = np.random.default_rng(len(sizes) + align)
+    spans = np.asarray(sizes[::-1], float)
+    at = rng.uniform(-reach, reach, (*shape, len(sizes)))
+    pixels = ((at + 1) * (spans - align) - (1 - align)) / 2
+    halves = np.round(2 * pixels) / 2
+    pixels = halves + np.copysign(np.clip(np.abs(pixels - halves), 0.05, 0.2), pixels - halves)
+    return (2 * pixels + (1 - align)) / (spans - align) - 1
+
+
+def _grid_samples() -> list[Case]:
+    cases = []
+    for padding in ("zeros", "border", "reflection"):
+        for align in (0, 1):
+            flat = _off_pixels((4, 5), 2, 3, 4, align=align)
+            for mode in ("linear", "nearest", "cubic"):
+                given = {"mode": mode, "padding_mode": padding, "align_corners": align}
+                cases.append(case("GridSample", normal(2, 3, 4, 5), flat, active=(0, 1), **given))
+            deep = _off_pixels((3, 4, 2), 2, 2, 1, 5, align=align)
+            given = {"mode": "linear", "padding_mode": padding, "align_corners": align}
+            cases.append(case("GridSample", normal(2, 2, 3, 4, 2), deep, active=(0, 1), **given))
+    flat = _off_pixels((4, 5), 2, 3, 4)
+    return [
+        *cases,
+        case("GridSample", normal(2, 3, 4, 5), flat, symbolic=(0,)),
+        case("GridSample", normal(2, 3, 4, 5), flat, active=(0, 1), symbolic=(0, 1, 2, 3)),
+        case("GridSample", normal(2, 3, 4, 5), flat, active=(1,)),
+        case("GridSample", normal(2, 2, 3, 4, 2), _off_pixels((3, 4, 2), 2, 2, 1, 5), mode="nearest"),
+        case(
+            "GridSample",
+            normal(2, 2, 3, 4, 2),
+            _off_pixels((3, 4, 2), 2, 2, 1, 5),
+            mode="cubic",
+            active=(0, 1),
+        ),
+        case("GridSample", normal(2, 2, 6), _off_pixels((6,), 2, 4), mode="cubic", active=(0, 1)),
+        case("GridSample", normal(2, 2, 1, 3), flat, padding_mode="reflection"),
+    ]
+
+
+def _between(*shape: int) -> np.ndarray:
+    """Offsets that put no tap within 0.1 pixels of a whole position."""
+    rng = np.random.default_rng(len(shape))
+    return rng.integers(-2, 2, shape) + rng.uniform(0.1, 0.9, shape)
+
+
+def _deformable() -> list[Case]:
+    x, w, b = normal(2, 4, 5, 6), normal(6, 4, 3, 2), normal(6)
+    offset, mask = _between(2, 12, 3, 5), normal(2, 6, 3, 5)
+    strided = {"strides": [2, 1], "pads": [1, 0, 0, 1], "dilations": [1, 2]}
+    return [
+        case("DeformConv", x, w, offset),
+        case("DeformConv", x, w, offset, b, mask, active=(0, 1, 2, 3, 4)),
+        case("DeformConv", x, w, offset, b, mask, active=(2, 4)),
+        case("DeformConv", x, w, offset, b, None, active=(0, 2), symbolic=(0,)),
+        case("DeformConv", x, w, offset, b, active=(0,)),
+        case(
+            "DeformConv",
+            x,
+            normal(6, 2, 3, 2),
+            _between(2, 24, 2, 5),
+            b,
+            normal(2, 12, 2, 5),
+            active=(0, 1, 2, 4),
+            group=2,
+            offset_group=2,
+            **strided,
+        ),
+        case(
+            "DeformConv", x, normal(4, 1, 2, 2), _between(2, 32, 4, 5), group=4, offset_group=4, active=(0, 2)
+        ),
+        case("DeformConv", x, normal(4, 2, 2, 2), _between(2, 8, 4, 5), group=2, active=(2,), symbolic=()),
+        case(
+            "DeformConv",
+            normal(1, 2, 3, 4, 3),
+            normal(2, 2, 2, 2, 2),
+            _between(1, 24, 2, 3, 2),
+            active=(0, 1, 2),
+        ),
+        case(
+            "DeformConv", normal(2, 2, 7), normal(3, 2, 3), _between(2, 3, 3), strides=[2], active=(0, 1, 2)
+        ),
+    ]
+
+
+def sampling() -> list[Case]:
+    return [*_grid_samples(), *_deformable()]
