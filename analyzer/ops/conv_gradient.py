@@ -56,8 +56,8 @@ def of_weight(op: Emitter, g: Tensor, x: Tensor, w: Tensor, axes: Sequence[Axis]
     if any(a.before is None for a in axes):
         begins = [b if isinstance(b, Tensor) else op.tensor([b]) for b in _begins(op, axes, x)]
         # Zeros behind the input cannot hurt: the surplus is cut below.
-        pads = op.Concat(*begins, [a.extent - 1 for a in axes], axis=0)
-        images = op.Pad(images, pads, None, _places(axes))
+        pads = op.Concat([0, 0], *begins, [0, 0] + [a.extent - 1 for a in axes], axis=0)
+        images = op.Pad(images, pads)
         before, after = [0] * len(axes), [0] * len(axes)
     else:
         before = [a.before for a in axes if a.before is not None]

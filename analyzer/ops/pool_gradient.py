@@ -10,7 +10,7 @@ import numpy as np
 from analyzer.emitter import Emitter
 from analyzer.graph import Tensor
 from analyzer.ops import conv_gradient
-from analyzer.ops.support import cast, reshape_like
+from analyzer.ops.support import cast, pad, reshape_like
 from analyzer.ops.windows import Axis, begin
 
 
@@ -82,6 +82,7 @@ def _box(op: Emitter, g: Tensor, axes: Sequence[Axis]) -> Tensor:
     pads = [a.extent - 1 - (a.before or 0) for a in axes] + [a.extent - 1 - (a.after or 0) for a in axes]
     # Pools take no negative pads, and no pads as wide as the kernel.
     if any(pad < 0 or pad >= k for pad, k in zip(pads, kernel * 2, strict=True)):
-        g, pads = op.Pad(g, pads, None, list(range(2, 2 + len(axes)))), [0] * len(pads)
+        rank = 2 + len(axes)
+        g, pads = pad(op, g, pads, range(2, rank), rank), [0] * len(pads)
     average = op.AveragePool(g, kernel_shape=kernel, dilations=spread, pads=pads, count_include_pad=1)
     return op.Mul(average, float(np.prod(kernel)))

@@ -131,7 +131,7 @@ def insert_zeros(op: Emitter, t: Tensor, shape: Shape, steps: Sequence[int]) -> 
     # A new axis behind each, padded, then merged with it.
     places = [axis + 1 + count for count, axis in enumerate(axes)]
     ends = [steps[axis] - 1 for axis in axes]
-    spread = op.Pad(op.Unsqueeze(t, places), [0] * len(axes) + ends, None, places)
+    spread = pad(op, op.Unsqueeze(t, places), [0] * len(axes) + ends, places, len(shape) + len(axes))
     grown: list[int | str | None] = []
     target: list[int] = []
     for axis, (size, step) in enumerate(zip(shape, steps, strict=True)):
@@ -164,11 +164,24 @@ def place(
             after.append(size - have + first)
     if len(after) == len(axes):
         pads = [-first for first in begins] + after
-        return op.Pad(t, pads, None, list(axes)) if any(pads) else t
-    picked = list(axes)
-    missing = op.Sub(op.Gather(op.Shape(into), picked, axis=0), op.Gather(op.Shape(t), picked, axis=0))
-    behind = op.Add(missing, list(begins))
-    return op.Pad(t, op.Concat([-first for first in begins], behind, axis=0), None, picked)
+        return pad(op, t, pads, axes, len(shape)) if any(pads) else t
+    begin = dict(zip(axes, begins, strict=True))
+    starts = [begin.get(axis, 0) for axis in range(len(shape))]
+    behind = op.Add(op.Sub(op.Shape(into), op.Shape(t)), starts)
+    return op.Pad(t, op.Concat([-start for start in starts], behind, axis=0))
+
+
+def pad(op: Emitter, t: Tensor, pads: Sequence[int], axes: Sequence[int], rank: int) -> Tensor:
+    """Zeros around `axes` of t: all begins, then all ends; a negative one cuts.
+
+    The pads of every axis are written out: ONNX Runtime's layout optimiser loses the `axes` of a Pad when it
+    moves a Transpose through it.
+    """
+    full = [0] * (2 * rank)
+    for position, axis in enumerate(axes):
+        full[axis % rank] = pads[position]
+        full[rank + axis % rank] = pads[len(axes) + position]
+    return op.Pad(t, full)
 
 
 def scatter_flat(op: Emitter, g: Tensor, positions: Tensor, into: Tensor) -> Tensor:

@@ -152,3 +152,16 @@ def test_every_emitted_op_is_plain_onnx():
     program = full_program(Graph.from_proto(proto), observe(("x",), ("x",)), "y", weights=False)
     assert {node.domain for node in program.proto.graph.node} <= {"", "ai.onnx"}
     assert [entry.domain for entry in program.proto.opset_import] == [""]
+
+
+def test_a_slice_between_transposes_survives_the_runtimes_layout_optimiser():
+    # The gradient is a Pad between two Transposes, which ONNX Runtime cancels by rewriting the Pad.
+    proto = model(
+        "g (float[n,3,4,5] x) => (float[n,3,2,5] y) <int64[1] one = {1}, int64[1] three = {3}>"
+        " { t = Transpose<perm = [0,2,3,1]>(x) s = Slice(t, one, three, one)"
+        " u = Transpose<perm = [0,3,1,2]>(s) y = Mul(u, u) }"
+    )
+    x = array(2, 3, 4, 5)
+    expected = np.zeros_like(x)
+    expected[:, :, 1:3] = 2 * x[:, :, 1:3]
+    np.testing.assert_allclose(gradient_of_sum(proto, x)["x"], expected, rtol=1e-6)
