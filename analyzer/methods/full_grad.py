@@ -7,7 +7,7 @@ node (analyzer/biases.py), and is complete on every architecture.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +16,13 @@ import numpy as np
 from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.backends.base import Arrays, Evaluation, Inputs
 from analyzer.biases import Bias, find_biases, residual
-from analyzer.completeness import Completeness, measure, sample_sums
+from analyzer.completeness import Completeness, measure
 from analyzer.emitter import Emitter
 from analyzer.errors import AnalysisError
 from analyzer.graph import Graph, Tensor
 from analyzer.methods.saliency import Term, saliency_map
 from analyzer.request import Request
+from analyzer.samples import find_places
 from analyzer.target import TargetLike, as_target
 
 if TYPE_CHECKING:
@@ -116,12 +117,21 @@ class FullGradPlan:
         """The result from an evaluation of `request`; the input term by input name."""
         input_terms = {name: found.arrays[f"input/{name}"] for name in fn.differentiable_inputs}
         bias_terms = {bias.tensor: found.arrays[f"term/{bias.tensor}"] for bias in self.biases}
+        terms = {**input_terms, **bias_terms}
+        totals = _sample_sums(fn.graph, terms, input_terms, found.output.shape[0])
+        absolute = {name: np.abs(term) for name, term in terms.items()}
         return FullGrad(
             map=found.arrays["map"],
             input_term=input_terms,
             bias_terms=bias_terms,
-            contributions=tuple(_contribution(bias, bias_terms[bias.tensor]) for bias in self.biases),
-            completeness=_completeness(found.output, [*input_terms.values(), *bias_terms.values()]),
+            contributions=tuple(_contribution(bias, totals[bias.tensor]) for bias in self.biases),
+            completeness=measure(
+                found.output,
+                np.sum([*totals.values()], axis=0),
+                np.sum(
+                    [*_sample_sums(fn.graph, absolute, input_terms, found.output.shape[0]).values()], axis=0
+                ),
+            ),
             target=found.target,
             terms=self.terms,
             unplaced=self.unplaced,
@@ -135,10 +145,7 @@ def plan_full_grad(
     biases = find_biases(fn.graph, output, fn.differentiable_inputs, terms)
     inputs = fn.differentiable_inputs
     image = inputs[0]
-    rank = len(fn.graph.tensors[image].shape or ())
-    placed = {
-        bias.tensor for bias in biases if rank > 2 and len(fn.graph.tensors[bias.tensor].shape or ()) == rank
-    }
+    placed = {bias.tensor for bias in biases if _has_place(fn.graph, bias.tensor, image)}
 
     def emit(op: Emitter, graph: Graph, gradients: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         results = {f"input/{name}": op.Mul(graph.tensors[name], gradients[name]) for name in inputs}
@@ -161,13 +168,30 @@ def plan_full_grad(
     return FullGradPlan(Request(key, wrt, emit), biases, unplaced, terms)
 
 
-def _contribution(bias: Bias, term: np.ndarray) -> Contribution:
-    return Contribution(
-        bias.tensor, bias.node.name, bias.node.op_type, bias.kind, bias.layer, sample_sums(term)
-    )
+def _has_place(graph: Graph, tensor: str, image: str) -> bool:
+    """Whether a tensor has the image's axes: as many of them, and the same samples along the first."""
+    like, own = graph.tensors[image].shape or (), graph.tensors[tensor].shape or ()
+    return len(own) == len(like) > 2 and own[0] == like[0]
 
 
-def _completeness(output: np.ndarray, terms: Sequence[np.ndarray]) -> Completeness:
-    total = np.sum([sample_sums(term) for term in terms], axis=0)
-    absolute = np.sum([sample_sums(np.abs(term)) for term in terms], axis=0)
-    return measure(output, total.astype(np.float64), absolute)
+def _contribution(bias: Bias, total: np.ndarray) -> Contribution:
+    return Contribution(bias.tensor, bias.node.name, bias.node.op_type, bias.kind, bias.layer, total)
+
+
+def _sample_sums(graph: Graph, terms: Arrays, inputs: Arrays, samples: int) -> Arrays:
+    """The sum of each term over each sample, (N,). Raises AnalysisError where samples cannot be told apart."""
+    if samples == 1:
+        return {name: term.sum(dtype=np.float64, keepdims=True).reshape(1) for name, term in terms.items()}
+    places = find_places(graph)
+    sizes = {
+        axis: size
+        for name, array in inputs.items()
+        for axis, size in zip(graph.tensors[name].shape or (), array.shape, strict=True)
+        if isinstance(axis, str)
+    }
+    lost = next((name for name in terms if name not in places), None)
+    if lost is not None:
+        raise AnalysisError(
+            f"which part of {lost!r} belongs to which sample cannot be told: explain one sample at a time"
+        )
+    return {name: places[name].sums(term, samples, sizes) for name, term in terms.items()}

@@ -1,0 +1,94 @@
+"""Where the samples of a batch lie in every tensor: a Transpose moves them, a Reshape merges them with other axes.
+
+From a Graph to one Place a tensor. Read row by row, a tensor of N samples is a number of blocks, each of N equal
+runs, one a sample: (6, N, 16) is 6 blocks of N runs of 16 elements, and so is (6·N, 4, 4) into which it is reshaped.
+A tensor of which it cannot be told has no Place; nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from analyzer.graph import Graph, Node, Shape
+
+_KEEPS_ORDER = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
+
+
+@dataclass(frozen=True)
+class Place:
+    """The axis that holds the samples; its size is blocks · N · runs, where blocks is `factor` times `symbols`."""
+
+    axis: int
+    factor: int = 1
+    symbols: tuple[str, ...] = ()
+
+    def sums(self, array: np.ndarray, samples: int, sizes: Mapping[str, int]) -> np.ndarray:
+        """The sum of each sample's elements, (N,), in double precision. sizes: of the symbols in shapes."""
+        blocks = math.prod(array.shape[: self.axis]) * self.factor
+        blocks *= math.prod(sizes[symbol] for symbol in self.symbols)
+        found: np.ndarray = array.reshape(blocks, samples, -1).sum(axis=(0, 2), dtype=np.float64)
+        return found
+
+
+def find_places(graph: Graph) -> dict[str, Place]:
+    """The Place of every tensor of which it can be told. The first axis of every input is the batch."""
+    shapes = [shape for name in graph.inputs if (shape := graph.tensors[name].shape)]
+    if not shapes:
+        return {}
+    batch = shapes[0][0]
+    others = {axis for shape in shapes for axis in shape[1:] if isinstance(axis, str)}
+    places = {name: Place(0) for name in graph.inputs if graph.tensors[name].shape}
+    for node in graph.nodes:
+        for name in node.outputs:
+            shape = graph.tensors[name].shape if name else None
+            if not shape:
+                continue
+            if node.op_type in _KEEPS_ORDER and isinstance(batch, str) and node.inputs[0] in places:
+                place = _reshaped(
+                    graph.tensors[node.inputs[0]].shape or (), places[node.inputs[0]], shape, others
+                )
+            else:
+                place = _by_shape(node, places, shape, batch, others)
+            if place is not None:
+                places[name] = place
+    return places
+
+
+def _reshaped(before: Shape, place: Place, after: Shape, others: set[str]) -> Place | None:
+    """The order of elements is kept: the blocks that led the samples lead them still."""
+    factor, symbols = place.factor, list(place.symbols)
+    for size in before[: place.axis]:
+        if isinstance(size, int):
+            factor *= size
+        elif size in others:
+            symbols.append(str(size))
+        else:
+            return None
+    for axis, size in enumerate(after):
+        if isinstance(size, int):
+            if factor % size:
+                return None
+            factor //= size
+        elif size in symbols:
+            symbols.remove(str(size))
+        else:
+            return Place(axis, factor, tuple(symbols)) if size not in others else None
+    return None
+
+
+def _by_shape(
+    node: Node, places: Mapping[str, Place], shape: Shape, batch: int | str | None, others: set[str]
+) -> Place | None:
+    """Other ops keep the samples on an axis of their own: the one of the batch's size, or of a multiple of it."""
+    equal = [axis for axis, size in enumerate(shape) if size is not None and size == batch]
+    if len(equal) == 1 or (equal and isinstance(batch, int) and equal[0] == 0):
+        return Place(equal[0])
+    free = [axis for axis, size in enumerate(shape) if not isinstance(size, int) and size not in others]
+    blocks = {(places[name].factor, places[name].symbols) for name in node.inputs if name in places}
+    if equal or len(free) != 1 or len(blocks) != 1:
+        return None
+    return Place(free[0], *blocks.pop())

@@ -1,0 +1,69 @@
+"""Samples are told apart wherever the batch lies, and their sums are those of samples explained alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import parser
+
+from analyzer import full_grad
+from analyzer.errors import AnalysisError
+from analyzer.graph import Graph
+from analyzer.samples import Place, find_places
+from converters import load
+
+# The batch second, then merged with the axis behind it, then with the one before it.
+MOVED = """<ir_version: 10, opset_import: ["": 23]> g (float[n,3,4] x) => (float[n,k] y)
+  <float[1,1,4] b = {1,-2,3,-4}, int64[3] merged = {3,-1,2}, int64[2] rows = {-1,2}, int64[3] apart = {3,-1,4},
+   float[2] c = {5,-6}, int64[1] last = {2}>
+  { t = Transpose<perm = [1,0,2]>(x)  a = Add(t, b)  m = Reshape(a, merged)  s = Sigmoid(m)
+    r = Reshape(s, rows)  d = Add(r, c)  e = Exp(d)  u = Reshape(e, apart)  v = Transpose<perm = [1,0,2]>(u)
+    y = ReduceSum<keepdims = 0>(v, last) }"""
+
+
+def test_places_follow_transposes_and_reshapes():
+    graph = Graph.from_proto(load(parser.parse_model(MOVED)).proto)
+    places = find_places(graph)
+    assert places["x"] == Place(0)
+    assert places["a"] == Place(1)
+    assert places["s"] == Place(1)  # (3, 2n, 2): every sample's two rows lie together
+    assert places["e"] == Place(0, factor=3)  # (6n, 2): three blocks of n runs
+    assert places["u"] == Place(1)
+    assert places["y"] == Place(0)
+
+
+def test_sums_of_hand_laid_samples():
+    # Two blocks of three samples of two elements, on one axis: the first holds elements 0, 1, 6 and 7.
+    array = np.arange(12.0)
+    np.testing.assert_array_equal(Place(0, 2).sums(array, 3, {}), [0 + 1 + 6 + 7, 22, 30])
+    np.testing.assert_array_equal(Place(0, 1, ("s",)).sums(array, 3, {"s": 2}), [14, 22, 30])
+    np.testing.assert_array_equal(Place(1).sums(array.reshape(2, 3, 2), 3, {}), [14, 22, 30])
+
+
+def test_terms_of_a_batch_are_those_of_each_sample_alone():
+    model = load(parser.parse_model(MOVED))
+    x = np.random.default_rng(0).normal(size=(3, 3, 4)).astype(np.float32) / 4
+    together = full_grad(model, x, target=1)
+    assert together.completeness.error.max() <= 1e-5
+    for n in range(3):
+        alone = full_grad(model, x[n : n + 1], target=1)
+        for ours, theirs in zip(together.contributions, alone.contributions, strict=True):
+            np.testing.assert_allclose(ours.total[n], theirs.total[0], rtol=1e-4, atol=1e-4)
+
+
+def test_a_layer_whose_first_axis_is_not_the_batch_has_no_place_in_the_map():
+    fg = full_grad(load(parser.parse_model(MOVED)), np.ones((3, 3, 4), np.float32), target=0)
+    assert fg.map.shape == (3, 4)
+    assert {"a", "s", "d", "e"} <= set(fg.unplaced)
+
+
+def test_samples_that_cannot_be_told_apart_are_refused_by_name():
+    # A product of all samples with all: both axes are the batch.
+    proto = parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 23]> g (float[n,3] x) => (float[n,1] y) <int64[1] last = {1}>'
+        " { t = Transpose<perm = [1,0]>(x) p = MatMul(x, t) e = Exp(p) y = ReduceSum<keepdims = 1>(e, last) }"
+    )
+    x = np.random.default_rng(0).normal(size=(2, 3)).astype(np.float32)
+    with pytest.raises(AnalysisError, match=r"'p' belongs to which sample.*one sample at a time"):
+        full_grad(proto, x, target=0)
+    assert full_grad(proto, x[:1], target=0).completeness.error.max() <= 1e-5
