@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from analyzer.autodiff import active_tensors, carries_gradient, has_rule, path_nodes, rules_of
 from analyzer.emitter import Emitter
 from analyzer.graph import Graph, Node, Tensor
@@ -103,14 +105,14 @@ def residual(graph: Graph, op: Emitter, node: Node, active: Sequence[bool]) -> T
     with op.differentiating(node):
         if rules.residual is not None:
             stated: Tensor | None = rules.residual(op, tuple(active), y, *inputs, **node.attributes)
-            return stated
+            return _finite(graph, op, stated)
         if rules.kind is Kind.HOMOGENEOUS:
             assert issubclass(rules, Homogeneous)
             return _scaled(op, y, 1 - rules.degree)
         if rules.kind is Kind.MULTILINEAR:
             return _scaled(op, y, 1 - sum(active))
         assert rules.kind in (Kind.ELEMENTWISE, Kind.SYMMETRIC), f"{node}: its kind needs a `residual`"
-        return _minus_own_product(op, rules, node, y, inputs, active)
+        return _minus_own_product(graph, op, rules, node, y, inputs, active)
 
 
 def _scaled(op: Emitter, y: Tensor, factor: float) -> Tensor | None:
@@ -121,7 +123,20 @@ def _scaled(op: Emitter, y: Tensor, factor: float) -> Tensor | None:
     return op.Neg(y) if factor == -1 else op.Mul(y, float(factor))
 
 
+def _finite(graph: Graph, op: Emitter, t: Tensor | None) -> Tensor | None:
+    """t with 0 for ±∞, in a graph that has infinite constants, such as the −∞ of an attention mask.
+
+    Nothing passes a softmax, an exponential or a maximum at −∞: its gradient is 0 there, and 0 · ∞ counts as 0.
+    """
+    if t is None or not graph.holds_infinity:
+        return t
+    if t.constant is not None:
+        return op.tensor(np.where(np.isinf(t.constant), 0, t.constant).astype(t.dtype))
+    return op.Where(op.IsInf(t), op.tensor(0, t.dtype), t)
+
+
 def _minus_own_product(
+    graph: Graph,
     op: Emitter,
     rules: type[Op],
     node: Node,
@@ -135,7 +150,7 @@ def _minus_own_product(
         if u is None or not active[index]:
             continue
         assert rules.vjp is not None
-        entry = rules.vjp(op, u, y, *inputs, **node.attributes)[index]
+        entry = rules.vjp(op, _finite(graph, op, u), y, *inputs, **node.attributes)[index]
         entry = entry() if callable(entry) else entry
         if entry is not None:
             result = op.Sub(result, entry)

@@ -111,6 +111,12 @@ class Graph:
         return {name: node for node in self.nodes for name in node.outputs if name}
 
     @cached_property
+    def holds_infinity(self) -> bool:
+        """Whether a constant holds an infinity, as the mask of an attention does."""
+        constants = (tensor.constant for tensor in self.tensors.values() if tensor.is_float)
+        return any(constant is not None and bool(np.isinf(constant).any()) for constant in constants)
+
+    @cached_property
     def consumers(self) -> Mapping[str, tuple[Node, ...]]:
         """The nodes that read each tensor, in topological order."""
         found: dict[str, list[Node]] = {}

@@ -154,5 +154,11 @@ def _by_shape(name: str, offered: np.ndarray, wanted: np.ndarray) -> Match | Non
 
 
 def _close(a: np.ndarray, b: np.ndarray) -> bool:
+    finite = np.isfinite(b)
+    if not finite.all():
+        # The −∞ of an attention mask must stand at the same elements.
+        if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
+            return False
+        a, b = a[finite], b[finite]
     difference = np.linalg.norm((a - b).astype(np.float64))
     return bool(difference <= TOLERANCE * max(float(np.linalg.norm(b.astype(np.float64))), 1e-12))

@@ -158,6 +158,24 @@ def test_implicit_terms_of_hand_solved_functions():
     np.testing.assert_allclose(fg.completeness.total, x, rtol=1e-5)
 
 
+@pytest.mark.parametrize("masking", ["m = Where(hidden, infinity, x)", "m = Add(x, mask)"])
+def test_the_infinity_of_a_mask_adds_nothing(masking):
+    # The softmax over two of three: p = σ(x₁ − x₀), and y = −1·(1 − p) + 2·p. Nothing comes from x₂.
+    proto = parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 23]> g (float[n,3] x) => (float[n,1] y)'
+        " <bool[1,3] hidden = {0,0,1}, float infinity = {-inf}, float[1,3] mask = {0,0,-inf},"
+        " float[3,1] w = {-1,2,7}> { " + masking + " p = Softmax(m) y = MatMul(p, w) }"
+    )
+    x = np.array([[0.3, 0.8, 5.0], [-1.0, 0.5, -2.0]], np.float32)
+    p = 1 / (1 + np.exp(x[:, 0] - x[:, 1]))
+    slope = 3 * p * (1 - p)
+    fg = full_grad(proto, x, target=0)
+    np.testing.assert_allclose(fg.input_term, x * np.stack([-slope, slope, 0 * p], 1), rtol=1e-5)
+    np.testing.assert_allclose(fg.completeness.output, 3 * p - 1, rtol=1e-5)
+    np.testing.assert_allclose(fg.completeness.total, 3 * p - 1, rtol=1e-5)
+    assert all(np.isfinite(term).all() for term in fg.bias_terms.values())
+
+
 def test_every_term_has_the_shape_of_its_tensor():
     _, x, model = network("efficientnet_b0")
     fn = differentiate(model)

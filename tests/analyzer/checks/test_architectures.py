@@ -1,0 +1,46 @@
+"""Whole networks of every family: converted and verified, four backends in agreement, FullGrad complete.
+
+Random weights, small inputs. A row beyond the tolerance must name the kink decisions that explain it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from analyzer import check, differentiate, full_grad
+from converters import Model, convert
+from tests.zoo import pytorch_transformers
+
+PYTORCH = {**pytorch_transformers.NETWORKS}
+
+
+def by_name(model: Model, example) -> dict[str, np.ndarray]:
+    """The example's arrays by the names of the graph's inputs."""
+    return dict(zip(differentiate(model).graph.inputs, map(np.asarray, example), strict=True))
+
+
+def assert_agreement(model: Model, feeds: Mapping[str, np.ndarray], target=None) -> None:
+    report = check(model, feeds, target, steps=2)
+    assert report.backends == ("onnxruntime", "torch", "tensorflow", "source")
+    report.raise_for_disagreement()
+    for row in report.rows:
+        assert row["relative_l2"] <= 1e-4 or "within rounding of a kink" in row["explanation"], row
+
+
+def assert_complete(model: Model, feeds: Mapping[str, np.ndarray], target=None, **options) -> None:
+    single = full_grad(model, feeds, target, **options).completeness
+    assert single.within(1e-4).all(), single
+    double = full_grad(differentiate(model, "torch", precision="float64"), feeds, target, **options)
+    assert double.completeness.error.max() <= 1e-10, double.completeness
+
+
+@pytest.mark.parametrize("name", PYTORCH)
+def test_pytorch_network(name):
+    net, example = PYTORCH[name]()
+    model = convert(net, example)
+    feeds = by_name(model, example)
+    assert_agreement(model, feeds)
+    assert_complete(model, feeds)
