@@ -78,7 +78,8 @@ def _show(report: Report, console: Console) -> None:
         table.add_row(*_cells(row), style=_style(row))
     console.print(table)
     _list(console, "Excluded, in the backends' forward passes", report.totals(float32=True)["excluded"])
-    _list(console, "Failures that fail the run", report.problems)
+    grouped = {f"{text}: {places[0]}": len(places) for text, places in report.grouped_problems().items()}
+    _list(console, "Failures that fail the run, with the first place of each", grouped)
     _list(console, "Exclusions that exclude nothing", report.unused)
     for line in summary(report):
         console.print(line, style="bold")

@@ -107,6 +107,14 @@ class Report:
             if place in required or place.startswith(f"{VJP}/")
         ]
 
+    def grouped_problems(self) -> dict[str, list[str]]:
+        """The problems' places by what went wrong, most frequent first."""
+        found: dict[str, list[str]] = {}
+        for line in self.problems:
+            place, _, text = line.partition(": ")
+            found.setdefault(text, []).append(place)
+        return dict(sorted(found.items(), key=lambda entry: -len(entry[1])))
+
     @cached_property
     def unused(self) -> list[str]:
         """Exclusions that explain no failure."""
