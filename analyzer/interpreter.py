@@ -9,14 +9,12 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from onnx import helper
 
 from analyzer.errors import BackendError, MissingFramework, UnsupportedOp
-from analyzer.graph import Graph, Node, Tensor
+from analyzer.graph import Graph, Node
 from analyzer.ops import find
 from converters.errors import one_line
 from converters.quiet import quiet
@@ -164,34 +162,3 @@ def form_of(node: Node, framework: str) -> Any:
             'Use backend="onnxruntime", or add one: CONTRIBUTING.md, "Add an op".'
         )
     return form
-
-
-_FLOATS = tuple(helper.np_dtype_to_tensor_dtype(np.dtype(name)) for name in ("float16", "float32", "float64"))
-
-
-def with_float64(graph: Graph) -> Graph:
-    """The graph in double precision: tensors, constants, and the ops that name a floating dtype."""
-    double = np.dtype(np.float64)
-
-    def tensor(t: Tensor) -> Tensor:
-        if not t.is_float:
-            return t
-        return replace(t, dtype=double, constant=None if t.constant is None else t.constant.astype(double))
-
-    def node(n: Node) -> Node:
-        attributes = dict(n.attributes)
-        for key in ("to", "dtype"):
-            if attributes.get(key) in _FLOATS:
-                attributes[key] = helper.np_dtype_to_tensor_dtype(double)
-        value = attributes.get("value")
-        if isinstance(value, np.ndarray) and value.dtype.kind == "f":
-            attributes["value"] = value.astype(double)
-        if n.op_type == "ConstantOfShape" and value is None:
-            attributes["value"] = np.zeros(1, double)
-        return replace(n, attributes=attributes)
-
-    return replace(
-        graph,
-        nodes=tuple(node(n) for n in graph.nodes),
-        tensors={name: tensor(t) for name, t in graph.tensors.items()},
-    )

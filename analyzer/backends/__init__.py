@@ -10,6 +10,7 @@ import onnx
 from analyzer.backends.base import Differentiable, Gradients
 from analyzer.errors import AnalysisError
 from analyzer.graph import Graph
+from analyzer.precision import FLOAT64, at_least_float32, in_precision
 from converters import Model, load
 
 BACKENDS = ("onnxruntime", "torch", "tensorflow", "source")
@@ -32,6 +33,7 @@ def differentiate(
     backend: "onnxruntime" (the gradient graph), "torch" or "tensorflow" (the ONNX graph executed there),
         "source" (the network that was converted).
     precision: "float64" runs the torch or tensorflow backend in double precision, whatever the model's own.
+        By default a float16 or bfloat16 model is computed, and answered, in float32; any other in its own.
     providers, threads: ONNX Runtime's execution providers (default CPU) and threads. device: torch's device.
     Raises AnalysisError for an unknown backend or an option that it does not have, MissingFramework where
     its framework is not installed, ConversionError where the file is no usable model.
@@ -46,7 +48,8 @@ def differentiate(
     if precision and backend not in ("torch", "tensorflow"):
         raise AnalysisError(f'precision="float64" needs backend="torch" or "tensorflow", not {backend!r}')
     loaded = load(model)
-    graph = Graph.from_proto(loaded.proto)
+    stated = Graph.from_proto(loaded.proto)
+    graph = in_precision(stated, FLOAT64) if precision else at_least_float32(stated)
     if backend == "onnxruntime":
         from analyzer.backends.onnxruntime import OnnxRuntime
 
@@ -54,14 +57,14 @@ def differentiate(
     if backend == "torch":
         from analyzer.backends.torch import TorchBackend
 
-        return Differentiable(loaded, TorchBackend(graph, precision, device))
+        return Differentiable(loaded, TorchBackend(graph, device))
     if backend == "tensorflow":
         from analyzer.backends.tensorflow import TensorFlowBackend
 
-        return Differentiable(loaded, TensorFlowBackend(graph, precision))
+        return Differentiable(loaded, TensorFlowBackend(graph))
     from analyzer.backends.source import source_backend
 
-    return Differentiable(loaded, source_backend(loaded, graph))
+    return Differentiable(loaded, source_backend(loaded, graph, half=graph is not stated))
 
 
 __all__ = ["BACKENDS", "Differentiable", "Gradients", "ModelLike", "differentiate"]

@@ -1,9 +1,15 @@
-"""The gradient graph on ONNX Runtime: needs no framework, and is what an explainer file contains."""
+"""The gradient graph on ONNX Runtime: needs no framework, and is what an explainer file contains.
+
+The runtime has every kernel in float32 and only some in other precisions. A graph in another one is computed
+in it where that works, else in float32, with a warning; arrays keep the graph's own types.
+"""
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections import OrderedDict
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +18,8 @@ import onnx
 from analyzer.backends.base import fixed_batch, samples_in
 from analyzer.emitter import Emitter
 from analyzer.errors import BackendError
-from analyzer.graph import Graph
+from analyzer.graph import Graph, is_float
+from analyzer.precision import FLOAT32, in_precision, precisions
 from analyzer.program import Program, assemble
 from analyzer.request import Request, full_program
 from analyzer.target import HIGHEST, Seed
@@ -34,6 +41,7 @@ class OnnxRuntime:
         self, graph: Graph, providers: Sequence[str] | None = None, threads: int | None = None
     ) -> None:
         self.graph = graph
+        self._computed = graph
         self._providers = list(providers or ["CPUExecutionProvider"])
         self._threads = threads
         self._sessions: OrderedDict[Hashable, tuple[Any, Program]] = OrderedDict()
@@ -49,23 +57,24 @@ class OnnxRuntime:
 
     def forward(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> Arrays:
         """The values of these tensors."""
-        key = ("forward", tuple(names))
-        if key not in self._sessions:
-            outputs = {name: self.graph.tensors[name] for name in names}
-            self._keep(key, assemble(self.graph, Emitter(self.graph.opset), outputs))
-        return self._run(key, feeds)
+
+        def program(graph: Graph) -> Program:
+            outputs = {name: graph.tensors[name] for name in names}
+            return assemble(graph, Emitter(graph.opset), outputs)
+
+        return self._run(("forward", tuple(names)), program, feeds)
 
     def evaluate(self, request: Request, feeds: Mapping[str, np.ndarray], seed: Seed) -> Arrays:
         """The results of the request; the explained scalar under OUTPUT, its class under CHOSEN."""
-        key = (request.key, seed.output, seed.weights is not None)
-        if key not in self._sessions:
-            self._keep(key, full_program(self.graph, request, seed.output, weights=seed.weights is not None))
+        weighted = seed.weights is not None
         target = seed.weights if seed.weights is not None else seed.index
         if target is None:
             target = np.full(self._rows(seed.output, feeds), HIGHEST, np.int64)
-        program = self._sessions[key][1]
-        target_name = next((name for name in program.inputs if name not in self.graph.tensors), None)
-        return self._run(key, {**feeds, target_name: target} if target_name else feeds)
+
+        def program(graph: Graph) -> Program:
+            return full_program(graph, request, seed.output, weights=weighted)
+
+        return self._run((request.key, seed.output, weighted), program, feeds, target)
 
     def _rows(self, output: str, feeds: Mapping[str, np.ndarray]) -> int:
         """The number of samples in an output: what it states, else what is fed."""
@@ -73,22 +82,61 @@ class OnnxRuntime:
         stated = None if shape is None else (shape[0] if shape else 1)
         return stated if isinstance(stated, int) else samples_in(self.graph, feeds)
 
-    def _keep(self, key: Hashable, program: Program) -> None:
-        self._sessions[key] = (make_session(program.proto, self._providers, self._threads), program)
-        while len(self._sessions) > SESSIONS_KEPT:
-            self._sessions.popitem(last=False)
+    def _run(
+        self,
+        key: Hashable,
+        program_of: Callable[[Graph], Program],
+        feeds: Mapping[str, np.ndarray],
+        target: np.ndarray | None = None,
+    ) -> Arrays:
+        """Run a program, in float32 where the runtime lacks a kernel in the graph's own precision."""
+        try:
+            return self._run_session(key, program_of, feeds, target)
+        except BackendError as error:
+            if precisions(self._computed) <= {FLOAT32}:
+                raise
+            self._computed = in_precision(self.graph, FLOAT32)
+            self._sessions.clear()
+            found = self._run_session(key, program_of, feeds, target)
+            lacking = re.search(r"implementation for (\w+)", str(error))
+            what = f"no kernel for {lacking[1]} in this precision" if lacking else str(error)
+            warnings.warn(f"computed in float32: ONNX Runtime has {what}", stacklevel=2)
+            return found
 
-    def _run(self, key: Hashable, feeds: Mapping[str, np.ndarray]) -> Arrays:
+    def _run_session(
+        self,
+        key: Hashable,
+        program_of: Callable[[Graph], Program],
+        feeds: Mapping[str, np.ndarray],
+        target: np.ndarray | None,
+    ) -> Arrays:
+        if key not in self._sessions:
+            program = program_of(self._computed)
+            self._sessions[key] = (make_session(program.proto, self._providers, self._threads), program)
+            while len(self._sessions) > SESSIONS_KEPT:
+                self._sessions.popitem(last=False)
         session, program = self._sessions[key]
         self._sessions.move_to_end(key)
+        # The one input that the model does not have is the target.
+        given = {name: feeds.get(name, target) for name in program.inputs}
+        if self._computed is not self.graph:
+            given = {
+                n: a.astype(FLOAT32) if a is not None and is_float(a.dtype) else a for n, a in given.items()
+            }
         names = list(program.outputs)
         try:
-            arrays = session.run(
-                [program.outputs[name] for name in names], {name: feeds[name] for name in program.inputs}
-            )
+            arrays = session.run([program.outputs[name] for name in names], given)
         except Exception as error:
             raise BackendError(f"ONNX Runtime could not run the graph: {one_line(error)}") from error
-        return dict(zip(names, arrays, strict=True))
+        return {name: self._stated(name, array) for name, array in zip(names, arrays, strict=True)}
+
+    def _stated(self, name: str, array: np.ndarray) -> np.ndarray:
+        """A result in the precision of the tensor that it is named after, else of the graph's first output."""
+        if self._computed is self.graph or not is_float(array.dtype):
+            return array
+        tensors = self.graph.tensors
+        like = next((n for n in (name, name.partition("/")[2]) if n in tensors), self.graph.outputs[0])
+        return array.astype(tensors[like].dtype)
 
 
 def make_session(proto: onnx.ModelProto, providers: Sequence[str], threads: int | None = None) -> Any:

@@ -162,7 +162,7 @@ class SourceBackend(Native):
         return found
 
 
-def source_backend(model: Model, graph: Graph) -> SourceBackend:
+def source_backend(model: Model, graph: Graph, *, half: bool = False) -> SourceBackend:
     """The backend of the network that a model was converted from. Raises AnalysisError where it has none."""
     source = model.source
     if source is None:
@@ -172,7 +172,7 @@ def source_backend(model: Model, graph: Graph) -> SourceBackend:
     if isinstance(source, PyTorchSource):
         from analyzer.backends.source_pytorch import PyTorchNetwork
 
-        return SourceBackend(graph, PyTorchNetwork(source, Torch()), {})
+        return SourceBackend(graph, PyTorchNetwork(source, Torch(), half=half), {})
     assert isinstance(source, TensorFlowSource)
     from analyzer.backends.source_tensorflow import TensorFlowNetwork
 

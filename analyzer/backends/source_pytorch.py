@@ -1,4 +1,7 @@
-"""A PyTorch ExportedProgram, run node by node under autograd: its FX node names are the ONNX tensor names."""
+"""A PyTorch ExportedProgram, run node by node under autograd: its FX node names are the ONNX tensor names.
+
+A program in half precision is run in float32, as the graph made from it is (analyzer/precision.py).
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,9 @@ class PyTorchNetwork:
 
     keeps_names = True
 
-    def __init__(self, source: PyTorchSource, framework: Torch) -> None:
+    def __init__(self, source: PyTorchSource, framework: Torch, *, half: bool = False) -> None:
         self.framework = framework
+        self._half = half
         self._program = source.program
         self._onnx_inputs = source.inputs
         specs = self._program.graph_signature.input_specs
@@ -103,6 +107,11 @@ class PyTorchNetwork:
                     found[node.name] = result
                 return result
 
+            def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+                named = torch.utils._pytree.tree_map(widened, (args, kwargs))
+                return super().call_function(target, *named)
+
+        widened = self._widened
         tensors = {name: self.framework.tensor(array) for name, array in feeds.items()}
         if inputs_require_grad:
             for tensor in tensors.values():
@@ -124,10 +133,20 @@ class PyTorchNetwork:
                 arguments.append(next(user))
             elif spec.target in self._program.state_dict:
                 # Weights are constants here: no gradient is wanted for them, and none is kept.
-                arguments.append(self._program.state_dict[spec.target].detach())
+                arguments.append(self._widened(self._program.state_dict[spec.target].detach()))
             else:
-                arguments.append(self._program.constants[spec.target])
+                arguments.append(self._widened(self._program.constants[spec.target]))
         return arguments
+
+    def _widened(self, value: Any) -> Any:
+        """A half-precision tensor, or the name of a half-precision type, in float32; anything else as it is."""
+        torch: Any = self.framework.module
+        half = (torch.float16, torch.bfloat16)
+        if not self._half:
+            return value
+        if isinstance(value, torch.Tensor):
+            return value.float() if value.dtype in half else value
+        return torch.float32 if isinstance(value, torch.dtype) and value in half else value
 
 
 def _op_name(node: Any) -> str:

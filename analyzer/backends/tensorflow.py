@@ -9,17 +9,17 @@ import numpy as np
 
 from analyzer.backends.native import Arrays, Native
 from analyzer.graph import Graph
-from analyzer.interpreter import Interpreter, TensorFlow, with_float64
+from analyzer.interpreter import Interpreter, TensorFlow
 from analyzer.target import Seed
 
 
 class TensorFlowBackend(Native):
-    """A graph in TensorFlow. `precision="float64"` runs all of it in double precision."""
+    """A graph in TensorFlow."""
 
     name = "tensorflow"
 
-    def __init__(self, graph: Graph, precision: str | None = None) -> None:
-        super().__init__(with_float64(graph) if precision == "float64" else graph, TensorFlow())
+    def __init__(self, graph: Graph) -> None:
+        super().__init__(graph, TensorFlow())
         self._interpreter = Interpreter(self.graph, self.framework)
 
     def known(self, feeds: Mapping[str, np.ndarray]) -> Collection[str]:

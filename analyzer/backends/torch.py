@@ -9,17 +9,17 @@ import numpy as np
 
 from analyzer.backends.native import Arrays, Native
 from analyzer.graph import Graph
-from analyzer.interpreter import Interpreter, Torch, with_float64
+from analyzer.interpreter import Interpreter, Torch
 from analyzer.target import Seed
 
 
 class TorchBackend(Native):
-    """A graph in PyTorch. `precision="float64"` runs all of it in double precision."""
+    """A graph in PyTorch."""
 
     name = "torch"
 
-    def __init__(self, graph: Graph, precision: str | None = None, device: str | None = None) -> None:
-        super().__init__(with_float64(graph) if precision == "float64" else graph, Torch(device))
+    def __init__(self, graph: Graph, device: str | None = None) -> None:
+        super().__init__(graph, Torch(device))
         self._interpreter = Interpreter(self.graph, self.framework)
 
     def known(self, feeds: Mapping[str, np.ndarray]) -> Collection[str]:
