@@ -17,7 +17,6 @@ from analyzer import Differentiable, Target, differentiate
 from analyzer.autodiff import path_nodes
 from analyzer.backends.onnxruntime import OnnxRuntime
 from analyzer.errors import BackendError
-from analyzer.interpreter import with_float64
 from converters import Model, load
 from tests.coverage.forward import described
 from tests.coverage.node_tests import NodeTest
@@ -103,7 +102,7 @@ def _backends(
         ("onnxruntime", differentiate(model, "onnxruntime", threads=1), FLOAT32),
         (
             "onnxruntime float64",
-            Differentiable(model, OnnxRuntime(with_float64(referee.graph), threads=1)),
+            Differentiable(model, OnnxRuntime(referee.graph, threads=1)),
             FLOAT64,
         ),
     ]

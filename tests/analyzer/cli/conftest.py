@@ -65,10 +65,14 @@ def files(tmp_path_factory):
         {},
     )
     onnx.save(two, folder / "two.onnx")
-    # Det has no rule, and stands between input and output.
+    # An op that is nobody's but its author's stands between input and output.
     det = build(
-        [helper.make_node("Det", ["x"], ["y"], name="volume")], [("x", ["N", 3, 3])], [("y", ["N"])], {}
+        [helper.make_node("Det", ["x"], ["y"], name="volume", domain="acme.ops")],
+        [("x", ["N", 3, 3])],
+        [("y", ["N"])],
+        {},
     )
+    det.opset_import.add(domain="acme.ops", version=1)
     onnx.save(det, folder / "det.onnx")
     (folder / "truncated.onnx").write_bytes((folder / "plain.onnx").read_bytes()[:300])
     (folder / "text.onnx").write_text("this is no model\n" * 20)

@@ -152,35 +152,6 @@ def test_features_are_reported_without_pictures(json_of, tmp_path):
     }
 
 
-def test_inspect_counts_what_the_graph_has(files, json_of):
-    status, found = json_of("inspect", "stored.onnx")
-    assert status == 0
-    assert found["parameters"] == 6 * 3 * 9 + 6 + 6 * 5 + 5
-    assert found["inputs"][0]["shape"][1:] == [3, 16, 16] and found["outputs"][0]["shape"][1:] == [5]
-    assert (
-        found["nodes"]
-        == len(load(files / "stored.onnx").proto.graph.node)
-        == sum(found["operators"].values())
-    )
-    assert [(layer["op"], layer["kind"]) for layer in found["layers"]] == [
-        ("Conv", "explicit"),
-        ("Gemm", "explicit"),
-    ]
-    for backend in ("onnxruntime", "torch", "tensorflow"):
-        entry = found["coverage"][backend]
-        assert entry["covered"] == entry["path"] == found["nodes"] and entry["blocking"] == []
-
-
-def test_inspect_names_each_node_that_blocks_a_backend(command, json_of):
-    status, found = json_of("inspect", "det.onnx")
-    assert status == 0
-    entry = found["coverage"]["onnxruntime"]
-    assert (entry["covered"], entry["path"]) == (0, 1)
-    assert [(node["node"], node["op"]) for node in entry["blocking"]] == [("volume", "Det")]
-    status, out, _ = command("inspect", "det.onnx")
-    assert "0 of 1 nodes on the differentiable path are covered" in out and "volume (Det)" in out
-
-
 def test_convert_writes_a_verified_file_with_its_metadata(files, json_of, tmp_path):
     (tmp_path / "names.txt").write_text("\n".join("abcde") + "\n")
     out = tmp_path / "made.onnx"
