@@ -1,9 +1,10 @@
 """Bring any ONNX model to the canonical form that the analyzer reads.
 
-Reads an `onnx.ModelProto`, returns a new one: one opset, functions inlined, fused ops expanded, constants folded into
-initializers, no dead, Identity or inference Dropout nodes, a symbolic batch where the graph allows one,
-BatchNorm folded unless told otherwise, every shape that can be inferred. Names of intermediate tensors
-are kept. Refuses models with ops that are newer than the canonical opset.
+Reads an `onnx.ModelProto`, returns a new one: one opset, functions inlined, fused ops and the standard's own
+functions expanded, constants folded into initializers, no dead, Identity or inference Dropout nodes, a
+symbolic batch where the graph allows one, BatchNorm folded unless told otherwise, every shape that can be
+inferred. Names of intermediate tensors are kept. Refuses models with ops that are newer than the canonical
+opset and that its ops cannot express.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from converters.constants import fold_constants
 from converters.draft import Draft
 from converters.errors import InvalidModel, one_line
 from converters.fold import drop_zero_biases, fold_batch_norms
+from converters.functions import expand_functions
 from converters.fused import expand_fused, name_domains, refuse_foreign, refuse_undetermined
+from converters.lower import lower_ops
 from converters.opset import CANONICAL_OPSET, inline_functions, refuse_newer, set_opset
 from converters.rebatch import BATCH, free_batch, name_batch
 from converters.simplify import simplify
@@ -41,6 +44,9 @@ def canonicalise(
     working = name_domains(inline_functions(working))
     draft = Draft(working)
     refuse_foreign(draft)
+    if draft.opsets.get("", 0) > CANONICAL_OPSET:
+        # Newer ops are expanded, and loops around them unrolled, before the graph can be relabelled.
+        _settle(draft)
     set_opset(draft)
     _settle(draft)
     refuse_undetermined(draft)
@@ -126,6 +132,9 @@ def _settle(draft: Draft) -> None:
     for _ in range(_ROUNDS):
         draft.infer_types()
         changed = expand_fused(draft)
+        if lower_ops(draft) | expand_functions(draft):
+            changed = True
+            draft.infer_types()
         changed |= simplify(draft)
         changed |= fold_constants(draft)
         draft.remove_unused()

@@ -8,7 +8,7 @@ initializers and constants that are stored outside the model.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -126,6 +126,13 @@ class Draft:
             return self.types[name]
         return next((info.type for info in (*self.inputs, *self.outputs) if info.name == name), None)
 
+    def typed(self, name: str) -> onnx.TypeProto | None:
+        """The type of any tensor, constants included; None where nothing is known of it."""
+        array = self.constants.get(name)
+        if array is None:
+            return self.type_of(name)
+        return helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+
     def uses(self) -> Counter[str]:
         """How often each tensor is read, graph outputs and captures of subgraphs included."""
         found = Counter(name for node in self.nodes for name in reads(node))
@@ -150,7 +157,7 @@ class Draft:
             return
         final = {old: _follow(names, old) for old in names}
         for node in self.nodes:
-            _rename_in(node, final)
+            rename_in(node, final)
         for old, new in final.items():
             if old in self.types:
                 self.types.setdefault(new, self.types[old])
@@ -160,6 +167,12 @@ class Draft:
         gone = {id(node) for node in dead}
         if gone:
             self.nodes = [node for node in self.nodes if id(node) not in gone]
+
+    def replace(self, replacements: Mapping[int, Sequence[onnx.NodeProto]]) -> None:
+        """Put nodes in the place of others; the key is the old node's id()."""
+        if replacements:
+            self.nodes = [new for node in self.nodes for new in replacements.get(id(node), (node,))]
+            self._taken.update(name for nodes in replacements.values() for n in nodes for name in _written(n))
 
     def remove_unused(self) -> None:
         """Take out nodes and constants that no output depends on, and the names of unread outputs."""
@@ -261,7 +274,8 @@ def _follow(names: Mapping[str, str], name: str) -> str:
     return name
 
 
-def _rename_in(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
+def rename_in(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
+    """Rename tensors in one node, and in its subgraphs as far as they capture them."""
     for field in (node.input, node.output):
         for index, name in enumerate(field):
             if name in names:
@@ -271,7 +285,7 @@ def _rename_in(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
         local |= {name for inner in body.node for name in inner.output}
         outer = {old: new for old, new in names.items() if old not in local}
         for inner in body.node:
-            _rename_in(inner, outer)
+            rename_in(inner, outer)
         for info in body.output:
             info.name = outer.get(info.name, info.name)
 

@@ -123,26 +123,35 @@ def _upgrade_by_onnxscript(draft: Draft) -> None:
 
 def _downgrade(draft: Draft, version: int) -> None:
     """Relabel a newer model whose nodes are all expressible at the canonical opset."""
-    newer = sorted({n.op_type for n in _all_nodes(draft.nodes) if is_standard(n) and not _fits(n, version)})
+    newer = sorted(
+        {n.op_type for n in _all_nodes(draft.nodes) if is_standard(n) and not expressible(n, version)}
+    )
     if newer:
         raise UnsupportedModel(
             f"{', '.join(newer)} of opset {version} cannot be expressed in opset {CANONICAL_OPSET}; "
             "export the model with a lower opset"
         )
+    for node in _all_nodes(draft.nodes):
+        if is_standard(node):
+            known = onnx.defs.get_schema(node.op_type, CANONICAL_OPSET).attributes
+            for entry in [entry for entry in node.attribute if entry.name not in known]:
+                node.attribute.remove(entry)
 
 
-def _fits(node: onnx.NodeProto, version: int) -> bool:
-    """Whether a node means the same at the canonical opset. New attributes at their default are dropped."""
+def expressible(node: onnx.NodeProto, version: int) -> bool:
+    """Whether a standard node of an opset can be said in the canonical one, new attributes being at their defaults."""
     before = _since(node.op_type, CANONICAL_OPSET)
     if before is None:
         return False
-    if before == _since(node.op_type, version):
+    if version <= CANONICAL_OPSET or before == _since(node.op_type, version):
         return True
     old = onnx.defs.get_schema(node.op_type, CANONICAL_OPSET)
     new = onnx.defs.get_schema(node.op_type, version)
-    for entry in list(node.attribute):
-        if entry.name not in old.attributes:
-            if entry != new.attributes[entry.name].default_value:
-                return False
-            node.attribute.remove(entry)
-    return len(node.input) <= old.max_input and len(node.output) <= old.max_output
+    return (
+        all(
+            entry.name in old.attributes or entry == new.attributes[entry.name].default_value
+            for entry in node.attribute
+        )
+        and len(node.input) <= old.max_input
+        and len(node.output) <= old.max_output
+    )

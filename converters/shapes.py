@@ -36,6 +36,8 @@ def fix_shapes(draft: Draft) -> bool:
                 removed.append(node)
         elif node.op_type == "Reshape":
             changed |= _fix_reshape(draft, known, node)
+        elif node.op_type == "Expand":
+            changed |= _fix_expand(draft, known, node)
     draft.remove(removed)
     return changed or bool(removed)
 
@@ -200,29 +202,52 @@ def _fix_reshape(draft: Draft, known: dict[str, _Symbols], node: onnx.NodeProto)
     return True
 
 
+def _fix_expand(draft: Draft, known: dict[str, _Symbols], node: onnx.NodeProto) -> bool:
+    """A target that the data has already, size by size, asks for nothing: 1 says so without naming the size."""
+    given, target = draft.shape(node.input[0]), known.get(node.input[1])
+    if given is None or target is None or target.ndim != 1:
+        return False
+    own = [None] * max(target.size - len(given), 0) + list(given)[-target.size :]
+    sizes = [1 if size is not None and size == has else size for size, has in zip(target, own, strict=False)]
+    if len(given) > target.size or not _is_numeric(_array(tuple(sizes))):
+        return False
+    name = draft.fresh(f"{node.output[0]}.shape")
+    draft.constants[name] = np.asarray(sizes, np.int64)
+    node.input[1] = name
+    return True
+
+
 def join_reshapes(draft: Draft) -> bool:
-    """A Reshape of a Reshape that nobody else reads becomes one of the first one's data."""
+    """A Reshape of a Reshape or Unsqueeze that nobody else reads becomes one of the first one's data."""
     uses, producers, changed = draft.uses(), draft.producers(), False
     for node in draft.nodes:
         before = producers.get(node.input[0]) if is_standard(node, "Reshape") else None
-        if before is None or not is_standard(before, "Reshape") or uses[node.input[0]] != 1:
+        if before is None or uses[node.input[0]] != 1 or attribute(node, "allowzero", 0):
             continue
-        first, second = draft.constants.get(before.input[1]), draft.constants.get(node.input[1])
-        if (
-            first is None
-            or second is None
-            or attribute(before, "allowzero", 0)
-            or attribute(node, "allowzero", 0)
-        ):
-            continue
+        target = draft.constants.get(node.input[1])
         # A 0 copies a size of what lies between: only the batch, copied twice, is the same on both sides.
-        if (second[1:] == 0).any() or ((second[:1] == 0).any() and not (first[:1] == 0).any()):
+        if target is None or (target[1:] == 0).any():
+            continue
+        keeps_batch = _keeps_first_axis(draft, before)
+        if keeps_batch is None or ((target[:1] == 0).any() and not keeps_batch):
             continue
         uses[node.input[0]] -= 1
         node.input[0] = before.input[0]
         uses[node.input[0]] += 1
         changed = True
     return changed
+
+
+def _keeps_first_axis(draft: Draft, node: onnx.NodeProto) -> bool | None:
+    """Whether a Reshape or Unsqueeze hands on its data's first axis; None for what is neither, or unknown."""
+    if is_standard(node, "Reshape") and not attribute(node, "allowzero", 0):
+        target = draft.constants.get(node.input[1])
+        return None if target is None else bool((target[:1] == 0).any())
+    if is_standard(node, "Unsqueeze"):
+        axes = draft.constants.get(node.input[1])
+        # Negative axes count from an end that may be the first axis.
+        return None if axes is None else bool((axes > 0).all())
+    return None
 
 
 def _merged(inferred: Shape | None, computed: _Symbols | None) -> Shape | None:

@@ -14,6 +14,7 @@ from onnx import helper, numpy_helper
 from converters.draft import Draft, attribute, is_standard
 from converters.sequences import lower_sequences
 from converters.shapes import fix_shapes, join_reshapes
+from converters.splice import adopt_constants, inherit_origin, instantiate
 
 # These hand on the values of their first input, rearranged or repeated.
 _REARRANGING = ("Expand", "Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze")
@@ -26,6 +27,7 @@ def simplify(draft: Draft) -> bool:
     changed |= lower_sequences(draft)
     changed |= _choose_branches(draft)
     changed |= _fix_casts(draft)
+    changed |= _decide_choices(draft)
     changed |= _drop_zero_states(draft)
     changed |= fix_shapes(draft)
     changed |= _join_transposes(draft)
@@ -109,9 +111,8 @@ def _is_copy(draft: Draft, node: onnx.NodeProto) -> bool:
         return False
     if node.op_type == "Identity":
         return True
-    if node.op_type == "Reshape":
-        before, after = draft.shape(node.input[0]), draft.shape(node.output[0])
-        return before is not None and None not in before and before == after
+    if node.op_type in ("Reshape", "Expand"):
+        return _same_shape(draft, node.input[0], node.output[0])
     if node.op_type == "Transpose":
         permutation = attribute(node, "perm")
         return isinstance(permutation, list) and permutation == sorted(permutation)
@@ -123,6 +124,26 @@ def _is_copy(draft: Draft, node: onnx.NodeProto) -> bool:
     return False
 
 
+def _same_shape(draft: Draft, before: str, after: str) -> bool:
+    known = draft.shape(before)
+    return known is not None and None not in known and known == draft.shape(after)
+
+
+def _decide_choices(draft: Draft) -> bool:
+    """A Where that always takes the same side, and broadcasts nothing, hands that side on."""
+    changed = False
+    for node in draft.nodes:
+        condition = draft.constants.get(node.input[0]) if is_standard(node, "Where") else None
+        if condition is None or (condition.any() and not condition.all()):
+            continue
+        chosen = node.input[1 if condition.all() else 2]
+        if _same_shape(draft, chosen, node.output[0]):
+            node.op_type = "Identity"
+            node.input[:] = [chosen]
+            changed = True
+    return changed
+
+
 def _is_inference_dropout(draft: Draft, node: onnx.NodeProto) -> bool:
     if len(node.output) > 1 and node.output[1]:  # a mask that nobody reads has lost its name
         return False
@@ -132,25 +153,19 @@ def _is_inference_dropout(draft: Draft, node: onnx.NodeProto) -> bool:
 
 def _choose_branches(draft: Draft) -> bool:
     """An If whose condition is known is replaced by its branch."""
-    chosen = [n for n in draft.nodes if is_standard(n, "If") and n.input[0] in draft.constants]
-    for node in chosen:
+    replaced = {}
+    for node in draft.nodes:
+        if not is_standard(node, "If") or node.input[0] not in draft.constants:
+            continue
         wanted = "then_branch" if draft.constants[node.input[0]].all() else "else_branch"
-        body = next(entry.g for entry in node.attribute if entry.name == wanted)
-        inner = {tensor.name for tensor in body.initializer} | {
-            name for n in body.node for name in n.output if name
-        }
-        names = {name: draft.fresh(name) for name in inner}
-        branch = Draft(helper.make_model(body))
-        branch.rename(names)
-        for name, array in branch.constants.items():
-            draft.constants[names[name]] = array
-        copies = [
-            helper.make_node("Identity", [names.get(info.name, info.name)], [output])
-            for info, output in zip(body.output, node.output, strict=True)
-        ]
-        position = next(index for index, other in enumerate(draft.nodes) if other is node)
-        draft.nodes[position : position + 1] = [*branch.nodes, *copies]
-    return bool(chosen)
+        branch = Draft(helper.make_model(attribute(node, wanted)))
+        stem = next(name for name in node.output if name)
+        outputs = [(info.name, name) for info, name in zip(branch.outputs, node.output, strict=True)]
+        given = adopt_constants(draft, branch, stem)
+        replaced[id(node)] = instantiate(draft, branch.nodes, given, outputs, stem)
+        inherit_origin(replaced[id(node)], node)
+    draft.replace(replaced)
+    return bool(replaced)
 
 
 def _fix_casts(draft: Draft) -> bool:

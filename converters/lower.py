@@ -1,0 +1,104 @@
+"""Say in other ops what the canonical opset or the standard's own body cannot say, or says badly.
+
+Rewrites a Draft whose types are inferred: TensorScatter (new in opset 24), CumProd (26), Range in half
+precision (27) and AffineGrid, whose standard body squeezes the batch away. A node whose sizes the rewriting
+needs and does not know stays.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import TensorProto
+
+from converters.draft import Draft, is_standard
+from converters.fused.builder import Builder, Expansion, Undetermined, expand
+
+
+def lower_ops(draft: Draft) -> bool:
+    """Lower every node that has a rule here. Returns whether there was any."""
+    replaced = {}
+    known = [node for node in draft.nodes if is_standard(node, *_RULES)]
+    used = draft.uses() if known else {}
+    for node in known:
+        try:
+            replaced[id(node)] = expand(draft, node, _RULES[node.op_type], used)
+        except Undetermined:
+            continue
+    draft.replace(replaced)
+    return bool(replaced)
+
+
+def _tensor_scatter(
+    op: Builder, cache: str, update: str, starts: str | None = None, *, axis: int = -2, mode: str = "linear"
+) -> str:
+    """The update goes to its own write index onwards, per sample, along the sequence axis."""
+    rank = op.rank(cache)
+    axis %= rank
+    length = op.Squeeze(op.Shape(update, start=axis, end=axis + 1), [0])
+    steps = op.Range(np.asarray(0), length, np.asarray(1))
+    positions = op.Reshape(steps, [1] * axis + [-1] + [1] * (rank - axis - 1))
+    if starts is not None:
+        positions = op.Add(positions, op.Unsqueeze(starts, list(range(1, rank))))
+    if mode == "circular":
+        positions = op.Mod(positions, op.Shape(cache, start=axis, end=axis + 1))
+    indices = op.Expand(positions, op.Shape(update))
+    return str(op.ScatterElements(cache, indices, update, axis=axis))
+
+
+def _cumulative_product(op: Builder, x: str, axis: str, *, exclusive: int = 0, reverse: int = 0) -> str:
+    """Products of 2, 4, 8, … neighbours: few steps, and no division by what may be zero."""
+    known = op.value(axis)
+    if known is None:
+        raise Undetermined(f"the axis {axis!r} is computed while running")
+    along = [int(known.item())]
+    extent, one = op.size(x, along[0]), np.asarray(1, op.dtype(x))
+
+    def shifted(x: str, count: int) -> str:
+        """The factor `count` places before each (behind it, in reverse), one where there is none."""
+        begin = count if reverse else 0
+        padded = op.Pad(x, [0, count] if reverse else [count, 0], one, along)
+        return str(op.Slice(padded, [begin], [begin + extent], along))
+
+    product = shifted(x, 1) if exclusive else x
+    count = 1
+    while count < extent:
+        product = str(op.Mul(product, shifted(product, count)))
+        count *= 2
+    return product
+
+
+def _range(op: Builder, start: str, limit: str, delta: str, *, stash_type: int = TensorProto.FLOAT) -> str:
+    """In half precision the sum runs in float32, as the standard says, and the result is rounded."""
+    if op.dtype(start).name not in ("float16", "bfloat16") or stash_type != TensorProto.FLOAT:
+        raise Undetermined("Range of this type is canonical as it is")
+    wide = [op.Cast(name, to=TensorProto.FLOAT) for name in (start, limit, delta)]
+    return str(op.CastLike(op.Range(*wide), start))
+
+
+def _affine_grid(op: Builder, theta: str, size: str, *, align_corners: int = 0) -> str:
+    """The points of the regular grid, a constant, are multiplied by each sample's matrix."""
+    known = op.value(size)
+    if known is None:
+        raise Undetermined(f"the size {size!r} is computed while running")
+    extents = [int(extent) for extent in known[2:]]
+    axes = [_centres(extent, bool(align_corners)) for extent in extents]
+    # The grid's coordinates are x, y(, z), the image's axes (depth,) height, width.
+    points = np.stack([*np.meshgrid(*axes, indexing="ij")[::-1], np.ones(extents)], axis=-1)
+    regular = points.reshape(-1, len(extents) + 1).astype(op.dtype(theta))
+    moved = op.MatMul(regular, op.Transpose(theta, perm=[0, 2, 1]))
+    return str(op.Reshape(moved, [0, *extents, len(extents)]))
+
+
+def _centres(extent: int, aligned: bool) -> np.ndarray:
+    """Where the pixels of an axis lie in [-1, 1]: their outer edges at the ends, or (aligned) their centres."""
+    if aligned:
+        return np.linspace(-1, 1, extent) if extent > 1 else np.zeros(1)
+    return (2 * np.arange(extent) + 1) / extent - 1
+
+
+_RULES: dict[str, Expansion] = {
+    "TensorScatter": _tensor_scatter,
+    "CumProd": _cumulative_product,
+    "Range": _range,
+    "AffineGrid": _affine_grid,
+}

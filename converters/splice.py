@@ -1,0 +1,64 @@
+"""Put the nodes of a body (a function's, a branch's, one iteration of a loop) into the graph around it.
+
+Reads a Draft, nodes, and what each outer name stands for; returns copies of the nodes under names that the
+draft does not have yet. The body itself is left as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import onnx
+from onnx import helper
+
+from converters.draft import Draft, rename_in
+
+
+def instantiate(
+    draft: Draft,
+    nodes: Iterable[onnx.NodeProto],
+    given: Mapping[str, str],
+    outputs: Sequence[tuple[str, str]],
+    stem: str,
+) -> list[onnx.NodeProto]:
+    """Copy a body's nodes into a draft.
+
+    given: the draft's name of each of the body's inputs; "" for one that is omitted.
+    outputs: pairs of a body's output and the draft's name for it; "" for one that nobody reads.
+    stem: what the names of the body's other tensors begin with.
+    """
+    nodes = list(nodes)
+    written = {name for node in nodes for name in node.output if name}
+    names = dict(given)
+    handed_on = []
+    for inner, outer in outputs:
+        if outer and inner in written and inner not in names:
+            names[inner] = outer
+        elif outer:
+            handed_on.append((inner, outer))
+    names |= {inner: draft.fresh(f"{stem}/{inner}") for inner in sorted(written - names.keys())}
+    copies = [_copied(node) for node in nodes]
+    for node in copies:
+        rename_in(node, names)
+    copies += [helper.make_node("Identity", [names.get(inner, inner)], [outer]) for inner, outer in handed_on]
+    return copies
+
+
+def adopt_constants(draft: Draft, body: Draft, stem: str) -> dict[str, str]:
+    """Enter a body's constants into a draft, under fresh names. Returns the draft's name of each."""
+    names = {name: draft.fresh(f"{stem}/{name}") for name in body.constants}
+    draft.constants |= {names[name]: array for name, array in body.constants.items()}
+    return names
+
+
+def inherit_origin(nodes: Iterable[onnx.NodeProto], caller: onnx.NodeProto) -> None:
+    """What is known of a node's origin (its layer's name) goes over to the nodes that replace it."""
+    for node in nodes:
+        known = {entry.key for entry in node.metadata_props}
+        node.metadata_props.extend(entry for entry in caller.metadata_props if entry.key not in known)
+
+
+def _copied(node: onnx.NodeProto) -> onnx.NodeProto:
+    twin = onnx.NodeProto()
+    twin.CopyFrom(node)
+    return twin
