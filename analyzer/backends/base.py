@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from analyzer.autodiff import active_tensors
-from analyzer.errors import InputError, ShapeError, TargetError, UnknownTensor
+from analyzer.errors import AnalysisError, InputError, ShapeError, TargetError, UnknownTensor
 from analyzer.graph import Graph, Tensor
 from analyzer.request import CHOSEN, OUTPUT, Request, observe
 from analyzer.target import Seed, Target, TargetLike, as_target, resolve
@@ -87,6 +87,25 @@ class Differentiable:
         """The model's floating inputs: what is attributed."""
         return tuple(name for name in self.graph.inputs if self.graph.tensors[name].is_float)
 
+    def roots(self, wrt: Sequence[str] | None = None) -> tuple[str, ...]:
+        """The tensors that are attributed: those named, else the floating inputs.
+
+        Raises UnknownTensor for a name that the graph has not or that is no float, AnalysisError where there is
+        nothing to attribute, or where one of the tensors is computed from another.
+        """
+        names = tuple(dict.fromkeys(wrt)) if wrt is not None else self.differentiable_inputs
+        if not names:
+            raise AnalysisError(
+                "the model has no floating input: name tensors to attribute, such as its embedded tokens, in `wrt`"
+            )
+        self._differentiable(names)
+        if wrt is not None:
+            for name in names:
+                above = [other for other in names if other != name and other in self.graph.ancestors([name])]
+                if above:
+                    raise AnalysisError(f"{name!r} is computed from {above[0]!r}: attribute one of them")
+        return names
+
     def forward(self, inputs: Inputs, outputs: Sequence[str] | None = None) -> Arrays:
         """The values of the model's outputs, or of the tensors named, as {name: array}.
 
@@ -108,10 +127,7 @@ class Differentiable:
         wanted tensor and the target has no rule.
         """
         names = tuple(dict.fromkeys(wrt)) if wrt is not None else self.differentiable_inputs
-        self._known(names)
-        for name in names:
-            if not self.graph.tensors[name].is_float:
-                raise UnknownTensor(f"{name!r} is {self.graph.tensors[name].dtype} and has no gradient")
+        self._differentiable(names)
         results = self.evaluate(observe(names, names), inputs, target)
         return Gradients(
             output=results.output,
@@ -153,6 +169,12 @@ class Differentiable:
         for name in names:
             if name not in self.graph.tensors:
                 raise UnknownTensor(f"the graph has no tensor {name!r}; fn.tensors lists what it has")
+
+    def _differentiable(self, names: Collection[str]) -> None:
+        self._known(names)
+        for name in names:
+            if not self.graph.tensors[name].is_float:
+                raise UnknownTensor(f"{name!r} is {self.graph.tensors[name].dtype} and has no gradient")
 
     def _batches(self, feeds: Arrays) -> Iterator[tuple[Arrays, np.ndarray | None]]:
         """The feeds as they are, or in pieces of the batch that the file fixes, the last one padded."""

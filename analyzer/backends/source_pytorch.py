@@ -99,6 +99,13 @@ class PyTorchNetwork:
         found: dict[str, Any] = {}
 
         class Capture(torch.fx.Interpreter):  # type: ignore[name-defined,misc]
+            def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+                # Decomposition leaves some primitives, such as a variance, which autograd knows as ATen's alone.
+                target = getattr(target, "impl_aten", target)
+                # Attention kernels lay their output out in several ways: the trace's may take a view, and this not.
+                target = torch.ops.aten.reshape.default if target is torch.ops.aten.view.default else target
+                return super().call_function(target, args, kwargs)
+
             def run_node(self, node: Any) -> Any:
                 result = super().run_node(node)
                 if node.name in wanted:

@@ -46,6 +46,7 @@ def check(
     inputs: Inputs,
     target: TargetLike = None,
     *,
+    wrt: Sequence[str] | None = None,
     backends: Sequence[str] | None = None,
     tolerance: float = 1e-4,
     steps: int = 8,
@@ -54,6 +55,8 @@ def check(
     """Compare every backend with every other on one model.
 
     inputs, target: as for `gradients`; None explains the class that the first backend ranks highest.
+    wrt: the tensors that are attributed, such as the embedded tokens of a text model; default the floating inputs.
+        Integrated Gradients, whose path starts at the inputs, are then left out.
     backends: names; default all that are installed, the source included where the model has one.
     tolerance: of relative L2, for every quantity. steps: Gauss–Legendre points of Integrated Gradients, from a
         baseline of zeros. progress: called with a phrase that says what is being run.
@@ -67,11 +70,12 @@ def check(
     functions = [differentiate(loaded, name) for name in chosen]
     feeds = functions[0].check_inputs(inputs)
     fixed = _fix_target(functions[0], feeds, target)
-    comparison = _Comparison([Reader(fn, fixed) for fn in functions], feeds, fixed, tolerance, progress)
+    readers = [Reader(fn, fixed, functions[0].roots(wrt)) for fn in functions]
+    comparison = _Comparison(readers, feeds, fixed, tolerance, progress)
     readings = comparison.readings()
     rows = [row for pair in comparison.pairs for row in comparison.rows_of(pair, readings)]
     return Report(
-        rows=rows + comparison.integrated_rows(steps),
+        rows=rows + (comparison.integrated_rows(steps) if wrt is None else []),
         completeness=[
             _completeness_row(name, reading) for name, reading in zip(chosen, readings, strict=True)
         ],
@@ -137,11 +141,11 @@ class _Comparison:
     def rows_of(self, pair: Pair, readings: Sequence[Reading]) -> list[Row]:
         """The rows of one pair, in the order output, layers, gradients, FullGrad."""
         a, b = (readings[index] for index in pair)
-        inputs = self.feeds.keys()
+        roots = self.readers[0].roots
         rows = self._rows(pair, "output", a.outputs, b.outputs)
-        rows += self._rows(pair, "layer", _without(a.side.values, inputs), b.side.values)
-        jumping = self._rows(pair, "input gradient", _only(a.side.gradients, inputs), b.side.gradients)
-        jumping += self._rows(pair, "bias gradient", _without(a.side.gradients, inputs), b.side.gradients)
+        rows += self._rows(pair, "layer", _without(a.side.values, self.feeds), b.side.values)
+        jumping = self._rows(pair, "input gradient", _only(a.side.gradients, roots), b.side.gradients)
+        jumping += self._rows(pair, "bias gradient", _without(a.side.gradients, roots), b.side.gradients)
         jumping.append(self._row(pair, "full grad", "map", a.full_grad.map, b.full_grad.map))
         if not all(row["passed"] for row in jumping):
             self._tell(f"{self._name(pair[0])} against {self._name(pair[1])}")
@@ -176,7 +180,7 @@ class _Comparison:
 
     @property
     def _attributed(self) -> tuple[str, ...]:
-        return self.readers[0].fn.differentiable_inputs
+        return self.readers[0].roots
 
     def _sides_at(self, alpha: float) -> list[Side]:
         """Each backend at one point of the path from zeros to the inputs."""

@@ -53,8 +53,8 @@ def explain(
     graph: Graph, output: str, a: Side, b: Side, cotangent: np.ndarray, wrt: Sequence[str], tolerance: float
 ) -> str | None:
     """Why the gradients of two sides at `wrt` differ: the decisions, or None where they do not explain it."""
-    a, b = (_completed(graph, output, side) for side in (a, b))
-    decisions = differing_decisions(graph, output, a.values, b.values, tolerance)
+    a, b = (_completed(graph, wrt, output, side) for side in (a, b))
+    decisions = differing_decisions(graph, wrt, output, a.values, b.values, tolerance)
     if not decisions:
         return None
     for side in (a, b):
@@ -65,25 +65,26 @@ def explain(
     return f"{shown}{more} within rounding of a kink"
 
 
-def decision_tensors(graph: Graph, output: str) -> frozenset[str]:
+def decision_tensors(graph: Graph, roots: Sequence[str], output: str) -> frozenset[str]:
     """The tensors that decisions at kinks hang on: what nodes with a value-dependent derivative read and give."""
     return frozenset(
         name
-        for node in _decision_nodes(graph, output)
+        for node in _decision_nodes(graph, roots, output)
         for name in (*node.inputs, node.outputs[0])
         if name and graph.tensors[name].is_float and graph.tensors[name].constant is None
     )
 
 
-def differing_decisions(graph: Graph, output: str, a: Arrays, b: Arrays, tolerance: float) -> list[Decision]:
+def differing_decisions(
+    graph: Graph, roots: Sequence[str], output: str, a: Arrays, b: Arrays, tolerance: float
+) -> list[Decision]:
     """The nodes on the path whose local derivative jumps between the values of two sides, in graph order."""
-    counted = ((node, _jumps(graph, node, a, b, tolerance)) for node in _decision_nodes(graph, output))
+    counted = ((node, _jumps(graph, node, a, b, tolerance)) for node in _decision_nodes(graph, roots, output))
     return [Decision(node, count) for node, count in counted if count]
 
 
-def _decision_nodes(graph: Graph, output: str) -> list[Node]:
-    """The nodes on the path whose derivative depends on their values and may jump."""
-    roots = [name for name in graph.inputs if graph.tensors[name].is_float]
+def _decision_nodes(graph: Graph, roots: Sequence[str], output: str) -> list[Node]:
+    """The nodes on the path from the roots whose derivative depends on their values and may jump."""
     found = []
     for node in path_nodes(graph, roots, output):
         rules = find(node)
@@ -98,9 +99,9 @@ def _decision_nodes(graph: Graph, output: str) -> list[Node]:
     return found
 
 
-def _completed(graph: Graph, output: str, side: Side) -> Side:
+def _completed(graph: Graph, roots: Sequence[str], output: str, side: Side) -> Side:
     """A side with the values that it lacks at decisions computed from those it has."""
-    missing = sorted(decision_tensors(graph, output) - side.values.keys())
+    missing = sorted(decision_tensors(graph, roots, output) - side.values.keys())
     if not missing:
         return side
     wanted = {name: graph.tensors[name] for name in missing}

@@ -32,10 +32,11 @@ class Reading:
 
 @dataclass(frozen=True)
 class Reader:
-    """A backend, and the tensors on the way from the inputs to the explained output."""
+    """A backend, and the tensors on the way from the attributed ones, `roots`, to the explained output."""
 
     fn: Differentiable
     target: Target
+    roots: tuple[str, ...]
 
     @property
     def output(self) -> str:
@@ -44,22 +45,22 @@ class Reader:
         return self.target.output
 
     def layers(self, feeds: Arrays) -> list[str]:
-        """The tensors between the inputs and the output that the backend measures itself."""
+        """The tensors between the roots and the output that the backend measures itself."""
         own = frozenset(self.fn.engine.known(feeds))
-        path = attributed(self.fn.graph, self.output, self.fn.differentiable_inputs)
-        return [name for name in self.fn.tensors if name in own and name in path and name not in feeds]
+        path = attributed(self.fn.graph, self.output, self.roots) - feeds.keys()
+        return [name for name in self.fn.tensors if name in own and name in path]
 
     @cached_property
     def _decisions(self) -> frozenset[str]:
-        return decision_tensors(self.fn.graph, self.output)
+        return decision_tensors(self.fn.graph, self.roots, self.output)
 
     def read(self, feeds: Arrays) -> Reading:
-        """Values at every layer, gradients at the inputs and at every bias, and FullGrad, in one run."""
+        """Values at every layer, gradients at the roots and at every bias, and FullGrad, in one run."""
         began = time.perf_counter()
         layers = self.layers(feeds)
-        plan = plan_full_grad(self.fn, self.output)
+        plan = plan_full_grad(self.fn, self.output, wrt=self.roots)
         biased = {bias.tensor for bias in plan.biases}
-        wrt = [*self.fn.differentiable_inputs, *(name for name in layers if name in biased)]
+        wrt = [*self.roots, *(name for name in layers if name in biased and name not in self.roots)]
         request = joined(plan.request, observe(layers, wrt))
         found = self.fn.evaluate(request, feeds, self.target)
         side = _side(found.arrays, layers, wrt, feeds)
@@ -74,10 +75,10 @@ class Reader:
         )
 
     def at_point(self, feeds: Arrays) -> Side:
-        """Gradients at the inputs, and the values that kink decisions hang on, in one run."""
+        """Gradients at the roots, and the values that kink decisions hang on, in one run."""
         values = [name for name in self.layers(feeds) if name in self._decisions]
-        found = self.fn.evaluate(observe(values, self.fn.differentiable_inputs), feeds, self.target)
-        return _side(found.arrays, values, self.fn.differentiable_inputs, feeds)
+        found = self.fn.evaluate(observe(values, self.roots), feeds, self.target)
+        return _side(found.arrays, values, self.roots, feeds)
 
 
 def _side(found: Arrays, values: Sequence[str], wrt: Sequence[str], feeds: Arrays) -> Side:

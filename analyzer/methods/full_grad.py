@@ -7,7 +7,7 @@ node (analyzer/biases.py), and is complete on every architecture.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +75,7 @@ def full_grad(
     inputs: Inputs,
     target: TargetLike = None,
     *,
+    wrt: Sequence[str] | None = None,
     terms: str = "all",
     align_corners: bool = True,
     epsilon: float = 1e-6,
@@ -83,6 +84,8 @@ def full_grad(
 
     model: a model, or `differentiate(model, backend=…)`. inputs: (N, *features), or {input name: array}.
     target: see `Target`; None explains the highest logit of each sample.
+    wrt: the tensors that the output is decomposed from, such as the embedded tokens of a text model; default the
+        floating inputs. The input term then comes by tensor name.
     terms: "all" is complete on every architecture; "explicit" takes the paper's own biases alone and
         leaves a shortfall, which `completeness` states.
     align_corners, epsilon: of the published post-processing, |·| rescaled to [0, 1] per sample, resized
@@ -96,9 +99,9 @@ def full_grad(
     output = as_target(target).output or fn.graph.outputs[0]
     fn.check_inputs(inputs)
     fn.check_target(output)
-    plan = plan_full_grad(fn, output, terms, align_corners=align_corners, epsilon=epsilon)
+    plan = plan_full_grad(fn, output, terms, wrt, align_corners=align_corners, epsilon=epsilon)
     result = plan.read(fn, fn.evaluate(plan.request, inputs, target))
-    if isinstance(inputs, Mapping):
+    if isinstance(inputs, Mapping) or wrt is not None:
         return result
     (term,) = result.input_term.values()
     return replace(result, input_term=term)
@@ -109,28 +112,26 @@ class FullGradPlan:
     """What FullGrad asks of a backend, and how its answer is read."""
 
     request: Request
+    roots: tuple[str, ...]
     biases: tuple[Bias, ...]
     unplaced: tuple[str, ...]
     terms: str
 
     def read(self, fn: Differentiable, found: Evaluation) -> FullGrad:
-        """The result from an evaluation of `request`; the input term by input name."""
-        input_terms = {name: found.arrays[f"input/{name}"] for name in fn.differentiable_inputs}
+        """The result from an evaluation of `request`; the input term by name."""
+        input_terms = {name: found.arrays[f"input/{name}"] for name in self.roots}
         bias_terms = {bias.tensor: found.arrays[f"term/{bias.tensor}"] for bias in self.biases}
-        terms = {**input_terms, **bias_terms}
-        totals = _sample_sums(fn.graph, terms, input_terms, found.output.shape[0])
-        absolute = {name: np.abs(term) for name, term in terms.items()}
+        terms, samples = {**input_terms, **bias_terms}, found.output.shape[0]
+        totals = _sample_sums(fn.graph, terms, input_terms, samples)
+        magnitudes = {name: np.abs(term) for name, term in terms.items()}
+        absolute = _sample_sums(fn.graph, magnitudes, input_terms, samples)
         return FullGrad(
             map=found.arrays["map"],
             input_term=input_terms,
             bias_terms=bias_terms,
             contributions=tuple(_contribution(bias, totals[bias.tensor]) for bias in self.biases),
             completeness=measure(
-                found.output,
-                np.sum([*totals.values()], axis=0),
-                np.sum(
-                    [*_sample_sums(fn.graph, absolute, input_terms, found.output.shape[0]).values()], axis=0
-                ),
+                found.output, np.sum([*totals.values()], axis=0), np.sum([*absolute.values()], axis=0)
             ),
             target=found.target,
             terms=self.terms,
@@ -139,11 +140,17 @@ class FullGradPlan:
 
 
 def plan_full_grad(
-    fn: Differentiable, output: str, terms: str = "all", *, align_corners: bool = True, epsilon: float = 1e-6
+    fn: Differentiable,
+    output: str,
+    terms: str = "all",
+    wrt: Sequence[str] | None = None,
+    *,
+    align_corners: bool = True,
+    epsilon: float = 1e-6,
 ) -> FullGradPlan:
     """The biases of a model, and the request that decomposes its output and draws the map."""
-    biases = find_biases(fn.graph, output, fn.differentiable_inputs, terms)
-    inputs = fn.differentiable_inputs
+    inputs = fn.roots(wrt)
+    biases = find_biases(fn.graph, output, inputs, terms)
     image = inputs[0]
     placed = {bias.tensor for bias in biases if _has_place(fn.graph, bias.tensor, image)}
 
@@ -162,10 +169,10 @@ def plan_full_grad(
         )
         return results
 
-    key = ("full_grad", output, terms, align_corners, epsilon)
-    wrt = (*inputs, *(bias.tensor for bias in biases))
+    key = ("full_grad", output, terms, inputs, align_corners, epsilon)
+    measured = (*inputs, *(bias.tensor for bias in biases))
     unplaced = tuple(bias.tensor for bias in biases if bias.tensor not in placed)
-    return FullGradPlan(Request(key, wrt, emit), biases, unplaced, terms)
+    return FullGradPlan(Request(key, measured, emit), inputs, biases, unplaced, terms)
 
 
 def _has_place(graph: Graph, tensor: str, image: str) -> bool:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+
+Network = Callable[[], tuple[nn.Module, tuple[Tensor, ...]]]
+"""Makes a network in evaluation mode, and its example arguments."""
 
 
 @torch.no_grad()

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.zoo.draw import draw, normal
+from tests.zoo.draw import Network, draw, normal
 
 CLASSES = 10
-Network = Callable[[], tuple[nn.Module, tuple[Tensor, ...]]]
 
 
 class Attention(nn.Module):

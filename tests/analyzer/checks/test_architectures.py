@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 
 from analyzer import check, differentiate, full_grad
+from analyzer.errors import AnalysisError
 from converters import Model, convert
-from tests.zoo import pytorch_transformers
+from tests.zoo import pytorch_sequences, pytorch_structures, pytorch_transformers, pytorch_vision
 
-PYTORCH = {**pytorch_transformers.NETWORKS}
+FAMILIES = (pytorch_transformers, pytorch_vision, pytorch_sequences, pytorch_structures)
+PYTORCH = {name: build for family in FAMILIES for name, build in family.NETWORKS.items()}
+TEXTS = pytorch_sequences.TEXTS
 
 
 def by_name(model: Model, example) -> dict[str, np.ndarray]:
@@ -22,8 +25,8 @@ def by_name(model: Model, example) -> dict[str, np.ndarray]:
     return dict(zip(differentiate(model).graph.inputs, map(np.asarray, example), strict=True))
 
 
-def assert_agreement(model: Model, feeds: Mapping[str, np.ndarray], target=None) -> None:
-    report = check(model, feeds, target, steps=2)
+def assert_agreement(model: Model, feeds: Mapping[str, np.ndarray], target=None, **options) -> None:
+    report = check(model, feeds, target, steps=2, **options)
     assert report.backends == ("onnxruntime", "torch", "tensorflow", "source")
     report.raise_for_disagreement()
     for row in report.rows:
@@ -44,3 +47,17 @@ def test_pytorch_network(name):
     feeds = by_name(model, example)
     assert_agreement(model, feeds)
     assert_complete(model, feeds)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_text_is_explained_from_its_embedded_tokens(name):
+    net, example = TEXTS[name]()
+    model = convert(net, example)
+    feeds = by_name(model, example)
+    with pytest.raises(AnalysisError, match="no floating input"):
+        full_grad(model, feeds)
+    with pytest.raises(AnalysisError, match="no floating input"):
+        check(model, feeds)
+    assert_agreement(model, feeds, wrt=["embedding"])
+    assert_complete(model, feeds, wrt=["embedding"])
+    assert full_grad(model, feeds, wrt=["embedding"]).input_term["embedding"].shape[:2] == example[0].shape
