@@ -104,7 +104,7 @@ class PyTorchNetwork:
                 target = getattr(target, "impl_aten", target)
                 # Attention kernels lay their output out in several ways: the trace's may take a view, and this not.
                 target = torch.ops.aten.reshape.default if target is torch.ops.aten.view.default else target
-                return super().call_function(target, args, kwargs)
+                return super().call_function(target, *torch.utils._pytree.tree_map(widened, (args, kwargs)))
 
             def run_node(self, node: Any) -> Any:
                 result = super().run_node(node)
@@ -113,10 +113,6 @@ class PyTorchNetwork:
                         result = result.detach().requires_grad_()
                     found[node.name] = result
                 return result
-
-            def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
-                named = torch.utils._pytree.tree_map(widened, (args, kwargs))
-                return super().call_function(target, *named)
 
         widened = self._widened
         tensors = {name: self.framework.tensor(array) for name, array in feeds.items()}
