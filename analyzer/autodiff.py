@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import numpy as np
+
 from analyzer.emitter import Emitter
 from analyzer.errors import UnsupportedOp
 from analyzer.graph import Graph, Node, Shape, Tensor
@@ -182,4 +184,4 @@ def _unbroadcast_dynamic(op: Emitter, g: Tensor, y: Tensor, u: Tensor, lead: int
 
 def _zeros_like(op: Emitter, x: Tensor) -> Tensor:
     """Zeros, whatever x holds: multiplying by zero would keep a NaN."""
-    return op.Expand(op.Cast(op.tensor(0), to=op.dtype_of(x)), op.Shape(x))
+    return op.Expand(op.tensor(np.zeros((), x.dtype)), op.Shape(x))

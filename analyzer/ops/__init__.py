@@ -15,6 +15,7 @@ from analyzer.ops import (
     reduction,
     resize,
     sampling,
+    scatter,
     shape,
     transcendental,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "registered",
     "resize",
     "sampling",
+    "scatter",
     "shape",
     "transcendental",
 ]

@@ -14,6 +14,7 @@ the stride with DepthToSpace, and 2 to 50 times faster than zeros inserted betwe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from analyzer.emitter import Emitter
@@ -101,20 +102,60 @@ def transposed_windows(
         s, extent = steps[i], (kernel[i] - 1) * spread[i] + 1
         out = int(sizes[i]) if isinstance(sizes[i], int) else None
         full = None if out is None else (out - 1) * s + extent + extra[i]
+        total: int | None
         size = wanted[i]
-        if size is None and auto_pad in ("SAME_UPPER", "SAME_LOWER") and out is not None:
-            size = out * s
         before: int | None = 0 if auto_pad == "VALID" else given[i]
         after: int | None = 0 if auto_pad == "VALID" else given[rank + i]
         if size is not None or auto_pad.startswith("SAME"):
-            total = None if full is None or size is None else full - size
-            half = None if total is None else total // 2
-            before = half if auto_pad == "SAME_UPPER" or half is None or total is None else total - half
+            if size is None:
+                # An output of out·s leaves a pad that does not depend on the size.
+                size, total = None if out is None else out * s, extent + extra[i] - s
+            else:
+                total = None if full is None else full - size
+            before = None if total is None else pad_before(total, auto_pad)
             after = None if total is None or before is None else total - before
         elif full is not None and before is not None and after is not None:
             size = full - before - after
         axes.append(Axis(kernel[i], s, spread[i], before, after, size, out))
     return axes
+
+
+def pad_before(total: int, auto_pad: str) -> int:
+    """The part of a total pad that stands before the output; a negative total is zeros behind it."""
+    total = max(total, 0)
+    return total // 2 if auto_pad == "SAME_UPPER" else total - total // 2
+
+
+def uncropped(
+    op: Emitter,
+    g: Tensor,
+    x: Tensor,
+    axes: Sequence[Axis],
+    *,
+    auto_pad: str,
+    output_padding: Sequence[int] | None,
+    **_: Any,
+) -> tuple[Tensor, list[Axis]]:
+    """A ConvTranspose's cotangent and windows, with zeros in place of what Conv's pads cannot say.
+
+    Conv takes neither a negative pad nor one that only the running model knows.
+    """
+    if all(a.before is not None and a.after is not None and min(a.before, a.after) >= 0 for a in axes):
+        return g, list(axes)
+    before, after = [], []
+    for i, a in enumerate(axes):
+        if a.before is None or a.after is None:
+            out, size = op.Shape(x, start=2 + i, end=3 + i), op.Shape(g, start=2 + i, end=3 + i)
+            reach = a.extent - a.stride + (output_padding[i] if output_padding else 0)
+            total = op.Sub(op.Add(op.Mul(out, a.stride), reach), size)
+            half = op.Max(op.Div(op.Add(total, int(auto_pad != "SAME_UPPER")), 2), 0)
+            before.append(half)
+            after.append(op.Sub(total, half))
+        else:
+            before.append(op.tensor([a.before]))
+            after.append(op.tensor([a.after]))
+    padded = op.Pad(g, op.Concat(*before, *after, axis=0), None, _places(axes))
+    return padded, [replace(a, before=0, after=0, size=None) for a in axes]
 
 
 def cut_to(op: Emitter, t: Tensor, like: Tensor, places: Sequence[int]) -> Tensor:

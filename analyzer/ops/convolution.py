@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from analyzer.errors import UnsupportedOp
 from analyzer.ops import conv_gradient
 from analyzer.ops.linear import bilinear_residual
 from analyzer.ops.registry import Affine, register
@@ -88,20 +87,19 @@ class ConvTranspose(Affine):
         shape = conv_gradient.kernel_of(w, kernel_shape)
         sizes = x.shape[2:] if x.shape is not None else [None] * len(shape)
         axes = conv_gradient.transposed_windows(sizes, shape, strides, dilations, **rest)
-        if any(a.before is None for a in axes):
-            raise UnsupportedOp("the pads of a ConvTranspose with auto_pad or output_shape need known sizes")
-        pads = [a.before for a in axes] + [a.after for a in axes]
         steps, spread = [a.stride for a in axes], [a.dilation for a in axes]
+        wide, axes = conv_gradient.uncropped(op, g, x, axes, **rest)
+        pads = [a.before for a in axes] + [a.after for a in axes]
 
         def of_x():
-            full = op.Conv(g, w, strides=steps, dilations=spread, group=group, pads=pads)
+            full = op.Conv(wide, w, strides=steps, dilations=spread, group=group, pads=pads)
             # Output padding of a stride or more makes room for windows that x does not have.
             places = [i for i, a in enumerate(axes, 2) if _may_exceed(a, rest["output_padding"], i - 2)]
             return conv_gradient.cut_to(op, full, x, places)
 
         return (
             of_x,
-            lambda: conv_gradient.of_weight(op, x, g, w, axes, group),
+            lambda: conv_gradient.of_weight(op, x, wide, w, axes, group),
             lambda: conv_gradient.of_bias(op, g, len(axes)),
         )
 

@@ -1,18 +1,16 @@
-"""Gather, Scatter and their kin, TopK, OneHot and NonZero."""
+"""Gather and its kin, TopK, OneHot and NonZero. Scatter is in scatter.py."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from analyzer.emitter import Emitter
-from analyzer.errors import UnsupportedOp
 from analyzer.graph import Tensor
 from analyzer.ops.registry import Affine, Homogeneous, PiecewiseConstant, register
 from analyzer.ops.support import (
     filled,
     flat_positions,
     ints,
-    is_zero,
     place,
     rank_of,
     scatter_flat,
@@ -23,13 +21,13 @@ from analyzer.ops.support import (
 _INDICES = frozenset({1})
 
 
-def _torch_positions(torch, indices, size, device):
+def torch_positions(torch, indices, size, device):
     """Indices as int64, those from the end counted from the start."""
     indices = torch.as_tensor(indices, device=device).to(torch.int64)
     return torch.where(indices < 0, indices + size, indices)
 
 
-def _tf_positions(tf, indices, size):
+def tf_positions(tf, indices, size):
     indices = tf.cast(indices, tf.int64)
     return tf.where(indices < 0, indices + size, indices)
 
@@ -39,13 +37,13 @@ class Gather(Homogeneous):
     inactive = _INDICES
 
     def torch(torch, x, indices, *, axis):
-        index = _torch_positions(torch, indices, x.shape[axis], x.device)
+        index = torch_positions(torch, indices, x.shape[axis], x.device)
         axis %= x.dim()
         picked = x.index_select(axis, index.reshape(-1))
         return picked.reshape([*x.shape[:axis], *index.shape, *x.shape[axis + 1 :]])
 
     def tensorflow(tf, x, indices, *, axis):
-        return tf.gather(x, _tf_positions(tf, indices, x.shape[axis]), axis=axis)
+        return tf.gather(x, tf_positions(tf, indices, x.shape[axis]), axis=axis)
 
     def vjp(op, g, y, x, indices, *, axis):
         return lambda: _ungather(op, g, x, indices, axis % rank_of(x)), None
@@ -78,17 +76,17 @@ class GatherElements(Homogeneous):
     inactive = _INDICES
 
     def torch(torch, x, indices, *, axis):
-        return x.gather(axis, _torch_positions(torch, indices, x.shape[axis], x.device))
+        return x.gather(axis, torch_positions(torch, indices, x.shape[axis], x.device))
 
     def tensorflow(tf, x, indices, *, axis):
-        index = _tf_positions(tf, indices, x.shape[axis])
-        return tf.gather_nd(x, _tf_element_places(tf, index, axis))
+        index = tf_positions(tf, indices, x.shape[axis])
+        return tf.gather_nd(x, tf_element_places(tf, index, axis))
 
     def vjp(op, g, y, x, indices, *, axis):
         return lambda: op.ScatterElements(zeros_like(op, x), indices, g, axis=axis, reduction="add"), None
 
 
-def _tf_element_places(tf, index, axis):
+def tf_element_places(tf, index, axis):
     """The full coordinates of the elements that indices along one axis name."""
     grids = list(np.meshgrid(*[np.arange(size) for size in index.shape], indexing="ij"))
     grids = [tf.constant(grid, tf.int64) for grid in grids]
@@ -113,7 +111,7 @@ class GatherND(Homogeneous):
     def tensorflow(tf, x, indices, *, batch_dims):
         width = indices.shape[-1]
         sizes = tf.constant(list(x.shape)[batch_dims : batch_dims + width], tf.int64)
-        return tf.gather_nd(x, _tf_positions(tf, indices, sizes), batch_dims=batch_dims)
+        return tf.gather_nd(x, tf_positions(tf, indices, sizes), batch_dims=batch_dims)
 
     def vjp(op, g, y, x, indices, *, batch_dims):
         def of_x():
@@ -123,113 +121,6 @@ class GatherND(Homogeneous):
             return scatter_flat(op, g, positions, x)
 
         return of_x, None
-
-
-class _Scatter(Affine):
-    """data with updates written or added at indices; other reductions have no rule.
-
-    Duplicate indices without a reduction are undefined in ONNX, and so is their gradient.
-    """
-
-    inactive = _INDICES
-
-
-def _check_reduction(op_type: str, reduction: str) -> None:
-    if reduction not in ("none", "add"):
-        raise UnsupportedOp(f"{op_type} with reduction={reduction!r} has no VJP rule")
-
-
-def _scatter_residual(op, active, data, updates, reduction, scatter):
-    """The output with its active inputs zero."""
-    if active[0] and active[2]:
-        return None
-    if active[0]:
-        return None if is_zero(updates) else scatter(zeros_like(op, data), updates)
-    if is_zero(data):
-        return None
-    return data if reduction == "add" else scatter(data, zeros_like(op, updates))
-
-
-@register
-class ScatterElements(_Scatter):
-    def torch(torch, data, indices, updates, *, axis, reduction):
-        index = _torch_positions(torch, indices, data.shape[axis], data.device)
-        if reduction == "none":
-            return data.scatter(axis, index, updates)
-        if reduction == "add":
-            return data.scatter_add(axis, index, updates)
-        how = {"mul": "prod", "max": "amax", "min": "amin"}[reduction]
-        return data.scatter_reduce(axis, index, updates, how, include_self=True)
-
-    def tensorflow(tf, data, indices, updates, *, axis, reduction):
-        index = _tf_positions(tf, indices, data.shape[axis])
-        return _tf_scatter(tf, data, _tf_element_places(tf, index, axis), updates, reduction)
-
-    def vjp(op, g, y, data, indices, updates, *, axis, reduction):
-        _check_reduction("ScatterElements", reduction)
-
-        def of_data():
-            if reduction == "add":
-                return g
-            return op.ScatterElements(g, indices, zeros_like(op, updates), axis=axis)
-
-        return of_data, None, lambda: op.GatherElements(g, indices, axis=axis)
-
-    def residual(op, active, y, data, indices, updates, *, axis, reduction):
-        def scatter(into, values):
-            return op.ScatterElements(into, indices, values, axis=axis, reduction=reduction)
-
-        return _scatter_residual(op, active, data, updates, reduction, scatter)
-
-
-@register
-class ScatterND(_Scatter):
-    def torch(torch, data, indices, updates, *, reduction):
-        index = torch.as_tensor(indices, device=data.device).to(torch.int64)
-        places = tuple(index.unbind(-1))
-        if reduction in ("none", "add"):
-            return data.index_put(places, updates, accumulate=reduction == "add")
-        flat = torch.arange(data.numel(), device=data.device).reshape(data.shape)[places].reshape(-1)
-        how = {"mul": "prod", "max": "amax", "min": "amin"}[reduction]
-        reduced = data.reshape(-1).scatter_reduce(0, flat, updates.reshape(-1), how, include_self=True)
-        return reduced.reshape(data.shape)
-
-    def tensorflow(tf, data, indices, updates, *, reduction):
-        sizes = tf.constant(list(data.shape)[: indices.shape[-1]], tf.int64)
-        return _tf_scatter(tf, data, _tf_positions(tf, indices, sizes), updates, reduction)
-
-    def vjp(op, g, y, data, indices, updates, *, reduction):
-        _check_reduction("ScatterND", reduction)
-
-        def of_data():
-            return g if reduction == "add" else op.ScatterND(g, indices, zeros_like(op, updates))
-
-        return of_data, None, lambda: op.GatherND(g, indices)
-
-    def residual(op, active, y, data, indices, updates, *, reduction):
-        def scatter(into, values):
-            return op.ScatterND(into, indices, values, reduction=reduction)
-
-        return _scatter_residual(op, active, data, updates, reduction, scatter)
-
-
-def _tf_scatter(tf, data, places, updates, reduction):
-    width = places.shape[-1]
-    places = tf.reshape(places, [-1, width])
-    updates = tf.reshape(updates, [-1, *data.shape[width:]])
-    scatter = {
-        "none": tf.tensor_scatter_nd_update,
-        "add": tf.tensor_scatter_nd_add,
-        "max": tf.tensor_scatter_nd_max,
-        "min": tf.tensor_scatter_nd_min,
-    }
-    if reduction == "mul":
-        # TensorFlow has no such op: one update after the other, for indices may repeat.
-        for i in range(places.shape[0]):
-            product = tf.gather_nd(data, places[i : i + 1]) * updates[i : i + 1]
-            data = tf.tensor_scatter_nd_update(data, places[i : i + 1], product)
-        return data
-    return scatter[reduction](data, places, updates)
 
 
 @register
@@ -247,7 +138,7 @@ class TopK(Homogeneous):
         direction = "DESCENDING" if largest else "ASCENDING"
         order = tf.argsort(x, axis, direction, stable=True)
         indices = tf.cast(tf.gather(order, range(ints(k)[0]), axis=axis), tf.int64)
-        return tf.gather_nd(x, _tf_element_places(tf, indices, axis)), indices
+        return tf.gather_nd(x, tf_element_places(tf, indices, axis)), indices
 
     def vjp(op, g, y, x, k, *, axis, largest, sorted):
         if g[0] is None:

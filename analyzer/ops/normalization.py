@@ -11,7 +11,16 @@ from analyzer.emitter import Emitter
 from analyzer.errors import UnsupportedOp
 from analyzer.graph import Tensor
 from analyzer.ops.registry import Affine, ExplicitRule, Homogeneous, register
-from analyzer.ops.support import ones, per_channel, rank_of, reshape_like, sum_known
+from analyzer.ops.support import (
+    cast,
+    expand_like,
+    ones,
+    per_channel,
+    rank_of,
+    reshape_like,
+    size_of,
+    sum_known,
+)
 
 
 def _channels(v: Any, x: Any, reshape: Any) -> Any:
@@ -191,15 +200,26 @@ class LayerNormalization(ExplicitRule):
         return y if b is None else y + b, mean, inverse
 
     def vjp(op, g, y, x, scale, b=None, *, axis, epsilon, stash_type):
-        if any(extra is not None for extra in g[1:]):
-            raise UnsupportedOp("the optional outputs of LayerNormalization have no VJP rule")
         over = list(range(axis % rank_of(x), rank_of(x)))
         normal, inverse = _moments(op, x, over, epsilon)
-        return (
-            lambda: _normalized_vjp(op, op.Mul(g[0], scale), normal, inverse, over),
-            lambda: op.Mul(g[0], normal),
-            g[0],
-        )
+        # The statistics have a dtype of their own, that of stash_type.
+        of_y = g[0]
+        of_mean, of_inverse = (t and cast(op, t, x) for t in (*g[1:], None, None)[:2])
+
+        # With n elements ∂mean/∂x = 1/n, and ∂σ⁻¹/∂x = −σ⁻²·x̂/n.
+        def of_x():
+            count = size_of(op, x, over)
+            terms = []
+            if of_y is not None:
+                terms.append(_normalized_vjp(op, op.Mul(of_y, scale), normal, inverse, over))
+            if of_mean is not None:
+                terms.append(expand_like(op, op.Div(of_mean, count), x))
+            if of_inverse is not None:
+                slope = op.Div(op.Mul(of_inverse, op.Mul(inverse, inverse)), count)
+                terms.append(op.Neg(op.Mul(slope, normal)))
+            return sum_known(op, terms)
+
+        return of_x, lambda: of_y and op.Mul(of_y, normal), of_y
 
     def residual(op, active, y, x, scale, b=None, *, axis, epsilon, stash_type):
         over = list(range(axis % rank_of(x), rank_of(x)))

@@ -176,7 +176,7 @@ class GlobalAveragePool(Homogeneous):
         return tf.reduce_mean(x, _spatial(x), keepdims=True)
 
     def vjp(op, g, y, x):
-        count = size_of(op, x, range(2, rank_of(x)))
+        count = size_of(op, x, list(range(2, rank_of(x))))
         return (lambda: expand_like(op, op.Div(g, count), x),)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from analyzer.emitter import Emitter
-from analyzer.errors import UnsupportedOp
 from analyzer.graph import Tensor
 from analyzer.ops.registry import ExplicitRule, Homogeneous, PiecewiseConstant, register
 from analyzer.ops.support import (
+    axes_at_run,
     cast,
     constant_ints,
     expand_like,
@@ -30,17 +30,18 @@ def reduced_axes(x: Any, axes: Any, noop: int) -> list[int]:
     return normal_axes(named, len(x.shape))
 
 
-def rule_axes(x: Tensor, axes: Tensor | None, noop: int) -> list[int]:
-    """The same for a rule, where the axes must be constant."""
+def rule_axes(op: Emitter, x: Tensor, axes: Tensor | None, noop: int) -> list[int] | Tensor:
+    """The same for a rule: a tensor where the axes are known only when running."""
     named = [] if axes is None else constant_ints(axes)
     if named is None:
-        raise UnsupportedOp(f"the axes of a reduction of {x.name!r} are computed while running")
+        assert axes is not None
+        return axes_at_run(op, x, axes, noop)
     if not named:
         return [] if noop else list(range(rank_of(x)))
     return normal_axes(named, rank_of(x))
 
 
-def kept(op: Emitter, t: Tensor, axes: list[int], keepdims: int) -> Tensor:
+def kept(op: Emitter, t: Tensor, axes: list[int] | Tensor, keepdims: int) -> Tensor:
     """A reduction's result or cotangent with the reduced axes of size 1."""
     return t if keepdims or not axes else op.Unsqueeze(t, axes)
 
@@ -57,7 +58,7 @@ class ReduceSum(Homogeneous):
         return tf.reduce_sum(x, reduced_axes(x, axes, noop_with_empty_axes), keepdims=bool(keepdims))
 
     def vjp(op, g, y, x, axes=None, *, keepdims, noop_with_empty_axes):
-        over = rule_axes(x, axes, noop_with_empty_axes)
+        over = rule_axes(op, x, axes, noop_with_empty_axes)
         return lambda: expand_like(op, kept(op, g, over, keepdims), x) if over else g, None
 
 
@@ -73,7 +74,7 @@ class ReduceMean(Homogeneous):
         return tf.reduce_mean(x, reduced_axes(x, axes, noop_with_empty_axes), keepdims=bool(keepdims))
 
     def vjp(op, g, y, x, axes=None, *, keepdims, noop_with_empty_axes):
-        over = rule_axes(x, axes, noop_with_empty_axes)
+        over = rule_axes(op, x, axes, noop_with_empty_axes)
 
         def of_x():
             share = op.Div(g, size_of(op, x, over)) if over else g
@@ -87,7 +88,7 @@ class _Extremum(Homogeneous):
     inactive = _AXES_INPUT
 
     def vjp(op, g, y, x, axes=None, *, keepdims, noop_with_empty_axes):
-        over = rule_axes(x, axes, noop_with_empty_axes)
+        over = rule_axes(op, x, axes, noop_with_empty_axes)
 
         def of_x():
             if not over:
@@ -148,7 +149,7 @@ class ReduceL1(Homogeneous):
 
     # The subgradient at 0 is 0.
     def vjp(op, g, y, x, axes=None, *, keepdims, noop_with_empty_axes):
-        over = rule_axes(x, axes, noop_with_empty_axes)
+        over = rule_axes(op, x, axes, noop_with_empty_axes)
         return lambda: op.Mul(kept(op, g, over, keepdims), op.Sign(x)), None
 
 
@@ -169,7 +170,7 @@ class ReduceL2(Homogeneous):
         return tf.where(total > 0, tf.sqrt(safe), tf.zeros_like(total))
 
     def vjp(op, g, y, x, axes=None, *, keepdims, noop_with_empty_axes):
-        over = rule_axes(x, axes, noop_with_empty_axes)
+        over = rule_axes(op, x, axes, noop_with_empty_axes)
 
         def of_x():
             length = op.Where(op.Greater(y, 0.0), y, 1.0)
@@ -192,7 +193,7 @@ class ReduceSumSquare(Homogeneous):
         return tf.reduce_sum(x * x, over, keepdims=bool(keepdims))
 
     def vjp(op, g, y, x, axes=None, *, keepdims, noop_with_empty_axes):
-        over = rule_axes(x, axes, noop_with_empty_axes)
+        over = rule_axes(op, x, axes, noop_with_empty_axes)
         return lambda: op.Mul(kept(op, op.Mul(g, 2.0), over, keepdims), x), None
 
 
@@ -212,14 +213,14 @@ class ReduceProd(ExplicitRule):
 
     # Each factor's derivative is the product of the others, also where factors are 0.
     def vjp(op, g, y, x, axes=None, *, keepdims, noop_with_empty_axes):
-        over = rule_axes(x, axes, noop_with_empty_axes)
+        over = rule_axes(op, x, axes, noop_with_empty_axes)
 
         def of_x():
             zero = op.Equal(x, 0.0)
             zeros = cast(op, zero, x)
             nonzero = op.Where(zero, 1.0, x)
-            others = op.Div(op.ReduceProd(nonzero, over, keepdims=1), nonzero)
-            other_zeros = op.Sub(op.ReduceSum(zeros, over, keepdims=1), zeros)
+            others = op.Div(op.ReduceProd(nonzero, over, keepdims=1, noop_with_empty_axes=1), nonzero)
+            other_zeros = op.Sub(op.ReduceSum(zeros, over, keepdims=1, noop_with_empty_axes=1), zeros)
             slope = op.Where(op.Equal(other_zeros, 0.0), others, 0.0)
             return op.Mul(kept(op, g, over, keepdims), slope)
 
@@ -227,7 +228,7 @@ class ReduceProd(ExplicitRule):
 
     # A product of n factors is homogeneous of degree n.
     def residual(op, active, y, x, axes=None, *, keepdims, noop_with_empty_axes):
-        over = rule_axes(x, axes, noop_with_empty_axes)
+        over = rule_axes(op, x, axes, noop_with_empty_axes)
         if not over:
             return None
         count = size_of(op, x, over)
@@ -248,7 +249,7 @@ class ReduceLogSumExp(ExplicitRule):
         return tf.reduce_logsumexp(x, over, keepdims=bool(keepdims)) if over else tf.identity(x)
 
     def vjp(op, g, y, x, axes=None, *, keepdims, noop_with_empty_axes):
-        over = rule_axes(x, axes, noop_with_empty_axes)
+        over = rule_axes(op, x, axes, noop_with_empty_axes)
 
         def of_x():
             shares = op.Exp(op.Sub(x, kept(op, y, over, keepdims)))
@@ -258,11 +259,12 @@ class ReduceLogSumExp(ExplicitRule):
 
     # J x = Σ softmax(x)·x
     def residual(op, active, y, x, axes=None, *, keepdims, noop_with_empty_axes):
-        over = rule_axes(x, axes, noop_with_empty_axes)
+        over = rule_axes(op, x, axes, noop_with_empty_axes)
         if not over:
             return None
         shares = op.Exp(op.Sub(x, kept(op, y, over, keepdims)))
-        return op.Sub(y, op.ReduceSum(op.Mul(shares, x), over, keepdims=keepdims))
+        mean = op.ReduceSum(op.Mul(shares, x), over, keepdims=keepdims, noop_with_empty_axes=1)
+        return op.Sub(y, mean)
 
 
 @register
@@ -278,7 +280,7 @@ class ReduceLogSum(ExplicitRule):
         return tf.math.log(tf.reduce_sum(x, over, keepdims=bool(keepdims)))
 
     def vjp(op, g, y, x, axes=None, *, keepdims, noop_with_empty_axes):
-        over = rule_axes(x, axes, noop_with_empty_axes)
+        over = rule_axes(op, x, axes, noop_with_empty_axes)
 
         def of_x():
             slope = kept(op, op.Div(g, op.Exp(y)), over, keepdims)

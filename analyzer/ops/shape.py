@@ -213,21 +213,15 @@ class Tile(Homogeneous):
         return tf.tile(x, ints(repeats))
 
     def vjp(op, g, y, x, repeats):
-        counts, rank = constant_ints(repeats), rank_of(x)
-        if counts is None:
-            raise UnsupportedOp("Tile with repeats computed while running has no VJP rule")
+        rank, counts, known = rank_of(x), constant_ints(repeats), static(x)
 
+        # Each axis is split into its copies and its elements, and the copies are added.
         def of_x():
-            known = static(x)
-            if known is not None:
+            if counts is not None and known is not None:
                 pairs = [size for pair in zip(counts, known, strict=True) for size in pair]
             else:
-                sizes = [
-                    [n] if even else op.Shape(x, start=i, end=i + 1)
-                    for i, n in enumerate(counts)
-                    for even in (True, False)
-                ]
-                pairs = op.Concat(*sizes, axis=0)
+                columns = [op.Unsqueeze(t, [1]) for t in (repeats, op.Shape(x))]
+                pairs = op.Reshape(op.Concat(*columns, axis=1), [-1])
             return op.ReduceSum(op.Reshape(g, pairs), list(range(0, 2 * rank, 2)), keepdims=0)
 
         return of_x, None

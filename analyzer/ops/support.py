@@ -21,8 +21,8 @@ def ints(value: Any) -> list[int]:
 
 
 def normal_axes(axes: Any, rank: int) -> list[int]:
-    """Axes as ascending non-negative ints; all of them where `axes` is None."""
-    return list(range(rank)) if axes is None else sorted(axis % rank for axis in ints(axes))
+    """Axes as ascending non-negative ints, each once; all of them where `axes` is None."""
+    return list(range(rank)) if axes is None else sorted({axis % rank for axis in ints(axes)})
 
 
 def static(tensor: Tensor) -> tuple[int, ...] | None:
@@ -103,14 +103,27 @@ def zeros_like(op: Emitter, x: Tensor) -> Tensor:
     return filled(op, shape_of(op, x), 0, x)
 
 
-def size_of(op: Emitter, x: Tensor, axes: Sequence[int]) -> Tensor | float:
+def axes_at_run(op: Emitter, x: Tensor, axes: Tensor, noop: int) -> Tensor:
+    """Axes that only the running model knows as ascending non-negative ones, each once.
+
+    No axes mean all of x, or with `noop` none.
+    """
+    rank = op.Shape(op.Shape(x))
+    none = op.ConstantOfShape(rank, value=numpy_helper.from_array(np.zeros(1, np.int64)))
+    named = op.ScatterElements(none, axes, op.Add(op.Mul(axes, 0), 1))
+    if not noop:
+        named = op.Add(named, op.Cast(op.Equal(op.Size(axes), 0), to=onnx_dtype(np.dtype(np.int64))))
+    return op.Squeeze(op.NonZero(named), [0])
+
+
+def size_of(op: Emitter, x: Tensor, axes: Sequence[int] | Tensor) -> Tensor | float:
     """The number of elements of x along `axes`: a number where it is known, else a scalar tensor like x."""
     shape = x.shape
-    if shape is not None:
+    if shape is not None and not isinstance(axes, Tensor):
         sizes = [shape[axis] for axis in axes]
         if all(isinstance(size, int) for size in sizes):
             return float(np.prod(np.asarray(sizes, np.float64)))
-    sizes_at_run = op.Gather(op.Shape(x), list(axes), axis=0)
+    sizes_at_run = op.Gather(op.Shape(x), axes, axis=0)
     return cast(op, op.ReduceProd(sizes_at_run, keepdims=0), x)
 
 
@@ -205,8 +218,8 @@ def flat_positions(op: Emitter, x: Tensor) -> Tensor:
     return op.Reshape(op.Range(np.asarray(0), count, np.asarray(1)), shape)
 
 
-def share_among_ties(op: Emitter, g: Tensor, y: Tensor, x: Tensor, axes: Sequence[int]) -> Tensor:
+def share_among_ties(op: Emitter, g: Tensor, y: Tensor, x: Tensor, axes: Sequence[int] | Tensor) -> Tensor:
     """The gradient of an extremum y of x over `axes` (kept, of size 1), shared evenly among ties."""
     ties = cast(op, op.Equal(x, y), x)
-    count = op.ReduceSum(ties, list(axes), keepdims=1)
+    count = op.ReduceSum(ties, axes, keepdims=1, noop_with_empty_axes=1)
     return op.Mul(op.Div(g, count), ties)

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from tests.analyzer.ops.harness import Case
+from tests.analyzer.ops.index_cases import indexing, scatters
+from tests.analyzer.ops.runtime_cases import COORDINATES, known_at_run
 from tests.analyzer.ops.sampling_cases import sampling
 from tests.analyzer.ops.values import case, distinct, f32, i64, normal, positive, scalar
 from tests.analyzer.ops.window_cases import convolutions, pools
@@ -139,6 +141,8 @@ def _normalization() -> list[Case]:
         case("LayerNormalization", normal(2, 3, 4), normal(4), normal(4), active=(0, 1, 2)),
         case("LayerNormalization", normal(2, 3, 4), normal(4), normal(4), epsilon=0.1),
         case("LayerNormalization", normal(2, 3, 4), normal(3, 4), axis=1, symbolic=(0,)),
+        case("LayerNormalization", normal(2, 3, 4), normal(3, 1), normal(4), axis=1, active=(0, 1, 2)),
+        case("LayerNormalization", normal(2, 3, 4), normal(4), normal(4), active=(1, 2)),
         case("RMSNormalization", normal(2, 3, 4), normal(4), epsilon=0.1),
         case("RMSNormalization", normal(2, 3, 4), normal(3, 4), axis=1, active=(0, 1)),
         case("InstanceNormalization", normal(2, 3, 4, 2), normal(3), normal(3), epsilon=0.1),
@@ -166,6 +170,8 @@ def _reduction() -> list[Case]:
     with_zeros[0, 1, 2] = with_zeros[1, :2, 1] = 0
     cases += [
         case("ReduceProd", with_zeros, i64(1)),
+        case("ReduceSum", with_zeros, i64(1, -2, 1), keepdims=0),
+        case("ReduceMax", with_zeros, i64(2, 2)),
         case("CumSum", normal(3, 4), np.asarray(1)),
         case("CumSum", normal(3, 4), np.asarray(-2), exclusive=1, reverse=1),
     ]
@@ -230,67 +236,11 @@ def _shape() -> list[Case]:
     return cases
 
 
-def _indexing() -> list[Case]:
-    x = normal(3, 4, 5)
-    rows = np.asarray([[0, 2], [2, -1]])
-    return [
-        case("Gather", x, np.asarray(1), axis=1),
-        case("Gather", x, np.asarray(-1), axis=2, symbolic=(0,)),
-        case("Gather", x, i64(1, 2), axis=1, symbolic=(0,)),
-        case("Gather", x, rows),
-        case("Gather", x, rows, axis=1, symbolic=(0,)),
-        case("Gather", x, rows, axis=-1),
-        case("Gather", x, i64(3, 1, 1), axis=1),
-        case("Gather", x, rows.astype(np.int32), axis=2),
-        case("Gather", x, np.asarray(0), axis=1, symbolic=(0, 1)),
-        case("GatherElements", normal(3, 4), np.asarray([[0, 1, 2, -1], [0, 0, 2, 1]])),
-        case("GatherElements", normal(3, 4), np.asarray([[0, 1], [-1, 3], [2, 2]]), axis=1),
-        case("GatherND", x, np.asarray([[0, 1], [2, 3], [2, 3]])),
-        case("GatherND", x, np.asarray([[0], [2]])),
-        case("GatherND", x, np.asarray([[1], [0], [-1]]), batch_dims=1),
-        case(
-            "ScatterElements",
-            normal(3, 4),
-            np.asarray([[0, 1, 2, -1], [1, 0, 0, 1]]),
-            normal(2, 4),
-            active=(0, 2),
-        ),
-        case(
-            "ScatterElements", normal(3, 4), np.asarray([[0, 1], [-1, 2]]), normal(2, 2), axis=1, active=(0,)
-        ),
-        case(
-            "ScatterElements", normal(3, 4), np.asarray([[0, 1], [-1, 2]]), normal(2, 2), axis=1, active=(2,)
-        ),
-        case(
-            "ScatterElements",
-            normal(3, 4),
-            np.asarray([[0, 0]]),
-            normal(1, 2),
-            axis=1,
-            reduction="add",
-            active=(0, 2),
-        ),
-        case("ScatterND", x, np.asarray([[0, 1], [2, -1]]), normal(2, 5), active=(0, 2)),
-        case("ScatterND", x, np.asarray([[0, 1], [2, 3]]), normal(2, 5), active=(2,)),
-        case("ScatterND", x, np.asarray([[0], [0]]), normal(2, 4, 5), reduction="add", active=(0, 2)),
-        case("ScatterND", x, np.asarray([[0], [0]]), normal(2, 4, 5), reduction="add"),
-        case("TopK", distinct(3, 5), i64(2), outputs=2),
-        case("TopK", distinct(3, 5), i64(2), axis=0, largest=0, outputs=2),
-        case("OneHot", i64(1, -1, 7), np.asarray(4), np.asarray([0.2, 0.9]), active=(2,)),
-    ]
-
-
 def _resize() -> list[Case]:
     x, half = normal(2, 3, 4, 6), f32([1, 1, 0.5, 0.6])
     double, none = f32([1, 1, 2, 2.5]), None
     cases = []
-    for coordinates in (
-        "half_pixel",
-        "asymmetric",
-        "align_corners",
-        "pytorch_half_pixel",
-        "half_pixel_symmetric",
-    ):
+    for coordinates in COORDINATES:
         given: dict[str, Any] = {"coordinate_transformation_mode": coordinates}
         cases += [
             case("Resize", x, none, double, mode="linear", **given),
@@ -334,6 +284,16 @@ def _contraction() -> list[Case]:
         case("Einsum", normal(2, 3), equation="ij->ji"),
         case("Einsum", normal(2, 3, 4), normal(2, 4, 5), equation="...ij,...jk->...ik", active=(0, 1)),
         case("Einsum", normal(3), normal(4), normal(3, 4), equation="i,j,ij", active=(0, 1, 2)),
+        case("Einsum", normal(3, 3), equation="ii->i"),
+        case("Einsum", normal(2, 3, 3), equation="bii->b", symbolic=(0,)),
+        case("Einsum", normal(2, 3, 3), equation="...ii->...i", symbolic=(0, 1, 2)),
+        case("Einsum", normal(3, 3, 3), equation="iii"),
+        case("Einsum", normal(2, 3, 3), normal(3, 4), equation="bii,ij->bj", active=(0, 1)),
+        case("Einsum", normal(2, 1), normal(3, 4), equation="ij,jk->ik", active=(0, 1)),
+        case("Einsum", normal(1, 3), normal(2, 3), equation="ij,ij->", active=(0, 1)),
+        case("Einsum", normal(1, 3, 4), normal(2, 4, 5), equation="...ij,...jk->...ik", active=(0, 1)),
+        case("Einsum", normal(2, 3), normal(3, 4), equation="ij, jk", active=(0, 1)),
+        case("Einsum", normal(2, 3), scalar(0.7), equation="ba,", active=(0, 1)),
     ]
 
 
@@ -346,8 +306,10 @@ CASES = [
     *_normalization(),
     *_reduction(),
     *_shape(),
-    *_indexing(),
+    *indexing(),
+    *scatters(),
     *_resize(),
     *_contraction(),
     *sampling(),
+    *known_at_run(),
 ]
