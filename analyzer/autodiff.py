@@ -18,14 +18,16 @@ from analyzer.errors import UnsupportedOp
 from analyzer.graph import Graph, Node, Shape, Tensor
 from analyzer.ops import find
 from analyzer.ops.registry import Kind, Op
+from converters.unroll import REASON_KEY
 
 
 def carries_gradient(graph: Graph, node: Node, index: int) -> bool:
-    """Whether a derivative can pass from the output of a node to its input `index`.
+    """Whether a derivative can pass from the output of a node to `node.reads[index]`.
 
-    An op without a class is taken to pass it on, so that it is refused and never silently skipped.
+    An op without a class is taken to pass it on, so that it is refused and never silently skipped; what its
+    subgraphs read from the graph around it comes behind its inputs.
     """
-    if not graph.tensors[node.inputs[index]].is_float:
+    if not graph.tensors[node.reads[index]].is_float:
         return False
     if not any(graph.tensors[name].is_float for name in node.outputs if name):
         return False
@@ -38,7 +40,7 @@ def active_tensors(graph: Graph, roots: Iterable[str], blocked: Iterable[str] = 
     stop = frozenset(blocked)
 
     def passes(node: Node, index: int) -> bool:
-        return node.inputs[index] not in stop and carries_gradient(graph, node, index)
+        return node.reads[index] not in stop and carries_gradient(graph, node, index)
 
     reached = graph.descendants(roots, passes)
     return frozenset(name for name in reached if graph.tensors[name].is_float)
@@ -54,7 +56,7 @@ def path_nodes(graph: Graph, roots: Iterable[str], target: str) -> tuple[Node, .
         if any(name in active and name in leading for name in node.outputs)
         and any(
             name in active and carries_gradient(graph, node, index)
-            for index, name in enumerate(node.inputs)
+            for index, name in enumerate(node.reads)
             if name
         )
     )
@@ -104,7 +106,7 @@ def _pull_back(
     """Apply one node's rule and add its contributions to `found`."""
     targets = [
         index
-        for index, name in enumerate(node.inputs)
+        for index, name in enumerate(node.reads)
         if name and name in active and carries_gradient(graph, node, index)
     ]
     if not targets:
@@ -142,8 +144,9 @@ def rules_of(node: Node) -> type[Op]:
     rules = find(node)
     if rules is None or rules.vjp is None:
         op_type = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+        reason = f": {node.metadata[REASON_KEY]}" if REASON_KEY in node.metadata else ""
         raise UnsupportedOp(
-            f"node {node.name!r} ({op_type}) lies between the input and the target and has no VJP rule. "
+            f"node {node.name!r} ({op_type}) lies between the input and the target and has no VJP rule{reason}. "
             'Use backend="source" on a converted model, or add a rule: CONTRIBUTING.md, "Add an op".'
         )
     return rules

@@ -137,10 +137,10 @@ class Graph:
     def descendants(
         self, roots: Iterable[str], through: Callable[[Node, int], bool] = lambda node, index: True
     ) -> frozenset[str]:
-        """Tensors that depend on `roots`, roots included, along input edges that `through` admits."""
+        """Tensors that depend on `roots`, roots included, along edges (indices of `reads`) that `through` admits."""
         found = set(roots)
         for node in self.nodes:
-            if any(name in found and through(node, index) for index, name in enumerate(node.inputs)):
+            if any(name in found and through(node, index) for index, name in enumerate(node.reads)):
                 found.update(name for name in node.outputs if name)
         return frozenset(found)
 

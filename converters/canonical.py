@@ -21,6 +21,7 @@ from converters.lower import lower_ops
 from converters.opset import CANONICAL_OPSET, inline_functions, refuse_newer, set_opset
 from converters.rebatch import BATCH, free_batch, name_batch
 from converters.simplify import simplify
+from converters.unroll import explain_control_flow, unroll_loops
 
 CANONICAL_KEY = "onnxplain.canonical"
 _VERSION = "1"
@@ -58,6 +59,7 @@ def canonicalise(
     if fold_batch_norm:
         fold_batch_norms(draft)
         draft.remove_unused()
+    explain_control_flow(draft)
     _name_nodes(draft)
     _strip_metadata(draft)
     draft.infer_types()
@@ -135,6 +137,7 @@ def _settle(draft: Draft) -> None:
         if lower_ops(draft) | expand_functions(draft):
             changed = True
             draft.infer_types()
+        changed |= unroll_loops(draft)
         changed |= simplify(draft)
         changed |= fold_constants(draft)
         draft.remove_unused()

@@ -17,7 +17,7 @@ from converters.runtime import ReferenceSession, RuntimeFailure, run
 LARGEST = 1 << 30
 """Bytes of one folded tensor, and of all that one round may add."""
 
-_RANDOM = (
+RANDOM = (
     "RandomNormal",
     "RandomNormalLike",
     "RandomUniform",
@@ -50,7 +50,7 @@ def _foldable(draft: Draft) -> list[onnx.NodeProto]:
     found: list[onnx.NodeProto] = []
     budget = LARGEST
     for node in draft.nodes:
-        if not is_standard(node) or node.op_type in _RANDOM or any(subgraphs(node)):
+        if not is_standard(node) or node.op_type in RANDOM or any(subgraphs(node)):
             continue
         if not known.issuperset(reads(node)) or not draft.output_names.isdisjoint(node.output):
             continue

@@ -7,6 +7,8 @@ whose body depends on types that are not known (yet) stays.
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx
 from onnx import helper
 
@@ -48,7 +50,7 @@ def expand_functions(draft: Draft) -> bool:
 
 def _body(draft: Draft, node: onnx.NodeProto, version: int) -> onnx.FunctionProto | None:
     """The standard's body of a node, with its opset; None where there is none for what is known."""
-    schema = onnx.defs.get_schema(node.op_type, version)
+    schema: Any = onnx.defs.get_schema(node.op_type, version)
     if schema.has_function:
         written_for = _nearest(schema.function_opset_versions, version)
         return onnx.FunctionProto.FromString(schema.get_function_with_opset_version(written_for))
@@ -91,7 +93,8 @@ def _expansion(draft: Draft, node: onnx.NodeProto, body: onnx.FunctionProto) -> 
     stem = next(name for name in node.output if name)
     given = dict(zip(body.input, [*node.input, *[""] * len(body.input)], strict=False))
     given |= adopt_constants(draft, fragment, stem)
-    nodes = instantiate(draft, fragment.nodes, given, list(zip(body.output, node.output, strict=False)), stem)
+    outputs = zip(body.output, node.output, strict=False)
+    nodes, _ = instantiate(draft, fragment.nodes, given, stem, outputs)
     inherit_origin(nodes, node)
     return nodes
 

@@ -56,6 +56,10 @@ def set_opset(draft: Draft) -> None:
         draft.opsets[""] = CANONICAL_OPSET
         return
     _refuse_unknown_ops(draft, version)
+    if version == 8 and any(is_standard(node, "Scan") for node in _all_nodes(draft.nodes)):
+        raise UnsupportedModel(
+            "Scan of opset 8 runs over batches of sequences, as no later one does; export with opset 9 or later"
+        )
     if version > CANONICAL_OPSET:
         _downgrade(draft, version)
     elif not _unchanged(draft, version):

@@ -162,7 +162,7 @@ def _choose_branches(draft: Draft) -> bool:
         stem = next(name for name in node.output if name)
         outputs = [(info.name, name) for info, name in zip(branch.outputs, node.output, strict=True)]
         given = adopt_constants(draft, branch, stem)
-        replaced[id(node)] = instantiate(draft, branch.nodes, given, outputs, stem)
+        replaced[id(node)], _ = instantiate(draft, branch.nodes, given, stem, outputs)
         inherit_origin(replaced[id(node)], node)
     draft.replace(replaced)
     return bool(replaced)

@@ -6,7 +6,7 @@ draft does not have yet. The body itself is left as it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import onnx
 from onnx import helper
@@ -18,14 +18,14 @@ def instantiate(
     draft: Draft,
     nodes: Iterable[onnx.NodeProto],
     given: Mapping[str, str],
-    outputs: Sequence[tuple[str, str]],
     stem: str,
-) -> list[onnx.NodeProto]:
-    """Copy a body's nodes into a draft.
+    outputs: Iterable[tuple[str, str]] = (),
+) -> tuple[list[onnx.NodeProto], dict[str, str]]:
+    """Copy a body's nodes into a draft. Returns the copies, and the draft's name of each of the body's tensors.
 
     given: the draft's name of each of the body's inputs; "" for one that is omitted.
-    outputs: pairs of a body's output and the draft's name for it; "" for one that nobody reads.
     stem: what the names of the body's other tensors begin with.
+    outputs: pairs of a body's output and the name that it must have in the draft; "" for any.
     """
     nodes = list(nodes)
     written = {name for node in nodes for name in node.output if name}
@@ -41,7 +41,7 @@ def instantiate(
     for node in copies:
         rename_in(node, names)
     copies += [helper.make_node("Identity", [names.get(inner, inner)], [outer]) for inner, outer in handed_on]
-    return copies
+    return copies, names
 
 
 def adopt_constants(draft: Draft, body: Draft, stem: str) -> dict[str, str]:
