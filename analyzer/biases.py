@@ -26,7 +26,7 @@ IMPLICIT = "implicit"
 
 @dataclass(frozen=True)
 class Bias:
-    """One node that has a bias. `tensor` is its output; `active` says which of its inputs are.
+    """One output of a node that has a bias. `tensor` names the output; `active` says which of the inputs are.
 
     kind: "explicit" for a constant that the node adds (the biases of the paper), "implicit" for the residual of a
     non-linear node.
@@ -58,12 +58,13 @@ def layer_of(node: Node) -> str:
 def find_biases(
     graph: Graph, output: str, inputs: Sequence[str], terms: str = "all", *, without_rule: str = "raise"
 ) -> tuple[Bias, ...]:
-    """The nodes between the inputs and the output that have a bias, in topological order.
+    """The tensors between the inputs and the output that have a bias, in topological order.
 
     terms: "all", or "explicit" for the paper's own biases alone. without_rule: "raise" UnsupportedOp where a
     node on the path has no rule, or "skip" it, to list what is known of a graph that cannot be differentiated.
     """
     active = active_tensors(graph, inputs)
+    leading = graph.ancestors([output])
     scratch = Emitter(graph.opset)
     found = []
     for node in path_nodes(graph, inputs, output):
@@ -76,8 +77,8 @@ def find_biases(
             continue
         if terms == EXPLICIT and kind != EXPLICIT:
             continue
-        if residual(graph, scratch, node, mask) is not None:
-            found.append(Bias(node.outputs[0], node, mask, kind))
+        biased = zip(node.outputs, residuals(graph, scratch, node, mask), strict=False)
+        found += [Bias(name, node, mask, kind) for name, r in biased if r is not None and name in leading]
     return tuple(found)
 
 
@@ -93,30 +94,33 @@ def _bias_kind(graph: Graph, node: Node) -> str:
     return IMPLICIT if rules.broadcasts and scalars and wide else EXPLICIT
 
 
-def residual(graph: Graph, op: Emitter, node: Node, active: Sequence[bool]) -> Tensor | None:
-    """Emit r = y − Σ J u of one node, broadcastable to its output; None where it is zero.
+def residuals(graph: Graph, op: Emitter, node: Node, active: Sequence[bool]) -> tuple[Tensor | None, ...]:
+    """Emit r = y − Σ J u for each output of a node, broadcastable to it; None where it is zero.
 
-    Raises UnsupportedOp where the op has no rule.
+    Of an op without `several_outputs` it is the first output alone. Raises UnsupportedOp where the op has no rule.
     """
     rules = rules_of(node)
     inputs, outputs = graph.inputs_of(node), graph.outputs_of(node)
     y = outputs[0]
-    assert y is not None
     with op.differentiating(node):
         if rules.residual is not None:
-            stated: Tensor | None = rules.residual(op, tuple(active), y, *inputs, **node.attributes)
-            return _finite(graph, op, stated)
+            stated = rules.residual(
+                op, tuple(active), tuple(outputs) if rules.several_outputs else y, *inputs, **node.attributes
+            )
+            found = tuple(stated) if rules.several_outputs else (stated,)
+            return tuple(_finite(graph, op, r) for r in found)
         if rules.kind is Kind.HOMOGENEOUS:
             assert issubclass(rules, Homogeneous)
-            return _scaled(op, y, 1 - rules.degree)
+            return tuple(_scaled(op, output, 1 - rules.degree) for output in outputs)
+        assert y is not None
         if rules.kind is Kind.MULTILINEAR:
-            return _scaled(op, y, 1 - sum(active))
+            return (_scaled(op, y, 1 - sum(active)),)
         assert rules.kind in (Kind.ELEMENTWISE, Kind.SYMMETRIC), f"{node}: its kind needs a `residual`"
-        return _minus_own_product(graph, op, rules, node, y, inputs, active)
+        return (_minus_own_product(graph, op, rules, node, y, inputs, active),)
 
 
-def _scaled(op: Emitter, y: Tensor, factor: float) -> Tensor | None:
-    if factor == 0:
+def _scaled(op: Emitter, y: Tensor | None, factor: float) -> Tensor | None:
+    if y is None or factor == 0:
         return None
     if factor == 1:
         return y

@@ -15,7 +15,7 @@ import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.backends.base import Arrays, Evaluation, Inputs
-from analyzer.biases import Bias, find_biases, residual
+from analyzer.biases import Bias, find_biases, residuals
 from analyzer.completeness import Completeness, measure
 from analyzer.emitter import Emitter
 from analyzer.errors import AnalysisError
@@ -157,8 +157,11 @@ def plan_full_grad(
     def emit(op: Emitter, graph: Graph, gradients: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         results = {f"input/{name}": op.Mul(graph.tensors[name], gradients[name]) for name in inputs}
         map_terms = [Term(image, results[f"input/{image}"])]
+        by_node: dict[str, tuple[Tensor | None, ...]] = {}
         for bias in biases:
-            r = residual(graph, op, bias.node, bias.active)
+            if bias.node.name not in by_node:
+                by_node[bias.node.name] = residuals(graph, op, bias.node, bias.active)
+            r = by_node[bias.node.name][bias.node.outputs.index(bias.tensor)]
             assert r is not None
             term = op.Mul(gradients[bias.tensor], r)
             results[f"term/{bias.tensor}"] = term

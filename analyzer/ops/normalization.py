@@ -224,7 +224,7 @@ class LayerNormalization(ExplicitRule):
     def residual(op, active, y, x, scale, b=None, *, axis, epsilon, stash_type):
         over = list(range(axis % rank_of(x), rank_of(x)))
         moments = _moments(op, x, over, epsilon)
-        return _normalized_residual(op, list(active), y, moments, epsilon, scale, b)
+        return (_normalized_residual(op, list(active), y[0], moments, epsilon, scale, b),)
 
 
 @register

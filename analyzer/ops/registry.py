@@ -12,7 +12,7 @@ An op's class is a namespace of plain functions, never instantiated. Frameworks 
   Tensor, None ("no gradient"), or a function without arguments that emits one: it is called only if that
   input is active, so that no rule pays for gradients nobody wants. Where an op broadcasts, entries have the
   output's shape: the sweep sums them back. Ops with `several_outputs` get tuples for `g` and `y`, with
-  None in `g` where an output does not lead to the target.
+  None in `g` where an output does not lead to the target, and state a tuple of residuals.
 - the class's base says its kind, from which its FullGrad bias follows (analyzer/biases.py).
 """
 
@@ -50,7 +50,8 @@ class Op:
     vjp: Callable[..., Any] | None = None
     residual: Callable[..., Any] | None = None
     """residual(op, active, y, *inputs, **attributes): r, or None where it is zero. `active` has a bool
-    per input. Needed for the kinds AFFINE and EXPLICIT_RULE; the other kinds derive it."""
+    per input. Needed for the kinds AFFINE and EXPLICIT_RULE; the other kinds derive it. With
+    `several_outputs`, y is a tuple and so is the result, an entry per output."""
 
 
 class Homogeneous(Op):

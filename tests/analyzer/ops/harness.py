@@ -16,7 +16,7 @@ import onnxruntime
 from onnx import helper, numpy_helper
 
 from analyzer.autodiff import sweep
-from analyzer.biases import residual
+from analyzer.biases import residuals
 from analyzer.emitter import Emitter
 from analyzer.graph import Graph, Tensor
 from analyzer.interpreter import Interpreter, TensorFlow, Torch
@@ -184,7 +184,7 @@ def residual_value(case: Case) -> np.ndarray:
     node = graph.nodes[0]
     op = Emitter(graph.opset, prefix="bias/")
     active = [i in case.active for i in range(len(case.inputs))]
-    r = residual(graph, op, node, active)
+    r = residuals(graph, op, node, active)[case.target]
     y = forward(case, case.feeds)
     if r is None:
         return np.zeros_like(y)
