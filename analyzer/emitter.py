@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,23 @@ from onnx import helper, numpy_helper
 from analyzer.graph import Node, Tensor, is_float
 
 Argument = Tensor | np.ndarray | float | int | bool | Sequence[int] | None
+Step = Callable[["Emitter", list[Tensor], list[Tensor]], tuple[Sequence[Tensor], Sequence[Tensor]]]
+"""What a Scan does with the states and one element of each sequence: the next states, an element of each output."""
 
 _BOOLEAN = frozenset(
     {"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Xor", "Not", "IsNaN", "IsInf"}
 )
 _INT64 = frozenset({"Shape", "Size", "ArgMax", "ArgMin", "NonZero"})
+
+
+@dataclass(frozen=True)
+class Call:
+    """One emitted node, as it was called."""
+
+    op_type: str
+    inputs: tuple[Tensor | None, ...]
+    outputs: tuple[Tensor, ...]
+    attributes: Mapping[str, Any]
 
 
 class Emitter:
@@ -32,6 +45,7 @@ class Emitter:
         self.opset = opset
         self.prefix = prefix
         self.nodes: list[onnx.NodeProto] = []
+        self.calls: list[Call] = []
         self.initializers: dict[str, np.ndarray] = {}
         self._constants: dict[tuple[Any, ...], Tensor] = {}
         self._count = 0
@@ -76,6 +90,7 @@ class Emitter:
         )
         dtype = _output_dtype(op_type, inputs, given)
         results = tuple(Tensor(output, dtype) for output in names)
+        self.calls.append(Call(op_type, tuple(inputs), results, given))
         return results[0] if outputs == 1 else results
 
     def tensor(self, value: Argument, like: np.dtype[Any] | None = None) -> Tensor:
@@ -93,6 +108,45 @@ class Emitter:
             self.initializers[name] = array
             self._constants[key] = Tensor(name, array.dtype, array.shape, array)
         return self._constants[key]
+
+    def scan(
+        self, step: Step, states: Sequence[Tensor], sequences: Sequence[Tensor], reverse: bool = False
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Emit a Scan along axis 0 of the sequences: the last states, and the outputs' elements stacked.
+
+        The step is written by an Emitter of its own, and may read any tensor of this one. `reverse` goes from the
+        last element to the first; the outputs stand in the order of the sequences. All states and outputs have
+        one floating dtype, that of the first state.
+        """
+        inner = Emitter(self.opset, prefix=f"{self._unique('Scan')}/")
+        # A name means one tensor in a graph and its subgraphs, and a constant is stored once for all of them.
+        inner.initializers, inner._constants = self.initializers, self._constants
+        inputs = [Tensor(inner._unique("input"), t.dtype) for t in (*states, *sequences)]
+        results = step(inner, inputs[: len(states)], inputs[len(states) :])
+        outputs = [inner.Identity(tensor) for part in results for tensor in part]
+        count = len(outputs) - len(states)
+        found = self.emit(
+            "Scan",
+            (*states, *sequences),
+            outputs=len(outputs),
+            body=inner._body(inputs, outputs),
+            num_scan_inputs=len(sequences),
+            scan_input_directions=[int(reverse)] * len(sequences),
+            scan_output_directions=[int(reverse)] * count,
+        )
+        tensors = [found] if len(outputs) == 1 else list(found)
+        return tensors[: len(states)], tensors[len(states) :]
+
+    def _body(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> onnx.GraphProto:
+        """The emitted nodes that the outputs need, as a subgraph."""
+        needed = {tensor.name for tensor in outputs}
+        live = []
+        for node in reversed(self.nodes):
+            if needed.intersection(node.output):
+                live.append(node)
+                needed.update(node.input)
+        name = self.prefix.rstrip("/")
+        return helper.make_graph(live[::-1], name, [_info(t) for t in inputs], [_info(t) for t in outputs])
 
     @staticmethod
     def dtype_of(tensor: Tensor) -> int:
@@ -143,6 +197,10 @@ class Emitter:
                 node.op_type, list(node.inputs), outputs, name=node.name, domain=node.domain, **given
             )
         )
+
+
+def _info(tensor: Tensor) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(tensor.name, Emitter.dtype_of(tensor), None)
 
 
 def _output_dtype(op_type: str, inputs: Sequence[Tensor | None], attributes: dict[str, Any]) -> np.dtype[Any]:

@@ -83,8 +83,12 @@ class Graph:
     @classmethod
     def from_proto(cls, proto: onnx.ModelProto) -> Graph:
         """Read a canonical model. Shapes come from its value_info."""
-        graph = proto.graph
         opset = next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
+        return cls.from_body(proto.graph, opset)
+
+    @classmethod
+    def from_body(cls, graph: onnx.GraphProto, opset: int) -> Graph:
+        """Read a graph by itself, such as the body of a Scan; what it reads from around it is no tensor of it."""
         tensors: dict[str, Tensor] = {}
         for info in (*graph.value_info, *graph.input, *graph.output):
             tensors[info.name] = _tensor_of(info)
@@ -177,18 +181,18 @@ def _node_of(node: onnx.NodeProto, index: int, opset: int) -> Node:
         outputs=tuple(node.output),
         attributes={**attribute_defaults(node.op_type, node.domain, opset), **given},
         metadata={entry.key: entry.value for entry in node.metadata_props},
-        captured=tuple(sorted(_captured(node))),
+        captured=tuple(sorted(captured(node))),
     )
 
 
-def _captured(node: onnx.NodeProto) -> set[str]:
+def captured(node: onnx.NodeProto) -> set[str]:
     """Names that the subgraphs of a node read from the graph around it."""
     names: set[str] = set()
     for attribute in node.attribute:
         for body in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
             inner = {entry.name for entry in (*body.input, *body.initializer)}
             for child in body.node:
-                names |= ({name for name in child.input if name} | _captured(child)) - inner
+                names |= ({name for name in child.input if name} | captured(child)) - inner
                 inner.update(child.output)
             names |= {entry.name for entry in body.output} - inner
     return names

@@ -16,6 +16,7 @@ import numpy as np
 from analyzer.errors import BackendError, MissingFramework, UnsupportedOp
 from analyzer.graph import Graph, Node
 from analyzer.ops import find
+from analyzer.ops.eager import scan
 from converters.errors import one_line
 from converters.quiet import quiet
 
@@ -95,6 +96,7 @@ class Interpreter:
         self.graph = graph
         self.framework = framework
         self._constants: dict[str, Any] = {}
+        self._bodies: dict[str, Interpreter] = {}
 
     def run(
         self,
@@ -125,8 +127,11 @@ class Interpreter:
         return {name: self._value(name, values) for name in wanted}
 
     def _run_node(self, node: Node, values: dict[str, Any]) -> None:
-        form = form_of(node, self.framework.name)
         arguments = [self._value(name, values) if name else None for name in node.inputs]
+        if node.op_type == "Scan" and not node.domain:
+            values.update(zip(node.outputs, self._scan(node, arguments, values), strict=True))
+            return
+        form = form_of(node, self.framework.name)
         try:
             results = form(self.framework.module, *arguments, **node.attributes)
         except Exception as error:
@@ -140,6 +145,25 @@ class Interpreter:
                 # A framework may return its very argument; as one tensor the two would share a gradient.
                 shared = any(result is argument for argument in arguments)
                 values[name] = self.framework.alias(result) if shared else result
+
+    def _scan(self, node: Node, arguments: list[Any], values: Mapping[str, Any]) -> list[Any]:
+        """A Scan along axis 0, as `Emitter.scan` writes it: the gradients of recurrent ops are made of them."""
+        if node.name not in self._bodies:
+            body = Graph.from_body(node.attributes["body"], self.graph.opset)
+            self._bodies[node.name] = Interpreter(body, self.framework)
+        body_run = self._bodies[node.name]
+        inputs, outputs = body_run.graph.inputs, body_run.graph.outputs
+        around = {name: self._value(name, values) for name in node.captured}
+        count = len(arguments) - node.attributes["num_scan_inputs"]
+        reverse = any(node.attributes["scan_input_directions"] or ())
+
+        def step(states: list[Any], elements: list[Any]) -> tuple[list[Any], list[Any]]:
+            found = body_run.run({**around, **dict(zip(inputs, [*states, *elements], strict=True))}, outputs)
+            results = [found[name] for name in outputs]
+            return results[:count], results[count:]
+
+        last, stacked = scan(self.framework.module, step, arguments[:count], arguments[count:], reverse)
+        return [*last, *stacked]
 
     def _value(self, name: str, values: Mapping[str, Any]) -> Any:
         if name in values:

@@ -16,7 +16,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from analyzer.emitter import Emitter
-from analyzer.graph import Graph, Node, Tensor
+from analyzer.graph import Graph, Node, Tensor, captured
 
 IR_VERSION = 10
 
@@ -114,7 +114,7 @@ def _walk(
             continue
         if name in emitted:
             live.add(f"emitted:{emitted[name].name}")
-            stack.extend(emitted[name].input)
+            stack.extend((*emitted[name].input, *captured(emitted[name])))
         elif name in forward:
             live.add(forward[name].name)
             stack.extend(forward[name].reads)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.emitter import Argument, Emitter
+from analyzer.emitter import Argument, Emitter, Step
 from analyzer.graph import Tensor, attribute_defaults, is_float
 from analyzer.ops.registry import registered
 from converters.opset import CANONICAL_OPSET
@@ -68,14 +68,47 @@ class Eager(Emitter):
             return self.hold(results[0] if isinstance(results, (tuple, list)) else results)
         return tuple(self.hold(result) for result in results[:outputs])
 
+    def scan(
+        self, step: Step, states: Sequence[Tensor], sequences: Sequence[Tensor], reverse: bool = False
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Run a step along axis 0 of the sequences: the last states, and the outputs' elements stacked."""
 
-def composed(write: Callable[..., Tensor]) -> Callable[..., Any]:
+        def run(states: list[Any], elements: list[Any]) -> tuple[list[Any], list[Any]]:
+            results = step(self, [self.hold(t) for t in states], [self.hold(t) for t in elements])
+            following, outputs = ([self.release(t) for t in part] for part in results)
+            return following, outputs
+
+        begin, columns = ([self.release(t) for t in part] for part in (states, sequences))
+        last, stacked = scan(self._framework, run, begin, columns, reverse)
+        return [self.hold(t) for t in last], [self.hold(t) for t in stacked]
+
+
+def scan(
+    framework: Any,
+    step: Callable[[list[Any], list[Any]], tuple[list[Any], list[Any]]],
+    states: list[Any],
+    sequences: list[Any],
+    reverse: bool = False,
+) -> tuple[list[Any], list[Any]]:
+    """A Scan on a framework's own tensors: `step` takes the states and one element of each sequence."""
+    positions = range(int(sequences[0].shape[0]))
+    rows = []
+    for position in reversed(positions) if reverse else positions:
+        states, outputs = step(states, [sequence[position] for sequence in sequences])
+        rows.append(outputs)
+    if reverse:
+        rows.reverse()
+    return states, [framework.stack(column) for column in zip(*rows, strict=True)]
+
+
+def composed(write: Callable[..., Any]) -> Callable[..., Any]:
     """The form, in either framework, of an op that `write(op, *inputs, **attributes)` writes as nodes."""
 
     def form(framework: Any, *inputs: Any, **attributes: Any) -> Any:
         given = [x for x in inputs if x is not None]
         op = Eager(framework, getattr(given[0], "device", None))
         held = [None if x is None else op.hold(x) for x in inputs]
-        return op.release(write(op, *held, **attributes))
+        result = write(op, *held, **attributes)
+        return tuple(op.release(t) for t in result) if isinstance(result, tuple) else op.release(result)
 
     return form

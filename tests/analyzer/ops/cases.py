@@ -8,6 +8,7 @@ import numpy as np
 
 from tests.analyzer.ops.harness import Case
 from tests.analyzer.ops.index_cases import indexing, scatters
+from tests.analyzer.ops.recurrent_cases import recurrences
 from tests.analyzer.ops.runtime_cases import COORDINATES, known_at_run
 from tests.analyzer.ops.sampling_cases import sampling
 from tests.analyzer.ops.values import case, distinct, f32, i64, normal, positive, scalar
@@ -312,4 +313,5 @@ CASES = [
     *_contraction(),
     *sampling(),
     *known_at_run(),
+    *recurrences(),
 ]
