@@ -18,7 +18,7 @@ from converters.fold import drop_zero_biases, fold_batch_norms
 from converters.functions import expand_functions
 from converters.fused import expand_fused, name_domains, refuse_foreign, refuse_undetermined
 from converters.lower import lower_ops
-from converters.opset import CANONICAL_OPSET, inline_functions, refuse_newer, set_opset
+from converters.opset import CANONICAL_OPSET, inline_functions, refuse_newer, runnable_opset, set_opset
 from converters.rebatch import BATCH, free_batch, name_batch
 from converters.simplify import simplify
 from converters.unroll import explain_control_flow, unroll_loops
@@ -80,7 +80,7 @@ def is_canonical(proto: onnx.ModelProto) -> bool:
     names = [node.name for node in graph.node]
     typed = {info.name for info in (*graph.value_info, *graph.output)}
     return (
-        opsets.get("") == CANONICAL_OPSET
+        opsets.get("") == runnable_opset(graph.node)
         and not proto.functions
         and all(names)
         and len(set(names)) == len(names)

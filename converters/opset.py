@@ -9,6 +9,7 @@ refused and the ops are named.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
 import onnx
 import onnx.inliner
@@ -19,6 +20,18 @@ from converters.errors import InvalidModel, UnsupportedModel, one_line
 CANONICAL_OPSET = 23
 # ONNX's own converter is complete up to here; onnxscript's begins here.
 _HANDOVER = 18
+
+
+# ONNX Runtime has kernels for these up to here; what came later are types alone.
+_OLDER_OPSET = 21
+_OLDER_OPS = frozenset({"GlobalLpPool", "MaxRoiPool", "RoiAlign"})
+
+
+def runnable_opset(nodes: Iterable[onnx.NodeProto]) -> int:
+    """The opset under which ONNX Runtime runs canonical nodes: an older label, of the same meaning, if it must be."""
+    kinds = {node.op_type for node in nodes if is_standard(node)}
+    older = all(_since(kind, _OLDER_OPSET) is not None for kind in kinds)
+    return _OLDER_OPSET if older and kinds & _OLDER_OPS else CANONICAL_OPSET
 
 
 def refuse_newer(proto: onnx.ModelProto) -> None:
@@ -66,7 +79,7 @@ def set_opset(draft: Draft) -> None:
         if version < _HANDOVER:
             _upgrade_by_onnx(draft, version)
         _upgrade_by_onnxscript(draft)
-    draft.opsets[""] = CANONICAL_OPSET
+    draft.opsets[""] = runnable_opset(_all_nodes(draft.nodes))
 
 
 def _all_nodes(nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:

@@ -101,13 +101,18 @@ def scan(
     return states, [framework.stack(column) for column in zip(*rows, strict=True)]
 
 
-def composed(write: Callable[..., Any]) -> Callable[..., Any]:
-    """The form, in either framework, of an op that `write(op, *inputs, **attributes)` writes as nodes."""
+def composed(write: Callable[..., Any], constant: Sequence[int] = ()) -> Callable[..., Any]:
+    """The form, in either framework, of an op that `write(op, *inputs, **attributes)` writes as nodes.
+
+    Inputs in `constant` are kept from the framework's own autodiff.
+    """
 
     def form(framework: Any, *inputs: Any, **attributes: Any) -> Any:
-        given = [x for x in inputs if x is not None]
-        op = Eager(framework, getattr(given[0], "device", None))
-        held = [None if x is None else op.hold(x) for x in inputs]
+        stop = getattr(framework, "stop_gradient", None) or framework.Tensor.detach
+        given = [stop(x) if i in constant and x is not None else x for i, x in enumerate(inputs)]
+        device = next((getattr(x, "device", None) for x in given if x is not None), None)
+        op = Eager(framework, device)
+        held = [None if x is None else op.hold(x) for x in given]
         result = write(op, *held, **attributes)
         return tuple(op.release(t) for t in result) if isinstance(result, tuple) else op.release(result)
 

@@ -1,4 +1,4 @@
-"""Pools: MaxPool, AveragePool, LpPool and the global ones."""
+"""Pools: MaxPool and its inverse MaxUnpool, AveragePool, LpPool and the global ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from analyzer.ops import pool_gradient
 from analyzer.ops.registry import Homogeneous, register
-from analyzer.ops.support import expand_like, ones, rank_of, scatter_flat, share_among_ties, size_of
+from analyzer.ops.support import expand_like, ints, ones, rank_of, scatter_flat, share_among_ties, size_of
 from analyzer.ops.windows import windows
 
 
@@ -191,3 +191,54 @@ class GlobalMaxPool(Homogeneous):
 
     def vjp(op, g, y, x):
         return (lambda: share_among_ties(op, g, y, x, list(range(2, rank_of(x)))),)
+
+
+@register
+class GlobalLpPool(Homogeneous):
+    # Where all of a plane is 0 its gradient is 0.
+    def torch(torch, x, *, p):
+        total = (x.abs() ** p).sum(_spatial(x), keepdim=True)
+        safe = torch.where(total > 0, total, torch.ones_like(total))
+        return torch.where(total > 0, safe ** (1 / p), torch.zeros_like(total))
+
+    def tensorflow(tf, x, *, p):
+        total = tf.reduce_sum(tf.abs(x) ** p, _spatial(x), keepdims=True)
+        safe = tf.where(total > 0, total, tf.ones_like(total))
+        return tf.where(total > 0, safe ** (1 / p), tf.zeros_like(total))
+
+    def vjp(op, g, y, x, *, p):
+        def of_x():
+            share = op.Div(op.Abs(x), op.Where(op.Greater(y, 0.0), y, 1.0))
+            return op.Mul(op.Mul(g, op.Sign(x)), op.Pow(share, p - 1.0) if p > 1 else 1.0)
+
+        return (of_x,)
+
+
+@register
+class MaxUnpool(Homogeneous):
+    inactive = frozenset({1, 2})
+
+    # Indices are positions in the flat output, as in PyTorch and ONNX Runtime.
+    def torch(torch, x, indices, output_shape=None, **attributes):
+        shape = _unpooled(x.shape, output_shape, **attributes)
+        flat = x.new_zeros(int(np.prod(shape)))
+        return flat.index_put((indices.reshape(-1),), x.reshape(-1)).reshape(shape)
+
+    def tensorflow(tf, x, indices, output_shape=None, **attributes):
+        shape = _unpooled(x.shape, output_shape, **attributes)
+        flat = tf.zeros([int(np.prod(shape))], x.dtype)
+        places = tf.reshape(indices, [-1, 1])
+        return tf.reshape(tf.tensor_scatter_nd_update(flat, places, tf.reshape(x, [-1])), shape)
+
+    def vjp(op, g, y, x, indices, output_shape=None, **attributes):
+        return lambda: op.Gather(op.Reshape(g, [-1]), indices), None, None
+
+
+def _unpooled(shape, output_shape, *, kernel_shape, pads, strides):
+    """The shape that MaxPool with these attributes had made this one of, or the one that is given."""
+    if output_shape is not None:
+        return ints(output_shape)
+    rank = len(kernel_shape)
+    pads, strides = pads or [0] * 2 * rank, strides or ones(rank)
+    sizes = zip(shape[2:], kernel_shape, strides, pads[:rank], pads[rank:], strict=True)
+    return [*shape[:2], *[(size - 1) * s + k - before - after for size, k, s, before, after in sizes]]

@@ -120,7 +120,7 @@ def _product(op: Emitter, factors: Sequence[Tensor]) -> Tensor:
     return op.Reshape(product, [0, 0, -1])
 
 
-def _read(op: Emitter, x: Tensor, taps: Taps) -> Tensor:
+def read(op: Emitter, x: Tensor, taps: Taps) -> Tensor:
     """The pixels at the taps: (N, P, T, C)."""
     channels_last = op.Transpose(op.Reshape(x, [0, 0, -1]), perm=[0, 2, 1])
     flat = op.Reshape(channels_last, op.Concat([-1], axis_size(op, x, 1), axis=0))
@@ -130,19 +130,22 @@ def _read(op: Emitter, x: Tensor, taps: Taps) -> Tensor:
 def sample(op: Emitter, x: Tensor, taps: Taps, weights: Tensor | None = None) -> Tensor:
     """Interpolate x (N, C, …) at the points, by the taps' weights or others: (N, C, P)."""
     factor = op.Unsqueeze(taps.weights if weights is None else weights, [-1])
-    summed = op.ReduceSum(op.Mul(_read(op, x, taps), factor), [2], keepdims=0)
+    summed = op.ReduceSum(op.Mul(read(op, x, taps), factor), [2], keepdims=0)
     return op.Transpose(summed, perm=[0, 2, 1])
 
 
 def unsample(op: Emitter, g: Tensor, x: Tensor, taps: Taps) -> Tensor:
     """The transpose of `sample`: spread g (N, C, P) over the pixels, in the shape of x."""
     points = op.Unsqueeze(op.Transpose(g, perm=[0, 2, 1]), [2])
-    updates = op.Mul(points, op.Unsqueeze(taps.weights, [-1]))
-    shape = shape_of(op, x)
+    return spread(op, op.Mul(points, op.Unsqueeze(taps.weights, [-1])), x, taps)
+
+
+def spread(op: Emitter, updates: Tensor, x: Tensor, taps: Taps) -> Tensor:
+    """The transpose of `read`: add updates (N, P, T, C) to zeros shaped like x."""
+    shape, channels = shape_of(op, x), axis_size(op, x, 1)
     pixels = op.ReduceProd(
         op.Concat(op.Slice(shape, [0], [1]), op.Slice(shape, [2], [99]), axis=0), keepdims=1
     )
-    channels = axis_size(op, x, 1)
     blank = filled(op, op.Concat(pixels, channels, axis=0), 0, x)
     added = op.ScatterND(blank, op.Unsqueeze(taps.rows, [-1]), updates, reduction="add")
     by_image = op.Reshape(added, op.Concat(axis_size(op, x, 0), [-1], channels, axis=0))
@@ -152,7 +155,7 @@ def unsample(op: Emitter, g: Tensor, x: Tensor, taps: Taps) -> Tensor:
 def of_positions(op: Emitter, g: Tensor, x: Tensor, taps: Taps) -> list[Tensor]:
     """The gradient of each axis's coordinate, (N, P), from the gradient g (N, C, P) of the samples."""
     points = op.Unsqueeze(op.Transpose(g, perm=[0, 2, 1]), [2])
-    of_weights = op.ReduceSum(op.Mul(_read(op, x, taps), points), [-1], keepdims=0)
+    of_weights = op.ReduceSum(op.Mul(read(op, x, taps), points), [-1], keepdims=0)
     return [op.ReduceSum(op.Mul(of_weights, slope), [-1], keepdims=0) for slope in taps.slopes]
 
 

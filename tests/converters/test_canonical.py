@@ -182,6 +182,25 @@ def test_a_newer_model_is_taken_down_where_its_ops_existed() -> None:
     assert canonicalise(model).opset_import[0].version == CANONICAL_OPSET
 
 
+@pytest.mark.parametrize("opset", [11, 18, 22, 24])
+def test_an_op_whose_kernels_end_earlier_keeps_a_label_that_onnxruntime_runs(opset: int) -> None:
+    nodes = [
+        helper.make_node("Relu", ["x"], ["z"]),
+        helper.make_node("MaxRoiPool", ["z", "rois"], ["pooled"], pooled_shape=[2, 2]),
+        helper.make_node("GlobalLpPool", ["pooled"], ["y"], p=3),
+    ]
+    rois = np.float32([[0, 0, 0, 3, 3], [1, 1, 2, 4, 5]])
+    model = canonicalise(make_model(nodes, {"x": (2, 3, 6, 6)}, ["y"], {"rois": rois}, opset=opset))
+    assert is_canonical(model)
+    assert model.opset_import[0].version == 21
+    x = normal(2, 3, 6, 6)
+    positive = np.maximum(x, 0)
+    planes = np.stack([positive[0, :, :4, :4], positive[1, :, 2:6, 1:5]])
+    pooled = planes.reshape(2, 3, 2, 2, 2, 2).max((3, 5))
+    expected = (pooled**3).sum((2, 3), keepdims=True) ** (1 / 3)
+    np.testing.assert_allclose(run(model, {"x": x})[0], expected, rtol=1e-5)
+
+
 def test_a_model_from_the_future_is_refused() -> None:
     model = make_model([helper.make_node("Relu", ["x"], ["y"])], {"x": ("n", 4)}, ["y"], opset=999)
     with pytest.raises(UnsupportedModel, match="opset 999"):

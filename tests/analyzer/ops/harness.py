@@ -21,6 +21,7 @@ from analyzer.emitter import Emitter
 from analyzer.graph import Graph, Tensor
 from analyzer.interpreter import Interpreter, TensorFlow, Torch
 from analyzer.program import assemble
+from converters.opset import runnable_opset
 
 OPSET = 23
 FRAMEWORKS = {"torch": Torch, "tensorflow": TensorFlow}
@@ -89,7 +90,9 @@ class Case:
         body = helper.make_graph(
             [node], "case", infos, [onnx.ValueInfoProto(name=n) for n in outputs], constants
         )
-        model = helper.make_model(body, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
+        model = helper.make_model(
+            body, opset_imports=[helper.make_opsetid("", runnable_opset([node]))], ir_version=10
+        )
         return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
 
     @cached_property

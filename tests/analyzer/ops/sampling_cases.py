@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tests.analyzer.ops.harness import Case
-from tests.analyzer.ops.values import case, normal
+from tests.analyzer.ops.values import case, i64, normal
 
 
 def _off_pixels(sizes: tuple[int, ...], *shape: int, align: int = 0, reach: float = 1.6) -> np.ndarray:
@@ -94,5 +94,62 @@ def _deformable() -> list[Case]:
     ]
 
 
+# x₁, y₁, x₂, y₂; the third reaches outside, the last is narrower than a pixel.
+REGIONS = [[0.3, 0.4, 4.1, 5.2], [1.2, 2.1, 3.3, 3.9], [-2.3, 1.1, 9.2, 4.6], [2.2, 2.4, 2.9, 2.7]]
+
+
+def _regions() -> list[Case]:
+    x, boxes, batch = normal(2, 3, 7, 8), np.asarray(REGIONS), np.asarray([1, 0, 0, 1])
+    numbered = np.concatenate([batch[:, None], np.asarray(REGIONS) * 2], 1)
+    cases = []
+    for mode in ("avg", "max"):
+        for where in ("half_pixel", "output_half_pixel"):
+            for ratio in (0, 2):
+                given = {"mode": mode, "coordinate_transformation_mode": where, "sampling_ratio": ratio}
+                cases.append(
+                    case(
+                        "RoiAlign",
+                        x,
+                        boxes,
+                        batch,
+                        output_height=2,
+                        output_width=3,
+                        spatial_scale=0.8,
+                        **given,
+                    )
+                )
+    return [
+        *cases,
+        case("RoiAlign", x, boxes, batch, output_height=3, output_width=2, symbolic=(0, 1, 2, 3)),
+        case("RoiAlign", x, boxes, batch, mode="max", output_height=3, symbolic=(0, 1, 2, 3)),
+        case("MaxRoiPool", x, numbered, pooled_shape=[2, 3], spatial_scale=0.5),
+        case("MaxRoiPool", x, numbered, pooled_shape=[4, 3], symbolic=(0, 1, 2, 3)),
+    ]
+
+
+def _pools() -> list[Case]:
+    # Where the maxima of windows of two by two were, in planes of 4 by 6.
+    inner = np.random.default_rng(3).choice([0, 1, 6, 7], (2, 2, 2, 3))
+    corners = np.arange(4)[:, None, None] * 24 + np.arange(2)[:, None] * 12 + np.arange(3) * 2
+    places = corners.reshape(2, 2, 2, 3) + inner
+    grown = corners.reshape(2, 2, 2, 3) // 24 * 35 + places % 24 // 6 * 7 + places % 6
+    windows = {"kernel_shape": [2, 2], "strides": [2, 2]}
+    return [
+        case("MaxUnpool", normal(2, 2, 2, 3), places, **windows),
+        case("MaxUnpool", normal(2, 2, 2, 3), grown, i64(2, 2, 5, 7), **windows),
+        case(
+            "MaxUnpool",
+            normal(1, 1, 3),
+            np.asarray([[[0, 3, 5]]]),
+            kernel_shape=[3],
+            strides=[2],
+            pads=[0, 1],
+        ),
+        case("GlobalLpPool", normal(2, 3, 4, 5)),
+        case("GlobalLpPool", normal(2, 3, 4), p=1),
+        case("GlobalLpPool", normal(2, 3, 2, 3, 2), p=3, symbolic=(0, 2)),
+    ]
+
+
 def sampling() -> list[Case]:
-    return [*_grid_samples(), *_deformable()]
+    return [*_grid_samples(), *_deformable(), *_regions(), *_pools()]
