@@ -79,7 +79,15 @@ def set_opset(draft: Draft) -> None:
         if version < _HANDOVER:
             _upgrade_by_onnx(draft, version)
         _upgrade_by_onnxscript(draft)
+    _state_sides(draft)
     draft.opsets[""] = runnable_opset(_all_nodes(draft.nodes))
+
+
+def _state_sides(draft: Draft) -> None:
+    """Write out the default of STFT's `onesided`, 1, which ONNX's shape inference takes for 0."""
+    for node in _all_nodes(draft.nodes):
+        if is_standard(node, "STFT") and not any(entry.name == "onesided" for entry in node.attribute):
+            node.attribute.append(onnx.helper.make_attribute("onesided", 1))
 
 
 def _all_nodes(nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:

@@ -6,6 +6,7 @@ from analyzer.ops import (
     convolution,
     deformable,
     elementwise,
+    folding,
     indexing,
     layout,
     linear,
@@ -18,7 +19,9 @@ from analyzer.ops import (
     resize,
     sampling,
     scatter,
+    selection,
     shape,
+    spectral,
     transcendental,
 )
 from analyzer.ops.registry import Kind, Op, find, register, registered
@@ -32,6 +35,7 @@ __all__ = [
     "deformable",
     "elementwise",
     "find",
+    "folding",
     "indexing",
     "layout",
     "linear",
@@ -46,6 +50,8 @@ __all__ = [
     "resize",
     "sampling",
     "scatter",
+    "selection",
     "shape",
+    "spectral",
     "transcendental",
 ]

@@ -19,7 +19,7 @@ from analyzer.ops import conv_gradient
 from analyzer.ops import taps as at
 from analyzer.ops.eager import composed
 from analyzer.ops.registry import ExplicitRule, register
-from analyzer.ops.support import cast, ones, per_channel, rank_of, reshape_like, static, sum_known
+from analyzer.ops.support import axis_size, cast, ones, per_channel, rank_of, reshape_like, static, sum_known
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ def _columns(
     if sizes is None:
         raise UnsupportedOp(f"DeformConv: the shape of the weight {w.name!r} is unknown before running")
     count, channels = int(np.prod(sizes[2:])), sizes[1] * group // offset_group
-    samples = at.axis_size(op, x, 0)
-    spatial = [at.axis_size(op, x, axis) for axis in range(2, len(sizes))]
+    samples = axis_size(op, x, 0)
+    spatial = [axis_size(op, x, axis) for axis in range(2, len(sizes))]
     image = op.Reshape(x, op.Concat(op.Mul(samples, offset_group), [channels], *spatial, axis=0))
     offsets, positions = _positions(op, offset, sizes[2:], **geometry)
     return _Columns(
@@ -73,7 +73,7 @@ def _positions(
     """The offsets along each axis, and with them where the taps read, both (N·offset groups, K·P, 1)."""
     rank, count = len(kernel), int(np.prod(kernel))
     steps, spread, before = strides or ones(rank), dilations or ones(rank), pads or [0] * rank
-    outs = [at.axis_size(op, offset, axis) for axis in range(2, 2 + rank)]
+    outs = [axis_size(op, offset, axis) for axis in range(2, 2 + rank)]
     by_tap = op.Reshape(offset, op.Concat([-1, count, rank], *outs, axis=0))
     offsets, positions = [], []
     for i, taps in enumerate(np.indices(kernel).reshape(rank, count)):
@@ -102,8 +102,8 @@ def _masked(op: Emitter, read: Tensor, mask: Tensor | None, columns: _Columns) -
 def _contract(op: Emitter, read: Tensor, columns: _Columns, w: Tensor, offset: Tensor) -> Tensor:
     """The convolution proper, (N, outputs, …)."""
     flat = op.MatMul(columns.matrix, op.Reshape(read, columns.by_group))
-    outs = [at.axis_size(op, offset, axis) for axis in range(2, rank_of(offset))]
-    return op.Reshape(flat, op.Concat([0], at.axis_size(op, w, 0), *outs, axis=0))
+    outs = [axis_size(op, offset, axis) for axis in range(2, rank_of(offset))]
+    return op.Reshape(flat, op.Concat([0], axis_size(op, w, 0), *outs, axis=0))
 
 
 def _deform_conv(
@@ -129,7 +129,7 @@ class DeformConv(ExplicitRule):
         columns = _columns(op, x, w, offset, group=group, **attributes)
         out = op.Reshape(g, [0, group, static(w)[0] // group, -1])
         of_masked = op.Reshape(op.MatMul(op.Transpose(columns.matrix, perm=[0, 2, 1]), out), columns.by_tap)
-        image_shape = [at.axis_size(op, columns.image, axis) for axis in (0, 1)]
+        image_shape = [axis_size(op, columns.image, axis) for axis in (0, 1)]
         of_samples = op.Reshape(_masked(op, of_masked, mask, columns), op.Concat(*image_shape, [-1], axis=0))
 
         def of_w():

@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import onnx
+from onnx.numpy_helper import to_array
 
 from analyzer.emitter import Argument, Emitter, Step
 from analyzer.graph import Tensor, attribute_defaults, is_float
 from analyzer.ops.registry import registered
+from analyzer.ops.support import ints
 from converters.opset import CANONICAL_OPSET
 
 
@@ -37,8 +40,11 @@ class Eager(Emitter):
     def hold(self, tensor: Any) -> Tensor:
         """A framework's tensor as an argument of the methods."""
         # "torch.float64" in one framework, the name alone in the other.
-        name = getattr(tensor.dtype, "name", None) or str(tensor.dtype).rpartition(".")[2]
-        return _Value("", np.dtype(name), tuple(int(size) for size in tensor.shape), held=tensor)
+        dtype = np.dtype(getattr(tensor.dtype, "name", None) or str(tensor.dtype).rpartition(".")[2])
+        shape = tuple(int(size) for size in tensor.shape)
+        # Shapes, steps and lengths are known, as they are to rules where they are constants.
+        known = np.asarray(ints(tensor)).reshape(shape) if dtype.kind == "i" and len(shape) < 2 else None
+        return _Value("", dtype, shape, known, held=tensor)
 
     def release(self, tensor: Tensor) -> Any:
         """The framework's tensor that a result holds."""
@@ -63,6 +69,7 @@ class Eager(Emitter):
         inputs = [None if a is None else self.release(self.tensor(a, like)) for a in arguments]
         form: Any = getattr(registered()["", op_type], self._framework.__name__)
         given = {**attribute_defaults(op_type, "", CANONICAL_OPSET), **attributes}
+        given = {k: to_array(v) if isinstance(v, onnx.TensorProto) else v for k, v in given.items()}
         results = form(self._framework, *inputs, **given)
         if outputs == 1:
             return self.hold(results[0] if isinstance(results, (tuple, list)) else results)

@@ -46,10 +46,11 @@ class Gather(Homogeneous):
         return tf.gather(x, tf_positions(tf, indices, x.shape[axis]), axis=axis)
 
     def vjp(op, g, y, x, indices, *, axis):
-        return lambda: _ungather(op, g, x, indices, axis % rank_of(x)), None
+        return lambda: ungather(op, g, x, indices, axis % rank_of(x)), None
 
 
-def _ungather(op: Emitter, g: Tensor, x: Tensor, indices: Tensor, axis: int) -> Tensor:
+def ungather(op: Emitter, g: Tensor, x: Tensor, indices: Tensor, axis: int) -> Tensor:
+    """The transpose of Gather: add each slab of g to zeros shaped like x, where it was taken from."""
     size = x.shape[axis] if x.shape is not None else None
     known = indices.constant
     if known is not None and known.ndim < 2 and isinstance(size, int) and known.size:

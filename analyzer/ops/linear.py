@@ -1,13 +1,16 @@
-"""Matrix products: Gemm and MatMul."""
+"""Matrix products, Gemm and MatMul, and the determinant."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from analyzer.emitter import Emitter
+from analyzer.errors import UnsupportedOp
 from analyzer.graph import Tensor
-from analyzer.ops.registry import Affine, Multilinear, register
-from analyzer.ops.support import is_zero, rank_of, sum_known
+from analyzer.ops.registry import Affine, ExplicitRule, Multilinear, register
+from analyzer.ops.support import is_zero, rank_of, reshape_like, sum_known
 
 
 def bilinear_residual(
@@ -138,3 +141,46 @@ def _sum_batch(op: Emitter, g: Tensor, u: Tensor, other: Tensor) -> Tensor:
         found = op.Squeeze(op.NonZero(grown), [0])
         return op.ReduceSum(g, found, keepdims=1, noop_with_empty_axes=1)
     return op.ReduceSum(g, axes, keepdims=1) if axes else g
+
+
+# The minors of an n by n matrix have n⁴ elements.
+_LARGEST_DETERMINANT = 32
+
+
+@register
+class Det(ExplicitRule):
+    def torch(torch, x):
+        return torch.linalg.det(x)
+
+    def tensorflow(tf, x):
+        return tf.linalg.det(x)
+
+    # The derivative by an element is its cofactor: no division, so that singular matrices have theirs too.
+    def vjp(op, g, y, x):
+        n = _order(x)
+        if n == 1:
+            return (lambda: reshape_like(op, g, x),)
+
+        def of_x():
+            others = np.asarray([[j for j in range(n) if j != i] for i in range(n)])
+            minors = others[:, None, :, None] * n + others[None, :, None, :]
+            signs = (1 - 2 * (np.indices((n, n)).sum(0) % 2)).astype(x.dtype)
+            cofactors = op.Mul(op.Det(op.Gather(op.Reshape(x, [-1, n * n]), minors, axis=1)), signs)
+            return reshape_like(op, op.Mul(cofactors, op.Reshape(g, [-1, 1, 1])), x)
+
+        return (of_x,)
+
+    # Homogeneous of degree n.
+    def residual(op, active, y, x):
+        n = _order(x)
+        return None if n == 1 else op.Mul(y, 1.0 - n)
+
+
+def _order(x: Tensor) -> int:
+    n = None if x.shape is None else x.shape[-1]
+    if not isinstance(n, int) or n > _LARGEST_DETERMINANT:
+        raise UnsupportedOp(
+            f"Det: {x.name!r} is of order {'unknown' if n is None else n}; known orders up to "
+            f"{_LARGEST_DETERMINANT} have a VJP rule"
+        )
+    return n

@@ -15,7 +15,7 @@ from analyzer.graph import Tensor
 from analyzer.ops import taps as at
 from analyzer.ops.eager import composed
 from analyzer.ops.registry import Homogeneous, register
-from analyzer.ops.support import cast, zeros_like
+from analyzer.ops.support import axis_size, cast, zeros_like
 
 _REGIONS = frozenset({1, 2})
 
@@ -69,7 +69,7 @@ def _samples(
     within = op.Div(op.Add(number, 0.5), count)
     bin_number = np.arange(bins, dtype=rois.dtype).reshape(-1, 1)
     positions = op.Add(start, op.Mul(op.Add(within, bin_number), width))
-    size = cast(op, at.axis_size(op, x, axis + 2), rois)
+    size = cast(op, axis_size(op, x, axis + 2), rois)
     exists = op.And(op.Less(number, wanted), np.ones((bins, 1), bool))
     near = op.And(op.GreaterOrEqual(positions, -1.0), op.LessOrEqual(positions, size))
     clipped = op.Max(op.Min(positions, op.Sub(size, 1.0)), 0.0)
@@ -96,7 +96,7 @@ def _averages(op: Emitter, x: Tensor, rois: Tensor, **attributes: Any) -> list[T
     """The mean over samples as a matrix along each axis: (R, 1, bins, size)."""
     matrices = []
     for axis, samples in enumerate(_plan(op, x, rois, **attributes)):
-        pixels = _numbers(op, at.axis_size(op, x, axis + 2), rois)
+        pixels = _numbers(op, axis_size(op, x, axis + 2), rois)
         distance = op.Abs(op.Sub(op.Unsqueeze(samples.positions, [-1]), pixels))
         weights = op.Relu(op.Sub(1.0, distance))
         counted = cast(op, op.And(samples.inside, samples.exists), rois)
@@ -136,7 +136,7 @@ def _candidates(op: Emitter, images: Tensor, x: Tensor, rois: Tensor, **attribut
     taps = at.take_taps(op, images, points, "linear", "border", 0)
     weights = op.Mul(taps.weights, op.Reshape(cast(op, read, x), [0, -1, 1]))
     taps = at.Taps(taps.rows, weights, taps.slopes)
-    shape = op.Concat([0, bins, -1], at.axis_size(op, x, 1), axis=0)
+    shape = op.Concat([0, bins, -1], axis_size(op, x, 1), axis=0)
     products = op.Reshape(op.Mul(at.read(op, images, taps), op.Unsqueeze(weights, [-1])), shape)
     # A sample has four taps.
     counts = op.Expand(op.Reshape(exists, [0, bins, -1, 1]), [1, 1, 1, 4])
@@ -174,7 +174,7 @@ class RoiAlign(Homogeneous):
             found = _candidates(op, images, x, rois, **attributes)
             of_chosen = op.Unsqueeze(op.Transpose(op.Reshape(g, [0, 0, -1]), perm=[0, 2, 1]), [2])
             of_products = op.ScatterElements(zeros_like(op, found.products), found.best, of_chosen, axis=2)
-            by_tap = op.Reshape(of_products, op.Concat([0, -1, 4], at.axis_size(op, x, 1), axis=0))
+            by_tap = op.Reshape(of_products, op.Concat([0, -1, 4], axis_size(op, x, 1), axis=0))
             updates = op.Mul(by_tap, op.Unsqueeze(found.taps.weights, [-1]))
             return _back_to_images(op, at.spread(op, updates, images, found.taps), x, batch)
 
@@ -198,7 +198,7 @@ def _bins(op: Emitter, x: Tensor, rois: Tensor, axis: int, bins: int, scale: flo
     number = np.arange(bins, dtype=rois.dtype)
     first = op.Add(op.Floor(op.Mul(width, number)), start)
     behind = op.Add(op.Ceil(op.Mul(width, number + 1)), start)
-    pixels = _numbers(op, at.axis_size(op, x, axis + 2), rois)
+    pixels = _numbers(op, axis_size(op, x, axis + 2), rois)
     from_first = op.GreaterOrEqual(pixels, op.Unsqueeze(first, [2]))
     return op.And(from_first, op.Less(pixels, op.Unsqueeze(behind, [2])))
 
@@ -214,7 +214,7 @@ def _maxima(
     best = op.ReduceMax(by_column, [4], keepdims=0)
     by_row = op.Where(op.Unsqueeze(rows, [1, 4]), op.Unsqueeze(best, [2]), lowest)
     row = op.ArgMax(by_row, axis=3, keepdims=0)
-    places = op.Add(op.Mul(row, at.axis_size(op, x, 3)), op.GatherElements(column, row, axis=2))
+    places = op.Add(op.Mul(row, axis_size(op, x, 3)), op.GatherElements(column, row, axis=2))
     some = [op.ReduceMax(op.Cast(covers, to=6), [2], keepdims=0) for covers in (rows, columns)]
     filled = op.Mul(op.Unsqueeze(some[0], [1, 3]), op.Unsqueeze(some[1], [1, 2]))
     return _Maxima(op.Reshape(places, [0, 0, -1]), op.Reshape(op.Equal(filled, 0), [0, 0, -1]))

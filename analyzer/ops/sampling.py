@@ -9,7 +9,7 @@ from analyzer.graph import Tensor
 from analyzer.ops import taps as at
 from analyzer.ops.eager import composed
 from analyzer.ops.registry import ExplicitRule, register
-from analyzer.ops.support import cast, rank_of, reshape_like
+from analyzer.ops.support import axis_size, cast, rank_of, reshape_like
 
 
 def _grid_sample(op: Emitter, x: Tensor, grid: Tensor, **attributes: Any) -> Tensor:
@@ -32,14 +32,14 @@ def _coordinates(op: Emitter, x: Tensor, grid: Tensor, align: int) -> list[tuple
     points = op.Reshape(grid, [0, -1, rank])
     # The grid lists the last axis first.
     parts = [op.Slice(points, [rank - 1 - i], [rank - i], [2]) for i in range(rank)]
-    sizes = [at.axis_size(op, x, i + 2) for i in range(rank)]
+    sizes = [axis_size(op, x, i + 2) for i in range(rank)]
     spans = [cast(op, op.Sub(size, [1]) if align else size, grid) for size in sizes]
     return list(zip(parts, spans, strict=True))
 
 
 def _as_grid(op: Emitter, samples: Tensor, x: Tensor, grid: Tensor) -> Tensor:
     """Samples (N, C, P) with the spatial axes of the grid."""
-    sizes = [at.axis_size(op, grid, axis) for axis in range(1, rank_of(x) - 1)]
+    sizes = [axis_size(op, grid, axis) for axis in range(1, rank_of(x) - 1)]
     return op.Reshape(samples, op.Concat([0, 0], *sizes, axis=0))
 
 

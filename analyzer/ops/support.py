@@ -78,6 +78,12 @@ def shape_of(op: Emitter, x: Tensor) -> Tensor:
     return op.tensor(np.asarray(known, np.int64)) if known is not None else op.Shape(x)
 
 
+def axis_size(op: Emitter, x: Tensor, axis: int) -> Tensor:
+    """The size of one axis as int64 (1,)."""
+    known = x.shape[axis] if x.shape is not None else None
+    return op.tensor([known]) if isinstance(known, int) else op.Shape(x, start=axis, end=axis + 1)
+
+
 def reshape_like(op: Emitter, g: Tensor, x: Tensor) -> Tensor:
     """g with the shape of x. One unknown axis is left to Reshape, so that x itself need not be kept."""
     shape = x.shape

@@ -15,7 +15,7 @@ import numpy as np
 
 from analyzer.emitter import Emitter
 from analyzer.graph import Tensor
-from analyzer.ops.support import cast, filled, ones, reshape_like, shape_of
+from analyzer.ops.support import axis_size, cast, filled, ones, reshape_like, shape_of
 
 # Keys' coefficient, as in PyTorch and ONNX Runtime.
 _A = -0.75
@@ -41,12 +41,6 @@ class Taps:
     rows: Tensor
     weights: Tensor
     slopes: tuple[Tensor, ...]
-
-
-def axis_size(op: Emitter, x: Tensor, axis: int) -> Tensor:
-    """The size of one axis as int64 (1,)."""
-    known = x.shape[axis] if x.shape is not None else None
-    return op.tensor([known]) if isinstance(known, int) else op.Shape(x, start=axis, end=axis + 1)
 
 
 def take_taps(

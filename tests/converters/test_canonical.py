@@ -201,6 +201,15 @@ def test_an_op_whose_kernels_end_earlier_keeps_a_label_that_onnxruntime_runs(ops
     np.testing.assert_allclose(run(model, {"x": x})[0], expected, rtol=1e-5)
 
 
+def test_a_short_time_spectrum_has_the_frequencies_that_onnxruntime_computes() -> None:
+    node = helper.make_node("STFT", ["x", "step", "window"], ["y"])
+    constants = {"step": np.array(4), "window": np.hanning(8).astype(np.float32)}
+    model = canonicalise(make_model([node], {"x": ("n", 20, 1)}, ["y"], constants))
+    computed = run(model, {"x": normal(3, 20, 1)})[0].shape
+    assert computed == (3, 4, 5, 2)
+    assert shape_of(model.graph.output[0])[1:] == [4, 5, 2]
+
+
 def test_a_model_from_the_future_is_refused() -> None:
     model = make_model([helper.make_node("Relu", ["x"], ["y"])], {"x": ("n", 4)}, ["y"], opset=999)
     with pytest.raises(UnsupportedModel, match="opset 999"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tests.analyzer.ops.harness import Case
-from tests.analyzer.ops.values import case, i64, normal
+from tests.analyzer.ops.values import case, distinct, i64, normal
 
 
 def _off_pixels(sizes: tuple[int, ...], *shape: int, align: int = 0, reach: float = 1.6) -> np.ndarray:
@@ -151,5 +151,73 @@ def _pools() -> list[Case]:
     ]
 
 
+def _transforms() -> list[Case]:
+    along, count = np.asarray, np.asarray
+    # Stated, for ONNX's shape inference takes the default for 0.
+    halved = {"onesided": 1}
+    cases = []
+    for inverse in (0, 1):
+        given = {"inverse": inverse}
+        cases += [
+            case("DFT", normal(2, 6, 3, 2), **given),
+            case("DFT", normal(2, 6, 3, 2), None, along(1), symbolic=(0,), **given),
+            case("DFT", normal(2, 5, 3, 2), None, along(-3), symbolic=(0, 1, 2), **given),
+            case("DFT", normal(2, 6, 1), count(9), along(1), **given),
+            case("DFT", normal(2, 6, 2), count(4), along(1), symbolic=(1,), **given),
+        ]
+    return [
+        *cases,
+        case("DFT", normal(2, 6, 3, 1), None, along(1), onesided=1),
+        case("DFT", normal(2, 7, 1), None, along(1), onesided=1, symbolic=(0, 1)),
+        case("DFT", normal(2, 7, 1), count(4), along(1), onesided=1),
+        case("DFT", normal(2, 5, 1), count(8), along(1), onesided=1),
+        case("DFT", normal(2, 4, 3, 2), None, along(1), onesided=1, inverse=1, symbolic=(0,)),
+        case("DFT", normal(2, 4, 2), count(7), along(1), onesided=1, inverse=1),
+        case("DFT", normal(2, 3, 2), count(9), along(1), onesided=1, inverse=1),
+        case("STFT", normal(2, 20, 1), count(3), normal(6), active=(0, 2), **halved),
+        case("STFT", normal(2, 20, 1), count(3), normal(6), symbolic=(0, 1), **halved),
+        case("STFT", normal(2, 20, 1), count(4), normal(7), active=(2,), **halved),
+        case("STFT", normal(2, 20, 1), count(4), None, count(8), symbolic=(0,), **halved),
+        case("STFT", normal(2, 20, 2), count(2), normal(5), count(5), onesided=0, active=(0, 2)),
+    ]
+
+
+def _selections() -> list[Case]:
+    flags = np.asarray([True, False, True])
+    return [
+        case("Compress", normal(3, 4, 2), flags, axis=0, symbolic=(0,)),
+        case("Compress", normal(3, 4, 2), flags, axis=-2, symbolic=(0,)),
+        case("Compress", normal(3, 4), np.asarray([False, True, True, False, True])),
+        case("Unique", normal(6)),
+        case("Unique", normal(3, 4), sorted=0, outputs=4),
+        case("Unique", distinct(4, 3), axis=0, symbolic=(0,)),
+        case("Unique", distinct(4, 3), axis=1, sorted=0),
+        case("ReverseSequence", normal(4, 3, 2), i64(1, 4, 2), time_axis=0, batch_axis=1),
+        case("ReverseSequence", normal(3, 4), i64(1, 4, 2), time_axis=1, batch_axis=0, symbolic=(0, 1)),
+    ]
+
+
+def _folds() -> list[Case]:
+    return [
+        case("Col2Im", normal(2, 12, 8), i64(5, 3), i64(2, 2)),
+        case(
+            "Col2Im", normal(2, 12, 6), i64(5, 4), i64(2, 3), strides=[2, 2], pads=[0, 1, 1, 1], symbolic=(0,)
+        ),
+        case("Col2Im", normal(1, 4, 9), i64(5, 5), i64(2, 2), dilations=[2, 2], symbolic=(0, 1)),
+        case("Col2Im", normal(2, 6, 3), i64(5), i64(3)),
+        case("Col2Im", normal(1, 16, 4), i64(3, 3, 2), i64(2, 2, 2)),
+    ]
+
+
+def _determinants() -> list[Case]:
+    return [
+        case("Det", normal(2, 2)),
+        case("Det", normal(3, 5, 5), symbolic=(0,)),
+        case("Det", normal(2, 2, 3, 3), symbolic=(0, 1)),
+        case("Det", normal(4, 1, 1)),
+    ]
+
+
 def sampling() -> list[Case]:
-    return [*_grid_samples(), *_deformable(), *_regions(), *_pools()]
+    tables = (_grid_samples, _deformable, _regions, _pools, _transforms, _selections, _folds, _determinants)
+    return [entry for table in tables for entry in table()]

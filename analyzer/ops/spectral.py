@@ -1,0 +1,250 @@
+"""Fourier transforms, their windows, and the mel matrix.
+
+A real transform is taken as the complex one, cut to the frequencies that count; so every transform is one complex
+matrix, and its transpose is the transform in the other direction. Refuses an axis, a frame or an inverse onesided
+transform whose size is not known before running.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from onnx import helper
+
+from analyzer.emitter import Emitter
+from analyzer.errors import UnsupportedOp
+from analyzer.graph import Tensor
+from analyzer.ops.eager import composed
+from analyzer.ops.indexing import ungather
+from analyzer.ops.registry import Homogeneous, Multilinear, PiecewiseConstant, register
+from analyzer.ops.support import axis_size, cast, constant_ints, ints, ones, place, rank_of
+
+
+def _known(value: Any) -> list[int] | None:
+    return None if value is None else ints(value)
+
+
+@dataclass(frozen=True)
+class _Transform:
+    """One transform: its axis, the number of points, and the weights of a onesided spectrum that is inverted.
+
+    Such a spectrum stands for a whole one: every frequency occurs twice, but for 0 and the highest of an even number.
+    """
+
+    axis: int
+    length: int
+    weights: np.ndarray | None
+
+
+def _plan(
+    shape: Sequence[int], dft_length: list[int] | None, axis: list[int] | None, inverse: int, onesided: int
+) -> _Transform:
+    along = (-2 if axis is None else axis[0]) % len(shape)
+    size = int(shape[along])
+    halved = bool(inverse and onesided)
+    length = dft_length[0] if dft_length is not None else (2 * (size - 1) if halved else size)
+    weights = None
+    if halved:
+        frequencies = np.arange(min(size, length // 2 + 1))
+        weights = np.where((frequencies == 0) | (2 * frequencies == length), 1.0, 2.0)
+        weights = weights.reshape(-1, *ones(len(shape) - along - 2))
+    return _Transform(along, length, weights)
+
+
+@register
+class DFT(Homogeneous):
+    inactive = frozenset({1, 2})
+
+    def torch(torch, x, dft_length=None, axis=None, *, inverse, onesided):
+        plan = _plan(x.shape, _known(dft_length), _known(axis), inverse, onesided)
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        z = torch.complex(wide[..., 0], wide[..., 1] if x.shape[-1] == 2 else torch.zeros_like(wide[..., 0]))
+        if plan.weights is not None:
+            z = z.narrow(plan.axis, 0, len(plan.weights)) * torch.as_tensor(plan.weights, device=x.device)
+        z = (torch.fft.ifft if inverse else torch.fft.fft)(z, plan.length, plan.axis)
+        if onesided and not inverse:
+            z = z.narrow(plan.axis, 0, plan.length // 2 + 1)
+        pairs = torch.view_as_real(z)
+        return (pairs[..., :1] if plan.weights is not None else pairs).to(x.dtype)
+
+    def tensorflow(tf, x, dft_length=None, axis=None, *, inverse, onesided):
+        plan = _plan(x.shape, _known(dft_length), _known(axis), inverse, onesided)
+        wide = x if x.dtype in (tf.float32, tf.float64) else tf.cast(x, tf.float32)
+        z = tf.complex(wide[..., 0], wide[..., 1] if x.shape[-1] == 2 else tf.zeros_like(wide[..., 0]))
+        front = [slice(None)] * plan.axis
+        if plan.weights is not None:
+            z = z[(*front, slice(len(plan.weights)))] * tf.cast(plan.weights, z.dtype)
+        # TensorFlow transforms the last axis alone, and fits nothing to a length.
+        order = [*[i for i in range(len(z.shape)) if i != plan.axis], plan.axis]
+        z = tf.transpose(z, order)[..., : plan.length]
+        z = tf.pad(z, [(0, 0)] * (len(order) - 1) + [(0, plan.length - z.shape[-1])])
+        z = tf.transpose((tf.signal.ifft if inverse else tf.signal.fft)(z), np.argsort(order))
+        if onesided and not inverse:
+            z = z[(*front, slice(plan.length // 2 + 1))]
+        parts = [tf.math.real(z)] if plan.weights is not None else [tf.math.real(z), tf.math.imag(z)]
+        return tf.cast(tf.stack(parts, -1), x.dtype)
+
+    def vjp(op, g, y, x, dft_length=None, axis=None, *, inverse, onesided):
+        def of_x():
+            along = [-2] if axis is None else constant_ints(axis)
+            if along is None:
+                raise UnsupportedOp("DFT: the axis of the transform is computed while running")
+            return _of_signal(op, g, x, dft_length, along[0] % rank_of(x), inverse, onesided)
+
+        return of_x, None, None
+
+
+def _of_signal(
+    op: Emitter, g: Tensor, x: Tensor, dft_length: Tensor | None, axis: int, inverse: int, onesided: int
+) -> Tensor:
+    """The transpose of a transform: the one in the other direction, but for the factor 1 / length."""
+    shape, at = x.shape or (), np.asarray(axis)
+    size, parts = shape[axis], shape[-1]
+    if not isinstance(parts, int):
+        raise UnsupportedOp(f"DFT: whether {x.name!r} is real or complex is unknown before running")
+    if inverse and onesided:
+        given = constant_ints(dft_length)
+        if not isinstance(size, int) or (dft_length is not None and given is None):
+            raise UnsupportedOp("DFT: the length of an inverse onesided transform is unknown before running")
+        plan = _plan((*shape[:axis], size, *[1] * (len(shape) - axis - 1)), given, [axis], inverse, onesided)
+        if size > plan.length // 2 + 1:
+            raise UnsupportedOp(
+                "DFT: ONNX Runtime and NumPy cut a onesided spectrum that is too long in ways of their own"
+            )
+        weights = np.expand_dims(plan.weights / plan.length, -1).astype(x.dtype)
+        halved = op.Slice(op.DFT(g, None, at, onesided=1), [0], [size], [axis])
+        whole, have = op.Mul(halved, weights), size
+    else:
+        length = dft_length if dft_length is not None else _count(op, x, axis)
+        # Frequencies that a onesided spectrum leaves out are filled with zeros.
+        whole = op.DFT(g, length, at, inverse=1 - inverse)
+        scale = cast(op, length, x)
+        whole = op.Div(whole, scale) if inverse else op.Mul(whole, scale)
+        known = None if length.constant is None else int(length.constant.reshape(()))
+        have = known if dft_length is not None else size
+    if parts == 1:
+        whole = op.Slice(whole, [0], [1], [-1])
+    if have is not None and have == size:
+        return whole
+    return place(op, whole, tuple(have if i == axis else n for i, n in enumerate(shape)), [0], x, [axis])
+
+
+def _count(op: Emitter, x: Tensor, axis: int) -> Tensor:
+    """The size of one axis as a scalar."""
+    size = x.shape[axis] if x.shape is not None else None
+    if isinstance(size, int):
+        return op.tensor(np.asarray(size))
+    return op.Squeeze(op.Shape(x, start=axis, end=axis + 1), [0])
+
+
+def _positions(
+    op: Emitter, signal: Tensor, step: Tensor, window: Tensor | None, length: Tensor | None
+) -> Tensor:
+    """Where in the signal every frame reads, (frames, length)."""
+    steps, given = constant_ints(step), constant_ints(length)
+    sizes = given if length is not None else (signal.shape or (None,))[1:] if window is None else window.shape
+    if steps is None or not sizes or not isinstance(sizes[0], int):
+        raise UnsupportedOp("STFT: the frames' step or length is unknown before running")
+    last = op.Sub(axis_size(op, signal, 1), [sizes[0]])
+    count = op.Squeeze(op.Add(op.Div(last, steps), [1]), [0])
+    starts = op.Mul(op.Range(np.asarray(0), count, np.asarray(1)), steps)
+    return op.Add(op.Unsqueeze(starts, [1]), np.arange(sizes[0]))
+
+
+def _stft(
+    op: Emitter,
+    signal: Tensor,
+    step: Tensor,
+    window: Tensor | None = None,
+    length: Tensor | None = None,
+    *,
+    onesided: int,
+) -> Tensor:
+    frames = op.Gather(signal, _positions(op, signal, step, window, length), axis=1)
+    weighted = frames if window is None else op.Mul(frames, op.Unsqueeze(window, [1]))
+    return op.DFT(weighted, None, np.asarray(2), onesided=onesided)
+
+
+@register
+class STFT(Multilinear):
+    inactive = frozenset({1, 3})
+    torch = tensorflow = composed(_stft)
+
+    def vjp(op, g, y, signal, step, window=None, length=None, *, onesided):
+        positions = replace(_positions(op, signal, step, window, length), shape=(None, None))
+        frames = op.Gather(signal, positions, axis=1)
+        parts = None if signal.shape is None else signal.shape[-1]
+        # Only the axis of the transform and the number of parts matter.
+        like = replace(frames, shape=(None, None, None, parts))
+        frame = op.Squeeze(op.Shape(positions, start=1), [0])
+        of_weighted = _of_signal(op, g, like, frame, 2, 0, onesided)
+
+        def of_signal():
+            of_frames = of_weighted if window is None else op.Mul(of_weighted, op.Unsqueeze(window, [1]))
+            return ungather(op, of_frames, signal, positions, 1)
+
+        return (
+            of_signal,
+            None,
+            lambda: op.ReduceSum(op.Mul(of_weighted, frames), [0, 1, 3], keepdims=0),
+            None,
+        )
+
+
+def _window(coefficients: Sequence[float], size: int, periodic: int, output_datatype: int) -> np.ndarray:
+    """Σ (−1)ᵏ aₖ cos(2πkn/N); a periodic window is one point short of a symmetric one."""
+    angle = 2 * np.pi * np.arange(size) / max(size if periodic else size - 1, 1)
+    values = sum((-1) ** k * a * np.cos(k * angle) for k, a in enumerate(coefficients))
+    return np.asarray(values, helper.tensor_dtype_to_np_dtype(output_datatype))
+
+
+def _window_forms(*coefficients: float) -> tuple[Any, Any]:
+    def torch(torch, size, *, output_datatype, periodic):
+        return torch.as_tensor(
+            _window(coefficients, ints(size)[0], periodic, output_datatype), device=size.device
+        )
+
+    def tensorflow(tf, size, *, output_datatype, periodic):
+        return tf.constant(_window(coefficients, ints(size)[0], periodic, output_datatype))
+
+    return torch, tensorflow
+
+
+@register
+class HannWindow(PiecewiseConstant):
+    torch, tensorflow = _window_forms(0.5, 0.5)
+
+
+@register
+class HammingWindow(PiecewiseConstant):
+    torch, tensorflow = _window_forms(25 / 46, 21 / 46)
+
+
+@register
+class BlackmanWindow(PiecewiseConstant):
+    torch, tensorflow = _window_forms(0.42, 0.5, 0.08)
+
+
+@register
+class MelWeightMatrix(PiecewiseConstant):
+    def torch(torch, bins, *rest, output_datatype):
+        return torch.as_tensor(_mel([x.item() for x in (bins, *rest)], output_datatype), device=bins.device)
+
+    def tensorflow(tf, *given, output_datatype):
+        return tf.constant(_mel([x.numpy().item() for x in given], output_datatype))
+
+
+def _mel(given: Sequence[float], output_datatype: int) -> np.ndarray:
+    """Triangles of equal width in mel over the frequencies of a onesided spectrum: (frequencies, bins)."""
+    bins, length, rate, lower, upper = given
+    low, high = (2595 * np.log10(1 + edge / 700) for edge in (lower, upper))
+    mels = low + np.arange(bins + 2) * (high - low) / (bins + 2)
+    edges = np.floor((length + 1) * 700 * (10 ** (mels / 2595) - 1) / rate)
+    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
+    at = np.arange(int(length) // 2 + 1)[:, None]
+    rise, fall = (at - left) / np.maximum(centre - left, 1), (right - at) / np.maximum(right - centre, 1)
+    triangles = np.where(at == centre, 1.0, np.clip(np.where(at < centre, rise, fall), 0, 1))
+    return np.asarray(triangles, helper.tensor_dtype_to_np_dtype(output_datatype))
