@@ -6,6 +6,7 @@ Refuses, in its gradient, an image or a window whose size is computed while runn
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from analyzer.ops.support import constant_ints, filled, reshape_like
 from analyzer.ops.windows import windows
 
 
-def _positions(image: Sequence[int], block: Sequence[int], **geometry: Sequence[int] | None) -> np.ndarray:
+def _positions(image: Sequence[int], block: Sequence[int], **geometry: Any) -> np.ndarray:
     """The flat position in the image of every tap of every window, (taps · windows); one past it in the padding."""
     inside = np.ones([1] * 2 * len(image), bool)
     flat = np.zeros_like(inside, np.int64)

@@ -16,42 +16,37 @@ from onnx import helper
 
 from analyzer.emitter import Emitter
 from analyzer.errors import UnsupportedOp
-from analyzer.graph import Tensor
+from analyzer.graph import Shape, Tensor
 from analyzer.ops.eager import composed
 from analyzer.ops.indexing import ungather
 from analyzer.ops.registry import Homogeneous, Multilinear, PiecewiseConstant, register
 from analyzer.ops.support import axis_size, cast, constant_ints, ints, ones, place, rank_of
 
 
-def _known(value: Any) -> list[int] | None:
-    return None if value is None else ints(value)
-
-
 @dataclass(frozen=True)
 class _Transform:
-    """One transform: its axis, the number of points, and the weights of a onesided spectrum that is inverted.
-
-    Such a spectrum stands for a whole one: every frequency occurs twice, but for 0 and the highest of an even number.
-    """
+    """One transform: its axis, and the number of points. `weights` are those of a onesided spectrum to invert."""
 
     axis: int
     length: int
     weights: np.ndarray | None
 
 
-def _plan(
-    shape: Sequence[int], dft_length: list[int] | None, axis: list[int] | None, inverse: int, onesided: int
-) -> _Transform:
-    along = (-2 if axis is None else axis[0]) % len(shape)
-    size = int(shape[along])
-    halved = bool(inverse and onesided)
-    length = dft_length[0] if dft_length is not None else (2 * (size - 1) if halved else size)
-    weights = None
-    if halved:
-        frequencies = np.arange(min(size, length // 2 + 1))
-        weights = np.where((frequencies == 0) | (2 * frequencies == length), 1.0, 2.0)
-        weights = weights.reshape(-1, *ones(len(shape) - along - 2))
-    return _Transform(along, length, weights)
+def _plan(x: Any, dft_length: Any, axis: Any, inverse: int, onesided: int) -> _Transform:
+    rank = len(x.shape)
+    along = (-2 if axis is None else ints(axis)[0]) % rank
+    size = int(x.shape[along])
+    if not (inverse and onesided):
+        return _Transform(along, size if dft_length is None else ints(dft_length)[0], None)
+    length = 2 * (size - 1) if dft_length is None else ints(dft_length)[0]
+    return _Transform(along, length, _weights(min(size, length // 2 + 1), length, rank - along - 2))
+
+
+def _weights(size: int, length: int, trailing: int) -> np.ndarray:
+    """How often the first frequencies of a onesided spectrum occur in the whole: 0 and the highest of even once."""
+    frequencies = np.arange(size)
+    counts = np.where((frequencies == 0) | (2 * frequencies == length), 1.0, 2.0)
+    return counts.reshape(-1, *ones(trailing))
 
 
 @register
@@ -59,7 +54,7 @@ class DFT(Homogeneous):
     inactive = frozenset({1, 2})
 
     def torch(torch, x, dft_length=None, axis=None, *, inverse, onesided):
-        plan = _plan(x.shape, _known(dft_length), _known(axis), inverse, onesided)
+        plan = _plan(x, dft_length, axis, inverse, onesided)
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         z = torch.complex(wide[..., 0], wide[..., 1] if x.shape[-1] == 2 else torch.zeros_like(wide[..., 0]))
         if plan.weights is not None:
@@ -71,7 +66,7 @@ class DFT(Homogeneous):
         return (pairs[..., :1] if plan.weights is not None else pairs).to(x.dtype)
 
     def tensorflow(tf, x, dft_length=None, axis=None, *, inverse, onesided):
-        plan = _plan(x.shape, _known(dft_length), _known(axis), inverse, onesided)
+        plan = _plan(x, dft_length, axis, inverse, onesided)
         wide = x if x.dtype in (tf.float32, tf.float64) else tf.cast(x, tf.float32)
         z = tf.complex(wide[..., 0], wide[..., 1] if x.shape[-1] == 2 else tf.zeros_like(wide[..., 0]))
         front = [slice(None)] * plan.axis
@@ -101,35 +96,38 @@ def _of_signal(
     op: Emitter, g: Tensor, x: Tensor, dft_length: Tensor | None, axis: int, inverse: int, onesided: int
 ) -> Tensor:
     """The transpose of a transform: the one in the other direction, but for the factor 1 / length."""
-    shape, at = x.shape or (), np.asarray(axis)
-    size, parts = shape[axis], shape[-1]
-    if not isinstance(parts, int):
+    shape = x.shape or ()
+    if not isinstance(shape[-1], int):
         raise UnsupportedOp(f"DFT: whether {x.name!r} is real or complex is unknown before running")
     if inverse and onesided:
-        given = constant_ints(dft_length)
-        if not isinstance(size, int) or (dft_length is not None and given is None):
-            raise UnsupportedOp("DFT: the length of an inverse onesided transform is unknown before running")
-        plan = _plan((*shape[:axis], size, *[1] * (len(shape) - axis - 1)), given, [axis], inverse, onesided)
-        if size > plan.length // 2 + 1:
-            raise UnsupportedOp(
-                "DFT: ONNX Runtime and NumPy cut a onesided spectrum that is too long in ways of their own"
-            )
-        weights = np.expand_dims(plan.weights / plan.length, -1).astype(x.dtype)
-        halved = op.Slice(op.DFT(g, None, at, onesided=1), [0], [size], [axis])
-        whole, have = op.Mul(halved, weights), size
-    else:
-        length = dft_length if dft_length is not None else _count(op, x, axis)
-        # Frequencies that a onesided spectrum leaves out are filled with zeros.
-        whole = op.DFT(g, length, at, inverse=1 - inverse)
-        scale = cast(op, length, x)
-        whole = op.Div(whole, scale) if inverse else op.Mul(whole, scale)
-        known = None if length.constant is None else int(length.constant.reshape(()))
-        have = known if dft_length is not None else size
-    if parts == 1:
+        return _of_spectrum(op, g, shape, dft_length, axis, x.dtype)
+    length = dft_length if dft_length is not None else _count(op, x, axis)
+    # Frequencies that a onesided spectrum leaves out are filled with zeros.
+    whole = op.DFT(g, length, np.asarray(axis), inverse=1 - inverse)
+    scale = cast(op, length, x)
+    whole = op.Div(whole, scale) if inverse else op.Mul(whole, scale)
+    if shape[-1] == 1:
         whole = op.Slice(whole, [0], [1], [-1])
-    if have is not None and have == size:
+    if dft_length is None:
         return whole
-    return place(op, whole, tuple(have if i == axis else n for i, n in enumerate(shape)), [0], x, [axis])
+    points = None if length.constant is None else int(length.constant.reshape(()))
+    return place(op, whole, tuple(points if i == axis else n for i, n in enumerate(shape)), [0], x, [axis])
+
+
+def _of_spectrum(
+    op: Emitter, g: Tensor, shape: Shape, dft_length: Tensor | None, axis: int, dtype: np.dtype[Any]
+) -> Tensor:
+    """The transpose of an inverse onesided transform: the spectrum of g, each frequency as often as it occurs."""
+    size, given = shape[axis], constant_ints(dft_length)
+    if not isinstance(size, int) or (dft_length is not None and given is None):
+        raise UnsupportedOp("DFT: the length of an inverse onesided transform is unknown before running")
+    length = given[0] if given is not None else 2 * (size - 1)
+    if size > length // 2 + 1:
+        raise UnsupportedOp(
+            f"DFT: ONNX Runtime and NumPy disagree on {size} frequencies for a onesided spectrum of {length} points"
+        )
+    halved = op.Slice(op.DFT(g, None, np.asarray(axis), onesided=1), [0], [size], [axis])
+    return op.Mul(halved, (_weights(size, length, len(shape) - axis - 1) / length).astype(dtype))
 
 
 def _count(op: Emitter, x: Tensor, axis: int) -> Tensor:
