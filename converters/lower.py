@@ -102,3 +102,6 @@ _RULES: dict[str, Expansion] = {
     "Range": _range,
     "AffineGrid": _affine_grid,
 }
+
+LOWERED = frozenset(_RULES)
+"""Ops that have a rule here."""

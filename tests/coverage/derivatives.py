@@ -8,7 +8,7 @@ integer or a tie, is moved to a random one nearby.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from analyzer import Differentiable, Target, differentiate
 from analyzer.autodiff import path_nodes
 from analyzer.backends.onnxruntime import OnnxRuntime
 from analyzer.errors import BackendError
-from converters import Model, load
+from converters import Model
 from tests.coverage.forward import described
 from tests.coverage.node_tests import NodeTest
 
@@ -40,73 +40,91 @@ class Derivative:
     ran: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Held:
+    """A function that is held to the truth, and how far it may be off."""
+
+    label: str
+    fn: Differentiable
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """A direction, and the output one step ahead and one behind along it."""
+
+    direction: np.ndarray
+    ahead: np.ndarray
+    behind: np.ndarray
+
+
 class Disagreement(Exception):
     """Two gradients differ, or one differs from the directional derivative."""
 
 
-def derivatives(test: NodeTest) -> list[Derivative]:
-    """Every differentiable pair of a float input and a float output of a case that can be loaded and run."""
-    model = load(test.model)
+def derivatives(test: NodeTest, model: Model) -> list[Derivative]:
+    """Every differentiable pair of a float input and a float output of a case; `model` is its canonical form."""
     referee = differentiate(model, "torch", precision="float64")
+    graph = referee.graph
+    held = _backends(test, model, referee)
+    found = []
+    for output in (name for name in graph.outputs if graph.tensors[name].is_float):
+        names = [
+            name
+            for name in referee.differentiable_inputs
+            if test.inputs[name].size and path_nodes(graph, [name], output)
+        ]
+        together = _judged(test, held, names, output) if names else []
+        if len(names) > 1 and any(one.failure for one in together):
+            # One input without a rule must not stand for the others.
+            together = [one for name in names for one in _judged(test, held, [name], output)]
+        found += together
+    return found
+
+
+def _backends(test: NodeTest, model: Model, referee: Differentiable) -> list[Held]:
+    """What is held to the truth, the referee first; ONNX Runtime where it can run the forward pass."""
+    double = Differentiable(model, OnnxRuntime(referee.graph, threads=1))
+    runtime = [
+        Held("onnxruntime", differentiate(model, "onnxruntime", threads=1), FLOAT32),
+        Held("onnxruntime float64", double, FLOAT64),
+    ]
     return [
-        _judged(test, model, referee, name, output)
-        for output in referee.graph.outputs
-        if referee.graph.tensors[output].is_float
-        for name in referee.differentiable_inputs
-        if test.inputs[name].size and path_nodes(referee.graph, [name], output)
+        Held("torch", referee, FLOAT64),
+        Held("tensorflow", differentiate(model, "tensorflow", precision="float64"), FLOAT64),
+        *(held for held in runtime if _runs(held.fn, test.inputs)),
     ]
 
 
-def _judged(test: NodeTest, model: Model, referee: Differentiable, name: str, output: str) -> Derivative:
-    ran: list[str] = []
+def _judged(test: NodeTest, held: Sequence[Held], names: Sequence[str], output: str) -> list[Derivative]:
     try:
-        _check(test, model, referee, name, output, ran)
+        _check(test, held, names, output)
     # A derivative that fails is a result, whatever a runtime raises.
     except Exception as error:
-        return Derivative(name, output, described(error), tuple(ran))
-    return Derivative(name, output, None, tuple(ran))
+        return [Derivative(name, output, described(error)) for name in names]
+    ran = tuple(one.label for one in held)
+    return [Derivative(name, output, None, ran) for name in names]
 
 
-def _check(
-    test: NodeTest, model: Model, referee: Differentiable, name: str, output: str, ran: list[str]
-) -> None:
+def _check(test: NodeTest, held: Sequence[Held], names: Sequence[str], output: str) -> None:
+    """Raise Disagreement where a gradient at one smooth point is not the one that is measured there."""
     rng = np.random.default_rng(5)
-    point, direction, ahead, behind = smooth_point(referee, test.inputs, name, output, rng)
-    weights = rng.normal(size=ahead.shape)
+    referee = held[0].fn
+    point, lines = smooth_point(referee, test.inputs, names, output, rng)
+    weights = rng.normal(size=lines[names[0]].ahead.shape)
     target = Target(output, weights=weights)
-    truth = float(np.vdot(weights, ahead - behind)) / (2 * STEP)
-
-    def gradient(fn: Differentiable) -> np.ndarray:
-        return fn.gradients(point, target, [name]).gradients[name]
-
-    exact = gradient(referee)
-    for label, fn, tolerance in _backends(model, referee, point):
-        found = gradient(fn)
-        ran.append(label)
-        _hold(label, found, exact, tolerance)
-        slope = float(np.vdot(found.astype(np.float64), direction))
-        scale = max(abs(truth), float(np.linalg.norm(exact)), 1e-3)
-        if not abs(slope - truth) <= tolerance * scale:
-            raise Disagreement(f"{label}: slope {slope:.9g}, directional derivative {truth:.9g}")
-
-
-def _backends(
-    model: Model, referee: Differentiable, point: Mapping[str, np.ndarray]
-) -> list[tuple[str, Differentiable, float]]:
-    """What is held to the truth: name, function, tolerance. ONNX Runtime where it can run the forward pass."""
-    native = [
-        ("torch", referee, FLOAT64),
-        ("tensorflow", differentiate(model, "tensorflow", precision="float64"), FLOAT64),
-    ]
-    runtime = [
-        ("onnxruntime", differentiate(model, "onnxruntime", threads=1), FLOAT32),
-        (
-            "onnxruntime float64",
-            Differentiable(model, OnnxRuntime(referee.graph, threads=1)),
-            FLOAT64,
-        ),
-    ]
-    return native + [entry for entry in runtime if _runs(entry[1], point)]
+    exact = referee.gradients(point, target, names).gradients
+    for one in held:
+        gradients = one.fn.gradients(point, target, names).gradients
+        for name in names:
+            where = f"{one.label}, {name}"
+            _hold(where, gradients[name], exact[name], one.tolerance)
+            line = lines[name]
+            truth = float(np.vdot(weights, line.ahead - line.behind)) / (2 * STEP)
+            slope = float(np.vdot(gradients[name].astype(np.float64), line.direction))
+            scale = max(abs(truth), float(np.linalg.norm(exact[name])), 1e-3)
+            if not abs(slope - truth) <= one.tolerance * scale:
+                raise Disagreement(f"{where}: slope {slope:.9g}, directional derivative {truth:.9g}")
 
 
 def _runs(fn: Differentiable, point: Mapping[str, np.ndarray]) -> bool:
@@ -127,24 +145,35 @@ def _hold(label: str, found: np.ndarray, exact: np.ndarray, tolerance: float) ->
 
 
 def smooth_point(
-    fn: Differentiable, inputs: Mapping[str, np.ndarray], name: str, output: str, rng: np.random.Generator
-) -> tuple[Arrays, np.ndarray, np.ndarray, np.ndarray]:
-    """Inputs where the slopes ahead and behind agree; the direction, and the output one step ahead and behind.
+    fn: Differentiable,
+    inputs: Mapping[str, np.ndarray],
+    names: Sequence[str],
+    output: str,
+    rng: np.random.Generator,
+) -> tuple[Arrays, dict[str, Line]]:
+    """Inputs at which the output is smooth in every input named, and a line through them along each.
 
     The point has float32 values, so that every backend evaluates at the same one.
     Raises Disagreement where no candidate will do.
     """
-    given = inputs[name]
-    direction = rng.normal(size=given.shape)
     for attempt in range(_CANDIDATES):
-        noise = rng.uniform(-1, 1, size=given.shape) * _REACH if attempt else 0.0
-        at = (given + noise).astype(np.float32)
-        line = [
-            fn.forward({**inputs, name: at + step * STEP * direction}, [output])[output] for step in _STEPS
-        ]
-        if _is_smooth(np.stack(line)):
-            return {**inputs, name: at}, direction, line[3], line[1]
-    raise Disagreement(f"no smooth point near the given {name!r}")
+        reach = _REACH if attempt else 0.0
+        moved = {
+            name: (inputs[name] + reach * rng.uniform(-1, 1, size=inputs[name].shape)).astype(np.float32)
+            for name in names
+        }
+        point = {**inputs, **moved}
+        lines = {}
+        for name in names:
+            direction = rng.normal(size=point[name].shape)
+            feeds = [{**point, name: point[name] + step * STEP * direction} for step in _STEPS]
+            values = [fn.forward(feed, [output])[output] for feed in feeds]
+            if not _is_smooth(np.stack(values)):
+                break
+            lines[name] = Line(direction, values[3], values[1])
+        else:
+            return point, lines
+    raise Disagreement(f"no smooth point near the given {', '.join(names)}")
 
 
 _STEPS = (-2, -1, 0, 1, 2)

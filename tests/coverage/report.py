@@ -6,26 +6,31 @@ Reads NodeTests, returns a Report as plain data for the terminal, for JSON and f
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from converters import load
 from tests.coverage.derivatives import Derivative, derivatives
 from tests.coverage.exclusions import EXCLUSIONS, VJP, matching, reason
-from tests.coverage.forward import BACKENDS, STOCK, described, outcomes
+from tests.coverage.forward import BACKENDS, STOCK, backend_failures, described, stock_failure
 from tests.coverage.node_tests import NodeTest
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one case. forward: per runner None where it passed, else what went wrong."""
+    """What came of one case.
+
+    forward: per runner None where it passed, else what went wrong. canonical: the ops of its canonical form.
+    """
 
     name: str
     op: str
     is_float32: bool
     forward: Mapping[str, str | None]
-    derivatives: tuple[Derivative, ...]
+    derivatives: tuple[Derivative, ...] = ()
+    canonical: frozenset[str] = frozenset()
 
     def excluded(self, runner: str) -> str | None:
         """Why the case is left out for a runner it fails on, or None."""
@@ -57,15 +62,19 @@ def place(name: str, one: Derivative) -> str:
 
 
 def measure(test: NodeTest) -> Result:
-    """Run one case: forward on every runner, and its derivatives where it is of float32."""
-    forward = outcomes(test)
-    found: Sequence[Derivative] = ()
-    if test.is_float32 and any(forward[backend] is None for backend in BACKENDS):
-        try:
-            found = derivatives(test)
-        except Exception as error:
-            found = [Derivative("?", "?", described(error))]
-    return Result(test.name, test.op, test.is_float32, forward, tuple(found))
+    """Run one case: forward on every runner, and its derivatives where it is of float32 and runs at all."""
+    stock = stock_failure(test)
+    try:
+        model = load(test.model)
+    # A case that is refused is a result, whatever raises.
+    except Exception as error:
+        forward = {STOCK: stock, **dict.fromkeys(BACKENDS, described(error))}
+        return Result(test.name, test.op, test.is_float32, forward)
+    forward = {STOCK: stock, **backend_failures(test, model)}
+    runs = any(forward[backend] is None for backend in BACKENDS)
+    found = derivatives(test, model) if test.is_float32 and runs else []
+    ops = frozenset(node.op_type for node in model.proto.graph.node)
+    return Result(test.name, test.op, test.is_float32, forward, tuple(found), ops)
 
 
 @dataclass(frozen=True)
