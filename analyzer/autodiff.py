@@ -62,6 +62,25 @@ def path_nodes(graph: Graph, roots: Iterable[str], target: str) -> tuple[Node, .
     )
 
 
+def quantizers_between(graph: Graph, roots: Iterable[str], target: str) -> tuple[Node, ...]:
+    """The nodes that round a float which depends on `roots` to codes that lead to the target, in order."""
+    quantizers = [node for node in graph.nodes if (rules := find(node)) is not None and rules.quantizes]
+    if not quantizers:
+        return ()
+    active, leading = active_tensors(graph, roots), graph.ancestors([target])
+    return tuple(node for node in quantizers if node.inputs[0] in active and node.outputs[0] in leading)
+
+
+def refuse_quantizers(graph: Graph, roots: Iterable[str], target: str) -> None:
+    """Raise UnsupportedOp where a quantizer lies between: its derivative, zero, is not what anybody asks for."""
+    found = quantizers_between(graph, roots, target)
+    if found:
+        raise UnsupportedOp(
+            f"{found[0]} lies between the input and the target and rounds: its derivative is zero. "
+            "straight_through=True (--straight-through) differentiates straight through the rounding."
+        )
+
+
 def sweep(
     graph: Graph, op: Emitter, cotangents: Mapping[str, Tensor], wrt: Iterable[str]
 ) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from analyzer.errors import AnalysisError
 from analyzer.graph import Graph
 from analyzer.precision import FLOAT64, at_least_float32, in_precision
 from converters import Model, load
+from converters.straight_through import straight_through as pass_rounding
 
 BACKENDS = ("onnxruntime", "torch", "tensorflow", "source")
 
@@ -26,6 +27,7 @@ def differentiate(
     providers: Sequence[str] | None = None,
     device: str | None = None,
     threads: int | None = None,
+    straight_through: bool = False,
 ) -> Differentiable:
     """Bind a model to a backend that computes values and gradients at any of its tensors.
 
@@ -34,6 +36,8 @@ def differentiate(
         "source" (the network that was converted).
     precision: "float64" runs the torch or tensorflow backend in double precision, whatever the model's own.
         By default a float16 or bfloat16 model is computed, and answered, in float32; any other in its own.
+    straight_through: differentiate a quantized model straight through its rounding: as the identity inside the
+        range of a quantizer, zero outside (Bengio, Léonard & Courville 2013; Jacob et al. 2018).
     providers, threads: ONNX Runtime's execution providers (default CPU) and threads. device: torch's device.
     Raises AnalysisError for an unknown backend or an option that it does not have, MissingFramework where
     its framework is not installed, ConversionError where the file is no usable model.
@@ -47,7 +51,12 @@ def differentiate(
     precision = None if precision == "float32" else precision
     if precision and backend not in ("torch", "tensorflow"):
         raise AnalysisError(f'precision="float64" needs backend="torch" or "tensorflow", not {backend!r}')
-    loaded = load(model)
+    if straight_through and backend == "source":
+        raise AnalysisError(
+            'straight_through=True needs backend="onnxruntime", "torch" or "tensorflow": '
+            "the source rounds by rules of its own"
+        )
+    loaded = pass_rounding(load(model)) if straight_through else load(model)
     stated = Graph.from_proto(loaded.proto)
     graph = in_precision(stated, FLOAT64) if precision else at_least_float32(stated)
     if backend == "onnxruntime":

@@ -24,6 +24,7 @@ from analyzer.errors import AnalysisError
 from analyzer.methods.integrated_gradients import quadrature
 from analyzer.target import Target, TargetLike, as_target
 from converters import Model, load
+from converters.straight_through import straight_through as pass_rounding
 
 Progress = Callable[[str], None]
 
@@ -50,6 +51,7 @@ def check(
     backends: Sequence[str] | None = None,
     tolerance: float = 1e-4,
     steps: int = 8,
+    straight_through: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Compare every backend with every other on one model.
@@ -59,10 +61,11 @@ def check(
         Integrated Gradients, whose path starts at the inputs, are then left out.
     backends: names; default all that are installed, the source included where the model has one.
     tolerance: of relative L2, for every quantity. steps: Gauss–Legendre points of Integrated Gradients, from a
-        baseline of zeros. progress: called with a phrase that says what is being run.
+        baseline of zeros. straight_through: as for `differentiate`; the source then has no part in it.
+    progress: called with a phrase that says what is being run.
     Raises AnalysisError for an unknown backend, InputError, TargetError, UnsupportedOp.
     """
-    loaded = load(model)
+    loaded = pass_rounding(load(model)) if straight_through else load(model)
     state = available_backends(loaded)
     chosen = _chosen(backends, state)
     if not tolerance > 0:

@@ -23,6 +23,7 @@ from analyzer.cli.options import (
     ResizeOption,
     SizeOption,
     StdOption,
+    StraightThroughOption,
     TargetOption,
 )
 from analyzer.cli.terminal import Terminal, UserError, verdict
@@ -120,6 +121,7 @@ def analyze(
     layout: LayoutOption = None,
     resize: ResizeOption = None,
     example: ExampleOption = None,
+    straight_through: StraightThroughOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Explain a model's outputs: FullGrad and Integrated Gradients, with their completeness."""
@@ -134,13 +136,18 @@ def analyze(
     if output is not None and output.exists() and not output.is_dir():
         raise UserError(f"{output}: a file, where -o takes a folder")
     with terminal.progress("reading the model"):
-        loaded = open_model(model, example)
+        loaded = open_model(model, example, straight_through=straight_through)
     graph = Graph.from_proto(loaded.proto)
     batch = read_inputs(inputs, graph, loaded, ImageOptions(size, mean, std, layout, resize))
     chosen = parse_target(target, len(batch.names), class_count(graph), loaded.class_names)
     if batch.assumed:
         terminal.note(ASSUMED)
-    fn = differentiate(loaded, backend.value, precision=precision.value if precision else None)
+    fn = differentiate(
+        loaded,
+        backend.value,
+        precision=precision.value if precision else None,
+        straight_through=straight_through,
+    )
     settings = {
         "terms": terms.value,
         "steps": steps,

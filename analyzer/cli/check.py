@@ -19,6 +19,7 @@ from analyzer.cli.options import (
     ResizeOption,
     SizeOption,
     StdOption,
+    StraightThroughOption,
     TargetOption,
     split_list,
 )
@@ -54,6 +55,7 @@ def check(
     layout: LayoutOption = None,
     resize: ResizeOption = None,
     example: ExampleOption = None,
+    straight_through: StraightThroughOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Check that backends agree on a model: outputs, layers, gradients, FullGrad and Integrated Gradients."""
@@ -68,7 +70,9 @@ def check(
     if html is not None and (html.is_dir() or not html.parent.is_dir()):
         raise UserError(f"{html}: {'a folder, not a file' if html.is_dir() else 'its folder does not exist'}")
     with terminal.progress("reading the model"):
-        loaded = open_model(model, example)
+        loaded = open_model(model, example, straight_through=straight_through)
+        if source is not None and straight_through:
+            raise UserError("--straight-through leaves --source out: it rounds by rules of its own")
         if source is not None:
             loaded = with_source(loaded, source, example)
     graph = Graph.from_proto(loaded.proto)

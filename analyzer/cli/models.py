@@ -21,13 +21,21 @@ if TYPE_CHECKING:
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
-def open_model(source: str, example: Path | None = None, **options: Any) -> Model:
-    """The Model of a path or a factory; an .onnx file is loaded, everything else converted."""
+def open_model(
+    source: str, example: Path | None = None, *, straight_through: bool = False, **options: Any
+) -> Model:
+    """The Model of a path or a factory; an .onnx file is loaded, everything else converted.
+
+    straight_through: the model whose derivative passes straight through its rounding.
+    """
     from converters import convert, load
+    from converters.straight_through import straight_through as pass_rounding
 
     if source.lower().endswith(".onnx"):
-        return load(source)
-    return convert(*network_and_example(source, example), **options)
+        loaded = load(source)
+    else:
+        loaded = convert(*network_and_example(source, example), **options)
+    return pass_rounding(loaded) if straight_through else loaded
 
 
 def network_and_example(source: str, example: Path | None) -> tuple[Any, Any]:

@@ -80,6 +80,13 @@ TargetOption = Annotated[
         help="Class to explain, by index or name, or a comma list, one per sample. Default: the highest.",
     ),
 ]
+StraightThroughOption = Annotated[
+    bool,
+    typer.Option(
+        "--straight-through",
+        help="Differentiate a quantized model straight through its rounding; it is refused otherwise.",
+    ),
+]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Write one JSON document to stdout, and nothing else there.")
 ]

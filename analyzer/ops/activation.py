@@ -72,9 +72,26 @@ class PRelu(ExplicitRule):
         return op.Where(op.Greater(x, 0.0), 0.0, op.Neg(y))
 
 
+class SaturatingClip(Elementwise):
+    """The range of a quantizer. Codes on its bounds stand for values inside: the gradient passes there."""
+
+    broadcasts = True
+
+    def torch(torch, x, low, high):
+        return torch.clamp(x, low, high)
+
+    def tensorflow(tf, x, low, high):
+        return tf.clip_by_value(x, low, high)
+
+    def vjp(op, g, y, x, low, high):
+        inside = op.And(op.GreaterOrEqual(x, low), op.LessOrEqual(x, high))
+        return lambda: gate(op, g, inside), None, None
+
+
 @register
 class Clip(Elementwise):
     broadcasts = True
+    straight_through = SaturatingClip
 
     # At a bound the gradient belongs to the bound, not to x: ReLU6 has 0 there in both frameworks.
     def torch(torch, x, low=None, high=None):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from analyzer.ops.registry import PiecewiseConstant, register
+from analyzer.ops.registry import Elementwise, PiecewiseConstant, register
 
 
 @register
@@ -32,8 +32,23 @@ class Ceil(PiecewiseConstant):
         return tf.math.ceil(x)
 
 
+class StraightThroughRound(Elementwise):
+    """Rounds, and is differentiated as if it did not. Source: Bengio, Léonard & Courville 2013."""
+
+    def torch(torch, x):
+        return torch.round(x).detach() + (x - x.detach())
+
+    def tensorflow(tf, x):
+        return tf.stop_gradient(tf.round(x)) + (x - tf.stop_gradient(x))
+
+    def vjp(op, g, y, x):
+        return (g,)
+
+
 @register
 class Round(PiecewiseConstant):
+    straight_through = StraightThroughRound
+
     # Halves go to the even neighbour, in both frameworks.
     def torch(torch, x):
         return torch.round(x)

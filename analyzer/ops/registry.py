@@ -23,6 +23,7 @@ from enum import Enum
 from typing import Any, TypeVar
 
 from analyzer.graph import Node
+from converters.straight_through import STRAIGHT_THROUGH
 
 
 class Kind(Enum):
@@ -45,6 +46,10 @@ class Op:
     inactive: frozenset[int] = frozenset()
     broadcasts: bool = False
     several_outputs: bool = False
+    quantizes: bool = False
+    """Whether it rounds a float to codes, whose derivative is not zero but refused: a user wants another."""
+    straight_through: type[Op] | None = None
+    """The class that stands in for this one at nodes marked to be differentiated straight through."""
     torch: Callable[..., Any] | None = None
     tensorflow: Callable[..., Any] | None = None
     vjp: Callable[..., Any] | None = None
@@ -119,7 +124,10 @@ def register(cls: OpClass) -> OpClass:
 
 def find(node: Node) -> type[Op] | None:
     """The class of a node's op, or None where there is none."""
-    return _REGISTRY.get((node.domain, node.op_type))
+    rules = _REGISTRY.get((node.domain, node.op_type))
+    if rules is not None and rules.straight_through is not None and STRAIGHT_THROUGH in node.metadata:
+        return rules.straight_through
+    return rules
 
 
 def registered() -> Mapping[tuple[str, str], type[Op]]:
