@@ -116,7 +116,8 @@ class Builder:
 
 def describe(node: onnx.NodeProto) -> str:
     """A node, by name and op, for messages."""
-    return f"node {node.name or node.output[0]!r} ({node.domain}.{node.op_type})"
+    op_type = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+    return f"node {(node.name or node.output[0])!r} ({op_type})"
 
 
 def expand(

@@ -22,18 +22,21 @@ BACKENDS = ("onnxruntime", "torch", "tensorflow")
 
 @pytest.mark.parametrize("form", FORMS)
 def test_backends_agree_and_full_grad_is_complete(form: str) -> None:
-    report = check(quantized(form), images(3), 1, straight_through=True)
+    # A quantum of 16 bits is of the size of float32's rounding, and so are the maps of rounding errors.
+    tolerance = 1e-2 if form == "qdq 16 bits" else 1e-4
+    report = check(quantized(form), images(2), 1, straight_through=True, tolerance=tolerance, steps=2)
     assert report.passed, report.headline
     assert set(report.backends) == set(BACKENDS)
     double = differentiate(quantized(form), "torch", precision="float64", straight_through=True)
-    assert full_grad(double, images(3), 1).completeness.error.max() <= 1e-10
+    assert full_grad(double, images(2), 1).completeness.error.max() <= 1e-10
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_the_gradient_is_the_derivative_of_the_surrogate(form: str) -> None:
     """Rounding errors held fixed and ranges kept, the model is a smooth function with this derivative."""
     fn = differentiate(quantized(form), "torch", precision="float64", straight_through=True)
-    x, rng = images().astype(np.float64), np.random.default_rng(3)
+    # In this image no window of the MaxPool holds its largest code twice: a tie has no derivative.
+    x, rng = images(1).astype(np.float64), np.random.default_rng(3)
     g = fn.gradients(x, 1).gradients["x"]
     surrogate = differentiate(_surrogate(fn.model.proto, x), "torch", precision="float64")
     np.testing.assert_allclose(surrogate.forward(x)["y"], fn.forward(x)["y"], rtol=1e-9)
@@ -55,6 +58,11 @@ def _surrogate(proto: onnx.ModelProto, x: np.ndarray) -> onnx.ModelProto:
     result.CopyFrom(proto)
     del result.graph.node[:]
     for node in proto.graph.node:
+        if node.op_type == "DynamicQuantizeLinear":
+            measured = zip(node.output[1:], (np.float32, np.uint8), strict=True)
+            constants = [numpy_helper.from_array(values[name].astype(kind), name) for name, kind in measured]
+            result.graph.initializer.extend(constants)
+            continue
         if not any(entry.key == STRAIGHT_THROUGH for entry in node.metadata_props):
             result.graph.node.append(node)
             continue
@@ -63,7 +71,7 @@ def _surrogate(proto: onnx.ModelProto, x: np.ndarray) -> onnx.ModelProto:
             result.graph.node.append(helper.make_node("Add", [node.input[0], f"{y}.error"], [y], node.name))
             error = values[y] - values[node.input[0]]
         else:
-            low, high = (numpy_helper.to_array(_initializer(proto, name)) for name in node.input[1:])
+            low, high = (_value(proto, values, name) for name in node.input[1:])
             for name, bound in ((f"{y}.low", low - 0.25), (f"{y}.high", high + 0.25)):
                 result.graph.initializer.append(numpy_helper.from_array(bound.astype(np.float64), name))
             result.graph.node.append(
@@ -75,8 +83,10 @@ def _surrogate(proto: onnx.ModelProto, x: np.ndarray) -> onnx.ModelProto:
     return _in_doubles(result)
 
 
-def _initializer(proto: onnx.ModelProto, name: str) -> onnx.TensorProto:
-    return next(tensor for tensor in proto.graph.initializer if tensor.name == name)
+def _value(proto: onnx.ModelProto, values: dict[str, np.ndarray], name: str) -> np.ndarray:
+    """A tensor that is computed or stored."""
+    stored = [numpy_helper.to_array(tensor) for tensor in proto.graph.initializer if tensor.name == name]
+    return stored[0] if stored else values[name]
 
 
 def _in_doubles(proto: onnx.ModelProto) -> onnx.ModelProto:
