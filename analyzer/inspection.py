@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from analyzer.autodiff import active_tensors, carries_gradient, path_nodes, sweep
+from analyzer.autodiff import active_tensors, carries_gradient, path_nodes, quantizers_between, sweep
 from analyzer.emitter import Emitter
 from analyzer.errors import UnsupportedOp
 from analyzer.graph import Graph, Node, Tensor
@@ -22,6 +22,10 @@ _CONTROL_FLOW = {
     "Loop": "its trip count is computed while running, so that it cannot be unrolled",
     "Scan": "the length of its sequence is not known beforehand, so that it cannot be unrolled",
 }
+STRAIGHT_THROUGH_HINT = (
+    "it rounds to codes or reads them, so that its derivative is zero: --straight-through (straight_through=True) "
+    "differentiates straight through the rounding"
+)
 
 
 @dataclass(frozen=True)
@@ -63,11 +67,36 @@ def differentiable_path(graph: Graph) -> Path:
     inputs = tuple(name for name in graph.inputs if graph.tensors[name].is_float)
     roots = inputs or inner_roots(graph)
     floats = [name for name in graph.outputs if graph.tensors[name].is_float]
-    between = {name: path_nodes(graph, roots, name) for name in floats}
+    between = {name: path_nodes(graph, roots, name) or _path_of_codes(graph, roots, name) for name in floats}
     found = {id(node) for nodes in between.values() for node in nodes}
     nodes = tuple(node for node in graph.nodes if id(node) in found)
     reached = tuple(name for name in floats if between[name])
     return Path(roots, bool(inputs), reached, nodes, () if nodes else _ends(graph, roots))
+
+
+def _path_of_codes(graph: Graph, roots: Sequence[str], target: str) -> tuple[Node, ...]:
+    """The nodes between where quantizers stand between: through codes, which carry no derivative themselves."""
+    if not quantizers_between(graph, roots, target):
+        return ()
+
+    def passes(node: Node, index: int) -> bool:
+        return carries_gradient(graph, node, index) or is_on_codes(graph, node)
+
+    reached, leading = graph.descendants(roots, passes), graph.ancestors([target])
+    return tuple(
+        node
+        for node in graph.nodes
+        if leading.intersection(node.outputs)
+        and any(name in reached and passes(node, index) for index, name in enumerate(node.inputs))
+    )
+
+
+def is_on_codes(graph: Graph, node: Node) -> bool:
+    """Whether a node between quantizers rounds to codes or reads them."""
+    rules = find(node)
+    if rules is None:
+        return False
+    return rules.quantizes or any(graph.tensors[name].dtype.kind in "iu" for name in node.inputs[:1] if name)
 
 
 def inner_roots(graph: Graph) -> tuple[str, ...]:
@@ -110,10 +139,13 @@ def coverage(graph: Graph, path: Path) -> dict[str, Coverage]:
     """Per backend that runs the ONNX graph: its Coverage."""
     active = active_tensors(graph, path.roots)
     refused = {id(node): why for node in path.nodes if (why := vjp_refusal(graph, node, active)) is not None}
+    on_codes = {id(node): STRAIGHT_THROUGH_HINT for node in path.nodes if is_on_codes(graph, node)}
+    refused.update(on_codes)
     found = {GRADIENT_GRAPH: _coverage(path, path.nodes, refused)}
     for framework in FRAMEWORKS:
         # A framework runs the whole graph, not the differentiable part alone.
         missing = {id(n): why for n in graph.nodes if (why := form_refusal(n, framework)) is not None}
+        missing.update(on_codes)
         found[framework] = _coverage(path, graph.nodes, missing)
     return found
 

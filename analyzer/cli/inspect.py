@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from analyzer.cli.options import ExampleOption, JsonOption, ModelArgument
+from analyzer.cli.options import ExampleOption, JsonOption, ModelArgument, StraightThroughOption
 from analyzer.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 SOURCE = "source"
 
 
-def inspect(model: ModelArgument, example: ExampleOption = None, as_json: JsonOption = False) -> None:
+def inspect(
+    model: ModelArgument,
+    example: ExampleOption = None,
+    straight_through: StraightThroughOption = False,
+    as_json: JsonOption = False,
+) -> None:
     """Show a model's inputs, outputs, layers and bias tensors, and what can be differentiated."""
     from analyzer.cli.inspect_view import show
     from analyzer.cli.models import open_model
@@ -32,7 +37,7 @@ def inspect(model: ModelArgument, example: ExampleOption = None, as_json: JsonOp
     is_file = model.lower().endswith(".onnx")
     with terminal.progress("reading the model"):
         try:
-            loaded = open_model(model, example)
+            loaded = open_model(model, example, straight_through=straight_through)
         except UnsupportedModel as error:
             if not is_file:
                 raise

@@ -40,3 +40,15 @@ def test_a_source_has_no_part_in_it(command, given):
     assert status == 2 and "--source" in err
     status, _, err = command("analyze", *given, "--straight-through", "--backend", "source")
     assert status == 2 and "straight_through=True needs backend" in err
+
+
+def test_inspect_says_what_rounds_and_the_way_out(json_of, given):
+    status, found = json_of("inspect", given[0])
+    assert status == 0
+    for coverage in found["coverage"].values():
+        reasons = {blocker["op"]: blocker["reason"] for blocker in coverage["blocking"]}
+        assert set(reasons) == {"QuantizeLinear", "DequantizeLinear"}
+        assert all("--straight-through" in reason for reason in reasons.values())
+        assert 0 < coverage["covered"] < coverage["path"] == coverage["covered"] + len(coverage["blocking"])
+    status, found = json_of("inspect", given[0], "--straight-through")
+    assert all(coverage["covered"] == coverage["path"] > 0 for coverage in found["coverage"].values())
