@@ -29,20 +29,19 @@ MOVES_ONLY = frozenset(
 class Match:
     """A source tensor that holds the values of an ONNX tensor.
 
-    `shape` is the source's without axes of length 1 that ONNX does not have (or with those it has), and
-    `order` then transposes it into ONNX's axes.
+    `kept` are the source's axes without those of length 1 that ONNX does not have; axes of length 1 that it
+    has follow them, and `order` then transposes them into ONNX's.
     """
 
     name: str
     order: tuple[int, ...]
-    shape: tuple[int, ...]
+    kept: tuple[int, ...]
 
     def to_onnx(self, array: np.ndarray) -> np.ndarray:
-        """A source array (value or gradient) in ONNX's axes; axis 0 may have another length."""
-        shape = self.shape
-        if array.ndim == len(shape) and array.shape[1:] == shape[1:]:
-            return np.ascontiguousarray(array.transpose(self.order))
-        return np.ascontiguousarray(array.reshape(-1, *shape[1:]).transpose(self.order))
+        """A source array (value or gradient) in ONNX's axes, of any number of samples."""
+        ones = (1,) * (len(self.order) - len(self.kept))
+        shape = (*(array.shape[axis] for axis in self.kept), *ones)
+        return np.ascontiguousarray(array.reshape(shape).transpose(self.order))
 
 
 def match(
@@ -124,15 +123,16 @@ def _same(name: str, offered: np.ndarray, wanted: np.ndarray) -> Match | None:
     if offered.size != wanted.size or offered.dtype.kind != "f":
         return None
     shape = offered.shape
+    kept = tuple(range(offered.ndim))
     if sorted(shape) != sorted(wanted.shape):
         if [s for s in sorted(shape) if s != 1] != [s for s in sorted(wanted.shape) if s != 1]:
             return None
         # Axis 0 is the batch on both sides, whatever its length.
-        kept = [size for size in shape[1:] if size != 1]
-        extra = len(wanted.shape) - 1 - len(kept)
+        kept = tuple(axis for axis, size in enumerate(shape) if axis == 0 or size != 1)
+        extra = len(wanted.shape) - len(kept)
         if extra < 0 or (shape[:1] != wanted.shape[:1]):
             return None
-        shape = (*shape[:1], *kept, *(1,) * extra)
+        shape = (*(shape[axis] for axis in kept), *(1,) * extra)
     array = offered.reshape(shape)
     for order in permutations(range(len(shape))):
         moved = tuple(shape[axis] for axis in order)
@@ -141,7 +141,7 @@ def _same(name: str, offered: np.ndarray, wanted: np.ndarray) -> Match | None:
             and order[:1] == (0,)[: len(order)]
             and _close(array.transpose(order), wanted)
         ):
-            return Match(name, order, shape)
+            return Match(name, order, kept)
     return None
 
 
@@ -149,7 +149,7 @@ def _by_shape(name: str, offered: np.ndarray, wanted: np.ndarray) -> Match | Non
     """The first permutation of axes that gives the shape, the identity before all others."""
     for order in permutations(range(offered.ndim)):
         if tuple(offered.shape[axis] for axis in order) == wanted.shape:
-            return Match(name, order, offered.shape)
+            return Match(name, order, tuple(range(offered.ndim)))
     return None
 
 

@@ -23,7 +23,7 @@ from analyzer.interpreter import Framework, TensorFlow, Torch
 from analyzer.target import Seed
 from converters.model import Model, PyTorchSource, TensorFlowSource
 
-# Values are compared on this many samples at most: enough to tell layers apart.
+# Values are compared on this many samples: enough to tell layers apart, and an axis of samples from one of length 1.
 MATCHED_SAMPLES = 2
 
 
@@ -129,8 +129,7 @@ class SourceBackend(Native):
 
     def _matches(self, feeds: Mapping[str, np.ndarray]) -> dict[str, Match]:
         if self._found is None:
-            rows = slice(MATCHED_SAMPLES if self.batch is None else None)
-            self._found = self._search({name: array[rows] for name, array in feeds.items()})
+            self._found = self._search(feeds if self.batch else _samples(feeds))
         return self._found
 
     def _search(self, feeds: Mapping[str, np.ndarray]) -> dict[str, Match]:
@@ -160,6 +159,14 @@ class SourceBackend(Native):
         if lost:
             raise BackendError(f"the source has no tensor with the values of the output {lost[0]!r}")
         return found
+
+
+def _samples(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The first samples; where there is one alone, it stands twice."""
+    return {
+        name: np.take(array, np.arange(MATCHED_SAMPLES), axis=0, mode="clip") if array.ndim else array
+        for name, array in feeds.items()
+    }
 
 
 def source_backend(model: Model, graph: Graph, *, half: bool = False) -> SourceBackend:
