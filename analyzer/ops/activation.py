@@ -10,7 +10,7 @@ from math import pi, sqrt
 
 from analyzer.emitter import Emitter
 from analyzer.graph import Tensor
-from analyzer.ops.registry import Elementwise, ExplicitRule, Homogeneous, SymmetricJacobian, register
+from analyzer.ops.registry import Elementwise, ExplicitRule, Homogeneous, Kink, SymmetricJacobian, register
 from analyzer.ops.support import cast
 
 
@@ -21,32 +21,37 @@ def gate(op: Emitter, g: Tensor, condition: Tensor) -> Tensor:
 
 @register
 class Relu(Homogeneous):
+    kinks = (Kink("x = 0", "0"),)
+
     def torch(torch, x):
         return torch.relu(x)
 
     def tensorflow(tf, x):
         return tf.nn.relu(x)
 
-    # The subgradient at 0 is 0. y > 0 exactly where x > 0, and y is kept anyway.
+    # y > 0 exactly where x > 0, and y is kept anyway.
     def vjp(op, g, y, x):
         return (lambda: gate(op, g, op.Greater(y, 0.0)),)
 
 
 @register
 class LeakyRelu(Homogeneous):
+    kinks = (Kink("x = 0", "alpha"),)
+
     def torch(torch, x, *, alpha):
         return torch.where(x > 0, x, alpha * x)
 
     def tensorflow(tf, x, *, alpha):
         return tf.where(x > 0, x, alpha * x)
 
-    # The subgradient at 0 is alpha.
     def vjp(op, g, y, x, *, alpha):
         return (lambda: op.Where(op.Greater(x, 0.0), g, op.Mul(g, alpha)),)
 
 
 @register
 class PRelu(ExplicitRule):
+    kinks = (Kink("x = 0", "to x the slope, to the slope 0"),)
+
     broadcasts = True
 
     def torch(torch, x, slope):
@@ -55,7 +60,6 @@ class PRelu(ExplicitRule):
     def tensorflow(tf, x, slope):
         return tf.where(x > 0, x, slope * x)
 
-    # The subgradient at 0 is the slope.
     def vjp(op, g, y, x, slope):
         positive = op.Greater(x, 0.0)
         return (
@@ -90,10 +94,12 @@ class SaturatingClip(Elementwise):
 
 @register
 class Clip(Elementwise):
+    kinks = (Kink("x at a bound", "to x 0, to the bound 1"), Kink("low > high", "to high 1, to x and low 0"))
+
     broadcasts = True
     straight_through = SaturatingClip
 
-    # At a bound the gradient belongs to the bound, not to x: ReLU6 has 0 there in both frameworks.
+    # ReLU6 has the gradient 0 at its bounds in both frameworks: there it belongs to the bound.
     def torch(torch, x, low=None, high=None):
         outside, inside = _bounds(torch, x, low, high)
         return x if inside is None else torch.where(inside, x, outside)
@@ -184,7 +190,9 @@ class Softsign(Elementwise):
 
 @register
 class Elu(Elementwise):
-    # The subgradient at 0 is alpha. The unused branch of each `where` is kept finite.
+    kinks = (Kink("x = 0", "alpha"),)
+
+    # The unused branch of each `where` is kept finite.
     def torch(torch, x, *, alpha):
         return torch.where(x > 0, x, alpha * torch.expm1(torch.where(x > 0, 0.0, x)))
 
@@ -198,6 +206,8 @@ class Elu(Elementwise):
 
 @register
 class Selu(Elementwise):
+    kinks = (Kink("x = 0", "alpha · gamma"),)
+
     def torch(torch, x, *, alpha, gamma):
         return gamma * Elu.torch(torch, x, alpha=alpha)
 
@@ -211,6 +221,8 @@ class Selu(Elementwise):
 
 @register
 class Celu(Elementwise):
+    kinks = (Kink("x = 0", "1, the same from both sides"),)
+
     def torch(torch, x, *, alpha):
         return torch.where(x > 0, x, alpha * torch.expm1(torch.where(x > 0, 0.0, x) / alpha))
 
@@ -224,7 +236,8 @@ class Celu(Elementwise):
 
 @register
 class ThresholdedRelu(Elementwise):
-    # At the threshold the output is 0, and so is the subgradient.
+    kinks = (Kink("x = alpha", "0"),)
+
     def torch(torch, x, *, alpha):
         return torch.where(x > alpha, x, 0.0)
 
@@ -237,6 +250,8 @@ class ThresholdedRelu(Elementwise):
 
 @register
 class Shrink(Elementwise):
+    kinks = (Kink("x = ±lambd", "0"),)
+
     def torch(torch, x, *, bias, lambd):
         return torch.where(x < -lambd, x + bias, torch.where(x > lambd, x - bias, torch.zeros_like(x)))
 
@@ -249,7 +264,8 @@ class Shrink(Elementwise):
 
 @register
 class HardSigmoid(Elementwise):
-    # 0 at both bounds, as Clip.
+    kinks = (Kink("alpha · x + beta at 0 or 1", "0"),)
+
     def torch(torch, x, *, alpha, beta):
         return Clip.torch(torch, alpha * x + beta, x.new_zeros(()), x.new_ones(()))
 
@@ -265,7 +281,8 @@ class HardSigmoid(Elementwise):
 
 @register
 class HardSwish(Elementwise):
-    # At −3 the slope is that of the zero side, at 3 that of the identity.
+    kinks = (Kink("x = −3", "0"), Kink("x = 3", "1"))
+
     def torch(torch, x):
         return torch.where(x <= -3, torch.zeros_like(x), torch.where(x >= 3, x, x * (x + 3) / 6))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import reduce
 
-from analyzer.ops.registry import Affine, Elementwise, ExplicitRule, Homogeneous, Multilinear, register
+from analyzer.ops.registry import Affine, Elementwise, ExplicitRule, Homogeneous, Kink, Multilinear, register
 from analyzer.ops.support import cast, is_zero, onnx_dtype, sum_known
 
 
@@ -129,13 +129,14 @@ class Neg(Homogeneous):
 
 @register
 class Abs(Homogeneous):
+    kinks = (Kink("x = 0", "0"),)
+
     def torch(torch, x):
         return torch.abs(x)
 
     def tensorflow(tf, x):
         return tf.abs(x)
 
-    # The subgradient at 0 is 0.
     def vjp(op, g, y, x):
         return (lambda: op.Mul(g, op.Sign(x)),)
 
@@ -156,6 +157,8 @@ class Reciprocal(Homogeneous):
 
 @register
 class Sqrt(Homogeneous):
+    kinks = (Kink("x = 0", "+∞, as IEEE division gives"),)
+
     degree = 0.5
 
     def torch(torch, x):
@@ -170,6 +173,12 @@ class Sqrt(Homogeneous):
 
 @register
 class Pow(Elementwise):
+    kinks = (
+        Kink("base 0, exponent 0", "0 to the base and to the exponent"),
+        Kink("base 0, exponent 1", "1 to the base, 0 to the exponent"),
+        Kink("base 0, exponent above 1", "0 to both"),
+    )
+
     broadcasts = True
 
     # The result has the dtype of the base.
@@ -223,9 +232,11 @@ def _shared_among_equals(op, g, y, terms):
 
 @register
 class Max(Elementwise):
+    kinks = (Kink("operands that are equal", "shared evenly"),)
+
     broadcasts = True
 
-    # Operands that are equal share the gradient evenly; torch.maximum does, tf.maximum would not.
+    # Ties: torch.maximum shares the gradient evenly, tf.maximum would not.
     def torch(torch, *terms):
         return torch.amax(_torch_terms(torch, terms), 0)
 
@@ -238,9 +249,10 @@ class Max(Elementwise):
 
 @register
 class Min(Elementwise):
+    kinks = (Kink("operands that are equal", "shared evenly"),)
+
     broadcasts = True
 
-    # Ties as in Max.
     def torch(torch, *terms):
         return torch.amin(_torch_terms(torch, terms), 0)
 
@@ -253,6 +265,8 @@ class Min(Elementwise):
 
 @register
 class Mod(Elementwise):
+    kinks = (Kink("a at a multiple of b", "1 to a, −a / b to b: the quotient is taken as fixed"),)
+
     broadcasts = True
 
     def torch(torch, a, b, *, fmod):

@@ -6,7 +6,7 @@ import numpy as np
 
 from analyzer.emitter import Emitter
 from analyzer.graph import Tensor
-from analyzer.ops.registry import Affine, Homogeneous, PiecewiseConstant, register
+from analyzer.ops.registry import Affine, Homogeneous, Kink, PiecewiseConstant, register
 from analyzer.ops.support import (
     filled,
     flat_positions,
@@ -126,6 +126,8 @@ class GatherND(Homogeneous):
 
 @register
 class TopK(Homogeneous):
+    kinks = (Kink("equal values, not all among the k", "the first of them"),)
+
     several_outputs = True
     inactive = _INDICES
 

@@ -10,7 +10,7 @@ import numpy as np
 from analyzer.emitter import Emitter
 from analyzer.errors import UnsupportedOp
 from analyzer.graph import Tensor
-from analyzer.ops.registry import Affine, ExplicitRule, Homogeneous, register
+from analyzer.ops.registry import Affine, ExplicitRule, Homogeneous, Kink, register
 from analyzer.ops.support import (
     cast,
     expand_like,
@@ -335,9 +335,13 @@ def _group_moments(op, x, groups, epsilon):
 
 @register
 class LpNormalization(Homogeneous):
+    kinks = (
+        Kink("all of x is 0", "1: the norm is taken as the constant 1"),
+        Kink("x = 0, p = 1", "of the norm 0"),
+    )
+
     degree = 0
 
-    # Where all of x is 0 the result and its subgradient are 0.
     def torch(torch, x, *, axis, p):
         total = (x.abs() if p == 1 else x * x).sum(axis, keepdim=True)
         safe = torch.where(total > 0, total, 1.0)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from analyzer.ops import pool_gradient
-from analyzer.ops.registry import Homogeneous, register
+from analyzer.ops.registry import Homogeneous, Kink, register
 from analyzer.ops.support import expand_like, ints, ones, rank_of, scatter_flat, share_among_ties, size_of
 from analyzer.ops.windows import windows
 
@@ -56,9 +56,11 @@ def _flat_indices(x, axes, taps, storage_order) -> Any:
 
 @register
 class MaxPool(Homogeneous):
+    kinks = (Kink("equal maxima in a window", "the first of them, in row-major order"),)
+
     several_outputs = True
 
-    # Of equal maxima the first has the gradient: in both frameworks, and in ONNX Runtime's Indices.
+    # Ties: the first maximum is also the one in ONNX Runtime's Indices.
     def torch(torch, x, *, kernel_shape, storage_order, **attributes):
         axes = windows(x.shape[2:], kernel_shape, **attributes)
         dtype = x.dtype
@@ -140,6 +142,8 @@ class AveragePool(Homogeneous):
 
 @register
 class LpPool(Homogeneous):
+    kinks = (Kink("a window of zeros", "0"), Kink("x = 0, p = 1", "0"))
+
     def torch(torch, x, *, kernel_shape, p, **attributes):
         axes = windows(x.shape[2:], kernel_shape, **attributes)
         total = sum(tap.abs() ** p for _, tap in _taps(_padded(torch, x, axes, 0), axes))
@@ -152,7 +156,6 @@ class LpPool(Homogeneous):
         safe = tf.where(total > 0, total, tf.ones_like(total))
         return tf.where(total > 0, safe ** (1 / p), tf.zeros_like(total))
 
-    # Where a window is all zeros its gradient is 0.
     def vjp(op, g, y, x, *, kernel_shape, p, **attributes):
         sizes = x.shape[2:] if x.shape is not None else [None] * len(kernel_shape)
         axes = windows(sizes, kernel_shape, **attributes)
@@ -182,7 +185,8 @@ class GlobalAveragePool(Homogeneous):
 
 @register
 class GlobalMaxPool(Homogeneous):
-    # Ties share the gradient evenly, as in torch.amax and tf.reduce_max.
+    kinks = (Kink("equal maxima", "shared evenly"),)
+
     def torch(torch, x):
         return x.amax(_spatial(x), keepdim=True)
 

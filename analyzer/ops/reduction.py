@@ -6,7 +6,7 @@ from typing import Any
 
 from analyzer.emitter import Emitter
 from analyzer.graph import Tensor
-from analyzer.ops.registry import ExplicitRule, Homogeneous, PiecewiseConstant, register
+from analyzer.ops.registry import ExplicitRule, Homogeneous, Kink, PiecewiseConstant, register
 from analyzer.ops.support import (
     axes_at_run,
     cast,
@@ -84,7 +84,8 @@ class ReduceMean(Homogeneous):
 
 
 class _Extremum(Homogeneous):
-    # Ties share the gradient evenly, as in torch.amax and tf.reduce_max.
+    # As in torch.amax and tf.reduce_max.
+    kinks = (Kink("equal extrema", "shared evenly"),)
     inactive = _AXES_INPUT
 
     def vjp(op, g, y, x, axes=None, *, keepdims, noop_with_empty_axes):
@@ -137,6 +138,8 @@ def _torch_extremum(reduce, x, over, keepdims):
 
 @register
 class ReduceL1(Homogeneous):
+    kinks = (Kink("x = 0", "0"),)
+
     inactive = _AXES_INPUT
 
     def torch(torch, x, axes=None, *, keepdims, noop_with_empty_axes):
@@ -147,7 +150,6 @@ class ReduceL1(Homogeneous):
         over = reduced_axes(x, axes, noop_with_empty_axes)
         return tf.reduce_sum(tf.abs(x), over, keepdims=bool(keepdims))
 
-    # The subgradient at 0 is 0.
     def vjp(op, g, y, x, axes=None, *, keepdims, noop_with_empty_axes):
         over = rule_axes(op, x, axes, noop_with_empty_axes)
         return lambda: op.Mul(kept(op, g, over, keepdims), op.Sign(x)), None
@@ -155,9 +157,11 @@ class ReduceL1(Homogeneous):
 
 @register
 class ReduceL2(Homogeneous):
+    kinks = (Kink("all of x is 0", "0"),)
+
     inactive = _AXES_INPUT
 
-    # Where all of x is 0 the subgradient is 0, which the frameworks' own square root would not give.
+    # The frameworks' own square root has no gradient at 0.
     def torch(torch, x, axes=None, *, keepdims, noop_with_empty_axes):
         over = reduced_axes(x, axes, noop_with_empty_axes)
         total = (x * x).sum(over, keepdim=bool(keepdims)) if over else x * x

@@ -19,6 +19,7 @@ An op's class is a namespace of plain functions, never instantiated. Frameworks 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -38,8 +39,19 @@ class Kind(Enum):
     CONSTANT = "piecewise constant"
 
 
+@dataclass(frozen=True)
+class Kink:
+    """A place where an op has no derivative, or several, and the subgradient chosen there: on every backend."""
+
+    where: str
+    choice: str
+
+
 class Op:
-    """Base of every op's class. `inactive` lists inputs that never carry a gradient (shapes, indices)."""
+    """Base of every op's class. `inactive` lists inputs that never carry a gradient (shapes, indices).
+
+    `kinks` states every choice of a subgradient; docs/subgradients.md is made from it.
+    """
 
     kind: Kind
     domain: str = ""
@@ -50,6 +62,7 @@ class Op:
     """Whether it rounds a float to codes, whose derivative is not zero but refused: a user wants another."""
     straight_through: type[Op] | None = None
     """The class that stands in for this one at nodes marked to be differentiated straight through."""
+    kinks: tuple[Kink, ...] = ()
     torch: Callable[..., Any] | None = None
     tensorflow: Callable[..., Any] | None = None
     vjp: Callable[..., Any] | None = None

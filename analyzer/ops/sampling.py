@@ -8,7 +8,7 @@ from analyzer.emitter import Emitter
 from analyzer.graph import Tensor
 from analyzer.ops import taps as at
 from analyzer.ops.eager import composed
-from analyzer.ops.registry import ExplicitRule, register
+from analyzer.ops.registry import ExplicitRule, Kink, register
 from analyzer.ops.support import axis_size, cast, rank_of, reshape_like
 
 
@@ -45,6 +45,11 @@ def _as_grid(op: Emitter, samples: Tensor, x: Tensor, grid: Tensor) -> Tensor:
 
 @register
 class GridSample(ExplicitRule):
+    kinks = (
+        Kink("grid at a whole pixel, mode linear", "to the grid the slope towards the next pixel"),
+        Kink("mode nearest", "to the grid 0"),
+    )
+
     def torch(torch, x, grid, *, align_corners, mode, padding_mode):
         if x.dim() not in (4, 5) or (x.dim() == 5 and mode == "cubic"):
             given = {"align_corners": align_corners, "mode": mode, "padding_mode": padding_mode}

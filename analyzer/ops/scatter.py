@@ -12,7 +12,7 @@ from typing import Any
 from analyzer.emitter import Emitter
 from analyzer.graph import Tensor
 from analyzer.ops.indexing import tf_element_places, tf_positions, torch_positions
-from analyzer.ops.registry import Affine, register
+from analyzer.ops.registry import Affine, Kink, register
 from analyzer.ops.support import cast, filled, is_zero, shape_of, zeros_like
 
 _TORCH_REDUCTIONS = {"mul": "prod", "max": "amax", "min": "amin"}
@@ -25,6 +25,7 @@ class _Scatter(Affine):
     """Affine where updates are written or added; for the other reductions `_residual` states r."""
 
     inactive = frozenset({1})
+    kinks = (Kink("equal extrema, reduction max or min", "shared evenly, data among them"),)
 
 
 @register

@@ -1,0 +1,41 @@
+"""Write the page of subgradient choices from what the op classes state: `python docs/make_subgradients.py`.
+
+Reads the registry, writes docs/subgradients.md.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from analyzer.ops import registered
+from analyzer.ops.registry import Kind
+
+HEAD = """# Subgradients
+
+Where an op has no derivative, or a different one on every side, a gradient is a choice. onnxplain makes one choice an
+op, the same on ONNX Runtime, PyTorch and TensorFlow. The tests plant each of these places exactly and compare every
+backend with the numbers that follow from this table, which `python docs/make_subgradients.py` makes from the classes in
+`analyzer/ops`.
+
+| op | where | subgradient |
+|---|---|---|
+"""
+CONSTANT = """
+## Piecewise constant ops
+
+Their derivative is 0 wherever they have one, and is taken as 0 at their jumps too: what follows from them alone is a
+constant. Those that return integers or booleans carry no gradient at all.
+
+"""
+
+
+def page() -> str:
+    """The page as Markdown."""
+    ops = sorted(registered().items())
+    rows = [f"| {name} | {kink.where} | {kink.choice} |\n" for (_, name), op in ops for kink in op.kinks]
+    constant = [name for (_, name), op in ops if op.kind is Kind.CONSTANT]
+    return HEAD + "".join(rows) + CONSTANT + ", ".join(constant) + ".\n"
+
+
+if __name__ == "__main__":
+    (Path(__file__).parent / "subgradients.md").write_text(page(), encoding="utf-8")
