@@ -224,7 +224,12 @@ class LayerNormalization(ExplicitRule):
     def residual(op, active, y, x, scale, b=None, *, axis, epsilon, stash_type):
         over = list(range(axis % rank_of(x), rank_of(x)))
         moments = _moments(op, x, over, epsilon)
-        return (_normalized_residual(op, list(active), y[0], moments, epsilon, scale, b),)
+        r = _normalized_residual(op, list(active), y[0], moments, epsilon, scale, b)
+        if not active[0]:
+            return (r,)
+        # The mean is linear; for σ⁻¹ with σ² = var + ε, J x = −σ⁻³·var.
+        inverse = moments[1]
+        return r, None, op.Mul(inverse, op.Sub(2.0, op.Mul(op.Mul(inverse, inverse), epsilon)))
 
 
 @register

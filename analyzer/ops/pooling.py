@@ -199,7 +199,8 @@ class GlobalMaxPool(Homogeneous):
 
 @register
 class GlobalLpPool(Homogeneous):
-    # Where all of a plane is 0 its gradient is 0.
+    kinks = (Kink("a plane of zeros", "0"), Kink("x = 0, p = 1", "0"))
+
     def torch(torch, x, *, p):
         total = (x.abs() ** p).sum(_spatial(x), keepdim=True)
         safe = torch.where(total > 0, total, torch.ones_like(total))

@@ -20,7 +20,7 @@ from analyzer.errors import UnsupportedOp
 from analyzer.graph import Tensor
 from analyzer.ops.eager import composed
 from analyzer.ops.recurrent_cells import Cell, Weights, activation_functions, gru, lstm, rnn
-from analyzer.ops.registry import ExplicitRule, register
+from analyzer.ops.registry import ExplicitRule, Kink, register
 from analyzer.ops.steps import pull_back, push_forward, zeros
 from analyzer.ops.support import onnx_dtype
 
@@ -52,6 +52,7 @@ class Form:
 _LSTM = Form(lstm, 4, 2, ("Sigmoid", "Tanh", "Tanh"))
 _GRU = Form(gru, 3, 1, ("Sigmoid", "Tanh"))
 _RNN = Form(rnn, 1, 1, ("Tanh",))
+_KINKS = (Kink("an activation or the clip at its kink", "as the op of that name"),)
 _DIRECTIONS = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}
 
 
@@ -308,6 +309,7 @@ def _pushed_forward(
 
 @register
 class LSTM(ExplicitRule):
+    kinks = _KINKS
     several_outputs = True
     inactive = frozenset({4})
     torch = tensorflow = composed(partial(forward, _LSTM))
@@ -317,6 +319,7 @@ class LSTM(ExplicitRule):
 
 @register
 class GRU(ExplicitRule):
+    kinks = _KINKS
     several_outputs = True
     inactive = frozenset({4})
     torch = tensorflow = composed(partial(forward, _GRU))
@@ -326,6 +329,7 @@ class GRU(ExplicitRule):
 
 @register
 class RNN(ExplicitRule):
+    kinks = _KINKS
     several_outputs = True
     inactive = frozenset({4})
     torch = tensorflow = composed(partial(forward, _RNN))

@@ -14,7 +14,7 @@ from analyzer.emitter import Emitter
 from analyzer.graph import Tensor
 from analyzer.ops import taps as at
 from analyzer.ops.eager import composed
-from analyzer.ops.registry import Homogeneous, register
+from analyzer.ops.registry import Homogeneous, Kink, register
 from analyzer.ops.support import axis_size, cast, zeros_like
 
 _REGIONS = frozenset({1, 2})
@@ -159,11 +159,12 @@ def _roi_align(
 
 @register
 class RoiAlign(Homogeneous):
+    kinks = (Kink("equal maxima in a bin, mode max", "the first of them"),)
     inactive = _REGIONS
     torch = tensorflow = composed(_roi_align, constant=(1, 2))
 
     # The mean of bilinear samples is a matrix along each axis. A maximum is of the samples' four weighted taps,
-    # as the standard's evaluator has it; of equal ones the first has the gradient.
+    # as the standard's evaluator has it.
     def vjp(op, g, y, x, rois, batch, *, mode, **attributes):
         def of_x():
             if mode == "avg":
@@ -235,6 +236,7 @@ def _max_roi_pool(
 
 @register
 class MaxRoiPool(Homogeneous):
+    kinks = (Kink("equal maxima in a bin", "the first of them, in row-major order"),)
     inactive = _REGIONS
     torch = tensorflow = composed(_max_roi_pool, constant=(1,))
 

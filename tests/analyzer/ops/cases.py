@@ -144,6 +144,10 @@ def _normalization() -> list[Case]:
         case("LayerNormalization", normal(2, 3, 4), normal(3, 4), axis=1, symbolic=(0,)),
         case("LayerNormalization", normal(2, 3, 4), normal(3, 1), normal(4), axis=1, active=(0, 1, 2)),
         case("LayerNormalization", normal(2, 3, 4), normal(4), normal(4), active=(1, 2)),
+        case("LayerNormalization", normal(2, 3, 4), normal(4), active=(0, 1), outputs=3, target=1),
+        case(
+            "LayerNormalization", normal(2, 3, 4), normal(3, 4), axis=1, outputs=3, target=2, symbolic=(0, 1)
+        ),
         case("RMSNormalization", normal(2, 3, 4), normal(4), epsilon=0.1),
         case("RMSNormalization", normal(2, 3, 4), normal(3, 4), axis=1, active=(0, 1)),
         case("InstanceNormalization", normal(2, 3, 4, 2), normal(3), normal(3), epsilon=0.1),

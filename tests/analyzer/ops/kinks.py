@@ -118,6 +118,8 @@ def _pools() -> list[Planted]:
             strides=[2],
         ),
         planted("LpPool", "x = 0, p = 1", (f64([[0, -3, 5]]),), [[[0, -1, 1]]], kernel_shape=[3], p=1),
+        planted("GlobalLpPool", "a plane of zeros", (f64([[0, 0], [3, 4]]),), [[[0, 0], [0.6, 0.8]]]),
+        planted("GlobalLpPool", "x = 0, p = 1", (f64([[0, -3, 5]]),), [[[0, -1, 1]]], p=1),
         planted("GlobalMaxPool", "equal maxima", (f64([[2, 1, 2, 2]]),), [[[1 / 3, 0, 1 / 3, 1 / 3]]]),
     ]
 
@@ -192,4 +194,56 @@ def _samples() -> list[Planted]:
     ]
 
 
-PLANTED = [*_activations(), *_arithmetic(), *_pools(), *_reductions(), *_indices(), *_samples()]
+def _regions() -> list[Planted]:
+    # The whole image is one bin; RoiAlign reads it at the centre of each pixel, where all but one weight is 0.
+    image = f64([[[2, 2], [2, 1]]])
+    whole = f64([0, 0, 0, 1, 1])
+    one = {"output_height": 1, "output_width": 1, "sampling_ratio": 2, "mode": "max"}
+    first = [[[[1, 0], [0, 0]]]]
+    return [
+        planted("MaxRoiPool", "equal maxima in a bin", (image, whole), first, pooled_shape=[1, 1]),
+        planted(
+            "RoiAlign", "equal maxima in a bin, mode max", (image, f64([0, 0, 2, 2]), i64(0)), first, **one
+        ),
+    ]
+
+
+def _recurrences() -> list[Planted]:
+    # One step of one hidden unit from a state of 0, at the kink of Elu: its slope there is alpha, a half.
+    where, x = "an activation or the clip at its kink", f64([[0]])
+    elu = {"activation_alpha": [0.5], "hidden_size": 1}
+    return [
+        planted("RNN", where, (x, f64([[1]]), f64([[0]])), [[[0.5]]], activations=["Elu"], outputs=2, **elu),
+        # h = (1 − σ(0))·elu(x)
+        planted(
+            "GRU",
+            where,
+            (x, f64([[0], [0], [1]]), f64([[0], [0], [0]])),
+            [[[0.25]]],
+            activations=["Sigmoid", "Elu"],
+            outputs=2,
+            **elu,
+        ),
+        # h = σ(0)·tanh(σ(0)·elu(x))
+        planted(
+            "LSTM",
+            where,
+            (x, f64([[0], [0], [0], [1]]), f64([[0], [0], [0], [0]])),
+            [[[0.125]]],
+            activations=["Sigmoid", "Elu", "Tanh"],
+            outputs=3,
+            **elu,
+        ),
+    ]
+
+
+PLANTED = [
+    *_activations(),
+    *_arithmetic(),
+    *_pools(),
+    *_reductions(),
+    *_indices(),
+    *_samples(),
+    *_regions(),
+    *_recurrences(),
+]
