@@ -20,7 +20,8 @@ TOLERANCE = 1e-3
 # that were moved, reshaped or renamed may carry only a part of the gradient.
 MOVES_ONLY = frozenset(
     {"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Cast", "Expand", "Dropout"}
-    | {"ExpandDims", "StopGradient", "ReadVariableOp", "Placeholder"}
+    # What a loop gives back it also keeps, and the target may read either.
+    | {"ExpandDims", "StopGradient", "ReadVariableOp", "Placeholder", "While", "StatelessWhile"}
     | {"view", "permute", "transpose", "clone", "alias", "unsqueeze", "squeeze", "contiguous"}
 )
 

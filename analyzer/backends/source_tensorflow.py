@@ -14,6 +14,8 @@ from analyzer.interpreter import TensorFlow
 from converters.errors import one_line
 from converters.model import TensorFlowSource
 
+_LOOPS = ("While", "StatelessWhile")
+
 
 class TensorFlowNetwork:
     """The frozen concrete function of a converted Keras model or tf.function."""
@@ -97,6 +99,11 @@ class TensorFlowNetwork:
                     for g, x in zip(found, at, strict=True)
                 ]
             self._added[key] = seed.name, {name: g.name for name, g in zip(wrt, dense, strict=True)}
+            if any(operation.type in _LOOPS for operation in self._graph.get_operations()):
+                # tf.gradients rewrites a loop in place, to keep what the way back needs; the session that has run
+                # knows the loop as it was.
+                self._session.close()
+                self._session = tf.compat.v1.Session(graph=graph)
         return self._added[key]
 
 
