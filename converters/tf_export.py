@@ -160,9 +160,9 @@ def _optimisers() -> dict[str, Any]:
 
 def _restore_names(proto: onnx.ModelProto, stands_for: dict[str, str]) -> None:
     """A layer's value whose Transpose moved on takes the TensorFlow name that the Transpose had."""
-    written = {name for node in proto.graph.node for name in node.output}
-    written |= {info.name for info in (*proto.graph.input, *proto.graph.output)}
-    names = {old: new for old, new in stands_for.items() if old in written and new not in written}
+    computed = {name for node in proto.graph.node for name in node.output}
+    taken = computed | {info.name for info in (*proto.graph.input, *proto.graph.output)}
+    names = {old: new for old, new in stands_for.items() if old in computed and new not in taken}
     for node in proto.graph.node:
         for field in (node.input, node.output):
             for index, name in enumerate(field):
