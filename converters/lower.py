@@ -7,8 +7,10 @@ needs and does not know stays.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from converters.draft import Draft, is_standard
 from converters.fused.builder import Builder, Expansion, Undetermined, expand
@@ -76,24 +78,33 @@ def _range(op: Builder, start: str, limit: str, delta: str, *, stash_type: int =
 
 
 def _affine_grid(op: Builder, theta: str, size: str, *, align_corners: int = 0) -> str:
-    """The points of the regular grid, a constant, are multiplied by each sample's matrix."""
-    known = op.value(size)
-    if known is None:
-        raise Undetermined(f"the size {size!r} is computed while running")
-    extents = [int(extent) for extent in known[2:]]
-    axes = [_centres(extent, bool(align_corners)) for extent in extents]
+    """The points of the regular grid, a constant where the size is known, are multiplied by each sample's matrix."""
+    rank, known = op.size(theta, 1), op.value(size)
+    extents = op.Slice(size, [2], [2 + rank]) if known is None else known[2:]
+    shape = op.Concat(extents, [1], axis=0)
+    parts = []
     # The grid's coordinates are x, y(, z), the image's axes (depth,) height, width.
-    points = np.stack([*np.meshgrid(*axes, indexing="ij")[::-1], np.ones(extents)], axis=-1)
-    regular = points.reshape(-1, len(extents) + 1).astype(op.dtype(theta))
-    moved = op.MatMul(regular, op.Transpose(theta, perm=[0, 2, 1]))
-    return str(op.Reshape(moved, [0, *extents, len(extents)]))
+    for axis in reversed(range(rank)):
+        extent = op.Slice(extents, [axis], [axis + 1])
+        centres = op.Reshape(
+            _centres(op, extent, bool(align_corners), op.dtype(theta)), [-1] + [1] * (rank - axis)
+        )
+        parts.append(op.Expand(centres, shape))
+    ones = op.Expand(np.ones(1, op.dtype(theta)), shape)
+    points = op.Reshape(op.Concat(*parts, ones, axis=-1), [-1, rank + 1])
+    moved = op.MatMul(points, op.Transpose(theta, perm=[0, 2, 1]))
+    # Written out where it is known: the size's own batch may be another than that of the matrices.
+    target = op.Concat([0], extents, [rank], axis=0) if known is None else [0, *known[2:].tolist(), rank]
+    return str(op.Reshape(moved, target))
 
 
-def _centres(extent: int, aligned: bool) -> np.ndarray:
+def _centres(op: Builder, extent: str, aligned: bool, dtype: np.dtype[Any]) -> str:
     """Where the pixels of an axis lie in [-1, 1]: their outer edges at the ends, or (aligned) their centres."""
-    if aligned:
-        return np.linspace(-1, 1, extent) if extent > 1 else np.zeros(1)
-    return (2 * np.arange(extent) + 1) / extent - 1
+    numbers = op.Range(np.asarray(0), op.Squeeze(extent, [0]), np.asarray(1))
+    doubled = op.Sub(op.Mul(numbers, [2]), op.Sub(extent, [1]))
+    span = op.Max(op.Sub(extent, [1]), [1]) if aligned else extent
+    to = helper.np_dtype_to_tensor_dtype(dtype)
+    return str(op.Div(op.Cast(doubled, to=to), op.Cast(span, to=to)))
 
 
 _RULES: dict[str, Expansion] = {

@@ -73,13 +73,13 @@ def set_opset(draft: Draft) -> None:
         raise UnsupportedModel(
             "Scan of opset 8 runs over batches of sequences, as no later one does; export with opset 9 or later"
         )
+    _state_sides(draft)
     if version > CANONICAL_OPSET:
         _downgrade(draft, version)
     elif not _unchanged(draft, version):
         if version < _HANDOVER:
             _upgrade_by_onnx(draft, version)
         _upgrade_by_onnxscript(draft)
-    _state_sides(draft)
     draft.opsets[""] = runnable_opset(_all_nodes(draft.nodes))
 
 
@@ -88,6 +88,8 @@ def _state_sides(draft: Draft) -> None:
     for node in _all_nodes(draft.nodes):
         if is_standard(node, "STFT") and not any(entry.name == "onesided" for entry in node.attribute):
             node.attribute.append(onnx.helper.make_attribute("onesided", 1))
+            # What the file states may come from that inference.
+            draft.types = {}
 
 
 def _all_nodes(nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:

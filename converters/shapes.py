@@ -38,6 +38,8 @@ def fix_shapes(draft: Draft) -> bool:
             changed |= _fix_reshape(draft, known, node)
         elif node.op_type == "Expand":
             changed |= _fix_expand(draft, known, node)
+        elif node.op_type == "MaxUnpool" and len(node.input) > 2:
+            changed |= _note_shape(draft, known.get(node.input[2]), node)
     draft.remove(removed)
     return changed or bool(removed)
 
@@ -214,6 +216,16 @@ def _fix_expand(draft: Draft, known: dict[str, _Symbols], node: onnx.NodeProto) 
     name = draft.fresh(f"{node.output[0]}.shape")
     draft.constants[name] = np.asarray(sizes, np.int64)
     node.input[1] = name
+    return True
+
+
+def _note_shape(draft: Draft, target: _Symbols | None, node: onnx.NodeProto) -> bool:
+    """The shape of a result that a node is given, symbols included: ONNX's inference follows numbers alone."""
+    known = draft.type_of(node.output[0])
+    if target is None or known is None or draft.shape(node.output[0]) == tuple(target):
+        return False
+    stated = onnx.helper.make_tensor_type_proto(known.tensor_type.elem_type, list(target))
+    draft.types[node.output[0]] = stated
     return True
 
 

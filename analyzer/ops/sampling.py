@@ -70,12 +70,12 @@ class GridSample(ExplicitRule):
             parts = [op.Unsqueeze(op.Mul(move, span), [-1]) for move, span in moves]
             return reshape_like(op, op.Concat(*reversed(parts), axis=-1), grid)
 
-        return lambda: at.unsample(op, samples, x, taps), of_grid
+        return lambda: at.unsample(op, samples, x, taps), None if attributes["mode"] == "nearest" else of_grid
 
     # Linear in x; J grid by the derivatives of the weights.
     def residual(op, active, y, x, grid, **attributes):
-        if not active[1]:
-            return None
+        if not active[1] or attributes["mode"] == "nearest":
+            return None if active[0] else y
         moves = _coordinates(op, x, grid, attributes["align_corners"])
         tangents = [op.Mul(op.Mul(along, span), 0.5) for along, span in moves]
         change = _as_grid(op, at.moved(op, x, _taps(op, x, grid, **attributes), tangents), x, grid)

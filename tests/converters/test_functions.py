@@ -136,6 +136,24 @@ def test_an_affine_grid_of_known_size_is_one_product() -> None:
     )
 
 
+@pytest.mark.parametrize("aligned", [0, 1])
+@pytest.mark.parametrize("sizes", [("h", "w"), (4, "w"), (4, 1), (2, "h", 3)])
+def test_an_affine_grid_takes_the_size_of_an_image(sizes: tuple[int | str, ...], aligned: int) -> None:
+    torch = pytest.importorskip("torch")
+    nodes = [
+        helper.make_node("Shape", ["x"], ["size"]),
+        helper.make_node("AffineGrid", ["theta", "size"], ["y"], align_corners=aligned),
+    ]
+    rank = len(sizes)
+    inputs = {"theta": ("n", rank, rank + 1), "x": ("n", 1, *sizes)}
+    model = canonicalise(make_model(nodes, inputs, ["y"]))
+    assert "AffineGrid" not in ops(model)
+    theta = normal(2, rank, rank + 1)
+    image = normal(2, 1, *[size if isinstance(size, int) else 5 for size in sizes])
+    expected = torch.nn.functional.affine_grid(torch.tensor(theta), list(image.shape), bool(aligned))
+    np.testing.assert_allclose(run(model, {"theta": theta, "x": image})[0], expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("options", [{}, {"reverse": 1}, {"exclusive": 1}, {"reverse": 1, "exclusive": 1}])
 def test_cumulative_products_in_every_direction(options: dict[str, int]) -> None:
     node = helper.make_node("CumProd", ["x", "axis"], ["y"], **options)
