@@ -133,12 +133,12 @@ def _tf2onnx_graph(tf: Any, graph_def: Any, frozen: Any, renamed: dict[str, str]
             input_names=[tensor.name for tensor in frozen.inputs],
             output_names=[tensor.name for tensor in frozen.outputs],
             tensors_to_rename=renamed,
-            custom_op_handlers={"Erfc": (_erfc, [])},
+            custom_op_handlers={"Erfc": (_erfc, []), "Expm1": (_expm1, []), "Log1p": (_log1p, [])},
         )
 
 
 def _optimisers() -> dict[str, Any]:
-    """tf2onnx's optimisers without those that fold layers: that is for the canonical form to do, or not."""
+    """tf2onnx's optimisers without those that fold layers or take them apart: that is for the canonical form."""
     from tf2onnx import optimizer
     from tf2onnx.optimizer.transpose_optimizer import TransposeOptimizer
 
@@ -155,14 +155,16 @@ def _optimisers() -> dict[str, Any]:
 
     chosen = dict(optimizer._get_optimizers(), optimize_transpose=LayoutOptimizer)
     del chosen["remove_back_to_back"]
+    # An Einsum is one op of the standard; taken apart, its shapes would be computed at run time.
+    del chosen["einsum_optimizer"]
     return chosen
 
 
 def _restore_names(proto: onnx.ModelProto, stands_for: dict[str, str]) -> None:
     """A layer's value whose Transpose moved on takes the TensorFlow name that the Transpose had."""
-    computed = {name for node in proto.graph.node for name in node.output}
-    taken = computed | {info.name for info in (*proto.graph.input, *proto.graph.output)}
-    names = {old: new for old, new in stands_for.items() if old in computed and new not in taken}
+    fixed = {info.name for info in (*proto.graph.input, *proto.graph.output)}
+    written = {name for node in proto.graph.node for name in node.output} | fixed
+    names = {old: new for old, new in stands_for.items() if old in written - fixed and new not in written}
     for node in proto.graph.node:
         for field in (node.input, node.output):
             for index, name in enumerate(field):
@@ -173,13 +175,40 @@ def _restore_names(proto: onnx.ModelProto, stands_for: dict[str, str]) -> None:
 
 def _erfc(context: Any, node: Any, name: str, arguments: Any) -> None:
     """erfc(x) = 1 − erf(x), under the node's own name."""
+    erf = _inserted(context, node, "Erf", node.input[0])
+    one = _one(context, node)
+    node.type = "Sub"
+    context.replace_inputs(node, [one, erf])
+
+
+def _expm1(context: Any, node: Any, name: str, arguments: Any) -> None:
+    """expm1(x) = exp(x) − 1, under the node's own name."""
+    exp = _inserted(context, node, "Exp", node.input[0])
+    one = _one(context, node)
+    node.type = "Sub"
+    context.replace_inputs(node, [exp, one])
+
+
+def _log1p(context: Any, node: Any, name: str, arguments: Any) -> None:
+    """log1p(x) = log(x + 1), under the node's own name."""
+    grown = _inserted(context, node, "Add", node.input[0], _one(context, node))
+    node.type = "Log"
+    context.replace_inputs(node, [grown])
+
+
+def _inserted(context: Any, node: Any, op_type: str, *inputs: str) -> str:
+    """The output of a new node that is shaped and typed like the input of `node`."""
+    dtype, shape = context.get_dtype(node.input[0]), context.get_shape(node.input[0])
+    name: str = context.make_node(op_type, list(inputs), dtypes=[dtype], shapes=[shape]).output[0]
+    return name
+
+
+def _one(context: Any, node: Any) -> str:
     import numpy as np
 
-    dtype = context.get_dtype(node.input[0])
-    erf = context.make_node("Erf", [node.input[0]], dtypes=[dtype], shapes=[context.get_shape(node.input[0])])
-    one = context.make_const(f"{name}/one", np.asarray(1, onnx.helper.tensor_dtype_to_np_dtype(dtype)))
-    node.type = "Sub"
-    context.replace_inputs(node, [one.output[0], erf.output[0]])
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(context.get_dtype(node.input[0]))
+    name: str = context.make_const(f"{node.name}/one", np.asarray(1, dtype)).output[0]
+    return name
 
 
 def _refuse_leftovers(proto: onnx.ModelProto) -> None:

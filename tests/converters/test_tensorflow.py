@@ -225,6 +225,25 @@ def test_a_function_with_a_batch_of_its_own_is_converted() -> None:
     assert shape_of(model.proto.graph.input[0]) == [2, 3, 4]
 
 
+@pytest.mark.parametrize("name", ["log1p", "expm1", "erfc"])
+def test_functions_near_a_constant_are_written_out(name: str) -> None:
+    function = getattr(tf.math, name)
+    x = np.abs(normal(3, 5))
+    model = convert(tf.function(lambda t: function(t)), x)
+    np.testing.assert_allclose(run(model.proto, {"t": x})[0], function(x).numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_an_einsum_stays_one_op() -> None:
+    function = tf.function(lambda x: tf.einsum("nia,nja->nij", x, tf.sin(x)))
+    assert ops(convert(function, normal(2, 3, 4)).proto) == {"Sin": 1, "Einsum": 1}
+
+
+def test_dense_layers_in_a_row_on_a_sequence_keep_the_input_and_its_name() -> None:
+    inputs = keras.Input((8, 6), name="x")
+    model = convert(keras.Model(inputs, layers.Dense(5)(layers.Dense(4, activation="elu")(inputs))))
+    assert [info.name for info in model.proto.graph.input] == ["x"]
+
+
 def test_an_op_without_an_onnx_form_is_refused_by_name() -> None:
     with pytest.raises(UnsupportedModel, match="MatrixInverse"):
         convert(tf.function(lambda x: tf.linalg.inv(x)), normal(2, 3, 3))

@@ -147,3 +147,13 @@ def test_matching_by_value_pairs_equal_tensors_in_order_and_leaves_the_doubtful_
     squeezed = {"p": IMAGE[:, :, :1, :1].reshape(2, 3)}
     found = match({"a": IMAGE[:, :, :1, :1]}, squeezed, {}, names, sources)
     np.testing.assert_array_equal(found["a"].to_onnx(squeezed["p"]), IMAGE[:, :, :1, :1])
+
+
+def test_the_mask_of_an_attention_does_not_hide_that_values_differ():
+    scores = np.random.default_rng(0).normal(size=(1, 4, 4)).astype(np.float32)
+    hidden = np.triu(np.ones((4, 4), bool), 1)
+    for far in (-1e9, -3.4e38, -np.inf):
+        masked, mask = np.where(hidden, far, scores), np.where(hidden, far, 0 * scores)
+        names = {"a": ["s"], "b": ["s"]}
+        found = match({"a": masked, "b": mask}, {"s": masked.copy()}, names, frozenset(), frozenset())
+        assert set(found) == {"a"}

@@ -13,7 +13,13 @@ import pytest
 from analyzer import check, differentiate, full_grad
 from analyzer.errors import AnalysisError
 from converters import Model, convert
-from tests.zoo import pytorch_sequences, pytorch_structures, pytorch_transformers, pytorch_vision
+from tests.zoo import (
+    keras_families,
+    pytorch_sequences,
+    pytorch_structures,
+    pytorch_transformers,
+    pytorch_vision,
+)
 
 FAMILIES = (pytorch_transformers, pytorch_vision, pytorch_sequences, pytorch_structures)
 PYTORCH = {name: build for family in FAMILIES for name, build in family.NETWORKS.items()}
@@ -49,6 +55,15 @@ def test_pytorch_network(name):
     assert_complete(model, feeds)
 
 
+@pytest.mark.parametrize("name", keras_families.NETWORKS)
+def test_keras_network(name):
+    net, example = keras_families.NETWORKS[name]()
+    model = convert(net, example)
+    feeds = by_name(model, example)
+    assert_agreement(model, feeds)
+    assert_complete(model, feeds)
+
+
 @pytest.mark.parametrize("name", TEXTS)
 def test_text_is_explained_from_its_embedded_tokens(name):
     net, example = TEXTS[name]()
@@ -61,3 +76,12 @@ def test_text_is_explained_from_its_embedded_tokens(name):
     assert_agreement(model, feeds, wrt=["embedding"])
     assert_complete(model, feeds, wrt=["embedding"])
     assert full_grad(model, feeds, wrt=["embedding"]).input_term["embedding"].shape[:2] == example[0].shape
+
+
+def test_keras_text_is_explained_from_its_embedded_tokens():
+    net, example = keras_families.TEXTS["text"]()
+    model = convert(net, example)
+    feeds = by_name(model, example)
+    (embedded,) = (node.outputs[0] for node in differentiate(model).graph.nodes if node.op_type == "Gather")
+    assert_agreement(model, feeds, wrt=[embedded])
+    assert_complete(model, feeds, wrt=[embedded])
