@@ -21,7 +21,7 @@ from converters.files import read_onnx
 from converters.model import Model, Preprocessing, set_metadata
 from converters.pytorch import Converted
 from converters.quiet import quiet
-from converters.runtime import RuntimeFailure, Session
+from converters.runtime import ReferenceSession, RuntimeFailure, Session
 from converters.verify import Arrays, Reference, verify
 
 NOTE_KEY = "onnxplain.note"
@@ -156,10 +156,7 @@ def _convert_factory(spec: str, example: Any) -> Converted:
 def _convert_onnx(proto: onnx.ModelProto, example: Any) -> Converted:
     """A plain ONNX model: its reference is itself as given, run without optimisations."""
     check(proto, shapes=False)
-    try:
-        session = Session(proto, optimise=False)
-    except RuntimeFailure as failure:
-        raise InvalidModel(f"ONNX Runtime cannot load the model as given: {failure}") from failure
+    session, runtime = _session_of(proto)
     infos = {info.name: info for info in proto.graph.input if info.name in session.inputs}
     feeds = _example_of(infos, example)
     sizes = {shape[0] for info in infos.values() if (shape := shape_of(info.type))}
@@ -169,10 +166,21 @@ def _convert_onnx(proto: onnx.ModelProto, example: Any) -> Converted:
         try:
             return session.run(arrays)
         except RuntimeFailure as failure:
-            raise InvalidModel(f"ONNX Runtime cannot run the model as given: {failure}") from failure
+            raise InvalidModel(f"{runtime} cannot run the model as given: {failure}") from failure
 
-    label = f"ONNX Runtime {_runtime_version()} on the model as given"
+    label = f"{runtime} on the model as given"
     return Converted(proto, None, Reference(run, label, fixed[0] if fixed else None), feeds)
+
+
+def _session_of(proto: onnx.ModelProto) -> tuple[Session | ReferenceSession, str]:
+    """What runs a model as given, and its name: ONNX's own evaluator where the runtime lacks a kernel."""
+    try:
+        return Session(proto, optimise=False), f"ONNX Runtime {_runtime_version()}"
+    except RuntimeFailure as failure:
+        try:
+            return ReferenceSession(proto), f"the reference evaluator of ONNX {onnx.__version__}"
+        except RuntimeFailure:
+            raise InvalidModel(f"ONNX Runtime cannot load the model as given: {failure}") from failure
 
 
 def _runtime_version() -> str:

@@ -1,8 +1,8 @@
 """Say in other ops what the canonical opset or the standard's own body cannot say, or says badly.
 
 Rewrites a Draft whose types are inferred: TensorScatter (new in opset 24), CumProd (26), Range in half
-precision (27) and AffineGrid, whose standard body squeezes the batch away. A node whose sizes the rewriting
-needs and does not know stays.
+precision (27), AffineGrid, whose standard body squeezes the batch away, and LSTM, GRU and RNN with the batch
+first, which ONNX Runtime does not run. A node whose sizes the rewriting needs and does not know stays.
 """
 
 from __future__ import annotations
@@ -107,11 +107,30 @@ def _centres(op: Builder, extent: str, aligned: bool, dtype: np.dtype[Any]) -> s
     return str(op.Div(op.Cast(doubled, to=to), op.Cast(span, to=to)))
 
 
+def _batch_first(
+    op: Builder, x: str, *others: str | None, layout: int = 0, **attributes: Any
+) -> tuple[str, ...]:
+    """A recurrent op with layout=1: Transposes around one whose sequence comes first."""
+    if not layout:
+        raise Undetermined("a recurrent op with the sequence first is canonical as it is")
+    inputs: list[str | None] = [op.Transpose(x, perm=[1, 0, 2]), *others]
+    # The initial states, (batch, directions, hidden).
+    for index in (5, 6):
+        if index < len(inputs) and inputs[index] is not None:
+            inputs[index] = op.Transpose(inputs[index], perm=[1, 0, 2])
+    outputs = 3 if op.node.op_type == "LSTM" else 2
+    y, *ends = getattr(op, op.node.op_type)(*inputs, outputs=outputs, **attributes)
+    return op.Transpose(y, perm=[2, 0, 1, 3]), *(op.Transpose(end, perm=[1, 0, 2]) for end in ends)
+
+
 _RULES: dict[str, Expansion] = {
     "TensorScatter": _tensor_scatter,
     "CumProd": _cumulative_product,
     "Range": _range,
     "AffineGrid": _affine_grid,
+    "LSTM": _batch_first,
+    "GRU": _batch_first,
+    "RNN": _batch_first,
 }
 
 LOWERED = frozenset(_RULES)
