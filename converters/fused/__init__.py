@@ -34,16 +34,21 @@ __all__ = [
 
 
 def name_domains(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with ONNX Runtime's ops under its own domain, where they borrow the standard's; else itself."""
+    """The model with ONNX Runtime's ops under its own domain, imported; itself where nothing is amiss.
+
+    Its optimizers write some under the standard's domain, and may leave the import out; the runtime minds neither.
+    """
     version = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), None)
-    if version is None or not any(_is_borrowed(node, version) for node in proto.graph.node):
+    borrowed = [i for i, node in enumerate(proto.graph.node) if version and _is_borrowed(node, version)]
+    imported = any(entry.domain == MICROSOFT for entry in proto.opset_import)
+    needed = borrowed or any(node.domain == MICROSOFT for node in proto.graph.node)
+    if not borrowed and (imported or not needed):
         return proto
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
-    for node in copy.graph.node:
-        if _is_borrowed(node, version):
-            node.domain = MICROSOFT
-    if not any(entry.domain == MICROSOFT for entry in copy.opset_import):
+    for index in borrowed:
+        copy.graph.node[index].domain = MICROSOFT
+    if not imported:
         copy.opset_import.add(domain=MICROSOFT, version=1)
     return copy
 
