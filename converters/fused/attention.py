@@ -59,9 +59,9 @@ def attended_heads(
     attention_bias: str | None = None,
 ) -> str:
     """Attention over projections (batch, sequence, q + k + v) of these sizes; x has their batch."""
-    q, k, v = (_heads(op, t, heads) for t in op.Split(packed, list(sizes), axis=-1, outputs=3))
+    q, k, v = (heads_first(op, t, heads) for t in op.Split(packed, list(sizes), axis=-1, outputs=3))
     masks = _masks(op, x, q, k, mask, masked, attention_bias, unidirectional)
-    return _merged(op, _attended(op, q, k, v, masks, scale, sizes[0] // heads))
+    return merged(op, _attended(op, q, k, v, masks, scale, sizes[0] // heads))
 
 
 @expands("MultiHeadAttention")
@@ -88,19 +88,19 @@ def multi_head_attention(
         hidden = op.size(query, 2)
         size = hidden // num_heads
         biases = _split_bias(op, bias, hidden) if bias else (None, None, None)
-        q = _heads(op, _plus(op, query, biases[0]), num_heads)
+        q = heads_first(op, _plus(op, query, biases[0]), num_heads)
         if value is None:  # (batch, sequence, heads, 2, size)
             k, v = (_unpacked(op, key, index) for index in range(2))
         elif op.rank(key) == 4:  # laid out already
             k, v = key, value
         else:
-            k = _heads(op, _plus(op, key, biases[1]), num_heads)
-            v = _heads(op, _plus(op, value, biases[2]), num_heads)
+            k = heads_first(op, _plus(op, key, biases[1]), num_heads)
+            v = heads_first(op, _plus(op, value, biases[2]), num_heads)
     masks = _masks(op, query, q, k, padding, mask_filter_value, attention_bias, unidirectional)
-    return _merged(op, _attended(op, q, k, v, masks, scale, size))
+    return merged(op, _attended(op, q, k, v, masks, scale, size))
 
 
-def _heads(op: Builder, x: str, heads: int) -> str:
+def heads_first(op: Builder, x: str, heads: int) -> str:
     """(batch, sequence, heads · size) as (batch, heads, sequence, size)."""
     return str(op.Transpose(op.Reshape(x, [0, 0, heads, -1]), perm=[0, 2, 1, 3]))
 
@@ -111,7 +111,8 @@ def _unpacked(op: Builder, packed: str, index: int) -> str:
     return str(op.Transpose(picked, perm=[0, 2, 1, 3]))
 
 
-def _merged(op: Builder, y: str) -> str:
+def merged(op: Builder, y: str) -> str:
+    """(batch, heads, sequence, size) as (batch, sequence, heads · size)."""
     return str(op.Reshape(op.Transpose(y, perm=[0, 2, 1, 3]), [0, 0, -1]))
 
 

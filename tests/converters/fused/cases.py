@@ -228,6 +228,37 @@ ATTENTION = [
     ),
     Case("MultiHeadAttention", (X, normal(2, 3, 8), normal(2, 3, 8), None, LENGTHS), HEADS, fed=3),
 ]
+ANGLES = normal(12, 4)
+COS, SIN = np.cos(ANGLES), np.sin(ANGLES)
+PLACES = np.asarray([[0, 1, 2], [4, 5, 6]])
+LONG = (normal(2, 3, 32), normal(2, 3, 16), normal(2, 3, 16))
+FULL = (np.asarray([2, 2], np.int32), np.asarray(3, np.int32))
+WIDE, COS8, SIN8 = (normal(2, 3, 64), normal(2, 3, 32), normal(2, 3, 32)), np.tile(COS, 2), np.tile(SIN, 2)
+GROUPS = {"num_heads": 4, "kv_num_heads": 2}
+DECODER = [
+    Case("RotaryEmbedding", (normal(2, 3, 16), PLACES, COS, SIN)),
+    Case("RotaryEmbedding", (normal(2, 3, 16), np.asarray([2]), COS, SIN), {"interleaved": 1}),
+    Case(
+        "RotaryEmbedding",
+        (normal(2, 2, 3, 12), PLACES, COS, SIN),
+        {"rotary_embedding_dim": 8, "num_heads": 2},
+    ),
+    Case("GroupQueryAttention", (*LONG, None, None, *FULL), GROUPS, 3, (0, 1, 2)),
+    Case("GroupQueryAttention", (normal(2, 3, 64), None, None, None, None, *FULL), {**GROUPS, "scale": 0.2}),
+    Case(
+        "GroupQueryAttention",
+        (*WIDE, None, None, *FULL, COS8, SIN8),
+        {**GROUPS, "do_rotary": 1},
+        3,
+        (0, 1, 2),
+    ),
+    Case(
+        "GroupQueryAttention",
+        (*LONG, *(np.zeros((2, 2, 0, 8), np.float32),) * 2, *FULL, None, None, None, normal(2, 4, 3, 3)),
+        {**GROUPS, "softcap": 5.0},
+        3,
+    ),
+]
 U8, I8 = np.uint8, np.int8
 ZERO, SIGNED_ZERO = np.asarray(120, U8), np.asarray(-3, I8)
 A8, B8 = codes(U8, 2, 3, 8), codes(I8, 8, 5)
@@ -317,4 +348,4 @@ QUANTIZED = [
         {"K": 32, "N": 3, "block_size": 16, "bits": 8},
     ),
 ]
-CASES = [*LAYERS, *ACTIVATIONS, *NORMS, *ATTENTION, *QUANTIZED]
+CASES = [*LAYERS, *ACTIVATIONS, *NORMS, *ATTENTION, *DECODER, *QUANTIZED]

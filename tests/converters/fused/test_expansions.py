@@ -12,7 +12,7 @@ import pytest
 from converters import UnsupportedModel, load
 from converters.fused import EXPANSIONS
 from converters.runtime import Session
-from tests.converters.fused.cases import BIAS, CASES, HEADS, Case, W, X, normal
+from tests.converters.fused.cases import BIAS, CASES, FULL, GROUPS, HEADS, LONG, Case, W, X, normal
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -60,6 +60,9 @@ def test_what_has_no_expansion_is_refused_by_name() -> None:
     assert "com.microsoft.Inverse" in refusal(Case("Inverse", (normal(3, 3),)).proto())
     past = Case("Attention", (X, W, BIAS, None, normal(2, 2, 2, 1, 4)), HEADS, keep=(0, 1))
     assert "node 'node' (com.microsoft.Attention) continues an earlier run" in refusal(past.proto())
+    pasts = (normal(2, 2, 4, 8),) * 2
+    decoding = Case("GroupQueryAttention", (*LONG, *pasts, *FULL), GROUPS, 3, (0, 1, 2)).proto()
+    assert "(com.microsoft.GroupQueryAttention) continues an earlier run" in refusal(decoding)
     softmax = Case("FusedConv", (normal(1, 2, 4, 4), normal(2, 2, 1, 1)), {"activation": "Relu"}).proto()
     softmax.graph.node[0].attribute[0].s = b"Softmax"
     assert "the activation 'Softmax'" in refusal(softmax)
