@@ -27,14 +27,23 @@ Their derivative is 0 wherever they have one, and is taken as 0 at their jumps t
 constant. Those that return integers or booleans carry no gradient at all.
 
 """
+QUANTIZING = """
+## Quantizing ops
+
+Their derivative is 0 too, but that of the network they stand for is not: between the input and the target they are
+refused, or with `straight_through=True` differentiated as if they did not round: 1 within their range and at its
+bounds, 0 outside.
+
+"""
 
 
 def page() -> str:
     """The page as Markdown."""
     ops = sorted(registered().items())
     rows = [f"| {name} | {kink.where} | {kink.choice} |\n" for (_, name), op in ops for kink in op.kinks]
-    constant = [name for (_, name), op in ops if op.kind is Kind.CONSTANT]
-    return HEAD + "".join(rows) + CONSTANT + ", ".join(constant) + ".\n"
+    constant = [name for (_, name), op in ops if op.kind is Kind.CONSTANT and not op.quantizes]
+    quantizing = [name for (_, name), op in ops if op.quantizes]
+    return f"{HEAD}{''.join(rows)}{CONSTANT}{', '.join(constant)}.\n{QUANTIZING}{', '.join(quantizing)}.\n"
 
 
 if __name__ == "__main__":

@@ -34,11 +34,12 @@ def _slices(shape: Any, starts: Any, ends: Any, axes: Any, steps: Any) -> dict[i
 
 
 def _positions(size: int, start: int, end: int, step: int) -> range:
-    """Python's slicing, but that a negative step's end of −size − 1 or less means "through element 0"."""
-    low, high = (0, size) if step > 0 else (-1, size - 1)
+    """Python's slicing, but that an index past an end is the end: with a negative step, element 0 is never passed."""
     start = start + size if start < 0 else start
     end = end + size if end < 0 else end
-    return range(min(max(start, low), high), min(max(end, low), high), step)
+    if step > 0:
+        return range(min(max(start, 0), size), min(max(end, 0), size), step)
+    return range(min(max(start, 0), size - 1), min(max(end, -1), size - 1), step)
 
 
 @register
@@ -85,6 +86,8 @@ def _unslice(
         axis: _positions(int(x.shape[axis] or 0), a, b, s)
         for axis, a, b, s in zip(along, first or [], last or [], strides or ones(len(along)), strict=True)
     }
+    if not all(taken.values()):
+        return zeros_like(op, x)
     turned = [axis for axis, positions in taken.items() if positions.step < 0]
     if turned:
         count = len(turned)
@@ -92,7 +95,7 @@ def _unslice(
     shape: tuple[Any, ...] = tuple(len(taken[i]) if i in taken else size for i, size in enumerate(x.shape))
     spread = [abs(taken[i].step) if i in taken else 1 for i in range(len(shape))]
     g, shape = insert_zeros(op, g, shape, spread)
-    begins = [-min(p.start, p[-1]) if len(p) else 0 for p in taken.values()]
+    begins = [-min(p.start, p[-1]) for p in taken.values()]
     return place(op, g, shape, begins, x, list(taken))
 
 

@@ -300,7 +300,11 @@ class InstanceNormalization(ExplicitRule):
 @register
 class GroupNormalization(ExplicitRule):
     def torch(torch, x, scale, b, *, epsilon, num_groups, stash_type):
-        y = torch.nn.functional.group_norm(x, num_groups, eps=epsilon)
+        # torch's own group_norm refuses groups of one element.
+        split = x.reshape(x.shape[0], num_groups, -1)
+        mean = split.mean(-1, keepdim=True)
+        inverse = torch.rsqrt(((split - mean) ** 2).mean(-1, keepdim=True) + epsilon)
+        y = ((split - mean) * inverse).reshape(x.shape)
         return y * _channels(scale, x, torch.reshape) + _channels(b, x, torch.reshape)
 
     def tensorflow(tf, x, scale, b, *, epsilon, num_groups, stash_type):

@@ -11,6 +11,7 @@ from tests.analyzer.ops.harness import (
     native_gradients,
     onnxruntime_forward,
     onnxruntime_gradients,
+    residual_value,
 )
 
 _STEP = 1e-5
@@ -53,8 +54,25 @@ def assert_directional(case: Case, found: list[np.ndarray], g: np.ndarray) -> No
             assert abs(float(np.vdot(gradient, direction)) - expected) <= 1e-6 * scale
 
 
+def assert_residual(case: Case) -> None:
+    """The residual by its rule is what the products J u of the active inputs leave of the output."""
+    y = forward(case, case.feeds)
+    products = [_jacobian_times_input(case, index) for index in case.active]
+    scale = max(float(np.max(np.abs(part), initial=1e-3)) for part in (y, *products))
+    expected = y - sum(products)
+    np.testing.assert_allclose(residual_value(case), expected, rtol=0, atol=1e-7 * scale)
+
+
+def _jacobian_times_input(case: Case, index: int) -> np.ndarray:
+    """J u of one input: the change of the output where the input is scaled by 1 ± h."""
+    name = f"x{index}"
+    ahead = forward(case, {**case.feeds, name: case.feeds[name] * (1 + _STEP)})
+    behind = forward(case, {**case.feeds, name: case.feeds[name] * (1 - _STEP)})
+    return (ahead - behind) / (2 * _STEP)
+
+
 def assert_everywhere(case: Case) -> None:
-    """All of it: forward on three engines, the VJP in both precisions, and both frameworks' own autodiff."""
+    """All of it: forward on three engines, the VJP in both precisions, both frameworks' autodiff, the residual."""
     y = forward(case, case.feeds)
     assert_close([forward(case, case.feeds, "tensorflow")], [y], 1e-9)
     assert_close([onnxruntime_forward(case)], [y], 1e-4)
@@ -65,3 +83,4 @@ def assert_everywhere(case: Case) -> None:
     assert_close(onnxruntime_gradients(case, g), found, 1e-3)
     for framework in ("torch", "tensorflow"):
         assert_close(native_gradients(case, g, framework), found, 1e-9)
+    assert_residual(case)

@@ -11,20 +11,20 @@ from tests.analyzer.ops.harness import Case
 _RNG = np.random.default_rng(20)
 
 
-def normal(*shape: int) -> np.ndarray:
+def normal(*shape: int, rng: np.random.Generator = _RNG) -> np.ndarray:
     """Standard normal values, none closer to 0 than 0.05."""
-    x = _RNG.normal(size=shape)
+    x = rng.normal(size=shape)
     return np.where(np.abs(x) < 0.05, np.copysign(0.05, x), x)
 
 
-def positive(*shape: int) -> np.ndarray:
-    return _RNG.uniform(0.3, 2.0, size=shape)
+def positive(*shape: int, rng: np.random.Generator = _RNG) -> np.ndarray:
+    return np.asarray(rng.uniform(0.3, 2.0, size=shape))
 
 
-def distinct(*shape: int) -> np.ndarray:
+def distinct(*shape: int, rng: np.random.Generator = _RNG) -> np.ndarray:
     """Values at least 0.05 apart, none near 0."""
     count = int(np.prod(shape))
-    return (_RNG.permutation(count).reshape(shape) - count / 2 + 0.5) * 0.05
+    return (rng.permutation(count).reshape(shape) - count / 2 + 0.5) * 0.05
 
 
 def i64(*values: int) -> np.ndarray:
@@ -50,4 +50,5 @@ def case(
     target: int = 0,
     **attributes: Any,
 ) -> Case:
-    return Case(op, inputs, attributes, active, outputs, symbolic, fed, target)
+    arrays = tuple(None if x is None else np.asarray(x) for x in inputs)
+    return Case(op, arrays, attributes, active, outputs, symbolic, fed, target)
