@@ -8,7 +8,9 @@ integer or a tie, is moved to a random one nearby.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +40,10 @@ class Derivative:
     output: str
     failure: str | None
     ran: tuple[str, ...] = ()
+
+
+class NoKernel(Exception):
+    """ONNX Runtime has no kernel of this precision."""
 
 
 @dataclass(frozen=True)
@@ -98,24 +104,29 @@ def _backends(test: NodeTest, model: Model, referee: Differentiable) -> list[Hel
 
 def _judged(test: NodeTest, held: Sequence[Held], names: Sequence[str], output: str) -> list[Derivative]:
     try:
-        _check(test, held, names, output)
+        ran = _check(test, held, names, output)
     # A derivative that fails is a result, whatever a runtime raises.
     except Exception as error:
         return [Derivative(name, output, described(error)) for name in names]
-    ran = tuple(one.label for one in held)
     return [Derivative(name, output, None, ran) for name in names]
 
 
-def _check(test: NodeTest, held: Sequence[Held], names: Sequence[str], output: str) -> None:
-    """Raise Disagreement where a gradient at one smooth point is not the one that is measured there."""
+def _check(test: NodeTest, held: Sequence[Held], names: Sequence[str], output: str) -> tuple[str, ...]:
+    """What was run; raise Disagreement where a gradient at a smooth point is not the one measured there."""
     rng = np.random.default_rng(5)
     referee = held[0].fn
     point, lines = smooth_point(referee, test.inputs, names, output, rng)
     weights = rng.normal(size=lines[names[0]].ahead.shape)
     target = Target(output, weights=weights)
     exact = referee.gradients(point, target, names).gradients
+    ran = []
     for one in held:
-        gradients = one.fn.gradients(point, target, names).gradients
+        try:
+            with _no_fallback():
+                gradients = one.fn.gradients(point, target, names).gradients
+        except NoKernel:
+            continue
+        ran.append(one.label)
         for name in names:
             where = f"{one.label}, {name}"
             _hold(where, gradients[name], exact[name], one.tolerance)
@@ -125,14 +136,29 @@ def _check(test: NodeTest, held: Sequence[Held], names: Sequence[str], output: s
             scale = max(abs(truth), float(np.linalg.norm(exact[name])), 1e-3)
             if not abs(slope - truth) <= one.tolerance * scale:
                 raise Disagreement(f"{where}: slope {slope:.9g}, directional derivative {truth:.9g}")
+    return tuple(ran)
 
 
 def _runs(fn: Differentiable, point: Mapping[str, np.ndarray]) -> bool:
     try:
-        fn.forward(point)
-    except BackendError:
+        with _no_fallback():
+            fn.forward(point)
+    except (BackendError, NoKernel, UserWarning):
         return False
     return True
+
+
+@contextmanager
+def _no_fallback() -> Iterator[None]:
+    """Raise NoKernel where ONNX Runtime would answer in float32 what was asked in float64."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="computed in float32")
+        try:
+            yield
+        except UserWarning as warning:
+            if "no kernel for" in str(warning):
+                raise NoKernel(str(warning)) from None
+            raise
 
 
 def _hold(label: str, found: np.ndarray, exact: np.ndarray, tolerance: float) -> None:
