@@ -152,12 +152,6 @@ def _pull_back(
             found.setdefault(u.name, []).append(entry)
 
 
-def has_rule(node: Node) -> bool:
-    """Whether a derivative can be taken through a node."""
-    rules = find(node)
-    return rules is not None and rules.vjp is not None
-
-
 def rules_of(node: Node) -> type[Op]:
     """The class of a node's op. Raises UnsupportedOp where it has none, or none with a VJP."""
     rules = find(node)

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analyzer.autodiff import active_tensors, carries_gradient, has_rule, path_nodes, rules_of
+from analyzer.autodiff import active_tensors, carries_gradient, path_nodes, rules_of
 from analyzer.emitter import Emitter
+from analyzer.errors import UnsupportedOp
 from analyzer.graph import Graph, Node, Tensor
 from analyzer.ops import find
 from analyzer.ops.registry import Homogeneous, Kind, Op
@@ -60,8 +61,9 @@ def find_biases(
 ) -> tuple[Bias, ...]:
     """The tensors between the inputs and the output that have a bias, in topological order.
 
-    terms: "all", or "explicit" for the paper's own biases alone. without_rule: "raise" UnsupportedOp where a
-    node on the path has no rule, or "skip" it, to list what is known of a graph that cannot be differentiated.
+    terms: "all", or "explicit" for the paper's own biases alone.
+    without_rule: "raise" UnsupportedOp where a node on the path has no rule for what it does, or "skip" it, to
+    list what is known of a graph that cannot be differentiated.
     """
     active = active_tensors(graph, inputs)
     leading = graph.ancestors([output])
@@ -73,11 +75,14 @@ def find_biases(
             for index, name in enumerate(node.inputs)
         )
         kind = _bias_kind(graph, node)
-        if without_rule == "skip" and not has_rule(node):
-            continue
         if terms == EXPLICIT and kind != EXPLICIT:
             continue
-        biased = zip(node.outputs, residuals(graph, scratch, node, mask), strict=False)
+        try:
+            biased = zip(node.outputs, residuals(graph, scratch, node, mask), strict=False)
+        except UnsupportedOp:
+            if without_rule == "skip":
+                continue
+            raise
         found += [Bias(name, node, mask, kind) for name, r in biased if r is not None and name in leading]
     return tuple(found)
 

@@ -14,14 +14,10 @@ from analyzer.emitter import Emitter
 from analyzer.errors import UnsupportedOp
 from analyzer.graph import Graph, Node, Tensor
 from analyzer.ops import find
+from converters.unroll import REASON_KEY
 
 GRADIENT_GRAPH = "onnxruntime"
 FRAMEWORKS = ("torch", "tensorflow")
-_CONTROL_FLOW = {
-    "If": "its condition is computed while running, so that no branch can be chosen beforehand",
-    "Loop": "its trip count is computed while running, so that it cannot be unrolled",
-    "Scan": "the length of its sequence is not known beforehand, so that it cannot be unrolled",
-}
 STRAIGHT_THROUGH_HINT = (
     "it rounds to codes or reads them, so that its derivative is zero: --straight-through (straight_through=True) "
     "differentiates straight through the rounding"
@@ -111,7 +107,7 @@ def inner_roots(graph: Graph) -> tuple[str, ...]:
         node
         for node in graph.nodes
         if computed.intersection(node.reads)
-        and not any(_is_variable_float(graph, name, computed) for name in node.inputs)
+        and not any(_is_variable_float(graph, name, computed) for name in node.reads if name)
         and any(name in leading and graph.tensors[name].is_float for name in node.outputs if name)
     ]
     chosen = [node for node in first if node.op_type not in ("Cast", "CastLike")] or first
@@ -130,8 +126,8 @@ def _ends(graph: Graph, roots: Iterable[str]) -> tuple[Node, ...]:
         node
         for node in graph.nodes
         if leading.intersection(node.outputs)
-        and active.intersection(node.inputs)
-        and not any(name in active and carries_gradient(graph, node, i) for i, name in enumerate(node.inputs))
+        and active.intersection(node.reads)
+        and not any(name in active and carries_gradient(graph, node, i) for i, name in enumerate(node.reads))
     )
 
 
@@ -152,10 +148,9 @@ def coverage(graph: Graph, path: Path) -> dict[str, Coverage]:
 
 def _coverage(path: Path, nodes: Sequence[Node], refused: dict[int, str]) -> Coverage:
     on_path = {id(node) for node in path.nodes}
-    blockers = tuple(
-        Blocker(node, refused[id(node)], id(node) in on_path) for node in nodes if id(node) in refused
-    )
-    return Coverage(sum(id(node) not in refused for node in path.nodes), len(path.nodes), blockers)
+    blockers = tuple(Blocker(n, refused[id(n)], id(n) in on_path) for n in nodes if id(n) in refused)
+    covered = sum(id(node) not in refused for node in path.nodes)
+    return Coverage(covered, len(path.nodes), blockers)
 
 
 def vjp_refusal(graph: Graph, node: Node, active: frozenset[str]) -> str | None:
@@ -170,7 +165,7 @@ def vjp_refusal(graph: Graph, node: Node, active: frozenset[str]) -> str | None:
         if name and name in active
     }
     try:
-        sweep(alone, Emitter(graph.opset), seeds, [name for name in node.inputs if name in active])
+        sweep(alone, Emitter(graph.opset), seeds, [name for name in node.reads if name in active])
     except UnsupportedOp as error:
         return str(error)
     return None
@@ -188,4 +183,4 @@ def unknown(node: Node) -> str:
     """Why an op that has no class is not covered."""
     if node.domain:
         return f"{node.domain} is no domain of the ONNX standard: only a runtime with that library runs it"
-    return _CONTROL_FLOW.get(node.op_type, 'it has no rule yet: CONTRIBUTING.md, "Add an op"')
+    return node.metadata.get(REASON_KEY, 'it has no rule yet: CONTRIBUTING.md, "Add an op"')

@@ -117,7 +117,7 @@ def test_a_path_that_ends_is_told_with_its_end(inspected, shown):
 def test_a_loop_of_unknown_length_is_the_reason(inspected):
     blocking = inspected(LOOP)["coverage"]["onnxruntime"]["blocking"]
     assert [node["node"] for node in blocking] == ["turns"]
-    assert "trip count is computed while running" in blocking[0]["reason"]
+    assert "trip count 'trips' is computed while running" in blocking[0]["reason"]
 
 
 def test_a_model_without_a_canonical_form_is_shown_with_the_reason(inspected, shown):
