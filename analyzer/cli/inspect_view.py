@@ -17,7 +17,7 @@ def show(terminal: Terminal, document: dict[str, Any]) -> None:
     _show_head(terminal, document)
     _show_tensors(terminal, document)
     terminal.heading("Operators")
-    terminal.out.print(" · ".join(f"{op} {count}" for op, count in document["operators"].items()))
+    terminal.out.print(" · ".join(f"{op}×{count}" for op, count in document["operators"].items()))
     if document["refused"]:
         terminal.heading("What can be differentiated")
         terminal.out.print(f"✗ Nothing: {document['refused']}", style="yellow")
