@@ -127,7 +127,9 @@ def _weights(weights: np.ndarray, y: Tensor, samples: int) -> np.ndarray:
     assert y.shape is not None
     if array.ndim == len(y.shape) - 1:
         array = np.broadcast_to(array, (samples, *array.shape))
-    expected = (samples, *y.shape[1:]) if y.shape else ()
+    # Of an output whose number of rows only running shows, any number will do.
+    rows = array.shape[:1] if y.shape and y.shape[0] is None else (samples,)
+    expected = (*rows, *y.shape[1:]) if y.shape else ()
     fits = array.ndim == len(expected) and all(
         have == want for have, want in zip(array.shape, expected, strict=True) if isinstance(want, int)
     )

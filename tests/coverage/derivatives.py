@@ -194,7 +194,8 @@ def smooth_point(
             direction = rng.normal(size=point[name].shape)
             feeds = [{**point, name: point[name] + step * STEP * direction} for step in _STEPS]
             values = [fn.forward(feed, [output])[output] for feed in feeds]
-            if not _is_smooth(np.stack(values)):
+            # Where a tie parts, an output such as the unique values changes its size.
+            if len({value.shape for value in values}) > 1 or not _is_smooth(np.stack(values)):
                 break
             lines[name] = Line(direction, values[3], values[1])
         else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -51,6 +51,30 @@ class NodeTest:
     def outputs(self) -> Arrays:
         """The expected outputs by name."""
         return _by_name(self.model.graph.output, self.data[1])
+
+    def as_in_a_file(self) -> NodeTest | None:
+        """The case with its inputs of integers and truth values as constants; None where it has none.
+
+        The standard's tests feed everything. In a file axes, sizes and repeats are constants.
+        """
+        fixed = {
+            name: value
+            for name, value in self.inputs.items()
+            if isinstance(value, np.ndarray) and value.dtype.kind in "iub"
+        }
+        if not fixed:
+            return None
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
+        kept = [
+            (info, value)
+            for info, value in zip(model.graph.input, self.data[0], strict=True)
+            if info.name not in fixed
+        ]
+        del model.graph.input[:]
+        model.graph.input.extend(info for info, _ in kept)
+        model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in fixed.items())
+        return replace(self, model=model, data=([value for _, value in kept], self.data[1]))
 
 
 @lru_cache(maxsize=1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -23,6 +23,7 @@ class Result:
     """What came of one case.
 
     forward: per runner None where it passed, else what went wrong. canonical: the ops of its canonical form.
+    constants: whether some of it passes only with its integer inputs as constants of the model.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Result:
     forward: Mapping[str, str | None]
     derivatives: tuple[Derivative, ...] = ()
     canonical: frozenset[str] = frozenset()
+    constants: bool = False
 
     def excluded(self, runner: str) -> str | None:
         """Why the case is left out for a runner it fails on, or None."""
@@ -62,8 +64,16 @@ def place(name: str, one: Derivative) -> str:
 
 
 def measure(test: NodeTest) -> Result:
-    """Run one case: forward on every runner, and its derivatives where it is of float32 and runs at all."""
-    stock = stock_failure(test)
+    """Run one case: forward on every runner, and its derivatives where it is of float32 and runs at all.
+
+    What needs to know integer inputs before running gets a second try with them as constants, as in a file.
+    """
+    fed = _measured(test, stock_failure(test))
+    file = test.as_in_a_file() if fed.failures() else None
+    return fed if file is None else _joined(fed, _measured(file, fed.forward[STOCK]))
+
+
+def _measured(test: NodeTest, stock: str | None) -> Result:
     try:
         model = load(test.model)
     # A case that is refused is a result, whatever raises.
@@ -77,6 +87,16 @@ def measure(test: NodeTest) -> Result:
     return Result(test.name, test.op, test.is_float32, forward, tuple(found), ops)
 
 
+def _joined(fed: Result, file: Result) -> Result:
+    """What passes in either form; `constants` says whether the second form was needed."""
+    forward = {runner: text and file.forward[runner] for runner, text in fed.forward.items()}
+    passing = {(one.output, one.input): one for one in file.derivatives if one.failure is None}
+    found = [passing.get((one.output, one.input), one) if one.failure else one for one in fed.derivatives]
+    joined = replace(fed, forward=forward, derivatives=tuple(found) or file.derivatives)
+    helped = len(joined.failures()) < len(fed.failures())
+    return replace(joined, constants=helped, canonical=file.canonical if helped else fed.canonical)
+
+
 @dataclass(frozen=True)
 class Report:
     """The results of a run."""
@@ -85,7 +105,7 @@ class Report:
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
-        """Per op: cases, how many pass per runner, derivatives, exclusions with reasons; float32 cases alone."""
+        """Per op: cases, how many pass per runner, derivatives, exclusions with reasons; float32 cases only."""
         ops: dict[str, list[Result]] = {}
         for result in self.results:
             if result.is_float32:
@@ -162,6 +182,7 @@ def counts(results: Iterable[Result]) -> dict[str, Any]:
     return {
         "cases": len(results),
         **{runner: sum(r.forward[runner] is None for r in results) for runner in (STOCK, *BACKENDS)},
+        "constants": sum(result.constants for result in results),
         "excluded": dict(reasons),
         "derivatives": {
             "checked": len(found) - len(missed),
