@@ -1,6 +1,7 @@
 """Col2Im: windows added up to an image, in any number of axes.
 
-Refuses, in its gradient, an image or a window whose size is computed while running.
+Refuses, in its gradient, an image or a window whose size is computed while running, and dilated windows of other
+than two axes, which ONNX Runtime computes wrongly.
 """
 
 from __future__ import annotations
@@ -59,6 +60,11 @@ class Col2Im(Homogeneous):
     torch = tensorflow = composed(_col2im)
 
     def vjp(op, g, y, x, image_shape, block_shape, **geometry):
+        if len(geometry["dilations"] or [1, 1]) != 2 and max(geometry["dilations"]) > 1:
+            raise UnsupportedOp(
+                "Col2Im: ONNX Runtime misplaces the channels of dilated windows that are not planes"
+            )
+
         def of_x():
             positions = _positions(*_known(image_shape, block_shape), **geometry)
             padded = op.Pad(op.Reshape(g, [0, 0, -1]), [0, 1], None, [2])

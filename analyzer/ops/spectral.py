@@ -122,11 +122,12 @@ def _of_spectrum(
     if not isinstance(size, int) or (dft_length is not None and given is None):
         raise UnsupportedOp("DFT: the length of an inverse onesided transform is unknown before running")
     length = given[0] if given is not None else 2 * (size - 1)
-    if size > length // 2 + 1:
+    if size != length // 2 + 1:
         raise UnsupportedOp(
-            f"DFT: ONNX Runtime and NumPy disagree on {size} frequencies for a onesided spectrum of {length} points"
+            f"DFT: on {size} frequencies for an inverse onesided transform of {length} points ONNX Runtime and "
+            f"NumPy disagree; {length // 2 + 1} have a VJP rule"
         )
-    halved = op.Slice(op.DFT(g, None, np.asarray(axis), onesided=1), [0], [size], [axis])
+    halved = op.DFT(g, None, np.asarray(axis), onesided=1)
     return op.Mul(halved, (_weights(size, length, len(shape) - axis - 1) / length).astype(dtype))
 
 

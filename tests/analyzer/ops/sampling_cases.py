@@ -173,7 +173,6 @@ def _transforms() -> list[Case]:
         case("DFT", normal(2, 5, 1), count(8), along(1), onesided=1),
         case("DFT", normal(2, 4, 3, 2), None, along(1), onesided=1, inverse=1, symbolic=(0,)),
         case("DFT", normal(2, 4, 2), count(7), along(1), onesided=1, inverse=1),
-        case("DFT", normal(2, 3, 2), count(9), along(1), onesided=1, inverse=1),
         case("STFT", normal(2, 20, 1), count(3), normal(6), active=(0, 2), **halved),
         case("STFT", normal(2, 20, 1), count(3), normal(6), symbolic=(0, 1), **halved),
         case("STFT", normal(2, 20, 1), count(4), normal(7), active=(2,), **halved),
