@@ -1,12 +1,13 @@
 """A graph that is being rewritten: nodes, constants, inputs, outputs and known types.
 
 Reads an `onnx.ModelProto` and writes one back. Constants are NumPy arrays. Subgraphs stay inside their
-nodes; the outer names that they capture count as uses and are renamed with the rest. Refuses sparse
-initializers and constants that are stored outside the model.
+nodes; the outer names that they capture count as uses and are renamed with the rest. Sparse constants are
+made dense. Refuses constants that are stored outside the model, and sparse ones that would fill the memory.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -22,14 +23,15 @@ Shape = tuple[int | str | None, ...]
 # Larger constants are hidden from ONNX's C++ passes, which would copy them: no shape depends on them.
 _LIGHT = 1024
 
+DENSEST = 1 << 30
+"""Bytes that one sparse constant may take when its zeros are written out: a small file must not fill memory."""
+
 
 class Draft:
     """A mutable ONNX graph. `types` holds what is known of each tensor (shape inference's ValueInfo)."""
 
     def __init__(self, proto: onnx.ModelProto) -> None:
         graph = proto.graph
-        if graph.sparse_initializer:
-            raise UnsupportedModel(f"the graph {graph.name!r} has sparse initializers; store them densely")
         self.header = onnx.ModelProto()
         for field in ("producer_name", "producer_version", "domain", "model_version", "doc_string"):
             setattr(self.header, field, getattr(proto, field))
@@ -40,6 +42,8 @@ class Draft:
         self.constants: dict[str, np.ndarray] = {}
         for tensor in graph.initializer:
             self.constants[tensor.name] = constant_of(tensor)
+        for sparse in graph.sparse_initializer:
+            self.constants[sparse.values.name] = dense_of(sparse)
         self.inputs = [info for info in graph.input if info.name not in self.constants]
         self.outputs = list(graph.output)
         self.types: dict[str, onnx.TypeProto] = {info.name: info.type for info in graph.value_info}
@@ -255,6 +259,24 @@ def constant_of(tensor: onnx.TensorProto) -> np.ndarray:
         return numpy_helper.to_array(tensor)
     except (ValueError, TypeError) as error:
         raise InvalidModel(f"the initializer {tensor.name!r} is damaged: {one_line(error)}") from error
+
+
+def dense_of(sparse: onnx.SparseTensorProto) -> np.ndarray:
+    """The array of a SparseTensorProto, zeros included. Raises UnsupportedModel where it is too large."""
+    values, indices = constant_of(sparse.values), constant_of(sparse.indices)
+    shape = tuple(sparse.dims)
+    if math.prod(shape) * values.itemsize > DENSEST:
+        raise UnsupportedModel(
+            f"the sparse constant {sparse.values.name!r} of shape {shape} would take more than {DENSEST >> 30} GiB"
+        )
+    array = np.zeros(shape, values.dtype)
+    try:
+        array[np.unravel_index(indices, shape) if indices.ndim == 1 else tuple(indices.T)] = values
+    except (IndexError, ValueError) as error:
+        raise InvalidModel(
+            f"the sparse constant {sparse.values.name!r} is damaged: {one_line(error)}"
+        ) from error
+    return array
 
 
 def _domain(domain: str) -> str:

@@ -15,6 +15,9 @@ from onnx import TensorProto, helper
 from converters.draft import Draft, is_standard
 from converters.fused.builder import Builder, Expansion, Undetermined, expand
 
+# Slices that go to the end of an axis.
+_END = np.iinfo(np.int64).max
+
 
 def lower_ops(draft: Draft) -> bool:
     """Lower every node that has a rule here. Returns whether there was any."""
@@ -49,17 +52,15 @@ def _tensor_scatter(
 
 def _cumulative_product(op: Builder, x: str, axis: str, *, exclusive: int = 0, reverse: int = 0) -> str:
     """Products of 2, 4, 8, … neighbours: few steps, and no division by what may be zero."""
-    known = op.value(axis)
-    if known is None:
-        raise Undetermined(f"the axis {axis!r} is computed while running")
-    along = [int(known.item())]
-    extent, one = op.size(x, along[0]), np.asarray(1, op.dtype(x))
+    known, one = op.value(axis), np.asarray(1, op.dtype(x))
+    axes = range(op.rank(x)) if known is None else [int(known.item())]
+    extent = max((op.size(x, index) for index in axes), default=1)
+    along = op.Cast(op.Reshape(axis, [1]), to=TensorProto.INT64)
 
     def shifted(x: str, count: int) -> str:
         """The factor `count` places before each (behind it, in reverse), one where there is none."""
-        begin = count if reverse else 0
         padded = op.Pad(x, [0, count] if reverse else [count, 0], one, along)
-        return str(op.Slice(padded, [begin], [begin + extent], along))
+        return str(op.Slice(padded, *(([count], [_END]) if reverse else ([0], [-count])), along))
 
     product = shifted(x, 1) if exclusive else x
     count = 1

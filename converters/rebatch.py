@@ -59,7 +59,9 @@ def free_batch(draft: Draft) -> Draft:
 
 
 def _fixed_batch(draft: Draft) -> int | None:
-    """The size that the first axes of all inputs share, where it is fixed."""
+    """The size that the first axes of all inputs share, where it is fixed. Lists of tensors have no batch."""
+    if not all(info.type.HasField("tensor_type") for info in (*draft.inputs, *draft.outputs)):
+        return None
     sizes = {shape[0] for info in draft.inputs if (shape := shape_of(info.type))}
     size = sizes.pop() if len(sizes) == 1 else None
     return size if isinstance(size, int) and size > 0 else None

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from converters.draft import Draft, attribute, is_standard
+from converters.draft import Draft, attribute, dense_of, is_standard
 from converters.sequences import lower_sequences
 from converters.shapes import fix_shapes, join_reshapes
 from converters.splice import adopt_constants, inherit_origin, instantiate
@@ -54,6 +54,8 @@ def _constant_value(node: onnx.NodeProto) -> np.ndarray | None:
     value = helper.get_attribute_value(entry)
     if entry.name == "value":
         return numpy_helper.to_array(value)
+    if entry.name == "sparse_value":
+        return dense_of(value)
     if entry.name in ("value_int", "value_ints"):
         return np.asarray(value, np.int64)
     if entry.name in ("value_float", "value_floats"):
