@@ -15,18 +15,25 @@ from converters.constants import fold_constants
 from converters.draft import Draft
 from converters.errors import InvalidModel, one_line
 from converters.fold import drop_zero_biases, fold_batch_norms
-from converters.functions import expand_functions
+from converters.functions import expand_functions, inline_calls
 from converters.fused import expand_fused, name_domains, refuse_foreign, refuse_undetermined
 from converters.lower import lower_ops
-from converters.opset import CANONICAL_OPSET, inline_functions, refuse_newer, runnable_opset, set_opset
+from converters.opset import (
+    CANONICAL_OPSET,
+    all_nodes,
+    inline_functions,
+    refuse_newer,
+    runnable_opset,
+    set_opset,
+)
 from converters.rebatch import BATCH, free_batch, name_batch
 from converters.simplify import simplify
 from converters.unroll import explain_control_flow, unroll_loops
 
 CANONICAL_KEY = "onnxplain.canonical"
 _VERSION = "1"
-# Folding shapes can make further nodes constant; real models need two or three rounds.
-_ROUNDS = 8
+# Folding shapes can make further nodes constant: real models need two or three rounds, nested loops one a level.
+_ROUNDS = 32
 
 __all__ = ["BATCH", "CANONICAL_KEY", "CANONICAL_OPSET", "canonicalise", "check", "is_canonical"]
 
@@ -49,6 +56,7 @@ def canonicalise(
         # Newer ops are expanded, and loops around them unrolled, before the graph can be relabelled.
         _settle(draft)
     set_opset(draft)
+    inline_calls(draft, working.functions)
     _settle(draft)
     refuse_undetermined(draft)
     name_batch(draft)
@@ -80,7 +88,7 @@ def is_canonical(proto: onnx.ModelProto) -> bool:
     names = [node.name for node in graph.node]
     typed = {info.name for info in (*graph.value_info, *graph.output)}
     return (
-        opsets.get("") == runnable_opset(graph.node)
+        opsets.get("") == runnable_opset(all_nodes(list(graph.node)))
         and not proto.functions
         and all(names)
         and len(set(names)) == len(names)
@@ -129,7 +137,7 @@ def _with_output_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _settle(draft: Draft) -> None:
-    """Simplify and fold constants until nothing changes."""
+    """Expand, unroll, simplify and fold constants until nothing changes."""
     draft.remove_unused()
     for _ in range(_ROUNDS):
         draft.infer_types()
@@ -142,7 +150,9 @@ def _settle(draft: Draft) -> None:
         changed |= fold_constants(draft)
         draft.remove_unused()
         if not changed:
-            return
+            break
+    if draft.opsets.get("", 0) <= CANONICAL_OPSET:
+        draft.opsets[""] = runnable_opset(all_nodes(draft.nodes))
 
 
 def _name_nodes(draft: Draft) -> None:

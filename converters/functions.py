@@ -1,19 +1,21 @@
-"""Replace ops that the ONNX standard defines by other ops: the standard's own bodies stand in for them.
+"""Replace ops that are defined by other ops: the standard's own bodies, or the model's, stand in for them.
 
-Rewrites a Draft whose types are inferred. An op is expanded where it is listed in EXPANDED, or newer than the
-canonical opset. A body is brought to the canonical opset by itself, whatever opset it was written for. An op
-whose body depends on types that are not known (yet) stays.
+Rewrites a Draft whose types are inferred. An op of the standard is expanded where it is listed in EXPANDED, or
+newer than the canonical opset. A body is brought to the canonical opset by itself, whatever opset it was
+written for. An op whose body depends on types that are not known (yet) stays.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import onnx
 from onnx import helper
 
 from converters.draft import Draft, is_standard
-from converters.opset import expressible, set_opset
+from converters.errors import InvalidModel
+from converters.opset import all_nodes, expressible, set_opset
 from converters.splice import adopt_constants, inherit_origin, instantiate
 
 EXPANDED = frozenset(
@@ -48,6 +50,23 @@ def expand_functions(draft: Draft) -> bool:
     return bool(replaced)
 
 
+def inline_calls(draft: Draft, functions: Sequence[onnx.FunctionProto]) -> None:
+    """Replace the calls of a model's own functions, in a draft of the canonical opset.
+
+    Raises InvalidModel where a call remains: in a subgraph, or of a function that calls itself.
+    """
+    known = {(function.domain, function.name): function for function in functions}
+    for _ in known:
+        draft.infer_types()
+        calls = [(node, known[key]) for node in draft.nodes if (key := (node.domain, node.op_type)) in known]
+        draft.replace({id(node): _expansion(draft, node, function) for node, function in calls})
+    for domain in {domain for domain, _ in known}:
+        draft.opsets.pop(domain, None)
+    left = {node.op_type for node in all_nodes(draft.nodes) if (node.domain, node.op_type) in known}
+    if left:
+        raise InvalidModel(f"the model's functions cannot be inlined: {', '.join(sorted(left))}")
+
+
 def _body(draft: Draft, node: onnx.NodeProto, version: int) -> onnx.FunctionProto | None:
     """The standard's body of a node, with its opset; None where there is none for what is known."""
     schema: Any = onnx.defs.get_schema(node.op_type, version)
@@ -60,12 +79,9 @@ def _body(draft: Draft, node: onnx.NodeProto, version: int) -> onnx.FunctionProt
     known = [entry for entry in types if entry is not None]
     if len(known) < len(types):
         return None
-    stated = onnx.NodeProto()
-    stated.CopyFrom(node)
-    _state_defaults(stated, schema)
     serialized = schema.get_context_dependent_function_with_opset_version(
         _nearest(schema.context_dependent_function_opset_versions, version),
-        stated.SerializeToString(),
+        node.SerializeToString(),
         [entry.SerializeToString() for entry in known],
     )
     body = onnx.FunctionProto.FromString(serialized)
@@ -77,18 +93,12 @@ def _nearest(versions: list[int], version: int) -> int:
     return max((known for known in versions if known <= version), default=min(versions))
 
 
-def _state_defaults(node: onnx.NodeProto, schema: onnx.defs.OpSchema) -> None:
-    given = {entry.name for entry in node.attribute}
-    for name, formal in schema.attributes.items():
-        if name not in given and formal.default_value.name:
-            node.attribute.append(formal.default_value)
-
-
 def _expansion(draft: Draft, node: onnx.NodeProto, body: onnx.FunctionProto) -> list[onnx.NodeProto]:
     """A node's body in the canonical opset, in terms of the node's own inputs and outputs."""
     fragment = _fragment(draft, node, body)
-    fragment.infer_types()
-    expand_functions(fragment)
+    if is_standard(node):
+        fragment.infer_types()
+        expand_functions(fragment)
     set_opset(fragment)
     stem = next(name for name in node.output if name)
     given = dict(zip(body.input, [*node.input, *[""] * len(body.input)], strict=False))
@@ -101,18 +111,20 @@ def _expansion(draft: Draft, node: onnx.NodeProto, body: onnx.FunctionProto) -> 
 
 def _fragment(draft: Draft, node: onnx.NodeProto, body: onnx.FunctionProto) -> Draft:
     """A body as a graph of its own, the attributes of the call filled in."""
-    stated = onnx.NodeProto()
-    stated.CopyFrom(node)
-    _state_defaults(stated, onnx.defs.get_schema(node.op_type, draft.opsets[""]))
+    stated = {entry.name: entry for entry in body.attribute_proto}
+    if is_standard(node):
+        formal = onnx.defs.get_schema(node.op_type, draft.opsets[""]).attributes
+        stated |= {name: entry.default_value for name, entry in formal.items() if entry.default_value.name}
+    stated |= {entry.name: entry for entry in node.attribute}
     proto = onnx.ModelProto(ir_version=11, opset_import=body.opset_import)
     proto.graph.node.extend(body.node)
-    _fill_in(proto.graph, {entry.name: entry for entry in stated.attribute})
-    for formal, actual in zip(body.input, node.input, strict=False):
+    _fill_in(proto.graph, stated)
+    for name, actual in zip(body.input, node.input, strict=False):
         if actual:
-            proto.graph.input.add(name=formal, type=draft.typed(actual))
-    for formal, actual in zip(body.output, node.output, strict=False):
+            proto.graph.input.add(name=name, type=draft.typed(actual))
+    for name, actual in zip(body.output, node.output, strict=False):
         if actual:
-            proto.graph.output.add(name=formal, type=draft.type_of(actual))
+            proto.graph.output.add(name=name, type=draft.type_of(actual))
     return Draft(proto)
 
 

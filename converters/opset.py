@@ -50,26 +50,29 @@ def refuse_newer(proto: onnx.ModelProto) -> None:
 
 
 def inline_functions(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Replace every call of a model-local function by the function's body."""
+    """Replace every call of a model-local function by the function's body.
+
+    A model whose functions are written for opsets that ONNX's inliner cannot convert is returned as it is.
+    """
     if not proto.functions:
         return proto
     try:
         inlined: onnx.ModelProto = onnx.inliner.inline_local_functions(proto, convert_version=True)
         return inlined
-    except Exception as error:  # the C++ inliner raises bare RuntimeErrors and its own kinds alike
-        raise InvalidModel(f"the model's functions cannot be inlined: {one_line(error)}") from error
+    except Exception:  # the C++ inliner raises bare RuntimeErrors and its own kinds alike
+        return proto
 
 
 def set_opset(draft: Draft) -> None:
     """Rewrite a draft, in place, to the canonical opset."""
     version = draft.opsets.get("")
     if version is None:
-        if any(is_standard(node) for node in _all_nodes(draft.nodes)):
+        if any(is_standard(node) for node in all_nodes(draft.nodes)):
             raise InvalidModel("the model uses ONNX ops and imports no ONNX opset")
         draft.opsets[""] = CANONICAL_OPSET
         return
     _refuse_unknown_ops(draft, version)
-    if version == 8 and any(is_standard(node, "Scan") for node in _all_nodes(draft.nodes)):
+    if version == 8 and any(is_standard(node, "Scan") for node in all_nodes(draft.nodes)):
         raise UnsupportedModel(
             "Scan of opset 8 runs over batches of sequences, as no later one does; export with opset 9 or later"
         )
@@ -80,27 +83,27 @@ def set_opset(draft: Draft) -> None:
         if version < _HANDOVER:
             _upgrade_by_onnx(draft, version)
         _upgrade_by_onnxscript(draft)
-    draft.opsets[""] = runnable_opset(_all_nodes(draft.nodes))
+    draft.opsets[""] = runnable_opset(all_nodes(draft.nodes))
 
 
 def _state_sides(draft: Draft) -> None:
     """Write out the default of STFT's `onesided`, 1, which ONNX's shape inference takes for 0."""
-    for node in _all_nodes(draft.nodes):
+    for node in all_nodes(draft.nodes):
         if is_standard(node, "STFT") and not any(entry.name == "onesided" for entry in node.attribute):
             node.attribute.append(onnx.helper.make_attribute("onesided", 1))
             # What the file states may come from that inference.
             draft.types = {}
 
 
-def _all_nodes(nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
+def all_nodes(nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
     """Nodes and, recursively, the nodes of their subgraphs."""
-    inner = [inner for node in nodes for body in subgraphs(node) for inner in _all_nodes(list(body.node))]
+    inner = [inner for node in nodes for body in subgraphs(node) for inner in all_nodes(list(body.node))]
     return [*nodes, *inner]
 
 
 def _refuse_unknown_ops(draft: Draft, version: int) -> None:
     unknown = {
-        n.op_type for n in _all_nodes(draft.nodes) if is_standard(n) and _since(n.op_type, version) is None
+        n.op_type for n in all_nodes(draft.nodes) if is_standard(n) and _since(n.op_type, version) is None
     }
     if unknown:
         raise InvalidModel(f"ONNX opset {version} has no operator {', '.join(sorted(unknown))}")
@@ -114,7 +117,7 @@ def _since(op_type: str, version: int) -> int | None:
 
 
 def _unchanged(draft: Draft, version: int) -> bool:
-    kinds = {node.op_type for node in _all_nodes(draft.nodes) if is_standard(node)}
+    kinds = {node.op_type for node in all_nodes(draft.nodes) if is_standard(node)}
     return all(_since(kind, version) == _since(kind, CANONICAL_OPSET) for kind in kinds)
 
 
@@ -151,14 +154,14 @@ def _upgrade_by_onnxscript(draft: Draft) -> None:
 def _downgrade(draft: Draft, version: int) -> None:
     """Relabel a newer model whose nodes are all expressible at the canonical opset."""
     newer = sorted(
-        {n.op_type for n in _all_nodes(draft.nodes) if is_standard(n) and not expressible(n, version)}
+        {n.op_type for n in all_nodes(draft.nodes) if is_standard(n) and not expressible(n, version)}
     )
     if newer:
         raise UnsupportedModel(
             f"{', '.join(newer)} of opset {version} cannot be expressed in opset {CANONICAL_OPSET}; "
             "export the model with a lower opset"
         )
-    for node in _all_nodes(draft.nodes):
+    for node in all_nodes(draft.nodes):
         if is_standard(node):
             known = onnx.defs.get_schema(node.op_type, CANONICAL_OPSET).attributes
             for entry in [entry for entry in node.attribute if entry.name not in known]:

@@ -202,6 +202,8 @@ def _wrap(draft: Draft, lists: _Lists, node: onnx.NodeProto) -> list[onnx.NodePr
     """An Optional around something that is there, and that nobody gets to see wrapped."""
     if not node.input or not node.input[0] or node.output[0] in draft.output_names:
         return None
+    # The wrapping's own type must not outlive it.
+    draft.types.pop(node.output[0], None)
     return [helper.make_node("Identity", [node.input[0]], list(node.output))]
 
 
