@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from analyzer.ops.indexing import ungather
-from analyzer.ops.registry import Homogeneous, Kink, register
+from analyzer.ops.registry import Homogeneous, register
 from analyzer.ops.support import rank_of, scatter_flat
 
 _SECOND = frozenset({1})
@@ -40,8 +40,8 @@ class Compress(Homogeneous):
 @register
 class Unique(Homogeneous):
     several_outputs = True
-    kinks = (Kink("equal elements", "the first of them"),)
 
+    # Of equal elements the first is taken, and has the gradient.
     def torch(torch, x, *, axis, sorted):
         # NumPy has no bfloat16 of its own.
         wide = x.detach().cpu().to(torch.float32 if x.dtype == torch.bfloat16 else x.dtype)

@@ -201,7 +201,6 @@ def _regions() -> list[Planted]:
     one = {"output_height": 1, "output_width": 1, "sampling_ratio": 2, "mode": "max"}
     first = [[[[1, 0], [0, 0]]]]
     return [
-        planted("Unique", "equal elements", (f64([3, 1, 3, 1]),), [1, 1, 0, 0]),
         planted("MaxRoiPool", "equal maxima in a bin", (image, whole), first, pooled_shape=[1, 1]),
         planted(
             "RoiAlign", "equal maxima in a bin, mode max", (image, f64([0, 0, 2, 2]), i64(0)), first, **one

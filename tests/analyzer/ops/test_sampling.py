@@ -85,6 +85,10 @@ def test_a_region_of_whole_pixels_averages_them():
     assert_gradients(given, [[[[[1, 1, 0], [1, 1, 0], [0, 0, 0]]]]])
 
 
+def test_of_equal_elements_the_first_is_the_unique_one():
+    assert_gradients(Case("Unique", (f64([3, 1, 3, 1]),)), [[1, 1, 0, 0]])
+
+
 def test_a_singular_matrix_has_its_cofactors():
     given = Case("Det", (f64([[1, 2], [2, 4]]),))
     for found in (gradients(given, f64(1), "torch"), onnxruntime_gradients(given, f64(1))):
