@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper, parser
+from torch import nn
+from torch.nn import functional
 
-from analyzer import differentiate, full_grad
-from converters import load
+from analyzer import check, differentiate, full_grad
+from converters import convert, load
 
 _RNG = np.random.default_rng(5)
 
@@ -139,3 +142,57 @@ def test_backends_agree_and_full_grad_is_complete(name):
     assert scale > 1e-4
     for gradient in gradients[1:]:
         np.testing.assert_allclose(gradient, gradients[0], rtol=0, atol=1e-4 * scale)
+
+
+class Cropping(nn.Module):
+    """Looks where its own convolution tells it to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.where = nn.Sequential(
+            nn.Conv2d(2, 4, 3, 2), nn.Tanh(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 6)
+        )
+        self.what = nn.Conv2d(2, 5, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        theta = 0.3 * self.where(x).view(-1, 2, 3) + torch.eye(2, 3)
+        grid = functional.affine_grid(theta, x.shape, align_corners=False)
+        seen = functional.grid_sample(x, grid, mode="bicubic", padding_mode="border", align_corners=False)
+        return self.what(seen).relu().mean((2, 3))
+
+
+class Filtering(nn.Module):
+    """A filter in the frequencies, as Fourier neural operators have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.randn(9))
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.fft.irfft(torch.fft.rfft(x) * self.gain, n=16).relu())
+
+
+class Folding(nn.Module):
+    """Overlapping patches, and the volumes of small matrices of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Conv2d(2, 12, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        patches = functional.unfold(self.features(x).tanh(), 2)
+        image = functional.fold(patches, (6, 6), 2)
+        return torch.linalg.det(image.reshape(-1, 4, 3, 6, 6)[..., :3, :3]).mean(2)
+
+
+@pytest.mark.parametrize(
+    ("network", "shape"), [(Cropping, (2, 2, 8, 8)), (Filtering, (2, 16)), (Folding, (2, 2, 8, 8))]
+)
+def test_pytorch_networks_agree_on_four_backends(network, shape):
+    torch.manual_seed(0)
+    x = torch.randn(shape)
+    model = convert(network().eval(), x)
+    report = check(model, x.numpy(), target=1, backends=["onnxruntime", "torch", "tensorflow", "source"])
+    assert report.passed
+    assert np.max(full_grad(model, x.numpy(), 1).completeness.error) <= 1e-4
