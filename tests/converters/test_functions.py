@@ -12,8 +12,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.backend.test.loader import load_model_tests
 
+from analyzer import Target, differentiate
 from analyzer.ops import registered
-from converters import UnsupportedModel, canonicalise
+from converters import UnsupportedModel, canonicalise, load
 from converters.functions import EXPANDED
 from converters.runtime import Session
 from tests.converters.helpers import make_model, normal, ops, run
@@ -171,3 +172,76 @@ def test_what_no_canonical_op_can_say_is_refused_by_name() -> None:
     node = helper.make_node("BitCast", ["x"], ["y"], to=TensorProto.INT32)
     with pytest.raises(UnsupportedModel, match=r"BitCast of opset 26 .* lower opset"):
         canonicalise(make_model([node], {"x": ("n", 4)}, ["y"], opset=26))
+
+
+NEWER: dict[str, tuple[onnx.NodeProto, dict[str, tuple[int, ...]], dict[str, np.ndarray], int]] = {
+    "Swish": (helper.make_node("Swish", ["x"], ["y"], alpha=1.5), {"x": (2, 3)}, {}, 24),
+    "TensorScatter": (
+        helper.make_node("TensorScatter", ["x", "u", "at"], ["y"], axis=1),
+        {"x": (2, 5, 3), "u": (2, 2, 3)},
+        {"at": np.array([3, 0])},
+        24,
+    ),
+    "Attention of a window": (
+        helper.make_node(
+            "Attention",
+            ["x", "k", "v"],
+            ["y"],
+            q_num_heads=2,
+            kv_num_heads=2,
+            is_causal=1,
+            left_window_size=1,
+        ),
+        {"x": (2, 4, 6), "k": (2, 4, 6), "v": (2, 4, 6)},
+        {},
+        25,
+    ),
+    "CumProd": (helper.make_node("CumProd", ["x", "axis"], ["y"]), {"x": (2, 5)}, {"axis": np.array(1)}, 26),
+    "CausalConvWithState": (
+        helper.make_node("CausalConvWithState", ["x", "w"], ["y", "state"], activation="silu"),
+        {"x": (2, 3, 6)},
+        {"w": normal(3, 1, 4)},
+        27,
+    ),
+    "LinearAttention": (
+        helper.make_node(
+            "LinearAttention",
+            ["x", "k", "v", "", "decay"],
+            ["y", "state"],
+            q_num_heads=2,
+            kv_num_heads=2,
+            update_rule="gated",
+        ),
+        {"x": (2, 3, 8), "k": (2, 3, 8), "v": (2, 3, 8), "decay": (2, 3, 8)},
+        {},
+        27,
+    ),
+    "SwiGLU": (helper.make_node("SwiGLU", ["x", "b"], ["y"]), {"x": (2, 3), "b": (2, 3)}, {}, 28),
+    "SpaceToDepth by columns": (
+        helper.make_node("SpaceToDepth", ["x"], ["y"], blocksize=2, mode="CRD"),
+        {"x": (2, 3, 4, 4)},
+        {},
+        28,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NEWER)
+def test_newer_ops_differentiate(name: str) -> None:
+    """The gradient graph, in float32 on ONNX Runtime, against central differences in float64 on torch's forms."""
+    node, shapes, constants, opset = NEWER[name]
+    open_batch = {key: ("n", *shape[1:]) for key, shape in shapes.items()}
+    model = load(make_model([node], open_batch, ["y"], constants, opset=opset))
+    exact = differentiate(model, backend="torch", precision="float64")
+    feeds = {key: normal(*shape, seed=i) for i, (key, shape) in enumerate(shapes.items())}
+    weights = normal(*exact.forward(feeds)["y"].shape, seed=9)
+    found = differentiate(model, backend="onnxruntime").gradients(feeds, Target(weights=weights)).gradients
+    for key, x in feeds.items():
+        direction = normal(*x.shape, seed=5)
+        ahead, behind = (
+            (exact.forward({**feeds, key: x.astype(np.float64) + step * direction})["y"] * weights).sum()
+            for step in (1e-4, -1e-4)
+        )
+        np.testing.assert_allclose(
+            (found[key] * direction).sum(), (ahead - behind) / 2e-4, rtol=1e-3, atol=1e-4
+        )
