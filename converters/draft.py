@@ -47,6 +47,8 @@ class Draft:
         self.inputs = [info for info in graph.input if info.name not in self.constants]
         self.outputs = list(graph.output)
         self.types: dict[str, onnx.TypeProto] = {info.name: info.type for info in graph.value_info}
+        self.unrolled = 0
+        """How many nodes unrolled loops have brought so far."""
         self._taken = {info.name for info in graph.input} | self.constants.keys()
         self._taken.update(name for node in self.nodes for name in _written(node))
 
@@ -259,6 +261,23 @@ def constant_of(tensor: onnx.TensorProto) -> np.ndarray:
         return numpy_helper.to_array(tensor)
     except (ValueError, TypeError) as error:
         raise InvalidModel(f"the initializer {tensor.name!r} is damaged: {one_line(error)}") from error
+
+
+def value_of(node: onnx.NodeProto) -> np.ndarray | None:
+    """The array of a Constant node; None where it is of a kind that NumPy has no array for."""
+    (entry,) = node.attribute
+    value = helper.get_attribute_value(entry)
+    if entry.name == "value":
+        return constant_of(value)
+    if entry.name == "sparse_value":
+        return dense_of(value)
+    if entry.name in ("value_int", "value_ints"):
+        return np.asarray(value, np.int64)
+    if entry.name in ("value_float", "value_floats"):
+        return np.asarray(value, np.float32)
+    if entry.name in ("value_string", "value_strings"):
+        return np.asarray(value, object)
+    return None
 
 
 def dense_of(sparse: onnx.SparseTensorProto) -> np.ndarray:

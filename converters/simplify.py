@@ -7,11 +7,10 @@ tensors (sequences.py) and computed shapes (shapes.py). Names of graph outputs n
 
 from __future__ import annotations
 
-import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
-from converters.draft import Draft, attribute, dense_of, is_standard
+from converters.draft import Draft, attribute, is_standard, value_of
 from converters.sequences import lower_sequences
 from converters.shapes import fix_shapes, join_reshapes
 from converters.splice import adopt_constants, inherit_origin, instantiate
@@ -41,28 +40,12 @@ def _lift_constants(draft: Draft) -> bool:
     lifted = []
     for node in draft.nodes:
         if is_standard(node, "Constant") and node.output[0] not in draft.output_names:
-            value = _constant_value(node)
+            value = value_of(node)
             if value is not None:
                 draft.constants[node.output[0]] = value
                 lifted.append(node)
     draft.remove(lifted)
     return bool(lifted)
-
-
-def _constant_value(node: onnx.NodeProto) -> np.ndarray | None:
-    (entry,) = node.attribute
-    value = helper.get_attribute_value(entry)
-    if entry.name == "value":
-        return numpy_helper.to_array(value)
-    if entry.name == "sparse_value":
-        return dense_of(value)
-    if entry.name in ("value_int", "value_ints"):
-        return np.asarray(value, np.int64)
-    if entry.name in ("value_float", "value_floats"):
-        return np.asarray(value, np.float32)
-    if entry.name in ("value_string", "value_strings"):
-        return np.asarray(value, object)
-    return None
 
 
 def _remove_copies(draft: Draft) -> bool:

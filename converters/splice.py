@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 import onnx
 from onnx import helper
 
-from converters.draft import Draft, rename_in
+from converters.draft import Draft, constant_of, is_standard, rename_in, subgraphs, value_of
 
 
 def instantiate(
@@ -49,6 +49,30 @@ def adopt_constants(draft: Draft, body: Draft, stem: str) -> dict[str, str]:
     names = {name: draft.fresh(f"{stem}/{name}") for name in body.constants}
     draft.constants |= {names[name]: array for name, array in body.constants.items()}
     return names
+
+
+def hoist_constants(draft: Draft, body: onnx.GraphProto, stem: str) -> None:
+    """Move the constants of a body, and of those within it, to the draft: all copies of the body share them."""
+    results = {info.name for info in body.output}
+    found = {t.name: constant_of(t) for t in body.initializer if t.name not in results}
+    for node in body.node:
+        if is_standard(node, "Constant") and node.output[0] not in results:
+            value = value_of(node)
+            if value is not None:
+                found[node.output[0]] = value
+    kept = [tensor for tensor in body.initializer if tensor.name not in found]
+    nodes = [node for node in body.node if found.keys().isdisjoint(node.output)]
+    names = {name: draft.fresh(f"{stem}/{name}") for name in found}
+    draft.constants |= {names[name]: array for name, array in found.items()}
+    for node in nodes:
+        rename_in(node, names)
+        for nested in subgraphs(node):
+            hoist_constants(draft, nested, stem)
+    copies = [_copied(node) for node in nodes]
+    tensors = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in kept]
+    del body.node[:], body.initializer[:]
+    body.node.extend(copies)
+    body.initializer.extend(tensors)
 
 
 def inherit_origin(nodes: Iterable[onnx.NodeProto], caller: onnx.NodeProto) -> None:

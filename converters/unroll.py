@@ -2,8 +2,8 @@
 
 Rewrites a Draft whose types are inferred: a Loop whose count and condition hang on constants alone, and a
 Scan along an axis of known length, are replaced by one copy of the body per iteration. What does not change
-between iterations is computed once. A loop that would come to more than LARGEST nodes stays, as does one
-whose count is computed while running; `explain_control_flow` leaves the reason with the node, for whoever
+between iterations is computed once. A loop that would bring more than LARGEST nodes stays, as does one whose
+count is computed while running; `explain_control_flow` leaves the reason with the node, for whoever
 cannot differentiate it.
 """
 
@@ -17,12 +17,13 @@ import onnx
 from onnx import helper
 
 from converters.constants import RANDOM
-from converters.draft import Draft, attribute, is_standard, reads
-from converters.splice import adopt_constants, inherit_origin, instantiate
+from converters.draft import Draft, attribute, is_standard, reads, subgraphs
+from converters.opset import all_nodes
+from converters.splice import adopt_constants, hoist_constants, inherit_origin, instantiate
 from converters.trips import count_trips
 
 LARGEST = 50_000
-"""Nodes that one unrolled loop may come to: those of its body, times the iterations."""
+"""Nodes that the unrolled loops of a graph may come to: those of the bodies, times the iterations."""
 
 REASON_KEY = "onnxplain.reason"
 
@@ -34,6 +35,7 @@ def unroll_loops(draft: Draft) -> bool:
         if is_standard(node, "Loop", "Scan"):
             trips = _trips(draft, node)
             if isinstance(trips, int):
+                draft.unrolled += trips * _size(node)
                 replaced[id(node)] = _unrolled(draft, node, trips)
     draft.replace(replaced)
     return bool(replaced)
@@ -56,13 +58,18 @@ def explain_control_flow(draft: Draft) -> None:
 
 def _trips(draft: Draft, node: onnx.NodeProto) -> int | str:
     """The number of iterations to write out, or why the loop stays."""
-    limit = LARGEST // max(len(attribute(node, "body").node), 1)
+    limit = max(LARGEST - draft.unrolled, 0) // _size(node)
     trips = count_trips(draft, node, limit) if node.op_type == "Loop" else _length(draft, node)
     if isinstance(trips, int) and trips > limit:
-        return f"unrolled it would come to more than {LARGEST} nodes"
+        return f"the graph's loops would come to more than {LARGEST} nodes"
     if trips == 0 and len(node.output) > _carried(node):
         return "it makes no iteration, and what it collects is empty"
     return trips
+
+
+def _size(node: onnx.NodeProto) -> int:
+    """The nodes of a loop's body, those of the bodies within it included; at least one."""
+    return max(len(all_nodes(list(attribute(node, "body").node))), 1)
 
 
 def _carried(node: onnx.NodeProto) -> int:
@@ -91,9 +98,12 @@ class _Body:
     """The body of a loop that is being unrolled, and the nodes written so far."""
 
     def __init__(self, draft: Draft, node: onnx.NodeProto) -> None:
-        body = Draft(helper.make_model(attribute(node, "body")))
         self.draft, self.nodes = draft, list[onnx.NodeProto]()
         self.stem = next(name for name in node.output if name)
+        for inner in attribute(node, "body").node:
+            for nested in subgraphs(inner):
+                hoist_constants(draft, nested, self.stem)
+        body = Draft(helper.make_model(attribute(node, "body")))
         self._formal = [info.name for info in body.inputs]
         self._results = [info.name for info in body.outputs]
         self._outer = adopt_constants(draft, body, self.stem)

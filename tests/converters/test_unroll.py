@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 import converters.unroll
 from analyzer import differentiate
@@ -206,6 +206,24 @@ def test_a_loop_that_would_be_too_large_stays(monkeypatch: pytest.MonkeyPatch) -
     model = make_model([halving()], {"x": ("n", 4)}, ["last"], {"w": normal(4, 4), "count": np.array(5)})
     (loop,) = (node for node in canonicalise(model).graph.node if node.op_type == "Loop")
     assert "more than 29 nodes" in loop.metadata_props[0].value
+
+
+def test_what_nested_loops_come_to_is_counted_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(converters.unroll, "LARGEST", 40)
+    weight = helper.make_node("Constant", [], ["v"], value=numpy_helper.from_array(normal(4, 4)))
+    inner = body(
+        [keep_going(), weight, helper.make_node("MatMul", ["u", "v"], ["u_next"])], ["u"], ["u_next"]
+    )
+    nodes = [keep_going(), helper.make_node("Loop", ["four", "", "h"], ["h_next"], body=inner)]
+    loop = helper.make_node("Loop", ["four", "", "x"], ["y"], body=body(nodes, ["h"], ["h_next"]))
+    model = make_model([loop], {"x": ("n", 4)}, ["y"], {"four": np.array(4)})
+    canonical = canonicalise(model)
+    # The outer loop counts 4 × 5 nodes, an inner one 4 × 2, its weight being shared by then: two fit.
+    assert ops(canonical) == {"Loop": 2, "MatMul": 8}
+    assert [list(t.dims) for t in canonical.graph.initializer if len(t.dims) == 2] == [[4, 4]]
+    x = normal(2, 4)
+    expected = x @ np.linalg.matrix_power(normal(4, 4).astype(np.float64), 16)
+    np.testing.assert_allclose(run(canonical, {"x": x})[0], expected, rtol=1e-3)
 
 
 def test_a_condition_on_the_data_stays() -> None:
