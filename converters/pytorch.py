@@ -159,6 +159,16 @@ def _inference_mode(torch: Any, module: torch.nn.Module) -> Iterator[None]:
             part.training = training
 
 
+def _refuse_quantized(module: torch.nn.Module) -> None:
+    """Raise UnsupportedModel for modules whose weights are packed codes: no tracer sees into them."""
+    for name, part in module.named_modules():
+        if type(part).__module__.startswith("torch.ao.nn.") and ".quantized" in type(part).__module__:
+            raise UnsupportedModel(
+                f"torch.export cannot trace the quantized module {name!r} ({type(part).__name__}): convert the float "
+                "network, and quantize its ONNX file with onnxruntime.quantization"
+            )
+
+
 def _export(
     torch: Any, module: torch.nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]
 ) -> tuple[ExportedProgram, tuple[str, ...]]:
@@ -178,6 +188,7 @@ def _export(
         try:
             program = _trace(torch, module, arguments, keywords, None)
         except Exception as error:
+            _refuse_quantized(module)
             raise UnsupportedModel(
                 f"torch.export cannot trace {type(module).__name__}: {one_line(error)}"
             ) from error

@@ -264,3 +264,10 @@ def test_no_path_of_this_machine_is_stored(small: Small) -> None:
 def test_a_converted_model_is_loaded_as_it_was_saved(small: Small, tmp_path: Path) -> None:
     model = convert(small, IMAGE)
     assert load(model.save(tmp_path / "small.onnx")).proto == model.proto
+
+
+def test_quantized_modules_are_refused_by_name() -> None:
+    network = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Linear(4, 3)).eval()
+    packed = torch.ao.quantization.quantize_dynamic(network, {torch.nn.Linear}, dtype=torch.qint8)
+    with pytest.raises(UnsupportedModel, match=r"quantized module '1' \(Linear\)"):
+        convert(packed, torch.zeros(2, 4))
