@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analyzer.autodiff import rules_of
 from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.backends.base import Arrays, Evaluation, Inputs
 from analyzer.biases import Bias, find_biases, residuals
@@ -51,7 +52,7 @@ class FullGrad:
     map: (N, *spatial), the published saliency map; (N, features) where the input has no spatial axes.
     input_term: inputs ⊙ ∂f/∂inputs, in the form of the inputs. bias_terms: {tensor: (∂f/∂y) ⊙ r}, shaped like
     the tensor. contributions: their sums, in graph order. All are in the units of the output.
-    unplaced: tensors whose term has no place in the map, such as a last Dense layer's.
+    unplaced: tensors whose term has no place in the map, such as a last Dense layer's, or a rounding error.
     """
 
     map: np.ndarray
@@ -152,7 +153,11 @@ def plan_full_grad(
     inputs = fn.roots(wrt)
     biases = find_biases(fn.graph, output, inputs, terms)
     image = inputs[0]
-    placed = {bias.tensor for bias in biases if _has_place(fn.graph, bias.tensor, image)}
+    placed = {
+        bias.tensor
+        for bias in biases
+        if rules_of(bias.node).placed and _has_place(fn.graph, bias.tensor, image)
+    }
 
     def emit(op: Emitter, graph: Graph, gradients: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         results = {f"input/{name}": op.Mul(graph.tensors[name], gradients[name]) for name in inputs}

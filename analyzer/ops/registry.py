@@ -62,6 +62,8 @@ class Op:
     """Whether it rounds a float to codes, whose derivative is not zero but refused: a user wants another."""
     straight_through: type[Op] | None = None
     """The class that stands in for this one at nodes marked to be differentiated straight through."""
+    placed: bool = True
+    """Whether its bias has a place in FullGrad's map; its share of the output is counted in any case."""
     kinks: tuple[Kink, ...] = ()
     torch: Callable[..., Any] | None = None
     tensorflow: Callable[..., Any] | None = None
