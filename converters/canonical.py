@@ -58,6 +58,8 @@ def canonicalise(
     set_opset(draft)
     inline_calls(draft, working.functions)
     _settle(draft)
+    # Branches and loops that were opened may have held such ops too.
+    refuse_foreign(draft)
     refuse_undetermined(draft)
     name_batch(draft)
     if dynamic_batch:

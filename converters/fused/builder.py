@@ -135,15 +135,21 @@ def expand(
     _check(op, expansion, inputs, attributes)
     results = expansion(op, *inputs, **attributes)
     results = (results,) if isinstance(results, str) else results
-    outputs = [(index, name) for index, name in enumerate(node.output) if name and used.get(name)]
-    for index, name in outputs:
-        if index >= len(results) or results[index] is None:
-            raise op.refuse(f"has output {index} ({name!r}), which has no standard form")
+    sources = {}
+    for index, name in enumerate(node.output):
+        if name and used.get(name):
+            if index >= len(results) or results[index] is None:
+                raise op.refuse(f"has output {index} ({name!r}), which has no standard form")
+            sources[name] = results[index]
+    return _under_own_names(op, sources)
+
+
+def _under_own_names(op: Builder, sources: Mapping[str, str]) -> list[onnx.NodeProto]:
+    """The emitted nodes, with the names of the fused node's outputs in place of those of their `sources`."""
     made = {name for new in op.nodes for name in new.output}
     renamed: dict[str, str] = {}
     copies = []
-    for index, name in outputs:
-        source = results[index]
+    for name, source in sources.items():
         if source in made and source not in renamed:
             renamed[source] = name
         else:
@@ -153,8 +159,8 @@ def expand(
             for position, tensor in enumerate(field):
                 field[position] = renamed.get(tensor, tensor)
     for new in (*op.nodes, *copies):
-        new.metadata_props.extend(node.metadata_props)
-        new.name = draft.fresh(f"{node.name}/{new.op_type}") if node.name else ""
+        new.metadata_props.extend(op.node.metadata_props)
+        new.name = op.draft.fresh(f"{op.node.name}/{new.op_type}") if op.node.name else ""
     return [*op.nodes, *copies]
 
 
@@ -175,6 +181,10 @@ def _check(
     if len(inputs) > len(positional) and not any(p.kind is p.VAR_POSITIONAL for p in parameters):
         extra = next(name for name in inputs[len(positional) :] if name)
         raise op.refuse(f"has the input {inputs.index(extra)} ({extra!r}), which has no standard form")
+    try:
+        inspect.signature(expansion).bind(op, *inputs, **attributes)
+    except TypeError as error:
+        raise op.refuse(f"is incomplete: {error}") from error
 
 
 def _plain(entry: onnx.AttributeProto) -> Any:

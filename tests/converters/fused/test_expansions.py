@@ -8,11 +8,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx import TensorProto, helper
 
 from converters import UnsupportedModel, load
 from converters.fused import EXPANSIONS
 from converters.runtime import Session
 from tests.converters.fused.cases import BIAS, CASES, FULL, GROUPS, HEADS, LONG, Case, W, X, normal
+from tests.converters.helpers import make_model
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -66,8 +68,25 @@ def test_what_has_no_expansion_is_refused_by_name() -> None:
     softmax = Case("FusedConv", (normal(1, 2, 4, 4), normal(2, 2, 1, 1)), {"activation": "Relu"}).proto()
     softmax.graph.node[0].attribute[0].s = b"Softmax"
     assert "the activation 'Softmax'" in refusal(softmax)
+    headless = Case("Attention", (X, W, BIAS), HEADS).proto()
+    del headless.graph.node[0].attribute[:]
+    assert "is incomplete: missing a required" in refusal(headless) and "num_heads" in refusal(headless)
     mean = Case("SkipLayerNormalization", (X, X, normal(8)), fed=2, keep=(0, 1))
     assert "output 1 ('y1'), which has no standard form" in refusal(mean.proto())
+
+
+@pytest.mark.parametrize("op", ["Gelu", "Irfft"])
+def test_fused_ops_in_a_branch_are_treated_alike(op: str) -> None:
+    info = helper.make_tensor_value_info
+    inner = helper.make_node(op, ["x"], ["b"], "inner", domain="com.microsoft")
+    branch = helper.make_graph([inner], "branch", [], [info("b", TensorProto.FLOAT, None)])
+    chosen = helper.make_node("If", ["yes"], ["y"], then_branch=branch, else_branch=branch)
+    model = make_model([chosen], {"x": (2, 3)}, ["y"], {"yes": np.asarray(True)}, opset=17)
+    model.opset_import.add(domain="com.microsoft", version=1)
+    if op == "Gelu":
+        assert [node.op_type for node in load(model).proto.graph.node] == ["Gelu"]
+    else:
+        assert "com.microsoft.Irfft" in refusal(model)
 
 
 def test_a_layout_of_one_machine_is_refused_with_the_way_out(tmp_path: Path) -> None:
