@@ -18,6 +18,7 @@ from converters.fold import drop_zero_biases, fold_batch_norms
 from converters.functions import expand_functions, inline_calls
 from converters.fused import expand_fused, name_domains, refuse_foreign, refuse_undetermined
 from converters.lower import lower_ops
+from converters.masking import guard_masked_rows
 from converters.opset import (
     CANONICAL_OPSET,
     all_nodes,
@@ -69,6 +70,7 @@ def canonicalise(
     if fold_batch_norm:
         fold_batch_norms(draft)
         draft.remove_unused()
+    guard_masked_rows(draft)
     explain_control_flow(draft)
     _name_nodes(draft)
     _strip_metadata(draft)

@@ -196,6 +196,20 @@ NEWER: dict[str, tuple[onnx.NodeProto, dict[str, tuple[int, ...]], dict[str, np.
         {},
         25,
     ),
+    "Attention that masks a row altogether": (
+        helper.make_node("Attention", ["x", "k", "v", "mask"], ["y"], q_num_heads=2, kv_num_heads=2),
+        {"x": (2, 3, 6), "k": (2, 4, 6), "v": (2, 4, 6)},
+        {"mask": np.array([[True, True, False, True], [False] * 4, [True] * 4])},
+        23,
+    ),
+    "Attention whose mask is given": (
+        helper.make_node(
+            "Attention", ["x", "k", "v", "mask"], ["y"], q_num_heads=2, kv_num_heads=2, is_causal=1
+        ),
+        {"x": (2, 3, 6), "k": (2, 3, 6), "v": (2, 3, 6), "mask": (2, 1, 3, 3)},
+        {},
+        24,
+    ),
     "CumProd": (helper.make_node("CumProd", ["x", "axis"], ["y"]), {"x": (2, 5)}, {"axis": np.array(1)}, 26),
     "CausalConvWithState": (
         helper.make_node("CausalConvWithState", ["x", "w"], ["y", "state"], activation="silu"),
