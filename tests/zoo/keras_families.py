@@ -219,6 +219,19 @@ NETWORKS: dict[str, Network] = {
         ),
         (20, 3),
     ),
+    "lstm": _entry(lambda: _chain((5, 4), layers.LSTM(6, return_sequences=True), layers.LSTM(5)), (5, 4)),
+    "lstm_bidirectional": _entry(
+        lambda: _chain((5, 4), layers.Bidirectional(layers.LSTM(4, return_sequences=True)), layers.LSTM(5)), (5, 4)
+    ),
+    "gru": _entry(
+        lambda: _chain((4, 3), layers.GRU(5, return_sequences=True), layers.GRU(4, reset_after=False)), (4, 3)
+    ),
+    "gru_bidirectional": _entry(lambda: _chain((4, 3), layers.Bidirectional(layers.GRU(4))), (4, 3)),
+    "simple_rnn": _entry(lambda: _chain((4, 3), layers.SimpleRNN(5)), (4, 3)),
+    "conv_lstm": _entry(lambda: _chain((3, 6, 6, 2), layers.ConvLSTM2D(3, 3)), (3, 6, 6, 2)),
+    "time_distributed": _entry(
+        lambda: _chain((3, 8, 8, 2), layers.TimeDistributed(layers.Conv2D(3, 3)), layers.ReLU()), (3, 8, 8, 2)
+    ),
     "activations": _entry(
         lambda: _chain(
             (8, 6), *(layers.Dense(6, activation=name) for name in

@@ -1,4 +1,4 @@
-"""Networks over sequences in PyTorch: audio convolutions, and texts of integer tokens.
+"""Networks over sequences in PyTorch: audio convolutions, recurrent layers, texts of integer tokens.
 
 `NETWORKS[name]()` gives a network in evaluation mode and its example arguments, batch of 2. Sources: van den Oord et
 al. 2016 (WaveNet); Kim 2014 (convolutions over a text).
@@ -7,6 +7,7 @@ al. 2016 (WaveNet); Kim 2014 (convolutions over a text).
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +56,39 @@ class Audio(nn.Module):
         return self.body(x)
 
 
+class Recurrent(nn.Module):
+    """A recurrent layer over a sequence, classified from its last output and its final state."""
+
+    def __init__(self, kind: type[nn.RNNBase], width: int = 6, **options: Any) -> None:
+        super().__init__()
+        self.recurrent = kind(4, width, batch_first=True, **options)
+        both = 1 + bool(options.get("bidirectional"))
+        self.head = nn.Linear(2 * both * width, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps, state = self.recurrent(x)
+        last = (state[0] if isinstance(state, tuple) else state)[-1]
+        mean = steps.mean(1)
+        return self.head(torch.cat([mean, last.repeat(1, mean.shape[1] // last.shape[1])], 1))
+
+
+class Seq2Seq(nn.Module):
+    """An LSTM's final state starts a GRU cell that is stepped by hand, in the order time, batch."""
+
+    def __init__(self, width: int = 6) -> None:
+        super().__init__()
+        self.encoder, self.cell = nn.LSTM(4, width), nn.GRUCell(CLASSES, width)
+        self.head = nn.Linear(width, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        _, (state, _) = self.encoder(x.transpose(0, 1))
+        state, logits = state[0], torch.zeros(x.shape[0], CLASSES)
+        for _ in range(3):
+            state = self.cell(logits.softmax(1), state)
+            logits = self.head(state)
+        return logits
+
+
 class TextClassifier(nn.Module):
     """Embedded tokens, convolutions of two widths over the text, the greatest response of each."""
 
@@ -93,6 +127,11 @@ def _entry(build: Callable[[], nn.Module], *shape: int) -> Network:
 NETWORKS: dict[str, Network] = {
     "wavenet": _entry(WaveNet, 1, 16),
     "audio": _entry(Audio, 2, 32),
+    "lstm": _entry(lambda: Recurrent(nn.LSTM), 6, 4),
+    "lstm_bidirectional": _entry(lambda: Recurrent(nn.LSTM, num_layers=2, bidirectional=True), 6, 4),
+    "gru": _entry(lambda: Recurrent(nn.GRU, num_layers=2), 6, 4),
+    "rnn": _entry(lambda: Recurrent(nn.RNN, nonlinearity="relu", bidirectional=True), 6, 4),
+    "seq2seq": _entry(Seq2Seq, 5, 4),
 }
 
 TEXTS: dict[str, Network] = {
