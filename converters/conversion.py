@@ -22,7 +22,7 @@ from converters.model import Model, Preprocessing, set_metadata
 from converters.pytorch import Converted
 from converters.quiet import quiet
 from converters.runtime import ReferenceSession, RuntimeFailure, Session
-from converters.verify import Arrays, Reference, verify
+from converters.verify import Arrays, FreeAxes, Reference, verify
 
 NOTE_KEY = "onnxplain.note"
 TOLERANCE = 1e-3
@@ -34,6 +34,7 @@ def convert(
     *,
     preprocessing: Preprocessing | None = None,
     class_names: Sequence[str] | None = None,
+    free_axes: FreeAxes | None = None,
     fold_batch_norm: bool = True,
     batches: int = 3,
     tolerance: float = TOLERANCE,
@@ -47,16 +48,26 @@ def convert(
     example: one array or tensor, a tuple of them, or a dict {name: array}, first axis the batch. Needed
       where the source does not say its inputs: an nn.Module, a subclassed Keras model, a tf.function
       without a signature.
+    free_axes: {argument: {axis: symbol}}, the axes besides the batch whose size is free, such as
+      {"x": {1: "time"}}, for a source that is traced from the example; others state theirs.
     fold_batch_norm: False keeps BatchNorm layers apart from the layer before them.
     batches, tolerance, seed: how many random batches are compared with the original besides the example,
       and the relative L2 error that is allowed in each output.
     Returns a Model with its `verification` and, in memory, its `source`.
     Raises a ConversionError: InvalidModel, UnsupportedModel, VerificationFailed or MissingFramework.
     """
-    converted = _convert_source(source, example)
+    converted = _convert_source(source, example, free_axes)
+    if free_axes and not converted.free_axes:
+        raise ConversionError(f"free_axes: {converted.reference.label} states its own free axes")
     proto = canonicalise(converted.proto, fold_batch_norm=fold_batch_norm)
     verification = verify(
-        proto, converted.reference, converted.example, batches=batches, tolerance=tolerance, seed=seed
+        proto,
+        converted.reference,
+        converted.example,
+        batches=batches,
+        tolerance=tolerance,
+        seed=seed,
+        free_axes=converted.free_axes,
     )
     set_metadata(proto, preprocessing, list(class_names) if class_names is not None else None)
     for note in converted.notes:
@@ -89,42 +100,42 @@ def _metadata(proto: onnx.ModelProto) -> dict[str, str]:
     return {entry.key: entry.value for entry in proto.metadata_props}
 
 
-def _convert_source(source: Any, example: Any) -> Converted:
+def _convert_source(source: Any, example: Any, free_axes: FreeAxes | None) -> Converted:
     """Choose the converter by what the source is."""
     if isinstance(source, Model):
         source = source.proto
     if isinstance(source, onnx.ModelProto):
         return _convert_onnx(source, example)
     if isinstance(source, (str, os.PathLike)):
-        return _convert_path(os.fspath(source), example)
+        return _convert_path(os.fspath(source), example, free_axes)
     if pytorch.is_pytorch(source):
-        return _convert_pytorch(source, example)
+        return _convert_pytorch(source, example, free_axes)
     from converters import tensorflow
 
     if tensorflow.is_tensorflow(source):
-        return tensorflow.convert_tensorflow(source, example)
+        return tensorflow.convert_tensorflow(source, example, free_axes)
     raise ConversionError(
         f"a {type(source).__module__}.{type(source).__qualname__} is no model that onnxplain knows: it takes "
         "PyTorch, Keras and TensorFlow models, ONNX models, and paths"
     )
 
 
-def _convert_pytorch(source: Any, example: Any) -> Converted:
+def _convert_pytorch(source: Any, example: Any, free_axes: FreeAxes | None) -> Converted:
     from torch.export import ExportedProgram
     from torch.nn import Module
 
     if isinstance(source, ExportedProgram):
         return pytorch.convert_program(source)
     if isinstance(source, Module):
-        return pytorch.convert_module(source, example)
+        return pytorch.convert_module(source, example, free_axes)
     raise ConversionError(f"a {type(source).__name__} is no model: give an nn.Module or an ExportedProgram")
 
 
-def _convert_path(path: str, example: Any) -> Converted:
+def _convert_path(path: str, example: Any, free_axes: FreeAxes | None) -> Converted:
     """A file or folder by its kind; "package.module:factory" where no such file exists."""
     suffix = Path(path).suffix.lower()
     if not os.path.exists(path) and ":" in path and suffix not in (".onnx", ".pt2", ".keras"):
-        return _convert_factory(path, example)
+        return _convert_factory(path, example, free_axes)
     if not os.path.exists(path):
         raise InvalidModel(f"{path} does not exist")
     if suffix == ".pt2":
@@ -138,7 +149,7 @@ def _convert_path(path: str, example: Any) -> Converted:
     raise InvalidModel(f"{path} is of no known kind: .onnx, .pt2, .keras, or a SavedModel folder")
 
 
-def _convert_factory(spec: str, example: Any) -> Converted:
+def _convert_factory(spec: str, example: Any, free_axes: FreeAxes | None) -> Converted:
     module_name, _, attribute = spec.partition(":")
     # The user's module may greet, or import a framework that does: standard output is for results.
     with quiet("tensorflow", "absl", native=True):
@@ -150,7 +161,7 @@ def _convert_factory(spec: str, example: Any) -> Converted:
     if isinstance(made, tuple) and len(made) == 2:
         made, own_example = made
         example = own_example if example is None else example
-    return _convert_source(made, example)
+    return _convert_source(made, example, free_axes)
 
 
 def _convert_onnx(proto: onnx.ModelProto, example: Any) -> Converted:

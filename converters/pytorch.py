@@ -11,8 +11,8 @@ import contextlib
 import inspect
 import itertools
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import ml_dtypes
@@ -24,7 +24,7 @@ from converters.frameworks import import_framework
 from converters.model import PyTorchSource
 from converters.quiet import quiet
 from converters.rebatch import BATCH
-from converters.verify import Arrays, Reference
+from converters.verify import Arrays, FreeAxes, Reference
 
 if TYPE_CHECKING:
     import torch
@@ -43,6 +43,7 @@ class Converted:
     reference: Reference
     example: Arrays
     notes: tuple[str, ...] = ()
+    free_axes: FreeAxes = field(default_factory=dict)
 
 
 def is_pytorch(source: object) -> bool:
@@ -50,8 +51,11 @@ def is_pytorch(source: object) -> bool:
     return any(kind.__module__.partition(".")[0] == "torch" for kind in type(source).__mro__)
 
 
-def convert_module(module: torch.nn.Module, example: Any) -> Converted:
-    """Convert an nn.Module. `example` is a tensor or array, a tuple of them, or a dict by argument name."""
+def convert_module(module: torch.nn.Module, example: Any, free_axes: FreeAxes | None = None) -> Converted:
+    """Convert an nn.Module. `example` is a tensor or array, a tuple of them, or a dict by argument name.
+
+    free_axes: {argument: {axis: symbol}}, the axes besides the batch whose size is free.
+    """
     torch = import_framework("torch")
     if example is None:
         raise ConversionError(
@@ -59,15 +63,18 @@ def convert_module(module: torch.nn.Module, example: Any) -> Converted:
         )
     module = _unwrapped(torch, module)
     arguments, keywords = _arguments(torch, module, example)
+    stated = _stated_axes(torch, module, arguments, keywords, free_axes or {})
     with _inference_mode(torch, module):
-        program, notes = _export(torch, module, arguments, keywords)
+        program, notes = _export(torch, module, arguments, keywords, stated)
         proto, decomposed = _to_onnx(torch, program)
     names = _input_names(proto)
     leaves = _tensors(torch, (arguments, keywords))
+    free = {name: axes for name, axes in zip(names, stated, strict=True) if axes}
+    _name_axes(proto, free)
     batch = None if not notes else int(leaves[0].shape[0])
     reference = Reference(_module_runner(torch, module, arguments, keywords, names), _label(torch), batch)
     feeds = {name: to_numpy(leaf) for name, leaf in zip(names, leaves, strict=True)}
-    return Converted(proto, PyTorchSource(decomposed, names), reference, feeds, notes)
+    return Converted(proto, PyTorchSource(decomposed, names), reference, feeds, notes, free)
 
 
 def convert_program(program: ExportedProgram) -> Converted:
@@ -169,8 +176,38 @@ def _refuse_quantized(module: torch.nn.Module) -> None:
             )
 
 
+def _stated_axes(
+    torch: Any, module: Any, arguments: Sequence[Any], keywords: Mapping[str, Any], free_axes: FreeAxes
+) -> list[Mapping[int, str]]:
+    """For every tensor of the arguments, in the exporter's order, the axes that the user calls free."""
+    named = [*zip(_parameters(module, len(arguments)), arguments, strict=True), *keywords.items()]
+    unknown = [name for name in free_axes if name not in dict(named)]
+    if unknown:
+        raise ConversionError(
+            f"free_axes names {unknown[0]!r}; the example's arguments are {', '.join(dict(named))}"
+        )
+    return [free_axes.get(name, {}) for name, value in named for _ in _tensors(torch, value)]
+
+
+def _name_axes(proto: onnx.ModelProto, free: FreeAxes) -> None:
+    """Give the free axes of the inputs, and axes of the same size elsewhere, the symbols that the user chose."""
+    symbols: dict[str, str] = {}
+    for info in proto.graph.input:
+        for axis, symbol in free.get(info.name, {}).items():
+            if known := info.type.tensor_type.shape.dim[axis].dim_param:
+                symbols.setdefault(known, symbol)
+    for info in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
+        for dim in info.type.tensor_type.shape.dim:
+            if dim.dim_param in symbols:
+                dim.dim_param = symbols[dim.dim_param]
+
+
 def _export(
-    torch: Any, module: torch.nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]
+    torch: Any,
+    module: torch.nn.Module,
+    arguments: tuple[Any, ...],
+    keywords: dict[str, Any],
+    stated: Sequence[Mapping[int, str]],
 ) -> tuple[ExportedProgram, tuple[str, ...]]:
     """Trace with a symbolic batch; where that fails, with the example's batch, and a note that says so."""
     refusal: Exception | None = None
@@ -180,13 +217,14 @@ def _export(
         if batch:
             # A batch of 0 or 1 would be frozen by the tracer.
             traced = _with_batch(torch, (arguments, keywords), batch, max(batch, 2))
-            dynamic = _batch_axes(torch, (arguments, keywords), batch)
+            dynamic = _free_axes(torch, (arguments, keywords), batch, stated)
             try:
                 return _trace(torch, module, traced[0], traced[1], dynamic), ()
             except Exception as error:  # torch.export documents no exceptions
                 refusal = error
         try:
-            program = _trace(torch, module, arguments, keywords, None)
+            fixed = _free_axes(torch, (arguments, keywords), 0, stated) if any(stated) else None
+            program = _trace(torch, module, arguments, keywords, fixed)
         except Exception as error:
             _refuse_quantized(module)
             raise UnsupportedModel(
@@ -202,15 +240,24 @@ def _trace(torch: Any, module: Any, arguments: Any, keywords: Any, dynamic: Any)
     return cast("ExportedProgram", program)
 
 
+def _parameters(module: Any, count: int) -> list[str]:
+    """The parameter that each positional argument goes to; *args take all that are left."""
+    names: list[str] = []
+    for parameter in inspect.signature(module.forward).parameters.values():
+        left = count - len(names)
+        names += [parameter.name] * (left if parameter.kind is parameter.VAR_POSITIONAL else min(left, 1))
+    return names
+
+
 def _by_parameter(module: Any, positional: Sequence[Any]) -> dict[str, Any]:
     """What belongs to positional arguments, by the names that forward gives them; *args take a tuple."""
+    names = _parameters(module, len(positional))
+    collects = {
+        p.name for p in inspect.signature(module.forward).parameters.values() if p.kind is p.VAR_POSITIONAL
+    }
     found: dict[str, Any] = {}
-    for index, parameter in enumerate(inspect.signature(module.forward).parameters.values()):
-        if parameter.kind is parameter.VAR_POSITIONAL:
-            found[parameter.name] = tuple(positional[index:])
-            break
-        if index < len(positional):
-            found[parameter.name] = positional[index]
+    for name, value in zip(names, positional, strict=True):
+        found[name] = (*found.get(name, ()), value) if name in collects else value
     return found
 
 
@@ -225,13 +272,18 @@ def _with_batch(torch: Any, tree: Any, batch: int, size: int) -> Any:
     return tree if size == batch else torch.utils._pytree.tree_map(resize, tree)
 
 
-def _batch_axes(torch: Any, tree: Any, batch: int) -> Any:
-    """For each tensor, whether its first axis is the batch."""
+def _free_axes(torch: Any, tree: Any, batch: int, stated: Sequence[Mapping[int, str]]) -> Any:
+    """For each tensor its free axes: those stated, and the first where its size is the batch."""
     symbol = torch.export.Dim(BATCH)
+    waiting = iter(stated)
 
     def axes(value: Any) -> Any:
-        is_batched = isinstance(value, torch.Tensor) and value.ndim and value.shape[0] == batch
-        return {0: symbol} if is_batched else None
+        if not isinstance(value, torch.Tensor):
+            return None
+        free = dict.fromkeys(next(waiting), torch.export.Dim.DYNAMIC)
+        if batch and value.ndim and value.shape[0] == batch:
+            free[0] = symbol
+        return free or None
 
     return torch.utils._pytree.tree_map(axes, tree)
 

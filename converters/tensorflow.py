@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from converters.frameworks import import_framework
 from converters.model import TensorFlowSource
 from converters.pytorch import Converted
 from converters.quiet import quiet
-from converters.verify import Arrays, Reference
+from converters.verify import Arrays, FreeAxes, Reference
 
 _FREE_SIZES = 32
 
@@ -39,6 +39,7 @@ class _Traced:
     outputs: tuple[str, ...]
     example: tuple[np.ndarray, ...]
     keep: Any
+    free_axes: FreeAxes = field(default_factory=dict)
 
 
 def is_tensorflow(source: object) -> bool:
@@ -67,13 +68,17 @@ def convert_path(path: str, example: Any) -> Converted:
     return convert_tensorflow(model, example)
 
 
-def convert_tensorflow(source: Any, example: Any) -> Converted:
-    """Convert a Keras model, tf.Module, tf.function, ConcreteFunction or loaded SavedModel."""
+def convert_tensorflow(source: Any, example: Any, free_axes: FreeAxes | None = None) -> Converted:
+    """Convert a Keras model, tf.Module, tf.function, ConcreteFunction or loaded SavedModel.
+
+    free_axes: {argument: {axis: symbol}}, the axes besides the batch whose size is free, where the source is
+    traced from the example.
+    """
     tf = import_framework("tensorflow")
     import_framework("tf2onnx")
     try:
         with quiet("tensorflow", "absl", native=True):
-            traced = _trace(tf, source, example)
+            traced = _trace(tf, source, example, free_axes or {})
     except ConversionError:
         raise
     except Exception as error:  # tracing runs the user's code, which raises what it likes
@@ -94,22 +99,23 @@ def convert_tensorflow(source: Any, example: Any) -> Converted:
         return [np.asarray(value) for value in tf.nest.flatten(result)]
 
     feeds = dict(zip(traced.inputs, traced.example, strict=True))
-    return Converted(proto, stated, Reference(run, f"TensorFlow {tf.__version__}", fixed), feeds)
+    reference = Reference(run, f"TensorFlow {tf.__version__}", fixed)
+    return Converted(proto, stated, reference, feeds, free_axes=traced.free_axes)
 
 
-def _trace(tf: Any, source: Any, example: Any) -> _Traced:
+def _trace(tf: Any, source: Any, example: Any, free_axes: FreeAxes) -> _Traced:
     """Choose how a source is called by what it is."""
     if any(kind.__module__.partition(".")[0] == "keras" for kind in type(source).__mro__):
-        return _trace_keras(tf, source, example)
+        return _trace_keras(tf, source, example, free_axes)
     if isinstance(source, tf.types.experimental.ConcreteFunction):
         return _trace_concrete(tf, source, example, source)
     if isinstance(source, tf.types.experimental.PolymorphicFunction):
-        return _trace_function(tf, source, example, source)
+        return _trace_function(tf, source, example, source, free_axes)
     signatures = getattr(source, "signatures", None)
     if signatures:
         return _trace_signature(tf, source, signatures, example)
     if callable(source):
-        return _trace_function(tf, source.__call__, example, source)
+        return _trace_function(tf, source.__call__, example, source, free_axes)
     raise ConversionError(
         f"a {type(source).__name__} cannot be called: define __call__ or give its tf.function"
     )
@@ -120,7 +126,7 @@ def _trace_signature(tf: Any, source: Any, signatures: Any, example: Any) -> _Tr
     return _trace_concrete(tf, signatures[name], example, source)
 
 
-def _trace_keras(tf: Any, model: Any, example: Any) -> _Traced:
+def _trace_keras(tf: Any, model: Any, example: Any, free_axes: FreeAxes) -> _Traced:
     """A Keras model, run with training=False; a subclassed one needs an example."""
     declared = getattr(model, "inputs", None)
     if not declared:
@@ -129,7 +135,7 @@ def _trace_keras(tf: Any, model: Any, example: Any) -> _Traced:
                 f"{type(model).__name__} is a subclassed Keras model: give an `example` to trace it from"
             )
         call = _with_inference(model)
-        return _trace_example(tf, call, inspect.signature(model.call), example, model)
+        return _trace_example(tf, call, inspect.signature(model.call), example, model, free_axes)
     names = _unique([tensor.name.partition(":")[0] for tensor in declared])
     specs = [
         tf.TensorSpec(tensor.shape, tensor.dtype, name=name)
@@ -175,7 +181,7 @@ def _trace_concrete(tf: Any, function: Any, example: Any, keep: Any) -> _Traced:
     )
 
 
-def _trace_function(tf: Any, function: Any, example: Any, keep: Any) -> _Traced:
+def _trace_function(tf: Any, function: Any, example: Any, keep: Any, free_axes: FreeAxes) -> _Traced:
     """A tf.function (or plain callable): by its input signature, its only trace, or the example."""
     traceable = isinstance(function, tf.types.experimental.PolymorphicFunction)
     if traceable and getattr(function, "input_signature", None) is not None:
@@ -189,16 +195,25 @@ def _trace_function(tf: Any, function: Any, example: Any, keep: Any) -> _Traced:
             "`example`, or the tf.function an input_signature"
         )
     plain = getattr(function, "python_function", function)
-    return _trace_example(tf, function, inspect.signature(plain), example, keep)
+    return _trace_example(tf, function, inspect.signature(plain), example, keep, free_axes)
 
 
-def _trace_example(tf: Any, call: Any, signature: inspect.Signature, example: Any, keep: Any) -> _Traced:
+def _trace_example(
+    tf: Any, call: Any, signature: inspect.Signature, example: Any, keep: Any, free_axes: FreeAxes
+) -> _Traced:
     """Trace a callable on the example's shapes, the first axis free where all inputs share it."""
     arguments, keywords = _as_call(signature, example)
     leaves = tf.nest.flatten((arguments, keywords))
     arrays = tuple(np.asarray(leaf) for leaf in leaves)
     arrays = tuple(array.astype(np.float32) if array.dtype == np.float64 else array for array in arrays)
     names = _unique(_leaf_names(tf, signature, arguments, keywords))
+    if unknown := free_axes.keys() - set(names):
+        raise ConversionError(f"free_axes names {min(unknown)!r}; the inputs are {', '.join(names)}")
+    stated = [tuple(free_axes.get(name, ())) for name in names]
+    shapes = [
+        [None if axis in free else size for axis, size in enumerate(array.shape)]
+        for array, free in zip(arrays, stated, strict=True)
+    ]
 
     def call_flat(*flat: Any) -> Any:
         packed = tf.nest.pack_sequence_as((arguments, keywords), flat)
@@ -207,14 +222,17 @@ def _trace_example(tf: Any, call: Any, signature: inspect.Signature, example: An
     run = _eager(tf, call_flat)
     run(arrays)  # builds a subclassed model's variables outside the trace
     batch = arrays[0].shape[0] if arrays and arrays[0].ndim else None
-    free = [(None, *a.shape[1:]) if a.ndim and a.shape[0] == batch else a.shape for a in arrays]
+    free = [
+        [None, *s[1:]] if a.ndim and a.shape[0] == batch else s for a, s in zip(arrays, shapes, strict=True)
+    ]
     try:
         if batch:
             run([np.resize(a, (batch + 1, *a.shape[1:])) if a.shape[:1] == (batch,) else a for a in arrays])
         function = _concrete(tf, call_flat, free, arrays, names)
     except Exception:  # a model that needs its batch's size is traced with the example's
-        function = _concrete(tf, call_flat, [array.shape for array in arrays], arrays, names)
-    return _Traced(function, run, tuple(names), _output_names(tf, function, None), arrays, keep)
+        function = _concrete(tf, call_flat, shapes, arrays, names)
+    outputs = _output_names(tf, function, None)
+    return _Traced(function, run, tuple(names), outputs, arrays, keep, free_axes)
 
 
 def _concrete(tf: Any, call: Any, shapes: Any, arrays: Sequence[np.ndarray], names: Sequence[str]) -> Any:

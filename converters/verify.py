@@ -26,6 +26,7 @@ _QUANTIZED_TOLERANCE = 5e-2
 _QUANTIZERS = ("QuantizeLinear", "DynamicQuantizeLinear")
 
 Arrays = Mapping[str, np.ndarray]
+FreeAxes = Mapping[str, Mapping[int, str]]
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,11 @@ def verify(
     batches: int,
     tolerance: float,
     seed: int,
+    free_axes: FreeAxes | None = None,
 ) -> Verification:
     """Compare the graph with its original on the example and on `batches` random batches like it.
 
+    free_axes: {input: {axis: symbol}}, the axes that every other random batch has twice as long.
     Raises VerificationFailed where an output differs by more than `tolerance` (5 % where the graph quantizes
     or the output is in half precision), in shape, or has no finite value to compare.
     """
@@ -74,6 +77,7 @@ def verify(
     worst_absolute = worst_relative = 0.0
     compared = dict.fromkeys(session.outputs, 0)
     feeds = [example, *random_batches(example, free_inputs(proto), batches, reference.batch, seed)]
+    feeds[2::2] = [_stretched(given, free_axes or {}) for given in feeds[2::2]]
     for given in feeds:
         expected = _run_original(reference, given)
         try:
@@ -153,6 +157,15 @@ def random_batches(
         found.append(
             {name: _like(array, size if name in free else None, rng) for name, array in example.items()}
         )
+    return found
+
+
+def _stretched(feeds: Arrays, free_axes: FreeAxes) -> Arrays:
+    """The arrays with twice the size along their free axes."""
+    found = dict(feeds)
+    for name, axes in free_axes.items():
+        for axis in axes:
+            found[name] = np.concatenate([found[name], np.flip(found[name], axis)], axis)
     return found
 
 
