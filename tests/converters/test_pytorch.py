@@ -271,3 +271,52 @@ def test_quantized_modules_are_refused_by_name() -> None:
     packed = torch.ao.quantization.quantize_dynamic(network, {torch.nn.Linear}, dtype=torch.qint8)
     with pytest.raises(UnsupportedModel, match=r"quantized module '1' \(Linear\)"):
         convert(packed, torch.zeros(2, 4))
+
+
+class Options(nn.Module):
+    """Nested and keyword arguments in, a nest of outputs; dropout and batch norm in training mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Dropout(0.5))
+
+    def forward(
+        self, pair: tuple[torch.Tensor, torch.Tensor], *, scale: torch.Tensor, add: bool = True
+    ) -> Any:
+        y = self.body(pair[0]) * scale
+        return {"y": y + pair[1] if add else y, "more": (y.sum(1), [y.relu()])}
+
+
+def test_nested_arguments_and_outputs_of_a_module_in_training() -> None:
+    net = Options().train()
+    pair, scale = (torch.randn(3, 4), torch.randn(3, 5)), torch.randn(3, 1)
+    model = convert(net, {"pair": pair, "scale": scale})
+    assert net.training and net.body[2].training
+    assert [info.name for info in model.proto.graph.input] == ["pair_0", "pair_1", "scale"]
+    net.eval()
+    expected = net(pair, scale=scale)
+    feeds = {"pair_0": pair[0].numpy(), "pair_1": pair[1].numpy(), "scale": scale.numpy()}
+    for found, truth in zip(
+        run(model.proto, feeds), [expected["y"], expected["more"][0], expected["more"][1][0]], strict=True
+    ):
+        np.testing.assert_allclose(found, truth.detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_free_axes_take_other_sizes_under_the_symbols_given() -> None:
+    net = nn.Sequential(nn.Conv1d(2, 3, 3), nn.ReLU(), nn.AdaptiveAvgPool1d(1))
+    model = convert(net, torch.randn(2, 2, 9), free_axes={"input": {2: "time"}})
+    assert shape_of(model.proto.graph.input[0]) == ["batch", 2, "time"]
+    x = torch.randn(1, 2, 5)
+    np.testing.assert_allclose(
+        run(model.proto, {"input": x.numpy()})[0], net(x).detach().numpy(), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_free_axes_of_what_does_not_take_them_are_refused() -> None:
+    net = nn.Sequential(nn.Linear(4, 3))
+    with pytest.raises(ConversionError, match="names 'x'; the example's arguments are input"):
+        convert(net, torch.randn(2, 4), free_axes={"x": {1: "features"}})
+    with pytest.raises(UnsupportedModel, match="cannot trace"):
+        convert(net, torch.randn(2, 4), free_axes={"input": {1: "features"}})
+    with pytest.raises(ConversionError, match="states its own"):
+        convert(convert(net, torch.randn(2, 4)).proto, free_axes={"input": {1: "features"}})

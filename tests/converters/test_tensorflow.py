@@ -277,3 +277,16 @@ def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
 def test_a_converted_model_is_loaded_as_it_was_saved(tmp_path: Path) -> None:
     model = convert(Linear())
     assert load(model.save(tmp_path / "m.onnx")).proto == model.proto
+
+
+def test_a_function_traced_from_an_example_takes_free_axes() -> None:
+    def function(x: Any) -> Any:
+        return tf.reduce_mean(tf.sin(x), axis=1)
+
+    model = convert(tf.function(function), normal(2, 5, 3), free_axes={"x": {1: "time"}})
+    x = normal(1, 7, 3)
+    np.testing.assert_allclose(run(model.proto, {"x": x})[0], np.sin(x).mean(1), rtol=1e-5, atol=1e-6)
+    with pytest.raises(ConversionError, match="free_axes names 'y'; the inputs are x"):
+        convert(tf.function(function), normal(2, 5, 3), free_axes={"y": {1: "time"}})
+    with pytest.raises(ConversionError, match="states its own"):
+        convert(sequential(), free_axes={"x": {1: "time"}})

@@ -39,7 +39,7 @@ def _head(x: Any) -> Any:
     return layers.Dense(CLASSES)(layers.Flatten()(x))
 
 
-def _chain(shape: tuple[int | None, ...], *stack: layers.Layer) -> keras.Model:
+def chain(shape: tuple[int | None, ...], *stack: layers.Layer) -> keras.Model:
     """The layers in a row, and a linear classifier."""
     inputs = keras.Input(shape)
     x = inputs
@@ -129,7 +129,7 @@ def _several() -> keras.Model:
 def _normalised() -> keras.Model:
     """Pixels are rescaled and standardised inside, then normalised by groups and to unit length."""
     standard = layers.Normalization(mean=[0.4, 0.5, 0.6], variance=[0.05, 0.06, 0.07])
-    return _chain(
+    return chain(
         (8, 8, 3), layers.Rescaling(1 / 255, offset=-0.1), standard, layers.Conv2D(8, 3),
         layers.GroupNormalization(4), layers.ReLU(6.0, negative_slope=0.1),
         layers.SpatialDropout2D(0.2), layers.UnitNormalization(),
@@ -197,14 +197,14 @@ NETWORKS: dict[str, Network] = {
     "normalised": _entry(_normalised, (8, 8, 3), scale=100),
     "subclassed": _entry(_subclassed, (8, 8, 3)),
     "grouped": _entry(
-        lambda: _chain(
+        lambda: chain(
             (9, 9, 4), layers.Conv2D(8, 3, groups=2), layers.PReLU(shared_axes=[1, 2]),
             layers.Conv2D(8, 3, dilation_rate=2, groups=4), layers.PReLU(),
         ),
         (9, 9, 4),
     ),
     "volume": _entry(
-        lambda: _chain(
+        lambda: chain(
             (6, 6, 6, 2), layers.Conv3D(4, 3, padding="same", activation="relu"), layers.MaxPooling3D(),
             layers.BatchNormalization(), layers.Conv3DTranspose(3, 2, 2), layers.AveragePooling3D(2),
             layers.UpSampling3D(2), layers.GlobalAveragePooling3D(),
@@ -212,28 +212,28 @@ NETWORKS: dict[str, Network] = {
         (6, 6, 6, 2),
     ),
     "signal": _entry(
-        lambda: _chain(
+        lambda: chain(
             (20, 3), layers.SeparableConv1D(6, 3, activation="selu"), layers.MaxPooling1D(2, padding="same"),
             layers.Conv1DTranspose(4, 3, 2), layers.UpSampling1D(2), layers.AveragePooling1D(3),
             layers.DepthwiseConv1D(3, depth_multiplier=2), layers.Activation("mish"), layers.Permute((2, 1)),
         ),
         (20, 3),
     ),
-    "lstm": _entry(lambda: _chain((5, 4), layers.LSTM(6, return_sequences=True), layers.LSTM(5)), (5, 4)),
+    "lstm": _entry(lambda: chain((5, 4), layers.LSTM(6, return_sequences=True), layers.LSTM(5)), (5, 4)),
     "lstm_bidirectional": _entry(
-        lambda: _chain((5, 4), layers.Bidirectional(layers.LSTM(4, return_sequences=True)), layers.LSTM(5)), (5, 4)
+        lambda: chain((5, 4), layers.Bidirectional(layers.LSTM(4, return_sequences=True)), layers.LSTM(5)), (5, 4)
     ),
     "gru": _entry(
-        lambda: _chain((4, 3), layers.GRU(5, return_sequences=True), layers.GRU(4, reset_after=False)), (4, 3)
+        lambda: chain((4, 3), layers.GRU(5, return_sequences=True), layers.GRU(4, reset_after=False)), (4, 3)
     ),
-    "gru_bidirectional": _entry(lambda: _chain((4, 3), layers.Bidirectional(layers.GRU(4))), (4, 3)),
-    "simple_rnn": _entry(lambda: _chain((4, 3), layers.SimpleRNN(5)), (4, 3)),
-    "conv_lstm": _entry(lambda: _chain((3, 6, 6, 2), layers.ConvLSTM2D(3, 3)), (3, 6, 6, 2)),
+    "gru_bidirectional": _entry(lambda: chain((4, 3), layers.Bidirectional(layers.GRU(4))), (4, 3)),
+    "simple_rnn": _entry(lambda: chain((4, 3), layers.SimpleRNN(5)), (4, 3)),
+    "conv_lstm": _entry(lambda: chain((3, 6, 6, 2), layers.ConvLSTM2D(3, 3)), (3, 6, 6, 2)),
     "time_distributed": _entry(
-        lambda: _chain((3, 8, 8, 2), layers.TimeDistributed(layers.Conv2D(3, 3)), layers.ReLU()), (3, 8, 8, 2)
+        lambda: chain((3, 8, 8, 2), layers.TimeDistributed(layers.Conv2D(3, 3)), layers.ReLU()), (3, 8, 8, 2)
     ),
     "activations": _entry(
-        lambda: _chain(
+        lambda: chain(
             (8, 6), *(layers.Dense(6, activation=name) for name in
                       ("gelu", "silu", "softplus", "softsign", "elu", "selu", "hard_sigmoid", "hard_silu",
                        "relu6", "exponential", "log_softmax", "celu", "tanh_shrink", "sparse_plus",
