@@ -40,7 +40,8 @@ def _numbers(op: Emitter, count: Tensor, like: Tensor) -> Tensor:
 class _Samples:
     """Where the regions are read along one axis: positions, and whether there is a sample, within the image.
 
-    positions, inside, exists: (R, bins, M). share: one over the number of samples in a bin, (R, 1, 1).
+    positions, inside, exists: (R, bins, M). share: one over the number of samples in a bin, (R, 1, 1). Where all
+    regions are alike R is 1.
     """
 
     positions: Tensor
@@ -62,7 +63,8 @@ def _samples(
     if not half_pixel:
         length = op.Max(length, 1.0)
     width = op.Div(length, float(bins))
-    wanted = op.Max(op.Ceil(width), 0.0) if ratio <= 0 else op.Add(op.Mul(width, 0.0), float(ratio))
+    # As many samples as pixels, unless their number is given.
+    wanted = op.Max(op.Ceil(width), 0.0) if ratio <= 0 else op.tensor(np.full((1, 1, 1), ratio, rois.dtype))
     most = [ratio] if ratio > 0 else op.Max(op.Reshape(op.Cast(op.ReduceMax(wanted), to=7), [1]), [1])
     number = _numbers(op, op.tensor(most), rois)
     count = op.Max(wanted, 1.0)
