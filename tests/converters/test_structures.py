@@ -126,6 +126,24 @@ def test_a_list_that_a_loop_fills_is_joined_without_it() -> None:
     np.testing.assert_allclose(run(model, {"x": x})[0], 2 * np.stack([x + 1, x + 2], axis=1), rtol=1e-6)
 
 
+def test_a_map_over_a_list_of_known_length_is_written_out() -> None:
+    body = helper.make_graph(
+        [helper.make_node("Mul", ["piece", "piece"], ["square"])],
+        "body",
+        [helper.make_tensor_value_info("piece", TensorProto.FLOAT, None)],
+        [helper.make_tensor_value_info("square", TensorProto.FLOAT, None)],
+    )
+    nodes = [
+        helper.make_node("SplitToSequence", ["x", "two"], ["pieces"], axis=1),
+        helper.make_node("SequenceMap", ["pieces"], ["squares"], body=body),
+        helper.make_node("ConcatFromSequence", ["squares"], ["y"], axis=1),
+    ]
+    model = canonicalise(make_model(nodes, {"x": ("n", 5)}, ["y"], {"two": np.array(2)}))
+    assert ops(model) == {"Split": 1, "Mul": 3, "Concat": 1}
+    x = normal(2, 5)
+    np.testing.assert_allclose(run(model, {"x": x})[0], x * x, rtol=1e-6)
+
+
 def test_optional_tensors_that_are_there_are_the_tensors() -> None:
     branches = {
         f"{side}_branch": helper.make_graph(
