@@ -9,7 +9,7 @@ Refuses, by name, a node on that path that has no VJP rule.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -64,20 +64,30 @@ def path_nodes(graph: Graph, roots: Iterable[str], target: str) -> tuple[Node, .
 
 def quantizers_between(graph: Graph, roots: Iterable[str], target: str) -> tuple[Node, ...]:
     """The nodes that round a float which depends on `roots` to codes that lead to the target, in order."""
-    quantizers = [node for node in graph.nodes if (rules := find(node)) is not None and rules.quantizes]
-    if not quantizers:
+    return _between(graph, roots, target, lambda rules: rules.quantizes)
+
+
+def _between(
+    graph: Graph, roots: Iterable[str], target: str, wanted: Callable[[type[Op]], bool]
+) -> tuple[Node, ...]:
+    nodes = [node for node in graph.nodes if (rules := find(node)) is not None and wanted(rules)]
+    if not nodes:
         return ()
     active, leading = active_tensors(graph, roots), graph.ancestors([target])
-    return tuple(node for node in quantizers if node.inputs[0] in active and node.outputs[0] in leading)
+    return tuple(node for node in nodes if node.inputs[0] in active and node.outputs[0] in leading)
 
 
-def refuse_quantizers(graph: Graph, roots: Iterable[str], target: str) -> None:
-    """Raise UnsupportedOp where a quantizer lies between: its derivative, zero, is not what anybody asks for."""
-    found = quantizers_between(graph, roots, target)
-    if found:
+def refuse_zero_derivatives(graph: Graph, roots: Iterable[str], target: str) -> None:
+    """Raise UnsupportedOp where a quantizer or a draw lies between: its derivative is not what anybody asks for."""
+    if found := quantizers_between(graph, roots, target):
         raise UnsupportedOp(
             f"{found[0]} lies between the input and the target and rounds: its derivative is zero. "
             "straight_through=True (--straight-through) differentiates straight through the rounding."
+        )
+    if found := _between(graph, roots, target, lambda rules: rules.draws):
+        raise UnsupportedOp(
+            f"{found[0]} lies between the input and the target and draws at random by what it reads: "
+            "a draw has no gradient. Attribute a tensor behind it, or a target before it."
         )
 
 

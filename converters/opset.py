@@ -24,7 +24,15 @@ _HANDOVER = 18
 
 # ONNX Runtime has kernels for these up to here; what came later are types alone.
 _OLDER_OPSET = 21
-_OLDER_OPS = frozenset({"GlobalLpPool", "MaxRoiPool", "RoiAlign"})
+_DRAWS = (
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+    "Multinomial",
+    "Bernoulli",
+)
+_OLDER_OPS = frozenset({"GlobalLpPool", "MaxRoiPool", "RoiAlign", *_DRAWS})
 
 
 def runnable_opset(nodes: Iterable[onnx.NodeProto]) -> int:

@@ -35,15 +35,24 @@ refused, or with `straight_through=True` differentiated as if they did not round
 bounds, 0 outside.
 
 """
+DRAWING = """
+## Draws
+
+What is drawn by a distribution that is computed from the input has no gradient: between the input and the target these
+are refused. Noise of a fixed distribution is a constant.
+
+"""
 
 
 def page() -> str:
     """The page as Markdown."""
     ops = sorted(registered().items())
     rows = [f"| {name} | {kink.where} | {kink.choice} |\n" for (_, name), op in ops for kink in op.kinks]
-    constant = [name for (_, name), op in ops if op.kind is Kind.CONSTANT and not op.quantizes]
+    constant = [name for (_, name), op in ops if op.kind is Kind.CONSTANT and not (op.quantizes or op.draws)]
     quantizing = [name for (_, name), op in ops if op.quantizes]
-    return f"{HEAD}{''.join(rows)}{CONSTANT}{', '.join(constant)}.\n{QUANTIZING}{', '.join(quantizing)}.\n"
+    drawing = [name for (_, name), op in ops if op.draws]
+    parts = ((CONSTANT, constant), (QUANTIZING, quantizing), (DRAWING, drawing))
+    return HEAD + "".join(rows) + "".join(f"{text}{', '.join(names)}.\n" for text, names in parts)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from analyzer.autodiff import active_tensors, refuse_quantizers
+from analyzer.autodiff import active_tensors, refuse_zero_derivatives
 from analyzer.errors import AnalysisError, InputError, ShapeError, TargetError, UnknownTensor
 from analyzer.graph import Graph, Tensor
 from analyzer.request import CHOSEN, OUTPUT, Request, observe
@@ -140,7 +140,7 @@ class Differentiable:
         """Run a method's request: its named results, the explained output and the class of each sample."""
         feeds = self.check_inputs(inputs)
         seed = self.seed(as_target(target), samples_in(self.graph, feeds))
-        refuse_quantizers(self.graph, request.wrt, seed.output)
+        refuse_zero_derivatives(self.graph, request.wrt, seed.output)
         pieces = [
             self.engine.evaluate(request, part, seed if rows is None else seed.rows(rows))
             for part, rows in self._batches(feeds)

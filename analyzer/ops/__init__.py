@@ -2,9 +2,11 @@
 
 from analyzer.ops import (
     activation,
+    bits,
     contraction,
     convolution,
     deformable,
+    draws,
     elementwise,
     folding,
     indexing,
@@ -31,9 +33,11 @@ __all__ = [
     "Kind",
     "Op",
     "activation",
+    "bits",
     "contraction",
     "convolution",
     "deformable",
+    "draws",
     "elementwise",
     "find",
     "folding",

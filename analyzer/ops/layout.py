@@ -145,7 +145,8 @@ class Pad(Affine):
             return op.Pad(g, _negated(op, pads), None, axes)
 
         def of_value():
-            return op.Sub(op.ReduceSum(g, keepdims=0), op.ReduceSum(of_x(), keepdims=0))
+            added = op.Pad(zeros_like(op, x), pads, 1.0, axes)
+            return op.ReduceSum(op.Mul(g, added), keepdims=0)
 
         known = constant_ints(pads)
         if mode == "constant" and known is not None and not any(known):

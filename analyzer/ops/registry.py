@@ -60,6 +60,8 @@ class Op:
     several_outputs: bool = False
     quantizes: bool = False
     """Whether it rounds a float to codes, whose derivative is not zero but refused: a user wants another."""
+    draws: bool = False
+    """Whether it draws at random by a distribution that it reads: refused likewise."""
     straight_through: type[Op] | None = None
     """The class that stands in for this one at nodes marked to be differentiated straight through."""
     placed: bool = True

@@ -13,7 +13,7 @@ import numpy as np
 
 from analyzer.emitter import Emitter
 from analyzer.graph import Tensor
-from analyzer.ops.formulas import EmittedArrays, NumPyArrays
+from analyzer.ops.formulas import Emitted, EmittedArrays, NumPyArrays
 from analyzer.ops.registry import Affine, register
 from analyzer.ops.resize_matrix import Axis, resized_axis
 from analyzer.ops.support import expand_like, ints, onnx_dtype, rank_of
@@ -115,7 +115,12 @@ def _known_axes(
     """The resized axes by position, everything being known."""
     along = _named(attributes, len(shape))
     found = {}
-    for i, (axis, scale, out) in enumerate(_targets(shape, along, scales, sizes, attributes)):
+    targets = _targets(shape, along, scales, sizes, attributes)
+    # As ONNX Runtime does: a shape that stays the same is copied, whatever the scales; with antialias each such axis.
+    copied = all(out == shape[axis] for axis, _, out in targets)
+    for i, (axis, scale, out) in enumerate(targets):
+        if not _crops(attributes) and out == shape[axis] and (copied or attributes["antialias"]):
+            continue
         window = None
         if _crops(attributes):
             window = (roi[i], roi[len(along) + i]) if roi is not None else (0.0, 1.0)
@@ -188,8 +193,10 @@ def _axes_at_run(
         if not _crops(attributes) and _is_kept(x, y, axis, factors, i):
             continue
         size, out = xp.scalar(op.Shape(x), axis), xp.scalar(op.Shape(y), axis)
-        scale = xp.scalar(factors, i) if factors is not None else out / size
-        scale = scale if common is None else xp.scalar(common, 0)
+        scale = out / size if common is None else xp.scalar(common, 0)
+        if factors is not None:
+            copied = _copied(op, x, y, axis if attributes["antialias"] else None)
+            scale = xp.where(Emitted(op, copied), 1.0, xp.scalar(factors, i))
         window: tuple[Any, Any] | None = None
         if _crops(attributes):
             window = (0.0, 1.0) if roi is None else (xp.scalar(roi, i), xp.scalar(roi, len(along) + i))
@@ -197,6 +204,14 @@ def _axes_at_run(
         inside = None if made.inside is None else made.inside.tensor
         found[axis] = Axis(op.Cast(made.matrix.tensor, to=onnx_dtype(x.dtype)), inside)
     return found
+
+
+def _copied(op: Emitter, x: Tensor, y: Tensor, axis: int | None) -> Tensor:
+    """Whether one axis, or with None every axis, keeps its size."""
+    same = op.Equal(op.Shape(x), op.Shape(y))
+    if axis is not None:
+        return op.Gather(same, np.asarray(axis))
+    return op.Not(op.Cast(op.ReduceMax(op.Cast(op.Not(same), to=7), keepdims=0), to=9))
 
 
 def _is_kept(x: Tensor, y: Tensor, axis: int, scales: Tensor | None, index: int) -> bool:

@@ -19,6 +19,7 @@ NARROW_FLOATS = (
 )
 STRINGS = "text is no tensor of the frameworks"
 NEWER = "uses an attribute that the op gained after the canonical opset"
+NEWER_TYPES = "uses a dtype that the op gained after the canonical opset"
 OLDER = "uses a form of the op that canonical graphs no longer have: the converters upgrade it"
 ALIGNED = (
     "ONNX Runtime, as PyTorch, aligns the corners of the rounded size, the test those of the unrounded one"
@@ -28,7 +29,9 @@ EXCLUDED: dict[str, str] = {
     r"(cast|castlike)_.*(FLOAT8|FLOAT4|INT4|INT2|E8M0|E5M2|E4M3|e8m0)": NARROW_FLOATS,
     r"(cast|castlike|equal|identity)_.*(STRING|string)": STRINGS,
     r"quantizelinear_(e4m3fn|e5m2|float4e2m1|u?int[24]\b)": NARROW_FLOATS,
-    r"torch/.*_uint(16|32|64)$": "PyTorch has no arithmetic for these integers",
+    r"torch/(.*_uint(16|32|64)|bitwise_not_3d)$": "PyTorch has no arithmetic for these integers",
+    r"bitshift_.*_int(8|16|32|64)": NEWER_TYPES,
+    r"bernoulli": "draws at random",
     r"range_.*type": NEWER,
     r"resize_downsample_scales_(linear|cubic)_align_corners": ALIGNED,
     r"maxunpool_export_with_output_shape": UNPOOLED,
