@@ -147,7 +147,7 @@ def resizes(draw: Draw) -> Case:
     mode = draw(st.sampled_from(["nearest", "linear", "cubic"] if rank == 2 else ["nearest", "linear"]))
     transform = draw(st.sampled_from([*COORDINATES, "tf_crop_and_resize"]))
     given: dict[str, Any] = {"mode": mode, "coordinate_transformation_mode": transform}
-    factors = [draw(st.sampled_from([0.5, 0.6, 1.0, 1.3, 2.0, 2.5, 3.0])) for _ in range(rank)]
+    factors = [draw(st.sampled_from([0.5, 0.61, 1.0, 1.31, 2.0, 2.5, 3.0])) for _ in range(rank)]
     sizes = [max(1, int(size * f)) for size, f in zip(x.shape[2:], factors, strict=True)]
     roi = None
     if transform == "tf_crop_and_resize":
