@@ -25,6 +25,33 @@ Step = Callable[["Emitter", list[Tensor], list[Tensor]], tuple[Sequence[Tensor],
 _BOOLEAN = frozenset(
     {"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Xor", "Not", "IsNaN", "IsInf"}
 )
+# Ops that do the same to every step of a stack of them; Gemm becomes a MatMul.
+_PER_ELEMENT = _BOOLEAN | frozenset(
+    [
+        "Abs",
+        "Add",
+        "Cast",
+        "Clip",
+        "Div",
+        "Elu",
+        "Exp",
+        "Gemm",
+        "HardSigmoid",
+        "Identity",
+        "LeakyRelu",
+        "Mul",
+        "Neg",
+        "Relu",
+        "Sigmoid",
+        "Softplus",
+        "Softsign",
+        "Sub",
+        "Sum",
+        "Tanh",
+        "ThresholdedRelu",
+        "Where",
+    ]
+)
 _INT64 = frozenset({"Shape", "Size", "ArgMax", "ArgMin", "NonZero"})
 
 
@@ -116,37 +143,64 @@ class Emitter:
 
         The step is written by an Emitter of its own, and may read any tensor of this one. `reverse` goes from the
         last element to the first; the outputs stand in the order of the sequences. All states and outputs have
-        one floating dtype, that of the first state.
+        one floating dtype, that of the first state. What does not depend on the states is computed outside.
         """
         inner = Emitter(self.opset, prefix=f"{self._unique('Scan')}/")
         # A name means one tensor in a graph and its subgraphs, and a constant is stored once for all of them.
         inner.initializers, inner._constants = self.initializers, self._constants
-        inputs = [Tensor(inner._unique("input"), t.dtype) for t in (*states, *sequences)]
-        results = step(inner, inputs[: len(states)], inputs[len(states) :])
-        outputs = [inner.Identity(tensor) for part in results for tensor in part]
-        count = len(outputs) - len(states)
+        begin = [Tensor(inner._unique("state"), t.dtype) for t in states]
+        elements = [Tensor(inner._unique("element"), t.dtype) for t in sequences]
+        following, outputs = step(inner, begin, elements)
+        whole = dict(zip((t.name for t in elements), sequences, strict=True))
+        self._lift(inner, whole, {t.name for t in begin})
+        last = [inner.Identity(t) for t in following]
+        rows = [None if t.name in whole else inner.Identity(t) for t in outputs]
+        results = [*last, *(row for row in rows if row is not None)]
+        live, needed = _live(inner.nodes, results)
+        # A Scan without a sequence would not know its length.
+        read = [name for name in whole if name in needed] or [elements[0].name]
+        inputs = [*begin, *(Tensor(name, whole[name].dtype) for name in read)]
         found = self.emit(
             "Scan",
-            (*states, *sequences),
-            outputs=len(outputs),
-            body=inner._body(inputs, outputs),
-            num_scan_inputs=len(sequences),
-            scan_input_directions=[int(reverse)] * len(sequences),
-            scan_output_directions=[int(reverse)] * count,
+            (*states, *(whole[name] for name in read)),
+            outputs=len(results),
+            body=helper.make_graph(
+                live, inner.prefix.rstrip("/"), [_info(t) for t in inputs], [_info(t) for t in results]
+            ),
+            num_scan_inputs=len(read),
+            scan_input_directions=[int(reverse)] * len(read),
+            scan_output_directions=[int(reverse)] * (len(results) - len(last)),
         )
-        tensors = [found] if len(outputs) == 1 else list(found)
-        return tensors[: len(states)], tensors[len(states) :]
+        tensors = iter([found] if len(results) == 1 else found)
+        ends = [next(tensors) for _ in last]
+        return ends, [
+            whole[t.name] if row is None else next(tensors) for t, row in zip(outputs, rows, strict=True)
+        ]
 
-    def _body(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> onnx.GraphProto:
-        """The emitted nodes that the outputs need, as a subgraph."""
-        needed = {tensor.name for tensor in outputs}
-        live = []
-        for node in reversed(self.nodes):
-            if needed.intersection(node.output):
-                live.append(node)
-                needed.update(node.input)
-        name = self.prefix.rstrip("/")
-        return helper.make_graph(live[::-1], name, [_info(t) for t in inputs], [_info(t) for t in outputs])
+    def _lift(self, inner: Emitter, whole: dict[str, Tensor], states: set[str]) -> None:
+        """Compute outside of a Scan, for all steps at once, what does not depend on its states.
+
+        `whole` has the sequence of each of the body's tensors that is known outside, and grows.
+        """
+        inside = states | whole.keys() | {t.name for call in inner.calls for t in call.outputs}
+        kept = []
+        for node, call in zip(inner.nodes, inner.calls, strict=True):
+            names = {t.name for t in call.inputs if t is not None}
+            if call.op_type not in _PER_ELEMENT or not names & whole.keys() or names & inside - whole.keys():
+                kept.append(node)
+                continue
+            inputs = [None if t is None else whole.get(t.name, t) for t in call.inputs]
+            if call.op_type == "Gemm":
+                result = self._stacked_product(inputs, call.attributes)
+            else:
+                result = self.emit(call.op_type, inputs, **call.attributes)
+            whole[call.outputs[0].name] = result
+        inner.nodes[:] = kept
+
+    def _stacked_product(self, inputs: Sequence[Tensor | None], attributes: Mapping[str, Any]) -> Tensor:
+        """A Gemm of two matrices, the first of which is now a stack of them."""
+        a, b = inputs
+        return self.MatMul(a, self.Transpose(b, perm=[1, 0]) if attributes.get("transB") else b)
 
     @staticmethod
     def dtype_of(tensor: Tensor) -> int:
@@ -173,7 +227,7 @@ class Emitter:
         if index < len(node.outputs) and node.outputs[index]:
             return Tensor(node.outputs[index], np.dtype(dtype))
         _, outputs = self._extra.setdefault(node.name, (node, {}))
-        return outputs.setdefault(index, Tensor(f"{self.prefix}{node.outputs[0]}.{index}", np.dtype(dtype)))
+        return outputs.setdefault(index, Tensor(f"{self.prefix}{node.name}.{index}", np.dtype(dtype)))
 
     @property
     def extra_outputs(self) -> Mapping[str, Node]:
@@ -197,6 +251,19 @@ class Emitter:
                 node.op_type, list(node.inputs), outputs, name=node.name, domain=node.domain, **given
             )
         )
+
+
+def _live(
+    nodes: Sequence[onnx.NodeProto], outputs: Sequence[Tensor]
+) -> tuple[list[onnx.NodeProto], set[str]]:
+    """The nodes that the outputs need, and every tensor that these read."""
+    needed = {tensor.name for tensor in outputs}
+    live = []
+    for node in reversed(nodes):
+        if needed.intersection(node.output):
+            live.append(node)
+            needed.update(node.input)
+    return live[::-1], needed
 
 
 def _info(tensor: Tensor) -> onnx.ValueInfoProto:

@@ -1,7 +1,8 @@
 """LSTM, GRU and RNN: a Scan of their cell over the sequence, forwards, and backwards for the gradient.
 
-The input's share of the gates is one MatMul outside of the Scan, and so is the gradient of the input. What a
-node leaves out (its gates, the cell states on the way) is computed again by a first Scan. Sequences shorter than the
+The input's share of the gates is one MatMul outside of the Scan, and so is the gradient of the input. The way
+back reads the hidden states from Y; the gates are computed again, all steps at once, and the cell states by a short
+Scan. Sequences shorter than the
 longest (`sequence_lens`) keep their state behind their end, where Y is 0. Gradients go to the input and the
 initial states; weights that depend on the differentiated tensor are refused.
 """
@@ -195,7 +196,12 @@ def forward(form: Form, op: Emitter, *inputs: Any, **attributes: Any) -> tuple[T
 
 
 def vjp(
-    form: Form, op: Emitter, g: Sequence[Tensor | None], y: Any, *inputs: Any, **attributes: Any
+    form: Form,
+    op: Emitter,
+    g: Sequence[Tensor | None],
+    y: Sequence[Tensor | None],
+    *inputs: Any,
+    **attributes: Any,
 ) -> tuple[Any, ...]:
     """The entries of the inputs X, W, R, B, sequence_lens, initial_h, initial_c, P."""
     given = Inputs(*inputs)
@@ -214,7 +220,8 @@ def vjp(
                 zeros(op, state) if end is None else end
                 for state, end in zip(layer.states, of_ends, strict=True)
             ]
-            found.append(_pulled_back(op, layer, of_y, ends))
+            own_y = op.Gather(_all_steps(op, given.x, y), np.asarray(number), axis=1)
+            found.append(_pulled_back(op, layer, own_y, of_y, ends))
         return found
 
     def of_x() -> Tensor:
@@ -234,16 +241,13 @@ def vjp(
 
 
 def _pulled_back(
-    op: Emitter, layer: Layer, of_y: Tensor | None, of_ends: Sequence[Tensor]
+    op: Emitter, layer: Layer, y: Tensor, of_y: Tensor | None, of_ends: Sequence[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
     """The gradients of the input, (T, N, I), and of the initial states."""
-
-    def advance(op: Emitter, states: list[Tensor], elements: list[Tensor]) -> Any:
-        return layer.step(op, elements, states)[0], states
+    count = len(layer.sequences)
 
     def back(op: Emitter, cotangents: list[Tensor], elements: list[Tensor]) -> Any:
-        own = elements[: len(layer.sequences)]
-        states = elements[len(own) :][: len(cotangents)]
+        own, states = elements[:count], elements[count:][: len(cotangents)]
         since = len(op.calls)
         following, y = layer.step(op, own, states)
         pairs = list(zip(following, cotangents, strict=True))
@@ -253,11 +257,46 @@ def _pulled_back(
         gradients = pull_back(op, since, pairs, [*gates, *states])
         return gradients[len(gates) :], gradients[: len(gates)]
 
-    _, before = op.scan(advance, layer.states, layer.sequences, layer.reverse)
-    sequences = [*layer.sequences, *before, *([] if of_y is None else [of_y])]
+    sequences = [*layer.sequences, *_before(op, layer, y), *([] if of_y is None else [of_y])]
     of_states, of_gates = op.scan(back, of_ends, sequences, not layer.reverse)
     wide = of_gates[0] if len(of_gates) == 1 else op.Concat(*of_gates, axis=2)
     return op.MatMul(wide, layer.w), of_states
+
+
+def _before(op: Emitter, layer: Layer, y: Tensor) -> list[Tensor]:
+    """The states before each step, (T, N, H)."""
+    hidden = _hidden_before(op, layer, y)
+    if len(layer.states) == 1:
+        return [hidden]
+
+    def advance(op: Emitter, cells: list[Tensor], elements: list[Tensor]) -> Any:
+        following, _ = layer.step(op, elements[:-1], [elements[-1], *cells])
+        return following[1:], cells
+
+    _, cells = op.scan(advance, layer.states[1:], [*layer.sequences, hidden], layer.reverse)
+    return [hidden, *cells]
+
+
+def _hidden_before(op: Emitter, layer: Layer, y: Tensor) -> Tensor:
+    """The hidden state before each step: Y of the step that came before it."""
+
+    def tail(x: Tensor) -> Tensor:
+        return op.Slice(x, [1], [np.iinfo(np.int64).max], [0])
+
+    first = op.Unsqueeze(layer.states[0], [0])
+    if not layer.reverse:
+        return op.Concat(first, op.Slice(y, [0], [-1], [0]), axis=0)
+    hidden = op.Concat(tail(y), first, axis=0)
+    if layer.running is None:
+        return hidden
+    # Behind a sequence's end, where its way back begins, Y is 0. (The last step has the initial state either way.)
+    started = op.Concat(tail(layer.running), op.Slice(layer.running, [0], [1], [0]), axis=0)
+    return op.Where(started, hidden, first)
+
+
+def _all_steps(op: Emitter, x: Tensor, y: Sequence[Tensor | None]) -> Tensor:
+    """Y, which the model's node may have left out."""
+    return op.forward_output(0, x.dtype.type) if y[0] is None else y[0]
 
 
 def residual(
@@ -279,7 +318,8 @@ def residual(
         of_states = [
             state if active else zeros(op, state) for state, active in zip(layer.states, moves, strict=True)
         ]
-        pushed.append(_pushed_forward(op, layer, of_gates, of_states))
+        own_y = op.Gather(_all_steps(op, given.x, y), np.asarray(number), axis=1)
+        pushed.append(_pushed_forward(op, layer, own_y, of_gates, of_states))
     of_y, *of_ends = zip(*pushed, strict=True)
     products = [_stacked(op, of_y, 1), *(_stacked(op, end, 0) for end in of_ends)]
     return tuple(
@@ -288,23 +328,27 @@ def residual(
 
 
 def _pushed_forward(
-    op: Emitter, layer: Layer, of_gates: Sequence[Tensor], of_states: Sequence[Tensor]
+    op: Emitter, layer: Layer, y: Tensor, of_gates: Sequence[Tensor], of_states: Sequence[Tensor]
 ) -> list[Tensor]:
     """The tangents of Y and of the last states, from those of the gates (none: zero) and the initial states."""
+    own_count, count = len(layer.sequences), len(layer.states)
 
-    def step(op: Emitter, states: list[Tensor], elements: list[Tensor]) -> Any:
-        count = len(layer.states)
-        own, moving = elements[: len(layer.sequences)], elements[len(layer.sequences) :]
+    def step(op: Emitter, tangents: list[Tensor], elements: list[Tensor]) -> Any:
+        own, states, moving = (
+            elements[:own_count],
+            elements[own_count:][:count],
+            elements[own_count + count :],
+        )
         since = len(op.calls)
-        following, y = layer.step(op, own, states[:count])
+        following, y = layer.step(op, own, states)
         # The gates come first among a layer's sequences.
-        pairs = [*zip(own, moving, strict=False), *zip(states[:count], states[count:], strict=True)]
-        of_y, *tangents = push_forward(op, since, pairs, [y, *following])
-        return [*following, *tangents], [of_y]
+        pairs = [*zip(own, moving, strict=False), *zip(states, tangents, strict=True)]
+        of_y, *of_following = push_forward(op, since, pairs, [y, *following])
+        return of_following, [of_y]
 
-    states = [*layer.states, *of_states]
-    last, (of_y,) = op.scan(step, states, [*layer.sequences, *of_gates], layer.reverse)
-    return [of_y, *last[len(layer.states) :]]
+    sequences = [*layer.sequences, *_before(op, layer, y), *of_gates]
+    last, (of_y,) = op.scan(step, of_states, sequences, layer.reverse)
+    return [of_y, *last]
 
 
 @register
