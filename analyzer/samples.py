@@ -8,8 +8,8 @@ A tensor of which it cannot be told has no Place; nothing is guessed.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -33,6 +33,13 @@ class Place:
         found: np.ndarray = array.reshape(blocks, samples, -1).sum(axis=(0, 2), dtype=np.float64)
         return found
 
+    def joined(self, pieces: Sequence[np.ndarray], size: int, total: int) -> np.ndarray:
+        """One array of `total` samples from pieces of `size` samples each, what the last has over cut off."""
+        shape = pieces[0].shape
+        blocks = math.prod(shape[: self.axis]) * self.factor
+        runs = np.concatenate([piece.reshape(blocks, size, -1) for piece in pieces], axis=1)[:, :total]
+        return runs.reshape(*shape[: self.axis], -1, *shape[self.axis + 1 :])
+
 
 def find_places(graph: Graph) -> dict[str, Place]:
     """The Place of every tensor of which it can be told. The first axis of every input is the batch."""
@@ -43,22 +50,26 @@ def find_places(graph: Graph) -> dict[str, Place]:
     others = {axis for shape in shapes for axis in shape[1:] if isinstance(axis, str)}
     places = {name: Place(0) for name in graph.inputs if graph.tensors[name].shape}
     for node in graph.nodes:
+        first = graph.tensors[node.inputs[0]] if node.inputs and node.inputs[0] in places else None
         for name in node.outputs:
             shape = graph.tensors[name].shape if name else None
             if not shape:
                 continue
-            if node.op_type in _KEEPS_ORDER and isinstance(batch, str) and node.inputs[0] in places:
-                place = _reshaped(
-                    graph.tensors[node.inputs[0]].shape or (), places[node.inputs[0]], shape, others
-                )
+            if first is not None and first.shape and node.op_type in _KEEPS_ORDER:
+                place = _reshaped(first.shape, places[first.name], shape, others, batch)
+            elif first is not None and node.op_type == "Transpose":
+                order = node.attributes["perm"] or list(reversed(range(len(shape))))
+                place = replace(places[first.name], axis=order.index(places[first.name].axis))
             else:
-                place = _by_shape(node, places, shape, batch, others)
+                place = _by_shape(graph, node, places, shape, batch, others)
             if place is not None:
                 places[name] = place
     return places
 
 
-def _reshaped(before: Shape, place: Place, after: Shape, others: set[str]) -> Place | None:
+def _reshaped(
+    before: Shape, place: Place, after: Shape, others: set[str], batch: int | str | None
+) -> Place | None:
     """The order of elements is kept: the blocks that led the samples lead them still."""
     factor, symbols = place.factor, list(place.symbols)
     for size in before[: place.axis]:
@@ -70,9 +81,14 @@ def _reshaped(before: Shape, place: Place, after: Shape, others: set[str]) -> Pl
             return None
     for axis, size in enumerate(after):
         if isinstance(size, int):
-            if factor % size:
+            if isinstance(batch, int) and factor == 1 and size % batch == 0:
+                return Place(axis)
+            if size and factor % size == 0:
+                factor //= size
+            elif isinstance(batch, int) and size % (factor * batch) == 0:
+                return Place(axis, factor)
+            else:
                 return None
-            factor //= size
         elif size in symbols:
             symbols.remove(str(size))
         else:
@@ -81,14 +97,26 @@ def _reshaped(before: Shape, place: Place, after: Shape, others: set[str]) -> Pl
 
 
 def _by_shape(
-    node: Node, places: Mapping[str, Place], shape: Shape, batch: int | str | None, others: set[str]
+    graph: Graph,
+    node: Node,
+    places: Mapping[str, Place],
+    shape: Shape,
+    batch: int | str | None,
+    others: set[str],
 ) -> Place | None:
     """Other ops keep the samples on an axis of their own: the one of the batch's size, or of a multiple of it."""
+    given = [(places[name], graph.tensors[name].shape or ()) for name in node.inputs if name in places]
+    kept = {
+        place for place, own in given
+        if len(own) == len(shape) and isinstance(batch, int) and own[place.axis] == shape[place.axis]
+    }  # fmt: skip
+    if len(kept) == 1:
+        return kept.pop()
     equal = [axis for axis, size in enumerate(shape) if size is not None and size == batch]
-    if len(equal) == 1 or (equal and isinstance(batch, int) and equal[0] == 0):
+    if len(equal) == 1:
         return Place(equal[0])
     free = [axis for axis, size in enumerate(shape) if not isinstance(size, int) and size not in others]
-    blocks = {(places[name].factor, places[name].symbols) for name in node.inputs if name in places}
+    blocks = {(place.factor, place.symbols) for place, _ in given}
     if equal or len(free) != 1 or len(blocks) != 1:
         return None
     return Place(free[0], *blocks.pop())

@@ -18,6 +18,7 @@ from analyzer.autodiff import active_tensors, refuse_zero_derivatives
 from analyzer.errors import AnalysisError, InputError, ShapeError, TargetError, UnknownTensor
 from analyzer.graph import Graph, Tensor
 from analyzer.request import CHOSEN, OUTPUT, Request, observe
+from analyzer.samples import Place, find_places
 from analyzer.target import Seed, Target, TargetLike, as_target, resolve
 from converters.model import Model
 
@@ -86,6 +87,11 @@ class Differentiable:
     def differentiable_inputs(self) -> tuple[str, ...]:
         """The model's floating inputs: what is attributed."""
         return tuple(name for name in self.graph.inputs if self.graph.tensors[name].is_float)
+
+    @cached_property
+    def places(self) -> Mapping[str, Place]:
+        """Where the samples lie in every tensor of which it can be told."""
+        return find_places(self.graph)
 
     def roots(self, wrt: Sequence[str] | None = None) -> tuple[str, ...]:
         """The tensors that are attributed: those named, else the floating inputs.
@@ -193,12 +199,15 @@ class Differentiable:
         size, total = self.engine.batch, samples_in(self.graph, feeds)
         if size is None or total == size:
             return pieces[0]
-        return {
-            name: np.concatenate([piece[name] for piece in pieces])[:total]
-            if array.ndim and array.shape[0] == size
-            else array
-            for name, array in pieces[0].items()
-        }
+        joined = {}
+        for name, array in pieces[0].items():
+            # A request's results are named after tensors: term/…, value/…, gradient/….
+            place = self.places.get(name) or self.places.get(name.partition("/")[2])
+            if place is None and array.ndim and array.shape[0] == size:
+                place = Place(0)
+            parts = [piece[name] for piece in pieces]
+            joined[name] = array if place is None else place.joined(parts, size, total)
+        return joined
 
 
 def fixed_batch(graph: Graph) -> int | None:

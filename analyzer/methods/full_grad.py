@@ -23,7 +23,6 @@ from analyzer.errors import AnalysisError
 from analyzer.graph import Graph, Tensor
 from analyzer.methods.saliency import Term, saliency_map
 from analyzer.request import Request
-from analyzer.samples import find_places
 from analyzer.target import TargetLike, as_target
 
 if TYPE_CHECKING:
@@ -123,9 +122,9 @@ class FullGradPlan:
         input_terms = {name: found.arrays[f"input/{name}"] for name in self.roots}
         bias_terms = {bias.tensor: found.arrays[f"term/{bias.tensor}"] for bias in self.biases}
         terms, samples = {**input_terms, **bias_terms}, found.output.shape[0]
-        totals = _sample_sums(fn.graph, terms, input_terms, samples)
+        totals = _sample_sums(fn, terms, input_terms, samples)
         magnitudes = {name: np.abs(term) for name, term in terms.items()}
-        absolute = _sample_sums(fn.graph, magnitudes, input_terms, samples)
+        absolute = _sample_sums(fn, magnitudes, input_terms, samples)
         return FullGrad(
             map=found.arrays["map"],
             input_term=input_terms,
@@ -193,15 +192,15 @@ def _contribution(bias: Bias, total: np.ndarray) -> Contribution:
     return Contribution(bias.tensor, bias.node.name, bias.node.op_type, bias.kind, bias.layer, total)
 
 
-def _sample_sums(graph: Graph, terms: Arrays, inputs: Arrays, samples: int) -> Arrays:
+def _sample_sums(fn: Differentiable, terms: Arrays, inputs: Arrays, samples: int) -> Arrays:
     """The sum of each term over each sample, (N,). Raises AnalysisError where samples cannot be told apart."""
     if samples == 1:
         return {name: term.sum(dtype=np.float64, keepdims=True).reshape(1) for name, term in terms.items()}
-    places = find_places(graph)
+    places = fn.places
     sizes = {
         axis: size
         for name, array in inputs.items()
-        for axis, size in zip(graph.tensors[name].shape or (), array.shape, strict=True)
+        for axis, size in zip(fn.graph.tensors[name].shape or (), array.shape, strict=True)
         if isinstance(axis, str)
     }
     lost = next((name for name in terms if name not in places), None)

@@ -11,6 +11,7 @@ from analyzer.errors import AnalysisError
 from analyzer.graph import Graph
 from analyzer.samples import Place, find_places
 from converters import load
+from converters.canonical import canonicalise
 
 # The batch second, then merged with the axis behind it, then with the one before it.
 MOVED = """<ir_version: 10, opset_import: ["": 23]> g (float[n,3,4] x) => (float[n,k] y)
@@ -67,3 +68,25 @@ def test_samples_that_cannot_be_told_apart_are_refused_by_name():
     with pytest.raises(AnalysisError, match=r"'p' belongs to which sample.*one sample at a time"):
         full_grad(proto, x, target=0)
     assert full_grad(proto, x[:1], target=0).completeness.error.max() <= 1e-5
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_fixed_batch_is_looped_over_wherever_it_lies(batch):
+    """A file that keeps its batch: three samples in pieces of one or two, the last of which is padded."""
+    fixed = MOVED.replace("[n,3,4]", f"[{batch},3,4]").replace("[n,k]", f"[{batch},3]")
+    for target in ("merged = {3,-1,2}", "rows = {-1,2}", "apart = {3,-1,4}"):
+        assert target in fixed
+    proto = parser.parse_model(
+        fixed.replace("merged = {3,-1,2}", f"merged = {{3,{2 * batch},2}}")
+        .replace("rows = {-1,2}", f"rows = {{{6 * batch},2}}")
+        .replace("apart = {3,-1,4}", f"apart = {{3,{batch},4}}")
+    )
+    kept = load(canonicalise(proto, dynamic_batch=False))
+    x = np.random.default_rng(0).normal(size=(3, 3, 4)).astype(np.float32) / 4
+    expected = full_grad(load(parser.parse_model(MOVED)), x, target=1)
+    found = full_grad(kept, x, target=1)
+    assert found.completeness.error.max() <= 1e-5
+    for ours, theirs in zip(found.contributions, expected.contributions, strict=True):
+        np.testing.assert_allclose(ours.total, theirs.total, rtol=1e-4, atol=1e-4)
+    for name, term in expected.bias_terms.items():
+        np.testing.assert_allclose(found.bias_terms[name], term, rtol=1e-4, atol=1e-5)

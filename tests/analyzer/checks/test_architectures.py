@@ -145,7 +145,7 @@ def test_keras_sizes_may_be_free(shape, sizes, stack):
     assert_sound(model, {differentiate(model).graph.inputs[0]: x}, target=0)
 
 
-@pytest.mark.parametrize("name", ["llama", "encoder_fused_attention"])
+@pytest.mark.parametrize("name", ["llama", "encoder_fused_attention", "torch_encoder"])
 def test_the_attention_op_of_a_file(name):
     net, example = PYTORCH[name]()
     exported = torch.onnx.export(net, example, dynamo=True, opset_version=23, verbose=False).model_proto
