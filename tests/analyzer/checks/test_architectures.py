@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import keras
 import numpy as np
 import pytest
 import torch
@@ -179,3 +180,14 @@ def test_precision_of_the_model(name, dtype, tolerance):
     assert_complete(model, x, target=1)
     wide = np.float64 if dtype is torch.float64 else np.float32
     assert full_grad(model, x, target=1).completeness.output.dtype == wide
+
+
+def test_half_precision_of_a_keras_model():
+    inputs = keras.Input((5, 5, 4), dtype="float16")
+    x = layers.Conv2D(4, 2, groups=2, activation="silu", dtype="float16")(inputs)
+    x = layers.Flatten(dtype="float16")(layers.LayerNormalization(dtype="float16")(x))
+    net = keras_families.draw(keras.Model(inputs, layers.Dense(10, dtype="float16")(x)))
+    x = np.random.default_rng(0).normal(size=(2, 5, 5, 4)).astype(np.float16)
+    report = check(convert(net, x), x, target=1, steps=2, tolerance=1e-3)
+    assert report.backends == ("onnxruntime", "torch", "tensorflow", "source")
+    report.raise_for_disagreement()
