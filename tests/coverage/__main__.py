@@ -1,6 +1,6 @@
 """`python -m tests.coverage`: the ONNX standard's node tests through the public path, counted per op.
 
-Exits 1 where a backend fails a float32 case that stock ONNX Runtime passes, or a derivative is wrong or missing,
+Exits 1 where a backend fails a case that stock ONNX Runtime passes, or a derivative is wrong or missing,
 unless the table of exclusions says why.
 """
 

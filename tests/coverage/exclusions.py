@@ -13,33 +13,42 @@ VJP = "vjp"
 _NARROW = "float8, float4 and integers of 4 or 2 bits carry no gradient and are no dtype of the frameworks"
 _TRAINING = "training mode is refused: a model is analyzed in inference mode"
 _NOT_FINITE = "inputs that hold NaN or infinity are refused: nothing can be attributed to them"
-_STEP = "a step of an optimizer is no part of a model in inference"
-
+_TEXT = "text is no tensor of the frameworks"
 _SEQUENCE = "sequences and optionals are no tensors"
+_LEARNED = "an op of ai.onnx.ml, of which no derivative is defined"
+_MOD = "ONNX Runtime's Mod of opset 23 takes floats with fmod=1 alone"
 
 EXCLUSIONS: dict[str, str] = {
     r"/(cast|castlike)_.*(FLOAT8|FLOAT4|INT4|INT2|E8M0|E5M2|E4M3|e8m0)": _NARROW,
     r"/(de)?quantizelinear_.*(e4m3|e5m2|float4|int4|int2)": _NARROW,
+    r"/(castlike|cast|equal|identity)_.*(STRING|string)": _TEXT,
+    r"/(string_|strnormalizer|regex_full_match|tfidfvectorizer|ai_onnx_ml_label_encoder)": _TEXT,
     r"/batchnorm_.*training_mode": _TRAINING,
     r"/training_dropout": _TRAINING,
-    r"/castlike_(FLOAT16|DOUBLE|BFLOAT16)_to_FLOAT": _NOT_FINITE,
-    r"/mod_float_edge_cases": _NOT_FINITE,
+    r"/(cast|castlike)_(FLOAT|FLOAT16|DOUBLE|BFLOAT16)_to_(FLOAT|FLOAT16|DOUBLE|BFLOAT16)": _NOT_FINITE,
+    r"/(isinf|isnan|mod_float_edge_cases|ai_onnx_ml_tree_ensemble_set_membership)": _NOT_FINITE,
     r"/attention_.*neginf": _NOT_FINITE,
-    r"/ai_onnx_ml_tree_ensemble_set_membership": _NOT_FINITE,
-    r"/(adagrad|adam|momentum|nesterov_momentum)(_multiple)?\b": _STEP,
-    r"/optional_get_element_tensor": _SEQUENCE,
-    r"/ai_onnx_ml_(array_feature_extractor|binarizer)": "an op of ai.onnx.ml, of which no derivative is defined",
-    r"onnxruntime/mod_float32_mixed_sign_fmod_0": "ONNX Runtime's Mod of opset 23 takes floats with fmod=1 alone",
+    r"/(adagrad|adam|momentum|nesterov_momentum)(_multiple)?\b": (
+        "a step of an optimizer is no part of a model in inference"
+    ),
+    r"/(identity_sequence|identity_opt|if_opt|if_seq|loop13_seq|loop16_seq_none)": _SEQUENCE,
+    r"/(sequence_|split_to_sequence|optional_)": _SEQUENCE,
+    r"/(bitcast|bitshift|bitwise)_": "works on the bits of numbers, which no derivative passes",
+    r"/nonmaxsuppression": "chooses boxes by comparing them; of the backends ONNX Runtime alone runs it",
+    r"/ai_onnx_ml_(array_feature_extractor|binarizer|tree_ensemble)": _LEARNED,
+    r"/celu_float16": "Celu takes float32 alone up to opset 23",
+    r"torch/.*_uint(16|32|64)$": "PyTorch has no arithmetic for these integers",
+    r"(torch|vjp)/pow_types_float32_uint(32|64)": "PyTorch has no arithmetic for these integers",
+    r"onnxruntime/mod_float(16|32|64)_mixed_sign_fmod_0": _MOD,
+    r"/resize_downsample_scales_(linear|cubic)_align_corners": (
+        "ONNX Runtime, as PyTorch, aligns the corners of the rounded size, the test those of the unrounded one"
+    ),
     r"/scan_sum": "Scan of opset 8 runs over batches, as no later one does, and is refused by name",
     r"vjp/.*(rnn|gru|lstm)_.*, [WRBP]\]": "the weights of a recurrent op are constants, refused by name otherwise",
     r"vjp/attention_.*nan_robustness": (
         "a query with every key masked: its softmax is 0/0, which the standard's body hides in the output alone"
     ),
     r"vjp/attention_.*qk_matmul_bias_.*_causal\[qk_matmul_output": "the output itself holds −∞",
-    r"(torch|vjp)/pow_types_float32_uint(32|64)": "PyTorch has no arithmetic for these integers",
-    r"/resize_downsample_scales_(linear|cubic)_align_corners": (
-        "ONNX Runtime, as PyTorch, aligns the corners of the rounded size, the test those of the unrounded one"
-    ),
 }
 
 

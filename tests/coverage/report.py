@@ -121,13 +121,13 @@ class Report:
     def problems(self) -> list[str]:
         """What makes the run fail, in lines; empty where the standard is covered.
 
-        A float32 case that stock ONNX Runtime passes and a backend does not, and a derivative that is wrong or
-        missing. What stock ONNX Runtime does not pass either is listed among the failures alone.
+        A case that stock ONNX Runtime passes and a backend does not, and a derivative that is wrong or missing.
+        What stock ONNX Runtime does not pass either is listed among the failures alone.
         """
         required = {
             f"{backend}/{result.name}"
             for result in self.results
-            if result.is_float32 and result.forward[STOCK] is None
+            if result.forward[STOCK] is None
             for backend in BACKENDS
         }
         return [
