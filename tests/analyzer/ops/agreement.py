@@ -18,7 +18,7 @@ _STEP = 1e-5
 
 
 def directional_derivative(case: Case, index: int, direction: np.ndarray, g: np.ndarray) -> float:
-    """⟨g, (f(x + h·v) − f(x − h·v)) / 2h⟩, by the form that the official tests check."""
+    """⟨g, (f(x + h·v) − f(x − h·v)) / 2h⟩, by the form that the standard's node tests check."""
     name = f"x{index}"
     x = case.feeds[name]
     ahead = forward(case, {**case.feeds, name: x + _STEP * direction})

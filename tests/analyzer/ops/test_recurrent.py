@@ -28,9 +28,9 @@ from tests.analyzer.ops.harness import (
     residual_value,
     run,
 )
-from tests.analyzer.ops.official import arrays
 from tests.analyzer.ops.recurrent_cases import recurrent
 from tests.analyzer.ops.values import normal
+from tests.coverage.node_tests import node_tests
 
 
 def linear_recurrence(bias: float) -> Case:
@@ -98,21 +98,11 @@ def test_batch_first_is_the_transposed_sequence_first(op):
 
 @pytest.mark.parametrize("name", ["lstm_batchwise", "gru_batchwise", "simple_rnn_batchwise"])
 @pytest.mark.parametrize("framework", ["torch", "tensorflow", "onnxruntime"])
-def test_batch_first_gives_what_the_standard_expects(node_tests, name, framework):
-    case = node_tests[name]
-    graph = convert(case.model)
-    for inputs, outputs in case.data_sets:
-        feeds = arrays(inputs, case.model.graph.input)
-        found = differentiate(graph, backend=framework).forward(feeds)
-        for key, expected in arrays(outputs, case.model.graph.output).items():
-            np.testing.assert_allclose(found[key], expected, rtol=1e-5, atol=1e-6)
-
-
-@pytest.fixture(scope="module")
-def node_tests() -> dict[str, Any]:
-    from tests.analyzer.ops.official import node_tests
-
-    return node_tests()
+def test_batch_first_gives_what_the_standard_expects(name, framework):
+    test = next(test for test in node_tests() if test.name == name)
+    found = differentiate(convert(test.model), backend=framework).forward(test.inputs)
+    for key, expected in test.outputs.items():
+        np.testing.assert_allclose(found[key], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_each_output_on_the_way_to_the_target_has_a_bias():
