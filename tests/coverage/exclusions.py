@@ -43,9 +43,22 @@ EXCLUSIONS: dict[str, str] = {
     r"/resize_downsample_scales_(linear|cubic)_align_corners": (
         "ONNX Runtime, as PyTorch, aligns the corners of the rounded size, the test those of the unrounded one"
     ),
+    r"/maxunpool_export_with_output_shape": (
+        "ONNX Runtime, as PyTorch, counts indices in output_shape, the test in the shape without it"
+    ),
+    r"(onnxruntime|torch|tensorflow)/(dft|stft)": (
+        "the test wants zeros to 1e-7, which no transform in float32 gives, stock ONNX Runtime's neither"
+    ),
+    r"onnxruntime/pow_types_float32_uint(32|64)": "ONNX Runtime has no kernel for these integers",
+    r"/attention_24_qk_matmul_output_mode3_softmax_precision": (
+        "the test rounds to half precision on the way, where the backends compute in float32"
+    ),
+    r"vjp/(rnn_seq_length|simple_rnn_bidirectional)\[Y_h, X\]": (
+        "tanh saturates: 1 − y² keeps two digits in float32, on every backend; in float64 the gradients agree"
+    ),
     r"/scan_sum": "Scan of opset 8 runs over batches, as no later one does, and is refused by name",
     r"vjp/.*(rnn|gru|lstm)_.*, [WRBP]\]": "the weights of a recurrent op are constants, refused by name otherwise",
-    r"vjp/attention_.*nan_robustness": (
+    r"vjp/attention_.*(nan_robustness|structural_empty)": (
         "a query with every key masked: its softmax is 0/0, which the standard's body hides in the output alone"
     ),
     r"vjp/attention_.*qk_matmul_bias_.*_causal\[qk_matmul_output": "the output itself holds −∞",
