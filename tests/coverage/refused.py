@@ -8,7 +8,6 @@ from analyzer.ops import registered
 from converters.functions import EXPANDED
 from converters.lower import LOWERED
 
-_RANDOM = "draws at random: what it gives is no function of the input"
 _TEXT = "works on text, which no backend but ONNX Runtime has and no derivative passes"
 _SEQUENCE = (
     "sequences and optionals are resolved while a model is loaded, where that can be done; no tensor remains"
@@ -16,18 +15,15 @@ _SEQUENCE = (
 _CONTROL = (
     "unrolled or folded where its count or condition is known before running, otherwise refused by name"
 )
-_BITS = "works on the bits of integers, which no derivative passes; ONNX Runtime runs it"
 
 REFUSED: dict[str, str] = {
-    **dict.fromkeys(("Bernoulli", "Multinomial"), _RANDOM),
-    **dict.fromkeys(("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"), _RANDOM),
     **dict.fromkeys(("RegexFullMatch", "StringConcat", "StringNormalizer", "StringSplit"), _TEXT),
     "TfIdfVectorizer": _TEXT,
     **dict.fromkeys(("ConcatFromSequence", "SequenceAt", "SequenceConstruct", "SequenceEmpty"), _SEQUENCE),
     **dict.fromkeys(("SequenceErase", "SequenceInsert", "SequenceLength", "SplitToSequence"), _SEQUENCE),
     **dict.fromkeys(("Optional", "OptionalGetElement", "OptionalHasElement"), _SEQUENCE),
     **dict.fromkeys(("If", "Loop", "Scan"), _CONTROL),
-    **dict.fromkeys(("BitCast", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor"), _BITS),
+    "BitCast": "reads the bits of a number as another number, for which opset 23 has no op",
     "ImageDecoder": "decodes the bytes of a file: give the model the pixels",
     "NonMaxSuppression": "chooses boxes by comparing them, so that no derivative passes; ONNX Runtime runs it",
 }
