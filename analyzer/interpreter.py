@@ -155,7 +155,15 @@ class Interpreter:
         inputs, outputs = body_run.graph.inputs, body_run.graph.outputs
         around = {name: self._value(name, values) for name in node.captured}
         count = len(arguments) - node.attributes["num_scan_inputs"]
-        reverse = any(node.attributes["scan_input_directions"] or ())
+        axes = [*(node.attributes["scan_input_axes"] or ()), *(node.attributes["scan_output_axes"] or ())]
+        directions = {*(node.attributes["scan_input_directions"] or (0,))}
+        if len(node.outputs) > count:
+            directions |= {*(node.attributes["scan_output_directions"] or (0,))}
+        if any(axes) or len(directions) > 1:
+            raise UnsupportedOp(
+                f"{node}: only a Scan along axis 0, in one direction, has a form in a framework"
+            )
+        reverse = directions == {1}
 
         def step(states: list[Any], elements: list[Any]) -> tuple[list[Any], list[Any]]:
             found = body_run.run({**around, **dict(zip(inputs, [*states, *elements], strict=True))}, outputs)

@@ -1,6 +1,6 @@
-"""Which axis of a tensor holds its channels: 1 in ONNX's convolutions, elsewhere after a Transpose.
+"""Which axis of a tensor holds its channels: 1 in ONNX's convolutions, the last in recurrent ops' inputs.
 
-Reads a Graph; follows the axis from convolutions, pooling and normalisation through Transposes and ops that keep
+Reads a Graph; follows the axis from these, pooling and normalisation through Transposes and ops that keep
 their axes, forwards and backwards, until nothing changes. A tensor that nothing reaches is not guessed.
 """
 
@@ -26,7 +26,9 @@ CHANNELS_FIRST = frozenset(
         "SpaceToDepth",
     ]
 )
-MIXES_AXES = frozenset(
+# Their input is (sequence, batch, features).
+RECURRENT = frozenset(["LSTM", "GRU", "RNN"])
+MIXES_AXES = RECURRENT | frozenset(
     [
         "Reshape",
         "Flatten",
@@ -41,9 +43,6 @@ MIXES_AXES = frozenset(
         "Unsqueeze",
         "Expand",
         "Tile",
-        "LSTM",
-        "GRU",
-        "RNN",
     ]
 )
 
@@ -73,6 +72,8 @@ def input_channel_axis(graph: Graph, name: str, axes: dict[str, int]) -> int:
 
 
 def _spread(graph: Graph, node: Node, axes: dict[str, int]) -> None:
+    if node.op_type in RECURRENT:
+        _learn(graph, axes, node.inputs[0], 2)
     if node.op_type in MIXES_AXES or not node.inputs:
         return
     data = node.inputs[0]

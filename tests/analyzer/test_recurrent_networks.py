@@ -107,6 +107,12 @@ def test_bias_term_of_a_recurrent_layer_is_found():
     assert (np.abs(term.total) > 1e-3).all()
 
 
+@pytest.mark.parametrize("name", ["LSTM", "LSTM, sequence first"])
+def test_map_of_a_sequence_has_a_value_for_every_step(name):
+    _, x, model = pytorch(name)
+    assert full_grad(model, x, TARGET).map.shape == (len(x), STEPS)
+
+
 @pytest.mark.parametrize("name", KERAS)
 def test_keras_lstm_agrees_on_every_backend(name):
     net = keras.Sequential([keras.Input((None, FEATURES)), *KERAS[name](), layers.Dense(3)])

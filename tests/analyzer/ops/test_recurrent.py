@@ -181,3 +181,22 @@ def test_scan_of_an_emitter_is_a_running_sum_from_either_end():
         ):
             np.testing.assert_allclose(found[0], x.sum(0), rtol=1e-12)
             np.testing.assert_allclose(found[1], expected, rtol=1e-12)
+
+
+def test_a_scan_that_no_gradient_is_made_of_is_refused_by_the_frameworks():
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["e"], ["o"])],
+        "body",
+        [helper.make_tensor_value_info("e", TensorProto.DOUBLE, None)],
+        [helper.make_tensor_value_info("o", TensorProto.DOUBLE, None)],
+    )
+    given = {"body": body, "num_scan_inputs": 1, "scan_input_directions": [1]}
+    graph = helper.make_graph(
+        [helper.make_node("Scan", ["x"], ["y"], name="turned", **given)],
+        "model",
+        [helper.make_tensor_value_info("x", TensorProto.DOUBLE, [3, 2])],
+        [helper.make_tensor_value_info("y", TensorProto.DOUBLE, None)],
+    )
+    read = Graph.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)]))
+    with pytest.raises(UnsupportedOp, match=r"'turned' \(Scan\): only a Scan along axis 0, in one direction"):
+        run(read, {"x": normal(3, 2)}, ["y"], "torch")
