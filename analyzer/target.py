@@ -6,8 +6,8 @@ highest) or an array of weights shaped like the output, whose inner product with
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -101,8 +101,13 @@ def as_target(target: TargetLike) -> Target:
     return Target(index=array if array.ndim else int(array))
 
 
-def resolve(target: Target, graph: Graph, samples: int) -> Seed:
-    """Check a Target against the graph's shapes and return its Seed. Raises TargetError."""
+def resolve(
+    target: Target, graph: Graph, samples: int, sizes: Callable[[str], tuple[int, ...]] | None = None
+) -> Seed:
+    """Check a Target against the graph's shapes and return its Seed. Raises TargetError.
+
+    sizes: the shape of an output on the inputs at hand, asked where the graph leaves open what an index needs.
+    """
     output = target.output or graph.outputs[0]
     if output not in graph.tensors:
         raise TargetError(f"the model has no output {output!r}; it has {', '.join(graph.outputs)}")
@@ -115,6 +120,8 @@ def resolve(target: Target, graph: Graph, samples: int) -> Seed:
         return Seed(output, weights=_weights(target.weights, y, samples))
     if target.index is None:
         return Seed(output)
+    if sizes is not None and not all(isinstance(axis, int) for axis in y.shape[1:]):
+        y = replace(y, shape=(y.shape[0], *sizes(output)[1:]))
     return _indexed(target.index, y, samples)
 
 

@@ -145,7 +145,7 @@ class Differentiable:
     def evaluate(self, request: Request, inputs: Inputs, target: TargetLike = None) -> Evaluation:
         """Run a method's request: its named results, the explained output and the class of each sample."""
         feeds = self.check_inputs(inputs)
-        seed = self.seed(as_target(target), samples_in(self.graph, feeds))
+        seed = self.seed(as_target(target), samples_in(self.graph, feeds), feeds)
         refuse_zero_derivatives(self.graph, request.wrt, seed.output)
         pieces = [
             self.engine.evaluate(request, part, seed if rows is None else seed.rows(rows))
@@ -158,14 +158,19 @@ class Differentiable:
         """The feeds {input name: array} in the model's dtypes. Raises InputError or ShapeError."""
         return check_inputs(self.graph, inputs)
 
-    def seed(self, target: Target, samples: int) -> Seed:
-        """A target checked against the graph. Raises TargetError."""
+    def seed(self, target: Target, samples: int, feeds: Arrays) -> Seed:
+        """A target checked against the graph, and where that leaves sizes open against a run. Raises TargetError."""
+
+        def sizes(output: str) -> tuple[int, ...]:
+            piece, _ = next(self._batches(feeds))
+            return self.engine.forward(piece, [output])[output].shape
+
         output = self.graph.tensors.get(target.output or self.graph.outputs[0])
         if output is not None and output.shape is not None and self.engine.batch in (None, samples):
             # An output may have a size of its own: transposed, joined, summed over the samples.
             stated = output.shape[0] if output.shape else 1
             samples = stated if isinstance(stated, int) else samples
-        return resolve(target, self.graph, samples)
+        return resolve(target, self.graph, samples, sizes)
 
     def check_target(self, output: str) -> None:
         """Raise TargetError where the model has no float tensor of that name."""

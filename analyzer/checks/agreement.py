@@ -106,7 +106,7 @@ def _fix_target(fn: Differentiable, feeds: Arrays, target: TargetLike) -> Target
     name = wanted.output or fn.graph.outputs[0]
     fn.check_target(name)
     y = fn.forward(feeds, [name])[name]
-    weights = fn.seed(wanted, y.shape[0] if y.ndim else 1).cotangent(y)
+    weights = fn.seed(wanted, y.shape[0] if y.ndim else 1, feeds).cotangent(y)
     return Target(name, weights=weights)
 
 

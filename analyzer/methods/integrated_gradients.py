@@ -237,7 +237,7 @@ def explained(
     if fn.graph.tensors[name].rank <= 2 and found.target is not None:
         return found.output, found.target, None
     y = fn.forward(feeds, [name])[name]
-    seed = fn.seed(wanted, y.shape[0])
+    seed = fn.seed(wanted, y.shape[0], feeds)
     return found.output, found.target, seed.cotangent(y)
 
 

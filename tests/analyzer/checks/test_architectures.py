@@ -101,6 +101,7 @@ SEQUENCE, IMAGE = {"x": {1: "time"}}, {"x": {2: "height", 3: "width"}}
         ("torch_decoder", {**SEQUENCE, "memory": {1: "length"}}, 3),
         ("llama", SEQUENCE, 9),
         ("convnext", IMAGE, 20),
+        ("unet", IMAGE, 24),
         ("wavenet", {"x": {2: "time"}}, 7),
     ],
 )
