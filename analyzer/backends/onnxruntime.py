@@ -98,9 +98,9 @@ class OnnxRuntime:
             self._computed = in_precision(self.graph, FLOAT32)
             self._sessions.clear()
             found = self._run_session(key, program_of, feeds, target)
-            lacking = re.search(r"implementation for (\w+)", str(error))
-            what = f"no kernel for {lacking[1]} in this precision" if lacking else str(error)
-            warnings.warn(f"computed in float32: ONNX Runtime has {what}", stacklevel=2)
+            lacking = re.search(r"(?:implementation for|while running) (\w+)", str(error))
+            what = f"ONNX Runtime has no kernel for {lacking[1]} in this precision" if lacking else str(error)
+            warnings.warn(f"computed in float32: {what}", stacklevel=2)
             return found
 
     def _run_session(
@@ -144,8 +144,8 @@ def make_session(proto: onnx.ModelProto, providers: Sequence[str], threads: int 
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    # The runtime's warnings speak of its own fusions; errors are raised anyway.
-    options.log_severity_level = 3
+    # The runtime's warnings speak of its own fusions; its errors are raised.
+    options.log_severity_level = 4
     if threads is not None:
         options.intra_op_num_threads = threads
     if proto.ByteSize() > LARGEST_IN_MEMORY:

@@ -127,3 +127,25 @@ def test_a_model_that_rounds_to_half_inside_keeps_the_rounding():
         fn = differentiate(proto, backend)
         assert fn.forward(x)["y"] == np.float32(np.float16(1.0003) ** 2)
         assert fn.gradients(x, target=0).gradients["x"].dtype == np.float32
+
+
+def test_a_kernel_that_only_running_finds_missing_is_replaced_too():
+    # ONNX Runtime loads an LSTM of doubles and refuses to run it.
+    torch.manual_seed(0)
+
+    class Last(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.head = nn.LSTM(3, 4, batch_first=True), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.layer(x)[0][:, -1])
+
+    net, x = Last().eval().double(), torch.randn(2, 5, 3).double()
+    model = convert(net, x)
+    with pytest.warns(UserWarning, match="no kernel for LSTM"):
+        found = differentiate(model).gradients(x.numpy(), target=1).gradients["x"]
+    assert found.dtype == np.float64
+    assert _distance(found, _truth(net, x)) <= 1e-5
+    exact = differentiate(model, "torch").gradients(x.numpy(), target=1).gradients["x"]
+    assert _distance(exact, _truth(net, x)) <= 1e-12
