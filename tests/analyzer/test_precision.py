@@ -45,7 +45,7 @@ def _model(dtype: torch.dtype):
 
 def _truth(net: nn.Module, x: torch.Tensor) -> np.ndarray:
     """The gradient by torch.autograd with weights and inputs cast up to float64."""
-    leaf = x.double().requires_grad_()
+    leaf = x.detach().double().clone().requires_grad_()
     copy.deepcopy(net).double()(leaf)[:, 1].sum().backward()
     return leaf.grad.numpy()
 
