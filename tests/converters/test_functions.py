@@ -20,10 +20,7 @@ from converters.runtime import Session
 from tests.converters.helpers import make_model, normal, ops, run
 
 # Ops with a body in the standard that nobody expands, and why.
-LEFT_WHOLE = {
-    "AffineGrid": "lowered by a rule of its own",
-    "Bernoulli": "random",
-}
+LEFT_WHOLE = {"AffineGrid": "lowered by a rule of its own"}
 # ONNX Runtime has no arithmetic in bfloat16 on the CPU; expanded tests do not hold the op.
 SKIPPED = ("bf16", "bfloat16", "expanded")
 
