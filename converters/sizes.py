@@ -1,0 +1,33 @@
+"""A canonical model at given input sizes: the shape of every tensor, and all shape arithmetic, as constants.
+
+Reads a canonical ModelProto and a shape per input, returns a new one with the same tensor names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import onnx
+
+from converters.constants import fold_constants
+from converters.draft import Draft
+from converters.shapes import fix_shapes
+
+
+def at_sizes(proto: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> onnx.ModelProto:
+    """The model for inputs of exactly these shapes. Raises InvalidModel where the model does not take them."""
+    working = onnx.ModelProto()
+    working.CopyFrom(proto)
+    draft = Draft(working)
+    for info in draft.inputs:
+        for axis, size in zip(info.type.tensor_type.shape.dim, shapes.get(info.name, ()), strict=False):
+            axis.dim_value = size
+    draft.types.clear()
+    for info in draft.outputs:
+        info.type.tensor_type.ClearField("shape")
+    changed = True
+    while changed:
+        draft.infer_types()
+        changed = fix_shapes(draft)
+        changed |= fold_constants(draft)
+    return draft.to_proto()
