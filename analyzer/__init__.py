@@ -6,7 +6,15 @@ Importing this package loads no framework; a backend imports its own when it is 
 from analyzer.backends import Differentiable, Gradients, differentiate
 from analyzer.checks import Report, check
 from analyzer.errors import AnalysisError
-from analyzer.methods import FullGrad, IntegratedGradients, full_grad, integrated_gradients
+from analyzer.methods import (
+    FullGrad,
+    IntegratedGradients,
+    SaliencyMap,
+    full_grad,
+    integrated_gradients,
+    simple_full_grad,
+    smooth_full_grad,
+)
 from analyzer.target import Target
 
 __all__ = [
@@ -16,9 +24,12 @@ __all__ = [
     "Gradients",
     "IntegratedGradients",
     "Report",
+    "SaliencyMap",
     "Target",
     "check",
     "differentiate",
     "full_grad",
     "integrated_gradients",
+    "simple_full_grad",
+    "smooth_full_grad",
 ]

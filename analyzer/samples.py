@@ -26,12 +26,10 @@ class Place:
     factor: int = 1
     symbols: tuple[str, ...] = ()
 
-    def sums(self, array: np.ndarray, samples: int, sizes: Mapping[str, int]) -> np.ndarray:
-        """The sum of each sample's elements, (N,), in double precision. sizes: of the symbols in shapes."""
-        blocks = math.prod(array.shape[: self.axis]) * self.factor
-        blocks *= math.prod(sizes[symbol] for symbol in self.symbols)
-        found: np.ndarray = array.reshape(blocks, samples, -1).sum(axis=(0, 2), dtype=np.float64)
-        return found
+    def blocks(self, shape: Sequence[int], sizes: Mapping[str, int]) -> int:
+        """The number of blocks in a tensor of this shape. sizes: of the symbols in shapes."""
+        lead = math.prod(shape[: self.axis]) * self.factor
+        return lead * math.prod(sizes[symbol] for symbol in self.symbols)
 
     def joined(self, pieces: Sequence[np.ndarray], size: int, total: int) -> np.ndarray:
         """One array of `total` samples from pieces of `size` samples each, what the last has over cut off."""

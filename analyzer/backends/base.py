@@ -7,10 +7,10 @@ fixed batch, and hands NumPy arrays to a Backend and back. Names are ONNX tensor
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -66,6 +66,8 @@ class Differentiable:
 
     model: Model
     engine: Backend
+    plans: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
+    """What methods have worked out of this model, by a key of their own."""
 
     @property
     def backend(self) -> str:
@@ -208,7 +210,8 @@ class Differentiable:
         for name, array in pieces[0].items():
             # A request's results are named after tensors: term/…, value/…, gradient/….
             place = self.places.get(name) or self.places.get(name.partition("/")[2])
-            if place is None and array.ndim and array.shape[0] == size:
+            # So is sum/…, which has a number a sample.
+            if array.shape == (size,) or (place is None and array.shape[:1] == (size,)):
                 place = Place(0)
             parts = [piece[name] for piece in pieces]
             joined[name] = array if place is None else place.joined(parts, size, total)

@@ -15,7 +15,9 @@ from analyzer.backends import Differentiable
 from analyzer.backends.base import Arrays, attributed
 from analyzer.checks.kinks import Side, decision_tensors
 from analyzer.methods import FullGrad
-from analyzer.methods.full_grad import plan_full_grad
+from analyzer.methods.decomposition import Settings, plan
+from analyzer.methods.full_grad import read_full_grad
+from analyzer.methods.maps import PUBLISHED
 from analyzer.request import gradient_name, joined, observe
 from analyzer.target import Target
 
@@ -58,10 +60,11 @@ class Reader:
         """Values at every layer, gradients at the roots and at every bias, and FullGrad, in one run."""
         began = time.perf_counter()
         layers = self.layers(feeds)
-        plan = plan_full_grad(self.fn, self.output, wrt=self.roots)
-        biased = {bias.tensor for bias in plan.biases}
+        settings = Settings(self.output, self.roots, explicit=False, psi=PUBLISHED)
+        planned = plan(self.fn, {name: array.shape for name, array in feeds.items()}, settings)
+        biased = {bias.tensor for bias in planned.biases}
         wrt = [*self.roots, *(name for name in layers if name in biased and name not in self.roots)]
-        request = joined(plan.request, observe(layers, wrt))
+        request = joined(planned.request, observe(layers, wrt))
         found = self.fn.evaluate(request, feeds, self.target)
         side = _side(found.arrays, layers, wrt, feeds)
         floats = [name for name in self.fn.graph.outputs if self.fn.graph.tensors[name].is_float]
@@ -70,7 +73,7 @@ class Reader:
         return Reading(
             side,
             {name: outputs[name] for name in floats},
-            plan.read(self.fn, found),
+            read_full_grad(planned, found, {}),
             time.perf_counter() - began,
         )
 

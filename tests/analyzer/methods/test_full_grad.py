@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from onnx import parser
-from torch import nn
 
 from analyzer import Target, differentiate, full_grad
 from analyzer.errors import AnalysisError, ShapeError
 from converters import convert
+from tests.analyzer.methods.published import decompose, saliency
 from tests.zoo.pytorch_networks import NETWORKS
 
 RELU_NETWORKS = ["resnet18", "vgg_bn", "vgg", "squeezenet"]
@@ -29,53 +29,13 @@ def network(name: str, fold: bool = True):
     return net.eval(), x.numpy(), convert(net, x, fold_batch_norm=fold)
 
 
-def published(net: nn.Module, x: np.ndarray, target: int):
-    """Srinivas & Fleuret 2019, eq. 3 and 4, with the authors' post-processing, by PyTorch hooks."""
-    biases, outputs = [], []
-
-    def record(module, _, output):
-        if isinstance(module, nn.BatchNorm2d):
-            scale = module.weight / torch.sqrt(module.running_var + module.eps)
-            bias = module.bias - module.running_mean * scale
-        else:
-            bias = module.bias
-        if bias is not None:
-            biases.append(bias.detach())
-            outputs.append(output)
-        # What follows gets a copy: an in-place ReLU must not turn the recorded output into its own.
-        return output.clone()
-
-    layers = [m for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Linear, nn.BatchNorm2d))]
-    handles = [layer.register_forward_hook(record) for layer in layers]
-    image = torch.tensor(x, requires_grad=True)
-    logits = net(image)
-    for handle in handles:
-        handle.remove()
-    gradients = torch.autograd.grad(logits[:, target].sum(), [image, *outputs])
-    terms = [image.detach() * gradients[0]]
-    for bias, gradient in zip(biases, gradients[1:], strict=True):
-        terms.append(gradient * bias.reshape(1, -1, *(1,) * (gradient.ndim - 2)))
-    saliency = 0
-    for term in terms:
-        if term.ndim == 4:
-            magnitude = term.abs()
-            flat = magnitude.flatten(1)
-            low = flat.min(dim=1).values[:, None, None, None]
-            rescaled = magnitude - low
-            high = rescaled.flatten(1).max(dim=1).values[:, None, None, None]
-            rescaled = rescaled / (high + 1e-6)
-            up = nn.functional.interpolate(rescaled, x.shape[2:], mode="bilinear", align_corners=True)
-            saliency = saliency + up.sum(1)
-    return logits[:, target].detach().numpy(), terms, saliency.numpy()
-
-
 @pytest.mark.parametrize("name", RELU_NETWORKS)
 @pytest.mark.parametrize("backend", ["onnxruntime", "source"])
 def test_explicit_terms_and_map_equal_the_published_algorithm(name, backend):
     net, x, model = network(name, fold=False)
-    logits, terms, saliency = published(net, x, target=2)
+    logits, terms, _ = decompose(net, x, target=2)
     fg = full_grad(differentiate(model, backend), x, target=2, terms="explicit")
-    assert relative_l2(fg.map, saliency) <= 1e-4
+    assert relative_l2(fg.map, saliency(terms)) <= 1e-4
     assert relative_l2(fg.input_term, terms[0].numpy()) <= 1e-4
     sums = sorted(float(term.double().sum()) for term in terms[1:] if term.abs().max() > 0)
     ours = sorted(float(term.sum(dtype=np.float64)) for term in fg.bias_terms.values())

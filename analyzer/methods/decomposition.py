@@ -1,0 +1,206 @@
+"""The full-gradient decomposition as one request: term sums, the two maps and, where asked for, the terms themselves.
+
+f(x) = Σ_inputs ⟨x, ∂f/∂x⟩ + Σ_tensors Σ (∂f/∂y) ⊙ r, with the residual r of every node (analyzer/biases.py). Reads a
+model bound to a backend; everything is computed beside the gradients, and of a layer only its sums leave the
+graph. Source: Srinivas & Fleuret 2019, eq. 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx
+
+from analyzer.autodiff import rules_of
+from analyzer.backends import Differentiable
+from analyzer.backends.base import Arrays, Evaluation, batched_inputs
+from analyzer.biases import Bias, find_biases, residuals
+from analyzer.cells import Grid
+from analyzer.emitter import Emitter
+from analyzer.errors import AnalysisError
+from analyzer.graph import Graph, Tensor
+from analyzer.methods.maps import PostProcessing, complete_map, everywhere, mass, rescaled, saliency_map
+from analyzer.methods.placement import Layout, Placement, lay_out
+from analyzer.precision import FLOAT32, in_precision
+from analyzer.program import assemble
+from analyzer.request import Request
+from converters.sizes import at_sizes
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides a decomposition. explicit: the paper's own biases alone. gradients_alone: ∂f/∂y in place of its
+    product with the bias, as Simple FullGrad has it. arrays: give the terms themselves, too.
+    """
+
+    output: str
+    roots: tuple[str, ...]
+    explicit: bool
+    psi: PostProcessing
+    gradients_alone: bool = False
+    arrays: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The request for one model at one input shape, and what its results mean."""
+
+    settings: Settings
+    biases: tuple[Bias, ...]
+    layout: Layout
+    request: Request
+
+    @property
+    def placed(self) -> frozenset[str]:
+        """The tensors whose terms have a place in the image."""
+        return frozenset(name for name, place in self.layout.placements.items() if place.grid)
+
+    def leftovers(self, found: Evaluation, totals: Arrays) -> list[np.ndarray]:
+        """What elements without a cell add, such as a class token, of tensors of which the others have one."""
+        return [
+            totals[name] - found.arrays[f"placed/{name}"]
+            for name, placement in self.layout.placements.items()
+            if placement.partial
+        ]
+
+    def totals(self, found: Evaluation, kind: str = "sum") -> Arrays:
+        """The sum of every term, or of its "magnitude", (N,), roots first.
+
+        Raises AnalysisError where samples cannot be told apart.
+        """
+        samples = found.output.shape[0]
+        totals = {}
+        for name, placement in self.layout.placements.items():
+            total = found.arrays[f"{kind}/{name}"]
+            if samples > 1 and not placement.separable:
+                raise AnalysisError(
+                    f"which part of {name!r} belongs to which sample cannot be told: explain one sample at a time"
+                )
+            # One output may speak of all samples together.
+            totals[name] = total if samples > 1 else total.sum(keepdims=True)
+        return totals
+
+
+def plan(fn: Differentiable, shapes: Mapping[str, tuple[int, ...]], settings: Settings) -> Plan:
+    """Find the biases of a model, place them in the image, and state the request. Plans are kept by the model."""
+    sizes = tuple((name, shape[1:]) for name, shape in shapes.items())
+    key = ("full-gradient", settings, sizes)
+    if key not in fn.plans:
+        fn.plans[key] = _plan(fn, shapes, settings, key)
+    made: Plan = fn.plans[key]
+    return made
+
+
+def _plan(fn: Differentiable, shapes: Mapping[str, tuple[int, ...]], settings: Settings, key: object) -> Plan:
+    terms = "explicit" if settings.explicit else "all"
+    biases = find_biases(fn.graph, settings.output, settings.roots, terms)
+    tensors = (*settings.roots, *(bias.tensor for bias in biases))
+    layout = _layout(fn, shapes, settings, biases)
+
+    def emit(op: Emitter, graph: Graph, gradients: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return _emit(op, graph, gradients, biases, layout, settings)
+
+    return Plan(settings, biases, layout, Request(key, tensors, emit))
+
+
+def _layout(
+    fn: Differentiable, shapes: Mapping[str, tuple[int, ...]], settings: Settings, biases: Sequence[Bias]
+) -> Layout:
+    """Where every term stands. What is no layer's doing, such as a rounding error, has no place."""
+    tensors = (*settings.roots, *(bias.tensor for bias in biases))
+    graph, samples = fn.graph, fn.engine.batch or 1
+    batched = batched_inputs(graph)
+    fixed_shapes = {
+        name: (samples, *shape[1:]) if name in batched else shape for name, shape in shapes.items()
+    }
+    # Shapes are those of float32, in which every op's are inferred.
+    single = in_precision(graph, FLOAT32)
+    forward = assemble(single, Emitter(graph.opset), {settings.output: single.tensors[settings.output]})
+    fixed = Graph.from_proto(at_sizes(forward.proto, fixed_shapes))
+    layout = lay_out(graph, fixed, fn.places, samples, settings.roots, tensors)
+    nowhere = {bias.tensor for bias in biases if not rules_of(bias.node).placed}
+    placements = {
+        name: replace(place, grid=(), members=None, shown=False) if name in nowhere else place
+        for name, place in layout.placements.items()
+    }
+    return replace(layout, placements=placements)
+
+
+def _emit(
+    op: Emitter,
+    graph: Graph,
+    gradients: Mapping[str, Tensor],
+    biases: Sequence[Bias],
+    layout: Layout,
+    settings: Settings,
+) -> dict[str, Tensor]:
+    terms = {name: op.Mul(graph.tensors[name], gradients[name]) for name in settings.roots}
+    results = {f"input/{name}": term for name, term in terms.items()}
+    terms |= _bias_terms(op, graph, gradients, biases, settings)
+    salient: list[tuple[Grid, Tensor]] = []
+    signed: list[tuple[Grid, Tensor]] = []
+    for name, term in terms.items():
+        place = layout.placements[name]
+        shown = shown_placement(graph, layout, name)
+        every = op.Unsqueeze(place.rows(op, term), [1, 3])
+        cells = shown.by_cell(op, term) if shown.grid else every
+        sums = mass(op, cells)
+        results |= _sums(op, name, every if place.partial else cells)
+        if place.partial:
+            results[f"placed/{name}"] = _total(op, sums)
+        if shown.grid:
+            salient.append((shown.grid, rescaled(op, cells, settings.psi)))
+        if place.grid:
+            signed.append((place.grid, sums))
+        if settings.arrays and name not in settings.roots:
+            results[f"term/{name}"] = term
+    results["map"] = saliency_map(op, salient, layout.sizes, settings.psi)
+    results["complete map"] = complete_map(op, signed, layout.sizes)
+    return results
+
+
+def _bias_terms(
+    op: Emitter,
+    graph: Graph,
+    gradients: Mapping[str, Tensor],
+    biases: Sequence[Bias],
+    settings: Settings,
+) -> dict[str, Tensor]:
+    """(∂f/∂y) ⊙ r for every tensor that has a bias."""
+    if settings.gradients_alone:
+        return {bias.tensor: gradients[bias.tensor] for bias in biases}
+    by_node: dict[str, tuple[Tensor | None, ...]] = {}
+    found = {}
+    for bias in biases:
+        if bias.node.name not in by_node:
+            by_node[bias.node.name] = residuals(graph, op, bias.node, bias.active)
+        r = by_node[bias.node.name][bias.node.outputs.index(bias.tensor)]
+        assert r is not None
+        found[bias.tensor] = op.Mul(gradients[bias.tensor], r)
+    return found
+
+
+def shown_placement(graph: Graph, layout: Layout, name: str) -> Placement:
+    """A tensor's placement in the published map, which spreads a layer that was pooled to one position evenly."""
+    place = layout.placements[name]
+    if place.grid or not place.separable or not place.shown:
+        return place
+    own, image = graph.tensors[name].shape, graph.tensors[layout.image].shape
+    assert own is not None and image is not None
+    pooled = len(own) == len(image) > 2 and sum(size != 1 for size in own[1:]) <= 1 and place.blocks == 1
+    return everywhere(place, len(layout.sizes)) if pooled else place
+
+
+def _sums(op: Emitter, name: str, cells: Tensor) -> dict[str, Tensor]:
+    """A term's sum and the sum of its absolute values, (N,)."""
+    return {
+        f"sum/{name}": _total(op, mass(op, cells)),
+        f"magnitude/{name}": _total(op, mass(op, op.Abs(cells))),
+    }
+
+
+def _total(op: Emitter, sums: Tensor) -> Tensor:
+    """The sum over cells, in double precision: (N, cells) to (N,)."""
+    return op.ReduceSum(op.Cast(sums, to=onnx.TensorProto.DOUBLE), [1], keepdims=0)

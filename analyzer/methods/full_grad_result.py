@@ -1,0 +1,206 @@
+"""What FullGrad gives: the maps, the terms, every tensor's and every layer's share, as arrays, table, chart or JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from analyzer.completeness import Completeness
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+    from rich.table import Table
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """One tensor's share of the output. total: (N,), the signed sum of its bias term, in the output's units.
+
+    kind: "explicit" for a bias that the layer adds, "implicit" for the residual of a non-linear node. layer: the module
+    path or Keras layer that the exporter recorded, else the node's name. placed: whether the term stands in the map.
+    """
+
+    tensor: str
+    node: str
+    op_type: str
+    kind: str
+    layer: str
+    total: np.ndarray
+    placed: bool = False
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The contributions of one layer, and their sum, (N,)."""
+
+    name: str
+    contributions: tuple[Contribution, ...]
+
+    @property
+    def total(self) -> np.ndarray:
+        """(N,), the signed sum of the layer's terms."""
+        total: np.ndarray = np.sum([one.total for one in self.contributions], axis=0)
+        return total
+
+    @property
+    def kind(self) -> str:
+        """The kind of its terms; "explicit" where any is."""
+        return min(one.kind for one in self.contributions)
+
+
+class Terms(Mapping[str, np.ndarray]):
+    """The bias terms by tensor, (∂f/∂y) ⊙ r shaped like the tensor: computed, all at once, when one is asked for."""
+
+    def __init__(self, names: tuple[str, ...], compute: Callable[[], Arrays]) -> None:
+        self._names = names
+        self._compute = compute
+
+    @cached_property
+    def _arrays(self) -> Arrays:
+        return self._compute() if self._names else {}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+@dataclass(frozen=True)
+class FullGrad:
+    """The decomposition of the explained output, and its maps.
+
+    map: (N, *spatial), the published saliency map; (N, features) where the input has no spatial axes.
+    complete_map: like it, signed: every term that has a place, spread over the pixels that it stands for. Its sum and
+        `unplaced_total` (N,) make the output; `unplaced` names the tensors of the latter, such as a last Dense layer's.
+    input_term: inputs ⊙ ∂f/∂inputs, in the form of the inputs; input_totals: its sums (N,), by name.
+    bias_terms: {tensor: (∂f/∂y) ⊙ r}, shaped like the tensor, computed when asked for. contributions: their
+        sums, in graph order; layers: grouped by layer. All are in the units of the output.
+    """
+
+    map: np.ndarray
+    complete_map: np.ndarray
+    input_term: Any
+    input_totals: Arrays
+    bias_terms: Mapping[str, np.ndarray]
+    contributions: tuple[Contribution, ...]
+    completeness: Completeness
+    target: np.ndarray | None
+    terms: str
+    unplaced: tuple[str, ...]
+    unplaced_total: np.ndarray
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """The contributions grouped by layer, in the order in which layers first occur."""
+        by_layer: dict[str, list[Contribution]] = {}
+        for one in self.contributions:
+            by_layer.setdefault(one.layer, []).append(one)
+        return tuple(Layer(name, tuple(found)) for name, found in by_layer.items())
+
+    def share(self, total: np.ndarray) -> np.ndarray:
+        """A sum (N,) as a share of the output; NaN where the output is 0."""
+        output = self.completeness.output
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found: np.ndarray = np.where(output == 0, np.nan, total / output)
+        return found
+
+    def largest(self, sample: int = 0) -> tuple[Contribution, ...]:
+        """The contributions by the size of their share of one sample's output, largest first."""
+        return tuple(sorted(self.contributions, key=lambda one: -abs(float(one.total[sample]))))
+
+    def table(self, sample: int = 0, most: int = 20) -> Table:
+        """The largest contributions to one sample's output, for the terminal."""
+        from rich.table import Table
+
+        output = float(self.completeness.output[sample])
+        table = Table("layer", "tensor", "op", "kind", box=None, title=f"output {output:.4g}")
+        table.add_column("sum", justify="right")
+        table.add_column("share", justify="right")
+        for row in self._rows(sample, most):
+            share = row["share"]
+            table.add_row(*row["text"], f"{row['sum']:+.4g}", "" if share is None else f"{share:.1%}")
+        return table
+
+    def _rows(self, sample: int, most: int) -> list[dict[str, Any]]:
+        inputs = [((name, name, "", "input"), total) for name, total in self.input_totals.items()]
+        found = [((c.layer, c.tensor, c.op_type, c.kind), c.total) for c in self.largest(sample)]
+        rows = [*inputs, *found[:most]]
+        if found[most:]:
+            rest = np.sum([total for _, total in found[most:]], axis=0)
+            rows.append(((f"the other {len(found) - most}", "", "", ""), rest))
+        shares = [self.share(total)[sample] for _, total in rows]
+        return [
+            {"text": text, "sum": float(total[sample]), "share": None if np.isnan(share) else float(share)}
+            for (text, total), share in zip(rows, shares, strict=True)
+        ]
+
+    def bar_chart(self, sample: int = 0, most: int = 24) -> Figure:
+        """Every layer's contribution to one sample's output, in network order."""
+        from analyzer.figures import Bar, contribution_chart
+
+        bars = [Bar(f"{name} × gradient", float(t[sample]), "input") for name, t in self.input_totals.items()]
+        bars += [Bar(layer.name, float(layer.total[sample]), layer.kind) for layer in self.layers]
+        return contribution_chart(bars, title=f"output {self.completeness.output[sample]:.4g}", most=most)
+
+    def plot(self, images: np.ndarray | None = None, *, complete: bool = False) -> Figure:
+        """The saliency map, or the signed complete map, over the images; one column a sample."""
+        from analyzer.figures import plot_maps
+
+        chosen, title = (self.complete_map, "FullGrad, complete") if complete else (self.map, "FullGrad")
+        return plot_maps(chosen, images, signed=complete, title=title)
+
+    def to_json(self) -> str:
+        """Sums, shares and completeness of every sample, as JSON; no arrays of the input's or a layer's size."""
+        head = {
+            "output": self.completeness.output.tolist(),
+            "total": self.completeness.total.tolist(),
+            "relative_error": self.completeness.error.tolist(),
+            "target": None if self.target is None else self.target.tolist(),
+            "terms": self.terms,
+            "input_terms": {name: total.tolist() for name, total in self.input_totals.items()},
+            "unplaced": list(self.unplaced),
+            "unplaced_total": self.unplaced_total.tolist(),
+        }
+        return json.dumps({**head, "contributions": self._records()}, indent=1)
+
+    def _records(self) -> list[dict[str, Any]]:
+        names = ("layer", "tensor", "node", "op_type", "kind", "placed")
+        return [
+            {**{name: getattr(one, name) for name in names}, "sum": one.total.tolist()}
+            for one in self.contributions
+        ]
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A row per sample and tensor: layer, tensor, node, op type, kind, placed, sum, share. Needs pandas."""
+        import pandas
+
+        rows = [
+            {
+                **record,
+                "sample": sample,
+                "sum": float(one.total[sample]),
+                "share": self.share(one.total)[sample],
+            }
+            for record, one in zip(self._records(), self.contributions, strict=True)
+            for sample in range(len(one.total))
+        ]
+        return pandas.DataFrame(rows)
+
+    def with_single_input(self) -> FullGrad:
+        """The input term as an array, where the inputs were one."""
+        (term,) = self.input_term.values()
+        return replace(self, input_term=term)

@@ -1,0 +1,145 @@
+"""The two variants that the authors of FullGrad publish beside it: Simple FullGrad and Smooth FullGrad.
+
+Both give a saliency map and no decomposition. Source: Srinivas & Fleuret 2019, and the authors' code for what the
+paper leaves open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from analyzer.backends import Differentiable, ModelLike, differentiate
+from analyzer.backends.base import Arrays, Inputs
+from analyzer.backends.onnxruntime import make_session
+from analyzer.emitter import Emitter
+from analyzer.errors import AnalysisError
+from analyzer.graph import Tensor
+from analyzer.methods.decomposition import Plan, Settings, plan, shown_placement
+from analyzer.methods.full_grad import output_of, post_processing_of
+from analyzer.methods.maps import PostProcessing, mass, rescaled, saliency_map
+from analyzer.program import assemble
+from analyzer.target import Target, TargetLike, as_target
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class SaliencyMap:
+    """map: (N, *spatial), ≥ 0, in no unit. output: (N,), the explained output. target: (N,) classes, or None."""
+
+    map: np.ndarray
+    output: np.ndarray
+    target: np.ndarray | None
+
+    def plot(self, images: np.ndarray | None = None) -> Figure:
+        """The map over the images, one column a sample."""
+        from analyzer.figures import plot_maps
+
+        return plot_maps(self.map, images, signed=False)
+
+
+def simple_full_grad(
+    model: Differentiable | ModelLike,
+    inputs: Inputs,
+    target: TargetLike = None,
+    *,
+    post_processing: str | PostProcessing = "paper",
+) -> SaliencyMap:
+    """FullGrad's map with the gradient at every layer that has a bias in place of gradient times bias.
+
+    model, inputs, target, post_processing: as in `full_grad`. Raises what it raises.
+    """
+    fn = differentiate(model)
+    feeds, output = fn.check_inputs(inputs), output_of(fn, target)
+    psi = post_processing_of(post_processing, None, None)
+    settings = Settings(output, fn.roots(), explicit=True, psi=psi, gradients_alone=True)
+    made = plan(fn, {name: array.shape for name, array in feeds.items()}, settings)
+    found = fn.evaluate(made.request, feeds, target)
+    return SaliencyMap(found.arrays["map"], found.output, found.target)
+
+
+def smooth_full_grad(
+    model: Differentiable | ModelLike,
+    inputs: Inputs,
+    target: TargetLike = None,
+    *,
+    samples: int = 25,
+    noise: float = 0.15,
+    seed: int = 0,
+    terms: str = "all",
+    post_processing: str | PostProcessing = "paper",
+    progress: Progress | None = None,
+) -> SaliencyMap:
+    """FullGrad's map of terms that are averaged, with their signs, over noisy copies of the inputs.
+
+    samples: noisy copies of each input. noise: the standard deviation of the Gaussian noise, as a share of the range
+    (maximum − minimum) of each sample. seed: of the noise. terms, post_processing: as in `full_grad`; the authors' code
+    takes explicit terms. progress: called with the copies done and all.
+    Where no target is given, the highest class of the input without noise is explained in all copies.
+    Raises AnalysisError for a number of copies below 1 or a negative noise, and what `full_grad` raises.
+    """
+    if samples < 1 or noise < 0:
+        raise AnalysisError(f"samples is at least 1 and noise at least 0, not {samples} and {noise}")
+    if terms not in ("all", "explicit"):
+        raise AnalysisError(f'terms is "all" or "explicit", not {terms!r}')
+    fn = differentiate(model)
+    feeds, output = fn.check_inputs(inputs), output_of(fn, target)
+    psi = post_processing_of(post_processing, None, None)
+    settings = Settings(output, fn.roots(), terms == "explicit", psi, arrays=True)
+    made = plan(fn, {name: array.shape for name, array in feeds.items()}, settings)
+    clean = fn.gradients(feeds, target, wrt=())
+    fixed = as_target(target)
+    if fixed.index is None and fixed.weights is None:
+        fixed = Target(output, index=clean.target)
+    rng = np.random.default_rng(seed)
+    totals: Arrays = {}
+    for done in range(samples):
+        noisy = {name: _noisy(array, noise, rng) for name, array in feeds.items()}
+        arrays = fn.evaluate(made.request, noisy, fixed).arrays
+        for name in made.layout.placements:
+            term = arrays.get(f"term/{name}", arrays.get(f"input/{name}"))
+            assert term is not None
+            totals[name] = totals[name] + term if name in totals else term
+        if progress is not None:
+            progress(done + 1, samples)
+    averages = {name: total / samples for name, total in totals.items()}
+    return SaliencyMap(_map_of(fn, made, averages), clean.output, clean.target)
+
+
+def _noisy(array: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
+    """A copy with Gaussian noise, by the range of each sample; integers stay as they are."""
+    if array.dtype.kind != "f":
+        return array
+    axes = tuple(range(1, array.ndim))
+    spread = noise * (array.max(axis=axes, keepdims=True) - array.min(axis=axes, keepdims=True))
+    noisy: np.ndarray = array + spread * rng.standard_normal(array.shape)
+    return noisy.astype(array.dtype)
+
+
+def _map_of(fn: Differentiable, made: Plan, terms: Arrays) -> np.ndarray:
+    """ψ and the sum over layers, of terms that are known."""
+    op = Emitter(fn.graph.opset, prefix="map/")
+    given = {name: Tensor(f"term/{name}", array.dtype, array.shape) for name, array in terms.items()}
+    layers = []
+    for name, term in given.items():
+        place = shown_placement(fn.graph, made.layout, name)
+        if not place.grid:
+            continue
+        cells = place.by_cell(op, term)
+        if name in made.settings.roots:
+            # The authors add up an image's channels before ψ here, and only here.
+            cells = op.Unsqueeze(mass(op, cells), [1, 3])
+        layers.append((place.grid, rescaled(op, cells, made.settings.psi)))
+    result = saliency_map(op, layers, made.layout.sizes, made.settings.psi)
+    extra = {tensor.name: tensor for tensor in given.values()}
+    program = assemble(fn.graph, op, {"map": result}, extra_inputs=extra)
+    session = make_session(program.proto, ["CPUExecutionProvider"])
+    feeds = {tensor.name: terms[name] for name, tensor in given.items() if tensor.name in program.inputs}
+    return np.asarray(session.run([program.outputs["map"]], feeds)[0])
