@@ -1,0 +1,79 @@
+"""FullGrad's maps of a trained classifier, side by side: `python examples/02_gallery.py [-o gallery.png]`.
+
+Four photographs that scikit-image ships, and of each: FullGrad as published (explicit biases), Simple FullGrad, Smooth
+FullGrad, and the complete map, which is signed and sums to the output less what has no place in the image.
+Needs the `demo` extra.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from analyzer import differentiate, full_grad, simple_full_grad, smooth_full_grad
+from analyzer.demo import PREPROCESSING, class_names, load_network
+from analyzer.figures import overlay, panel
+from analyzer.figures.images import photographs as as_pictures
+from analyzer.figures.images import preprocess, read_image
+from converters import convert
+
+PHOTOGRAPHS = ("chelsea.png", "coffee.png", "rocket.jpg", "camera.png")
+CELL = 14
+COLUMNS = ("FullGrad", "Simple FullGrad", "Smooth FullGrad", f"complete map, per {CELL} pixels")
+
+
+def photographs() -> list[np.ndarray]:
+    """The pictures, RGB (H, W, 3) in [0, 1]."""
+    import skimage
+
+    folder = Path(skimage.__file__).parent / "data"
+    return [read_image(folder / name) for name in PHOTOGRAPHS]
+
+
+def summed(plane: np.ndarray, cell: int) -> np.ndarray:
+    """A map summed over squares of `cell` pixels: neighbours of opposite sign cancel, the sum stays."""
+    height, width = plane.shape[0] // cell, plane.shape[1] // cell
+    cells: np.ndarray = plane.reshape(height, cell, width, cell).sum(axis=(1, 3))
+    return cells
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Explain the highest class of every photograph, print the sums, and draw the gallery."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("-o", "--output", type=Path, default=Path("gallery.png"))
+    parser.add_argument("--samples", type=int, default=25, help="noisy copies of Smooth FullGrad")
+    options = parser.parse_args(arguments)
+    console = Console()
+    pictures = photographs()
+    inputs = np.stack([preprocess(picture, PREPROCESSING) for picture in pictures])
+    model = convert(load_network(), inputs, preprocessing=PREPROCESSING, class_names=class_names())
+    fn = differentiate(model)
+    explicit, complete = full_grad(fn, inputs, terms="explicit"), full_grad(fn, inputs)
+    simple = simple_full_grad(fn, inputs)
+    with console.status("Smooth FullGrad"):
+        smooth = smooth_full_grad(fn, inputs, samples=options.samples, terms="explicit")
+
+    rows, names = [], class_names()
+    assert complete.target is not None
+    drawn = as_pictures(inputs, PREPROCESSING)
+    assert drawn is not None
+    for index, shown in enumerate(drawn):
+        name = names[complete.target[index]]
+        maps = [overlay(shown, found.map[index]) for found in (explicit, simple, smooth)]
+        maps.append(overlay(shown, summed(complete.complete_map[index], CELL), signed=True))
+        rows.append([(name, shown), *zip(COLUMNS, maps, strict=True)])
+        in_map, apart = complete.complete_map[index].sum(), complete.unplaced_total[index]
+        output = complete.completeness.output[index]
+        console.print(
+            f"{name}: {in_map:.4f} in the map + {apart:.4f} apart = {in_map + apart:.4f}, output {output:.4f}"
+        )
+    panel(rows, width=2.2).savefig(options.output, dpi=110)
+    console.print(f"wrote {options.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
