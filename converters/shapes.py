@@ -37,7 +37,9 @@ def fix_shapes(draft: Draft) -> bool:
         elif node.op_type == "Reshape":
             changed |= _fix_reshape(draft, known, node)
         elif node.op_type == "Expand":
-            changed |= _fix_expand(draft, known, node)
+            changed |= _fix_expand(draft, known, node) or _note_shape(
+                draft, _expanded(draft, known, node), node
+            )
         elif node.op_type == "MaxUnpool" and len(node.input) > 2:
             changed |= _note_shape(draft, known.get(node.input[2]), node)
     draft.remove(removed)
@@ -95,8 +97,8 @@ def _is_numeric(value: _Symbols) -> bool:
 
 def _numbers(draft: Draft, node: onnx.NodeProto, value: _Symbols) -> np.ndarray:
     known = draft.type_of(node.output[0])
-    wide = known is None or known.tensor_type.elem_type != onnx.TensorProto.INT32
-    return np.asarray(value).astype(np.int64 if wide else np.int32)
+    kind = onnx.TensorProto.INT64 if known is None else known.tensor_type.elem_type
+    return np.asarray(value).astype(onnx.helper.tensor_dtype_to_np_dtype(kind or onnx.TensorProto.INT64))
 
 
 def _gather(node: onnx.NodeProto, data: _Symbols, indices: _Symbols) -> _Symbols:
@@ -158,6 +160,29 @@ def _divide(a: int, b: int) -> int:
     return abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
 
 
+def _equal(node: onnx.NodeProto, x: _Symbols, y: _Symbols) -> _Symbols:
+    """A size is no negative number, and equal to itself; whether it is another number is unknown."""
+
+    def one(a: int | str | None, b: int | str | None) -> bool | None:
+        numbers = [int(item) for item in (a, b) if isinstance(item, (int, np.integer))]
+        if len(numbers) == 2:
+            return numbers[0] == numbers[1]
+        if numbers:
+            return False if numbers[0] < 0 else None
+        return True if a is not None and a == b else None
+
+    return np.asarray(np.frompyfunc(one, 2, 1)(x, y), object)
+
+
+def _where(node: onnx.NodeProto, condition: _Symbols, x: _Symbols, y: _Symbols) -> _Symbols:
+    def one(chosen: bool | None, a: int | str | None, b: int | str | None) -> int | str | None:
+        if chosen is None:
+            return a if a == b else None
+        return a if chosen else b
+
+    return np.asarray(np.frompyfunc(one, 3, 1)(condition, x, y), object)
+
+
 _multiply = _arithmetic(lambda a, b: a * b, neutral=1)
 
 _RULES: dict[str, Callable[..., _Symbols | None]] = {
@@ -173,6 +198,8 @@ _RULES: dict[str, Callable[..., _Symbols | None]] = {
     "Sub": _arithmetic(lambda a, b: a - b),
     "Mul": _multiply,
     "Div": _arithmetic(_divide),
+    "Equal": _equal,
+    "Where": _where,
     "Max": _arithmetic(max),
     "Min": _arithmetic(min),
 }
@@ -217,6 +244,18 @@ def _fix_expand(draft: Draft, known: dict[str, _Symbols], node: onnx.NodeProto) 
     draft.constants[name] = np.asarray(sizes, np.int64)
     node.input[1] = name
     return True
+
+
+def _expanded(draft: Draft, known: dict[str, _Symbols], node: onnx.NodeProto) -> _Symbols | None:
+    """The shape that data takes when it is expanded to a known target; None where an axis is not known."""
+    given, target = draft.shape(node.input[0]), known.get(node.input[1])
+    if given is None or target is None or target.ndim != 1:
+        return None
+    rank = max(len(given), target.size)
+    own = [1] * (rank - len(given)) + list(given)
+    wanted = [1] * (rank - target.size) + list(target)
+    sizes = [b if a == 1 else a for a, b in zip(own, wanted, strict=True)]
+    return None if None in sizes else _array(tuple(sizes))
 
 
 def _note_shape(draft: Draft, target: _Symbols | None, node: onnx.NodeProto) -> bool:

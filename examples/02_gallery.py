@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
         console.print(
             f"{name}: {in_map:.4f} in the map + {apart:.4f} apart = {in_map + apart:.4f}, output {output:.4f}"
         )
-    panel(rows, width=2.2).savefig(options.output, dpi=110)
+    panel(rows, width=2.2).savefig(options.output, dpi=80)
     console.print(f"wrote {options.output}")
     return 0
 

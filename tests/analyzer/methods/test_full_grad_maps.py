@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -13,7 +15,7 @@ from torch import nn
 from analyzer import differentiate, full_grad, simple_full_grad, smooth_full_grad
 from analyzer.errors import AnalysisError
 from analyzer.methods.maps import spreading
-from converters import convert
+from converters import convert, load
 from tests.analyzer.methods.published import decompose, grad_cam_saliency, saliency
 from tests.zoo.pytorch_networks import NETWORKS
 from tests.zoo.pytorch_transformers import NETWORKS as TRANSFORMERS
@@ -111,6 +113,31 @@ def test_channels_last_gives_the_same_maps():
     a, b = full_grad(model, x, target=1), full_grad(convert(Last(), torch.tensor(last)), last, target=1)
     assert relative_l2(b.map, a.map) <= 1e-4
     assert relative_l2(b.complete_map, a.complete_map) <= 1e-4
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["vgg_bn", "efficientnet_b0", "vit", "swin"])
+def test_every_exporter_gives_the_same_maps(name):
+    net, x, model = network(name)
+    expected = full_grad(model, x, target=1)
+    example = (torch.tensor(x),)
+    batch = ({0: torch.export.Dim("batch")},)
+    files = [
+        torch.onnx.export(
+            net, example, dynamo=True, optimize=optimize, dynamic_shapes=batch, verbose=False
+        ).model_proto
+        for optimize in (True, False)
+    ]
+    buffer = io.BytesIO()
+    axes = {"x": {0: "n"}}
+    torch.onnx.export(
+        net, example, buffer, dynamo=False, opset_version=17, input_names=["x"], dynamic_axes=axes
+    )
+    files.append(onnx.load_from_string(buffer.getvalue()))
+    for file in files:
+        found = full_grad(load(file), x, target=1)
+        assert relative_l2(found.map, expected.map) <= 1e-4
+        assert relative_l2(found.complete_map, expected.complete_map) <= 1e-4
 
 
 @pytest.mark.parametrize(("cells", "size"), [(4, 32), (7, 30), (5, 5), (1, 6), (9, 4)])
