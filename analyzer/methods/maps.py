@@ -59,10 +59,7 @@ def saliency_map(
     op: Emitter, layers: Sequence[tuple[Grid, Tensor]], sizes: Grid, psi: PostProcessing
 ) -> Tensor:
     """The sum of layers (N, cells), each at its grid, as a map (N, *sizes)."""
-    by_grid: dict[Grid, list[Tensor]] = {}
-    for grid, layer in layers:
-        by_grid.setdefault(grid, []).append(layer)
-    maps = [_resized(op, _sum(op, parts), grid, sizes, psi) for grid, parts in by_grid.items()]
+    maps = [_resized(op, total, grid, sizes, psi) for grid, total in _by_grid(op, layers).items()]
     total = _sum(op, maps)
     if not psi.rescale_map:
         return total
@@ -73,17 +70,22 @@ def saliency_map(
 
 def complete_map(op: Emitter, layers: Sequence[tuple[Grid, Tensor]], sizes: Grid) -> Tensor:
     """The sum of signed layers (N, cells) as a map (N, *sizes) of the same sum: no mass is made or lost."""
-    by_grid: dict[Grid, list[Tensor]] = {}
-    for grid, layer in layers:
-        by_grid.setdefault(grid, []).append(layer)
     maps = []
-    for grid, parts in by_grid.items():
-        total = op.Reshape(_sum(op, parts), [-1, *grid])
+    for grid, layer in _by_grid(op, layers).items():
+        total = op.Reshape(layer, [-1, *grid])
         for axis, (cells, size) in enumerate(zip(grid, sizes, strict=True)):
             if cells != size:
                 total = _spread(op, total, axis, len(grid), spreading(cells, size))
         maps.append(total)
     return _sum(op, maps)
+
+
+def _by_grid(op: Emitter, layers: Sequence[tuple[Grid, Tensor]]) -> dict[Grid, Tensor]:
+    """The sum of all layers of each grid."""
+    found: dict[Grid, list[Tensor]] = {}
+    for grid, layer in layers:
+        found.setdefault(grid, []).append(layer)
+    return {grid: _sum(op, parts) for grid, parts in found.items()}
 
 
 def spreading(cells: int, size: int) -> np.ndarray:

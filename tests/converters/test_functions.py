@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnx.backend.test.loader import load_model_tests
 
@@ -133,7 +134,6 @@ def test_an_affine_grid_of_known_size_is_one_product() -> None:
 @pytest.mark.parametrize("aligned", [0, 1])
 @pytest.mark.parametrize("sizes", [("h", "w"), (4, "w"), (4, 1), (2, "h", 3)])
 def test_an_affine_grid_takes_the_size_of_an_image(sizes: tuple[int | str, ...], aligned: int) -> None:
-    torch = pytest.importorskip("torch")
     nodes = [
         helper.make_node("Shape", ["x"], ["size"]),
         helper.make_node("AffineGrid", ["theta", "size"], ["y"], align_corners=aligned),
