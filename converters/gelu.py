@@ -97,8 +97,9 @@ class _Reader:
         return None
 
     def _only_reader(self, name: str, op_type: str) -> onnx.NodeProto | None:
+        # What the graph gives out is used without a node that reads it.
         readers = self.consumers.get(name, [])
-        return readers[0] if self.uses[name] == 1 and is_standard(readers[0], op_type) else None
+        return readers[0] if readers and self.uses[name] == 1 and is_standard(readers[0], op_type) else None
 
     def _constant(self, node: onnx.NodeProto, beside: str) -> float | None:
         """The number that a node of two operands has beside one of them."""

@@ -46,6 +46,8 @@ def test_every_order_of_the_factors_is_one_gelu(body):
         "d = Div(x, root) e = Erf(d) a = Add(e, one) m = Mul(x, a) n = Mul(m, half) y = Add(n, e)",
         "d = Div(x, root) e = Erf(d) a = Add(e, one) m = Mul(d, a) y = Mul(m, half)",
         "d = Div(x, root) e = Erf(d) a = Sub(e, one) m = Mul(x, a) y = Mul(m, half)",
+        "d = Div(x, root) y = Erf(d)",
+        "d = Div(x, root) e = Erf(d) a = Add(e, one) y = Mul(x, a)",
     ],
 )
 def test_what_is_no_gelu_stays(body):
