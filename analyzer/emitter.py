@@ -104,8 +104,7 @@ class Emitter:
 
         `name` names the (first) output. Attributes that are None are left out.
         """
-        dtypes = [a.dtype for a in arguments if isinstance(a, Tensor) and a.dtype.kind != "b"]
-        like = next((dtype for dtype in dtypes if is_float(dtype)), dtypes[0] if dtypes else None)
+        like = dtype_of_numbers(arguments)
         inputs = [None if a is None else self.tensor(a, like) for a in arguments]
         unique = self._unique(op_type)
         names = [name or unique] + [f"{unique}.{index}" for index in range(1, outputs)]
@@ -268,6 +267,12 @@ def _live(
 
 def _info(tensor: Tensor) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(tensor.name, Emitter.dtype_of(tensor), None)
+
+
+def dtype_of_numbers(arguments: Sequence[Argument]) -> np.dtype[Any] | None:
+    """What Python numbers among the arguments of a node become: as the first floating tensor, else the first number."""
+    dtypes = [a.dtype for a in arguments if isinstance(a, Tensor) and a.dtype.kind != "b"]
+    return next((dtype for dtype in dtypes if is_float(dtype)), dtypes[0] if dtypes else None)
 
 
 def _output_dtype(op_type: str, inputs: Sequence[Tensor | None], attributes: dict[str, Any]) -> np.dtype[Any]:

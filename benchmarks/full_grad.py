@@ -1,4 +1,4 @@
-"""FullGrad's cost, as ratios measured in one run: `python benchmarks/full_grad.py [--rounds 3] [--batches 1,8]`.
+"""FullGrad's cost, as ratios measured in one run: `python -m benchmarks.full_grad [--batches 1,8]`.
 
 For each network and batch, alternating and by medians: pytorch-grad-cam's FullGrad over ours with explicit terms (the
 map that it draws) and with all terms, and ours over one gradient on ONNX Runtime. Peak memory is that of processes

@@ -15,8 +15,8 @@ import numpy as np
 import onnx
 from onnx.numpy_helper import to_array
 
-from analyzer.emitter import Argument, Emitter, Step
-from analyzer.graph import Tensor, attribute_defaults, is_float
+from analyzer.emitter import Argument, Emitter, Step, dtype_of_numbers
+from analyzer.graph import Tensor, attribute_defaults
 from analyzer.ops.registry import registered
 from analyzer.ops.support import ints
 from converters.opset import CANONICAL_OPSET
@@ -64,8 +64,7 @@ class Eager(Emitter):
         **attributes: Any,
     ) -> Any:
         """Compute one node; numbers and lists become tensors as in an Emitter."""
-        dtypes = [a.dtype for a in arguments if isinstance(a, Tensor) and a.dtype.kind != "b"]
-        like = next((dtype for dtype in dtypes if is_float(dtype)), dtypes[0] if dtypes else None)
+        like = dtype_of_numbers(arguments)
         inputs = [None if a is None else self.release(self.tensor(a, like)) for a in arguments]
         form: Any = getattr(registered()["", op_type], self._framework.__name__)
         given = {**attribute_defaults(op_type, "", CANONICAL_OPSET), **attributes}
