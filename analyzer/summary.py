@@ -11,7 +11,7 @@ import numpy as np
 
 from analyzer.analysis import FULL_GRAD, MethodResult
 from analyzer.figures.charts import Bar
-from analyzer.figures.heat import encode_png, enlarged, overlay
+from analyzer.figures.heat import PIXELS, encode_png, enlarged, overlay, smoothed
 from analyzer.figures.images import photographs, to_planes
 from analyzer.figures.report import (
     Completeness,
@@ -141,7 +141,7 @@ def _overlays(
     if result.method != FULL_GRAD:
         plane = to_planes(attributions, layout)
         assert plane is not None
-        pixels = _png(overlay(photograph, plane[0], signed=True, percentile=98))
+        pixels = _png(overlay(photograph, smoothed(plane[0], PIXELS), signed=True))
         return {
             result.method: Picture(
                 "Integrated Gradients", pixels, "red speaks for the class, blue against it"

@@ -15,14 +15,13 @@ from rich.console import Console
 
 from analyzer import differentiate, full_grad, simple_full_grad, smooth_full_grad
 from analyzer.demo import PREPROCESSING, class_names, load_network
-from analyzer.figures import overlay, panel
+from analyzer.figures import overlay, panel, scale_of, smoothed
 from analyzer.figures.images import photographs as as_pictures
 from analyzer.figures.images import preprocess, read_image
 from converters import convert
 
 PHOTOGRAPHS = ("chelsea.png", "coffee.png", "rocket.jpg", "camera.png")
-CELL = 14
-COLUMNS = ("FullGrad", "Simple FullGrad", "Smooth FullGrad", f"complete map, per {CELL} pixels")
+COLUMNS = ("FullGrad", "Simple FullGrad", "Smooth FullGrad")
 
 
 def photographs() -> list[np.ndarray]:
@@ -31,13 +30,6 @@ def photographs() -> list[np.ndarray]:
 
     folder = Path(skimage.__file__).parent / "data"
     return [read_image(folder / name) for name in PHOTOGRAPHS]
-
-
-def summed(plane: np.ndarray, cell: int) -> np.ndarray:
-    """A map summed over squares of `cell` pixels: neighbours of opposite sign cancel, the sum stays."""
-    height, width = plane.shape[0] // cell, plane.shape[1] // cell
-    cells: np.ndarray = plane.reshape(height, cell, width, cell).sum(axis=(1, 3))
-    return cells
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -63,14 +55,20 @@ def main(arguments: list[str] | None = None) -> int:
     for index, shown in enumerate(drawn):
         name = names[complete.target[index]]
         maps = [overlay(shown, found.map[index]) for found in (explicit, simple, smooth)]
-        maps.append(overlay(shown, summed(complete.complete_map[index], CELL), signed=True))
-        rows.append([(name, shown), *zip(COLUMNS, maps, strict=True)])
         in_map, apart = complete.complete_map[index].sum(), complete.unplaced_total[index]
         output = complete.completeness.output[index]
         console.print(
             f"{name}: {in_map:.4f} in the map + {apart:.4f} apart = {in_map + apart:.4f}, output {output:.4f}"
         )
-    panel(rows, width=2.2).savefig(options.output, dpi=80)
+        # Smoothing lets neighbours of opposite sign cancel, and keeps the sum.
+        plane = smoothed(complete.complete_map[index])
+        last = (
+            f"complete map: {in_map:.2f} of {output:.2f}",
+            overlay(shown, plane, signed=True),
+            scale_of(plane, "logit per pixel", signed=True),
+        )
+        rows.append([(name, shown), *zip(COLUMNS, maps, strict=True), last])
+    panel(rows, width=2.2).savefig(options.output, dpi=100)
     console.print(f"wrote {options.output}")
     return 0
 

@@ -6,13 +6,26 @@ Nothing here knows of models, backends or methods.
 from __future__ import annotations
 
 from analyzer.figures.charts import Bar, contribution_chart, shown_bars
-from analyzer.figures.heat import encode_png, heat_map, overlay, save_png
+from analyzer.figures.heat import (
+    PIXELS,
+    REGIONS,
+    Scale,
+    encode_png,
+    heat_map,
+    overlay,
+    save_png,
+    scale_of,
+    smoothed,
+)
 from analyzer.figures.images import image_layout, photographs, preprocess, read_image, to_planes
 from analyzer.figures.panels import panel, plot_maps
 from analyzer.figures.report import render_check, render_report, write_check, write_report
 
 __all__ = [
+    "PIXELS",
+    "REGIONS",
     "Bar",
+    "Scale",
     "contribution_chart",
     "encode_png",
     "heat_map",
@@ -26,7 +39,9 @@ __all__ = [
     "render_check",
     "render_report",
     "save_png",
+    "scale_of",
     "shown_bars",
+    "smoothed",
     "to_planes",
     "write_check",
     "write_report",

@@ -7,20 +7,44 @@ from __future__ import annotations
 
 import io
 import os
+from dataclasses import dataclass
 
 import numpy as np
 
+from analyzer.figures.palette import sequential, signed_colours
 from converters.atomic import write_bytes
 
 PERCENTILE = 99.5
-# Perceptually uniform from black to pale yellow; and blue, neutral grey, red with equal lightness steps.
-SEQUENTIAL, DIVERGING = "inferno", "RdBu_r"
+LUMA = (0.299, 0.587, 0.114)
+# A signed map's grey ground: light enough for both colours to be darker than it, with the photograph's contrast kept.
+GROUND, CONTRAST = 0.42, 0.54
+PAPER = 0.96
+# Smoothing as a share of the short side. From pixel to pixel a signed map's signs alternate: a sum over layers is read
+# at the scale of regions, one of the pixels alone at that of a few pixels.
+REGIONS, PIXELS = 0.04, 0.01
 
 
-def normalized(values: np.ndarray, *, signed: bool = False, percentile: float = PERCENTILE) -> np.ndarray:
-    """Scale a map robustly: unsigned to [0, 1] between its outer percentiles, signed to [-1, 1] about 0.
+@dataclass(frozen=True)
+class Scale:
+    """What a map's colours stand for: the values at their ends, and the unit. Signed ones have 0 in the middle."""
 
-    A few extreme pixels do not decide the picture's range. A constant unsigned map becomes 0 everywhere.
+    low: float
+    high: float
+    signed: bool
+    unit: str = ""
+
+    def colours(self, count: int) -> np.ndarray:
+        """(count, 3) uint8, from the low end to the high one, as `heat_map` has them."""
+        ramp = np.linspace(-1 if self.signed else 0, 1, count).reshape(1, -1)
+        return heat_map(ramp, signed=self.signed, percentile=100)[0]
+
+
+def value_range(
+    values: np.ndarray, *, signed: bool = False, percentile: float = PERCENTILE
+) -> tuple[float, float]:
+    """The values that the ends of the colours stand for: outer percentiles; signed, symmetric about 0.
+
+    A few extreme pixels do not decide the picture's range. Where all else is constant, they do.
     """
     values = np.asarray(values, np.float64)
     if values.ndim != 2:
@@ -28,18 +52,47 @@ def normalized(values: np.ndarray, *, signed: bool = False, percentile: float = 
     if not np.isfinite(values).all():
         raise ValueError("the map holds NaN or infinity")
     if signed:
-        scale = np.percentile(np.abs(values), percentile) or np.abs(values).max()
-        return np.clip(values / scale, -1, 1) if scale else np.zeros_like(values)
+        scale = float(np.percentile(np.abs(values), percentile) or np.abs(values).max())
+        return -scale, scale
     low, high = np.percentile(values, (100 - percentile, percentile))
+    return (float(low), float(high)) if high > low else (float(values.min()), float(values.max()))
+
+
+def scale_of(
+    values: np.ndarray, unit: str = "", *, signed: bool = False, percentile: float = PERCENTILE
+) -> Scale:
+    """The scale of a map (H, W) as `heat_map` and `overlay` draw it."""
+    return Scale(*value_range(values, signed=signed, percentile=percentile), signed, unit)
+
+
+def normalized(values: np.ndarray, *, signed: bool = False, percentile: float = PERCENTILE) -> np.ndarray:
+    """Scale a map by its `value_range`: unsigned to [0, 1], signed to [-1, 1] about 0; a constant one to 0."""
+    values = np.asarray(values, np.float64)
+    low, high = value_range(values, signed=signed, percentile=percentile)
     if high <= low:
-        low, high = values.min(), values.max()
-    return np.clip((values - low) / (high - low), 0, 1) if high > low else np.zeros_like(values)
+        return np.zeros_like(values)
+    return np.clip(values / high, -1, 1) if signed else np.clip((values - low) / (high - low), 0, 1)
+
+
+def smoothed(values: np.ndarray, share: float = REGIONS) -> np.ndarray:
+    """Spread every pixel of a map (H, W) over its neighbours by a Gaussian; the map's sum stays what it was.
+
+    share: the standard deviation as a share of the short side. What would fall beyond the border stays within it.
+    """
+    width = share * min(values.shape)
+    for axis, size in enumerate(values.shape):
+        pixels = np.arange(size)
+        weights = np.exp(-0.5 * ((pixels[:, None] - pixels) / width) ** 2)
+        # A column is what one pixel gives away: it sums to one.
+        spread = weights / weights.sum(axis=0)
+        values = np.moveaxis(np.tensordot(spread, values, axes=(1, axis)), 0, axis)
+    return values
 
 
 def heat_map(values: np.ndarray, *, signed: bool = False, percentile: float = PERCENTILE) -> np.ndarray:
-    """Colour a map (H, W): (H, W, 3) uint8, from dark to bright; signed maps from blue to red."""
+    """Colour a map (H, W): (H, W, 3) uint8, from dark to bright; signed maps from blue over white to red."""
     scaled = normalized(values, signed=signed, percentile=percentile)
-    return _bytes(_colours(scaled, signed))
+    return _bytes(_signed_on(np.full(scaled.shape, PAPER), scaled, 1.0) if signed else sequential(scaled))
 
 
 def overlay(
@@ -47,27 +100,32 @@ def overlay(
     values: np.ndarray,
     *,
     signed: bool = False,
-    strength: float = 0.85,
+    strength: float = 0.9,
     percentile: float = PERCENTILE,
 ) -> np.ndarray:
     """Lay a map over a photograph: (H, W, 3) uint8, of the photograph's size.
 
     image: (H, W, 3) in [0, 1] or uint8. values: (h, w), resized to the photograph where they differ. The
-    map's opacity grows with its value up to `strength`, so that the photograph stays visible; it is made
-    paler in colour beneath, so that the map's colours are not mistaken for its own.
+    map's opacity grows with its value up to `strength`, and is 0 where a signed map is; the photograph is made
+    paler in colour beneath an unsigned map and grey beneath a signed one, so that the map's colours are not
+    mistaken for its own.
     """
     pixels = image / 255.0 if image.dtype == np.uint8 else np.clip(np.asarray(image, np.float64), 0, 1)
     scaled = _fitted(normalized(values, signed=signed, percentile=percentile), pixels.shape[:2])
-    grey = pixels @ np.asarray([0.299, 0.587, 0.114])
+    grey = pixels @ np.asarray(LUMA)
     if signed:
-        # On a light grey ground both ends of the diverging colours stand out equally.
-        ground = np.repeat((0.6 + 0.38 * grey)[..., None], 3, axis=-1)
-        opacity = np.sqrt(np.abs(scaled))
-    else:
-        ground = 0.85 * (0.6 * pixels + 0.4 * grey[..., None])
-        opacity = scaled**1.25
-    opacity = strength * opacity[..., None]
-    return _bytes((1 - opacity) * ground + opacity * _colours(scaled, signed))
+        return _bytes(_signed_on(GROUND + CONTRAST * grey, scaled, strength))
+    ground = 0.85 * (0.6 * pixels + 0.4 * grey[..., None])
+    opacity = strength * scaled[..., None] ** 1.25
+    return _bytes((1 - opacity) * ground + opacity * sequential(scaled))
+
+
+def _signed_on(grey: np.ndarray, scaled: np.ndarray, strength: float) -> np.ndarray:
+    """Signed values in [-1, 1] over a grey ground (H, W)."""
+    # Above 1 the opacity leaves zero without an edge: no contour is seen where the sign changes.
+    opacity = strength * np.abs(scaled)[..., None] ** 1.2
+    laid: np.ndarray = (1 - opacity) * grey[..., None] + opacity * signed_colours(scaled)
+    return laid
 
 
 def _fitted(scaled: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -77,15 +135,6 @@ def _fitted(scaled: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         return scaled
     plane = Image.fromarray(scaled.astype(np.float32))
     return np.asarray(plane.resize((shape[1], shape[0]), Image.Resampling.BILINEAR), np.float64)
-
-
-def _colours(scaled: np.ndarray, signed: bool) -> np.ndarray:
-    from matplotlib import colormaps
-
-    if signed:
-        # The outermost colours are near black: at pixel size they would read as holes, not as red and blue.
-        return np.asarray(colormaps[DIVERGING](0.5 + 0.4 * scaled))[..., :3]
-    return np.asarray(colormaps[SEQUENTIAL](scaled))[..., :3]
 
 
 def _bytes(pixels: np.ndarray) -> np.ndarray:

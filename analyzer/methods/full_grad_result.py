@@ -157,11 +157,18 @@ class FullGrad:
         return contribution_chart(bars, title=f"output {self.completeness.output[sample]:.4g}", most=most)
 
     def plot(self, images: np.ndarray | None = None, *, complete: bool = False) -> Figure:
-        """The saliency map, or the signed complete map, over the images; one column a sample."""
-        from analyzer.figures import plot_maps
+        """The saliency map, or the signed complete map, over the images; one column a sample.
 
-        chosen, title = (self.complete_map, "FullGrad, complete") if complete else (self.map, "FullGrad")
-        return plot_maps(chosen, images, signed=complete, title=title)
+        The complete map is drawn smoothed, which keeps its sum: single pixels of opposite signs cancel to the eye, too.
+        """
+        from analyzer.figures import REGIONS, plot_maps
+
+        if complete:
+            unit, title = "units of the output, per pixel", "FullGrad, complete"
+            return plot_maps(
+                self.complete_map, images, signed=True, title=title, unit=unit, smoothing=REGIONS
+            )
+        return plot_maps(self.map, images, title="FullGrad", unit="saliency, without unit")
 
     def to_json(self) -> str:
         """Sums, shares and completeness of every sample, as JSON; no arrays of the input's or a layer's size."""

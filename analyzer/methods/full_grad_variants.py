@@ -42,7 +42,7 @@ class SaliencyMap:
         """The map over the images, one column a sample."""
         from analyzer.figures import plot_maps
 
-        return plot_maps(self.map, images, signed=False)
+        return plot_maps(self.map, images, unit="saliency, without unit")
 
 
 def simple_full_grad(

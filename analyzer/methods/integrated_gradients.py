@@ -46,14 +46,17 @@ class IntegratedGradients:
 
     def plot(self, images: np.ndarray | None = None) -> Figure:
         """The attributions, summed over channels, over the images, one column a sample."""
-        from analyzer.figures import plot_maps
+        from analyzer.figures import PIXELS, plot_maps
 
         first = (
             next(iter(self.attributions.values()))
             if isinstance(self.attributions, dict)
             else self.attributions
         )
-        return plot_maps(first, images, signed=True, title="Integrated Gradients")
+        unit = "units of the output, per pixel"
+        return plot_maps(
+            first, images, signed=True, title="Integrated Gradients", unit=unit, smoothing=PIXELS
+        )
 
 
 def quadrature(rule: str, steps: int) -> tuple[np.ndarray, np.ndarray]:
