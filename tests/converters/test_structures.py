@@ -209,3 +209,16 @@ def test_gradients_of_several_inputs_and_outputs_with_integers_beside_them() -> 
     expected[:, 2] = feeds["b"][:, 0]
     np.testing.assert_allclose(found["a"], expected, rtol=1e-6)
     np.testing.assert_allclose(found["b"][:, 0], feeds["a"][:, 2], rtol=1e-6)
+
+
+def test_the_shape_behind_a_group_normalization_is_known() -> None:
+    gains = np.ones(4, np.float32)
+    nodes = [
+        helper.make_node("GroupNormalization", ["x", "g", "g"], ["h"], num_groups=2),
+        helper.make_node("GroupNormalization", ["h", "g", "g"], ["k"], num_groups=2),
+        helper.make_node("Flatten", ["k"], ["y"]),
+    ]
+    model = canonicalise(make_model(nodes, {"x": ("n", 4, 3)}, ["y"], {"g": gains}, opset=21))
+    tensors = differentiate(model).graph.tensors
+    assert tensors["h"].shape == tensors["k"].shape == ("batch", 4, 3)
+    assert tensors["y"].shape == ("batch", 12)
