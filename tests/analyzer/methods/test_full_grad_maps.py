@@ -16,7 +16,7 @@ from analyzer import differentiate, full_grad, simple_full_grad, smooth_full_gra
 from analyzer.errors import AnalysisError
 from analyzer.methods.maps import spreading
 from converters import convert, load
-from tests.analyzer.methods.published import decompose, grad_cam_saliency, saliency
+from tests.analyzer.methods.published import decompose, saliency
 from tests.zoo.pytorch_networks import NETWORKS
 from tests.zoo.pytorch_transformers import NETWORKS as TRANSFORMERS
 
@@ -35,14 +35,6 @@ def network(name: str, fold: bool = True):
         net, shape = NETWORKS[name]()
         x = torch.randn(3, *shape, generator=torch.Generator().manual_seed(5))
     return net.eval(), x.numpy(), convert(net, x, fold_batch_norm=fold)
-
-
-@pytest.mark.parametrize("name", ["resnet18", "vgg_bn", "squeezenet"])
-def test_the_variant_of_pytorch_grad_cam(name):
-    net, x, model = network(name, fold=False)
-    _, terms, _ = decompose(net, x, target=2)
-    fg = full_grad(model, x, target=2, terms="explicit", post_processing="pytorch-grad-cam")
-    assert relative_l2(fg.map, grad_cam_saliency(terms)) <= 1e-4
 
 
 @pytest.mark.parametrize("name", ["resnet18", "vgg_bn"])

@@ -1,0 +1,1 @@
+"""Published packages that the tests and benchmarks compare with."""
