@@ -5,7 +5,7 @@ Nothing here knows of models, backends or methods.
 
 from __future__ import annotations
 
-from analyzer.figures.charts import Bar, contribution_chart, shown_bars
+from analyzer.figures.charts import Bar, bar_labels, contribution_chart, share_text, short_names, shown_bars
 from analyzer.figures.heat import (
     PIXELS,
     REGIONS,
@@ -26,6 +26,7 @@ __all__ = [
     "REGIONS",
     "Bar",
     "Scale",
+    "bar_labels",
     "contribution_chart",
     "encode_png",
     "heat_map",
@@ -40,6 +41,8 @@ __all__ = [
     "render_report",
     "save_png",
     "scale_of",
+    "share_text",
+    "short_names",
     "shown_bars",
     "smoothed",
     "to_planes",

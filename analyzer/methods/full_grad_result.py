@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
     from rich.table import Table
+
+    from analyzer.figures import Bar
 
 Arrays = dict[str, np.ndarray]
 
@@ -54,6 +56,39 @@ class Layer:
     def kind(self) -> str:
         """The kind of its terms; "explicit" where any is."""
         return min(one.kind for one in self.contributions)
+
+    @property
+    def by_kind(self) -> Arrays:
+        """The signed sums, (N,), of its terms of each kind, explicit first."""
+        kinds = sorted({one.kind for one in self.contributions})
+        return {
+            kind: np.sum([one.total for one in self.contributions if one.kind == kind], axis=0)
+            for kind in kinds
+        }
+
+
+def layers_of(contributions: Sequence[Contribution]) -> tuple[Layer, ...]:
+    """Contributions grouped by layer, in the order in which layers first occur."""
+    by_layer: dict[str, list[Contribution]] = {}
+    for one in contributions:
+        by_layer.setdefault(one.layer, []).append(one)
+    return tuple(Layer(name, tuple(found)) for name, found in by_layer.items())
+
+
+def layer_bars(input_totals: Mapping[str, np.ndarray], layers: Sequence[Layer], sample: int) -> list[Bar]:
+    """What makes one sample's output: a bar per input, then one per layer and kind, in network order."""
+    from analyzer.figures import Bar
+
+    many = len(input_totals) > 1
+    inputs = [
+        Bar(f"{name} × gradient" if many else "input × gradient", float(total[sample]), "input")
+        for name, total in input_totals.items()
+    ]
+    return inputs + [
+        Bar(layer.name, float(total[sample]), kind)
+        for layer in layers
+        for kind, total in layer.by_kind.items()
+    ]
 
 
 class Terms(Mapping[str, np.ndarray]):
@@ -106,10 +141,7 @@ class FullGrad:
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
         """The contributions grouped by layer, in the order in which layers first occur."""
-        by_layer: dict[str, list[Contribution]] = {}
-        for one in self.contributions:
-            by_layer.setdefault(one.layer, []).append(one)
-        return tuple(Layer(name, tuple(found)) for name, found in by_layer.items())
+        return layers_of(self.contributions)
 
     def share(self, total: np.ndarray) -> np.ndarray:
         """A sum (N,) as a share of the output; NaN where the output is 0."""
@@ -126,35 +158,44 @@ class FullGrad:
         """The largest contributions to one sample's output, for the terminal."""
         from rich.table import Table
 
+        from analyzer.figures import share_text
+
         output = float(self.completeness.output[sample])
-        table = Table("layer", "tensor", "op", "kind", box=None, title=f"output {output:.4g}")
+        table = Table(
+            "layer", "tensor", "op", "kind", box=None, title=f"output {output:.4g}", title_justify="left"
+        )
         table.add_column("sum", justify="right")
         table.add_column("share", justify="right")
         for row in self._rows(sample, most):
-            share = row["share"]
-            table.add_row(*row["text"], f"{row['sum']:+.4g}", "" if share is None else f"{share:.1%}")
+            table.add_row(
+                *row["text"], f"{row['sum']:+.4g}".replace("-", "−"), share_text(row["sum"], output)
+            )
         return table
 
     def _rows(self, sample: int, most: int) -> list[dict[str, Any]]:
-        inputs = [((name, name, "", "input"), total) for name, total in self.input_totals.items()]
-        found = [((c.layer, c.tensor, c.op_type, c.kind), c.total) for c in self.largest(sample)]
+        from analyzer.figures import short_names
+
+        largest = self.largest(sample)
+        names = short_names([one.layer for one in largest])
+        inputs = [
+            (("input × gradient", name, "", "input"), total) for name, total in self.input_totals.items()
+        ]
+        found = [
+            ((name, c.tensor, c.op_type, c.kind), c.total) for name, c in zip(names, largest, strict=True)
+        ]
         rows = [*inputs, *found[:most]]
         if found[most:]:
             rest = np.sum([total for _, total in found[most:]], axis=0)
             rows.append(((f"the other {len(found) - most}", "", "", ""), rest))
-        shares = [self.share(total)[sample] for _, total in rows]
-        return [
-            {"text": text, "sum": float(total[sample]), "share": None if np.isnan(share) else float(share)}
-            for (text, total), share in zip(rows, shares, strict=True)
-        ]
+        return [{"text": text, "sum": float(total[sample])} for text, total in rows]
 
     def bar_chart(self, sample: int = 0, most: int = 24) -> Figure:
-        """Every layer's contribution to one sample's output, in network order."""
-        from analyzer.figures import Bar, contribution_chart
+        """What each layer gives to one sample's output, by kind, in network order; small ones as one bar."""
+        from analyzer.figures import contribution_chart
 
-        bars = [Bar(f"{name} × gradient", float(t[sample]), "input") for name, t in self.input_totals.items()]
-        bars += [Bar(layer.name, float(layer.total[sample]), layer.kind) for layer in self.layers]
-        return contribution_chart(bars, title=f"output {self.completeness.output[sample]:.4g}", most=most)
+        output = float(self.completeness.output[sample])
+        bars = layer_bars(self.input_totals, self.layers, sample)
+        return contribution_chart(bars, title=f"output {output:.4g}", most=most, output=output)
 
     def plot(self, images: np.ndarray | None = None, *, complete: bool = False) -> Figure:
         """The saliency map, or the signed complete map, over the images; one column a sample.

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from analyzer.figures import Bar, contribution_chart, encode_png, render_check, shown_bars, write_check
+from analyzer.figures import Bar, encode_png, render_check, write_check
 from analyzer.figures.report import (
     Completeness,
     Picture,
@@ -170,37 +170,10 @@ def test_the_matrix_has_every_group_in_its_place():
     ]
 
 
-def test_the_input_is_always_among_the_bars():
-    bars = [Bar("input × gradient", 0.0, "input"), *(Bar(str(i), 1.0, "explicit") for i in range(40))]
-    assert shown_bars(bars, most=5)[0].kind == "input"
-
-
-def test_shown_bars_keep_order_and_sum():
-    values = np.random.default_rng(0).standard_normal(60)
-    bars = [Bar(f"layer {index}", float(value), "explicit") for index, value in enumerate(values)]
-    shown = shown_bars(bars, most=10)
-    assert len(shown) == 10 and shown[-1].kind == "rest"
-    np.testing.assert_allclose(sum(bar.value for bar in shown), values.sum())
-    kept = [int(bar.label.split()[1]) for bar in shown[:-1]]
-    assert kept == sorted(kept) and set(kept) == set(np.argsort(-np.abs(values))[:9])
-
-
 def test_bars_stand_in_proportion_on_one_track_with_a_common_zero():
     left, right = chart_rows([Bar("a", -1.0, "input"), Bar("b", 3.0, "explicit")])
     assert left.zero == right.zero == 25
     assert (left.start, left.width) == (0, 25) and (right.start, right.width) == (25, 75)
-
-
-def test_the_chart_draws_every_bar():
-    bars = [
-        Bar("input × gradient", -2.0, "input"),
-        Bar("conv", 1.0, "explicit"),
-        Bar("clip", 0.5, "implicit"),
-    ]
-    axes = contribution_chart(bars, title="cat").axes[0]
-    assert [patch.get_width() for patch in axes.patches] == [-2.0, 1.0, 0.5]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["input × gradient", "conv", "clip"]
-    assert len({patch.get_facecolor() for patch in axes.patches}) == 3
 
 
 @pytest.mark.parametrize(
