@@ -13,6 +13,7 @@ import numpy as np
 from analyzer.emitter import Emitter
 from analyzer.graph import Tensor
 
+_SINGLE = 1
 _DOUBLE = 11
 _INT64 = 7
 
@@ -27,6 +28,11 @@ class NumPyArrays:
     def arange(start: Any, stop: Any) -> Any:
         """start, start + 1, … below stop."""
         return np.arange(start, stop, dtype=np.float64)
+
+    @staticmethod
+    def single(x: Any) -> Any:
+        """x rounded to single precision. Done after each step, it is that precision's own arithmetic."""
+        return np.asarray(x, np.float32).astype(np.float64)
 
     @staticmethod
     def column(x: Any) -> Any:
@@ -79,6 +85,9 @@ class EmittedArrays:
 
     def arange(self, start: Any, stop: Any) -> Emitted:
         return Emitted(self.op, self.op.Range(_plain(start), _plain(stop), np.asarray(1.0)))
+
+    def single(self, x: Emitted) -> Emitted:
+        return Emitted(self.op, self.op.Cast(self.op.Cast(x.tensor, to=_SINGLE), to=_DOUBLE))
 
     def column(self, x: Emitted) -> Emitted:
         return Emitted(self.op, self.op.Unsqueeze(x.tensor, [1]))

@@ -138,7 +138,9 @@ def _targets(
 ) -> list[tuple[int, float, int]]:
     """(axis, scale, output size) of each axis that the node names."""
     if scales is not None:
-        return [(axis, s, int(np.floor(shape[axis] * s))) for axis, s in zip(along, scales, strict=True)]
+        # In single precision, as ONNX Runtime has it: 10 times 1.3 is 13.
+        sizes = [int(np.float32(shape[axis]) * np.float32(s)) for axis, s in zip(along, scales, strict=True)]
+        return list(zip(along, scales, sizes, strict=True))
     assert sizes is not None, "Resize has neither scales nor sizes"
     ratios = [out / shape[axis] for axis, out in zip(along, sizes, strict=True)]
     policy = attributes["keep_aspect_ratio_policy"]

@@ -6,7 +6,7 @@ Sizes, scale and region are numbers, or values of the running model; `xp` is the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,10 @@ def resized_axis(
     xp: Any, size: Any, out: Any, scale: Any, window: tuple[Any, Any] | None, attributes: Mapping[str, Any]
 ) -> Axis:
     """The axis that takes `size` elements to `out`. `window` is the region of tf_crop_and_resize."""
-    where = coordinates(xp, size, out, scale, attributes["coordinate_transformation_mode"], window)
+    # A nearest neighbour is a decision, taken on positions that are rounded as ONNX Runtime rounds them.
+    rounded = xp.single if attributes["mode"] == "nearest" else _exact
+    mode = attributes["coordinate_transformation_mode"]
+    where = coordinates(xp, size, out, rounded(scale), mode, window, rounded)
     matrix = _weights(xp, size, where, scale, attributes)
     if window is None:
         return Axis(matrix, None)
@@ -31,27 +34,39 @@ def resized_axis(
     return Axis(xp.where(xp.column(inside), matrix, 0.0), inside)
 
 
-def coordinates(xp: Any, size: Any, out: Any, scale: Any, mode: str, window: tuple[Any, Any] | None) -> Any:
-    """Where in the input each output position lies."""
+def coordinates(
+    xp: Any,
+    size: Any,
+    out: Any,
+    scale: Any,
+    mode: str,
+    window: tuple[Any, Any] | None,
+    rounded: Callable[[Any], Any],
+) -> Any:
+    """Where in the input each output position lies. `rounded` is applied to every step of the arithmetic."""
     i = xp.arange(0, out)
     if mode == "asymmetric":
-        return i / scale
+        return rounded(i / scale)
     if mode == "align_corners":
-        return i * ((size - 1) / xp.maximum(out - 1, 1))
+        return rounded(rounded(i * (size - 1)) / xp.maximum(out - 1, 1))
     if mode == "tf_half_pixel_for_nn":
-        return (i + 0.5) / scale
+        return rounded((i + 0.5) / scale)
     if window is not None:
         start, end = window
         middle = 0.5 * (start + end) * (size - 1)
         first, step = start * (size - 1), (end - start) * (size - 1) / xp.maximum(out - 1, 1)
-        return xp.where(out > 1, first + i * step, middle)
-    where = (i + 0.5) / scale - 0.5
+        return rounded(xp.where(out > 1, first + i * step, middle))
+    where = rounded(rounded((i + 0.5) / scale) - 0.5)
     if mode == "pytorch_half_pixel":
         return xp.where(out > 1, where, 0.0)
     if mode == "half_pixel_symmetric":
         # The output's size is rounded: keep both centres together.
-        return where + size / 2 * (1 - out / (scale * size))
+        return rounded(where + size / 2 * (1 - out / (scale * size)))
     return where
+
+
+def _exact(x: Any) -> Any:
+    return x
 
 
 def _weights(xp: Any, size: Any, where: Any, scale: Any, attributes: Mapping[str, Any]) -> Any:

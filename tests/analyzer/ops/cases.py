@@ -263,6 +263,12 @@ def _resize() -> list[Case]:
             nearest_mode="floor",
             symbolic=(0,),
         ),
+        # Ten times 1.3 is thirteen in single precision alone; there, a neighbour lies at an exact integer.
+        case("Resize", normal(2, 2, 10), none, f32([1, 1, 1.3]), mode="nearest", symbolic=(2,)),
+        case("Resize", normal(2, 2, 7), none, none, i64(2, 2, 9), mode="nearest", nearest_mode="floor"),
+        case(
+            "Resize", normal(2, 7), none, none, i64(2, 9), mode="nearest", nearest_mode="floor", symbolic=(1,)
+        ),
         case("Resize", x, none, none, i64(5, 9), mode="cubic", axes=[2, 3]),
         case("Resize", x, none, half, mode="cubic", antialias=1, exclude_outside=1),
         case("Resize", x, none, half, mode="linear", antialias=1),
