@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.cells.cells import NOWHERE, Cells, cells_of
+from analyzer.cells.cells import NOWHERE, Cells, cells_of, united
 from analyzer.cells.step import Step
 
 Outcome = Cells | Sequence[Cells | None] | None
@@ -20,7 +20,7 @@ def reshape(step: Step) -> Outcome:
 def _transpose(step: Step) -> Outcome:
     assert step.data is not None
     order = step.node.attributes["perm"] or list(reversed(range(step.data.index.ndim)))
-    return Cells(step.data.grid, step.data.index.transpose(order))
+    return Cells(step.data.grids, step.data.index.transpose(order))
 
 
 def _slice(step: Step) -> Outcome:
@@ -49,10 +49,14 @@ def _split(step: Step) -> Outcome:
 
 def _concat(step: Step) -> Outcome:
     axis = step.node.attributes["axis"]
+    placed = [part for part in step.parts if part is not None]
+    grids, indices = united(placed)
+    numbered = iter(indices)
     pieces = [
-        np.full(step.shape(i), NOWHERE) if part is None else step.full(i) for i, part in enumerate(step.parts)
+        np.broadcast_to(NOWHERE if part is None else next(numbered), step.shape(i))
+        for i, part in enumerate(step.parts)
     ]
-    return _moved(step, np.concatenate(pieces, axis))
+    return cells_of(grids, np.concatenate(pieces, axis))
 
 
 def _gather(step: Step) -> Outcome:
@@ -91,8 +95,8 @@ def _pad(step: Step) -> Outcome:
 
 
 def _moved(step: Step, index: np.ndarray) -> Cells | None:
-    grid = next(part.grid for part in step.parts if part is not None)
-    return cells_of(grid, index)
+    assert step.data is not None
+    return cells_of(step.data.grids, index)
 
 
 MOVES: dict[str, Callable[[Step], Outcome]] = {

@@ -14,7 +14,7 @@ Sizes = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Step:
-    """A node. `parts` are the cells of its inputs, None for an input without any; all of one grid."""
+    """A node. `parts` are the cells of its inputs, None for an input without any."""
 
     graph: Graph
     node: Node

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from analyzer.cells.cells import Cells, cells_of, regular
+from analyzer.cells.cells import Cells, cells_of, regular, whole
 from analyzer.cells.mixing import MIXING, same_place
 from analyzer.cells.moves import MOVES, reshape
 from analyzer.cells.step import Step, UnknownSize, sizes_of
@@ -34,10 +34,11 @@ _FROM_ANY = frozenset(["Concat", "MatMul", "Gemm", "Einsum"])
 def find_cells(graph: Graph, image: str, spatial: tuple[int, ...]) -> dict[str, Cells]:
     """The cells of every tensor that has some. `spatial` are the image's spatial axes, in order."""
     shape = sizes_of(graph, image)
-    found = {image: regular(tuple(shape[axis] for axis in spatial), len(shape), spatial)}
+    pixels = whole(tuple(shape[axis] for axis in spatial))
+    found = {image: regular(pixels, len(shape), spatial)}
     for node in graph.nodes:
         parts = tuple(found.get(name) for name in node.inputs)
-        if len({part.grid for part in parts if part is not None}) == 1:
+        if any(part is not None for part in parts):
             found.update(_through(Step(graph, node, parts)))
     for node in reversed(graph.nodes):
         if node.outputs[0] in found:
@@ -62,9 +63,9 @@ def _back(graph: Graph, node: Node, found: Mapping[str, Cells]) -> dict[str, Cel
             return {}
         if node.op_type == "Transpose":
             order = node.attributes["perm"] or list(reversed(range(len(shape))))
-            return {data: Cells(cells.grid, cells.index.transpose(np.argsort(order)))}
+            return {data: Cells(cells.grids, cells.index.transpose(np.argsort(order)))}
         if MOVES.get(node.op_type) is reshape:
-            back = cells_of(cells.grid, cells.over(shape).reshape(sizes_of(graph, data)))
+            back = cells_of(cells.grids, cells.over(shape).reshape(sizes_of(graph, data)))
             return {} if back is None else {data: back}
     except UnknownSize:
         pass

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,12 +18,19 @@ from analyzer.autodiff import rules_of
 from analyzer.backends import Differentiable
 from analyzer.backends.base import Arrays, Evaluation, batched_inputs
 from analyzer.biases import Bias, find_biases, residuals
-from analyzer.cells import Grid
 from analyzer.emitter import Emitter
 from analyzer.errors import AnalysisError
 from analyzer.graph import Graph, Tensor
-from analyzer.methods.maps import PostProcessing, complete_map, everywhere, mass, rescaled, saliency_map
-from analyzer.methods.placement import Layout, Placement, lay_out
+from analyzer.methods.maps import (
+    Layer,
+    PostProcessing,
+    complete_map,
+    everywhere,
+    mass,
+    rescaled,
+    saliency_map,
+)
+from analyzer.methods.placement import Layout, Spot, lay_out
 from analyzer.precision import FLOAT32, in_precision
 from analyzer.program import assemble
 from analyzer.request import Request
@@ -55,15 +63,19 @@ class Plan:
     @property
     def placed(self) -> frozenset[str]:
         """The tensors whose terms have a place in the image."""
-        return frozenset(name for name, place in self.layout.placements.items() if place.grid)
+        return frozenset(name for name, place in self.layout.placements.items() if place.spots)
 
     def leftovers(self, found: Evaluation, totals: Arrays) -> list[np.ndarray]:
         """What elements without a cell add, such as a class token, of tensors of which the others have one."""
         return [
             totals[name] - found.arrays[f"placed/{name}"]
             for name, placement in self.layout.placements.items()
-            if placement.partial
+            if placement.spots and placement.partial
         ]
+
+    def maps(self, found: Evaluation, kind: str = "map") -> Arrays:
+        """The map, or the "complete map", of every root."""
+        return {root: found.arrays[f"{kind}/{root}"] for root in self.settings.roots}
 
     def totals(self, found: Evaluation, kind: str = "sum") -> Arrays:
         """The sum of every term, or of its "magnitude", (N,), roots first.
@@ -122,10 +134,15 @@ def _layout(
     layout = lay_out(graph, fixed, fn.places, samples, settings.roots, tensors)
     nowhere = {bias.tensor for bias in biases if not rules_of(bias.node).placed}
     placements = {
-        name: replace(place, grid=(), members=None, shown=False) if name in nowhere else place
+        name: replace(place, spots=(), shown=False) if name in nowhere else place
         for name, place in layout.placements.items()
     }
     return replace(layout, placements=placements)
+
+
+def form_of(maps: Arrays) -> Any:
+    """The one map as an array; {root: map} for several roots."""
+    return maps if len(maps) > 1 else next(iter(maps.values()))
 
 
 def _emit(
@@ -139,25 +156,28 @@ def _emit(
     terms = {name: op.Mul(graph.tensors[name], gradients[name]) for name in settings.roots}
     results = {f"input/{name}": term for name, term in terms.items()}
     terms |= _bias_terms(op, graph, gradients, biases, settings)
-    salient: list[tuple[Grid, Tensor]] = []
-    signed: list[tuple[Grid, Tensor]] = []
+    salient: dict[str, list[Layer]] = {root: [] for root in settings.roots}
+    signed: dict[str, list[Layer]] = {root: [] for root in settings.roots}
     for name, term in terms.items():
         place = layout.placements[name]
-        shown = shown_placement(graph, layout, name)
-        every = op.Unsqueeze(place.rows(op, term), [1, 3])
-        cells = shown.by_cell(op, term) if shown.grid else every
-        sums = mass(op, cells)
-        results |= _sums(op, name, every if place.partial else cells)
+        masses = []
+        for spot in shown_spots(graph, layout, name):
+            cells = place.by_cell(op, term, spot)
+            salient[spot.root].append((spot.grids, rescaled(op, cells, settings.psi)))
+            if place.spots:
+                masses.append(mass(op, cells))
+                signed[spot.root].append((spot.grids, masses[-1]))
+        whole_term = len(masses) == 1 and not place.partial
+        results |= _sums(op, name, cells if whole_term else op.Unsqueeze(place.rows(op, term), [1, 3]))
         if place.partial:
-            results[f"placed/{name}"] = _total(op, sums)
-        if shown.grid:
-            salient.append((shown.grid, rescaled(op, cells, settings.psi)))
-        if place.grid:
-            signed.append((place.grid, sums))
+            results[f"placed/{name}"] = _total(
+                op, masses[0] if len(masses) == 1 else op.Concat(*masses, axis=1)
+            )
         if settings.arrays and name not in settings.roots:
             results[f"term/{name}"] = term
-    results["map"] = saliency_map(op, salient, layout.sizes, settings.psi)
-    results["complete map"] = complete_map(op, signed, layout.sizes)
+    for root, sizes in layout.sizes.items():
+        results[f"map/{root}"] = saliency_map(op, salient[root], sizes, settings.psi)
+        results[f"complete map/{root}"] = complete_map(op, signed[root], sizes)
     return results
 
 
@@ -182,15 +202,20 @@ def _bias_terms(
     return found
 
 
-def shown_placement(graph: Graph, layout: Layout, name: str) -> Placement:
-    """A tensor's placement in the published map, which spreads a layer that was pooled to one position evenly."""
+def shown_spots(graph: Graph, layout: Layout, name: str) -> tuple[Spot, ...]:
+    """A tensor's spots in the published map, which spreads a layer that was pooled to one position evenly."""
     place = layout.placements[name]
-    if place.grid or not place.separable or not place.shown:
-        return place
-    own, image = graph.tensors[name].shape, graph.tensors[layout.image].shape
-    assert own is not None and image is not None
-    pooled = len(own) == len(image) > 2 and sum(size != 1 for size in own[1:]) <= 1 and place.blocks == 1
-    return everywhere(place, len(layout.sizes)) if pooled else place
+    if place.spots or not place.separable or not place.shown:
+        return place.spots
+    own = graph.tensors[name].shape
+    assert own is not None
+    if sum(size != 1 for size in own[1:]) > 1 or place.blocks > 1:
+        return ()
+    return tuple(
+        everywhere(place, root, sizes)
+        for root, sizes in layout.sizes.items()
+        if len(own) == len(graph.tensors[root].shape or ()) > 2 and name in graph.descendants([root])
+    )
 
 
 def _sums(op: Emitter, name: str, cells: Tensor) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.backends.base import Arrays, Evaluation, Inputs
 from analyzer.completeness import measure
 from analyzer.errors import AnalysisError
-from analyzer.methods.decomposition import Plan, Settings, plan
+from analyzer.methods.decomposition import Plan, Settings, form_of, plan
 from analyzer.methods.full_grad_result import Contribution, FullGrad, Terms
 from analyzer.methods.maps import PUBLISHED, PYTORCH_GRAD_CAM, PostProcessing
 from analyzer.target import Target, TargetLike, as_target
@@ -68,8 +68,8 @@ def read_full_grad(made: Plan, found: Evaluation, bias_terms: Mapping[str, np.nd
     placed, roots = made.placed, made.settings.roots
     unplaced = tuple(name for name in totals if name not in placed)
     return FullGrad(
-        map=found.arrays["map"],
-        complete_map=found.arrays["complete map"],
+        map=form_of(made.maps(found)),
+        complete_map=form_of(made.maps(found, "complete map")),
         input_term={name: found.arrays[f"input/{name}"] for name in roots},
         input_totals={name: totals[name] for name in roots},
         bias_terms=bias_terms,

@@ -118,16 +118,18 @@ class Terms(Mapping[str, np.ndarray]):
 class FullGrad:
     """The decomposition of the explained output, and its maps.
 
-    map: (N, *spatial), the published saliency map; (N, features) where the input has no spatial axes.
-    complete_map: like it, signed: every term that has a place, spread over the pixels that it stands for. Its sum and
+    map: (N, *spatial), the published saliency map; (N, features) where the input has no spatial axes. Of several inputs
+        {input: map}, each with its own axes; a layer that stands in several counts in the map of each.
+    complete_map: like it, signed: every term that has a place, spread over the pixels that it stands for. An element
+        that stands in several inputs, as of a difference, counts in equal parts for each. Its sum, over all inputs, and
         `unplaced_total` (N,) make the output; `unplaced` names the tensors of the latter, such as a last Dense layer's.
     input_term: inputs ⊙ ∂f/∂inputs, in the form of the inputs; input_totals: its sums (N,), by name.
     bias_terms: {tensor: (∂f/∂y) ⊙ r}, shaped like the tensor, computed when asked for. contributions: their
         sums, in graph order; layers: grouped by layer. All are in the units of the output.
     """
 
-    map: np.ndarray
-    complete_map: np.ndarray
+    map: Any
+    complete_map: Any
     input_term: Any
     input_totals: Arrays
     bias_terms: Mapping[str, np.ndarray]

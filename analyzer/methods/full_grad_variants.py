@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,9 +18,9 @@ from analyzer.backends.onnxruntime import make_session
 from analyzer.emitter import Emitter
 from analyzer.errors import AnalysisError
 from analyzer.graph import Tensor
-from analyzer.methods.decomposition import Plan, Settings, plan, shown_placement
+from analyzer.methods.decomposition import Plan, Settings, form_of, plan, shown_spots
 from analyzer.methods.full_grad import output_of, post_processing_of
-from analyzer.methods.maps import PostProcessing, mass, rescaled, saliency_map
+from analyzer.methods.maps import Layer, PostProcessing, mass, rescaled, saliency_map
 from analyzer.program import assemble
 from analyzer.target import Target, TargetLike, as_target
 
@@ -32,9 +32,12 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class SaliencyMap:
-    """map: (N, *spatial), ≥ 0, in no unit. output: (N,), the explained output. target: (N,) classes, or None."""
+    """map: (N, *spatial), ≥ 0, in no unit; {input name: map} for several inputs. output: (N,), the explained one.
 
-    map: np.ndarray
+    target: (N,) classes, or None.
+    """
+
+    map: Any
     output: np.ndarray
     target: np.ndarray | None
 
@@ -62,7 +65,7 @@ def simple_full_grad(
     settings = Settings(output, fn.roots(), explicit=True, psi=psi, gradients_alone=True)
     made = plan(fn, {name: array.shape for name, array in feeds.items()}, settings)
     found = fn.evaluate(made.request, feeds, target)
-    return SaliencyMap(found.arrays["map"], found.output, found.target)
+    return SaliencyMap(form_of(made.maps(found)), found.output, found.target)
 
 
 def smooth_full_grad(
@@ -123,23 +126,25 @@ def _noisy(array: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndar
     return noisy.astype(array.dtype)
 
 
-def _map_of(fn: Differentiable, made: Plan, terms: Arrays) -> np.ndarray:
+def _map_of(fn: Differentiable, made: Plan, terms: Arrays) -> Any:
     """ψ and the sum over layers, of terms that are known."""
     op = Emitter(fn.graph.opset, prefix="map/")
     given = {name: Tensor(f"term/{name}", array.dtype, array.shape) for name, array in terms.items()}
-    layers = []
+    layers: dict[str, list[Layer]] = {root: [] for root in made.settings.roots}
     for name, term in given.items():
-        place = shown_placement(fn.graph, made.layout, name)
-        if not place.grid:
-            continue
-        cells = place.by_cell(op, term)
-        if name in made.settings.roots:
-            # The authors add up an image's channels before ψ here, and only here.
-            cells = op.Unsqueeze(mass(op, cells), [1, 3])
-        layers.append((place.grid, rescaled(op, cells, made.settings.psi)))
-    result = saliency_map(op, layers, made.layout.sizes, made.settings.psi)
+        for spot in shown_spots(fn.graph, made.layout, name):
+            cells = made.layout.placements[name].by_cell(op, term, spot)
+            if name in made.settings.roots:
+                # The authors add up an image's channels before ψ here, and only here.
+                cells = op.Unsqueeze(mass(op, cells), [1, 3])
+            layers[spot.root].append((spot.grids, rescaled(op, cells, made.settings.psi)))
+    results = {
+        root: saliency_map(op, layers[root], sizes, made.settings.psi)
+        for root, sizes in made.layout.sizes.items()
+    }
     extra = {tensor.name: tensor for tensor in given.values()}
-    program = assemble(fn.graph, op, {"map": result}, extra_inputs=extra)
+    program = assemble(fn.graph, op, results, extra_inputs=extra)
     session = make_session(program.proto, ["CPUExecutionProvider"])
     feeds = {tensor.name: terms[name] for name, tensor in given.items() if tensor.name in program.inputs}
-    return np.asarray(session.run([program.outputs["map"]], feeds)[0])
+    found = session.run([program.outputs[root] for root in results], feeds)
+    return form_of(dict(zip(results, found, strict=True)))

@@ -1,22 +1,27 @@
 """FullGrad's two maps as ONNX: the published saliency map, and the complete one that sums to the output.
 
-Terms come laid out by cells (placement.py). Rescaling is per sample or per channel and resizing is linear, so
-what shares a cell is summed before resizing, and layers of one grid are added before they are resized together: the
-published map for a small part of its cost. Sources: Srinivas & Fleuret 2019, section 4, and the authors'
-post-processing; pytorch-grad-cam 1.5 for its own.
+Terms come laid out by cells (placement.py). Rescaling is per sample or per channel and resizing is linear, so what
+shares a cell is summed before resizing, and layers of one grid are added before they are resized together: the
+published map for a small part of its cost. What a crop of the image adds is resized into the part that the crop saw.
+Sources: Srinivas & Fleuret 2019, section 4, and the authors' post-processing; pytorch-grad-cam 1.5 for its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from analyzer.cells import Grid
+from analyzer.cells import Grid, whole
+from analyzer.cells.cells import Interval
 from analyzer.emitter import Emitter
 from analyzer.graph import Tensor
-from analyzer.methods.placement import Placement
+from analyzer.methods.placement import Placement, Sizes, Spot
+
+Layer = tuple[tuple[Grid, ...], Tensor]
+"""What a term adds to the cells of one input, (N, cells), and the grids of these cells."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +60,10 @@ def rescaled(op: Emitter, cells: Tensor, psi: PostProcessing) -> Tensor:
     return op.Squeeze(op.Div(summed, scale), [1, 3])
 
 
-def saliency_map(
-    op: Emitter, layers: Sequence[tuple[Grid, Tensor]], sizes: Grid, psi: PostProcessing
-) -> Tensor:
-    """The sum of layers (N, cells), each at its grid, as a map (N, *sizes)."""
-    maps = [_resized(op, total, grid, sizes, psi) for grid, total in _by_grid(op, layers).items()]
-    total = _sum(op, maps)
+def saliency_map(op: Emitter, layers: Sequence[Layer], sizes: Sizes, psi: PostProcessing) -> Tensor:
+    """The sum of layers (N, cells), each on its grids, as a map (N, *sizes)."""
+    parts = _by_grid(op, layers, lambda grid: Grid(grid.sizes, grid.frame, grid.frame))
+    total = _sum(op, [_resized(op, part, grid, sizes, psi) for grid, part in parts.items()])
     if not psi.rescale_map:
         return total
     spatial = list(range(1, 1 + len(sizes)))
@@ -68,73 +71,102 @@ def saliency_map(
     return op.Div(raised, op.Add(op.ReduceMax(raised, spatial, keepdims=1), psi.epsilon))
 
 
-def complete_map(op: Emitter, layers: Sequence[tuple[Grid, Tensor]], sizes: Grid) -> Tensor:
+def complete_map(op: Emitter, layers: Sequence[Layer], sizes: Sizes) -> Tensor:
     """The sum of signed layers (N, cells) as a map (N, *sizes) of the same sum: no mass is made or lost."""
     maps = []
-    for grid, layer in _by_grid(op, layers).items():
-        total = op.Reshape(layer, [-1, *grid])
-        for axis, (cells, size) in enumerate(zip(grid, sizes, strict=True)):
-            if cells != size:
-                total = _spread(op, total, axis, len(grid), spreading(cells, size))
+    pixels = whole(sizes)
+    for grid, layer in _by_grid(op, layers, lambda grid: grid).items():
+        total = op.Reshape(layer, [-1, *grid.sizes])
+        if grid != pixels:
+            for axis, size in enumerate(sizes):
+                weights = spreading(grid.sizes[axis], size, grid.window[axis], grid.frame[axis])
+                total = _spread(op, total, axis, len(sizes), weights)
         maps.append(total)
     return _sum(op, maps)
 
 
-def _by_grid(op: Emitter, layers: Sequence[tuple[Grid, Tensor]]) -> dict[Grid, Tensor]:
-    """The sum of all layers of each grid."""
+def _by_grid(op: Emitter, layers: Sequence[Layer], key: Callable[[Grid], Grid]) -> dict[Grid, Tensor]:
+    """The sum of all layers of each grid; what lies on several grids is taken apart."""
     found: dict[Grid, list[Tensor]] = {}
-    for grid, layer in layers:
-        found.setdefault(grid, []).append(layer)
+    for grids, layer in layers:
+        first = 0
+        for grid in grids:
+            end = first + grid.cells
+            part = layer if len(grids) == 1 else op.Slice(layer, [first], [end], [1])
+            found.setdefault(key(grid), []).append(part)
+            first = end
     return {grid: _sum(op, parts) for grid, parts in found.items()}
 
 
-def spreading(cells: int, size: int) -> np.ndarray:
+def spreading(
+    cells: int, size: int, window: Interval | None = None, frame: Interval | None = None
+) -> np.ndarray:
     """(size, cells): how much of each cell's mass every pixel takes. Each column sums to one.
 
-    Linear interpolation between the centres of the cells, normalised: what a border cell cannot give beyond the
-    image stays within it.
+    window: the part of the axis that the cells divide, in pixels; frame: the part that may take mass; both default to
+    all of it. Linear interpolation between the centres of the cells, normalised: what a border cell cannot give beyond
+    the frame stays within it.
     """
-    width = max(size / cells, 1.0)
-    centres = (np.arange(cells) + 0.5) * size / cells - 0.5
-    weights = np.maximum(0, 1 - np.abs(np.arange(size)[:, None] - centres) / width)
+    start, stop = (float(end) for end in window or (0, size))
+    low, high = (float(end) for end in frame or (0, size))
+    width = max((stop - start) / cells, 1.0)
+    pixels = np.arange(size)
+    inside = (pixels > low - 1) & (pixels < high)
+    centres = start + (np.arange(cells) + 0.5) * (stop - start) / cells - 0.5
+    # A centre may lie in the padding: what stands there stands at the border.
+    centres = np.clip(centres, pixels[inside][0], pixels[inside][-1])
+    weights = np.maximum(0, 1 - np.abs(pixels[:, None] - centres) / width) * inside[:, None]
     spread: np.ndarray = weights / weights.sum(axis=0)
     return spread
 
 
 def _spread(op: Emitter, total: Tensor, axis: int, rank: int, weights: np.ndarray) -> Tensor:
     """Multiply axis 1 + `axis` of (N, *grid) by a matrix (pixels, cells)."""
+    if weights.shape[0] == weights.shape[1] and (weights == np.eye(len(weights))).all():
+        return total
     letters = "abcdefgh"[:rank]
     result = letters.replace(letters[axis], "z")
     matrix = op.tensor(weights.astype(total.dtype))
     return op.Einsum(matrix, total, equation=f"z{letters[axis]},n{letters}->n{result}")
 
 
-def _resized(op: Emitter, layer: Tensor, grid: Grid, sizes: Grid, psi: PostProcessing) -> Tensor:
-    """A layer (N, cells) at the image's resolution, by (bi)linear interpolation."""
-    if grid == sizes:
-        return op.Reshape(layer, [-1, *sizes])
-    spatial = list(range(2, 2 + len(grid)))
-    mode = "align_corners" if psi.align_corners else "half_pixel"
-    resized = op.Resize(
-        op.Reshape(layer, [-1, 1, *grid]),
-        None,
-        None,
-        list(sizes),
-        axes=spatial,
-        mode="linear",
-        coordinate_transformation_mode=mode,
+def _resized(op: Emitter, layer: Tensor, grid: Grid, sizes: Sizes, psi: PostProcessing) -> Tensor:
+    """A layer (N, cells) at the image's resolution, by (bi)linear interpolation; zero beyond its frame."""
+    bounds = [
+        (max(math.floor(low), 0), min(math.ceil(high), size))
+        for (low, high), size in zip(grid.frame, sizes, strict=True)
+    ]
+    extent = tuple(end - first for first, end in bounds)
+    if grid.sizes == extent:
+        resized = op.Reshape(layer, [-1, *extent])
+    else:
+        spatial = list(range(2, 2 + len(extent)))
+        mode = "align_corners" if psi.align_corners else "half_pixel"
+        resized = op.Resize(
+            op.Reshape(layer, [-1, 1, *grid.sizes]),
+            None,
+            None,
+            list(extent),
+            axes=spatial,
+            mode="linear",
+            coordinate_transformation_mode=mode,
+        )
+        resized = op.Reshape(resized, [-1, *extent])
+    if extent == sizes:
+        return resized
+    before, after = zip(
+        *((first, size - end) for (first, end), size in zip(bounds, sizes, strict=True)), strict=True
     )
-    return op.Reshape(resized, [-1, *sizes])
+    return op.Pad(resized, [0, *before, 0, *after])
 
 
 def _sum(op: Emitter, parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else op.Sum(*parts)
 
 
-def everywhere(placement: Placement, rank: int) -> Placement:
-    """A tensor of one position, such as a squeezed layer: in the published map it counts for the whole image."""
-    assert placement.members is None
-    return Placement(placement.blocks, placement.elements, (1,) * rank, placement.elements)
+def everywhere(placement: Placement, root: str, sizes: Sizes) -> Spot:
+    """Of a tensor of one position, such as a squeezed layer: in the published map it counts for the whole image."""
+    return Spot(root, (whole((1,) * len(sizes), sizes),), placement.elements)
 
 
 def mass(op: Emitter, cells: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
-"""Lay a term out by samples and by cells: where in the image each of its elements stands.
+"""Lay a term out by samples and by cells: where in the inputs each of its elements stands.
 
 Reads a model at the sizes of its inputs, once; gives a Placement for every tensor of the decomposition. What no rule
-places has a Placement without cells, which is enough to sum it sample by sample.
+places has a Placement without spots, which is enough to sum it sample by sample. With several inputs an element may
+stand in more than one of them, as a difference of two images does: it then counts in equal parts for each.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from analyzer.cells import Cells, Grid, find_cells
+from analyzer.cells import Cells, Grid, find_cells, whole
 from analyzer.cells.cells import NOWHERE
 from analyzer.emitter import Emitter
 from analyzer.errors import AnalysisError
@@ -20,29 +21,45 @@ from analyzer.graph import Graph, Tensor
 from analyzer.layout import channel_axes, input_channel_axis
 from analyzer.samples import Place
 
+Sizes = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Spot:
+    """Where a tensor's elements stand in one input, `root`: the cells of its grids, numbered one grid after the other.
+
+    In memory the elements of a sample are (before, cells, after); where they are not, `members` (cells, k) lists the
+    elements of each cell, the number of all elements standing for none. share: how much of each element counts here,
+    as an array that broadcasts to the elements; None for all of it.
+    """
+
+    root: str
+    grids: tuple[Grid, ...]
+    before: int = 1
+    members: np.ndarray | None = None
+    share: np.ndarray | None = None
+
+    @property
+    def cells(self) -> int:
+        """The cells of all grids."""
+        return sum(grid.cells for grid in self.grids)
+
 
 @dataclass(frozen=True)
 class Placement:
     """How a tensor's elements are laid out.
 
-    Read row by row it is `blocks` blocks of N runs, one a sample; a sample has `elements` elements. `grid` divides the
-    image, and is () where the tensor has no place in it. In memory the elements of a sample are (before, cells, after);
-    where they are not, `members` (cells, k) lists the elements of each cell, `elements` standing for none.
+    Read row by row it is `blocks` blocks of N runs, one a sample; a sample has `elements` elements. `spots` say where
+    these stand, at most one an input. partial: some elements, such as a class token's, stand nowhere.
     Not `separable`: which part belongs to which sample cannot be told. Not `shown`: kept out of every map.
     """
 
     blocks: int
     elements: int
-    grid: Grid = ()
-    before: int = 1
-    members: np.ndarray | None = None
+    spots: tuple[Spot, ...] = ()
+    partial: bool = False
     separable: bool = True
     shown: bool = True
-
-    @property
-    def partial(self) -> bool:
-        """Whether some elements, such as a class token's, have no cell."""
-        return self.members is not None and int((self.members < self.elements).sum()) < self.elements
 
     def rows(self, op: Emitter, term: Tensor) -> Tensor:
         """The term as (N, elements); as one row where samples cannot be told apart."""
@@ -53,27 +70,29 @@ class Placement:
             term = op.Transpose(runs, perm=[1, 0, 2])
         return op.Reshape(term, [-1, self.elements])
 
-    def by_cell(self, op: Emitter, term: Tensor) -> Tensor:
+    def by_cell(self, op: Emitter, term: Tensor, spot: Spot) -> Tensor:
         """The term as (N, before, cells, after): all elements of a cell along axes 1 and 3."""
-        cells = math.prod(self.grid)
         rows = self.rows(op, term)
-        if self.members is None:
-            return op.Reshape(rows, [-1, self.before, cells, self.elements // (self.before * cells)])
-        if self.members.max() == self.elements:
+        if spot.share is not None:
+            rows = op.Mul(rows, op.tensor(spot.share.astype(rows.dtype)))
+        if spot.members is None:
+            return op.Reshape(
+                rows, [-1, spot.before, spot.cells, self.elements // (spot.before * spot.cells)]
+            )
+        if spot.members.max() == self.elements:
             rows = op.Pad(rows, [0, 1], None, [1])
-        gathered = op.Gather(rows, self.members.reshape(-1), axis=1)
-        return op.Reshape(gathered, [-1, 1, cells, self.members.shape[1]])
+        gathered = op.Gather(rows, spot.members.reshape(-1), axis=1)
+        return op.Reshape(gathered, [-1, 1, spot.cells, spot.members.shape[1]])
 
 
 @dataclass(frozen=True)
 class Layout:
     """The placements of a decomposition, for inputs of one shape.
 
-    image: the root that the map is drawn over; sizes: its spatial axes'. placements: by tensor.
+    sizes: of every root's spatial axes, over which its map is drawn. placements: by tensor.
     """
 
-    image: str
-    sizes: Grid
+    sizes: Mapping[str, Sizes]
     placements: Mapping[str, Placement]
 
 
@@ -90,8 +109,7 @@ def lay_out(
     graph: the model; places: where samples lie in its tensors; fixed: the model at the sizes of its inputs, with
     `samples` samples.
     """
-    image = next((name for name in roots if len(_shape(fixed, name)) > 2), roots[0])
-    spatial, cells = _best_reading(graph, fixed, image, tensors)
+    readings = {root: _best_reading(graph, fixed, root, tensors) for root in roots}
     symbols = _symbols(graph, fixed)
     placements = {}
     for name in tensors:
@@ -99,60 +117,97 @@ def lay_out(
         if name not in places:
             placements[name] = Placement(1, math.prod(shape), separable=False)
             continue
-        plain = Placement(places[name].blocks(shape, symbols), math.prod(shape) // samples)
-        placements[name] = _placed(plain, cells.get(name), shape, samples)
-    sizes = tuple(_shape(fixed, image)[axis] for axis in spatial)
-    if not placements[image].grid:
-        # A number a sample: its own one cell.
-        placements[image] = replace(placements[image], grid=(placements[image].elements,))
-        sizes = placements[image].grid
-    return Layout(image, sizes, placements)
+        blocks, elements = places[name].blocks(shape, symbols), math.prod(shape) // samples
+        cells = {root: found[name] for root, (_, found) in readings.items() if name in found}
+        placements[name] = _placed(Placement(blocks, elements), cells, shape, samples)
+    sizes = {
+        root: tuple(_shape(fixed, root)[axis] for axis in spatial) for root, (spatial, _) in readings.items()
+    }
+    for root in roots:
+        if not any(spot.root == root for spot in placements[root].spots):
+            # A number a sample: its own one cell.
+            sizes[root] = (placements[root].elements,)
+            placements[root] = replace(placements[root], spots=(Spot(root, (whole(sizes[root]),)),))
+    return Layout(sizes, placements)
 
 
 def _best_reading(
-    graph: Graph, fixed: Graph, image: str, tensors: Sequence[str]
+    graph: Graph, fixed: Graph, root: str, tensors: Sequence[str]
 ) -> tuple[tuple[int, ...], dict[str, Cells]]:
-    """The image's spatial axes and the cells that follow from them.
+    """A root's spatial axes and the cells that follow from them.
 
     Where no layer tells channels first from channels last, that reading is taken which places more tensors.
     """
-    rank = len(_shape(fixed, image))
+    rank = len(_shape(fixed, root))
     if rank <= 2:
         spatial = tuple(range(1, rank))
-        return spatial, find_cells(fixed, image, spatial) if spatial else {}
+        return spatial, find_cells(fixed, root, spatial) if spatial else {}
     known = channel_axes(graph)
-    likely = input_channel_axis(graph, image, known)
-    candidates = [likely] if image in known else [likely, *({1, rank - 1} - {likely})]
+    likely = input_channel_axis(graph, root, known)
+    candidates = [likely] if root in known else [likely, *({1, rank - 1} - {likely})]
     readings = []
     for channel in candidates:
         spatial = tuple(axis for axis in range(1, rank) if axis != channel)
-        readings.append((spatial, find_cells(fixed, image, spatial)))
+        readings.append((spatial, find_cells(fixed, root, spatial)))
     return max(readings, key=lambda reading: sum(name in reading[1] for name in tensors))
 
 
-def _placed(plain: Placement, cells: Cells | None, shape: tuple[int, ...], samples: int) -> Placement:
-    """A placement with the cells of a tensor of `samples` samples."""
-    if cells is None:
+def _placed(plain: Placement, cells: Mapping[str, Cells], shape: Sizes, samples: int) -> Placement:
+    """A placement with the cells, by root, of a tensor of `samples` samples."""
+    if not cells:
         return plain
-    count = math.prod(cells.grid)
+    if len(cells) == 1:
+        ((root, found),) = cells.items()
+        before = _rows_before(plain, found, shape, samples)
+        if before is not None:
+            return replace(plain, spots=(Spot(root, found.grids, before),))
+    every = {
+        root: found.over(shape).reshape(plain.blocks, samples, -1)[:, 0].reshape(-1)
+        for root, found in cells.items()
+    }
+    times = np.sum([own != NOWHERE for own in every.values()], axis=0)
+    spots = tuple(
+        Spot(root, found.grids, 1, _members(every[root], found.count), _share(every[root], times))
+        for root, found in cells.items()
+    )
+    return replace(plain, spots=spots, partial=bool((times == 0).any()))
+
+
+def _share(every: np.ndarray, times: np.ndarray) -> np.ndarray | None:
+    """How much of each element counts in one of the inputs, of which it stands in so many; None for all of it."""
+    own = times[every != NOWHERE]
+    if own.max() == 1:
+        return None
+    share: np.ndarray = 1 / (own[:1] if own.min() == own.max() else np.maximum(times, 1))
+    return share
+
+
+def _rows_before(plain: Placement, cells: Cells, shape: Sizes, samples: int) -> int | None:
+    """How many elements of a sample precede its cells where these lie together and in order; None elsewhere."""
     wide = cells.axes
     if not wide:
-        return Placement(plain.blocks, plain.elements, cells.grid)
-    inner = slice(wide[0], wide[-1] + 1)
-    contiguous = cells.index.shape[inner] == shape[inner]
-    if contiguous and plain.blocks == 1 and np.array_equal(cells.index.reshape(-1), np.arange(count)):
-        before = math.prod(shape[: wide[0]]) // samples
-        return Placement(1, plain.elements, cells.grid, before)
-    every = cells.over(shape).reshape(plain.blocks, samples, -1)[:, 0].reshape(-1)
+        return 1
+    together = cells.index.shape[wide[0] : wide[-1] + 1] == shape[wide[0] : wide[-1] + 1]
+    if (
+        not together
+        or plain.blocks > 1
+        or not np.array_equal(cells.index.reshape(-1), np.arange(cells.count))
+    ):
+        return None
+    return math.prod(shape[: wide[0]]) // samples
+
+
+def _members(every: np.ndarray, cells: int) -> np.ndarray:
+    """The elements of each cell, (cells, k), from the cell of each element."""
     order = np.argsort(every, kind="stable")
     order = order[np.searchsorted(every[order], NOWHERE, side="right") :]
-    counts = np.bincount(every[order], minlength=count)
-    members = np.full((count, counts.max()), plain.elements)
+    counts = np.bincount(every[order], minlength=cells)
+    members = np.full((cells, counts.max()), len(every))
     members[every[order], np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)] = order
-    return Placement(plain.blocks, plain.elements, cells.grid, members=members)
+    return members
 
 
-def _shape(fixed: Graph, name: str) -> tuple[int, ...]:
+def _shape(fixed: Graph, name: str) -> Sizes:
     shape = fixed.tensors[name].shape
     sizes = tuple(size for size in shape or () if isinstance(size, int))
     if shape is None or len(sizes) != len(shape):

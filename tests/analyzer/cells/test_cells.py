@@ -9,7 +9,7 @@ from onnx import parser
 from torch import nn
 
 from analyzer import Target, differentiate
-from analyzer.cells import find_cells
+from analyzer.cells import find_cells, whole
 from analyzer.cells.cells import NOWHERE, regular
 from analyzer.graph import Graph
 from converters import convert
@@ -97,10 +97,9 @@ def test_an_element_depends_on_the_pixels_of_its_cell_alone(net, shape, least):
         if cell == NOWHERE:
             assert support.size == 0
             continue
-        size = np.array(shape[1:]) // np.array(found.grid)
-        low = np.array(np.unravel_index(cell, found.grid)) * size
+        low, high = (edges[cell] for edges in found.edges())
         assert support.size
-        assert (support.min(0) >= low).all() and (support.max(0) < low + size).all(), name
+        assert (support.min(0) >= low).all() and (support.max(0) < high).all(), name
         tried += 1
     assert tried >= least
     assert fixed.outputs[0] in cells
@@ -109,7 +108,7 @@ def test_an_element_depends_on_the_pixels_of_its_cell_alone(net, shape, least):
 def test_what_mixes_the_whole_image_has_no_place():
     _, fixed, cells = _cells(Pooled(), (3, 16, 16))
     assert fixed.outputs[0] not in cells
-    placed = {name: found.grid for name, found in cells.items()}
+    placed = {name: found.grids[0].sizes for name, found in cells.items()}
     assert placed["conv2d"] == (16, 16)
     assert "conv2d_1" not in cells  # the gate's convolution sees the pooled image alone
     by_op = {node.op_type: node.outputs[0] for node in fixed.nodes}
@@ -154,20 +153,23 @@ def test_padding_of_any_mode_leaves_the_image_whole(mode):
     )
     cells = find_cells(Graph.from_proto(at_sizes(proto, {"x": (1, 2, 6, 4)})), "x", (2, 3))
     np.testing.assert_array_equal(cells["y"].index[0, 0], [[0, 1], [2, 3], [4, 5]])
-    assert cells["y"].grid == (3, 2)
+    assert cells["y"].grids[0] == whole((3, 2), (6, 4))
 
 
-def test_a_convolution_over_a_part_of_the_image_has_no_place():
+def test_a_convolution_over_a_part_of_the_image_stands_in_that_part():
     proto = parser.parse_model(
-        '<ir_version: 10, opset_import: ["": 23]> g (float[1,1,6,4] x) => (float[1,1,1,1] y)'
-        " <int64[1] start = {2}, int64[1] end = {5}, int64[1] axis = {2}, float[1,1,3,3] w = {1,1,1,1,1,1,1,1,1}>"
-        " { p = Slice(x, start, end, axis) y = Conv<strides = [2,2]>(p, w) }"
+        '<ir_version: 10, opset_import: ["": 23]> g (float[1,1,8,4] x) => (float[1,1,3,2] y)'
+        " <int64[1] start = {2}, int64[1] end = {7}, int64[1] axis = {2}, float[1,1,3,3] w = {1,1,1,1,1,1,1,1,1}>"
+        " { p = Slice(x, start, end, axis) y = Conv(p, w) }"
     )
-    cells = find_cells(Graph.from_proto(at_sizes(proto, {"x": (1, 1, 6, 4)})), "x", (2, 3))
-    assert "p" in cells
-    assert "y" not in cells
+    (grid,) = find_cells(Graph.from_proto(at_sizes(proto, {"x": (1, 1, 8, 4)})), "x", (2, 3))["y"].grids
+    # Rows 2 to 6 are seen, by windows of three around rows 3, 4 and 5.
+    assert grid.sizes == (3, 2)
+    assert grid.window == ((3, 6), (1, 3))
+    assert grid.frame == ((2, 7), (0, 4))
 
 
 def test_regular_axes_in_any_order():
-    np.testing.assert_array_equal(regular((2, 3), 4, (1, 2)).index.reshape(2, 3), [[0, 1, 2], [3, 4, 5]])
-    np.testing.assert_array_equal(regular((2, 3), 3, (2, 1)).index[0], [[0, 3], [1, 4], [2, 5]])
+    grid = whole((2, 3))
+    np.testing.assert_array_equal(regular(grid, 4, (1, 2)).index.reshape(2, 3), [[0, 1, 2], [3, 4, 5]])
+    np.testing.assert_array_equal(regular(grid, 3, (2, 1)).index[0], [[0, 3], [1, 4], [2, 5]])
