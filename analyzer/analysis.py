@@ -33,14 +33,15 @@ Progress = Callable[[int, int], None]
 class MethodResult:
     """One method over a whole batch.
 
-    attributions: {input name: like the input}. map: (N, H, W) where the method draws one. explained, total,
+    attributions: {input name: like the input}. map: (N, H, W) where the method draws one, {input name: map}
+    for several inputs. explained, total,
     error (N,): completeness. passed: per sample, None where completeness is not claimed.
     """
 
     method: str
     label: str
     attributions: Arrays
-    map: np.ndarray | None
+    map: Any
     explained: np.ndarray
     total: np.ndarray
     error: np.ndarray
@@ -85,7 +86,7 @@ def run_full_grad(
         method=FULL_GRAD,
         label=f"FullGrad, {terms} terms",
         attributions=_stacked(terms_of_inputs),
-        map=np.concatenate(maps),
+        map=_stacked(maps) if isinstance(maps[0], Mapping) else np.concatenate(maps),
         explained=explained,
         total=total,
         error=error,

@@ -154,8 +154,9 @@ def _overlays(
             "Input term", _png(overlay(photograph, size[0])), "|x · ∂f/∂x|, what falls to the pixels"
         )
     }
-    if result.map is not None and result.map.ndim == 3:
-        pixels = _png(overlay(photograph, result.map[index]))
+    drawn = result.map.get(name) if isinstance(result.map, Mapping) else result.map
+    if drawn is not None and drawn.ndim == 3:
+        pixels = _png(overlay(photograph, drawn[index]))
         pictures[FULL_GRAD] = Picture("FullGrad", pixels, "input term and bias terms; brighter is more")
     return pictures
 
@@ -201,7 +202,9 @@ def arrays_of(results: Sequence[MethodResult]) -> dict[str, np.ndarray]:
         stem = result.method.replace("-", "_")
         found |= {f"{stem}/attributions/{name}": array for name, array in result.attributions.items()}
         found |= {f"{stem}/{name}": getattr(result, name) for name in ("explained", "total", "error")}
-        if result.map is not None:
+        if isinstance(result.map, Mapping):
+            found |= {f"{stem}/map/{name}": array for name, array in result.map.items()}
+        elif result.map is not None:
             found[f"{stem}/map"] = result.map
         if result.shares:
             found[f"{stem}/layer_totals"] = np.stack([share.total for share in result.shares], axis=1)

@@ -7,7 +7,7 @@ exceeds the tolerance is either explained by kink decisions that are named (kink
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import combinations
@@ -23,6 +23,7 @@ from analyzer.checks.metrics import distance
 from analyzer.checks.reading import Reader, Reading
 from analyzer.checks.report import Report, Row
 from analyzer.errors import AnalysisError
+from analyzer.methods import FullGrad
 from analyzer.methods.integrated_gradients import quadrature
 from analyzer.precision import HALF
 from analyzer.target import Target, TargetLike, as_target
@@ -152,7 +153,7 @@ class _Comparison:
         rows += self._rows(pair, "layer", _without(a.side.values, self.feeds), b.side.values)
         jumping = self._rows(pair, "input gradient", _only(a.side.gradients, roots), b.side.gradients)
         jumping += self._rows(pair, "bias gradient", _without(a.side.gradients, roots), b.side.gradients)
-        jumping.append(self._row(pair, "full grad", "map", a.full_grad.map, b.full_grad.map))
+        jumping += self._rows(pair, "full grad", _maps(a.full_grad), _maps(b.full_grad))
         if not all(row["passed"] for row in jumping):
             self._tell(f"{self._name(pair[0])} against {self._name(pair[1])}")
             _excuse(jumping, self._reason(a.side, b.side))
@@ -237,6 +238,13 @@ class _Comparison:
     def _tell(self, what: str) -> None:
         if self.progress is not None:
             self.progress(what)
+
+
+def _maps(found: FullGrad) -> Arrays:
+    """The maps by what rows call them: "map", or "map of" each of several inputs."""
+    if not isinstance(found.map, Mapping):
+        return {"map": found.map}
+    return {f"map of {name}": drawn for name, drawn in found.map.items()}
 
 
 def _excuse(rows: list[Row], reason: str | None) -> None:

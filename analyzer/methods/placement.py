@@ -110,6 +110,7 @@ def lay_out(
     `samples` samples.
     """
     readings = {root: _best_reading(graph, fixed, root, tensors) for root in roots}
+    downstream = {root: graph.descendants([root]) for root in roots}
     symbols = _symbols(graph, fixed)
     placements = {}
     for name in tensors:
@@ -118,7 +119,11 @@ def lay_out(
             placements[name] = Placement(1, math.prod(shape), separable=False)
             continue
         blocks, elements = places[name].blocks(shape, symbols), math.prod(shape) // samples
-        cells = {root: found[name] for root, (_, found) in readings.items() if name in found}
+        cells = {
+            root: found[name]
+            for root, (_, found) in readings.items()
+            if name in found and (name == root or (name in downstream[root] and name not in roots))
+        }
         placements[name] = _placed(Placement(blocks, elements), cells, shape, samples)
     sizes = {
         root: tuple(_shape(fixed, root)[axis] for axis in spatial) for root, (spatial, _) in readings.items()
