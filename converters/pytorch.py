@@ -27,6 +27,7 @@ from converters.rebatch import BATCH
 from converters.verify import Arrays, FreeAxes, Reference
 
 if TYPE_CHECKING:
+    import onnx_ir
     import torch
     from torch.export import ExportedProgram
 
@@ -295,9 +296,19 @@ def _to_onnx(torch: Any, program: torch.export.ExportedProgram) -> tuple[onnx.Mo
             exported = torch.onnx.export(
                 program, dynamo=True, optimize=False, opset_version=_EXPORT_OPSET, verbose=False
             )
+            _tell_apart(exported.model.graph)
             return exported.model_proto, exported.exported_program
     except Exception as error:  # the exporter's errors have no common base
         raise UnsupportedModel(f"the model has no ONNX form: {_cause(error)}") from error
+
+
+def _tell_apart(graph: onnx_ir.Graph) -> None:
+    """Rename the parameters whose name is also that of an input or of a node's output, such as `x` or `mean`."""
+    taken = {value.name for value in graph.inputs}
+    taken |= {value.name for node in graph.all_nodes() for value in node.outputs}
+    for name in taken.intersection(graph.initializers):
+        # No other tensor can be called so: a module's attribute is a parameter or has parameters.
+        graph.initializers[name].name = f"{name}.stored"
 
 
 def _cause(error: BaseException) -> str:

@@ -68,6 +68,22 @@ def test_batch_norm_stays_apart_on_request(small: Small) -> None:
     assert "norm.weight" in {tensor.name for tensor in model.proto.graph.initializer}
 
 
+def test_parameters_may_be_named_like_inputs_and_operators() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.x = nn.Parameter(torch.tensor([1.0, -2.0, 3.0, -4.0]))
+            self.mean = nn.Parameter(torch.tensor([2.0, 3.0, 4.0]))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (x * self.x).mean(1, keepdim=True) * self.mean
+
+    module, x = Named(), normal(2, 4)
+    model = convert(module, x)
+    assert [info.name for info in model.proto.graph.input] == ["x"]
+    np.testing.assert_allclose(run(model.proto, {"x": x})[0], outputs_of(module, x), rtol=1e-5)
+
+
 @pytest.mark.parametrize("fold", [True, False])
 def test_tensors_have_the_names_of_the_program(small: Small, fold: bool) -> None:
     """The source finds values by name: only an exporter's helper values may be nameless."""
