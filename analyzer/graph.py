@@ -115,6 +115,11 @@ class Graph:
         return {name: node for node in self.nodes for name in node.outputs if name}
 
     @cached_property
+    def positions(self) -> Mapping[str, int]:
+        """The place of each node, by name, in topological order."""
+        return {node.name: index for index, node in enumerate(self.nodes)}
+
+    @cached_property
     def holds_infinity(self) -> bool:
         """Whether a constant holds an infinity, as the mask of an attention does."""
         constants = (tensor.constant for tensor in self.tensors.values() if tensor.is_float)

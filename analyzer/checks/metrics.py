@@ -6,12 +6,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+# Beside an array's largest element: what is smaller carries the rounding of the larger ones it was summed from.
+SMALL = 1e-3
+
 
 @dataclass(frozen=True)
 class Distance:
-    """max_abs in the arrays' units; relative_l2 = ‖a − b‖ / max(‖a‖, ‖b‖); cosine of the angle between them."""
+    """max_abs in the arrays' units; max_relative = max |a − b| / max(|a|, |b|) over the elements that are not SMALL;
+    relative_l2 = ‖a − b‖ / max(‖a‖, ‖b‖); cosine of the angle between them.
+    """
 
     max_abs: float
+    max_relative: float
     relative_l2: float
     cosine: float
 
@@ -24,18 +30,21 @@ def distance(a: np.ndarray, b: np.ndarray) -> Distance:
     if not differs.all():
         x, y = x[differs], y[differs]
     if not x.size:
-        return Distance(0.0, 0.0, 1.0)
+        return Distance(0.0, 0.0, 0.0, 1.0)
     difference = x - y
     furthest = float(np.abs(difference).max())
     if furthest == 0:
-        return Distance(0.0, 0.0, 1.0)
+        return Distance(0.0, 0.0, 0.0, 1.0)
     if not np.isfinite(furthest):
         equal = np.array_equal(x, y, equal_nan=True)
-        return Distance(0.0, 0.0, 1.0) if equal else Distance(np.inf, np.inf, 0.0)
+        return Distance(0.0, 0.0, 0.0, 1.0) if equal else Distance(np.inf, np.inf, np.inf, 0.0)
+    sizes = np.maximum(np.abs(x), np.abs(y))
+    large = sizes > SMALL * sizes.max()
+    relative = float((np.abs(difference[large]) / sizes[large]).max())
     # Scaled, so that the squares of very small or large numbers stay in range.
-    scale = max(float(np.abs(x).max()), float(np.abs(y).max()))
+    scale = float(sizes.max())
     if not 1e-100 < scale < 1e100:
         x, y, difference = x / scale, y / scale, difference / scale
     norm_x, norm_y, apart = (float(np.sqrt(np.vdot(v, v))) for v in (x, y, difference))
     cosine = float(np.vdot(x, y)) / (norm_x * norm_y) if norm_x and norm_y else 0.0
-    return Distance(furthest, apart / max(norm_x, norm_y), min(1.0, max(-1.0, cosine)))
+    return Distance(furthest, relative, apart / max(norm_x, norm_y), min(1.0, max(-1.0, cosine)))

@@ -7,7 +7,7 @@ values that the gradients came from, and a second run may round otherwise.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -27,9 +27,21 @@ class Reading:
     """What one backend says of the model on the inputs, at the tensors that it measures itself."""
 
     side: Side
+    layers: tuple[str, ...]
     outputs: Arrays
     full_grad: FullGrad
     seconds: float
+
+    def quantities(self, roots: Sequence[str]) -> dict[str, Arrays]:
+        """What is compared, {quantity: {tensor: array}}, in the order of a report."""
+        values, gradients = self.side.values, self.side.gradients
+        return {
+            "output": self.outputs,
+            "layer": {name: values[name] for name in self.layers},
+            "input gradient": {name: gradients[name] for name in roots},
+            "bias gradient": {name: array for name, array in gradients.items() if name not in roots},
+            "full grad": _maps(self.full_grad),
+        }
 
 
 @dataclass(frozen=True)
@@ -72,10 +84,18 @@ class Reader:
         outputs = {**side.values, **(self.fn.forward(feeds, others) if others else {})}
         return Reading(
             side,
+            tuple(layers),
             {name: outputs[name] for name in floats},
             read_full_grad(planned, found, {}),
             time.perf_counter() - began,
         )
+
+    def everywhere(self, feeds: Arrays) -> Side:
+        """Values and gradients at every layer, in one run."""
+        layers = self.layers(feeds)
+        wrt = list(dict.fromkeys([*self.roots, *layers]))
+        found = self.fn.evaluate(observe(layers, wrt), feeds, self.target)
+        return _side(found.arrays, layers, wrt, feeds)
 
     def at_point(self, feeds: Arrays) -> Side:
         """Gradients at the roots, and the values that kink decisions hang on, in one run."""
@@ -89,3 +109,10 @@ def _side(found: Arrays, values: Sequence[str], wrt: Sequence[str], feeds: Array
         {**feeds, **{name: found[f"value/{name}"] for name in values}},
         {name: found[gradient_name(name)] for name in wrt},
     )
+
+
+def _maps(found: FullGrad) -> Arrays:
+    """The maps by what rows call them: "map", or "map of" each of several inputs."""
+    if not isinstance(found.map, Mapping):
+        return {"map": found.map}
+    return {f"map of {name}": drawn for name, drawn in found.map.items()}

@@ -1,10 +1,12 @@
-"""The result of a check: rows of numbers, a verdict, and the ways to hand it on."""
+"""The result of a check: rows of numbers, a verdict for each pair, and the ways to hand it on."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from analyzer.errors import Disagreement
@@ -13,20 +15,63 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Report:
-    """A check of one model on several backends.
+class Pair:
+    """What two sides have in common and where they part.
 
-    rows: one dict a comparison, with quantity, tensor, a, b, max_abs, relative_l2, cosine, tolerance, passed and
-    explanation. A row passes within its tolerance, or where kink decisions that it names explain the excess.
+    origin: the node at fault, where one was found, as a phrase; see analyzer/checks/localize.py.
+    """
+
+    a: str
+    b: str
+    rows: tuple[Row, ...]
+    origin: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether every row passed."""
+        return all(row["passed"] for row in self.rows)
+
+    @property
+    def explained(self) -> int:
+        """How many rows are in excess of the tolerance and explained by kink decisions."""
+        return sum(bool(row["explanation"]) for row in self.rows)
+
+    @property
+    def worst(self) -> Row:
+        """The row with the largest relative L2, the failing ones before all others."""
+        return max(self.rows, key=lambda row: (not row["passed"], _size(row["relative_l2"])))
+
+    @cached_property
+    def first_divergence(self) -> Row | None:
+        """The first failing tensor in topological order; where values agree, the first in the backward pass."""
+        failing = [row for row in self.rows if not row["passed"]]
+        forward = [row for row in failing if row["quantity"] in ("layer", "output")]
+        backward = [row for row in failing if row["quantity"].endswith("gradient")]
+        if forward:
+            return min(forward, key=lambda row: row["depth"])
+        return max(backward, key=lambda row: row["depth"], default=failing[0] if failing else None)
+
+
+@dataclass(frozen=True)
+class Report:
+    """A check of one model on several backends, or a comparison of two models.
+
+    rows: one dict a comparison, with quantity, tensor, a, b, max_abs, max_relative, relative_l2, cosine, tolerance,
+    passed and explanation; node, op_type, layer and depth (the position in the graph) of what computes the tensor; and,
+    where a float64 run was asked, its distance from either side, a_error and b_error, and the `nearer` side. A row
+    passes within its tolerance, or where kink decisions that it names explain the excess.
     completeness: one dict a backend and method, with error (the worst sample's), tolerance and passed.
-    skipped: backends that were not run, with the reason. seconds: the time of each backend.
+    origins: {(a, b): the node at fault}. skipped: backends that were not run, with the reason. seconds: the time of
+    each backend. referee: what the float64 run was, or why there was none.
     """
 
     rows: list[Row]
     completeness: list[Row]
     backends: tuple[str, ...]
-    skipped: dict[str, str] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    origins: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    referee: str = ""
 
     @property
     def passed(self) -> bool:
@@ -38,26 +83,44 @@ class Report:
         """The rows that did not pass."""
         return [row for row in (*self.rows, *self.completeness) if not row["passed"]]
 
+    @cached_property
+    def pairs(self) -> tuple[Pair, ...]:
+        """The rows by pair of sides, in their order."""
+        found: dict[tuple[str, str], list[Row]] = {}
+        for row in self.rows:
+            found.setdefault((row["a"], row["b"]), []).append(row)
+        return tuple(Pair(*key, tuple(rows), self.origins.get(key, "")) for key, rows in found.items())
+
     @property
     def headline(self) -> str:
         """The verdict in a line."""
         pairs = f"{len(self.rows)} comparisons of {', '.join(self.backends)}"
         if self.passed:
-            explained = sum(bool(row["explanation"]) for row in self.rows)
+            explained = sum(pair.explained for pair in self.pairs)
             note = f", {explained} of them by a named kink decision" if explained else ""
             return f"{pairs}: all agree{note}"
-        worst = max(
-            self.failures, key=lambda row: float(row["relative_l2" if "relative_l2" in row else "error"])
-        )
-        return f"{pairs}: {len(self.failures)} disagree; {describe(worst)}"
+        return f"{pairs}: {len(self.failures)} disagree; {self.reason}"
+
+    @property
+    def reason(self) -> str:
+        """Why it failed, in a phrase: where the worst pair first parts, else a sum that does not come out."""
+        failing = [pair for pair in self.pairs if not pair.passed]
+        if not failing:
+            return describe(max(self.failures, key=lambda row: _size(row["error"]))) if self.failures else ""
+        worst = max(failing, key=lambda pair: _size(pair.worst["relative_l2"]))
+        first = worst.first_divergence or worst.worst
+        return describe(first) + (f"; {worst.origin}" if worst.origin else "")
 
     def to_json(self) -> str:
         """Everything as JSON; numbers that are not finite become null."""
         content = {
             "passed": self.passed,
+            "reason": self.reason,
             "backends": list(self.backends),
-            "skipped": self.skipped,
-            "seconds": self.seconds,
+            "skipped": dict(self.skipped),
+            "seconds": dict(self.seconds),
+            "referee": self.referee,
+            "pairs": [_summary(pair) for pair in self.pairs],
             "rows": self.rows,
             "completeness": self.completeness,
         }
@@ -70,23 +133,43 @@ class Report:
         write_check(path, self)
 
     def raise_for_disagreement(self) -> None:
-        """Raise Disagreement, naming the worst row, unless the check passed."""
+        """Raise Disagreement, naming where it first parts, unless the check passed."""
         if not self.passed:
             raise Disagreement(self.headline)
 
 
 def describe(row: Row) -> str:
-    """One failing row as a phrase."""
+    """One row as a phrase."""
     if "error" in row:
         return f"completeness of {row['method']} on {row['backend']}: error {row['error']:.1e} > {row['tolerance']:.0e}"
     size = f"relative L2 {row['relative_l2']:.1e} > {row['tolerance']:.0e}"
-    return f"{row['quantity']} {row['tensor']!r}, {row['a']} against {row['b']}: {size}"
+    nearer = f", {row['nearer']} is nearer to float64" if row.get("nearer") else ""
+    return f"{row['quantity']} {row['tensor']!r}, {row['a']} against {row['b']}: {size}{nearer}"
+
+
+def _summary(pair: Pair) -> Row:
+    first = pair.first_divergence
+    return {
+        "a": pair.a,
+        "b": pair.b,
+        "passed": pair.passed,
+        "explained": pair.explained,
+        "worst": {key: pair.worst[key] for key in ("quantity", "tensor", "relative_l2")},
+        "first_divergence": first
+        and {key: first[key] for key in ("quantity", "tensor", "node", "op_type", "layer", "relative_l2")},
+        "origin": pair.origin,
+    }
+
+
+def _size(number: float) -> float:
+    """For ranking: what is no number is worse than any."""
+    return float("inf") if number != number else float(number)
 
 
 def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, Sequence) and not isinstance(value, str):
         return [_finite(item) for item in value]
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 
@@ -63,6 +64,10 @@ def test_a_wrong_weight_in_the_source_is_pinned_to_its_layer():
     producer = differentiate(model).graph.producer[first["tensor"]]
     assert producer.op_type == "Conv"
     assert layer in producer.inputs
+    (pair,) = report.pairs
+    assert pair.first_divergence == first
+    assert pair.origin.startswith(f"Conv {producer.name!r}: {first['tensor']!r} of source is ")
+    assert pair.origin in report.headline
 
 
 @pytest.mark.parametrize("wrong", ["scaled", "half at the kink", "dropped"])
@@ -83,6 +88,11 @@ def test_a_wrong_gradient_rule_is_caught_and_not_excused(wrong, monkeypatch):
     failing = {row["quantity"] for row in report.failures if "quantity" in row}
     assert "input gradient" in failing
     assert not any(row["explanation"] for row in report.rows)
+    (pair,) = report.pairs
+    assert pair.origin.startswith("Relu ") and "the gradient at" in pair.origin
+    # The backward pass starts at the last ReLU.
+    last = [node for node in differentiate(model).graph.nodes if node.op_type == "Relu"][-1]
+    assert repr(last.name) in pair.origin
 
 
 def test_a_wrong_form_of_an_op_is_pinned_to_its_node(monkeypatch):
@@ -91,6 +101,61 @@ def test_a_wrong_form_of_an_op_is_pinned_to_its_node(monkeypatch):
     report = check(model, x, target=0, backends=["onnxruntime", "torch"])
     first = next(row for row in report.rows if row["quantity"] == "layer" and not row["passed"])
     assert differentiate(model).graph.producer[first["tensor"]].op_type == "Add"
+    assert report.pairs[0].origin.startswith(f"Add {first['node']!r}: ")
+    assert " of torch is " in report.pairs[0].origin
+
+
+def test_a_small_defect_is_pinned_though_it_exceeds_the_tolerance_further_on():
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = torch.nn.Linear(12, 12), torch.nn.Linear(12, 4)
+            torch.nn.init.constant_(self.first.bias, 100)
+
+        def forward(self, x):
+            # What is small beside the bias is large once the mean is taken away.
+            h = self.first(x)
+            return self.second(torch.tanh(h - h.mean(1, keepdim=True)))
+
+    torch.manual_seed(3)
+    net, x = Net().eval(), torch.randn(3, 12)
+    model = convert(net, x)
+    with torch.no_grad():
+        model.source.program.state_dict["first.weight"] *= 1 + 2e-3
+    report = check(model, x.numpy(), target=0, backends=["torch", "source"])
+    (pair,) = report.pairs
+    layer = next(n for n in differentiate(model).graph.nodes if "first.weight" in n.inputs)
+    assert pair.first_divergence["quantity"] == "layer"
+    assert pair.first_divergence["node"] != layer.name
+    assert repr(layer.name) in pair.origin
+
+
+def test_a_float64_run_says_which_side_is_nearer():
+    net, x, model = network("resnet18")
+    report = check(model, x, target=1, backends=["onnxruntime", "torch"], tolerance=1e-12, referee=True)
+    assert report.referee == "torch, float64"
+    with torch.no_grad():
+        truth = copy.deepcopy(net).double()(torch.tensor(x, dtype=torch.float64)).numpy()
+    (row,) = (row for row in report.rows if row["quantity"] == "output")
+    for side in "ab":
+        output = differentiate(model, row[side]).forward(x)[row["tensor"]]
+        assert row[f"{side}_error"] == pytest.approx(
+            np.linalg.norm(output - truth) / np.linalg.norm(truth), rel=0.1
+        )
+    assert row["nearer"] == (row["a"] if row["a_error"] < row["b_error"] else row["b"])
+    assert check(model, x, target=1, backends=["onnxruntime", "torch"]).referee.startswith("not needed")
+
+
+def test_tolerances_are_set_by_quantity():
+    _, x, model = network("squeezenet")
+    chosen = {"layer": 1e-12, "input-gradient": 1e-3, "completeness": 1e-15}
+    report = check(model, x, target=0, backends=["onnxruntime", "torch"], tolerance=chosen, referee=False)
+    assert {row["quantity"] for row in report.rows if not row["passed"]} == {"layer"}
+    assert {row["tolerance"] for row in report.rows if row["quantity"] == "input gradient"} == {1e-3}
+    assert {row["tolerance"] for row in report.rows if row["quantity"] == "output"} == {1e-4}
+    assert {row["tolerance"] for row in report.completeness} == {1e-15}
+    with pytest.raises(AnalysisError, match="no quantity 'leyer'"):
+        check(model, x, tolerance={"leyer": 1e-3})
 
 
 KINKED = parser.parse_model(
@@ -118,6 +183,7 @@ def test_a_decision_within_rounding_of_its_kink_explains_the_difference():
     reason = explain(graph, "y", a, b, np.ones((1, 2), np.float32), ["x"], 1e-4)
     assert reason is not None
     assert "1 decision of Relu" in reason
+    assert "held equal, the gradients agree to 0e+00" in reason
 
 
 def test_values_that_really_differ_explain_nothing():
@@ -138,7 +204,8 @@ def test_report_as_json_and_html(tmp_path):
     assert content["passed"] is True
     assert content["rows"] == report.rows
     assert set(report.rows[0]) == {
-        "quantity", "tensor", "a", "b", "max_abs", "relative_l2", "cosine", "tolerance", "passed", "explanation",
+        "quantity", "tensor", "a", "b", "max_abs", "max_relative", "relative_l2", "cosine", "tolerance", "passed",
+        "explanation", "node", "op_type", "layer", "depth",
     }  # fmt: skip
     page = tmp_path / "check.html"
     report.to_html(page)

@@ -1,0 +1,230 @@
+"""Readings of one model by several backends, compared pair by pair.
+
+From Readers to rows: outputs, layers, gradients, FullGrad, Integrated Gradients. What exceeds its tolerance is
+explained by kink decisions that are named (kinks.py), or it is a failure, and the node at fault is looked for
+(localize.py).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+
+import numpy as np
+
+from analyzer.backends.base import Arrays
+from analyzer.biases import layer_of
+from analyzer.checks.kinks import Side, explain
+from analyzer.checks.localize import backward_origin, forward_origin
+from analyzer.checks.metrics import distance
+from analyzer.checks.reading import Reader, Reading
+from analyzer.checks.report import Row
+from analyzer.graph import Graph
+from analyzer.methods.integrated_gradients import quadrature
+from analyzer.target import Target
+
+Progress = Callable[[str], None]
+Indices = tuple[int, int]
+
+RULE = "gauss-legendre"
+# Values never are excused: a decision at a kink moves them by its rounding alone.
+NEVER_EXCUSED = ("output", "layer")
+
+
+@dataclass
+class Comparison:
+    """The backends of one check, and what is known of each."""
+
+    readers: list[Reader]
+    feeds: Arrays
+    target: Target
+    tolerances: Mapping[str, float]
+    progress: Progress | None
+    seconds: list[float] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.seconds = [0.0] * len(self.readers)
+
+    @property
+    def graph(self) -> Graph:
+        """The graph that all backends compute."""
+        return self.readers[0].fn.graph
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """The tensors that are attributed."""
+        return self.readers[0].roots
+
+    @property
+    def pairs(self) -> list[Indices]:
+        """Every backend against every other."""
+        return list(combinations(range(len(self.readers)), 2))
+
+    def readings(self) -> list[Reading]:
+        """One reading a backend."""
+        found = []
+        for index, reader in enumerate(self.readers):
+            self._tell(reader.fn.backend)
+            found.append(reader.read(self.feeds))
+            self.seconds[index] += found[-1].seconds
+        return found
+
+    def rows_of(self, pair: Indices, readings: Sequence[Reading]) -> list[Row]:
+        """The rows of one pair, in the order output, layers, gradients, FullGrad."""
+        a, b = (readings[index] for index in pair)
+        left, right = (reading.quantities(self.roots) for reading in (a, b))
+        rows = [row for key in left for row in self._rows(pair, key, left[key], right[key])]
+        jumping = [row for row in rows if row["quantity"] not in NEVER_EXCUSED]
+        if not all(row["passed"] for row in jumping):
+            self._tell(f"{self._name(pair[0])} against {self._name(pair[1])}")
+            _excuse(jumping, self._reason(a.side, b.side))
+        return rows
+
+    def integrated_rows(self, steps: int) -> list[Row]:
+        """Integrated Gradients of every backend, compared pair by pair.
+
+        Every point of the path at which two gradients differ must be explained by itself.
+        """
+        totals = [dict.fromkeys(self.roots, 0.0) for _ in self.readers]
+        reasons: dict[Indices, list[str | None]] = {pair: [] for pair in self.pairs}
+        for number, (alpha, weight) in enumerate(zip(*quadrature(RULE, steps), strict=True), 1):
+            self._tell(f"integrated gradients, point {number} of {steps}")
+            sides = self._sides_at(alpha)
+            for total, side in zip(totals, sides, strict=True):
+                for name in total:
+                    total[name] = total[name] + weight * side.gradients[name].astype(np.float64)
+            for pair in self.pairs:
+                a, b = (sides[index] for index in pair)
+                if any(self._apart(a.gradients[name], b.gradients[name]) for name in self.roots):
+                    reason = self._reason(a, b)
+                    reasons[pair].append(reason and f"at α = {alpha:.2f}: {reason}")
+        rows = []
+        for pair in self.pairs:
+            left, right = ({n: g * self.feeds[n] for n, g in totals[index].items()} for index in pair)
+            found = self._rows(pair, "integrated gradients", left, right)
+            _excuse(found, _summary(reasons[pair]))
+            rows += found
+        return rows
+
+    def origin(self, pair: Indices, readings: Sequence[Reading], rows: Sequence[Row]) -> str:
+        """The node at which two backends part, as a phrase; empty where none is at fault by itself."""
+        failing = {row["quantity"] for row in rows if not row["passed"]}
+        if not failing:
+            return ""
+        self._tell(f"looking for where {self._name(pair[0])} and {self._name(pair[1])} part")
+        found = None
+        if not failing & {"output", "layer"}:
+            a, b = (self.readers[index].everywhere(self.feeds) for index in pair)
+            apart = self._distances(a.gradients, b.gradients)
+            found = backward_origin(self.graph, self._labelled(pair, (a, b)), apart)
+        if found is None:
+            # Values that differ by less than their tolerance may do so for gradients that differ by more.
+            a, b = (readings[index].side for index in pair)
+            apart = self._distances(a.values, b.values)
+            found = forward_origin(self.graph, self._labelled(pair, (a, b)), apart, self.feeds)
+        return str(found) if found else ""
+
+    def judge(self, rows: Iterable[Row], readings: Sequence[Reading], truth: Reading) -> None:
+        """Write into the rows in excess how far either side is from a float64 reading, and which is nearer."""
+        names = [reader.fn.backend for reader in self.readers]
+        known = truth.quantities(self.roots)
+        mine = [reading.quantities(self.roots) for reading in readings]
+        for row in rows:
+            right = known.get(row["quantity"], {}).get(row["tensor"])
+            if right is None or (row["passed"] and not row["explanation"]):
+                continue
+            for side in "ab":
+                array = mine[names.index(row[side])][row["quantity"]][row["tensor"]]
+                row[f"{side}_error"] = distance(array, right).relative_l2
+            row["nearer"] = row["a"] if row["a_error"] <= row["b_error"] else row["b"]
+
+    def _labelled(self, pair: Indices, sides: tuple[Side, Side]) -> dict[str, Side]:
+        return {self._name(index): side for index, side in zip(pair, sides, strict=True)}
+
+    def _distances(self, left: Arrays, right: Arrays) -> dict[str, float]:
+        """Tensors that are visibly apart, in graph order."""
+        order = [name for name in self.readers[0].fn.tensors if name in left and name in right]
+        found = {name: distance(left[name], right[name]).relative_l2 for name in order}
+        least = 1e-2 * min(self.tolerances.values())
+        return {name: apart for name, apart in found.items() if apart > least}
+
+    def _sides_at(self, alpha: float) -> list[Side]:
+        """Each backend at one point of the path from zeros to the inputs."""
+        point = {
+            name: (np.asarray(alpha, array.dtype) * array if name in self.roots else array)
+            for name, array in self.feeds.items()
+        }
+        sides = []
+        for index, reader in enumerate(self.readers):
+            began = time.perf_counter()
+            sides.append(reader.at_point(point))
+            self.seconds[index] += time.perf_counter() - began
+        return sides
+
+    def _reason(self, a: Side, b: Side) -> str | None:
+        """The kink decisions that explain why two sides' gradients differ, or None."""
+        assert self.target.output is not None and self.target.weights is not None
+        wrt = [name for name in a.gradients if name in b.gradients]
+        cotangent = self.target.weights.astype(self.graph.tensors[self.target.output].dtype)
+        tolerance = self.tolerances["input gradient"]
+        return explain(self.graph, self.target.output, a, b, cotangent, wrt, tolerance)
+
+    def _apart(self, left: np.ndarray, right: np.ndarray) -> bool:
+        return distance(left, right).relative_l2 > self.tolerances["integrated gradients"]
+
+    def _rows(self, pair: Indices, quantity: str, left: Arrays, right: Arrays) -> list[Row]:
+        """A comparison of each tensor that both sides have."""
+        return [self._row(pair, quantity, name, left[name], right[name]) for name in left if name in right]
+
+    def _row(self, pair: Indices, quantity: str, tensor: str, left: np.ndarray, right: np.ndarray) -> Row:
+        tolerance = self.tolerances[quantity]
+        measured = distance(left, right)
+        return {
+            "quantity": quantity,
+            "tensor": tensor,
+            "a": self._name(pair[0]),
+            "b": self._name(pair[1]),
+            **vars(measured),
+            "tolerance": tolerance,
+            "passed": measured.relative_l2 <= tolerance,
+            "explanation": "",
+            **place_of(self.graph, tensor),
+        }
+
+    def _name(self, index: int) -> str:
+        return self.readers[index].fn.backend
+
+    def _tell(self, what: str) -> None:
+        if self.progress is not None:
+            self.progress(what)
+
+
+def place_of(graph: Graph, tensor: str) -> Row:
+    """Where a tensor stands in the graph: the node that computes it, its layer, its position; −1 for an input."""
+    node = graph.producer.get(tensor)
+    if node is None:
+        return {"node": "", "op_type": "", "layer": "", "depth": -1}
+    return {
+        "node": node.name,
+        "op_type": node.op_type,
+        "layer": layer_of(node),
+        "depth": graph.positions[node.name],
+    }
+
+
+def _excuse(rows: Sequence[Row], reason: str | None) -> None:
+    """Mark the rows in excess as explained, in place."""
+    for row in rows:
+        if reason is not None and not row["passed"]:
+            row.update(passed=True, explanation=reason)
+
+
+def _summary(reasons: Sequence[str | None]) -> str | None:
+    """The reasons of several points as one; None where one of them has none, or there are none."""
+    given = [reason for reason in reasons if reason is not None]
+    if not given or len(given) < len(reasons):
+        return None
+    more = f"; and at {len(given) - 2} more points" if len(given) > 2 else ""
+    return "; ".join(given[:2]) + more
