@@ -7,7 +7,7 @@ and the time taken. Bias terms themselves, often larger than the network, are no
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,11 @@ import numpy as np
 
 if TYPE_CHECKING:
     from analyzer.backends import Differentiable
-    from analyzer.methods import Contribution
+    from analyzer.methods import Contribution, SaliencyMap
     from analyzer.target import TargetLike
 
 FULL_GRAD, INTEGRATED_GRADIENTS = "full-grad", "integrated-gradients"
+SIMPLE_FULL_GRAD, SMOOTH_FULL_GRAD = "simple-full-grad", "smooth-full-grad"
 
 # Of the output, or the rounding floor of its terms: float32 leaves about 1e-6.
 FULL_GRAD_TOLERANCE = 1e-4
@@ -33,22 +34,27 @@ Progress = Callable[[int, int], None]
 class MethodResult:
     """One method over a whole batch.
 
-    attributions: {input name: like the input}. map: (N, H, W) where the method draws one, {input name: map}
-    for several inputs. explained, total,
-    error (N,): completeness. passed: per sample, None where completeness is not claimed.
+    attributions: {input name: like the input}. maps: {input name: (N, *spatial)} where the method draws any.
+    complete_maps: like them, the signed ones: their sums and `unplaced_total` (N,), that of the tensors `unplaced`,
+    make `total`. explained, total, error (N,): completeness; total and error are None of a method that gives a map and
+    no sum. passed: per sample, None where completeness is not claimed. input_totals, shares: what FullGrad sums, (N,).
     """
 
     method: str
     label: str
     attributions: Arrays
-    map: Any
+    maps: Arrays
     explained: np.ndarray
-    total: np.ndarray
-    error: np.ndarray
+    total: np.ndarray | None
+    error: np.ndarray | None
     passed: tuple[bool | None, ...]
     target: np.ndarray | None
     seconds: float
     note: str = ""
+    complete_maps: Arrays = field(default_factory=dict)
+    unplaced: tuple[str, ...] = ()
+    unplaced_total: np.ndarray | None = None
+    input_totals: Arrays = field(default_factory=dict)
     shares: tuple[Contribution, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -59,6 +65,8 @@ def run_full_grad(
     target: TargetLike = None,
     *,
     terms: str = "all",
+    post_processing: str = "paper",
+    align_corners: bool | None = None,
     batch_size: int = 4,
     progress: Progress | None = None,
 ) -> MethodResult:
@@ -66,36 +74,120 @@ def run_full_grad(
     from analyzer.methods import full_grad
 
     start = time.perf_counter()
+    options: dict[str, Any] = {
+        "terms": terms,
+        "post_processing": post_processing,
+        "align_corners": align_corners,
+    }
     pieces = []
-    samples = _count(inputs)
-    for rows in _pieces(samples, batch_size):
-        found = full_grad(fn, _rows(inputs, rows), _target_rows(target, rows, samples), terms=terms)
-        pieces.append(
-            (found.map, _named(fn, found.input_term), found.contributions, found.completeness, found.target)
-        )
-        if progress is not None:
-            progress(rows.stop, samples)
-    maps, terms_of_inputs, contributions, completeness, targets = zip(*pieces, strict=True)
+    for part, explained_part, _ in _parts(inputs, target, batch_size, progress):
+        found = full_grad(fn, part, explained_part, **options)
+        # The bias terms, often larger than the network, are computed when they are asked for: here they are not.
+        pieces.append(replace(found, bias_terms={}, input_term=_named(fn, found.input_term)))
+    contributions = [piece.contributions for piece in pieces]
     shares = tuple(
         replace(share, total=np.concatenate([piece[k].total for piece in contributions]))
         for k, share in enumerate(contributions[0])
     )
+    completeness = [piece.completeness for piece in pieces]
     explained, total, error = (_joined(completeness, name) for name in ("output", "total", "error"))
     exact = np.concatenate([piece.within(FULL_GRAD_TOLERANCE) for piece in completeness])
     return MethodResult(
         method=FULL_GRAD,
         label=f"FullGrad, {terms} terms",
-        attributions=_stacked(terms_of_inputs),
-        map=_stacked(maps) if isinstance(maps[0], Mapping) else np.concatenate(maps),
+        attributions=_stacked([piece.input_term for piece in pieces]),
+        maps=_stacked([_named(fn, piece.map) for piece in pieces]),
+        complete_maps=_stacked([_named(fn, piece.complete_map) for piece in pieces]),
+        unplaced=pieces[0].unplaced,
+        unplaced_total=_joined(pieces, "unplaced_total"),
         explained=explained,
         total=total,
         error=error,
         passed=tuple(bool(fine) if terms == "all" else None for fine in exact),
-        target=_joined_targets(targets),
+        target=_joined_targets([piece.target for piece in pieces]),
         seconds=time.perf_counter() - start,
+        input_totals=_stacked([piece.input_totals for piece in pieces]),
         shares=shares,
         note="" if terms == "all" else "the biases of the layers alone, as published",
-        settings={"terms": terms},
+        settings=options,
+    )
+
+
+def run_simple_full_grad(
+    fn: Differentiable,
+    inputs: Inputs,
+    target: TargetLike = None,
+    *,
+    post_processing: str = "paper",
+    align_corners: bool | None = None,
+    batch_size: int = 4,
+    progress: Progress | None = None,
+) -> MethodResult:
+    """Simple FullGrad's map of every sample."""
+    from analyzer.methods import simple_full_grad
+    from analyzer.methods.full_grad import post_processing_of
+
+    start = time.perf_counter()
+    psi = post_processing_of(post_processing, align_corners, None)
+    pieces = [
+        simple_full_grad(fn, part, explained, post_processing=psi)
+        for part, explained, _ in _parts(inputs, target, batch_size, progress)
+    ]
+    settings = {"post_processing": post_processing, "align_corners": align_corners}
+    return _saliency(fn, SIMPLE_FULL_GRAD, "Simple FullGrad", pieces, settings, start)
+
+
+def run_smooth_full_grad(
+    fn: Differentiable,
+    inputs: Inputs,
+    target: TargetLike = None,
+    *,
+    samples: int = 25,
+    noise: float = 0.15,
+    seed: int = 0,
+    terms: str = "all",
+    post_processing: str = "paper",
+    align_corners: bool | None = None,
+    batch_size: int = 4,
+    progress: Progress | None = None,
+) -> MethodResult:
+    """Smooth FullGrad's map of every sample. A piece of the batch draws its noise from `seed` + its first sample."""
+    from analyzer.methods import smooth_full_grad
+    from analyzer.methods.full_grad import post_processing_of
+
+    start = time.perf_counter()
+    psi = post_processing_of(post_processing, align_corners, None)
+    options: dict[str, Any] = {"samples": samples, "noise": noise, "terms": terms}
+    pieces = [
+        smooth_full_grad(fn, part, explained, seed=seed + first, post_processing=psi, **options)
+        for part, explained, first in _parts(inputs, target, batch_size, progress)
+    ]
+    settings = {**options, "seed": seed, "post_processing": post_processing, "align_corners": align_corners}
+    return _saliency(fn, SMOOTH_FULL_GRAD, f"Smooth FullGrad, {samples} copies", pieces, settings, start)
+
+
+def _saliency(
+    fn: Differentiable,
+    method: str,
+    label: str,
+    pieces: Sequence[SaliencyMap],
+    settings: Mapping[str, Any],
+    start: float,
+) -> MethodResult:
+    """The result of a method that gives a map and nothing that adds up."""
+    explained = _joined(pieces, "output")
+    return MethodResult(
+        method=method,
+        label=label,
+        attributions={},
+        maps=_stacked([_named(fn, piece.map) for piece in pieces]),
+        explained=explained,
+        total=None,
+        error=None,
+        passed=(None,) * len(explained),
+        target=_joined_targets([piece.target for piece in pieces]),
+        seconds=time.perf_counter() - start,
+        settings=settings,
     )
 
 
@@ -137,7 +229,7 @@ def run_integrated_gradients(
         method=INTEGRATED_GRADIENTS,
         label=f"Integrated Gradients, {found.evaluations} gradients",
         attributions=_named(fn, found.attributions),
-        map=None,
+        maps={},
         explained=found.completeness.output,
         total=found.completeness.total,
         error=found.completeness.error,
@@ -161,6 +253,17 @@ def _count(inputs: Inputs) -> int:
 
 def _pieces(samples: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, samples)) for start in range(0, samples, size)]
+
+
+def _parts(
+    inputs: Inputs, target: TargetLike, size: int, progress: Progress | None
+) -> Iterator[tuple[Inputs, TargetLike, int]]:
+    """Pieces of a batch with their target and the number of their first sample; progress is told after each."""
+    samples = _count(inputs)
+    for rows in _pieces(samples, size):
+        yield _rows(inputs, rows), _target_rows(target, rows, samples), rows.start
+        if progress is not None:
+            progress(rows.stop, samples)
 
 
 def _rows(inputs: Inputs, rows: slice) -> Inputs:

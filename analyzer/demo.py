@@ -21,7 +21,8 @@ from analyzer.analysis import MethodResult, Progress, run_full_grad, run_integra
 from analyzer.errors import MissingFramework
 from analyzer.figures.images import preprocess
 from analyzer.figures.report import Picture, Prediction, Report, write_report
-from analyzer.summary import completeness_rows, environment, judgement, predictions, sample_pictures, samples
+from analyzer.pictures import sample_pictures
+from analyzer.summary import completeness_rows, environment, judgement, predictions, samples
 from converters.atomic import write_bytes
 from converters.model import Model, Preprocessing
 

@@ -10,22 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analyzer.analysis import FULL_GRAD, MethodResult
-from analyzer.figures.charts import Bar
-from analyzer.figures.heat import PIXELS, encode_png, enlarged, overlay, smoothed
-from analyzer.figures.images import photographs, to_planes
-from analyzer.figures.report import (
-    Completeness,
-    Picture,
-    Prediction,
-    Sample,
-    format_error,
-    format_value,
-)
+from analyzer.figures.report import Completeness, Prediction, Sample, format_error, format_value
+from analyzer.methods.full_grad_result import layers_of
+from analyzer.pictures import result_bars
 
 if TYPE_CHECKING:
-    from converters.model import Preprocessing
+    from analyzer.figures.report import Picture
 
 Names = Sequence[str] | None
+ARRAYS = ("unplaced_total", "explained", "total", "error", "target")
 
 
 def class_label(index: int, names: Names) -> str:
@@ -68,11 +61,13 @@ def completeness_rows(results: Sequence[MethodResult], names: Sequence[str]) -> 
         )
         for index, name in enumerate(names)
         for result in results
+        if result.total is not None and result.error is not None
     ]
 
 
 def _shortfall(result: MethodResult, index: int) -> str:
     """What is left unexplained of one sample, and why."""
+    assert result.total is not None
     missing = format_value(float(result.explained[index] - result.total[index]))
     return f"{missing} unexplained: {result.note}" if result.note else f"{missing} unexplained"
 
@@ -85,84 +80,16 @@ def judgement(results: Sequence[MethodResult]) -> tuple[bool | None, str]:
     failed = [result for result in claimed if any(passed is False for passed in result.passed)]
     if failed:
         return False, f"{' and '.join(_title(result) for result in failed)} miss what they must add up to"
-    worst = [f"{_title(result)} is complete to {format_error(result.error.max())}" for result in claimed]
+    worst = [
+        f"{_title(result)} is complete to {format_error(result.error.max())}"
+        for result in claimed
+        if result.error is not None
+    ]
     return True, ", ".join(worst)
 
 
 def _title(result: MethodResult) -> str:
     return result.label.partition(",")[0]
-
-
-def contribution_bars(result: MethodResult, index: int) -> list[Bar]:
-    """The input term and every layer's bias contribution to one sample's output, in network order."""
-    inputs = [
-        Bar(
-            "input × gradient" if len(result.attributions) == 1 else f"{name} × gradient",
-            float(a[index].sum()),
-            "input",
-        )
-        for name, a in result.attributions.items()
-    ]
-    layers = [
-        Bar(f"{share.layer} · {share.op_type}", float(share.total[index]), share.kind)
-        for share in result.shares
-    ]
-    return inputs + layers
-
-
-def sample_pictures(
-    results: Sequence[MethodResult],
-    inputs: Mapping[str, np.ndarray],
-    preprocessing: Preprocessing | None,
-) -> list[dict[str, Picture]]:
-    """Per sample the photograph and an overlay per map, by a short name; empty where there is no image."""
-    drawn = {name: photographs(array, preprocessing) for name, array in inputs.items()}
-    name, shown = next(((name, found) for name, found in drawn.items() if found is not None), ("", None))
-    if shown is None:
-        return [{} for _ in next(iter(inputs.values()))]
-    layout = preprocessing.layout if preprocessing else None
-    return [
-        {
-            "photograph": Picture("Photograph", _png(photograph), "as the model sees it"),
-            **{
-                key: picture
-                for result in results
-                for key, picture in _overlays(result, name, index, photograph, layout).items()
-            },
-        }
-        for index, photograph in enumerate(shown)
-    ]
-
-
-def _overlays(
-    result: MethodResult, name: str, index: int, photograph: np.ndarray, layout: str | None
-) -> dict[str, Picture]:
-    attributions = result.attributions[name][index : index + 1]
-    if result.method != FULL_GRAD:
-        plane = to_planes(attributions, layout)
-        assert plane is not None
-        pixels = _png(overlay(photograph, smoothed(plane[0], PIXELS), signed=True))
-        return {
-            result.method: Picture(
-                "Integrated Gradients", pixels, "red speaks for the class, blue against it"
-            )
-        }
-    size = to_planes(np.abs(attributions), layout)
-    assert size is not None
-    pictures = {
-        "input-term": Picture(
-            "Input term", _png(overlay(photograph, size[0])), "|x · ∂f/∂x|, what falls to the pixels"
-        )
-    }
-    drawn = result.map.get(name) if isinstance(result.map, Mapping) else result.map
-    if drawn is not None and drawn.ndim == 3:
-        pixels = _png(overlay(photograph, drawn[index]))
-        pictures[FULL_GRAD] = Picture("FullGrad", pixels, "input term and bias terms; brighter is more")
-    return pictures
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    return encode_png(enlarged(pixels))
 
 
 def samples(
@@ -180,7 +107,8 @@ def samples(
             target=target_text(results[0], index, class_names),
             pictures=tuple(pictures[index].values()),
             predictions=predicted[index],
-            bars=contribution_bars(full_grads[0], index) if full_grads else (),
+            bars=result_bars(full_grads[0], index) if full_grads else (),
+            output=float(results[0].explained[index]),
         )
         for index, name in enumerate(names)
     ]
@@ -201,16 +129,14 @@ def arrays_of(results: Sequence[MethodResult]) -> dict[str, np.ndarray]:
     for result in results:
         stem = result.method.replace("-", "_")
         found |= {f"{stem}/attributions/{name}": array for name, array in result.attributions.items()}
-        found |= {f"{stem}/{name}": getattr(result, name) for name in ("explained", "total", "error")}
-        if isinstance(result.map, Mapping):
-            found |= {f"{stem}/map/{name}": array for name, array in result.map.items()}
-        elif result.map is not None:
-            found[f"{stem}/map"] = result.map
+        known = {name: getattr(result, name) for name in ARRAYS}
+        found |= {f"{stem}/{name}": array for name, array in known.items() if array is not None}
+        for name, maps in (("map", result.maps), ("complete_map", result.complete_maps)):
+            several = len(maps) > 1
+            found |= {f"{stem}/{name}/{key}" if several else f"{stem}/{name}": m for key, m in maps.items()}
         if result.shares:
             found[f"{stem}/layer_totals"] = np.stack([share.total for share in result.shares], axis=1)
             found[f"{stem}/layer_tensors"] = np.array([share.tensor for share in result.shares])
-        if result.target is not None:
-            found[f"{stem}/target"] = result.target
     return found
 
 
@@ -238,13 +164,51 @@ def as_json(results: Sequence[MethodResult], index: int, class_names: Names) -> 
             "target_name": None
             if result.target is None or class_names is None
             else class_label(int(result.target[index]), class_names),
-            "completeness": {
-                "explained": float(result.explained[index]),
-                "total": float(result.total[index]),
-                "relative_error": float(result.error[index]),
-                "passed": result.passed[index],
-            },
+            "output": float(result.explained[index]),
+            "completeness": completeness_json(result, index),
+            **_decomposition_json(result, index),
             "settings": dict(result.settings),
         }
         for result in results
+    }
+
+
+def completeness_json(result: MethodResult, index: int) -> dict[str, Any] | None:
+    """What one sample's attributions add up to; None of a method that gives a map alone."""
+    if result.total is None or result.error is None:
+        return None
+    return {
+        "explained": float(result.explained[index]),
+        "total": float(result.total[index]),
+        "relative_error": float(result.error[index]),
+        "passed": result.passed[index],
+    }
+
+
+def _decomposition_json(result: MethodResult, index: int) -> dict[str, Any]:
+    """What makes the output, in network order, with shares of it; and how much of that the complete map holds."""
+    if result.unplaced_total is None:
+        return {}
+    output = float(result.explained[index])
+
+    def part(total: float) -> dict[str, Any]:
+        return {"sum": total, "share": total / output if output else None}
+
+    return {
+        "inputs": {name: part(float(total[index])) for name, total in result.input_totals.items()},
+        "layers": [
+            {
+                "layer": layer.name,
+                "kind": kind,
+                "tensors": [one.tensor for one in layer.contributions if one.kind == kind],
+                **part(float(total[index])),
+            }
+            for layer in layers_of(result.shares)
+            for kind, total in layer.by_kind.items()
+        ],
+        "complete_map": {
+            "sums": {name: float(found[index].sum()) for name, found in result.complete_maps.items()},
+            "unplaced": list(result.unplaced),
+            "unplaced_total": float(result.unplaced_total[index]),
+        },
     }

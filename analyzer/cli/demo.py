@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from analyzer.cli.analyze import show_completeness, show_files, show_predictions
+from analyzer.cli.analyze_view import show_completeness, show_files, show_predictions
 from analyzer.cli.check import show_agreement
 from analyzer.cli.options import JsonOption, split_list
 from analyzer.cli.terminal import Terminal, UserError
@@ -72,10 +72,12 @@ def _show(terminal: Terminal, found: Demo) -> None:
 
 def _explicit_shortfall(terminal: Terminal, found: Demo) -> None:
     """What the published decomposition leaves unexplained."""
+    from analyzer.summary import completeness_rows
+
     explicit = next(result for result in found.results if result.settings.get("terms") == "explicit")
     parts = [
-        f"{output - total:.2f} of {output:.2f} ({name})"
-        for name, output, total in zip(found.names, explicit.explained, explicit.total, strict=True)
+        f"{row.output - row.total:.2f} of {row.output:.2f} ({row.sample})"
+        for row in completeness_rows([explicit], found.names)
     ]
     terminal.out.print(f"The layers' own biases alone leave unexplained: {', '.join(parts)}.", style="dim")
 
@@ -83,7 +85,7 @@ def _explicit_shortfall(terminal: Terminal, found: Demo) -> None:
 def _document(found: Demo) -> dict[str, Any]:
     import json
 
-    from analyzer.summary import environment
+    from analyzer.summary import completeness_json, environment
 
     verification = found.model.verification
     return {
@@ -95,14 +97,7 @@ def _document(found: Demo) -> dict[str, Any]:
                 "name": name,
                 "predictions": [vars(prediction) for prediction in found.predictions[index]],
                 "completeness": [
-                    {
-                        "method": result.method,
-                        **result.settings,
-                        "explained": result.explained[index],
-                        "total": result.total[index],
-                        "relative_error": result.error[index],
-                        "passed": result.passed[index],
-                    }
+                    {"method": result.method, **result.settings, **(completeness_json(result, index) or {})}
                     for result in found.results
                 ],
             }

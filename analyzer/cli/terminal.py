@@ -35,6 +35,10 @@ class Terminal:
         """A remark on stderr."""
         self.err.print(text, style="dim", soft_wrap=True)
 
+    def remark(self, text: str) -> None:
+        """A remark among the results, on stdout."""
+        self.out.print(text, style="dim", soft_wrap=True)
+
     def heading(self, text: str) -> None:
         """A line above a table."""
         self.out.print()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -81,6 +82,13 @@ def bar_labels(bars: Sequence[Bar], most: int = 34) -> list[str]:
     layers = [bar.label for bar in bars if bar.kind in ("explicit", "implicit")]
     short = dict(zip(layers, short_names(layers, most), strict=True))
     return [short.get(bar.label, bar.label) for bar in bars]
+
+
+def aligned(bars: Sequence[Bar]) -> list[str]:
+    """The bars' values with their signs, their points one below the other: four digits of the largest."""
+    largest = max((abs(bar.value) for bar in bars), default=0) or 1.0
+    decimals = max(0, 3 - math.floor(math.log10(largest)))
+    return [f"{bar.value:+.{decimals}f}".replace("-", "−") for bar in bars]
 
 
 def share_text(value: float, output: float) -> str:

@@ -88,12 +88,12 @@ def plot_maps(
         return _feature_bars(maps, title, names)
     pictures = None if images is None else photographs(np.asarray(images), preprocessing)
     captions = list(names) if names is not None else [f"sample {index}" for index in range(len(planes))]
-    planes = [smoothed(plane, smoothing) if smoothing else plane for plane in planes]
-    scales = [scale_of(plane, unit, signed=signed) for plane in planes]
+    shown = [smoothed(plane, smoothing) if smoothing else plane for plane in planes]
+    scales = [scale_of(plane, unit, signed=signed) for plane in shown]
     if pictures is None:
-        drawn = [heat_map(plane, signed=signed) for plane in planes]
+        drawn = [heat_map(plane, signed=signed) for plane in shown]
         return panel([list(zip(captions, drawn, scales, strict=True))], title=title)
-    laid = [overlay(picture, plane, signed=signed) for picture, plane in zip(pictures, planes, strict=True)]
+    laid = [overlay(picture, plane, signed=signed) for picture, plane in zip(pictures, shown, strict=True)]
     below = [("attribution", pixels, scale) for pixels, scale in zip(laid, scales, strict=True)]
     return panel([list(zip(captions, pictures, strict=True)), below], title=title)
 

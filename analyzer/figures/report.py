@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
-from analyzer.figures.charts import KIND_NAMES, KINDS, Bar, shown_bars
+from analyzer.figures.charts import KIND_NAMES, KINDS, Bar, aligned, bar_labels, share_text, shown_bars
+from analyzer.figures.heat import Scale
 from converters.atomic import write_text
 
 if TYPE_CHECKING:
@@ -26,11 +27,12 @@ MOST_ROWS = 400
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG with its caption and one line that says how to read it."""
+    """A PNG with its caption, one line that says how to read it, and what its colours stand for."""
 
     caption: str
     png: bytes
     note: str = ""
+    scale: Scale | None = None
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,14 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Sample:
-    """What the report shows of one input."""
+    """What the report shows of one input. The bars are shares of `output`."""
 
     name: str
     target: str = ""
     pictures: Sequence[Picture] = ()
     predictions: Sequence[Prediction] = ()
     bars: Sequence[Bar] = ()
+    output: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def render_report(report: Report) -> str:
     """The page as HTML text."""
     return _template().render(
         report=report,
-        charts=[(sample, chart_rows(sample.bars)) for sample in report.samples if sample.bars],
+        samples=[(sample, chart_rows(sample.bars, sample.output)) for sample in report.samples],
         kinds=[(kind, KIND_NAMES[kind]) for kind in KINDS],
         matrix=check_matrix(report.checks),
         failing=[row for row in report.checks if not row.get("passed")],
@@ -189,22 +192,47 @@ class ChartRow:
     """A bar with its geometry: start and width in percent of the track, which spans all values and zero."""
 
     bar: Bar
+    label: str
+    value: str
+    share: str
     start: float
     width: float
     zero: float
 
 
-def chart_rows(bars: Sequence[Bar], most: int = 24) -> list[ChartRow]:
-    """Place bars on one common track."""
+def chart_rows(bars: Sequence[Bar], output: float = 0.0, most: int = 24) -> list[ChartRow]:
+    """Place bars on one common track, with their shares of the output."""
     shown = shown_bars(bars, most)
     low = min([0.0, *(bar.value for bar in shown)])
     high = max([0.0, *(bar.value for bar in shown)])
     span = (high - low) or 1.0
     zero = 100 * (0 - low) / span
     return [
-        ChartRow(bar, 100 * (min(bar.value, 0.0) - low) / span, 100 * abs(bar.value) / span, zero)
-        for bar in shown
+        ChartRow(
+            bar,
+            label,
+            value,
+            share_text(bar.value, output),
+            100 * (min(bar.value, 0.0) - low) / span,
+            100 * abs(bar.value) / span,
+            zero,
+        )
+        for bar, label, value in zip(shown, bar_labels(shown), aligned(shown), strict=True)
     ]
+
+
+def scale_ends(scale: Scale) -> tuple[str, ...]:
+    """What stands below a colour bar: numbers where the map has a unit, words where it has none."""
+    if not scale.signed:
+        return ("less", "more")
+    low, high = (f"{end:+.2g}".replace("-", "−") for end in (scale.low, scale.high))
+    return (low, scale.unit, high)
+
+
+def css_gradient(scale: Scale) -> str:
+    """A colour bar as CSS, from the low end to the high one."""
+    stops = ", ".join(f"rgb({r} {g} {b})" for r, g, b in scale.colours(17))
+    return f"linear-gradient(90deg, {stops})"
 
 
 @dataclass(frozen=True)
@@ -279,7 +307,14 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(png=_data_uri, error=format_error, value=format_value, seconds=format_seconds)
+    environment.filters.update(
+        png=_data_uri,
+        error=format_error,
+        value=format_value,
+        seconds=format_seconds,
+        gradient=css_gradient,
+        ends=scale_ends,
+    )
     return environment.get_template("report.html")
 
 

@@ -52,7 +52,8 @@ def test_full_grad_is_complete_and_the_explicit_terms_are_not(demo):
 
 
 def test_the_map_has_its_mass_on_the_cup(demo):
-    heat = demo[2].results[0].map[1]
+    (maps,) = demo[2].results[0].maps.values()
+    heat = maps[1]
     cup = np.zeros_like(heat, bool)
     cup[10:140, 40:185] = True
     assert heat[cup].mean() > 1.5 * heat[~cup].mean()
@@ -62,11 +63,11 @@ def test_the_map_has_its_mass_on_the_cup(demo):
 def test_what_it_writes_is_whole(demo):
     *_, document, _, folder = demo
     assert sorted(document["files"]) == sorted(str(path) for path in folder.iterdir())
-    for name in ("cat-full-grad.png", "coffee-integrated-gradients.png"):
+    for name in ("cat-full-grad.png", "cat-full-grad-complete.png", "coffee-integrated-gradients.png"):
         with Image.open(folder / name) as picture:
             assert picture.size == (224, 224)
     page = (folder / "report.html").read_text()
-    assert "http://" not in page and "https://" not in page and page.count("data:image/png;base64,") == 8
+    assert "http://" not in page and "https://" not in page and page.count("data:image/png;base64,") == 10
 
 
 def test_the_file_it_writes_can_be_analyzed_alone(demo, capsys):

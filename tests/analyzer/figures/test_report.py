@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from analyzer.figures import Bar, encode_png, render_check, write_check
+from analyzer.figures.heat import Scale
 from analyzer.figures.report import (
     Completeness,
     Picture,
@@ -107,6 +108,24 @@ def test_text_is_shown_as_text_wherever_it_comes_from(report):
     assert "<b onload" not in html
     assert not any("onload" in attributes for _, attributes in page.tags)
     assert page.text.count('<b onload="x()">cat</b> & {{ 7 * 7 }}') >= 10
+
+
+def test_a_picture_has_its_colours_in_a_bar_with_both_ends():
+    scales = [Scale(-0.0016, 0.0016, True, "per pixel"), Scale(1.0, 5.0, False)]
+    pictures = [Picture(str(index), PNG, scale=scale) for index, scale in enumerate(scales)]
+    html = render_report(Report("maps", None, "", samples=[Sample("cat", pictures=pictures)]))
+    text = " ".join(Page(html).text.split())
+    assert "−0.0016per pixel+0.0016" in text and "lessmore" in text
+    assert html.count("linear-gradient(90deg, rgb(") == 2
+
+
+def test_bars_stand_in_the_card_of_their_sample_with_their_shares():
+    bars = [Bar("conv", -1.0, "explicit"), Bar("clip", 3.0, "implicit")]
+    samples = [Sample("cat", bars=bars, output=2.0), Sample("dog")]
+    html = render_report(Report("maps", None, "", samples=samples))
+    cat, dog = html.split("<article")[1:]
+    assert "−50 %" in cat and "+150 %" in cat and "+3.000" in cat
+    assert "Where the output comes from" in cat and "Where the output comes from" not in dog
 
 
 def test_both_colour_schemes_are_there(report):

@@ -1,0 +1,129 @@
+"""What `onnxplain analyze -o` writes: pictures, charts, arrays, report.html and summary.json, from results.
+
+Nothing is written before everything is computed, and each file whole or not at all.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from analyzer.analysis import MethodResult
+    from analyzer.backends import Differentiable
+    from analyzer.cli.inputs import Batch
+    from analyzer.figures.report import Prediction
+
+
+def write_results(
+    folder: Path,
+    model: str,
+    fn: Differentiable,
+    batch: Batch,
+    results: Sequence[MethodResult],
+    predicted: Sequence[tuple[Prediction, ...]],
+) -> list[Path]:
+    """Write every file; nothing is written before everything is computed."""
+    from analyzer.figures.report import Report, render_report
+    from analyzer.pictures import layer_chart, sample_pictures
+    from analyzer.summary import arrays_of, completeness_rows, environment, judgement, samples
+    from converters.atomic import write_bytes, write_text
+
+    class_names = fn.model.class_names
+    pictures = sample_pictures(results, batch.arrays, batch.preprocessing)
+    rows = completeness_rows(results, batch.names)
+    passed, headline = judgement(results)
+    report = Report(
+        title=Path(model).name,
+        passed=passed,
+        headline=headline,
+        detail=f"{len(batch.names)} input{'s' * (len(batch.names) != 1)}, computed by {fn.backend}.",
+        samples=samples(results, batch.names, predicted, pictures, class_names),
+        completeness=rows,
+        timings={result.label: result.seconds for result in results},
+        environment=environment(fn.backend),
+    )
+    contents: dict[str, bytes] = {
+        f"{stem}-{key}.png": picture.png
+        for stem, drawn in zip(file_stems(batch.names), pictures, strict=True)
+        for key, picture in drawn.items()
+        if key != "photograph"
+    }
+    contents |= {
+        f"{stem}-{result.method}-layers.png": layer_chart(result, index, name)
+        for index, (stem, name) in enumerate(zip(file_stems(batch.names), batch.names, strict=True))
+        for result in results
+        if result.shares
+    }
+    contents["arrays.npz"] = npz_bytes(arrays_of(results))
+    contents["report.html"] = render_report(report).encode()
+    folder.mkdir(parents=True, exist_ok=True)
+    written = [write_bytes(folder / name, data) for name, data in contents.items()]
+    made = {**document(model, fn, batch, results, predicted), "files": [str(path) for path in written]}
+    written.append(write_text(folder / "summary.json", json_text(made)))
+    return written
+
+
+def json_text(document: Mapping[str, Any]) -> str:
+    """A document as the text of a JSON file."""
+    from analyzer.cli.terminal import plain
+
+    return json.dumps(plain(document), indent=2, allow_nan=False) + "\n"
+
+
+def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """The bytes of a compressed .npz."""
+    import numpy as np
+
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **dict(arrays))  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def file_stems(names: Sequence[str]) -> list[str]:
+    """A file stem per sample: letters, digits, dots and dashes of its name, told apart by number."""
+    stems: list[str] = []
+    for name in names:
+        base = (
+            re.sub(r"[^\w.-]+", "-", re.sub(r"\.(?=\w{3,4}\b)\w+", "", name, count=1)).strip("-.") or "input"
+        )
+        stem, number = base, 2
+        while stem in stems:
+            stem, number = f"{base}-{number}", number + 1
+        stems.append(stem)
+    return stems
+
+
+def document(
+    model: str,
+    fn: Differentiable,
+    batch: Batch,
+    results: Sequence[MethodResult],
+    predicted: Sequence[tuple[Prediction, ...]],
+) -> dict[str, Any]:
+    """What --json prints and summary.json holds, without the files."""
+    from analyzer.summary import as_json, environment
+
+    class_names = fn.model.class_names
+    return {
+        "command": "analyze",
+        "model": model,
+        "backend": fn.backend,
+        "passed": all(passed is not False for result in results for passed in result.passed),
+        "samples": [
+            {
+                "name": name,
+                "predictions": [vars(prediction) for prediction in predicted[index]],
+                "methods": as_json(results, index, class_names),
+            }
+            for index, name in enumerate(batch.names)
+        ],
+        "seconds": {result.method: result.seconds for result in results},
+        "environment": environment(),
+    }

@@ -1,0 +1,129 @@
+"""What `onnxplain analyze` and `demo` show in a terminal: predictions, completeness, the largest layers, files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from analyzer.cli.terminal import Terminal, verdict
+
+if TYPE_CHECKING:
+    from analyzer.analysis import MethodResult
+    from analyzer.cli.inputs import Batch
+    from analyzer.figures.charts import Bar
+    from analyzer.figures.report import Prediction
+
+# Of each, what a screen holds; --json and the written files have all.
+MOST_LAYERS, MOST_SAMPLES = 6, 3
+WIDE = 100
+
+
+def show_results(
+    terminal: Terminal,
+    batch: Batch,
+    results: Sequence[MethodResult],
+    predicted: Sequence[tuple[Prediction, ...]],
+    class_names: Sequence[str] | None,
+    files: Sequence[Path],
+) -> None:
+    from analyzer.summary import completeness_rows, target_text
+
+    show_predictions(terminal, batch.names, predicted)
+    terminal.heading("Explained")
+    terminal.table(
+        ("input", "target"),
+        [(name, target_text(results[0], index, class_names)) for index, name in enumerate(batch.names)],
+    )
+    show_completeness(terminal, completeness_rows(results, batch.names))
+    for result in results:
+        if result.shares:
+            show_layers(terminal, result, batch.names)
+    show_files(terminal, files)
+
+
+def show_predictions(
+    terminal: Terminal, names: Sequence[str], predicted: Sequence[tuple[Prediction, ...]], most: int = 3
+) -> None:
+    """A table of the highest classes of each sample."""
+    if not any(predicted):
+        return
+    terminal.heading("Predictions")
+    rows = [
+        (
+            name if place == 0 else "",
+            p.name,
+            str(p.index),
+            f"{p.value:.3f}",
+            f"{100 * (p.probability or 0):.1f} %",
+        )
+        for name, classes in zip(names, predicted, strict=True)
+        for place, p in enumerate(classes[:most])
+    ]
+    terminal.table(("input", "class", "index", "output", "probability"), rows, right=(2, 3, 4))
+
+
+def show_completeness(terminal: Terminal, rows: Sequence[Any]) -> None:
+    """A table of what the attributions add up to."""
+    from analyzer.figures.report import format_error, format_value
+
+    if not rows:
+        return
+    terminal.heading("Completeness")
+    cells: list[tuple[Any, ...]] = []
+    previous = None
+    for row in rows:
+        name = "" if row.sample == previous else row.sample
+        previous = row.sample
+        numbers = (format_value(row.output), format_value(row.total), format_error(row.error))
+        cells.append((name, row.method, *numbers, verdict(row.passed)))
+    columns = ("input", "method", "to explain", "sum of parts", "error", "")
+    terminal.table(columns, cells, right=(2, 3, 4))
+
+
+def show_layers(terminal: Terminal, result: MethodResult, names: Sequence[str]) -> None:
+    """The largest contributions to the outputs of the first samples, and how much of each the complete map holds."""
+    from analyzer.figures.charts import KIND_NAMES, aligned, bar_labels, share_text
+    from analyzer.pictures import complete_sum, result_bars
+
+    terminal.heading("What makes the output")
+    cells: list[tuple[str, ...]] = []
+    for index, name in enumerate(names[:MOST_SAMPLES]):
+        shown = _largest(result_bars(result, index))
+        labels = bar_labels(shown, 44 if terminal.out.width >= WIDE else 26)
+        output = float(result.explained[index])
+        cells += [
+            (
+                "" if place else name,
+                label,
+                "" if bar.kind in ("input", "rest") else KIND_NAMES[bar.kind],
+                value,
+                share_text(bar.value, output),
+            )
+            for place, (label, bar, value) in enumerate(zip(labels, shown, aligned(shown), strict=True))
+        ]
+    terminal.table(("input", "layer", "kind", "sum", "share"), cells, right=(3, 4), fixed=(2, 3, 4))
+    if any(found.ndim > 2 for found in result.complete_maps.values()):
+        for index, name in enumerate(names[:MOST_SAMPLES]):
+            terminal.remark(f"{name}: {complete_sum(result, index)}")
+    if len(names) > MOST_SAMPLES:
+        terminal.remark(f"and {len(names) - MOST_SAMPLES} more inputs, in --json and in the files of -o")
+
+
+def _largest(bars: Sequence[Bar]) -> list[Bar]:
+    """The inputs' bars, the largest of the layers', largest first, and the rest as one."""
+    from analyzer.figures.charts import Bar
+
+    inputs = [bar for bar in bars if bar.kind == "input"]
+    layers = sorted((bar for bar in bars if bar.kind != "input"), key=lambda bar: -abs(bar.value))
+    rest = layers[MOST_LAYERS:]
+    others = [Bar(f"the other {len(rest)}", sum(bar.value for bar in rest), "rest")] if rest else []
+    return [*inputs, *layers[:MOST_LAYERS], *others]
+
+
+def show_files(terminal: Terminal, files: Sequence[Path]) -> None:
+    """The files written, one a line."""
+    if files:
+        terminal.heading("Written")
+        for path in files:
+            terminal.out.print(f"  {path}", soft_wrap=True)
