@@ -82,7 +82,7 @@ NETWORKS: dict[str, tuple[tuple[int, ...], tuple[int, ...], str, int]] = {
     ),
     "padding on one side": (
         (1, 1, 16, 18), (2, 3),
-        "a = Conv<pads=[4,0,0,3]>(x, w2_1_3_3) b = Tanh(a) y = Conv<pads=[0,3,2,0], strides=[1,2]>(b, w2_2_2_3)", 3,
+        "a = Conv<pads=[2,0,0,1]>(x, w2_1_3_3) b = Tanh(a) y = Conv<pads=[0,2,1,0], strides=[1,2]>(b, w2_2_2_3)", 3,
     ),
     "padding of both signs": (
         (1, 1, 12, 12), (2, 3),
@@ -117,10 +117,14 @@ def network(shape: tuple[int, ...], text: str, seed: int = 0) -> onnx.ModelProto
     """The nodes as a model with one input x and every tensor as an output."""
     rng = np.random.default_rng(seed)
     constants = {}
-    for name in set(re.findall(r"\b[iw]m?\d[\dm_]*", text)):
+    for name in sorted(set(re.findall(r"\b[iw]m?\d[\dm_]*", text))):
         numbers = [int(number.replace("m", "-")) for number in name[1:].split("_")]
-        drawn = rng.uniform(0.5, 1, numbers) * rng.choice([-1, 1], numbers) if name[0] == "w" else numbers
-        constants[name] = np.array(drawn, np.float32 if name[0] == "w" else np.int64)
+        if name[0] == "w":
+            # Far from zero, and not so large that a Tanh saturates.
+            drawn = rng.uniform(0.5, 1, numbers) * rng.choice([-1, 1], numbers) / np.prod(numbers[1:]) ** 0.5
+            constants[name] = drawn.astype(np.float32)
+        else:
+            constants[name] = np.array(numbers)
     tensors = re.findall(r"(\w+) = ", text)
     head = f"float{list(shape)} x) => ({', '.join(f'float {name}' for name in tensors)})".replace(
         "float ", "float[] "
