@@ -82,7 +82,7 @@ NETWORKS: dict[str, tuple[tuple[int, ...], tuple[int, ...], str, int]] = {
     ),
     "padding on one side": (
         (1, 1, 16, 18), (2, 3),
-        "a = Conv<pads=[2,0,0,1]>(x, w2_1_3_3) b = Tanh(a) y = Conv<pads=[0,2,1,0], strides=[1,2]>(b, w2_2_2_3)", 3,
+        "a = Conv<pads=[3,0,0,2]>(x, w2_1_5_4) b = Tanh(a) y = Conv<pads=[0,2,1,0], strides=[1,2]>(b, w2_2_2_3)", 3,
     ),
     "padding of both signs": (
         (1, 1, 12, 12), (2, 3),
