@@ -4,7 +4,7 @@ Importing this package loads no framework; a backend imports its own when it is 
 """
 
 from analyzer.backends import Differentiable, Gradients, differentiate
-from analyzer.checks import Report, check
+from analyzer.checks import Report, check, compare
 from analyzer.errors import AnalysisError
 from analyzer.methods import (
     FullGrad,
@@ -27,6 +27,7 @@ __all__ = [
     "SaliencyMap",
     "Target",
     "check",
+    "compare",
     "differentiate",
     "full_grad",
     "integrated_gradients",

@@ -7,7 +7,8 @@ ONNX tensor that the source has, the source's name and the permutation that brin
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -44,6 +45,10 @@ class Match:
         ones = (1,) * (len(self.order) - len(self.kept))
         shape = (*(array.shape[axis] for axis in self.kept), *ones)
         return np.ascontiguousarray(array.reshape(shape).transpose(self.order))
+
+    def from_onnx(self, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """The way back: an array in ONNX's axes as one of the source's shape."""
+        return np.ascontiguousarray(array.transpose(np.argsort(self.order))).reshape(shape)
 
 
 def match(
@@ -122,29 +127,50 @@ def _fingerprint(array: np.ndarray) -> np.ndarray:
 
 def _same(name: str, offered: np.ndarray, wanted: np.ndarray) -> Match | None:
     """The match of two arrays that are equal up to a permutation of axes and axes of length 1."""
-    if offered.size != wanted.size or offered.dtype.kind != "f":
+    if offered.dtype.kind != "f":
         return None
-    shape = offered.shape
-    kept = tuple(range(offered.ndim))
-    if sorted(shape) != sorted(wanted.shape):
-        if [s for s in sorted(shape) if s != 1] != [s for s in sorted(wanted.shape) if s != 1]:
-            return None
-        # Axis 0 is the batch on both sides, whatever its length.
-        kept = tuple(axis for axis, size in enumerate(shape) if axis == 0 or size != 1)
-        extra = len(wanted.shape) - len(kept)
-        if extra < 0 or (shape[:1] != wanted.shape[:1]):
-            return None
+    fitting = alignments(name, offered.shape, wanted.shape)
+    return next((found for found in fitting if _close(found.to_onnx(offered), wanted)), None)
+
+
+def alignments(
+    name: str, offered: tuple[int, ...], wanted: tuple[int, ...], *, batch_first: bool = True
+) -> Iterator[Match]:
+    """Every permutation of axes, axes of length 1 aside, that brings one shape into another.
+
+    batch_first: axis 0 is the batch on both sides, whatever its length, and stays.
+    """
+    if math.prod(offered) != math.prod(wanted):
+        return
+    shape, kept = offered, tuple(range(len(offered)))
+    if sorted(shape) != sorted(wanted):
+        if [s for s in sorted(shape) if s != 1] != [s for s in sorted(wanted) if s != 1]:
+            return
+        kept = tuple(axis for axis, size in enumerate(shape) if (axis == 0 and batch_first) or size != 1)
+        extra = len(wanted) - len(kept)
+        if extra < 0 or (batch_first and shape[:1] != wanted[:1]):
+            return
         shape = (*(shape[axis] for axis in kept), *(1,) * extra)
-    array = offered.reshape(shape)
     for order in permutations(range(len(shape))):
-        moved = tuple(shape[axis] for axis in order)
-        if (
-            moved == wanted.shape
-            and order[:1] == (0,)[: len(order)]
-            and _close(array.transpose(order), wanted)
-        ):
-            return Match(name, order, kept)
-    return None
+        moves_batch = batch_first and order[:1] != (0,)[: len(order)]
+        if not moves_batch and tuple(shape[axis] for axis in order) == wanted:
+            yield Match(name, order, kept)
+
+
+def closest(
+    name: str, offered: np.ndarray, wanted: np.ndarray, *, batch_first: bool = True
+) -> tuple[Match, float] | None:
+    """The alignment that brings an array nearest to another, and their relative L2; None where none fits."""
+    found = [
+        (match, _relative(match.to_onnx(offered), wanted))
+        for match in alignments(name, offered.shape, wanted.shape, batch_first=batch_first)
+    ]
+    return min(found, key=lambda pair: pair[1], default=None)
+
+
+def _relative(a: np.ndarray, b: np.ndarray) -> float:
+    norm = max(float(np.linalg.norm(a)), float(np.linalg.norm(b)))
+    return float(np.linalg.norm(a - b)) / norm if norm else 0.0
 
 
 def _by_shape(name: str, offered: np.ndarray, wanted: np.ndarray) -> Match | None:

@@ -72,8 +72,8 @@ def check(
     allowed = tolerances(tolerance)
     functions = [differentiate(loaded, name) for name in chosen]
     feeds = functions[0].check_inputs(inputs)
-    fixed = _fix_target(functions[0], feeds, target)
-    readers = [Reader(fn, fixed, functions[0].roots(wrt)) for fn in functions]
+    fixed = fix_target(functions[0], feeds, target)
+    readers = [Reader(fn, fixed, functions[0].roots(wrt), fn.backend) for fn in functions]
     comparison = Comparison(readers, feeds, fixed, allowed, progress)
     readings = comparison.readings()
     by_pair = {pair: comparison.rows_of(pair, readings) for pair in comparison.pairs}
@@ -91,7 +91,7 @@ def check(
         backends=chosen,
         skipped={name: reason for name, reason in state.items() if reason and name not in chosen},
         seconds=dict(zip(chosen, comparison.seconds, strict=True)),
-        origins={pair: text for pair, text in origins.items() if text},
+        origins={pair: str(origin) for pair, origin in origins.items() if origin},
         referee=judged,
     )
 
@@ -113,7 +113,9 @@ def _judged(
             raise MissingFramework('the float64 referee needs torch: pip install "onnxplain[torch]"')
         return 'torch is not installed: pip install "onnxplain[torch]"'
     fn = differentiate(model, "torch", precision="float64")
-    comparison.judge(rows, readings, Reader(fn, comparison.target, comparison.roots).read(comparison.feeds))
+    comparison.judge(
+        rows, readings, Reader(fn, comparison.target, comparison.roots, REFEREE).read(comparison.feeds)
+    )
     return REFEREE
 
 
@@ -129,7 +131,7 @@ def _chosen(backends: Sequence[str] | None, state: dict[str, str]) -> tuple[str,
     return chosen
 
 
-def _fix_target(fn: Differentiable, feeds: Arrays, target: TargetLike) -> Target:
+def fix_target(fn: Differentiable, feeds: Arrays, target: TargetLike) -> Target:
     """One target for all: near-equal logits must not be ranked anew by every backend."""
     wanted = as_target(target)
     name = wanted.output or fn.graph.outputs[0]
@@ -141,7 +143,7 @@ def _fix_target(fn: Differentiable, feeds: Arrays, target: TargetLike) -> Target
 
 def _completeness_row(fn: Differentiable, reading: Reading, tolerance: float) -> Row:
     """FullGrad must sum to the output on every backend. What IG leaves depends on its steps: no verdict."""
-    completeness, allowed = reading.full_grad.completeness, _completeness_tolerance(fn, tolerance)
+    completeness, allowed = reading.completeness, _completeness_tolerance(fn, tolerance)
     return {
         "backend": fn.backend,
         "method": "full grad",

@@ -17,10 +17,11 @@ import numpy as np
 from analyzer.backends.base import Arrays
 from analyzer.biases import layer_of
 from analyzer.checks.kinks import Side, explain
-from analyzer.checks.localize import backward_origin, forward_origin
+from analyzer.checks.localize import Origin, backward_origin, forward_origin
 from analyzer.checks.metrics import distance
 from analyzer.checks.reading import Reader, Reading
 from analyzer.checks.report import Row
+from analyzer.checks.twin import Twin
 from analyzer.graph import Graph
 from analyzer.methods.integrated_gradients import quadrature
 from analyzer.target import Target
@@ -37,20 +38,21 @@ NEVER_EXCUSED = ("output", "layer")
 class Comparison:
     """The backends of one check, and what is known of each."""
 
-    readers: list[Reader]
+    readers: Sequence[Reader | Twin]
     feeds: Arrays
     target: Target
     tolerances: Mapping[str, float]
     progress: Progress | None
     seconds: list[float] = field(init=False)
+    integrated: list[Arrays] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         self.seconds = [0.0] * len(self.readers)
 
     @property
     def graph(self) -> Graph:
-        """The graph that all backends compute."""
-        return self.readers[0].fn.graph
+        """The graph whose tensors are compared."""
+        return self.readers[0].graph
 
     @property
     def roots(self) -> tuple[str, ...]:
@@ -66,7 +68,7 @@ class Comparison:
         """One reading a backend."""
         found = []
         for index, reader in enumerate(self.readers):
-            self._tell(reader.fn.backend)
+            self._tell(reader.name)
             found.append(reader.read(self.feeds))
             self.seconds[index] += found[-1].seconds
         return found
@@ -79,7 +81,7 @@ class Comparison:
         jumping = [row for row in rows if row["quantity"] not in NEVER_EXCUSED]
         if not all(row["passed"] for row in jumping):
             self._tell(f"{self._name(pair[0])} against {self._name(pair[1])}")
-            _excuse(jumping, self._reason(a.side, b.side))
+            excuse(jumping, self._reason(a.side, b.side))
         return rows
 
     def integrated_rows(self, steps: int) -> list[Row]:
@@ -87,7 +89,9 @@ class Comparison:
 
         Every point of the path at which two gradients differ must be explained by itself.
         """
-        totals = [dict.fromkeys(self.roots, 0.0) for _ in self.readers]
+        totals: list[Arrays] = [
+            {name: np.zeros(self.feeds[name].shape) for name in self.roots} for _ in self.readers
+        ]
         reasons: dict[Indices, list[str | None]] = {pair: [] for pair in self.pairs}
         for number, (alpha, weight) in enumerate(zip(*quadrature(RULE, steps), strict=True), 1):
             self._tell(f"integrated gradients, point {number} of {steps}")
@@ -100,19 +104,20 @@ class Comparison:
                 if any(self._apart(a.gradients[name], b.gradients[name]) for name in self.roots):
                     reason = self._reason(a, b)
                     reasons[pair].append(reason and f"at α = {alpha:.2f}: {reason}")
+        self.integrated = [{n: g * self.feeds[n] for n, g in total.items()} for total in totals]
         rows = []
         for pair in self.pairs:
-            left, right = ({n: g * self.feeds[n] for n, g in totals[index].items()} for index in pair)
+            left, right = (self.integrated[index] for index in pair)
             found = self._rows(pair, "integrated gradients", left, right)
-            _excuse(found, _summary(reasons[pair]))
+            excuse(found, _summary(reasons[pair]))
             rows += found
         return rows
 
-    def origin(self, pair: Indices, readings: Sequence[Reading], rows: Sequence[Row]) -> str:
-        """The node at which two backends part, as a phrase; empty where none is at fault by itself."""
+    def origin(self, pair: Indices, readings: Sequence[Reading], rows: Sequence[Row]) -> Origin | None:
+        """The node at which two backends part; None where none is at fault by itself."""
         failing = {row["quantity"] for row in rows if not row["passed"]}
         if not failing:
-            return ""
+            return None
         self._tell(f"looking for where {self._name(pair[0])} and {self._name(pair[1])} part")
         found = None
         if not failing & {"output", "layer"}:
@@ -124,11 +129,11 @@ class Comparison:
             a, b = (readings[index].side for index in pair)
             apart = self._distances(a.values, b.values)
             found = forward_origin(self.graph, self._labelled(pair, (a, b)), apart, self.feeds)
-        return str(found) if found else ""
+        return found
 
     def judge(self, rows: Iterable[Row], readings: Sequence[Reading], truth: Reading) -> None:
         """Write into the rows in excess how far either side is from a float64 reading, and which is nearer."""
-        names = [reader.fn.backend for reader in self.readers]
+        names = [reader.name for reader in self.readers]
         known = truth.quantities(self.roots)
         mine = [reading.quantities(self.roots) for reading in readings]
         for row in rows:
@@ -145,7 +150,9 @@ class Comparison:
 
     def _distances(self, left: Arrays, right: Arrays) -> dict[str, float]:
         """Tensors that are visibly apart, in graph order."""
-        order = [name for name in self.readers[0].fn.tensors if name in left and name in right]
+        order = [
+            name for name in (*self.graph.inputs, *self.graph.producer) if name in left and name in right
+        ]
         found = {name: distance(left[name], right[name]).relative_l2 for name in order}
         least = 1e-2 * min(self.tolerances.values())
         return {name: apart for name, apart in found.items() if apart > least}
@@ -179,26 +186,39 @@ class Comparison:
         return [self._row(pair, quantity, name, left[name], right[name]) for name in left if name in right]
 
     def _row(self, pair: Indices, quantity: str, tensor: str, left: np.ndarray, right: np.ndarray) -> Row:
-        tolerance = self.tolerances[quantity]
-        measured = distance(left, right)
-        return {
-            "quantity": quantity,
-            "tensor": tensor,
-            "a": self._name(pair[0]),
-            "b": self._name(pair[1]),
-            **vars(measured),
-            "tolerance": tolerance,
-            "passed": measured.relative_l2 <= tolerance,
-            "explanation": "",
-            **place_of(self.graph, tensor),
-        }
+        names = (self._name(pair[0]), self._name(pair[1]))
+        return row_of(quantity, tensor, names, left, right, self.tolerances[quantity], self.graph)
 
     def _name(self, index: int) -> str:
-        return self.readers[index].fn.backend
+        return self.readers[index].name
 
     def _tell(self, what: str) -> None:
         if self.progress is not None:
             self.progress(what)
+
+
+def row_of(
+    quantity: str,
+    tensor: str,
+    names: tuple[str, str],
+    left: np.ndarray,
+    right: np.ndarray,
+    tolerance: float,
+    graph: Graph,
+) -> Row:
+    """One comparison of two arrays, as a row of a report."""
+    measured = distance(left, right)
+    return {
+        "quantity": quantity,
+        "tensor": tensor,
+        "a": names[0],
+        "b": names[1],
+        **vars(measured),
+        "tolerance": tolerance,
+        "passed": measured.relative_l2 <= tolerance,
+        "explanation": "",
+        **place_of(graph, tensor),
+    }
 
 
 def place_of(graph: Graph, tensor: str) -> Row:
@@ -214,7 +234,7 @@ def place_of(graph: Graph, tensor: str) -> Row:
     }
 
 
-def _excuse(rows: Sequence[Row], reason: str | None) -> None:
+def excuse(rows: Sequence[Row], reason: str | None) -> None:
     """Mark the rows in excess as explained, in place."""
     for row in rows:
         if reason is not None and not row["passed"]:

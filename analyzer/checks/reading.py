@@ -14,6 +14,8 @@ from functools import cached_property
 from analyzer.backends import Differentiable
 from analyzer.backends.base import Arrays, attributed
 from analyzer.checks.kinks import Side, decision_tensors
+from analyzer.completeness import Completeness
+from analyzer.graph import Graph
 from analyzer.methods import FullGrad
 from analyzer.methods.decomposition import Settings, plan
 from analyzer.methods.full_grad import read_full_grad
@@ -29,7 +31,8 @@ class Reading:
     side: Side
     layers: tuple[str, ...]
     outputs: Arrays
-    full_grad: FullGrad
+    maps: Arrays
+    completeness: Completeness
     seconds: float
 
     def quantities(self, roots: Sequence[str]) -> dict[str, Arrays]:
@@ -40,17 +43,25 @@ class Reading:
             "layer": {name: values[name] for name in self.layers},
             "input gradient": {name: gradients[name] for name in roots},
             "bias gradient": {name: array for name, array in gradients.items() if name not in roots},
-            "full grad": _maps(self.full_grad),
+            "full grad": self.maps,
         }
 
 
 @dataclass(frozen=True)
 class Reader:
-    """A backend, and the tensors on the way from the attributed ones, `roots`, to the explained output."""
+    """A backend, and the tensors on the way from the attributed ones, `roots`, to the explained output. name: what a
+    report calls it.
+    """
 
     fn: Differentiable
     target: Target
     roots: tuple[str, ...]
+    name: str
+
+    @property
+    def graph(self) -> Graph:
+        """The graph whose tensors are read."""
+        return self.fn.graph
 
     @property
     def output(self) -> str:
@@ -81,12 +92,14 @@ class Reader:
         side = _side(found.arrays, layers, wrt, feeds)
         floats = [name for name in self.fn.graph.outputs if self.fn.graph.tensors[name].is_float]
         others = [name for name in floats if name not in side.values]
+        full_grad = read_full_grad(planned, found, {})
         outputs = {**side.values, **(self.fn.forward(feeds, others) if others else {})}
         return Reading(
             side,
             tuple(layers),
             {name: outputs[name] for name in floats},
-            read_full_grad(planned, found, {}),
+            maps_of(full_grad),
+            full_grad.completeness,
             time.perf_counter() - began,
         )
 
@@ -111,7 +124,7 @@ def _side(found: Arrays, values: Sequence[str], wrt: Sequence[str], feeds: Array
     )
 
 
-def _maps(found: FullGrad) -> Arrays:
+def maps_of(found: FullGrad) -> Arrays:
     """The maps by what rows call them: "map", or "map of" each of several inputs."""
     if not isinstance(found.map, Mapping):
         return {"map": found.map}

@@ -63,6 +63,8 @@ class Report:
     completeness: one dict a backend and method, with error (the worst sample's), tolerance and passed.
     origins: {(a, b): the node at fault}. skipped: backends that were not run, with the reason. seconds: the time of
     each backend. referee: what the float64 run was, or why there was none.
+    Of two models besides: matched, near: {tensor of the first: of the second}, equal in value, or paired by the least
+    distance; unmatched: {model: tensors without a counterpart}; drift: one dict a sample, the worst first.
     """
 
     rows: list[Row]
@@ -72,6 +74,10 @@ class Report:
     seconds: Mapping[str, float] = field(default_factory=dict)
     origins: Mapping[tuple[str, str], str] = field(default_factory=dict)
     referee: str = ""
+    matched: Mapping[str, str] = field(default_factory=dict)
+    near: Mapping[str, str] = field(default_factory=dict)
+    unmatched: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    drift: Sequence[Row] = ()
 
     @property
     def passed(self) -> bool:
@@ -95,6 +101,9 @@ class Report:
     def headline(self) -> str:
         """The verdict in a line."""
         pairs = f"{len(self.rows)} comparisons of {', '.join(self.backends)}"
+        if self.unmatched:
+            layers = len(self.matched) + len(self.near) + len(self.unmatched[self.backends[0]])
+            pairs += f", {len(self.matched)} of {layers} layers matched by value"
         if self.passed:
             explained = sum(pair.explained for pair in self.pairs)
             note = f", {explained} of them by a named kink decision" if explained else ""
@@ -124,6 +133,13 @@ class Report:
             "rows": self.rows,
             "completeness": self.completeness,
         }
+        if self.unmatched:
+            content |= {
+                "matched": self.matched,
+                "near": self.near,
+                "unmatched": self.unmatched,
+                "drift": self.drift,
+            }
         return json.dumps(_finite(content), indent=2)
 
     def to_html(self, path: str | os.PathLike[str]) -> None:

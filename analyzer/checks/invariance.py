@@ -1,0 +1,152 @@
+"""Compare two models that should be one function: implementation invariance, shown layer by layer.
+
+A PyTorch network and its Keras twin, a model before and after an optimizer, an old and a new export: paired by value
+(pairing.py), then held against each other like two backends of one model (twin.py, comparison.py), everything in the
+layout of the first. For models that are *not* the same, a quantized or pruned copy, the drift of every sample says how
+far the reasons moved. Source: Sundararajan, Taly & Yan 2017, section 2.2 (implementation invariance).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from analyzer.backends import Differentiable, ModelLike, differentiate
+from analyzer.backends.base import Arrays, Inputs, batched_inputs
+from analyzer.backends.matching import TOLERANCE
+from analyzer.checks.agreement import fix_target
+from analyzer.checks.comparison import Comparison, Progress
+from analyzer.checks.drift import drift_rows
+from analyzer.checks.localize import Origin
+from analyzer.checks.pairing import Pairing, fed, pair_inputs, pair_layers, pair_outputs
+from analyzer.checks.reading import Reader, Reading
+from analyzer.checks.report import Report, Row
+from analyzer.checks.tolerances import COMPLETENESS, Tolerance, tolerances
+from analyzer.checks.twin import Twin
+from analyzer.errors import AnalysisError
+from analyzer.target import TargetLike
+
+# Enough to tell layers apart; an axis of samples from one of length 1.
+MATCHED_SAMPLES = 2
+
+
+def compare(
+    a: ModelLike | Differentiable,
+    b: ModelLike | Differentiable,
+    inputs: Inputs,
+    target: TargetLike = None,
+    *,
+    wrt: Sequence[str] | None = None,
+    inputs_of_b: Mapping[str, str] | None = None,
+    backend: str = "onnxruntime",
+    tolerance: Tolerance | None = None,
+    steps: int = 8,
+    names: tuple[str, str] = ("a", "b"),
+    straight_through: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Compare two models that should be the same function, and their reasons.
+
+    inputs, target, wrt: of a, as for `check`. b is fed the same numbers, its axes in the order that its inputs take;
+        where several orders fit, that which brings the outputs nearest. inputs_of_b: {input of a: input of b} where
+        neither names nor shapes tell.
+    backend: what computes both; a model may also come bound to one, `differentiate(model, …)`.
+    tolerance, steps, straight_through, progress: as for `check`. names: what the report calls the two.
+    Rows name tensors of a, and those of b under `tensor_b`; `matched`, `near` and `unmatched` say which layers were
+    found, `drift` how far each sample's output and attributions moved.
+    Raises InputError or ShapeError where the inputs of b cannot be fed, AnalysisError where the explained output or a
+    tensor of `wrt` has no counterpart, UnsupportedOp.
+    """
+    allowed = tolerances(tolerance)
+    if names[0] == names[1]:
+        raise AnalysisError(f"the two models are both called {names[0]!r}")
+    tell = progress or (lambda what: None)
+    mine, other = (differentiate(model, backend, straight_through=straight_through) for model in (a, b))
+    feeds = mine.check_inputs(inputs)
+    fixed, roots = fix_target(mine, feeds, target), mine.roots(wrt)
+    tell("pairing inputs, outputs and layers")
+    inputs_b, outputs = _pair_ends(mine, other, feeds, inputs_of_b)
+    theirs = other.check_inputs(fed(inputs_b, feeds))
+    layers = pair_layers(mine, other, _few(mine, feeds), _few(other, theirs))
+    twin = Twin(names[1], mine.graph, other, fixed, roots, inputs_b, outputs, layers.all)
+    comparison = Comparison([Reader(mine, fixed, roots, names[0]), twin], feeds, fixed, allowed, progress)
+    readings = comparison.readings()
+    rows = comparison.rows_of((0, 1), readings)
+    origin = comparison.origin((0, 1), readings, rows)
+    if wrt is None:
+        rows += comparison.integrated_rows(steps)
+    for row in rows:
+        row["tensor_b"] = twin.tensors[row["tensor"]].name if row["tensor"] in twin.tensors else ""
+    return Report(
+        rows=rows,
+        completeness=[_completeness(n, r, allowed) for n, r in zip(names, readings, strict=True)],
+        backends=names,
+        seconds=dict(zip(names, comparison.seconds, strict=True)),
+        origins={names: _described(origin, twin)} if origin else {},
+        referee="not asked",
+        matched={name: one.name for name, one in layers.matched.items()},
+        near={name: one.name for name, one in layers.near.items()},
+        unmatched=dict(zip(names, layers.unmatched, strict=True)),
+        drift=_drift(readings, comparison.integrated),
+    )
+
+
+def _pair_ends(
+    a: Differentiable, b: Differentiable, feeds: Arrays, given: Mapping[str, str] | None
+) -> tuple[Pairing, Pairing]:
+    """Inputs and outputs, in the layout that brings the outputs nearest."""
+    ours = _float_outputs(a, feeds)
+    best: tuple[float, Pairing, Pairing] | None = None
+    for pairing in pair_inputs(feeds, b.graph, given):
+        outputs, apart = pair_outputs(ours, _float_outputs(b, fed(pairing, feeds)))
+        if best is None or apart < best[0]:
+            best = (apart, pairing, outputs)
+        if apart <= TOLERANCE:
+            break
+    assert best is not None
+    return best[1], best[2]
+
+
+def _float_outputs(fn: Differentiable, feeds: Arrays) -> Arrays:
+    return fn.forward(feeds, [name for name in fn.graph.outputs if fn.graph.tensors[name].is_float])
+
+
+def _few(fn: Differentiable, feeds: Arrays) -> Arrays:
+    """The first samples; where there is one alone, it stands twice. All, where the file fixes their number."""
+    if fn.engine.batch is not None:
+        return feeds
+    free = batched_inputs(fn.graph)
+    return {
+        name: np.take(array, np.arange(MATCHED_SAMPLES), axis=0, mode="clip") if name in free else array
+        for name, array in feeds.items()
+    }
+
+
+def _described(origin: Origin, twin: Twin) -> str:
+    """The node at fault, and the node of b that computes the counterpart."""
+    theirs = twin.fn.graph.producer.get(twin.tensors[origin.tensor].name)
+    return f"{origin}" + (f"; in {twin.name} that is {theirs.op_type} {theirs.name!r}" if theirs else "")
+
+
+def _completeness(name: str, reading: Reading, allowed: Mapping[str, float]) -> Row:
+    tolerance = allowed[COMPLETENESS]
+    return {
+        "backend": name,
+        "method": "full grad",
+        "error": float(reading.completeness.error.max()),
+        "tolerance": tolerance,
+        "passed": bool(reading.completeness.within(tolerance).all()),
+    }
+
+
+def _drift(readings: Sequence[Reading], integrated: Sequence[Arrays]) -> list[Row]:
+    """The drift of every sample; of the explained output's model outputs, the first one stands for all."""
+    a, b = readings
+    shared = next((name for name in a.outputs if name in b.outputs), None)
+    if shared is None:
+        return []
+    kinds = {"full grad": (a.maps, b.maps)}
+    if integrated:
+        kinds["integrated gradients"] = (integrated[0], integrated[1])
+    return drift_rows((a.outputs[shared], b.outputs[shared]), kinds)

@@ -1,0 +1,134 @@
+"""Another model seen under the names of the first: what makes a comparison of two models one of two backends.
+
+A Twin is read like a backend of model a (reading.py), but every number is model b's own: values and gradients at the
+tensors that were paired, its own FullGrad; all in a's names and a's order of axes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from analyzer.backends import Differentiable
+from analyzer.backends.base import Arrays, attributed
+from analyzer.backends.matching import Match
+from analyzer.biases import find_biases
+from analyzer.checks.kinks import Side, decision_tensors
+from analyzer.checks.pairing import Pairing, fed
+from analyzer.checks.reading import Reading, maps_of
+from analyzer.errors import AnalysisError
+from analyzer.graph import Graph
+from analyzer.layout import channel_axes, input_channel_axis
+from analyzer.methods import full_grad
+from analyzer.request import gradient_name, observe
+from analyzer.target import Target
+
+
+@dataclass(frozen=True)
+class Twin:
+    """Model b for the eyes of a. graph: of a. target, roots: in a's terms. inputs: {input of b: of a}; outputs, layers:
+    {tensor of a: of b}, as pairing.py finds them.
+    """
+
+    name: str
+    graph: Graph
+    fn: Differentiable
+    target: Target
+    roots: tuple[str, ...]
+    inputs: Pairing
+    outputs: Pairing
+    paired: Pairing
+
+    @cached_property
+    def tensors(self) -> Pairing:
+        """Every tensor of a that has a counterpart, inputs and outputs among them."""
+        fed_by = {
+            one.name: Match(name, tuple(int(axis) for axis in np.argsort(one.order)), one.kept)
+            for name, one in self.inputs.items()
+        }
+        return {**self.paired, **self.outputs, **fed_by}
+
+    @cached_property
+    def layers(self) -> tuple[str, ...]:
+        """The paired tensors between a's roots and the explained output, in a's order."""
+        assert self.target.output is not None
+        path = attributed(self.graph, self.target.output, self.roots)
+        order = (name for node in self.graph.nodes for name in node.outputs)
+        return tuple(name for name in order if name in self.tensors and name in path)
+
+    @cached_property
+    def _roots_of_b(self) -> list[str]:
+        lost = [name for name in self.roots if name not in self.tensors]
+        if lost:
+            raise AnalysisError(f"{self.name} has no tensor with the values of {lost[0]!r}")
+        return [self.tensors[name].name for name in self.roots]
+
+    def read(self, feeds: Arrays) -> Reading:
+        """Values at every layer, gradients at the roots and at every bias of a, outputs, and b's own FullGrad."""
+        began = time.perf_counter()
+        assert self.target.output is not None
+        biased = {bias.tensor for bias in find_biases(self.graph, self.target.output, self.roots, "all")}
+        side = self._side(feeds, self.layers, (*self.roots, *(n for n in self.layers if n in biased)))
+        theirs = fed(self.inputs, feeds)
+        outputs = self.fn.forward(theirs, [one.name for one in self.outputs.values()])
+        found = full_grad(self.fn, theirs, self._target(theirs), wrt=self._roots_of_b)
+        return Reading(
+            side,
+            self.layers,
+            {name: one.to_onnx(outputs[one.name]) for name, one in self.outputs.items()},
+            self._maps(maps_of(found)),
+            found.completeness,
+            time.perf_counter() - began,
+        )
+
+    def everywhere(self, feeds: Arrays) -> Side:
+        """Values and gradients at every layer."""
+        return self._side(feeds, self.layers, (*self.roots, *self.layers))
+
+    def at_point(self, feeds: Arrays) -> Side:
+        """Gradients at the roots, and the values that kink decisions of a hang on."""
+        assert self.target.output is not None
+        decisive = decision_tensors(self.graph, self.roots, self.target.output)
+        return self._side(feeds, [name for name in self.layers if name in decisive], self.roots)
+
+    def _side(self, feeds: Arrays, values: Iterable[str], wrt: Iterable[str]) -> Side:
+        theirs, tensors = fed(self.inputs, feeds), self.tensors
+        seen, at = tuple(dict.fromkeys(values)), tuple(dict.fromkeys(wrt))
+        assert all(name in tensors for name in at) or self._roots_of_b
+        request = observe([tensors[n].name for n in seen], [tensors[n].name for n in at])
+        arrays = self.fn.evaluate(request, theirs, self._target(theirs)).arrays
+        found = {name: tensors[name].to_onnx(arrays[f"value/{tensors[name].name}"]) for name in seen}
+        gradients = {name: tensors[name].to_onnx(arrays[gradient_name(tensors[name].name)]) for name in at}
+        return Side({**feeds, **found}, gradients)
+
+    def _target(self, theirs: Arrays) -> Target:
+        """The explained scalar in b's terms: the same weights over the output's counterpart."""
+        assert self.target.output is not None and self.target.weights is not None
+        one = self.tensors.get(self.target.output)
+        if one is None:
+            raise AnalysisError(f"{self.name} has no tensor with the values of {self.target.output!r}")
+        shape = self.fn.forward(theirs, [one.name])[one.name].shape
+        return Target(one.name, weights=one.from_onnx(self.target.weights, shape))
+
+    def _maps(self, maps: Mapping[str, np.ndarray]) -> Arrays:
+        """b's maps by a's names, their axes in the order of a's inputs."""
+        mine = {self.tensors[name].name: name for name in self.roots}
+        found = {}
+        for key, drawn in maps.items():
+            root = self.roots[0] if len(mine) == 1 else mine[key.removeprefix("map of ")]
+            order = self._spatial_order(root, drawn.ndim)
+            found[key if len(mine) == 1 else f"map of {root}"] = np.ascontiguousarray(drawn.transpose(order))
+        return found
+
+    def _spatial_order(self, root: str, rank: int) -> tuple[int, ...]:
+        """The order that brings a map of b, which has no channels, into a's."""
+        order = self.tensors[root].order
+        if rank != len(order) - 1:
+            return tuple(range(rank))
+        channel = input_channel_axis(self.graph, root, channel_axes(self.graph))
+        axes = [axis for index, axis in enumerate(order) if index not in (0, channel)]
+        return (0, *(1 + sorted(axes).index(axis) for axis in axes))

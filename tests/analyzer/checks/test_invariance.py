@@ -1,0 +1,112 @@
+"""compare: twins are matched layer by layer whatever their names and layout; a port that went wrong is pinned."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from analyzer import compare
+from analyzer.checks.drift import rank_correlation
+from analyzer.errors import AnalysisError, InputError, ShapeError
+from converters import convert
+from examples.twin import build_twins, example_images
+
+
+@pytest.fixture(scope="module")
+def twins():
+    nets = build_twins(0)
+    nchw, nhwc = example_images(4)
+    return nets, nchw, nhwc, convert(nets[0], nchw[:1]), convert(nets[1], nhwc[:1])
+
+
+def test_twins_of_two_frameworks_are_one_function(twins):
+    _, nchw, nhwc, a, b = twins
+    report = compare(a, b, nchw, target=3, names=("pytorch", "keras"))
+    report.raise_for_disagreement()
+    assert report.unmatched["pytorch"] == () and not report.near
+    assert {row["quantity"] for row in report.rows} == {
+        "output", "layer", "input gradient", "bias gradient", "full grad", "integrated gradients",
+    }  # fmt: skip
+    assert all(row["relative_l2"] <= 1e-5 for row in report.rows)
+    assert all(row["tensor_b"] for row in report.rows if row["quantity"] == "layer")
+    # The other way round the images are given channels last.
+    compare(b, a, nhwc, target=3).raise_for_disagreement()
+
+
+def test_a_wrong_epsilon_is_pinned_to_its_layer(twins):
+    (_, keras_twin), nchw, nhwc, a, _ = twins
+    keras_twin.bn2.epsilon = 1e-2
+    try:
+        wrong = convert(keras_twin, nhwc[:1])
+    finally:
+        keras_twin.bn2.epsilon = 1e-5
+    report = compare(a, wrong, nchw, target=3, names=("pytorch", "keras"))
+    assert not report.passed
+    (pair,) = report.pairs
+    assert pair.first_divergence["quantity"] == "layer"
+    assert pair.first_divergence["layer"] == "conv2"
+    assert "Conv 'node_conv2d_1'" in pair.origin
+    assert report.drift[0]["output"] > 1e-4
+
+
+def test_the_drift_of_a_rounded_copy_is_ranked_by_sample(twins):
+    _, nchw, _, a, _ = twins
+    rounded = onnx.ModelProto()
+    rounded.CopyFrom(a.proto)
+    for initializer in rounded.graph.initializer:
+        weights = onnx.numpy_helper.to_array(initializer)
+        if weights.ndim > 1 and weights.dtype == np.float32:
+            step = np.abs(weights).max() / 8
+            initializer.CopyFrom(
+                onnx.numpy_helper.from_array(np.round(weights / step) * step, initializer.name)
+            )
+    report = compare(a, rounded, nchw)
+    assert not report.passed
+    assert len(report.near) + len(report.matched) == 9
+    moved = [row["full grad relative_l2"] for row in report.drift]
+    assert sorted(row["sample"] for row in report.drift) == [0, 1, 2, 3]
+    assert all(0.001 < value < 1 for value in moved)
+    told = json.loads(report.to_json())
+    assert told["drift"][0]["sample"] == report.drift[0]["sample"]
+
+
+def test_two_inputs_are_paired_by_shape_or_as_the_caller_says():
+    class Sum(nn.Module):
+        def __init__(self, swapped: bool) -> None:
+            super().__init__()
+            self.swapped = swapped
+
+        def forward(self, first, second):
+            image, table = (second, first) if self.swapped else (first, second)
+            return torch.tanh(image).mean((2, 3)) + 3 * table
+
+    image, table = torch.randn(2, 3, 5, 4), torch.randn(2, 3)
+    a, b = convert(Sum(False), (image, table)), convert(Sum(True), (table, image))
+    feeds = {"first": image.numpy(), "second": table.numpy()}
+    with pytest.raises(ShapeError, match="no order of the axes"):
+        compare(a, b, feeds)
+    compare(
+        a, b, feeds, inputs_of_b={"first": "second", "second": "first"}, target=0
+    ).raise_for_disagreement()
+    with pytest.raises(InputError, match="no input 'third'"):
+        compare(a, b, feeds, inputs_of_b={"first": "third"})
+
+
+def test_models_of_another_shape_are_refused(twins):
+    _, nchw, _, a, _ = twins
+    other = convert(nn.Sequential(nn.Flatten(), nn.Linear(12, 10)), torch.randn(1, 12))
+    with pytest.raises(ShapeError):
+        compare(a, other, nchw)
+    with pytest.raises(AnalysisError, match="both called"):
+        compare(a, a, nchw, names=("x", "x"))
+
+
+def test_rank_correlation_of_hand_solved_vectors():
+    assert rank_correlation(np.array([1.0, 2, 3]), np.array([10.0, 20, 90])) == pytest.approx(1)
+    assert rank_correlation(np.array([1.0, 2, 3]), np.array([3.0, 2, 1])) == pytest.approx(-1)
+    assert rank_correlation(np.array([1.0, 1, 2]), np.array([1.0, 2, 3])) == pytest.approx(np.sqrt(3) / 2)
