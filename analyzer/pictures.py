@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,23 +46,25 @@ def sample_pictures(
     inputs: Mapping[str, np.ndarray],
     preprocessing: Preprocessing | None,
 ) -> list[dict[str, Picture]]:
-    """Per sample the photograph and an overlay per map, by a short name; empty where there is no image."""
-    drawn = {name: photographs(array, preprocessing) for name, array in inputs.items()}
-    name, shown = next(((name, found) for name, found in drawn.items() if found is not None), ("", None))
-    if shown is None:
-        return [{} for _ in next(iter(inputs.values()))]
+    """Per sample the photograph and an overlay per map, by a short name; empty where there is no image.
+
+    Where several inputs are images, each has its own, and names begin with the input's.
+    """
     layout = preprocessing.layout if preprocessing else None
-    return [
-        {
-            "photograph": Picture("Photograph", _png(photograph), "as the model sees it"),
-            **{
-                key: picture
-                for result in results
-                for key, picture in _overlays(result, name, index, photograph, layout).items()
-            },
-        }
-        for index, photograph in enumerate(shown)
-    ]
+    drawn = {name: photographs(array, preprocessing) for name, array in inputs.items()}
+    images = {name: found for name, found in drawn.items() if found is not None}
+    pictures: list[dict[str, Picture]] = [{} for _ in next(iter(inputs.values()))]
+    for name, shown in images.items():
+        stem, suffix = (f"{name}-", f", {name}") if len(images) > 1 else ("", "")
+        for index, photograph in enumerate(shown):
+            found = {"photograph": Picture("Photograph", _png(photograph), "as the model sees it")}
+            for result in results:
+                found |= _overlays(result, name, index, photograph, layout)
+            pictures[index] |= {
+                stem + key: replace(picture, caption=picture.caption + suffix)
+                for key, picture in found.items()
+            }
+    return pictures
 
 
 def _overlays(

@@ -53,7 +53,7 @@ def write_results(
         f"{stem}-{key}.png": picture.png
         for stem, drawn in zip(file_stems(batch.names), pictures, strict=True)
         for key, picture in drawn.items()
-        if key != "photograph"
+        if not key.endswith("photograph")
     }
     contents |= {
         f"{stem}-{result.method}-layers.png": layer_chart(result, index, name)

@@ -163,9 +163,9 @@ class FullGrad:
         from analyzer.figures import share_text
 
         output = float(self.completeness.output[sample])
-        table = Table(
-            "layer", "tensor", "op", "kind", box=None, title=f"output {output:.4g}", title_justify="left"
-        )
+        table = Table(box=None, title=f"output {output:.4g}", title_justify="left")
+        for name in ("layer", "tensor", "op", "kind"):
+            table.add_column(name, overflow="fold")
         table.add_column("sum", justify="right")
         table.add_column("share", justify="right")
         for row in self._rows(sample, most):
