@@ -26,11 +26,10 @@ from analyzer.methods.maps import (
     PostProcessing,
     complete_map,
     everywhere,
-    mass,
-    rescaled,
     saliency_map,
 )
 from analyzer.methods.placement import Layout, Spot, lay_out
+from analyzer.methods.term_sums import channel_weights, lay, term_sums
 from analyzer.precision import FLOAT32, in_precision
 from analyzer.program import assemble
 from analyzer.request import Request
@@ -153,53 +152,42 @@ def _emit(
     layout: Layout,
     settings: Settings,
 ) -> dict[str, Tensor]:
-    terms = {name: op.Mul(graph.tensors[name], gradients[name]) for name in settings.roots}
-    results = {f"input/{name}": term for name, term in terms.items()}
-    terms |= _bias_terms(op, graph, gradients, biases, settings)
+    factors = {name: graph.tensors[name] for name in settings.roots}
+    factors |= _residuals(op, graph, biases, settings)
+    results = {}
     salient: dict[str, list[Layer]] = {root: [] for root in settings.roots}
     signed: dict[str, list[Layer]] = {root: [] for root in settings.roots}
-    for name, term in terms.items():
-        place = layout.placements[name]
-        masses = []
+    for name, r in factors.items():
+        place, gradient = layout.placements[name], gradients[name]
+        # What nothing reads does not enter the program: most terms are never multiplied out.
+        term = gradient if r is None else op.Mul(gradient, r)
+        found = []
         for spot in shown_spots(graph, layout, name):
-            cells = place.by_cell(op, term, spot)
-            salient[spot.root].append((spot.grids, rescaled(op, cells, settings.psi)))
+            weights = channel_weights(place, spot, r, graph.tensors[name])
+            laid = lay(op, place, spot, term if weights is None else gradient, weights)
+            sums = term_sums(op, laid, settings.psi)
+            salient[spot.root].append((spot.grids, sums.salient))
             if place.spots:
-                masses.append(mass(op, cells))
-                signed[spot.root].append((spot.grids, masses[-1]))
-        whole_term = len(masses) == 1 and not place.partial
-        results |= _sums(op, name, cells if whole_term else op.Unsqueeze(place.rows(op, term), [1, 3]))
+                found.append(sums)
+                signed[spot.root].append((spot.grids, sums.signed))
+        rows = place.rows(op, term)
+        total, magnitude = rows, op.Abs(rows)
+        if len(found) == 1 and not place.partial:
+            total, magnitude = found[0].signed, found[0].absolute
+        results |= {f"sum/{name}": _total(op, total), f"magnitude/{name}": _total(op, magnitude)}
         if place.partial:
+            masses = [sums.signed for sums in found]
             results[f"placed/{name}"] = _total(
                 op, masses[0] if len(masses) == 1 else op.Concat(*masses, axis=1)
             )
-        if settings.arrays and name not in settings.roots:
+        if name in settings.roots:
+            results[f"input/{name}"] = term
+        elif settings.arrays:
             results[f"term/{name}"] = term
     for root, sizes in layout.sizes.items():
         results[f"map/{root}"] = saliency_map(op, salient[root], sizes, settings.psi)
         results[f"complete map/{root}"] = complete_map(op, signed[root], sizes)
     return results
-
-
-def _bias_terms(
-    op: Emitter,
-    graph: Graph,
-    gradients: Mapping[str, Tensor],
-    biases: Sequence[Bias],
-    settings: Settings,
-) -> dict[str, Tensor]:
-    """(∂f/∂y) ⊙ r for every tensor that has a bias."""
-    if settings.gradients_alone:
-        return {bias.tensor: gradients[bias.tensor] for bias in biases}
-    by_node: dict[str, tuple[Tensor | None, ...]] = {}
-    found = {}
-    for bias in biases:
-        if bias.node.name not in by_node:
-            by_node[bias.node.name] = residuals(graph, op, bias.node, bias.active)
-        r = by_node[bias.node.name][bias.node.outputs.index(bias.tensor)]
-        assert r is not None
-        found[bias.tensor] = op.Mul(gradients[bias.tensor], r)
-    return found
 
 
 def shown_spots(graph: Graph, layout: Layout, name: str) -> tuple[Spot, ...]:
@@ -218,14 +206,19 @@ def shown_spots(graph: Graph, layout: Layout, name: str) -> tuple[Spot, ...]:
     )
 
 
-def _sums(op: Emitter, name: str, cells: Tensor) -> dict[str, Tensor]:
-    """A term's sum and the sum of its absolute values, (N,)."""
-    return {
-        f"sum/{name}": _total(op, mass(op, cells)),
-        f"magnitude/{name}": _total(op, mass(op, op.Abs(cells))),
-    }
+def _residuals(
+    op: Emitter, graph: Graph, biases: Sequence[Bias], settings: Settings
+) -> dict[str, Tensor | None]:
+    """What the gradient at every tensor that has a bias is multiplied by; None for 1."""
+    if settings.gradients_alone:
+        return {bias.tensor: None for bias in biases}
+    by_node: dict[str, tuple[Tensor | None, ...]] = {}
+    for bias in biases:
+        if bias.node.name not in by_node:
+            by_node[bias.node.name] = residuals(graph, op, bias.node, bias.active)
+    return {bias.tensor: by_node[bias.node.name][bias.node.outputs.index(bias.tensor)] for bias in biases}
 
 
 def _total(op: Emitter, sums: Tensor) -> Tensor:
-    """The sum over cells, in double precision: (N, cells) to (N,)."""
+    """The sum of a sample in double precision: (N, cells) to (N,)."""
     return op.ReduceSum(op.Cast(sums, to=onnx.TensorProto.DOUBLE), [1], keepdims=0)

@@ -20,7 +20,8 @@ from analyzer.errors import AnalysisError
 from analyzer.graph import Tensor
 from analyzer.methods.decomposition import Plan, Settings, form_of, plan, shown_spots
 from analyzer.methods.full_grad import output_of, post_processing_of
-from analyzer.methods.maps import Layer, PostProcessing, mass, rescaled, saliency_map
+from analyzer.methods.maps import Layer, PostProcessing, saliency_map
+from analyzer.methods.term_sums import Laid, lay, term_sums
 from analyzer.program import assemble
 from analyzer.target import Target, TargetLike, as_target
 
@@ -133,11 +134,12 @@ def _map_of(fn: Differentiable, made: Plan, terms: Arrays) -> Any:
     layers: dict[str, list[Layer]] = {root: [] for root in made.settings.roots}
     for name, term in given.items():
         for spot in shown_spots(fn.graph, made.layout, name):
-            cells = made.layout.placements[name].by_cell(op, term, spot)
+            sums = term_sums(op, lay(op, made.layout.placements[name], spot, term), made.settings.psi)
             if name in made.settings.roots:
                 # The authors add up an image's channels before ψ here, and only here.
-                cells = op.Unsqueeze(mass(op, cells), [1, 3])
-            layers[spot.root].append((spot.grids, rescaled(op, cells, made.settings.psi)))
+                summed = Laid(op.Unsqueeze(sums.signed, [1, 3]), 1, 1)
+                sums = term_sums(op, summed, made.settings.psi)
+            layers[spot.root].append((spot.grids, sums.salient))
     results = {
         root: saliency_map(op, layers[root], sizes, made.settings.psi)
         for root, sizes in made.layout.sizes.items()

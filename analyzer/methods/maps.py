@@ -42,24 +42,6 @@ PUBLISHED = PostProcessing()
 PYTORCH_GRAD_CAM = PostProcessing(per_channel=True, epsilon=1e-7, align_corners=False, rescale_map=True)
 
 
-def rescaled(op: Emitter, cells: Tensor, psi: PostProcessing) -> Tensor:
-    """ψ of a term (N, before, cells, after), summed over what shares a cell: (N, cells)."""
-    magnitude = op.Abs(cells)
-    over = [2] if psi.per_channel else [1, 2, 3]
-    low = op.ReduceMin(magnitude, over, keepdims=1)
-    high = op.ReduceMax(magnitude, over, keepdims=1)
-    scale = op.Add(op.Sub(high, low), psi.epsilon)
-    if psi.per_channel:
-        return op.ReduceSum(op.Div(op.Sub(magnitude, low), scale), [1, 3], keepdims=0)
-    # The minimum and the range are the sample's: they come out of the sum over a cell.
-    shape = op.Shape(magnitude)
-    shared = op.Mul(op.Gather(shape, 1), op.Gather(shape, 3))
-    summed = op.Sub(
-        op.ReduceSum(magnitude, [1, 3], keepdims=1), op.Mul(low, op.Cast(shared, to=op.dtype_of(cells)))
-    )
-    return op.Squeeze(op.Div(summed, scale), [1, 3])
-
-
 def saliency_map(op: Emitter, layers: Sequence[Layer], sizes: Sizes, psi: PostProcessing) -> Tensor:
     """The sum of layers (N, cells), each on its grids, as a map (N, *sizes)."""
     parts = _by_grid(op, layers, lambda grid: Grid(grid.sizes, grid.frame, grid.frame))
@@ -167,8 +149,3 @@ def _sum(op: Emitter, parts: Sequence[Tensor]) -> Tensor:
 def everywhere(placement: Placement, root: str, sizes: Sizes) -> Spot:
     """Of a tensor of one position, such as a squeezed layer: in the published map it counts for the whole image."""
     return Spot(root, (whole((1,) * len(sizes), sizes),), placement.elements)
-
-
-def mass(op: Emitter, cells: Tensor) -> Tensor:
-    """The signed sum of what shares a cell, (N, cells)."""
-    return op.ReduceSum(cells, [1, 3], keepdims=0)

@@ -76,13 +76,17 @@ class Placement:
         if spot.share is not None:
             rows = op.Mul(rows, op.tensor(spot.share.astype(rows.dtype)))
         if spot.members is None:
-            return op.Reshape(
-                rows, [-1, spot.before, spot.cells, self.elements // (spot.before * spot.cells)]
-            )
+            return op.Reshape(rows, [-1, spot.before, spot.cells, self.after(spot)])
         if spot.members.max() == self.elements:
             rows = op.Pad(rows, [0, 1], None, [1])
         gathered = op.Gather(rows, spot.members.reshape(-1), axis=1)
-        return op.Reshape(gathered, [-1, 1, spot.cells, spot.members.shape[1]])
+        return op.Reshape(gathered, [-1, 1, spot.cells, self.after(spot)])
+
+    def after(self, spot: Spot) -> int:
+        """How many elements of a sample and a cell stand behind each other, in (before, cells, after)."""
+        if spot.members is not None:
+            return int(spot.members.shape[1])
+        return self.elements // (spot.before * spot.cells)
 
 
 @dataclass(frozen=True)
