@@ -1,4 +1,4 @@
-"""What averaging pools need besides the sums of their windows: true counts, and the transposed box filter."""
+"""What the gradients of pools need: true counts, the transposed box filter, and the first maxima of windows."""
 
 from __future__ import annotations
 
@@ -12,6 +12,40 @@ from analyzer.graph import Tensor
 from analyzer.ops import conv_gradient
 from analyzer.ops.support import cast, pad, reshape_like
 from analyzer.ops.windows import Axis, begin
+
+
+def tiles(axes: Sequence[Axis], x: Tensor) -> bool:
+    """Whether the windows divide x without gap, overlap or rest, and ONNX Runtime compares and resizes its numbers."""
+    return x.dtype == np.float32 and all(
+        a.kernel == a.stride
+        and a.dilation == 1
+        and a.before == a.after == 0
+        and a.size is not None
+        and a.size % a.kernel == 0
+        for a in axes
+    )
+
+
+def to_first_maxima(op: Emitter, g: Tensor, x: Tensor, y: Tensor, axes: Sequence[Axis]) -> Tensor:
+    """The gradient of a MaxPool whose windows tile x: g at the first maximum of each window, in row-major order.
+
+    Every maximum of a window is marked by its rank from the window's end: the first has the highest. Measured on ONNX
+    Runtime this takes a half to a third of the time of a scatter by Indices, which keep MaxPool off its fast path.
+    """
+    kernel = [a.kernel for a in axes]
+    scales = np.asarray([1, 1, *kernel], np.float32)
+
+    def spread(t: Tensor) -> Tensor:
+        return op.Resize(
+            t, None, scales, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"
+        )
+
+    ranks = np.arange(np.prod(kernel), 0, -1, dtype=np.float32).reshape(1, 1, *kernel)
+    repeats = [1, 1, *[a.size // a.kernel for a in axes if a.size is not None]]
+    marked = op.Mul(cast(op, op.Equal(x, spread(y)), x), op.Tile(ranks, repeats))
+    highest = op.MaxPool(marked, kernel_shape=kernel, strides=kernel)
+    # Elsewhere the mark is 0, and no highest one is.
+    return op.Mul(spread(g), cast(op, op.Equal(marked, spread(highest)), x))
 
 
 def counts(axes: Sequence[Axis], include_pad: int) -> np.ndarray:

@@ -96,13 +96,17 @@ class MaxPool(Homogeneous):
             best, taps = tf.where(above, tap, best), tf.where(above, tf.constant(number, tf.int64), taps)
         return best, tf.constant(_flat_indices(x, axes, taps.numpy(), storage_order))
 
-    def vjp(op, g, y, x, *, storage_order, **attributes):
+    def vjp(op, g, y, x, *, kernel_shape, storage_order, **attributes):
         if g[0] is None:
             return (None,)
+        sizes = x.shape[2:] if x.shape is not None else [None] * len(kernel_shape)
+        axes = windows(sizes, kernel_shape, **attributes)
 
         def of_x():
+            if not any(y[1:]) and pool_gradient.tiles(axes, x):
+                return pool_gradient.to_first_maxima(op, g[0], x, y[0], axes)
             # Column-major Indices are of no use here: ask once more, in row-major order.
-            again = storage_order and op.MaxPool(x, outputs=2, **attributes)
+            again = storage_order and op.MaxPool(x, outputs=2, kernel_shape=kernel_shape, **attributes)
             return scatter_flat(op, g[0], again[1] if again else op.forward_output(1), x)
 
         return (of_x,)

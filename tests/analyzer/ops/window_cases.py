@@ -128,6 +128,10 @@ def pools() -> list[Case]:
         case("MaxPool", distinct(2, 3, 7, 8), kernel_shape=[2, 2], outputs=2),
         case("MaxPool", distinct(2, 3, 7, 8), kernel_shape=[2, 2], storage_order=1, outputs=2),
         case("MaxPool", distinct(2, 3, 9), kernel_shape=[3], strides=[2]),
+        # Windows that tile the input.
+        case("MaxPool", distinct(2, 3, 9), kernel_shape=[3], strides=[3]),
+        case("MaxPool", distinct(2, 3, 6, 8), symbolic=(0,), kernel_shape=[3, 2], strides=[3, 2]),
+        case("MaxPool", distinct(1, 2, 4, 3, 2), kernel_shape=[2, 3, 1], strides=[2, 3, 1]),
         case("MaxPool", distinct(1, 2, 5, 5, 5), kernel_shape=[2, 3, 2], strides=[2, 1, 1]),
         case("AveragePool", normal(2, 3, 9), kernel_shape=[3], strides=[2], pads=[1, 1]),
         case("AveragePool", normal(1, 2, 5, 5, 5), kernel_shape=[2, 3, 2], strides=[2, 1, 1]),
