@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from converters.model import Preprocessing
 
 COMPLETE_MAP = "full-grad-complete"
-SIGNED_UNIT = "per pixel"
+SIGNED_UNIT = "per pixel, smoothed"
 SALIENCY_NOTES = {
     FULL_GRAD: (
         "FullGrad",
