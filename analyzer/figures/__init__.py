@@ -19,12 +19,14 @@ from analyzer.figures.heat import (
 )
 from analyzer.figures.images import image_layout, photographs, preprocess, read_image, to_planes
 from analyzer.figures.panels import panel, plot_maps
+from analyzer.figures.plots import Look, plot_input
 from analyzer.figures.report import render_check, render_report, write_check, write_report
 
 __all__ = [
     "PIXELS",
     "REGIONS",
     "Bar",
+    "Look",
     "Scale",
     "bar_labels",
     "contribution_chart",
@@ -34,6 +36,7 @@ __all__ = [
     "overlay",
     "panel",
     "photographs",
+    "plot_input",
     "plot_maps",
     "preprocess",
     "read_image",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -114,6 +114,14 @@ class Terms(Mapping[str, np.ndarray]):
         return len(self._names)
 
 
+def chosen_input(names: Iterable[str], of: str | None) -> str:
+    """The input that is drawn. Raises ValueError for an unknown name."""
+    known = list(names)
+    if of is not None and of not in known:
+        raise ValueError(f"no map of {of!r}: there is {', '.join(known)}")
+    return of or known[0]
+
+
 @dataclass(frozen=True)
 class FullGrad:
     """The decomposition of the explained output, and its maps.
@@ -199,19 +207,38 @@ class FullGrad:
         bars = layer_bars(self.input_totals, self.layers, sample)
         return contribution_chart(bars, title=f"output {output:.4g}", most=most, output=output)
 
-    def plot(self, images: np.ndarray | None = None, *, complete: bool = False) -> Figure:
-        """The saliency map, or the signed complete map, over the images; one column a sample.
+    def plot(
+        self,
+        inputs: Any = None,
+        *,
+        complete: bool = False,
+        of: str | None = None,
+        features: Sequence[str] | None = None,
+    ) -> Figure:
+        """The saliency map, or the signed complete map: over images, under signals, of volumes from three sides, and of
+        a table as a bar per feature.
 
-        The complete map is drawn smoothed, which keeps its sum: single pixels of opposite signs cancel to the eye, too.
+        inputs: as they were explained; None draws the map alone. of: the input whose map is drawn, of several; default
+        the first. features: the names of a table's columns. The complete map of an image is drawn smoothed, which keeps
+        its sum: single pixels of opposite signs cancel to the eye, too.
+        Raises ValueError where there is no such input, or it is not of the map's size.
         """
-        from analyzer.figures import REGIONS, plot_maps
+        from analyzer.figures import REGIONS, Look, plot_input
 
-        if complete:
-            unit, title = "units of the output, per pixel", "FullGrad, complete"
-            return plot_maps(
-                self.complete_map, images, signed=True, title=title, unit=unit, smoothing=REGIONS
-            )
-        return plot_maps(self.map, images, title="FullGrad", unit="saliency, without unit")
+        maps = self.complete_map if complete else self.map
+        name = chosen_input(self.input_totals, of)
+        term = self.input_term[name] if isinstance(self.input_term, Mapping) else self.input_term
+        title = "FullGrad, complete" if complete else "FullGrad"
+        look = Look(
+            title=f"{title}: {name}" if len(self.input_totals) > 1 else title,
+            unit="units of the output, per element" if complete else "saliency, without unit",
+            signed=complete,
+            smoothing=REGIONS if complete else 0.0,
+            features=features,
+        )
+        values = maps[name] if isinstance(maps, Mapping) else maps
+        drawn = inputs.get(name) if isinstance(inputs, Mapping) else inputs
+        return plot_input(values, drawn, look, table=term.ndim == 2)
 
     def to_json(self) -> str:
         """Sums, shares and completeness of every sample, as JSON; no arrays of the input's or a layer's size."""

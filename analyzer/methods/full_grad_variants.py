@@ -6,7 +6,7 @@ paper leaves open.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from analyzer.errors import AnalysisError
 from analyzer.graph import Tensor
 from analyzer.methods.decomposition import Plan, Settings, form_of, plan, shown_spots
 from analyzer.methods.full_grad import output_of, post_processing_of
+from analyzer.methods.full_grad_result import chosen_input
 from analyzer.methods.maps import Layer, PostProcessing, saliency_map
 from analyzer.methods.term_sums import Laid, lay, term_sums
 from analyzer.program import assemble
@@ -42,11 +43,18 @@ class SaliencyMap:
     output: np.ndarray
     target: np.ndarray | None
 
-    def plot(self, images: np.ndarray | None = None) -> Figure:
-        """The map over the images, one column a sample."""
-        from analyzer.figures import plot_maps
+    def plot(
+        self, inputs: Any = None, *, of: str | None = None, features: Sequence[str] | None = None
+    ) -> Figure:
+        """The map, as `FullGrad.plot` draws it. A map of one axis is a table's where no input tells otherwise."""
+        from analyzer.figures import Look, plot_input
 
-        return plot_maps(self.map, images, unit="saliency, without unit")
+        maps = self.map if isinstance(self.map, Mapping) else {"": self.map}
+        name = chosen_input(maps, of)
+        drawn = inputs.get(name) if isinstance(inputs, Mapping) else inputs
+        look = Look(title=name, unit="saliency, without unit", features=features)
+        table = maps[name].ndim == 2 and (drawn is None or drawn.ndim == 2)
+        return plot_input(maps[name], drawn, look, table=table)
 
 
 def simple_full_grad(

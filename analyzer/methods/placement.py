@@ -145,20 +145,34 @@ def _best_reading(
 ) -> tuple[tuple[int, ...], dict[str, Cells]]:
     """A root's spatial axes and the cells that follow from them.
 
-    Where no layer tells channels first from channels last, that reading is taken which places more tensors.
+    Where no layer tells channels first from channels last, that reading is taken which keeps more tensors in place. In
+    a sequence no layer tells for certain: a mean over the features may be written as a pooling.
     """
-    rank = len(_shape(fixed, root))
+    shape = _shape(fixed, root)
+    rank = len(shape)
     if rank <= 2:
         spatial = tuple(range(1, rank))
         return spatial, find_cells(fixed, root, spatial) if spatial else {}
     known = channel_axes(graph)
-    likely = input_channel_axis(graph, root, known)
-    candidates = [likely] if root in known else [likely, *({1, rank - 1} - {likely})]
+    # A sequence that nothing is known of is (N, steps, features).
+    likely = input_channel_axis(graph, root, known) if root in known or rank > 3 else rank - 1
+    candidates = [likely] if root in known and rank > 3 else [likely, *({1, rank - 1} - {likely})]
     readings = []
     for channel in candidates:
         spatial = tuple(axis for axis in range(1, rank) if axis != channel)
         readings.append((spatial, find_cells(fixed, root, spatial)))
-    return max(readings, key=lambda reading: sum(name in reading[1] for name in tensors))
+
+    def kept(reading: tuple[tuple[int, ...], dict[str, Cells]]) -> int:
+        sizes = [shape[axis] for axis in reading[0]]
+        found = [reading[1][name].grids for name in tensors if name in reading[1]]
+        # What a layer sums over altogether is no axis of an image.
+        return sum(all(_keeps_axes(grid, sizes) for grid in grids) for grids in found)
+
+    return max(readings, key=kept)
+
+
+def _keeps_axes(grid: Grid, sizes: Sequence[int]) -> bool:
+    return all(cells > 1 or size == 1 for cells, size in zip(grid.sizes, sizes, strict=True))
 
 
 def _placed(plain: Placement, cells: Mapping[str, Cells], shape: Sizes, samples: int) -> Placement:

@@ -147,3 +147,15 @@ def test_a_check_compares_every_input_s_map():
     compared = {row["tensor"] for row in report.rows if row["quantity"] == "full grad"}
     assert compared == {f"map of {name}" for name in sizes}
     assert report.passed
+
+
+def test_a_figure_is_drawn_of_the_input_that_is_named():
+    model, inputs, _ = network("an image and a row")
+    fg = full_grad(model, inputs, target=1)
+    bars = fg.plot(inputs, complete=True, of="row", features=["a", "b", "c", "d"]).axes
+    for axes, row in zip(bars, fg.complete_map["row"], strict=True):
+        np.testing.assert_allclose([bar.get_width() for bar in axes.patches], row)
+    assert fg.plot(inputs).get_suptitle() == "FullGrad: image"
+    assert simple_full_grad(model, inputs, target=1).plot(inputs, of="row").axes
+    with pytest.raises(ValueError, match="no map of 'table': there is image, row"):
+        fg.plot(inputs, of="table")
