@@ -1,112 +1,158 @@
-"""FullGrad's cost, as ratios measured in one run: `python -m benchmarks.full_grad [--batches 1,8]`.
+"""FullGrad's cost, as ratios measured in one run: `python -m benchmarks.full_grad [--write docs/benchmarks.md]`.
 
-For each network and batch, alternating and by medians: pytorch-grad-cam's FullGrad over ours with explicit terms (the
-map that it draws) and with all terms, and ours over one gradient on ONNX Runtime. Peak memory is that of processes
-of their own. Needs `pip install grad-cam`.
+Two tables, of ResNet-50 and VGG-16, the calls taking turns, by medians. With pytorch-grad-cam: the map that it draws,
+ours and its own, and the peak memory of both, in processes of their own. Without: FullGrad over one gradient on
+ONNX Runtime, BatchNorm folded and apart. Needs `pip install ".[test]"`.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
-import resource
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
 from rich.console import Console
-from rich.table import Table
 
-from analyzer import differentiate, full_grad
+from analyzer import FullGrad, differentiate, full_grad
 from benchmarks.gradient import alternate
+from benchmarks.results import Results, machine, write_section
 from converters import convert
+from tests.peers import grad_cam
 from tests.zoo.pytorch_networks import resnet50, vgg16
 
 NETWORKS = {"ResNet-50": resnet50, "VGG-16": vgg16}
-OURS, GRAD_CAM = "onnxplain", "pytorch-grad-cam"
+OURS, PEER = "onnxplain", "pytorch-grad-cam"
+VERSIONS = ("numpy", "onnxruntime", "torch", "grad-cam", "opencv-python-headless")
+TARGET = 0
 
 
-def network(name: str, batch: int) -> tuple[torch.nn.Module, torch.Tensor]:
-    """A network without weight gradients, and a batch of noise."""
-    net, shape = NETWORKS[name]()
-    return net.eval(), torch.randn(batch, *shape)
+def network(name: str, batch: int, size: int) -> tuple[torch.nn.Module, torch.Tensor]:
+    """A network and a batch of noise; no weight asks for a gradient, which spares the peer that part."""
+    net, shape = NETWORKS[name](size=size)
+    return net.eval().requires_grad_(False), torch.randn(batch, *shape)
 
 
-def ours(net: torch.nn.Module, images: torch.Tensor) -> dict[str, Callable[[], object]]:
-    """FullGrad of both kinds, and one gradient, on ONNX Runtime."""
+def same_map(net: torch.nn.Module, images: torch.Tensor) -> Callable[[], FullGrad]:
+    """Ours of the peer's convention: the biases of the layers, BatchNorm apart, every channel rescaled."""
     fn = differentiate(convert(net, images, fold_batch_norm=False))
-    x, target = images.numpy(), np.zeros(len(images), np.int64)
-    return {
-        "explicit": lambda: full_grad(fn, x, target, terms="explicit", post_processing="pytorch-grad-cam"),
-        "all": lambda: full_grad(fn, x, target),
-        "gradient": lambda: fn.gradients(x, target),
+    x, options = images.numpy(), {"terms": "explicit", "post_processing": "pytorch-grad-cam"}
+    return lambda: full_grad(fn, x, TARGET, **options)
+
+
+def peer_row(name: str, batch: int, size: int, rounds: int) -> list[str]:
+    """Seconds of both, their ratio, the difference of their maps, and the memory of both."""
+    net, images = network(name, batch, size)
+    ours, theirs = same_map(net, images), grad_cam.full_grad(net)
+    maps: dict[str, np.ndarray] = {}
+    calls: dict[str, Callable[[], object]] = {
+        OURS: lambda: maps.update({OURS: ours().map}),
+        PEER: lambda: maps.update({PEER: theirs(images, TARGET)}),
     }
+    found = alternate(calls, rounds)
+    difference = np.linalg.norm(maps[OURS] - maps[PEER]) / np.linalg.norm(maps[PEER])
+    memory = {who: peak_memory(name, batch, size, who) for who in calls}
+    return [
+        f"batch {batch}",
+        f"{found[PEER]:.2f} s",
+        f"{found[OURS]:.3f} s",
+        f"{found[PEER] / found[OURS]:.1f}",
+        f"{difference:.0e}",
+        f"{memory[PEER]:.2f} GiB",
+        f"{memory[OURS]:.2f} GiB",
+        f"{memory[PEER] / memory[OURS]:.1f}",
+    ]
 
 
-def grad_cam(net: torch.nn.Module, images: torch.Tensor) -> Callable[[], object]:
-    """The peer's FullGrad of the same class."""
-    from pytorch_grad_cam import FullGrad
-    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+def gradient_row(name: str, batch: int, size: int, rounds: int, fold: bool) -> list[str]:
+    """Milliseconds of a gradient and of FullGrad with all and with explicit terms, and their ratios to the gradient."""
+    net, images = network(name, batch, size)
+    fn = differentiate(convert(net, images, fold_batch_norm=fold))
+    x, target = images.numpy(), np.full(batch, TARGET)
+    calls: dict[str, Callable[[], object]] = {
+        "gradient": lambda: fn.gradients(x, target),
+        "all": lambda: full_grad(fn, x, target),
+        "explicit": lambda: full_grad(fn, x, target, terms="explicit"),
+    }
+    found = alternate(calls, rounds)
+    ratios = [f"{found[terms] / found['gradient']:.2f}" for terms in ("all", "explicit")]
+    norm = "folded" if fold else "apart"
+    return [f"batch {batch}, BatchNorm {norm}", *(f"{1e3 * found[key]:.0f} ms" for key in calls), *ratios]
 
-    with contextlib.redirect_stdout(io.StringIO()):
-        cam = FullGrad(model=net, target_layers=[])
-    targets = [ClassifierOutputTarget(0)] * len(images)
-    return lambda: cam(input_tensor=images, targets=targets)
 
-
-def peak_memory(name: str, batch: int, who: str) -> float:
-    """GiB that a process of its own needs for one map beyond what it needs for the network."""
+def peak_memory(name: str, batch: int, size: int, who: str) -> float:
+    """GiB that a process of its own needs for its first map, beyond what it held with the network made."""
     command = [sys.executable, "-m", "benchmarks.full_grad", "--measure", who, "--network", name]
-    result = subprocess.run([*command, "--batches", str(batch)], check=True, capture_output=True, text=True)
+    command += ["--batches", str(batch), "--size", str(size)]
+    result = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(result.stdout.split()[-1])
 
 
-def measure_memory(name: str, batch: int, who: str) -> None:
-    """Print the growth of the peak, in GiB."""
-    net, images = network(name, batch)
-    call = ours(net, images)["explicit"] if who == OURS else grad_cam(net, images)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def measure_memory(name: str, batch: int, size: int, who: str) -> None:
+    """Print it. Reads Linux's own accounts: the peak is set back before the call, as converting has had one, too."""
+    net, images = network(name, batch, size)
+    theirs = grad_cam.full_grad(net) if who == PEER else None
+    call = same_map(net, images) if theirs is None else lambda: theirs(images, TARGET)
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _peak()
     call()
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20)
+    print((_peak() - before) / 2**20)
+
+
+def _peak() -> int:
+    """The highest resident size of this process, in KiB."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found
+    return int(found[1])
+
+
+def measure(name: str, batches: list[int], options: argparse.Namespace) -> list[Results]:
+    """The tables of one network."""
+    tables = []
+    if not options.without_peer:
+        columns = ("", PEER, OURS, "ratio", "difference", f"memory, {PEER}", f"memory, {OURS}", "ratio")
+        rows = [peer_row(name, batch, options.size, options.rounds) for batch in batches]
+        title = f"The map of {PEER} at {options.size}², median of {options.rounds} alternating rounds"
+        tables.append(Results(title, columns, rows))
+    columns = ("", "gradient", "all terms", "explicit terms", "all / gradient", "explicit / gradient")
+    rounds = options.gradient_rounds
+    rows = [
+        gradient_row(name, batch, options.size, rounds, fold) for batch in batches for fold in (True, False)
+    ]
+    title = f"FullGrad over one gradient at {options.size}², median of {rounds} alternating rounds"
+    return [*tables, Results(title, columns, rows)]
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, print, and write the section."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="beside the peer")
+    parser.add_argument("--gradient-rounds", type=int, default=7, help="beside one gradient")
     parser.add_argument("--batches", default="1,8")
+    parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--network", choices=list(NETWORKS))
-    parser.add_argument("--measure", choices=(OURS, GRAD_CAM), help=argparse.SUPPRESS)
+    parser.add_argument("--without-peer", action="store_true")
+    parser.add_argument("--write", type=Path, metavar="PAGE")
+    parser.add_argument("--measure", choices=(OURS, PEER), help=argparse.SUPPRESS)
     options = parser.parse_args()
     batches = [int(batch) for batch in options.batches.split(",")]
     if options.measure:
-        measure_memory(options.network, batches[0], options.measure)
+        measure_memory(options.network, batches[0], options.size, options.measure)
         return
-    table = Table(title=f"FullGrad at 224², median of {options.rounds} alternating rounds", box=None)
-    for column in ("network", "batch", GRAD_CAM, "explicit", "all", "gradient"):
-        table.add_column(column, justify="left" if column == "network" else "right")
-    for column in (
-        "peer / explicit",
-        "peer / all",
-        "explicit / gradient",
-        "all / gradient",
-        "memory, peer / ours",
-    ):
-        table.add_column(column, justify="right")
+    if not options.without_peer and not grad_cam.INSTALLED:
+        parser.error(grad_cam.REASON)
     for name in [options.network] if options.network else NETWORKS:
-        for batch in batches:
-            net, images = network(name, batch)
-            found = alternate({**ours(net, images), GRAD_CAM: grad_cam(net, images)}, options.rounds)
-            times = [f"{found[key]:.3f} s" for key in (GRAD_CAM, "explicit", "all", "gradient")]
-            ratios = [found[GRAD_CAM] / found[key] for key in ("explicit", "all")]
-            ratios += [found[key] / found["gradient"] for key in ("explicit", "all")]
-            memory = [peak_memory(name, batch, who) for who in (GRAD_CAM, OURS)]
-            shown = [f"{ratio:.1f}" for ratio in ratios]
-            table.add_row(name, str(batch), *times, *shown, f"{memory[0]:.1f} / {memory[1]:.1f} GiB")
-    Console(width=160).print(table)
+        tables = measure(name, batches, options)
+        for table in tables:
+            Console(width=160).print(table.rich())
+        if options.write:
+            command = f"`python -m benchmarks.full_grad --network {name} --write {options.write}`"
+            text = "\n\n".join([command, machine(VERSIONS), *(table.markdown() for table in tables)])
+            write_section(options.write, f"FullGrad, {name}", text)
 
 
 if __name__ == "__main__":
