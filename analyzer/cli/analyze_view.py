@@ -70,14 +70,17 @@ def show_completeness(terminal: Terminal, rows: Sequence[Any]) -> None:
     if not rows:
         return
     terminal.heading("Completeness")
+    short = {row.method: row.method.partition(",")[0] for row in rows}
+    if terminal.out.width >= WIDE or len(set(short.values())) < len(short):
+        short = {method: method for method in short}
     cells: list[tuple[Any, ...]] = []
     previous = None
     for row in rows:
         name = "" if row.sample == previous else row.sample
         previous = row.sample
         numbers = (format_value(row.output), format_value(row.total), format_error(row.error))
-        cells.append((name, row.method, *numbers, verdict(row.passed)))
-    columns = ("input", "method", "to explain", "sum of parts", "error", "")
+        cells.append((name, short[row.method], *numbers, verdict(row.passed)))
+    columns = ("input", "method", "to explain", "sum", "error", "")
     terminal.table(columns, cells, right=(2, 3, 4))
 
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from analyzer import full_grad, simple_full_grad, smooth_full_grad
+from analyzer.cli.analyze_view import show_completeness, show_layers
+from analyzer.cli.terminal import Terminal
+from analyzer.figures import Bar
+from analyzer.figures.report import Completeness
 from analyzer.methods.full_grad import post_processing_of
 
 ALL = ("--method", "full-grad", "--method", "simple-full-grad", "--method", "smooth-full-grad")
@@ -157,3 +162,23 @@ def test_the_terminal_shows_the_largest_layers(command):
 def test_settings_out_of_range_are_refused_in_a_line(command, flags, word):
     status, _, err = command("analyze", "plain.onnx", "single.npy", *flags)
     assert status == 2 and word in err and len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_tables_fit_the_terminal_and_no_row_is_folded(monkeypatch, capsys, width):
+    bars = [
+        Bar(f"model.encoder.stage_{i}.block_{i}.attention.projection", 1.0 + i, "implicit") for i in range(9)
+    ]
+    monkeypatch.setattr("analyzer.pictures.result_bars", lambda result, index: bars)
+    monkeypatch.setattr("analyzer.pictures.complete_sum", lambda result, index: "the map sums to 9")
+    terminal = Terminal(as_json=False)
+    terminal.out.width = width
+    row = {"output": 9.167, "total": 9.167, "error": 2.3e-7, "passed": True}
+    labels = ("FullGrad, all terms", "Integrated Gradients, 50 gradients")
+    show_completeness(terminal, [Completeness(sample="coffee.png", method=label, **row) for label in labels])
+    result = SimpleNamespace(explained=np.array([45.0]), complete_maps={})
+    show_layers(terminal, result, ["coffee.png"])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
+    # Two tables, each with a heading, its columns and a rule; two methods; six layers and the rest.
+    assert len(lines) == 2 * 3 + 2 + 7
+    assert max(len(line.rstrip()) for line in lines) <= width
