@@ -122,7 +122,7 @@ def contribution_chart(
         drawn, [share_text(bar.value, whole) for bar in shown], padding=4, fontsize=7, color="#4b5563"
     )
     # Room for the shares beside the longest bars, on either side.
-    axes.margins(x=0.1, y=0.3 / max(len(shown), 1))
+    axes.margins(x=0.16, y=0.3 / max(len(shown), 1))
     axes.set_yticks(rows, bar_labels(shown), fontsize=8)
     axes.invert_yaxis()
     axes.axvline(0, color="#374151", linewidth=0.8)

@@ -99,7 +99,7 @@ def test_no_label_of_a_chart_overlaps_another_or_leaves_the_figure(count):
     rng = np.random.default_rng(0)
     names = [f"model.encoder.block_{i}.feed_forward_network.second_linear_projection" for i in range(count)]
     bars = [Bar(name, float(rng.standard_normal()), "explicit") for name in names]
-    figure = contribution_chart(bars, most=count)
+    figure = contribution_chart(bars, most=count, output=0.1)
     figure.draw_without_rendering()
     (axes,) = figure.axes
     labels = [label.get_window_extent() for label in axes.get_yticklabels()]
