@@ -1,7 +1,7 @@
 """The pictures of results: per sample the photograph, an overlay per map and the chart of layers, as PNG.
 
-Reads MethodResults and the model's inputs; gives Pictures by a short name, for files and for the HTML report. Inputs
-that are no images have a chart and no overlay.
+Reads MethodResults and the model's inputs; gives Pictures by a short name, for files and for the HTML report. Tables,
+signals and volumes have FullGrad's maps in their own form; other inputs that are no images have the chart alone.
 """
 
 from __future__ import annotations
@@ -23,21 +23,26 @@ from analyzer.analysis import (
 from analyzer.figures.charts import Bar, contribution_chart
 from analyzer.figures.heat import PIXELS, encode_png, enlarged, overlay, scale_of, smoothed
 from analyzer.figures.images import photographs, to_planes
+from analyzer.figures.plots import Look, plot_input
 from analyzer.figures.report import Picture, format_value
 from analyzer.methods.full_grad_result import layer_bars, layers_of
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from converters.model import Preprocessing
 
 COMPLETE_MAP = "full-grad-complete"
+# Of inputs that are no images: tables (N, features), signals (N, C, T) and volumes (N, C, D, H, W).
+DRAWN_RANKS = (2, 3, 5)
 SIGNED_UNIT = "per pixel, smoothed"
 SALIENCY_NOTES = {
     FULL_GRAD: (
         "FullGrad",
-        "input term and bias terms by size, without sign; brighter is more",
+        "input term and bias terms by size, without sign",
     ),
-    SIMPLE_FULL_GRAD: ("Simple FullGrad", "the gradients at every layer that has a bias; brighter is more"),
-    SMOOTH_FULL_GRAD: ("Smooth FullGrad", "FullGrad averaged over noisy copies; brighter is more"),
+    SIMPLE_FULL_GRAD: ("Simple FullGrad", "the gradients at every layer that has a bias"),
+    SMOOTH_FULL_GRAD: ("Smooth FullGrad", "FullGrad averaged over noisy copies"),
 }
 
 
@@ -46,25 +51,59 @@ def sample_pictures(
     inputs: Mapping[str, np.ndarray],
     preprocessing: Preprocessing | None,
 ) -> list[dict[str, Picture]]:
-    """Per sample the photograph and an overlay per map, by a short name; empty where there is no image.
+    """Per sample, by a short name: of an image the photograph and an overlay per map, of a signal, a volume or a table
+    FullGrad's maps in their own form.
 
-    Where several inputs are images, each has its own, and names begin with the input's.
+    Where several inputs have pictures, the names begin with the input's.
     """
     layout = preprocessing.layout if preprocessing else None
-    drawn = {name: photographs(array, preprocessing) for name, array in inputs.items()}
-    images = {name: found for name, found in drawn.items() if found is not None}
+    by_input = {}
+    for name, array in inputs.items():
+        shown = photographs(array, preprocessing)
+        if shown is not None:
+            by_input[name] = [_of_image(results, name, k, picture, layout) for k, picture in enumerate(shown)]
+        elif array.ndim in DRAWN_RANKS:
+            by_input[name] = [_of_values(results, name, k, array) for k in range(len(array))]
+    drawn = {name: found for name, found in by_input.items() if any(found)}
     pictures: list[dict[str, Picture]] = [{} for _ in next(iter(inputs.values()))]
-    for name, shown in images.items():
-        stem, suffix = (f"{name}-", f", {name}") if len(images) > 1 else ("", "")
-        for index, photograph in enumerate(shown):
-            found = {"photograph": Picture("Photograph", _png(photograph), "as the model sees it")}
-            for result in results:
-                found |= _overlays(result, name, index, photograph, layout)
-            pictures[index] |= {
+    for name, found in drawn.items():
+        stem, suffix = (f"{name}-", f", {name}") if len(drawn) > 1 else ("", "")
+        for mine, all_of_sample in zip(found, pictures, strict=True):
+            all_of_sample |= {
                 stem + key: replace(picture, caption=picture.caption + suffix)
-                for key, picture in found.items()
+                for key, picture in mine.items()
             }
     return pictures
+
+
+def _of_image(
+    results: Sequence[MethodResult], name: str, index: int, photograph: np.ndarray, layout: str | None
+) -> dict[str, Picture]:
+    found = {"photograph": Picture("Photograph", _png(photograph), "as the model sees it")}
+    for result in results:
+        found |= _overlays(result, name, index, photograph, layout)
+    return found
+
+
+def _of_values(
+    results: Sequence[MethodResult], name: str, index: int, array: np.ndarray
+) -> dict[str, Picture]:
+    """The maps of an input that is no image."""
+    row, found = slice(index, index + 1), {}
+    for result in results:
+        if name in result.maps:
+            caption, note = SALIENCY_NOTES[result.method]
+            look = Look(unit="saliency, without unit")
+            png = _figure(plot_input(result.maps[name][row], array[row], look, table=array.ndim == 2))
+            found[result.method] = Picture(caption, png, note)
+        if name in result.complete_maps:
+            look = Look(unit="units of the output, per element", signed=True)
+            png = _figure(
+                plot_input(result.complete_maps[name][row], array[row], look, table=array.ndim == 2)
+            )
+            note = f"red adds, blue takes away; {complete_sum(result, index)}"
+            found[COMPLETE_MAP] = Picture("Complete map", png, note)
+    return found
 
 
 def _overlays(
@@ -83,7 +122,8 @@ def _overlays(
         pictures["input-term"] = _unsigned("Input term", photograph, size[0], note)
     if name in result.maps and result.maps[name].ndim == 3:
         caption, note = SALIENCY_NOTES[result.method]
-        pictures[result.method] = _unsigned(caption, photograph, result.maps[name][index], note)
+        plane = result.maps[name][index]
+        pictures[result.method] = _unsigned(caption, photograph, plane, f"{note}; brighter is more")
     if name in result.complete_maps and result.complete_maps[name].ndim == 3:
         plane = smoothed(result.complete_maps[name][index])
         note = f"red adds, blue takes away; {complete_sum(result, index)}"
@@ -97,7 +137,8 @@ def complete_sum(result: MethodResult, index: int) -> str:
     maps = [format_value(float(found[index].sum())) for found in result.complete_maps.values()]
     apart = format_value(float(result.unplaced_total[index]))
     names = ", ".join(result.unplaced) if len(result.unplaced) <= 2 else f"{len(result.unplaced)} tensors"
-    rest = f"; {apart} ({names}) has no place in the image" if result.unplaced else ""
+    where = "image" if all(found.ndim == 3 for found in result.complete_maps.values()) else "input"
+    rest = f"; {apart} ({names}) has no place in the {where}" if result.unplaced else ""
     return f"the map{'s' * (len(maps) > 1)} sum{'s' * (len(maps) == 1)} to {' and '.join(maps)}{rest}"
 
 
@@ -121,9 +162,12 @@ def result_bars(result: MethodResult, index: int) -> list[Bar]:
 
 def layer_chart(result: MethodResult, index: int, title: str = "") -> bytes:
     """The chart of layers of one sample, as a PNG."""
-    figure = contribution_chart(
-        result_bars(result, index), title=title, output=float(result.explained[index])
+    return _figure(
+        contribution_chart(result_bars(result, index), title=title, output=float(result.explained[index]))
     )
+
+
+def _figure(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

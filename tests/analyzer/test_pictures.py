@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -55,11 +56,25 @@ def test_every_image_input_has_its_own_pictures(result):
         assert found[f"{name}-full-grad"].caption.endswith(f", {name}")
 
 
-def test_one_image_input_needs_no_name(result):
-    inputs = {"left": np.zeros((1, 3, 32, 32), np.float32), "right": np.zeros((1, 7), np.float32)}
+def test_one_input_with_pictures_needs_no_name(result):
+    inputs = {"left": np.zeros((1, 3, 32, 32), np.float32), "right": np.zeros((1,), np.int64)}
     (found,) = sample_pictures([result], inputs, None)
     assert list(found) == ["photograph", "input-term", "full-grad", "full-grad-complete"]
     assert found["full-grad"].caption == "FullGrad"
+
+
+@pytest.mark.parametrize(
+    ("shape", "spatial"), [((1, 7), (7,)), ((1, 2, 40), (40,)), ((1, 1, 6, 8, 8), (6, 8, 8))]
+)
+def test_tables_signals_and_volumes_have_their_maps(result, shape, spatial):
+    plane = np.random.default_rng(0).standard_normal((1, *spatial))
+    maps = {"x": np.abs(plane)}
+    changed = replace(result, maps=maps, complete_maps={"x": plane}, attributions={"x": np.ones(shape)})
+    (found,) = sample_pictures([changed], {"x": np.zeros(shape, np.float32)}, None)
+    assert list(found) == ["full-grad", "full-grad-complete"]
+    for picture in found.values():
+        with Image.open(io.BytesIO(picture.png)) as drawn:
+            assert min(drawn.size) > 100
 
 
 def test_the_sum_of_each_map_and_what_has_no_place_are_told(result):

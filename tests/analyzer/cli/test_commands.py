@@ -142,14 +142,16 @@ def test_a_model_of_two_inputs_takes_an_npz(files, json_of):
     np.testing.assert_allclose(explained, product, rtol=1e-5)
 
 
-def test_features_have_a_chart_of_layers_and_no_overlays(json_of, tmp_path):
+def test_features_have_a_chart_of_layers_and_a_bar_each(json_of, tmp_path):
     status, _ = json_of("analyze", "two.onnx", "pair.npz", "-o", tmp_path / "out")
     assert status == 0
+    keys = ("full-grad", "full-grad-complete")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "arrays.npz",
         "report.html",
         "summary.json",
         *(f"pair-{index}-full-grad-layers.png" for index in range(3)),
+        *(f"pair-{index}-{name}-{key}.png" for index in range(3) for name in "ab" for key in keys),
     }
 
 
