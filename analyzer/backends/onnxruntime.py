@@ -148,6 +148,9 @@ def make_session(proto: onnx.ModelProto, providers: Sequence[str], threads: int 
     options.log_severity_level = 4
     if threads is not None:
         options.intra_op_num_threads = threads
+    # By default the runtime's idle threads spin for long. On cores that anything else uses, such as PyTorch's threads,
+    # a gradient then takes up to five times as long; this is enough to bridge the gaps between nodes.
+    options.add_session_config_entry("session.intra_op.spin_duration_us", "100")
     if proto.ByteSize() > LARGEST_IN_MEMORY:
         raise BackendError(
             f"the graph is {proto.ByteSize() / 2**30:.1f} GiB; ONNX Runtime takes 2 GiB from memory"

@@ -152,9 +152,9 @@ def _emit(
     layout: Layout,
     settings: Settings,
 ) -> dict[str, Tensor]:
-    factors = {name: graph.tensors[name] for name in settings.roots}
+    factors: dict[str, Tensor | None] = {name: graph.tensors[name] for name in settings.roots}
     factors |= _residuals(op, graph, biases, settings)
-    results = {}
+    results: dict[str, Tensor] = {}
     salient: dict[str, list[Layer]] = {root: [] for root in settings.roots}
     signed: dict[str, list[Layer]] = {root: [] for root in settings.roots}
     for name, r in factors.items():

@@ -20,7 +20,7 @@ from analyzer.methods.placement import Placement, Spot
 
 @dataclass(frozen=True)
 class Laid:
-    """A term by cells: `cells` (N, before, cells, after) times `weights` (1, before, 1, 1), None for ones."""
+    """A term by cells: `cells` (N, before, cells, after), times `weights` (1, before, 1, 1) where `after` is 1."""
 
     cells: Tensor
     before: int
