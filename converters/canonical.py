@@ -2,9 +2,9 @@
 
 Reads an `onnx.ModelProto`, returns a new one: one opset, functions inlined, fused ops and the standard's own
 functions expanded, constants folded into initializers, no dead, Identity or inference Dropout nodes, a
-symbolic batch where the graph allows one, BatchNorm folded unless told otherwise, every shape that can be
-inferred. Names of intermediate tensors are kept. Refuses models with ops that are newer than the canonical
-opset and that its ops cannot express.
+symbolic batch where the graph allows one, functions in primitives as one op, BatchNorm folded and packed layers
+taken apart unless told otherwise, every shape that can be inferred. Names of intermediate tensors are kept. Refuses
+models with ops that are newer than the canonical opset and that its ops cannot express.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ from converters.opset import (
     runnable_opset,
     set_opset,
 )
+from converters.packed import split_packed
 from converters.rebatch import BATCH, free_batch, name_batch
 from converters.simplify import simplify
 from converters.unroll import explain_control_flow, unroll_loops
 
 CANONICAL_KEY = "onnxplain.canonical"
-_VERSION = "1"
+_VERSION = "2"
 # Folding shapes can make further nodes constant: real models need two or three rounds, nested loops one a level.
 _ROUNDS = 32
 
@@ -44,7 +45,8 @@ def canonicalise(
 ) -> onnx.ModelProto:
     """Return the canonical form of a model; the model itself is left as it is.
 
-    fold_batch_norm: merge BatchNorm, and per-channel constants, into the linear layer before it.
+    fold_batch_norm: merge BatchNorm, and per-channel constants, into the linear layer before it, and take packed
+    layers apart; without it the layers are those of the file.
     dynamic_batch: make a fixed batch symbolic where a run shows that samples stay independent.
     Raises InvalidModel for a damaged model, UnsupportedModel where no canonical form exists.
     """
@@ -69,6 +71,7 @@ def canonicalise(
     drop_zero_biases(draft)
     if fold_batch_norm:
         fold_batch_norms(draft)
+        split_packed(draft)
         draft.remove_unused()
     guard_masked_rows(draft)
     explain_control_flow(draft)

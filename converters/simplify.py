@@ -2,7 +2,7 @@
 
 Rewrites a Draft whose types are inferred: Constant nodes, Identity, inference Dropout, casts to the own
 type, Transposes that cancel, branches whose condition is known, all-zero initial states; with lists of
-tensors (sequences.py), computed shapes (shapes.py) and GELUs in primitives (gelu.py). Names of graph outputs
+tensors (sequences.py), computed shapes (shapes.py) and functions in primitives (joins). Names of graph outputs
 never change.
 """
 
@@ -12,7 +12,7 @@ import onnx
 from onnx import helper
 
 from converters.draft import Draft, attribute, is_standard, value_of
-from converters.gelu import join_gelus
+from converters.joins import join_primitives
 from converters.sequences import lower_sequences
 from converters.shapes import fix_shapes, join_reshapes
 from converters.splice import adopt_constants, inherit_origin, instantiate
@@ -32,7 +32,7 @@ def simplify(draft: Draft) -> bool:
     changed |= _drop_zero_states(draft)
     changed |= fix_shapes(draft)
     changed |= _join_transposes(draft)
-    changed |= join_gelus(draft)
+    changed |= join_primitives(draft)
     changed |= join_reshapes(draft)
     changed |= _remove_copies(draft)
     return changed
