@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import onnx
 
+from converters.affine import merge_affine
 from converters.constants import fold_constants
 from converters.draft import Draft
 from converters.errors import InvalidModel, one_line
@@ -71,6 +72,7 @@ def canonicalise(
     drop_zero_biases(draft)
     if fold_batch_norm:
         fold_batch_norms(draft)
+        merge_affine(draft)
         split_packed(draft)
         draft.remove_unused()
     guard_masked_rows(draft)

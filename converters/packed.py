@@ -105,7 +105,7 @@ class _Packing:
         if features is None:
             return []
         chosen = [part for node in readers for part in self._selected(node, features)]
-        found = [np.unique(part) for part in chosen]
+        found = [np.unique(part) for part in chosen if part.size]
         together = np.sort(np.concatenate(found)) if found else np.zeros(0)
         return found if np.array_equal(together, np.arange(layer.features)) else []
 

@@ -1,18 +1,20 @@
 """Remove what computes nothing.
 
-Rewrites a Draft whose types are inferred: Constant nodes, Identity, inference Dropout, casts to the own
-type, Transposes that cancel, branches whose condition is known, all-zero initial states; with lists of
-tensors (sequences.py), computed shapes (shapes.py) and functions in primitives (joins). Names of graph outputs
-never change.
+Rewrites a Draft whose types are inferred: Constant nodes, Identity, inference Dropout, casts to the own type, sums
+with zero and products by one, Transposes and Squeezes that cancel, branches whose condition is known, all-zero
+initial states; with lists of tensors (sequences.py), computed shapes (shapes.py) and functions in primitives
+(joins). Names of graph outputs never change.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 from onnx import helper
 
 from converters.draft import Draft, attribute, is_standard, value_of
 from converters.joins import join_primitives
+from converters.joins.pools import name_global_pools
 from converters.sequences import lower_sequences
 from converters.shapes import fix_shapes, join_reshapes
 from converters.splice import adopt_constants, inherit_origin, instantiate
@@ -32,6 +34,8 @@ def simplify(draft: Draft) -> bool:
     changed |= _drop_zero_states(draft)
     changed |= fix_shapes(draft)
     changed |= _join_transposes(draft)
+    changed |= _cancel_squeezes(draft)
+    changed |= name_global_pools(draft)
     changed |= join_primitives(draft)
     changed |= join_reshapes(draft)
     changed |= _remove_copies(draft)
@@ -94,6 +98,21 @@ def _join_transposes(draft: Draft) -> bool:
     return changed
 
 
+def _cancel_squeezes(draft: Draft) -> bool:
+    """A Squeeze of the axes that an Unsqueeze brought hands on what that was given, and the other way round."""
+    producers, changed = draft.producers(), False
+    for node in draft.nodes:
+        before = producers.get(node.input[0]) if is_standard(node, "Squeeze", "Unsqueeze") else None
+        if before is None or {before.op_type, node.op_type} != {"Squeeze", "Unsqueeze"}:
+            continue
+        axes = [draft.constants.get(one.input[1]) for one in (before, node) if len(one.input) > 1]
+        if len(axes) == 2 and axes[0] is not None and axes[1] is not None and np.array_equal(*axes):
+            node.op_type = "Identity"
+            node.input[:] = [before.input[0]]
+            changed = True
+    return changed
+
+
 def _is_copy(draft: Draft, node: onnx.NodeProto) -> bool:
     if not is_standard(node) or not node.input or not node.input[0]:
         return False
@@ -109,7 +128,18 @@ def _is_copy(draft: Draft, node: onnx.NodeProto) -> bool:
     if node.op_type == "Cast":
         known = draft.type_of(node.input[0])
         return known is not None and known.tensor_type.elem_type == attribute(node, "to")
-    return False
+    return _is_neutral(draft, node)
+
+
+def _is_neutral(draft: Draft, node: onnx.NodeProto) -> bool:
+    """Whether a sum or product by a constant leaves every number, and the shape, as it is."""
+    neutral = {"Add": 0, "Sub": 0, "Mul": 1, "Div": 1}.get(node.op_type)
+    constant = draft.constants.get(node.input[1]) if neutral is not None else None
+    return (
+        constant is not None
+        and bool((constant == neutral).all())
+        and _same_shape(draft, node.input[0], node.output[0])
+    )
 
 
 def _same_shape(draft: Draft, before: str, after: str) -> bool:

@@ -162,7 +162,7 @@ def _emit(
         # What nothing reads does not enter the program: most terms are never multiplied out.
         term = gradient if r is None else op.Mul(gradient, r)
         found = []
-        for spot in shown_spots(graph, layout, name):
+        for spot in shown_spots(graph, layout, name, settings):
             weights = channel_weights(place, spot, r, graph.tensors[name])
             laid = lay(op, place, spot, term if weights is None else gradient, weights)
             sums = term_sums(op, laid, settings.psi)
@@ -190,10 +190,14 @@ def _emit(
     return results
 
 
-def shown_spots(graph: Graph, layout: Layout, name: str) -> tuple[Spot, ...]:
-    """A tensor's spots in the published map, which spreads a layer that was pooled to one position evenly."""
+def shown_spots(graph: Graph, layout: Layout, name: str, settings: Settings) -> tuple[Spot, ...]:
+    """A tensor's spots in the saliency map.
+
+    The published method spreads a convolution over one pixel evenly, and leaves out a dense layer over the same
+    numbers. With all terms neither is shown: the map must not depend on which of them is written.
+    """
     place = layout.placements[name]
-    if place.spots or not place.separable or not place.shown:
+    if not settings.explicit or place.spots or not place.separable or not place.shown:
         return place.spots
     own = graph.tensors[name].shape
     assert own is not None

@@ -141,7 +141,7 @@ def _map_of(fn: Differentiable, made: Plan, terms: Arrays) -> Any:
     given = {name: Tensor(f"term/{name}", array.dtype, array.shape) for name, array in terms.items()}
     layers: dict[str, list[Layer]] = {root: [] for root in made.settings.roots}
     for name, term in given.items():
-        for spot in shown_spots(fn.graph, made.layout, name):
+        for spot in shown_spots(fn.graph, made.layout, name, made.settings):
             sums = term_sums(op, lay(op, made.layout.placements[name], spot, term), made.settings.psi)
             if name in made.settings.roots:
                 # The authors add up an image's channels before ψ here, and only here.

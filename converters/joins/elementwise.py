@@ -71,7 +71,8 @@ def _with_parameters(y: np.ndarray) -> list[_Match]:
     if slope > 0 and 0 < at_zero < 1:
         line = np.clip(slope * x + at_zero, 0, 1)
         found.append(_Match("HardSigmoid", line, {"alpha": slope, "beta": at_zero}))
-    if abs(at_one - 1) < _TOLERANCE:
+    # A slope of 1 on both sides would be no function at all.
+    if abs(at_one - 1) < _TOLERANCE and 0 < -at_minus_one < 0.999:
         leak = -at_minus_one
         found.append(_Match("LeakyRelu", np.where(x > 0, x, leak * x), {"alpha": leak}))
         curve = np.where(x > 0, x, -low * np.expm1(np.minimum(x, 0)))

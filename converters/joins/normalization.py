@@ -24,8 +24,11 @@ _TOLERANCE = 1e-5
 
 def normalization(draft: Draft, region: Region) -> list[onnx.NodeProto] | None:
     """The nodes in a region's place, with its result's name; None where it is no op's function."""
-    shape, axes = draft.shape(region.entry), _axes(draft, region)
-    if shape is None or not axes or len(region.nodes) == 1 or region.moves:
+    shape = draft.shape(region.entry)
+    if not shape or len(region.nodes) == 1 or region.moves:
+        return None
+    axes = _axes(draft, region, len(shape))
+    if not axes:
         return None
     extents = [shape[axis] for axis in axes]
     sizes = [size if isinstance(size, int) else 2 for size in shape]
@@ -44,9 +47,8 @@ def normalization(draft: Draft, region: Region) -> list[onnx.NodeProto] | None:
     return _softmaxes(draft, region, axes, points, known) or _norms(draft, region, axes, points, known)
 
 
-def _axes(draft: Draft, region: Region) -> tuple[int, ...] | None:
+def _axes(draft: Draft, region: Region, rank: int) -> tuple[int, ...] | None:
     """The axes that every reduction of the region sums over."""
-    rank = len(draft.shape(region.entry) or ())
     found = {axes_of(node, rank, draft.constants) for node in region.nodes if node.op_type in REDUCTIONS}
     return found.pop() if len(found) == 1 else None
 

@@ -52,11 +52,12 @@ FUNCTIONS = {
     "l = ReduceLogSumExp(x, last) y = Sub(x, l)": "LogSoftmax",
 }
 
-# body: what is left of it. The last four hold a function within.
+# body: how many nodes are left of it. The last four hold a function within.
 OTHERS = {
     "p = Pow(x, two) t = Mul(a, p) s = Add(x, t) u = Mul(s, b) h = Tanh(u) i = Add(h, one) k = Mul(i, x)"
     " y = Mul(k, half)": 8,
     "s = Softplus(x) t = Tanh(s) y = Add(t, x)": 3,
+    "n = Exp(x) p = Mul(n, x) y = Div(p, n)": 3,
     "n = Exp(x) s = Add(n, one) l = Log(s) y = Mul(l, n)": 4,
     MEAN + " s = Sqrt(w) y = Div(x, s)": 7,
     MEAN + " s = Sqrt(w) d = Div(c, s) y = Mul(d, v)": 8,

@@ -60,7 +60,8 @@ class Rewriter:
             attributes = rest.pop() if rest and isinstance(rest[-1], dict) else {}
             inputs = [x if given is ... else given for given in rest] or [x]
             inputs = inputs if ... in rest or not rest else [x, *rest]
-            made.append(self.node(op_type, *inputs, to=to if index == len(steps) - 1 else "", **attributes))
+            name = to if to and index == len(steps) - 1 else self.fresh()
+            made.append(helper.make_node(op_type, inputs, [name], **attributes))
             x = made[-1].output[0]
         return made
 

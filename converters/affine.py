@@ -1,0 +1,100 @@
+"""Bring a chain of sums and products with constants to one product and one sum.
+
+Rewrites a Draft. Two sums in a row are two biases where one would do: x − mean, / deviation, · scale, + shift is the
+BatchNormalization that other exporters write as one product and one sum. Only values that nobody else reads are merged,
+and the bias of a layer stays its own. Arithmetic is in float64, storage in the constants' dtype.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from converters.draft import Draft, is_standard
+from converters.splice import inherit_origin
+
+_SUMS, _STEPS = ("Add", "Sub"), ("Add", "Sub", "Mul", "Div")
+# The sum behind one of these is the bias that it has no input for.
+_WITHOUT_BIAS = ("MatMul", "Einsum")
+_LARGEST = 1 << 24
+
+
+def merge_affine(draft: Draft) -> int:
+    """Merge every chain with two sums or more. Returns how many there were."""
+    uses, consumers, producers = draft.uses(), draft.consumers(), draft.producers()
+    seen: set[int] = set()
+    replaced, removed = {}, []
+    for node in draft.nodes:
+        if id(node) in seen or not _is_step(draft, node) or _is_bias(draft, producers, node):
+            continue
+        chain = [node]
+        while uses[chain[-1].output[0]] == 1:
+            following = consumers.get(chain[-1].output[0], [])
+            if not following or not _is_step(draft, following[0]):
+                break
+            chain.append(following[0])
+        seen.update(id(one) for one in chain)
+        merged = _merged(draft, chain) if sum(one.op_type in _SUMS for one in chain) > 1 else None
+        if merged is not None:
+            replaced[id(chain[-1])] = merged
+            removed += chain[:-1]
+    draft.replace(replaced)
+    draft.remove(removed)
+    return len(replaced)
+
+
+def _is_step(draft: Draft, node: onnx.NodeProto) -> bool:
+    """Whether a node adds a constant, or multiplies by one."""
+    if not is_standard(node, *_STEPS):
+        return False
+    known = [draft.constants.get(name) for name in node.input]
+    if (known[0] is None) == (known[1] is None) or (node.op_type == "Div" and known[1] is None):
+        return False
+    constant = known[0] if known[1] is None else known[1]
+    assert constant is not None
+    return constant.dtype.kind == "f" and (node.op_type != "Div" or bool(constant.all()))
+
+
+def _is_bias(draft: Draft, producers: dict[str, onnx.NodeProto], node: onnx.NodeProto) -> bool:
+    before = producers.get(_computed(draft, node))
+    return node.op_type == "Add" and before is not None and is_standard(before, *_WITHOUT_BIAS)
+
+
+def _computed(draft: Draft, node: onnx.NodeProto) -> str:
+    return str(node.input[0] if node.input[1] in draft.constants else node.input[1])
+
+
+def _merged(draft: Draft, chain: list[onnx.NodeProto]) -> list[onnx.NodeProto] | None:
+    """x·factor + shift in place of a chain; None where that takes larger constants, or does not fit the dtype."""
+    last, factor, shift = chain[-1], np.ones(()), np.zeros(())
+    largest = 0
+    for node in chain:
+        x = _computed(draft, node)
+        stored = draft.constants[node.input[1] if node.input[0] == x else node.input[0]]
+        constant, dtype = stored.astype(np.float64), stored.dtype
+        largest = max(largest, constant.size)
+        if node.op_type == "Add":
+            shift = shift + constant
+        elif node.op_type == "Sub":
+            factor, shift = (factor, shift - constant) if node.input[0] == x else (-factor, constant - shift)
+        else:
+            scale = constant if node.op_type == "Mul" else 1 / constant
+            factor, shift = factor * scale, shift * scale
+    if max(factor.size, shift.size) > max(_LARGEST, largest):
+        return None
+    with np.errstate(over="ignore"):
+        stored_factor, stored_shift = factor.astype(dtype), shift.astype(dtype)
+    if not (np.isfinite(stored_factor).all() and np.isfinite(stored_shift).all()):
+        return None
+    name, nodes = _computed(draft, chain[0]), []
+    if not (factor == 1).all():
+        by, product = draft.fresh(f"{last.output[0]}.factor"), draft.fresh(f"{last.output[0]}.product")
+        draft.constants[by] = stored_factor
+        nodes.append(helper.make_node("Mul", [name, by], [product]))
+        name = product
+    to = draft.fresh(f"{last.output[0]}.shift")
+    draft.constants[to] = stored_shift
+    nodes.append(helper.make_node("Add", [name, to], list(last.output), last.name))
+    inherit_origin(nodes, last)
+    return nodes
