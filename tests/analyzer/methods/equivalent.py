@@ -30,11 +30,14 @@ class Rewriter:
         }
         self.nodes = list(proto.graph.node)
         self.outputs = {info.name for info in proto.graph.output}
-        self._count = 0
+        self._taken = {name for node in proto.graph.node for name in (*node.input, *node.output)}
 
     def fresh(self) -> str:
-        self._count += 1
-        return f"rewritten_{len(self.constants)}_{self._count}"
+        name = f"rewritten_{len(self._taken)}"
+        while name in self._taken:
+            name += "_"
+        self._taken.add(name)
+        return name
 
     def constant(self, value: Any, dtype: Any = np.float32) -> str:
         name = self.fresh()
