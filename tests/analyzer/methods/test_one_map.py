@@ -28,7 +28,7 @@ def relative_l2(a: np.ndarray, b: np.ndarray) -> float:
 def network(name: str):
     """A network in PyTorch: its model, the model with every layer by itself; its Keras twin; images."""
     net, twin, images = twins(TWINS[name])
-    apart = convert(net, torch.from_numpy(images), fold_batch_norm=False, verify=False)
+    apart = convert(net, torch.from_numpy(images), fold_batch_norm=False)
     return load(plain(apart.proto)), apart, twin, images
 
 
