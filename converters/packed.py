@@ -41,7 +41,8 @@ class _Layer:
 def split_packed(draft: Draft) -> int:
     """Take apart every such layer. Returns how many there were."""
     packing = _Packing(draft)
-    replaced, removed = {}, []
+    replaced: dict[int, list[onnx.NodeProto]] = {}
+    removed: list[onnx.NodeProto] = []
     for node in draft.nodes:
         layer = packing.layer(node)
         ways = [] if layer is None else packing.ways(layer)

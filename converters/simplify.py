@@ -105,8 +105,10 @@ def _cancel_squeezes(draft: Draft) -> bool:
         before = producers.get(node.input[0]) if is_standard(node, "Squeeze", "Unsqueeze") else None
         if before is None or {before.op_type, node.op_type} != {"Squeeze", "Unsqueeze"}:
             continue
-        axes = [draft.constants.get(one.input[1]) for one in (before, node) if len(one.input) > 1]
-        if len(axes) == 2 and axes[0] is not None and axes[1] is not None and np.array_equal(*axes):
+        first, second = (
+            draft.constants.get(one.input[1]) if len(one.input) > 1 else None for one in (before, node)
+        )
+        if first is not None and second is not None and np.array_equal(first, second):
             node.op_type = "Identity"
             node.input[:] = [before.input[0]]
             changed = True

@@ -8,6 +8,8 @@ in float64 and compared with what the op gives. What is read elsewhere, or match
 
 from __future__ import annotations
 
+import onnx
+
 from converters.draft import Draft
 from converters.joins.elementwise import Elementwise
 from converters.joins.normalization import normalization
@@ -19,7 +21,8 @@ __all__ = ["join_primitives"]
 def join_primitives(draft: Draft) -> bool:
     """Rewrite every region that is found, the largest first. Returns whether any was."""
     reader, elementwise = Reader(draft), Elementwise(draft)
-    replaced, removed = {}, []
+    replaced: dict[int, list[onnx.NodeProto]] = {}
+    removed: list[onnx.NodeProto] = []
     # From the end: the last node of the largest region comes first.
     for node in reversed(draft.nodes):
         for region in reversed(reader.regions_before(node)):

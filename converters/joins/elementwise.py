@@ -214,7 +214,7 @@ class Elementwise:
             ]
         else:
             numbers = [self._number(region, value) for value in found.numbers]
-            stated = dict(found.attributes)
+            stated: dict[str, Any] = dict(found.attributes)
             nodes = [helper.make_node(found.op_type, [entry, *numbers], [result], last.name, **stated)]
         nodes += self._moved(result, stem, still.moves)
         inherit_origin(nodes, last)
