@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import numpy_helper, parser
 
-from analyzer import Target, differentiate
+from analyzer import Target, differentiate, full_grad
 from analyzer.cells import Grid, find_cells
 from analyzer.cells.cells import NOWHERE
 from analyzer.graph import Graph
@@ -219,3 +219,31 @@ def test_a_pyramid_s_tokens_stand_at_their_own_resolutions():
         first, last = dependence(fn, x, "y", (1, 15, 3), (0, token, 0), (2, 3))
         np.testing.assert_array_equal(first, low[token])
         np.testing.assert_array_equal(last + 1, high[token])
+
+
+def test_one_model_has_places_at_every_size_of_image():
+    text = (
+        "a = Slice(x, i1_2, i99_99, i2_3) b = Conv<strides=[2,2], pads=[1,1,1,1]>(a, w3_2_3_3) c = Tanh(b)"
+        " d = Conv(c, w3_3_3_3) e = Gelu(d) y = GlobalAveragePool(e)"
+    )
+    proto = network((1, 2, 8, 8), text)
+    for axis, symbol in zip(
+        proto.graph.input[0].type.tensor_type.shape.dim, ("n", "", "h", "w"), strict=True
+    ):
+        if symbol:
+            axis.dim_param = symbol
+    del proto.graph.output[:-1]
+    fn, rng = differentiate(load(proto)), np.random.default_rng(0)
+    for height, width in ((12, 9), (9, 16), (12, 9)):
+        x = rng.normal(size=(2, 2, height, width)).astype(np.float32)
+        fg = full_grad(fn, x, Target(output="y", weights=np.ones((2, 3, 1, 1), np.float32)))
+        fixed = full_grad(
+            load(network(x.shape, text)), x, Target(output="y", weights=np.ones((2, 3, 1, 1), np.float32))
+        )
+        assert fg.map.shape == (2, height, width)
+        np.testing.assert_allclose(fg.map, fixed.map, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(fg.complete_map, fixed.complete_map, rtol=1e-4, atol=1e-6)
+        # Nothing falls on what the crop leaves out.
+        assert (fg.complete_map[:, 0] == 0).all() and (fg.complete_map[:, :, :2] == 0).all()
+        assert (fg.map[:, 0] == 0).all() and (fg.map[:, :, :2] == 0).all()
+        assert np.abs(fg.complete_map[:, 1:, 2:]).min() > 0

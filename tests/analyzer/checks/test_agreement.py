@@ -16,6 +16,7 @@ from analyzer.checks.kinks import Side, explain
 from analyzer.errors import AnalysisError, Disagreement
 from analyzer.ops import activation, elementwise
 from converters import convert
+from tests.analyzer.placement import assert_placed
 from tests.zoo.pytorch_networks import NETWORKS
 
 
@@ -35,6 +36,12 @@ def test_all_backends_agree_on(name):
     assert report.passed
     for row in report.rows:
         assert row["relative_l2"] <= 1e-4 or row["explanation"], row
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_only_what_sees_the_whole_image_has_no_place_in(name):
+    _, x, model = network(name)
+    assert_placed(model, {"x": x})
 
 
 def test_the_source_is_compared_at_nearly_every_layer():

@@ -1,4 +1,4 @@
-"""Whole networks of every family: converted and verified, four backends in agreement, FullGrad complete.
+"""Whole networks of every family: converted and verified, backends in agreement, FullGrad complete and placed.
 
 Random weights, small inputs. A row beyond the tolerance must name the kink decisions that explain it.
 """
@@ -16,6 +16,7 @@ from keras import layers
 from analyzer import check, differentiate, full_grad
 from analyzer.errors import AnalysisError
 from converters import Model, convert
+from tests.analyzer.placement import assert_placed
 from tests.zoo import (
     keras_families,
     pytorch_sequences,
@@ -60,6 +61,7 @@ def test_pytorch_network(name):
     model = convert(net, example)
     feeds = by_name(model, example)
     assert_sound(model, feeds)
+    assert_placed(model, feeds)
 
 
 @pytest.mark.parametrize("name", keras_families.NETWORKS)
@@ -68,6 +70,7 @@ def test_keras_network(name):
     model = convert(net, example)
     feeds = by_name(model, example)
     assert_sound(model, feeds)
+    assert_placed(model, feeds, recurrent=name == "conv_lstm")
 
 
 @pytest.mark.parametrize("name", TEXTS)

@@ -11,6 +11,7 @@ import pytest
 
 from analyzer import check
 from converters import convert, load
+from tests.analyzer.placement import assert_placed
 from tests.zoo import keras_networks, onnx_files
 
 
@@ -25,10 +26,12 @@ def assert_agreement(report, backends):
 def test_keras_network(name):
     net, shape = keras_networks.NETWORKS[name]()
     x = keras_networks.example_input(name, shape)
-    report = check(convert(net, x), x, steps=2)
+    model = convert(net, x)
+    report = check(model, x, steps=2)
     assert_agreement(report, ("onnxruntime", "torch", "tensorflow", "source"))
     biased = [row for row in report.rows if row["quantity"] == "bias gradient" and row["b"] == "source"]
     assert biased, "the source's own bias gradients are compared"
+    assert_placed(model, {model.proto.graph.input[0].name: x})
 
 
 @pytest.mark.parametrize("name", onnx_files.NAMES)
