@@ -2,7 +2,9 @@
 
 Two tables, of ResNet-50 and VGG-16, the calls taking turns, by medians. With pytorch-grad-cam: the map that it draws,
 ours and its own, and the peak memory of both, in processes of their own. Without: FullGrad over one gradient on
-ONNX Runtime, BatchNorm folded and apart. Needs `pip install ".[test]"`.
+ONNX Runtime, BatchNorm folded and apart.
+The maps' relative L2 difference is that of rounding: where a ReLU's decision lies within it, ONNX Runtime and PyTorch
+may decide differently. Needs `pip install ".[test]"`.
 """
 
 from __future__ import annotations
@@ -110,21 +112,24 @@ def _peak() -> int:
     return int(found[1])
 
 
-def measure(name: str, batches: list[int], options: argparse.Namespace) -> list[Results]:
-    """The tables of one network."""
-    tables = []
-    if not options.without_peer:
-        columns = ("", PEER, OURS, "ratio", "difference", f"memory, {PEER}", f"memory, {OURS}", "ratio")
-        rows = [peer_row(name, batch, options.size, options.rounds) for batch in batches]
-        title = f"The map of {PEER} at {options.size}², median of {options.rounds} alternating rounds"
-        tables.append(Results(title, columns, rows))
+def peer_table(name: str, batches: list[int], options: argparse.Namespace) -> Results:
+    """One network beside the peer."""
+    columns = ("", PEER, OURS, "ratio", "difference", f"memory, {PEER}", f"memory, {OURS}", "ratio")
+    title = f"The map of {PEER} at {options.size}², median of {options.rounds} alternating rounds"
+    return Results(title, columns, [peer_row(name, batch, options.size, options.rounds) for batch in batches])
+
+
+def gradient_table(name: str, batches: list[int], options: argparse.Namespace) -> Results:
+    """One network beside its gradient."""
     columns = ("", "gradient", "all terms", "explicit terms", "all / gradient", "explicit / gradient")
-    rounds = options.gradient_rounds
-    rows = [
-        gradient_row(name, batch, options.size, rounds, fold) for batch in batches for fold in (True, False)
+    title = (
+        f"FullGrad over one gradient at {options.size}², "
+        f"median of {options.gradient_rounds} alternating rounds"
+    )
+    cases = [
+        (batch, options.size, options.gradient_rounds, fold) for batch in batches for fold in (True, False)
     ]
-    title = f"FullGrad over one gradient at {options.size}², median of {rounds} alternating rounds"
-    return [*tables, Results(title, columns, rows)]
+    return Results(title, columns, [gradient_row(name, *case) for case in cases])
 
 
 def main() -> None:
@@ -145,14 +150,17 @@ def main() -> None:
         return
     if not options.without_peer and not grad_cam.INSTALLED:
         parser.error(grad_cam.REASON)
+    sections = {"over one gradient": gradient_table}
+    if not options.without_peer:
+        sections = {f"beside {PEER}": peer_table, **sections}
     for name in [options.network] if options.network else NETWORKS:
-        tables = measure(name, batches, options)
-        for table in tables:
+        for section, measure in sections.items():
+            table = measure(name, batches, options)
             Console(width=160).print(table.rich())
-        if options.write:
-            command = f"`python -m benchmarks.full_grad --network {name} --write {options.write}`"
-            text = "\n\n".join([command, machine(VERSIONS), *(table.markdown() for table in tables)])
-            write_section(options.write, f"FullGrad, {name}", text)
+            if options.write:
+                command = f"`python -m benchmarks.full_grad --network {name} --write docs/benchmarks.md`"
+                text = "\n\n".join([command, machine(VERSIONS), table.markdown()])
+                write_section(options.write, f"FullGrad of {name} {section}", text)
 
 
 if __name__ == "__main__":
