@@ -304,8 +304,8 @@ def _to_onnx(torch: Any, program: torch.export.ExportedProgram) -> tuple[onnx.Mo
 
 def _tell_apart(graph: onnx_ir.Graph) -> None:
     """Rename the parameters whose name is also that of an input or of a node's output, such as `x` or `mean`."""
-    taken = {value.name for value in graph.inputs}
-    taken |= {value.name for node in graph.all_nodes() for value in node.outputs}
+    values = (*graph.inputs, *(value for node in graph.all_nodes() for value in node.outputs))
+    taken = {value.name for value in values if value.name}
     for name in taken.intersection(graph.initializers):
         # No other tensor can be called so: a module's attribute is a parameter or has parameters.
         graph.initializers[name].name = f"{name}.stored"
