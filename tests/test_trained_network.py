@@ -11,6 +11,7 @@ from analyzer import differentiate, full_grad, integrated_gradients
 from analyzer.demo import PREPROCESSING, load_network, photographs
 from analyzer.figures import preprocess
 from converters import convert
+from tests.analyzer.completeness import assert_complete
 
 CAT, ESPRESSO = 0, 967
 
@@ -22,18 +23,16 @@ def trained():
     return net, x, convert(net, torch.tensor(x))
 
 
-def test_full_grad_is_complete_in_float32(trained):
+def test_full_grad_is_complete_in_both_precisions(trained):
+    _, x, model = trained
+    assert_complete(model, x[:1], CAT)
+
+
+def test_full_grad_explains_the_class_that_is_shown(trained):
     _, x, model = trained
     fg = full_grad(model, x)
     assert fg.completeness.error.max() <= 1e-4
     assert fg.target[1] == ESPRESSO
-
-
-def test_full_grad_is_complete_in_float64(trained):
-    _, x, model = trained
-    fg = full_grad(differentiate(model, "torch", precision="float64"), x[:1].astype(np.float64))
-    assert fg.completeness.output.dtype == np.float64
-    assert fg.completeness.error.max() <= 1e-10
 
 
 def test_explicit_terms_state_their_shortfall(trained):

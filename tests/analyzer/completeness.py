@@ -13,14 +13,14 @@ from analyzer.autodiff import active_tensors
 from analyzer.target import TargetLike
 from converters import Model, load
 
-Arrays = Mapping[str, np.ndarray]
+Inputs = np.ndarray | Mapping[str, np.ndarray]
 
 PROBABILITIES = "probabilities"
 FLOAT32, FLOAT64 = 1e-4, 1e-10
 
 
 def assert_complete(
-    model: Model, feeds: Arrays, target: TargetLike = None, wrt: Sequence[str] | None = None
+    model: Model, feeds: Inputs, target: TargetLike = None, wrt: Sequence[str] | None = None
 ) -> None:
     """Terms of all kinds sum to the logit, to its probability and to a unit of an inner layer."""
     extended = with_probabilities(model)
@@ -30,6 +30,7 @@ def assert_complete(
         single = full_grad(runtime, feeds, explained, wrt=wrt).completeness
         assert single.within(FLOAT32).all(), (explained, single)
         double = full_grad(referee, feeds, explained, wrt=wrt).completeness
+        assert double.output.dtype == np.float64
         assert double.error.max() <= FLOAT64, (explained, double)
 
 
@@ -45,7 +46,7 @@ def with_probabilities(model: Model) -> Model:
     return load(proto)
 
 
-def inner_unit(fn: Differentiable, feeds: Arrays, wrt: Sequence[str] | None = None) -> Target:
+def inner_unit(fn: Differentiable, feeds: Inputs, wrt: Sequence[str] | None = None) -> Target:
     """The largest unit, in the first sample, of a layer two thirds into the network."""
     active = active_tensors(fn.graph, fn.roots(wrt))
     samples = fn.graph.tensors[fn.graph.outputs[0]].shape[0]

@@ -94,11 +94,11 @@ def positions(draft: Draft, x: Value) -> Value:
 
 @block(Kind.TOKENS)
 def class_token(draft: Draft, x: Value) -> Value:
-    """A learnt token in front of the others."""
+    """A learnt token in front of the others, which then looks at them."""
     samples = draft.op("Shape", x, start=0, end=1)
     shape = draft.op("Concat", samples, [1, x.shape[2]], axis=0)
     token = draft.op("Expand", draft.normal(1, 1, x.shape[2]), shape)
-    return draft.op("Concat", token, x, axis=1)
+    return attention(draft, draft.op("Concat", token, x, axis=1))
 
 
 @block(Kind.TOKENS)

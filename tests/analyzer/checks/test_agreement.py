@@ -16,6 +16,7 @@ from analyzer.checks.kinks import Side, explain
 from analyzer.errors import AnalysisError, Disagreement
 from analyzer.ops import activation, elementwise
 from converters import convert
+from tests.analyzer.completeness import assert_complete
 from tests.analyzer.placement import assert_placed
 from tests.zoo.pytorch_networks import NETWORKS
 
@@ -42,6 +43,12 @@ def test_all_backends_agree_on(name):
 def test_only_what_sees_the_whole_image_has_no_place_in(name):
     _, x, model = network(name)
     assert_placed(model, {"x": x})
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_full_grad_is_complete_on(name):
+    _, x, model = network(name)
+    assert_complete(model, x, target=1)
 
 
 def test_the_source_is_compared_at_nearly_every_layer():

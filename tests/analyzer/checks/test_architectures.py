@@ -16,6 +16,7 @@ from keras import layers
 from analyzer import check, differentiate, full_grad
 from analyzer.errors import AnalysisError
 from converters import Model, convert
+from tests.analyzer.completeness import assert_complete
 from tests.analyzer.placement import assert_placed
 from tests.zoo import (
     keras_families,
@@ -46,13 +47,6 @@ def assert_agreement(model: Model, feeds: Mapping[str, np.ndarray], target=None,
 def assert_sound(model: Model, feeds: Mapping[str, np.ndarray], **options) -> None:
     assert_agreement(model, feeds, **options)
     assert_complete(model, feeds, **options)
-
-
-def assert_complete(model: Model, feeds: Mapping[str, np.ndarray], target=None, **options) -> None:
-    single = full_grad(model, feeds, target, **options).completeness
-    assert single.within(1e-4).all(), single
-    double = full_grad(differentiate(model, "torch", precision="float64"), feeds, target, **options)
-    assert double.completeness.error.max() <= 1e-10, double.completeness
 
 
 @pytest.mark.parametrize("name", PYTORCH)

@@ -11,6 +11,7 @@ import pytest
 
 from analyzer import check
 from converters import convert, load
+from tests.analyzer.completeness import assert_complete
 from tests.analyzer.placement import assert_placed
 from tests.zoo import keras_networks, onnx_files
 
@@ -32,6 +33,7 @@ def test_keras_network(name):
     biased = [row for row in report.rows if row["quantity"] == "bias gradient" and row["b"] == "source"]
     assert biased, "the source's own bias gradients are compared"
     assert_placed(model, {model.proto.graph.input[0].name: x})
+    assert_complete(model, x)
 
 
 @pytest.mark.parametrize("name", onnx_files.NAMES)
