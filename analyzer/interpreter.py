@@ -20,6 +20,9 @@ from analyzer.ops.eager import scan
 from converters.errors import one_line
 from converters.quiet import quiet
 
+# NumPy has these types from ml_dtypes, under the names that torch has them by; only their bits can be handed over.
+_FLOAT8 = "float8_"
+
 
 class Torch:
     """PyTorch, imported when first made."""
@@ -36,6 +39,9 @@ class Torch:
             return self.tensor(array.astype(np.float32)).to(self.module.bfloat16)
         # NumPy makes a contiguous scalar a vector of one: keep the shape.
         contiguous = np.ascontiguousarray(array).reshape(array.shape)
+        if array.dtype.name.startswith(_FLOAT8):
+            bits = self.module.tensor(contiguous.view(np.uint8), device=self.device)
+            return bits.view(getattr(self.module, array.dtype.name))
         return self.module.tensor(contiguous, device=self.device)
 
     def array(self, tensor: Any) -> np.ndarray:
@@ -46,6 +52,9 @@ class Torch:
         if tensor.dtype == self.module.bfloat16:
             # NumPy has the type from ml_dtypes, which torch does not know.
             return np.asarray(tensor.float().numpy()).astype(np.dtype("bfloat16"))
+        name = str(tensor.dtype).removeprefix("torch.")
+        if name.startswith(_FLOAT8):
+            return np.asarray(tensor.view(self.module.uint8).numpy()).view(np.dtype(name))
         return np.asarray(tensor.numpy())
 
     def alias(self, tensor: Any) -> Any:

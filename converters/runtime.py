@@ -45,12 +45,12 @@ class Session:
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """The outputs, in order."""
-        given = {name: _to_value(array) for name, array in feeds.items() if name in self.inputs}
         try:
-            values = self._session.run_with_ort_values(self.outputs, given)
+            # Values of text, and of numbers that NumPy has not, cannot cross the border.
+            given = {name: _to_value(array) for name, array in feeds.items() if name in self.inputs}
+            return [_from_value(one) for one in self._session.run_with_ort_values(self.outputs, given)]
         except Exception as error:
             raise RuntimeFailure(one_line(error)) from error
-        return [_from_value(value) for value in values]
 
 
 class ReferenceSession:
