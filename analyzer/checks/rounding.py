@@ -35,4 +35,5 @@ def excuse_rounding(rows: Iterable[Row], a: Side, b: Side) -> None:
 
 
 def _norm(array: np.ndarray) -> float:
-    return float(np.linalg.norm(array.astype(np.float64)))
+    # The −∞ of an attention mask carries no gradient.
+    return float(np.linalg.norm(np.where(np.isinf(array), 0, array).astype(np.float64)))

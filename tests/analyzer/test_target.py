@@ -65,6 +65,23 @@ def test_a_class_of_an_output_with_more_axes_is_summed_over_them(backend):
     np.testing.assert_allclose(highest.output, x.reshape(2, -1).max(axis=1) ** 2)
 
 
+@pytest.mark.parametrize("backend", ["onnxruntime", "torch", "tensorflow"])
+def test_any_inner_tensor_may_be_explained(backend):
+    feature_map = parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 23]> g (float[n,2,3] x) => (float[n,2,3] y) { h = Mul(x, x) y = Exp(h) }'
+    )
+    x = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
+    fn = differentiate(feature_map, backend)
+    unit = fn.gradients(x, Target("h", index=(1, 2)))
+    np.testing.assert_allclose(unit.output, x[:, 1, 2] ** 2)
+    np.testing.assert_allclose(unit.gradients["x"][:, 1, 2], 2 * x[:, 1, 2])
+    assert np.count_nonzero(unit.gradients["x"]) == 2
+    channel = fn.gradients(x, Target("h", index=1))
+    np.testing.assert_allclose(channel.output, (x[:, 1] ** 2).sum(axis=1))
+    weighted = fn.gradients(x, Target("h", weights=np.float32([[1, 0, 0], [0, -2, 0]])))
+    np.testing.assert_allclose(weighted.output, x[:, 0, 0] ** 2 - 2 * x[:, 1, 1] ** 2)
+
+
 @pytest.mark.parametrize(
     ("target", "message"),
     [

@@ -156,10 +156,10 @@ def rearranged_tokens(draft: Draft, x: Value) -> Value:
 
 @block(Kind.TOKENS, Kind.TABLE)
 def averaged(draft: Draft, x: Value) -> Value:
-    """The average, the largest, the sum or a chosen token."""
-    choice = draft.pick(["ReduceMean", "ReduceMax", "ReduceSum", "ReduceLogSumExp", "first", "last"])
-    if choice in ("first", "last"):
-        return draft.op("Gather", x, np.array(0 if choice == "first" else -1), axis=1)
+    """The average, the largest, the sum, or the last token, which has seen all others behind a causal mask."""
+    choice = draft.pick(["ReduceMean", "ReduceMax", "ReduceSum", "ReduceLogSumExp", "last"])
+    if choice == "last":
+        return draft.op("Gather", x, np.array(-1), axis=1)
     return draft.op(choice, x, [1], keepdims=0)
 
 
