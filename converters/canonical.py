@@ -30,6 +30,7 @@ from converters.opset import (
 )
 from converters.packed import split_packed
 from converters.rebatch import BATCH, free_batch, name_batch
+from converters.runtime import without_trailing_blanks
 from converters.simplify import simplify
 from converters.unroll import explain_control_flow, unroll_loops
 
@@ -53,7 +54,7 @@ def canonicalise(
     """
     working = onnx.ModelProto()
     working.CopyFrom(proto)
-    working = name_domains(inline_functions(working))
+    working = without_trailing_blanks(name_domains(inline_functions(working)))
     draft = Draft(working)
     refuse_foreign(draft)
     if draft.opsets.get("", 0) > CANONICAL_OPSET:

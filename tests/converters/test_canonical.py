@@ -11,7 +11,7 @@ import onnx.backend.test
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from converters import CANONICAL_OPSET, InvalidModel, UnsupportedModel, canonicalise, load
+from converters import CANONICAL_OPSET, InvalidModel, UnsupportedModel, canonicalise, convert, load
 from converters.canonical import is_canonical
 from tests.converters.helpers import make_model, normal, ops, run, shape_of
 
@@ -256,3 +256,17 @@ def test_five_thousand_nodes_take_seconds() -> None:
     result = canonicalise(model)
     assert time.perf_counter() - start < 20
     assert ops(result) == {"Conv": 1000, "Relu": 1000, "Add": 1000}
+
+
+def test_a_blank_at_the_end_of_a_nodes_inputs_is_left_out():
+    # ONNX Runtime 1.32 crashes on this very file.
+    node = helper.make_node("LayerNormalization", ["x", "scale", ""], ["y"], axis=-1)
+    scale = numpy_helper.from_array(np.array([1.0, 2, 3, 4], np.float32), "scale")
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4]) for name in "xy"]
+    graph = helper.make_graph([node], "g", infos[:1], infos[1:], [scale])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    (y,) = run(convert(model, x).proto, {"x": x})
+    centred = x - x.mean(1, keepdims=True)
+    expected = centred / np.sqrt((centred**2).mean(1, keepdims=True) + 1e-5) * [1, 2, 3, 4]
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
