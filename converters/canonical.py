@@ -17,7 +17,8 @@ from converters.draft import Draft
 from converters.errors import InvalidModel, one_line
 from converters.fold import drop_zero_biases, fold_batch_norms
 from converters.functions import expand_functions, inline_calls
-from converters.fused import expand_fused, name_domains, refuse_foreign, refuse_undetermined
+from converters.fused import LAYOUTS, expand_fused, name_domains, refuse_foreign, refuse_undetermined
+from converters.fused.builder import MICROSOFT
 from converters.lower import lower_ops
 from converters.masking import guard_masked_rows
 from converters.opset import (
@@ -104,6 +105,8 @@ def is_canonical(proto: onnx.ModelProto) -> bool:
         and len(set(names)) == len(names)
         and not any(info.name in constants for info in graph.input)
         and not any(node.op_type in ("Constant", "Identity") for node in graph.node)
+        # Optimizers fuse nodes of a canonical file and keep its mark.
+        and not any(node.domain in (MICROSOFT, *LAYOUTS) for node in graph.node)
         and all(name in typed for node in graph.node for name in node.output if name)
     )
 

@@ -175,7 +175,7 @@ def _emit(
         if len(found) == 1 and not place.partial:
             total, magnitude = found[0].signed, found[0].absolute
         results |= {f"sum/{name}": _total(op, total), f"magnitude/{name}": _total(op, magnitude)}
-        if place.partial:
+        if place.spots and place.partial:
             masses = [sums.signed for sums in found]
             results[f"placed/{name}"] = _total(
                 op, masses[0] if len(masses) == 1 else op.Concat(*masses, axis=1)

@@ -40,6 +40,25 @@ def test_the_map_is_that_of_the_float_network(form: str) -> None:
     assert rounded <= found.bias_terms.keys() and rounded <= set(found.unplaced)
 
 
+def test_a_padded_image_may_be_quantized() -> None:
+    """Rounding has no place in the map, and the padding beside it none in the image."""
+    nodes = [
+        helper.make_node("Pad", ["x", "pads"], ["padded"]),
+        helper.make_node("QuantizeLinear", ["padded", "scale", "zero"], ["codes"]),
+        helper.make_node("DequantizeLinear", ["codes", "scale", "zero"], ["z"]),
+        helper.make_node("Conv", ["z", "w"], ["y"], strides=[2, 2]),
+    ]
+    weights = {
+        "pads": np.array([0, 0, 0, 0, 0, 0, 1, 1]),
+        "scale": np.float32(0.02),
+        "zero": np.uint8(120),
+        "w": normal(2, 3, 3, 3, seed=4),
+    }
+    model = make_model(nodes, {"x": ("n", 3, 8, 8)}, ["y"], weights, opset=17)
+    fn = differentiate(model, "torch", precision="float64", straight_through=True)
+    assert full_grad(fn, images(2), Target("y", index=(1, 0, 3))).completeness.error.max() <= 1e-10
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_the_gradient_is_the_derivative_of_the_surrogate(form: str) -> None:
     """Rounding errors held fixed and ranges kept, the model is a smooth function with this derivative."""

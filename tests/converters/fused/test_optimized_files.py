@@ -53,6 +53,16 @@ def test_an_optimized_file_is_analyzed_as_its_original(name: str, tmp_path: Path
         assert full_grad(fn, feeds, 1).completeness.error.max() <= 1e-4
 
 
+def test_a_canonical_file_may_be_optimized(tmp_path: Path) -> None:
+    """The optimizer keeps the mark that the file is canonical, and writes what is not."""
+    converted = convert(cnn(17)).proto
+    written = optimized(converted, tmp_path)
+    assert any(node.op_type == "FusedConv" for node in onnx.load(written).graph.node)
+    model = load(written).proto
+    assert {node.domain for node in model.graph.node} == {""}
+    np.testing.assert_allclose(run(model, IMAGES)[0], run(converted, IMAGES)[0], rtol=1e-4, atol=1e-5)
+
+
 def test_an_optimized_file_is_converted_and_verified(tmp_path: Path) -> None:
     verification = convert(str(optimized(cnn(17), tmp_path))).verification
     assert verification is not None and verification.relative_l2 < 1e-5
