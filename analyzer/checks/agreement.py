@@ -92,6 +92,7 @@ def check(
         skipped={name: reason for name, reason in state.items() if reason and name not in chosen},
         seconds=dict(zip(chosen, comparison.seconds, strict=True)),
         origins={pair: str(origin) for pair, origin in origins.items() if origin},
+        suspects={pair: origin.names for pair, origin in origins.items() if origin},
         referee=judged,
     )
 

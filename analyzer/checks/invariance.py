@@ -19,7 +19,7 @@ from analyzer.checks.agreement import fix_target
 from analyzer.checks.comparison import Comparison, Progress
 from analyzer.checks.drift import drift_rows
 from analyzer.checks.localize import Origin
-from analyzer.checks.pairing import Pairing, fed, pair_inputs, pair_layers, pair_outputs
+from analyzer.checks.pairing import Layers, Pairing, fed, pair_inputs, pair_layers, pair_outputs
 from analyzer.checks.reading import Reader, Reading
 from analyzer.checks.report import Report, Row
 from analyzer.checks.tolerances import COMPLETENESS, Tolerance, tolerances
@@ -49,8 +49,8 @@ def compare(
     """Compare two models that should be the same function, and their reasons.
 
     inputs, target, wrt: of a, as for `check`. b is fed the same numbers, its axes in the order that its inputs take;
-        where several orders fit, that which brings the outputs nearest. inputs_of_b: {input of a: input of b} where
-        neither names nor shapes tell.
+        where several orders fit, that which makes the outputs equal, or most layers. inputs_of_b: {input of a: input
+        of b} where neither names nor shapes tell.
     backend: what computes both; a model may also come bound to one, `differentiate(model, …)`.
     tolerance, steps, straight_through, progress: as for `check`. names: what the report calls the two.
     Rows name tensors of a, and those of b under `tensor_b`; `matched`, `near` and `unmatched` say which layers were
@@ -66,9 +66,7 @@ def compare(
     feeds = mine.check_inputs(inputs)
     fixed, roots = fix_target(mine, feeds, target), mine.roots(wrt)
     tell("pairing inputs, outputs and layers")
-    inputs_b, outputs = _pair_ends(mine, other, feeds, inputs_of_b)
-    theirs = other.check_inputs(fed(inputs_b, feeds))
-    layers = pair_layers(mine, other, _few(mine, feeds), _few(other, theirs))
+    inputs_b, outputs, layers = _paired(mine, other, feeds, inputs_of_b)
     twin = Twin(names[1], mine.graph, other, fixed, roots, inputs_b, outputs, layers.all)
     comparison = Comparison([Reader(mine, fixed, roots, names[0]), twin], feeds, fixed, allowed, progress)
     readings = comparison.readings()
@@ -84,6 +82,7 @@ def compare(
         backends=names,
         seconds=dict(zip(names, comparison.seconds, strict=True)),
         origins={names: _described(origin, twin)} if origin else {},
+        suspects={names: origin.names} if origin else {},
         referee="not asked",
         matched={name: one.name for name, one in layers.matched.items()},
         near={name: one.name for name, one in layers.near.items()},
@@ -92,20 +91,23 @@ def compare(
     )
 
 
-def _pair_ends(
+def _paired(
     a: Differentiable, b: Differentiable, feeds: Arrays, given: Mapping[str, str] | None
-) -> tuple[Pairing, Pairing]:
-    """Inputs and outputs, in the layout that brings the outputs nearest."""
+) -> tuple[Pairing, Pairing, Layers]:
+    """Inputs, outputs and layers, in the layout that makes the outputs equal; else in that which matches most layers,
+    as the outputs of a model that went wrong may come nearer in a wrong layout.
+    """
     ours = _float_outputs(a, feeds)
-    best: tuple[float, Pairing, Pairing] | None = None
+    found = []
     for pairing in pair_inputs(feeds, b.graph, given):
-        outputs, apart = pair_outputs(ours, _float_outputs(b, fed(pairing, feeds)))
-        if best is None or apart < best[0]:
-            best = (apart, pairing, outputs)
-        if apart <= TOLERANCE:
-            break
-    assert best is not None
-    return best[1], best[2]
+        theirs = b.check_inputs(fed(pairing, feeds))
+        outputs, apart = pair_outputs(ours, _float_outputs(b, theirs))
+        few, equal = (_few(a, feeds), _few(b, theirs)), apart <= TOLERANCE
+        layers = pair_layers(a, b, pairing, *few, equal=equal)
+        if equal:
+            return pairing, outputs, layers
+        found.append((len(layers.matched), -apart, pairing, outputs, layers))
+    return max(found, key=lambda one: one[:2])[2:]
 
 
 def _float_outputs(fn: Differentiable, feeds: Arrays) -> Arrays:

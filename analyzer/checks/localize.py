@@ -37,6 +37,11 @@ class Origin:
     error: float
     backward: bool
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the nodes."""
+        return tuple(node.name for node in self.nodes)
+
     def __str__(self) -> str:
         names = ", ".join(f"{node.op_type} {node.name!r}" for node in self.nodes[-3:])
         more = f" and {len(self.nodes) - 3} more before" if len(self.nodes) > 3 else ""

@@ -2,8 +2,9 @@
 
 Names, layouts, the order of a bias and folding differ between frameworks; values do not. A layer of one model is that
 of the other whose values are equal up to a permutation of axes, found by fingerprints that a permutation leaves alone
-and verified on the values. What is left is paired, in a second round, with what it comes nearest to, so that a layer
-that went wrong is compared and not overlooked; what has no counterpart is listed.
+and verified on the values. What is left is paired by its place in the graph where the outputs differ (alignment.py),
+and else with what it comes nearest to, so that a layer that went wrong is compared and not overlooked; what has no
+counterpart is listed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 from analyzer.backends import Differentiable
 from analyzer.backends.base import Arrays, batched_inputs
 from analyzer.backends.matching import MOVES_ONLY, Match, closest, match
+from analyzer.checks.alignment import pair_by_place
 from analyzer.errors import AnalysisError, InputError, ShapeError
 from analyzer.graph import Graph, Tensor
 
@@ -30,8 +32,8 @@ Pairing = dict[str, Match]
 
 @dataclass(frozen=True)
 class Layers:
-    """matched: {tensor of a: its counterpart in b}, verified on values; near: paired by the least distance. unmatched:
-    the computed tensors of a, and of b, that have no counterpart, in graph order.
+    """matched: {tensor of a: its counterpart in b}, verified on values; near: paired by their place, or by the least
+    distance. unmatched: the computed tensors of a, and of b, that have no counterpart, in graph order.
     """
 
     matched: Mapping[str, Match]
@@ -105,6 +107,14 @@ def fed(pairing: Pairing, feeds: Arrays) -> Arrays:
     return {name: np.ascontiguousarray(feeds[one.name].transpose(one.order)) for name, one in pairing.items()}
 
 
+def by_inputs_of_a(inputs: Pairing) -> Pairing:
+    """{input of a: the input of b that is fed from it}."""
+    return {
+        one.name: Match(name, tuple(int(axis) for axis in np.argsort(one.order)), one.kept)
+        for name, one in inputs.items()
+    }
+
+
 def pair_outputs(ours: Arrays, theirs: Arrays) -> tuple[Pairing, float]:
     """{output of a: its counterpart in b}, by the least distance among those whose shape fits; the mean distance."""
     found: Pairing = {}
@@ -122,14 +132,23 @@ def pair_outputs(ours: Arrays, theirs: Arrays) -> tuple[Pairing, float]:
     return found, float(np.mean(distances)) if distances else float("inf")
 
 
-def pair_layers(a: Differentiable, b: Differentiable, feeds: Arrays, theirs: Arrays) -> Layers:
-    """The counterparts of everything that a layer computes, by the values on these inputs."""
+def pair_layers(
+    a: Differentiable, b: Differentiable, inputs: Pairing, feeds: Arrays, theirs: Arrays, *, equal: bool
+) -> Layers:
+    """The counterparts of everything that a layer computes, by the values on these inputs.
+
+    inputs: {input of b: of a}. equal: whether the models' outputs are.
+    """
     computed = [_computed(fn.graph) for fn in (a, b)]
     mine, other = (
         fn.forward(given, names) for fn, given, names in zip((a, b), (feeds, theirs), computed, strict=True)
     )
     matched = match(mine, other, {}, frozenset(computed[0]), frozenset(computed[1]))
-    near = _nearest(mine, other, matched)
+    placed: Pairing = {}
+    if not equal:
+        known = {**matched, **by_inputs_of_a(inputs)}
+        placed = pair_by_place((a.graph, b.graph), (mine, other), known, (computed[0], computed[1]))
+    near = {**placed, **_nearest(mine, other, {**matched, **placed})}
     taken = {one.name for one in (*matched.values(), *near.values())}
     return Layers(
         matched,

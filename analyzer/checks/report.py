@@ -18,13 +18,15 @@ Row = dict[str, Any]
 class Pair:
     """What two sides have in common and where they part.
 
-    origin: the node at fault, where one was found, as a phrase; see analyzer/checks/localize.py.
+    origin: the node at fault, where one was found, as a phrase; suspects: its name, or names where a side keeps no
+    value between several nodes. See analyzer/checks/localize.py.
     """
 
     a: str
     b: str
     rows: tuple[Row, ...]
     origin: str = ""
+    suspects: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -61,8 +63,8 @@ class Report:
     where a float64 run was asked, its distance from either side, a_error and b_error, and the `nearer` side. A row
     passes within its tolerance, or where kink decisions that it names explain the excess.
     completeness: one dict a backend and method, with error (the worst sample's), tolerance and passed.
-    origins: {(a, b): the node at fault}. skipped: backends that were not run, with the reason. seconds: the time of
-    each backend. referee: what the float64 run was, or why there was none.
+    origins: {(a, b): the node at fault}; suspects: {(a, b): its name, or names}. skipped: backends that were not run,
+    with the reason. seconds: the time of each backend. referee: what the float64 run was, or why there was none.
     Of two models besides: matched, near: {tensor of the first: of the second}, equal in value, or paired by the least
     distance; unmatched: {model: tensors without a counterpart}; drift: one dict a sample, the worst first.
     """
@@ -73,6 +75,7 @@ class Report:
     skipped: Mapping[str, str] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     origins: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    suspects: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
     referee: str = ""
     matched: Mapping[str, str] = field(default_factory=dict)
     near: Mapping[str, str] = field(default_factory=dict)
@@ -95,7 +98,10 @@ class Report:
         found: dict[tuple[str, str], list[Row]] = {}
         for row in self.rows:
             found.setdefault((row["a"], row["b"]), []).append(row)
-        return tuple(Pair(*key, tuple(rows), self.origins.get(key, "")) for key, rows in found.items())
+        return tuple(
+            Pair(*key, tuple(rows), self.origins.get(key, ""), self.suspects.get(key, ()))
+            for key, rows in found.items()
+        )
 
     @property
     def headline(self) -> str:
@@ -174,6 +180,7 @@ def _summary(pair: Pair) -> Row:
         "first_divergence": first
         and {key: first[key] for key in ("quantity", "tensor", "node", "op_type", "layer", "relative_l2")},
         "origin": pair.origin,
+        "suspects": list(pair.suspects),
     }
 
 

@@ -15,10 +15,9 @@ import numpy as np
 
 from analyzer.backends import Differentiable
 from analyzer.backends.base import Arrays, attributed
-from analyzer.backends.matching import Match
 from analyzer.biases import find_biases
 from analyzer.checks.kinks import Side, decision_tensors
-from analyzer.checks.pairing import Pairing, fed
+from analyzer.checks.pairing import Pairing, by_inputs_of_a, fed
 from analyzer.checks.reading import Reading, maps_of
 from analyzer.errors import AnalysisError
 from analyzer.graph import Graph
@@ -46,11 +45,7 @@ class Twin:
     @cached_property
     def tensors(self) -> Pairing:
         """Every tensor of a that has a counterpart, inputs and outputs among them."""
-        fed_by = {
-            one.name: Match(name, tuple(int(axis) for axis in np.argsort(one.order)), one.kept)
-            for name, one in self.inputs.items()
-        }
-        return {**self.paired, **self.outputs, **fed_by}
+        return {**self.paired, **self.outputs, **by_inputs_of_a(self.inputs)}
 
     @cached_property
     def layers(self) -> tuple[str, ...]:

@@ -1,219 +1,161 @@
-"""Random healthy PyTorch modules, each made by a seed: layers and functions chained from an input to logits.
+"""Random healthy PyTorch modules of the layers that torch.nn has, each made by a seed: networks with a source.
 
-`random_module(seed)` gives a module in evaluation mode with drawn parameters, and its example arguments, a batch of 2.
-It is the twin of random_networks.py, for what starts at a PyTorch model: the exporter, the source backend.
+`random_module(seed)` draws a chain of layers from an image or a sequence to logits, with every parameter drawn, in
+evaluation mode. Unlike random_networks.py these are exported and converted, so that the original can be run beside.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from tests.zoo.draw import draw, normal
 
-CLASSES, BATCH = 5, 2
-FEWEST, MOST = 3, 7
-LIVELY = 0.05
+CLASSES, SAMPLES = 5, 2
 
-Step = nn.Module | Callable[[Tensor], Tensor]
-Build = Callable[[np.random.Generator, tuple[int, ...]], Step]
-
-ACTIVATIONS: tuple[Step, ...] = (
-    nn.ReLU(), nn.ReLU6(), nn.GELU(), nn.GELU("tanh"), nn.SiLU(), nn.ELU(), nn.Hardswish(), nn.Mish(), nn.Tanh(),
-    nn.LeakyReLU(0.2), nn.Softplus(), nn.Softsign(), nn.SELU(), F.logsigmoid, torch.sigmoid, torch.sin, torch.erf,
+ACTIVATIONS: tuple[Callable[[], nn.Module], ...] = (
+    nn.ReLU, nn.ReLU6, nn.GELU, lambda: nn.GELU("tanh"), nn.SiLU, nn.Hardswish, nn.Sigmoid, nn.Tanh, nn.ELU,
+    nn.Softplus, lambda: nn.LeakyReLU(0.2), lambda: nn.PReLU(3, 0.2), nn.Mish, nn.Hardsigmoid,
 )  # fmt: skip
 
 
-class Chain(nn.Module):
-    """Steps in a row, some of them modules with parameters, some functions."""
-
-    def __init__(self, steps: Sequence[Step]) -> None:
-        super().__init__()
-        self.steps = tuple(steps)
-        self.layers = nn.ModuleList(step for step in steps if isinstance(step, nn.Module))
-
-    def forward(self, x: Tensor) -> Tensor:
-        for step in self.steps:
-            x = step(x)
-        return x
-
-
 class Residual(nn.Module):
-    """A shortcut around a chain of steps, added, joined or multiplied."""
+    """x plus a scaled branch."""
 
-    def __init__(self, join: str, *steps: Step) -> None:
+    def __init__(self, branch: nn.Module, scale: float) -> None:
         super().__init__()
-        self.join, self.branch = join, Chain(steps)
+        self.branch, self.scale = branch, scale
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.branch(x)
-        if self.join == "add":
-            return x + y
-        return torch.cat((x, y), 1) if self.join == "join" else x * torch.sigmoid(y)
+        return x + self.scale * self.branch(x)
+
+
+class Joined(nn.Module):
+    """A branch's channels beside those of x."""
+
+    def __init__(self, branch: nn.Module) -> None:
+        super().__init__()
+        self.branch = branch
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.branch(x), x], 1)
+
+
+class Excited(nn.Module):
+    """Squeeze and excite."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.squeeze, self.excite = nn.Conv2d(width, 3, 1), nn.Conv2d(3, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        context = functional.silu(self.squeeze(x.mean((2, 3), keepdim=True)))
+        return x * torch.sigmoid(self.excite(context))
 
 
 class Attention(nn.Module):
-    """Self-attention by matrix products, or by the fused function."""
+    """Attention of two heads, (N, T, D) to (N, T, D)."""
 
-    def __init__(self, width: int, heads: int, fused: bool) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.heads, self.fused = heads, fused
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.mixed, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        parts = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        query, key, value = parts.unbind(0)
-        if self.fused:
-            y = F.scaled_dot_product_attention(query, key, value)
-        else:
-            y = (query @ key.transpose(-2, -1) / query.shape[-1] ** 0.5).softmax(-1) @ value
-        return x + self.out(y.transpose(1, 2).flatten(2))
+        samples, steps, width = x.shape
+        heads = self.mixed(x).reshape(samples, steps, 3, 2, width // 2).permute(2, 0, 3, 1, 4)
+        scores = heads[0] @ heads[1].transpose(-2, -1) / (width // 2) ** 0.5
+        return self.out((scores.softmax(-1) @ heads[2]).transpose(1, 2).reshape(samples, steps, width))
 
 
 class Recurrent(nn.Module):
-    """An LSTM or GRU that gives every step."""
+    """Every step of a recurrent layer, (N, T, D) to (N, T, 6)."""
 
-    def __init__(self, kind: str, width: int, bidirectional: bool) -> None:
+    def __init__(self, width: int, layer: type[nn.RNNBase], both: bool) -> None:
         super().__init__()
-        self.layer = getattr(nn, kind)(width, 4, batch_first=True, bidirectional=bidirectional)
+        self.layer = layer(width, 3 if both else 6, batch_first=True, bidirectional=both)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layer(x)[0]
 
 
-def _pick(rng: np.random.Generator, options: Sequence[Step]) -> Step:
-    return options[int(rng.integers(len(options)))]
+class Averaged(nn.Module):
+    """The mean over one axis."""
+
+    def __init__(self, axis: int) -> None:
+        super().__init__()
+        self.axis = axis
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(self.axis)
 
 
-def _convolution(rng: np.random.Generator, shape: tuple[int, ...]) -> Step:
-    width, dilation = int(rng.choice([4, 6, 8])), int(rng.integers(1, 3))
-    groups = 2 if shape[0] % 2 == 0 and rng.random() < 0.3 else 1
-    stride = 2 if shape[1] > 5 and rng.random() < 0.4 else 1
-    conv = nn.Conv2d(shape[0], width, 3, stride, dilation, dilation, groups, bias=bool(rng.random() < 0.7))
-    norm = _pick(
-        rng, (nn.BatchNorm2d(width), nn.GroupNorm(2, width), nn.Identity(), nn.InstanceNorm2d(width))
-    )
-    return Chain((conv, norm, _pick(rng, ACTIVATIONS)))
-
-
-def _pool(rng: np.random.Generator, shape: tuple[int, ...]) -> Step:
-    pools = (
-        nn.MaxPool2d(3, 2, 1),
-        nn.AvgPool2d(2, ceil_mode=True),
-        nn.AdaptiveAvgPool2d(3),
-        nn.LPPool2d(2, 2),
-    )
-    return _pick(rng, pools) if shape[1] > 3 else nn.Identity()
-
-
-def _image_branch(rng: np.random.Generator, shape: tuple[int, ...]) -> Step:
-    channels = shape[0]
-    if channels >= 16:
-        return nn.Conv2d(channels, 6, 1)
-    excite = (lambda x: x.mean((2, 3), keepdim=True), nn.Conv2d(channels, channels, 1))
-    plain = (nn.Conv2d(channels, channels, 3, padding=1), _pick(rng, ACTIVATIONS))
-    join = str(rng.choice(["add", "join", "gate"]))
-    return Residual(join, *(excite if join == "gate" else plain))
-
-
-def _resized(rng: np.random.Generator, shape: tuple[int, ...]) -> Step:
-    mode, size = str(rng.choice(["nearest", "bilinear"])), int(rng.integers(4, 9))
-    return lambda x: F.interpolate(x, size=(size, size), mode=mode)
-
-
-def _moved(rng: np.random.Generator, shape: tuple[int, ...]) -> Step:
-    return _pick(
-        rng,
-        (
-            lambda x: F.pad(x, (1, 0, 1, 1), mode="replicate") if x.shape[2] < 10 else x,
-            lambda x: x.transpose(2, 3),
-            lambda x: x.flip(3),
-            lambda x: x / (x.square().mean(1, keepdim=True) + 0.1).sqrt(),
-            lambda x: torch.maximum(x, x.roll(1, 2)),
-        ),
-    )
-
-
-def _perceptron(rng: np.random.Generator, shape: tuple[int, ...]) -> Step:
-    width = shape[-1]
-    return Residual(
-        "add", nn.LayerNorm(width), nn.Linear(width, 10), _pick(rng, ACTIVATIONS), nn.Linear(10, width)
-    )
-
-
-def _attention(rng: np.random.Generator, shape: tuple[int, ...]) -> Step:
-    return Attention(shape[-1], 2 if shape[-1] % 2 == 0 else 1, bool(rng.random() < 0.5))
-
-
-def _recurrent(rng: np.random.Generator, shape: tuple[int, ...]) -> Step:
-    return Recurrent(str(rng.choice(["LSTM", "GRU"])), shape[-1], bool(rng.random() < 0.5))
-
-
-def _gated(rng: np.random.Generator, shape: tuple[int, ...]) -> Step:
-    return Chain((nn.Linear(shape[-1], 12), F.glu))
-
-
-def _dense(rng: np.random.Generator, shape: tuple[int, ...]) -> Step:
-    return Chain((nn.Linear(shape[-1], 8), _pick(rng, ACTIVATIONS)))
-
-
-BUILDS: dict[str, tuple[Build, ...]] = {
-    "image": (_convolution, _convolution, _pool, _image_branch, _resized, _moved),
-    "tokens": (_perceptron, _attention, _recurrent, _gated),
-    "table": (_dense, _gated, _perceptron),
-}
-HEADS: dict[str, tuple[Step, ...]] = {
-    "image": (
-        lambda x: x.mean((2, 3)),
-        lambda x: x.amax((2, 3)),
-        nn.Flatten(),
-        lambda x: x.flatten(2).transpose(1, 2),
-    ),
-    "tokens": (lambda x: x.mean(1), lambda x: x[:, -1], lambda x: x.amax(1)),
-}
-SHAPES = {"image": (3, 10, 10), "tokens": (5, 6), "table": (7,)}
-
-
-@torch.no_grad()
 def random_module(seed: int) -> tuple[nn.Module, tuple[Tensor, ...]]:
-    """The module of a seed, and its example arguments."""
+    """The module of a seed in evaluation mode, and a batch of two for it."""
     rng = np.random.default_rng(seed)
-    kind = str(rng.choice(["image", "image", "tokens", "table"]))
-    example = normal(BATCH, *SHAPES[kind], seed=seed)
-    x, steps = example, []
-    for _ in range(int(rng.integers(FEWEST, MOST + 1))):
-        x = _extended(rng, BUILDS[kind], x, steps)
-    while x.ndim > 2:
-        # An image may end as tokens, which end as a table.
-        x = _appended(_pick(rng, HEADS["image" if x.ndim == 4 else "tokens"]), x, steps)
-    _appended(nn.Linear(x.shape[1], CLASSES), x, steps, seed)
-    return Chain(steps).eval(), (example,)
+    image = rng.random() < 0.6
+    x = normal(SAMPLES, 3, *rng.integers(7, 11, 2), seed=seed) if image else normal(SAMPLES, 5, 6, seed=seed)
+    layers: list[nn.Module] = []
+    current = x
+    for _ in range(int(rng.integers(2, 6))):
+        layer = draw((_image_layer if image else _token_layer)(rng, current), seed + len(layers))
+        layers.append(layer)
+        with torch.no_grad():
+            current = layer(current)
+    width = current.shape[1 if image else 2]
+    reduced: Any = [nn.AdaptiveAvgPool2d(1), nn.Flatten()] if image else [Averaged(1)]
+    head = nn.Sequential(*reduced, nn.Linear(width, 8), _activation(rng, 8), nn.Linear(8, CLASSES))
+    return nn.Sequential(*layers, draw(head, seed)).eval(), (x,)
 
 
-def _extended(rng: np.random.Generator, builds: Sequence[Build], x: Tensor, steps: list[Step]) -> Tensor:
-    """x behind one of the steps. A step that no longer tells the samples apart is left out."""
-    while True:
-        step = builds[int(rng.integers(len(builds)))](rng, tuple(x.shape[1:]))
-        tried: list[Step] = []
-        y = _appended(step, x, tried, int(rng.integers(1 << 30)))
-        if (y[0] - y[1]).abs().max() > LIVELY * y.std():
-            steps += tried
-            return y
+def _activation(rng: np.random.Generator, width: int) -> nn.Module:
+    made = ACTIVATIONS[int(rng.integers(len(ACTIVATIONS)))]()
+    return nn.PReLU(width, 0.2) if isinstance(made, nn.PReLU) else made
 
 
-def _appended(step: Step, x: Tensor, steps: list[Step], seed: int = 0) -> Tensor:
-    """The result of a step, whose parameters are drawn; a constant steadies what has grown or shrunk much."""
-    if isinstance(step, nn.Module):
-        draw(step, seed)
-    y = step(x)
-    steps.append(step)
-    spread = float(y.std())
-    if not 0.3 <= spread <= 3:
-        factor = 1 / max(spread, 1e-3)
-        steps.append(lambda t: t * factor)
-        y = y * factor
-    return y
+def _image_layer(rng: np.random.Generator, x: Tensor) -> nn.Module:
+    width, smallest = x.shape[1], min(x.shape[2:])
+    choice = int(rng.integers(9))
+    if choice == 0 and smallest >= 4:
+        pools = (
+            nn.MaxPool2d(2),
+            nn.MaxPool2d(3, 2, 1),
+            nn.AvgPool2d(3, 2, 1),
+            nn.AvgPool2d(2, ceil_mode=True),
+        )
+        return pools[int(rng.integers(4))]
+    if choice == 1 and smallest <= 6:
+        return nn.Upsample(scale_factor=2, mode=("nearest", "bilinear")[int(rng.integers(2))])
+    if choice == 2:
+        return nn.Sequential(nn.Conv2d(width, 6, 1), nn.GroupNorm(3, 6), _activation(rng, 6))
+    if choice == 3:
+        inner = nn.Sequential(nn.Conv2d(width, 4, 1), _activation(rng, 4), nn.Conv2d(4, width, 3, padding=1))
+        return Residual(inner, float(rng.uniform(0.3, 0.8)))
+    if choice == 4 and width <= 10:
+        return Joined(nn.Sequential(nn.Conv2d(width, 3, 3, padding=1), _activation(rng, 3)))
+    if choice == 5:
+        return Excited(width)
+    if choice == 6 and smallest <= 6:
+        return nn.ConvTranspose2d(width, 4, 3, stride=2, padding=1, output_padding=1)
+    size, stride = int(rng.integers(1, 4)), 2 if smallest >= 6 and rng.random() < 0.4 else 1
+    layers: list[nn.Module] = [nn.Conv2d(width, 6, size, stride, size // 2, bias=bool(rng.random() < 0.6))]
+    if rng.random() < 0.6:
+        layers.append(nn.BatchNorm2d(6))
+    return nn.Sequential(*layers, _activation(rng, 6))
+
+
+def _token_layer(rng: np.random.Generator, x: Tensor) -> nn.Module:
+    width = x.shape[2]
+    choice = int(rng.integers(4))
+    if choice == 0:
+        return Recurrent(width, (nn.LSTM, nn.GRU)[int(rng.integers(2))], bool(rng.random() < 0.4))
+    if choice == 1:
+        return Residual(nn.Sequential(nn.LayerNorm(width), Attention(width)), float(rng.uniform(0.3, 1)))
+    if choice == 2:
+        inner = nn.Sequential(nn.Linear(width, 9), nn.GELU(), nn.Linear(9, width))
+        return Residual(nn.Sequential(nn.LayerNorm(width, eps=1e-3), inner), float(rng.uniform(0.3, 1)))
+    return nn.Sequential(nn.Linear(width, 6), nn.Softmax(-1) if rng.random() < 0.2 else nn.Tanh())

@@ -1,0 +1,60 @@
+"""What a planted defect does, measured in float64, apart from everything that a check does.
+
+A defect is one only where it shows: some tensor of the forward pass, or the gradient at what is attributed, must
+differ by more than EFFECT between the two models in double precision. A wrong weight behind a dead unit, or an epsilon
+beside a large variance, shows nowhere; the generator then draws again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from analyzer import Target, differentiate
+from analyzer.checks.tolerances import DEFAULT
+from analyzer.errors import AnalysisError
+from converters import Model
+from converters.errors import ConversionError
+from tests.defects.networks import Network
+
+# Twice the tolerance: what one side adds in rounding may hide that much, and no more.
+EFFECT = 2 * DEFAULT
+
+
+def forward_effect(network: Network, planted: Model) -> float:
+    """The largest relative L2 between the intact and the planted model; 0 where that does not run, or shapes move.
+
+    Over the outputs, the tensors on the way to them, and the gradients at what is attributed.
+    """
+    right, wrong = (_measured(network, model) for model in (network.model, planted))
+    if right is None or wrong is None or any(right[name].shape != wrong[name].shape for name in right):
+        return 0.0
+    return max(relative_l2(wrong[name], array) for name, array in right.items())
+
+
+def _measured(network: Network, model: Model) -> dict[str, np.ndarray] | None:
+    try:
+        fn = differentiate(model, "torch", precision="float64")
+        graph = differentiate(network.model).graph
+        path = graph.descendants(network.wrt or graph.inputs) & graph.ancestors(graph.outputs[:1])
+        names = [name for name in fn.tensors if name in path and fn.graph.tensors[name].is_float]
+        values = fn.forward(network.feeds, names)
+        gradients = fn.gradients(network.feeds, Target(graph.outputs[0], index=network.target), network.wrt)
+    except (AnalysisError, ConversionError):
+        return None
+    found = {**values, **{f"gradient at {name}": array for name, array in gradients.gradients.items()}}
+    return found if all(np.isfinite(array).all() or name in values for name, array in found.items()) else None
+
+
+def gradient_effect(right: Mapping[str, np.ndarray], wrong: Mapping[str, np.ndarray]) -> float:
+    """The largest relative L2 between gradients with the right rule and with the wrong one."""
+    return max(relative_l2(wrong[name], array) for name, array in right.items())
+
+
+def relative_l2(a: np.ndarray, b: np.ndarray) -> float:
+    """‖a − b‖ / max(‖a‖, ‖b‖) over what is finite on both sides, in double precision."""
+    finite = np.isfinite(a) & np.isfinite(b)
+    x, y = a[finite].astype(np.float64), b[finite].astype(np.float64)
+    scale = max(float(np.linalg.norm(x)), float(np.linalg.norm(y)))
+    return float(np.linalg.norm(x - y)) / scale if scale else 0.0
