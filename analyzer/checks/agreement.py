@@ -16,7 +16,7 @@ from onnx import helper
 
 from analyzer.backends import BACKENDS, Differentiable, ModelLike, differentiate
 from analyzer.backends.base import Arrays, Inputs
-from analyzer.checks.comparison import Comparison, Progress
+from analyzer.checks.comparison import STEPS, Comparison, Progress
 from analyzer.checks.reading import Reader, Reading
 from analyzer.checks.report import Report, Row
 from analyzer.checks.tolerances import COMPLETENESS, Tolerance, tolerances
@@ -47,7 +47,7 @@ def check(
     wrt: Sequence[str] | None = None,
     backends: Sequence[str] | None = None,
     tolerance: Tolerance | None = None,
-    steps: int = 8,
+    steps: int = STEPS,
     straight_through: bool = False,
     referee: bool | None = None,
     progress: Progress | None = None,

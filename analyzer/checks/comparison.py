@@ -31,6 +31,7 @@ Progress = Callable[[str], None]
 Indices = tuple[int, int]
 
 RULE = "gauss-legendre"
+STEPS = 8
 # Values never are excused: a decision at a kink moves them by its rounding alone.
 NEVER_EXCUSED = ("output", "layer")
 

@@ -16,7 +16,7 @@ from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.backends.base import Arrays, Inputs, batched_inputs
 from analyzer.backends.matching import TOLERANCE
 from analyzer.checks.agreement import fix_target
-from analyzer.checks.comparison import Comparison, Progress
+from analyzer.checks.comparison import STEPS, Comparison, Progress
 from analyzer.checks.drift import drift_rows
 from analyzer.checks.localize import Origin
 from analyzer.checks.pairing import Layers, Pairing, fed, pair_inputs, pair_layers, pair_outputs
@@ -41,7 +41,7 @@ def compare(
     inputs_of_b: Mapping[str, str] | None = None,
     backend: str = "onnxruntime",
     tolerance: Tolerance | None = None,
-    steps: int = 8,
+    steps: int = STEPS,
     names: tuple[str, str] = ("a", "b"),
     straight_through: bool = False,
     progress: Progress | None = None,

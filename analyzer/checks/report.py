@@ -44,6 +44,20 @@ class Pair:
         return max(self.rows, key=lambda row: (not row["passed"], _size(row["relative_l2"])))
 
     @cached_property
+    def failures(self) -> tuple[Row, ...]:
+        """The rows that did not pass, the worst first."""
+        failing = [row for row in self.rows if not row["passed"]]
+        return tuple(sorted(failing, key=lambda row: -_size(row["relative_l2"])))
+
+    @cached_property
+    def by_quantity(self) -> Mapping[str, Pair]:
+        """The same two sides in one quantity each, in the order of the rows."""
+        found: dict[str, list[Row]] = {}
+        for row in self.rows:
+            found.setdefault(row["quantity"], []).append(row)
+        return {name: Pair(self.a, self.b, tuple(rows)) for name, rows in found.items()}
+
+    @cached_property
     def first_divergence(self) -> Row | None:
         """The first failing tensor in topological order; where values agree, the first in the backward pass."""
         failing = [row for row in self.rows if not row["passed"]]
@@ -105,7 +119,12 @@ class Report:
 
     @property
     def headline(self) -> str:
-        """The verdict in a line."""
+        """The verdict in a line, with the reason where it failed."""
+        return self.verdict if self.passed else f"{self.verdict}; {self.reason}"
+
+    @property
+    def verdict(self) -> str:
+        """How much was compared, and how much of it disagrees."""
         pairs = f"{len(self.rows)} comparisons of {', '.join(self.backends)}"
         if self.unmatched:
             layers = len(self.matched) + len(self.near) + len(self.unmatched[self.backends[0]])
@@ -114,7 +133,7 @@ class Report:
             explained = sum(pair.explained for pair in self.pairs)
             note = f", {explained} of them by a named kink decision" if explained else ""
             return f"{pairs}: all agree{note}"
-        return f"{pairs}: {len(self.failures)} disagree; {self.reason}"
+        return f"{pairs}: {len(self.failures)} disagree"
 
     @property
     def reason(self) -> str:
@@ -153,6 +172,18 @@ class Report:
         from analyzer.figures import write_check
 
         write_check(path, self)
+
+    def to_text(self) -> str:
+        """The report as aligned plain text: the verdict, a table of every pair, the worst rows, the node at fault."""
+        from analyzer.checks.text import as_text
+
+        return as_text(self)
+
+    def to_junit(self, path: str | os.PathLike[str]) -> None:
+        """Write the report as JUnit XML, which CI servers read."""
+        from analyzer.checks.junit import write_junit
+
+        write_junit(path, self)
 
     def raise_for_disagreement(self) -> None:
         """Raise Disagreement, naming where it first parts, unless the check passed."""

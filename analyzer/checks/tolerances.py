@@ -18,12 +18,13 @@ DEFAULT = 1e-4
 Tolerance = float | Mapping[str, float]
 
 
-def tolerances(given: Tolerance | None = None) -> dict[str, float]:
+def tolerances(given: Tolerance | None = None, base: Mapping[str, float] | None = None) -> dict[str, float]:
     """The tolerance of every quantity. Names may be written with hyphens: "input-gradient".
 
+    base: what holds where `given` says nothing; DEFAULT where it is left out.
     Raises AnalysisError for a quantity that there is not, and for what is no number above 0.
     """
-    found = dict.fromkeys(QUANTITIES, DEFAULT)
+    found = dict(base or dict.fromkeys(QUANTITIES, DEFAULT))
     if given is None:
         return found
     if not isinstance(given, Mapping):
@@ -40,5 +41,5 @@ def tolerances(given: Tolerance | None = None) -> dict[str, float]:
 
 def _checked(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-        raise AnalysisError(f"the tolerance is a number above 0, not {value}")
+        raise AnalysisError(f"the tolerance is a number above 0, not {value!r}")
     return float(value)

@@ -14,6 +14,7 @@ import typer
 
 from analyzer.cli.analyze import analyze
 from analyzer.cli.check import check
+from analyzer.cli.compare import compare
 from analyzer.cli.convert import convert
 from analyzer.cli.demo import demo
 from analyzer.cli.inspect import inspect
@@ -30,7 +31,7 @@ app = typer.Typer(
 BAD_INPUT, INTERRUPTED = 2, 130
 
 
-for command in (demo, convert, inspect, analyze, check):
+for command in (demo, convert, inspect, analyze, check, compare):
     app.command()(command)
 
 

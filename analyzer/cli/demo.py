@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from analyzer.cli.analyze_view import show_completeness, show_files, show_predictions
-from analyzer.cli.check import show_agreement
+from analyzer.cli.check_view import show_agreement
 from analyzer.cli.options import JsonOption, split_list
 from analyzer.cli.terminal import Terminal, UserError
 

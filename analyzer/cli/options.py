@@ -90,6 +90,31 @@ StraightThroughOption = Annotated[
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Write one JSON document to stdout, and nothing else there.")
 ]
+WrtOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--wrt",
+        metavar="TENSOR",
+        help="Attribute this tensor, such as a text model's embedded tokens, in place of the inputs. Repeat for more.",
+    ),
+]
+ToleranceOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tolerance",
+        metavar="NUMBER",
+        help="Of relative L2, for every quantity, or QUANTITY=NUMBER, such as layer=1e-5. Repeat for more. "
+        "Default: [tool.onnxplain.tolerances] of pyproject.toml, else 1e-4.",
+    ),
+]
+StepsOption = Annotated[
+    int | None,
+    typer.Option("--steps", min=1, help="Points of the path of Integrated Gradients. Default: 8."),
+]
+HtmlOption = Annotated[Path | None, typer.Option("--html", help="Write the report as a page.")]
+JunitOption = Annotated[
+    Path | None, typer.Option("--junit", help="Write the report as JUnit XML, for a CI server.")
+]
 ExampleOption = Annotated[
     Path | None,
     typer.Option("--example", help="Example input as .npy, where the model does not say its input's shape."),

@@ -39,6 +39,20 @@ class Terminal:
         """A remark among the results, on stdout."""
         self.out.print(text, style="dim", soft_wrap=True)
 
+    def failure(self, reason: str) -> None:
+        """Why a check failed: the last line, on stderr, where a log or a CI server looks first."""
+        print(f"onnxplain: failed: {' '.join(reason.split())}", file=sys.stderr)
+
+    def paragraph(self, text: str, style: str = "") -> None:
+        """A text on stdout, wrapped and indented on a terminal, one line elsewhere."""
+        from rich.padding import Padding
+        from rich.text import Text
+
+        if self.out.is_terminal:
+            self.out.print(Padding(Text(text, style), (0, 0, 0, 2)))
+        else:
+            self.out.print(f"  {text}", style=style, soft_wrap=True)
+
     def heading(self, text: str) -> None:
         """A line above a table."""
         self.out.print()

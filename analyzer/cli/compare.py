@@ -1,0 +1,157 @@
+"""`onnxplain compare`: hold two models that should be one function against each other on given inputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from analyzer.cli.options import (
+    Backend,
+    ExampleOption,
+    HtmlOption,
+    InputsArgument,
+    JsonOption,
+    JunitOption,
+    LayoutOption,
+    MeanOption,
+    ResizeOption,
+    SizeOption,
+    StdOption,
+    StepsOption,
+    StraightThroughOption,
+    TargetOption,
+    ToleranceOption,
+    WrtOption,
+    split_list,
+)
+from analyzer.cli.terminal import Terminal, UserError
+
+KINDS = ".onnx, .pt2, .keras, a SavedModel folder, or package.module:factory."
+
+
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help=f"A model: {KINDS}")],
+    second: Annotated[str, typer.Argument(metavar="B", help="What should be the same function, likewise.")],
+    inputs: InputsArgument,
+    target: TargetOption = None,
+    backend: Annotated[Backend, typer.Option("--backend", help="What computes both.")] = Backend.ONNXRUNTIME,
+    wrt: WrtOption = None,
+    pair: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--pair",
+            metavar="FIRST=SECOND",
+            help="An input of A and that of B which takes the same array, where neither names nor shapes tell. "
+            "Repeat for more.",
+        ),
+    ] = None,
+    names: Annotated[
+        str | None,
+        typer.Option("--names", help="What to call the two, by a comma. Default: their files' names."),
+    ] = None,
+    tolerance: ToleranceOption = None,
+    steps: StepsOption = None,
+    html: HtmlOption = None,
+    junit: JunitOption = None,
+    size: SizeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    layout: LayoutOption = None,
+    resize: ResizeOption = None,
+    example: ExampleOption = None,
+    example_b: Annotated[
+        Path | None, typer.Option("--example-b", help="The same for B, in its own layout.")
+    ] = None,
+    straight_through: StraightThroughOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare two models that should be one function: outputs, layers matched by value, gradients, attributions.
+
+    Inputs are those of A; B is fed the same numbers in its own layout.
+    """
+    from analyzer.checks import compare as compare_models
+    from analyzer.checks.comparison import STEPS
+    from analyzer.cli.analyze import ASSUMED, class_count
+    from analyzer.cli.check_view import show_comparison
+    from analyzer.cli.gate import Destinations, finish
+    from analyzer.cli.inputs import ImageOptions, read_inputs
+    from analyzer.cli.models import open_model
+    from analyzer.cli.settings import allowed, read_settings
+    from analyzer.cli.targets import parse_target
+    from analyzer.graph import Graph
+
+    terminal = Terminal(as_json)
+    destinations, settings = Destinations(html, junit), read_settings(Path.cwd())
+    tolerances, called, pairs = (
+        allowed(tolerance or (), settings),
+        two_names(names, first, second),
+        read_pairs(pair),
+    )
+    with terminal.progress("reading the models"):
+        a, b = open_model(first, example), open_model(second, example_b)
+    graph = Graph.from_proto(a.proto)
+    batch = read_inputs(inputs, graph, a, ImageOptions(size, mean, std, layout, resize))
+    chosen = parse_target(target, len(batch.names), class_count(graph), a.class_names)
+    if batch.assumed:
+        terminal.note(ASSUMED)
+    with terminal.steps("comparing") as step:
+        report = compare_models(
+            a,
+            b,
+            batch.inputs,
+            chosen,
+            wrt=wrt or None,
+            inputs_of_b=pairs,
+            backend=backend.value,
+            tolerance=tolerances,
+            steps=steps or settings.steps or STEPS,
+            names=called,
+            straight_through=straight_through,
+            progress=step,
+        )
+    files = destinations.write(report)
+    show_comparison(terminal, report, batch.names)
+    facts = {"command": "compare", "models": [first, second], "samples": list(batch.names)}
+    finish(terminal, report, files, facts)
+
+
+def two_names(given: str | None, first: str, second: str) -> tuple[str, str]:
+    """What a report calls two models: --names, else the names of their files or factories, told apart."""
+    if given is not None:
+        chosen = split_list(given)
+        if len(chosen) != 2 or chosen[0] == chosen[1]:
+            raise UserError(f"--names {given}: two different names are expected, such as before,after")
+        return chosen[0], chosen[1]
+    paths = [_path_of(model) for model in (first, second)]
+    for a, b in zip(*(_longer(path) for path in paths), strict=False):
+        if a != b:
+            return a, b
+    return f"{paths[0].stem} (a)", f"{paths[1].stem} (b)"
+
+
+def _path_of(model: str) -> Path:
+    """A file's path; of package.module:factory, package/module/factory."""
+    from analyzer.cli.models import is_factory
+
+    return Path(*model.replace(":", ".").split(".")) if is_factory(model) else Path(model)
+
+
+def _longer(path: Path) -> list[str]:
+    """The file's stem, then with one folder more at a time."""
+    parts = [*path.absolute().parent.parts[1:], path.stem]
+    return ["/".join(parts[start:]) for start in reversed(range(len(parts)))]
+
+
+def read_pairs(given: list[str] | None) -> dict[str, str] | None:
+    """{input of A: input of B} of --pair FIRST=SECOND."""
+    pairs = {}
+    for text in given or ():
+        first, equals, second = (part.strip() for part in text.partition("="))
+        if not (equals and first and second):
+            raise UserError(f"--pair {text}: FIRST=SECOND is expected, an input of A and one of B")
+        if first in pairs or second in pairs.values():
+            raise UserError(f"--pair {text}: an input is paired twice")
+        pairs[first] = second
+    return pairs or None
