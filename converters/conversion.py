@@ -19,6 +19,7 @@ from converters.draft import shape_of
 from converters.errors import ConversionError, InvalidModel
 from converters.files import read_onnx
 from converters.model import Model, Preprocessing, set_metadata
+from converters.order import in_order
 from converters.pytorch import Converted
 from converters.quiet import quiet
 from converters.runtime import ReferenceSession, RuntimeFailure, Session
@@ -84,7 +85,7 @@ def load(model: Model | onnx.ModelProto | str | os.PathLike[str]) -> Model:
     """
     if isinstance(model, Model):
         return model
-    proto = model if isinstance(model, onnx.ModelProto) else read_onnx(model)
+    proto = in_order(model if isinstance(model, onnx.ModelProto) else read_onnx(model))
     try:
         check(proto, shapes=False)
         if is_canonical(proto):
@@ -166,6 +167,7 @@ def _convert_factory(spec: str, example: Any, free_axes: FreeAxes | None) -> Con
 
 def _convert_onnx(proto: onnx.ModelProto, example: Any) -> Converted:
     """A plain ONNX model: its reference is itself as given, run without optimisations."""
+    proto = in_order(proto)
     check(proto, shapes=False)
     session, runtime = _session_of(proto)
     infos = {info.name: info for info in proto.graph.input if info.name in session.inputs}

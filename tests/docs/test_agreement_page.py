@@ -1,0 +1,59 @@
+"""docs/agreement.md is what `python -m benchmarks.agreement` writes: every network is there, a row is found anew."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from analyzer.checks.tolerances import COMPARED, DEFAULT
+from benchmarks.agreement import FAMILIES, examine
+
+PAGE = Path(__file__).parents[2] / "docs" / "agreement.md"
+
+
+def rows_of(family: str) -> dict[str, dict[str, str]]:
+    """The page's table of one framework: {network: {column: cell}}."""
+    section = PAGE.read_text().partition(f"## {family}\n")[2].partition("\n## ")[0]
+    head, _, *lines = [line.strip("| ").split(" | ") for line in section.splitlines() if line[:1] == "|"]
+    return {line[0]: dict(zip(head, line, strict=True)) for line in lines}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_network_is_on_the_page_and_agrees(family):
+    rows = rows_of(family)
+    assert list(rows) == list(FAMILIES[family])
+    assert len(rows) >= 10
+    for row in rows.values():
+        assert row["verdict"] == "agree"
+        worst = max(float(row[quantity]) for quantity in COMPARED if row[quantity] != "–")
+        assert worst <= DEFAULT or int(row["explained by kinks"])
+        assert float(row["completeness"]) <= 1e-4 and float(row["in float64"]) <= 1e-10
+
+
+@pytest.mark.parametrize(("family", "network"), [("PyTorch", "MLP-Mixer"), ("Keras", "CNN")])
+def test_a_row_is_found_anew(family, network):
+    row, found = rows_of(family)[network], examine(family, network)
+    assert found.passed and found.backends == ("onnxruntime", "torch", "tensorflow", "source")
+    assert row["nodes"] == str(found.nodes)
+    assert row["parameters"] == f"{found.parameters:,}"
+    assert row["comparisons"] == f"{found.comparisons:,}"
+    assert row["explained by kinks"] == str(found.explained)
+    for quantity, value in found.worst.items():
+        # Rounding is the machine's own; its size is not.
+        assert value <= 10 * float(row[quantity]) + 1e-6, quantity
+
+
+def test_every_kink_that_explains_an_excess_is_named():
+    excused = [
+        (family, network)
+        for family in FAMILIES
+        for network, row in rows_of(family).items()
+        if int(row["explained by kinks"])
+    ]
+    kinks = PAGE.read_text().partition("## Kinks\n")[2]
+    for family, network in excused:
+        assert re.search(
+            rf"^- {family} {re.escape(network)}: .*within rounding of a kink", kinks, re.MULTILINE
+        )
