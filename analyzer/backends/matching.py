@@ -68,7 +68,7 @@ def match(
     found: dict[str, Match] = {}
     for name, value in wanted.items():
         for candidate in names.get(name, ()):
-            if candidate in offered and (matched := _same(candidate, offered[candidate], value)):
+            if candidate in offered and (matched := same_values(candidate, offered[candidate], value)):
                 found[name] = matched
                 break
         if name not in found and name in trusted:
@@ -94,16 +94,16 @@ def _by_value(
     by_print: Mapping[tuple[float, ...], Sequence[str]],
 ) -> dict[str, list[Match]]:
     """Candidates by value alone. Several equal ones on both sides are paired in topological order."""
-    prints = {name: _fingerprint(offered[name]) for names in by_print.values() for name in names}
+    prints = {name: fingerprint(offered[name]) for names in by_print.values() for name in names}
     groups: dict[tuple[str, ...], list[str]] = {}
     matches: dict[str, list[Match]] = {}
     for name in missing:
         value = wanted[name]
-        own = _fingerprint(value)
+        own = fingerprint(value)
         close = [
             c for c in by_print.get((value.size,), ()) if np.allclose(prints[c], own, rtol=1e-3, atol=1e-6)
         ]
-        same = [matched for c in close if (matched := _same(c, offered[c], value))]
+        same = [matched for c in close if (matched := same_values(c, offered[c], value))]
         matches[name] = same
         groups.setdefault(tuple(matched.name for matched in same), []).append(name)
     for candidates, names in groups.items():
@@ -116,7 +116,7 @@ def _by_value(
     return matches
 
 
-def _fingerprint(array: np.ndarray) -> np.ndarray:
+def fingerprint(array: np.ndarray) -> np.ndarray:
     """Numbers that do not depend on the order of axes."""
     flat = array.astype(np.float64).reshape(-1)
     scale = np.abs(flat).max(initial=0.0)
@@ -125,11 +125,13 @@ def _fingerprint(array: np.ndarray) -> np.ndarray:
     )
 
 
-def _same(name: str, offered: np.ndarray, wanted: np.ndarray) -> Match | None:
-    """The match of two arrays that are equal up to a permutation of axes and axes of length 1."""
+def same_values(
+    name: str, offered: np.ndarray, wanted: np.ndarray, *, batch_first: bool = True
+) -> Match | None:
+    """The match of two arrays that are equal up to a permutation of axes and axes of length 1; see alignments."""
     if offered.dtype.kind != "f":
         return None
-    fitting = alignments(name, offered.shape, wanted.shape)
+    fitting = alignments(name, offered.shape, wanted.shape, batch_first=batch_first)
     return next((found for found in fitting if _close(found.to_onnx(offered), wanted)), None)
 
 

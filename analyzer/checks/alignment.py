@@ -13,7 +13,8 @@ from collections.abc import Collection, Mapping
 import numpy as np
 
 from analyzer.backends.base import Arrays
-from analyzer.backends.matching import MOVES_ONLY, Match, alignments, closest
+from analyzer.backends.matching import Match, alignments, closest
+from analyzer.checks.layers import moves
 from analyzer.graph import Graph, Node
 
 Sources = tuple[str, ...]
@@ -60,8 +61,8 @@ def _sources(graph: Graph, node: Node) -> Sources:
     """What a node reads, seen through nodes that only move it; constants are left out."""
     found = []
     for name in node.inputs:
-        while (moved := graph.producer.get(name)) is not None and moved.op_type in MOVES_ONLY:
-            name = moved.inputs[0]
+        while (moved := graph.producer.get(name)) is not None and moves(graph, moved):
+            name = next(read for read in moved.inputs if graph.tensors[read].constant is None)
         if name and graph.tensors[name].constant is None and graph.tensors[name].is_float:
             found.append(name)
     return tuple(found)

@@ -16,16 +16,17 @@ from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.backends.base import Arrays, Inputs, batched_inputs
 from analyzer.backends.matching import TOLERANCE
 from analyzer.checks.agreement import fix_target
-from analyzer.checks.comparison import STEPS, Comparison, Progress
+from analyzer.checks.comparison import STEPS, Comparison, Progress, excuse
 from analyzer.checks.drift import drift_rows
+from analyzer.checks.forms import explain_map
 from analyzer.checks.localize import Origin
-from analyzer.checks.pairing import Layers, Pairing, fed, pair_inputs, pair_layers, pair_outputs
+from analyzer.checks.pairing import Layers, Pairing, Side, fed, pair_inputs, pair_layers, pair_outputs
 from analyzer.checks.reading import Reader, Reading
 from analyzer.checks.report import Report, Row
 from analyzer.checks.tolerances import COMPLETENESS, Tolerance, tolerances
 from analyzer.checks.twin import Twin
 from analyzer.errors import AnalysisError
-from analyzer.target import TargetLike
+from analyzer.target import Target, TargetLike
 
 # Enough to tell layers apart; an axis of samples from one of length 1.
 MATCHED_SAMPLES = 2
@@ -53,8 +54,8 @@ def compare(
         of b} where neither names nor shapes tell.
     backend: what computes both; a model may also come bound to one, `differentiate(model, …)`.
     tolerance, steps, straight_through, progress: as for `check`. names: what the report calls the two.
-    Rows name tensors of a, and those of b under `tensor_b`; `matched`, `near` and `unmatched` say which layers were
-    found, `drift` how far each sample's output and attributions moved.
+    Rows name tensors of a, and those of b under `tensor_b`; `matched`, `near`, `unmatched` and `inner` say which
+    layers were found, `drift` how far each sample's output and attributions moved.
     Raises InputError or ShapeError where the inputs of b cannot be fed, AnalysisError where the explained output or a
     tensor of `wrt` has no counterpart, UnsupportedOp.
     """
@@ -66,7 +67,9 @@ def compare(
     feeds = mine.check_inputs(inputs)
     fixed, roots = fix_target(mine, feeds, target), mine.roots(wrt)
     tell("pairing inputs, outputs and layers")
-    inputs_b, outputs, layers = _paired(mine, other, feeds, inputs_of_b)
+    inputs_b, outputs, layers = _paired(
+        mine, other, feeds, inputs_of_b, fixed.output, min(TOLERANCE, allowed["output"])
+    )
     twin = Twin(names[1], mine.graph, other, fixed, roots, inputs_b, outputs, layers.all)
     comparison = Comparison([Reader(mine, fixed, roots, names[0]), twin], feeds, fixed, allowed, progress)
     readings = comparison.readings()
@@ -74,6 +77,7 @@ def compare(
     origin = comparison.origin((0, 1), readings, rows)
     if wrt is None:
         rows += comparison.integrated_rows(steps)
+    _excuse_maps(rows, comparison, twin, allowed["full grad"])
     for row in rows:
         row["tensor_b"] = twin.tensors[row["tensor"]].name if row["tensor"] in twin.tensors else ""
     return Report(
@@ -87,12 +91,18 @@ def compare(
         matched={name: one.name for name, one in layers.matched.items()},
         near={name: one.name for name, one in layers.near.items()},
         unmatched=dict(zip(names, layers.unmatched, strict=True)),
+        inner=dict(zip(names, layers.inner, strict=True)),
         drift=_drift(readings, comparison.integrated),
     )
 
 
 def _paired(
-    a: Differentiable, b: Differentiable, feeds: Arrays, given: Mapping[str, str] | None
+    a: Differentiable,
+    b: Differentiable,
+    feeds: Arrays,
+    given: Mapping[str, str] | None,
+    explained: str | None,
+    tolerance: float,
 ) -> tuple[Pairing, Pairing, Layers]:
     """Inputs, outputs and layers, in the layout that makes the outputs equal; else in that which matches most layers,
     as the outputs of a model that went wrong may come nearer in a wrong layout.
@@ -102,8 +112,9 @@ def _paired(
     for pairing in pair_inputs(feeds, b.graph, given):
         theirs = b.check_inputs(fed(pairing, feeds))
         outputs, apart = pair_outputs(ours, _float_outputs(b, theirs))
-        few, equal = (_few(a, feeds), _few(b, theirs)), apart <= TOLERANCE
-        layers = pair_layers(a, b, pairing, *few, equal=equal)
+        equal = apart <= tolerance
+        sides = _sides((a, _few(a, feeds)), (b, _few(b, theirs)), explained, outputs)
+        layers = pair_layers(*sides, pairing, equal=equal)
         if equal:
             return pairing, outputs, layers
         found.append((len(layers.matched), -apart, pairing, outputs, layers))
@@ -112,6 +123,25 @@ def _paired(
 
 def _float_outputs(fn: Differentiable, feeds: Arrays) -> Arrays:
     return fn.forward(feeds, [name for name in fn.graph.outputs if fn.graph.tensors[name].is_float])
+
+
+def _sides(
+    a: tuple[Differentiable, Arrays],
+    b: tuple[Differentiable, Arrays],
+    explained: str | None,
+    outputs: Pairing,
+) -> tuple[Side, Side]:
+    """Both models on a few samples. What is explained of them is drawn: it only tells tensors of equal values apart."""
+    assert explained is not None
+    one = outputs.get(explained)
+    if one is None:
+        raise AnalysisError(f"the second model has no output of the shape of {explained!r}")
+    ours, theirs = (fn.forward(feeds, [name])[name] for (fn, feeds), name in ((a, explained), (b, one.name)))
+    weights = np.random.default_rng(0).standard_normal(ours.shape).astype(ours.dtype)
+    return (
+        Side(*a, Target(explained, weights=weights)),
+        Side(*b, Target(one.name, weights=one.from_onnx(weights, theirs.shape))),
+    )
 
 
 def _few(fn: Differentiable, feeds: Arrays) -> Arrays:
@@ -123,6 +153,15 @@ def _few(fn: Differentiable, feeds: Arrays) -> Arrays:
         name: np.take(array, np.arange(MATCHED_SAMPLES), axis=0, mode="clip") if name in free else array
         for name, array in feeds.items()
     }
+
+
+def _excuse_maps(rows: Sequence[Row], comparison: Comparison, twin: Twin, tolerance: float) -> None:
+    """Where nothing but maps differs, the terms may be other nodes' (forms.py)."""
+    apart = [row for row in rows if not row["passed"]]
+    if apart and all(row["quantity"] == "full grad" for row in apart):
+        reader = comparison.readers[0]
+        assert isinstance(reader, Reader)
+        excuse(apart, explain_map(reader, twin, comparison.feeds, tolerance))
 
 
 def _described(origin: Origin, twin: Twin) -> str:

@@ -10,17 +10,21 @@ counterpart is listed.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice, permutations, product
 
 import numpy as np
 
 from analyzer.backends import Differentiable
 from analyzer.backends.base import Arrays, batched_inputs
-from analyzer.backends.matching import MOVES_ONLY, Match, closest, match
+from analyzer.backends.matching import TOLERANCE, Match, closest, fingerprint, same_values
 from analyzer.checks.alignment import pair_by_place
-from analyzer.errors import AnalysisError, InputError, ShapeError
+from analyzer.checks.layers import LayerView
+from analyzer.checks.metrics import distance
+from analyzer.errors import InputError, ShapeError
 from analyzer.graph import Graph, Tensor
+from analyzer.target import Target
 
 # Beyond this relative L2 two tensors are no two versions of one layer.
 NEAR = 0.5
@@ -33,12 +37,14 @@ Pairing = dict[str, Match]
 @dataclass(frozen=True)
 class Layers:
     """matched: {tensor of a: its counterpart in b}, verified on values; near: paired by their place, or by the least
-    distance. unmatched: the computed tensors of a, and of b, that have no counterpart, in graph order.
+    distance. unmatched: the layers' outputs of a, and of b, that have no counterpart, in graph order; inner: the
+    partial results within a layer that have none.
     """
 
     matched: Mapping[str, Match]
     near: Mapping[str, Match]
     unmatched: tuple[tuple[str, ...], tuple[str, ...]]
+    inner: tuple[tuple[str, ...], tuple[str, ...]]
 
     @property
     def all(self) -> Pairing:
@@ -132,58 +138,146 @@ def pair_outputs(ours: Arrays, theirs: Arrays) -> tuple[Pairing, float]:
     return found, float(np.mean(distances)) if distances else float("inf")
 
 
-def pair_layers(
-    a: Differentiable, b: Differentiable, inputs: Pairing, feeds: Arrays, theirs: Arrays, *, equal: bool
-) -> Layers:
+def pair_layers(a: Side, b: Side, inputs: Pairing, *, equal: bool) -> Layers:
     """The counterparts of everything that a layer computes, by the values on these inputs.
 
-    inputs: {input of b: of a}. equal: whether the models' outputs are.
+    inputs: {input of b: of a}. equal: whether the outputs are. What is left is paired by its place, or with what it
+    comes nearest to, only where they are not: in models of one function it is a partial result that the other lacks.
     """
-    computed = [_computed(fn.graph) for fn in (a, b)]
-    mine, other = (
-        fn.forward(given, names) for fn, given, names in zip((a, b), (feeds, theirs), computed, strict=True)
-    )
-    matched = match(mine, other, {}, frozenset(computed[0]), frozenset(computed[1]))
-    placed: Pairing = {}
+    matched: Pairing = {}
+    known = by_inputs_of_a(inputs)
+    found: tuple[set[str], set[str]] = (set(), set())
+    # A layer's output stands for another's before it stands for a partial result.
+    for leaving in (True, False):
+        for pair in _equal_values(a, b, a.left(found[0], leaving), b.left(found[1], leaving)):
+            matched[pair.form] = pair.match
+            known[pair.mine] = replace(pair.match, name=pair.theirs)
+            found[0].add(pair.mine)
+            found[1].add(pair.theirs)
+    near: Pairing = {}
     if not equal:
-        known = {**matched, **by_inputs_of_a(inputs)}
-        placed = pair_by_place((a.graph, b.graph), (mine, other), known, (computed[0], computed[1]))
-    near = {**placed, **_nearest(mine, other, {**matched, **placed})}
-    taken = {one.name for one in (*matched.values(), *near.values())}
-    return Layers(
-        matched,
-        near,
-        (
-            tuple(name for name in computed[0] if name not in matched and name not in near),
-            tuple(name for name in computed[1] if name not in taken),
-        ),
+        near = pair_by_place(
+            (a.fn.graph, b.fn.graph), (a.values, b.values), known, (a.view.computed, b.view.computed)
+        )
+        _found(found, near)
+        nearest = _nearest(a, b, a.left(found[0], True), b.left(found[1], True))
+        _found(found, nearest)
+        near |= nearest
+    outer, every = (
+        tuple(side.left(seen, leaving) for side, seen in ((a, found[0]), (b, found[1])))
+        for leaving in (True, False)
     )
+    inner = tuple(
+        tuple(name for name in names if name not in seen) for names, seen in zip(every, outer, strict=True)
+    )
+    return Layers(matched, near, (tuple(outer[0]), tuple(outer[1])), (inner[0], inner[1]))
 
 
-def _computed(graph: Graph) -> list[str]:
-    """The float tensors that depend on an input and that a node computes, not merely moves."""
-    fed_by = graph.descendants(graph.inputs)
-    return [
-        name
-        for node in graph.nodes
-        if node.op_type not in MOVES_ONLY
-        for name in node.outputs
-        if name in fed_by and graph.tensors[name].is_float
-    ]
+def _found(found: tuple[set[str], set[str]], pairs: Pairing) -> None:
+    found[0].update(pairs)
+    found[1].update(one.name for one in pairs.values())
 
 
-def _nearest(mine: Arrays, other: Arrays, matched: Mapping[str, Match]) -> Pairing:
+@dataclass(frozen=True)
+class Side:
+    """One model on a few samples, and what is explained of them: a target of fixed weights."""
+
+    fn: Differentiable
+    feeds: Arrays
+    target: Target
+
+    @cached_property
+    def view(self) -> LayerView:
+        """Its layers."""
+        return LayerView(self.fn.graph)
+
+    @cached_property
+    def values(self) -> Arrays:
+        """The values of what layers compute, in all its forms."""
+        names = dict.fromkeys(form for name in self.view.computed for form in self.view.forms(name))
+        return self.fn.forward(self.feeds, list(names))
+
+    def gradients(self, names: Sequence[str]) -> Arrays:
+        """The gradients at these tensors."""
+        return self.fn.gradients(self.feeds, self.target, names).gradients
+
+    def left(self, found: set[str], leaving: bool) -> list[str]:
+        """What has no counterpart yet; of layers' outputs alone, or of everything."""
+        view = self.view
+        return [n for n in view.computed if n not in found and not (leaving and n in view.inner)]
+
+
+@dataclass(frozen=True)
+class _Equal:
+    """A tensor of a, one of b of the same values, and the forms of both that are paired."""
+
+    mine: str
+    theirs: str
+    form: str
+    match: Match
+
+
+def _equal_values(a: Side, b: Side, mine: Sequence[str], other: Sequence[str]) -> Iterator[_Equal]:
+    """Pairs of equal values. Several equal ones on both sides are paired in topological order; where their numbers
+    differ, by their gradients.
+    """
+    prints = {name: fingerprint(b.values[name]) for name in other}
+    groups: dict[tuple[str, ...], list[list[_Equal]]] = {}
+    for name in mine:
+        value, same = a.values[name], []
+        own = fingerprint(value)
+        for theirs in other:
+            if b.values[theirs].size != value.size or not np.allclose(
+                prints[theirs], own, rtol=1e-3, atol=1e-6
+            ):
+                continue
+            if found := _aligned(a, b, name, theirs):
+                same.append(found)
+        if same:
+            groups.setdefault(tuple(one.theirs for one in same), []).append(same)
+    for candidates, rows in groups.items():
+        if len(candidates) == len(rows):
+            yield from (row[index] for index, row in enumerate(rows))
+        else:
+            yield from _equal_gradients(a, b, rows)
+
+
+def _aligned(a: Side, b: Side, name: str, theirs: str) -> _Equal | None:
+    """The first forms of two tensors that are equal up to a permutation of axes, the batch first if it can be."""
+    for batch_first in (True, False):
+        for form, other in product(a.view.forms(name), b.view.forms(theirs)):
+            one = same_values(other, b.values[other], a.values[form], batch_first=batch_first)
+            if one is not None:
+                return _Equal(name, theirs, form, one)
+    return None
+
+
+def _equal_gradients(a: Side, b: Side, rows: Sequence[Sequence[_Equal]]) -> Iterator[_Equal]:
+    """Tell tensors of equal values apart by what the output makes of them."""
+    mine = a.gradients(list(dict.fromkeys(one.form for row in rows for one in row)))
+    other = b.gradients(list(dict.fromkeys(one.match.name for row in rows for one in row)))
+    taken: set[str] = set()
+    # From the end, where what is passed on stands.
+    for row in reversed(rows):
+        for one in reversed(row):
+            gradient = one.match.to_onnx(other[one.match.name])
+            if one.theirs not in taken and distance(mine[one.form], gradient).relative_l2 <= TOLERANCE:
+                taken.add(one.theirs)
+                yield one
+                break
+
+
+def _nearest(a: Side, b: Side, mine: Sequence[str], theirs_left: Sequence[str]) -> Pairing:
     """Pair what is left by the least distance, the nearest first."""
-    taken = {one.name for one in matched.values()}
-    left = [name for name in mine if name not in matched and mine[name].size > 1]
-    right = [name for name in other if name not in taken and other[name].size > 1]
+    left = [name for name in mine if a.values[name].size > 1]
+    right = [name for name in theirs_left if b.values[name].size > 1]
     by_size: dict[int, list[str]] = {}
     for name in right:
-        by_size.setdefault(other[name].size, []).append(name)
+        by_size.setdefault(b.values[name].size, []).append(name)
     candidates = []
     for place, name in enumerate(left):
-        for theirs in by_size.get(mine[name].size, ()):
-            near = closest(theirs, other[theirs], mine[name])
+        for theirs in by_size.get(a.values[name].size, ()):
+            near = closest(theirs, b.values[theirs], a.values[name])
             if near is not None and near[1] <= NEAR:
                 candidates.append((near[1], place, name, near[0]))
     found: Pairing = {}
@@ -193,11 +287,3 @@ def _nearest(mine: Arrays, other: Arrays, matched: Mapping[str, Match]) -> Pairi
             found[name] = one
             used.add(one.name)
     return found
-
-
-def counterparts(names: Sequence[str], layers: Mapping[str, Match]) -> list[str]:
-    """The tensors of b that stand for these of a. Raises AnalysisError for one that has none."""
-    lost = [name for name in names if name not in layers]
-    if lost:
-        raise AnalysisError(f"the other model has no tensor with the values of {lost[0]!r}")
-    return [layers[name].name for name in names]

@@ -80,7 +80,8 @@ class Report:
     origins: {(a, b): the node at fault}; suspects: {(a, b): its name, or names}. skipped: backends that were not run,
     with the reason. seconds: the time of each backend. referee: what the float64 run was, or why there was none.
     Of two models besides: matched, near: {tensor of the first: of the second}, equal in value, or paired by the least
-    distance; unmatched: {model: tensors without a counterpart}; drift: one dict a sample, the worst first.
+    distance; unmatched: {model: layers' outputs without a counterpart}; inner: {model: partial results within a layer
+    that have none, such as a product before its bias is added}; drift: one dict a sample, the worst first.
     """
 
     rows: list[Row]
@@ -94,6 +95,7 @@ class Report:
     matched: Mapping[str, str] = field(default_factory=dict)
     near: Mapping[str, str] = field(default_factory=dict)
     unmatched: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    inner: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     drift: Sequence[Row] = ()
 
     @property
@@ -163,6 +165,7 @@ class Report:
                 "matched": self.matched,
                 "near": self.near,
                 "unmatched": self.unmatched,
+                "inner": self.inner,
                 "drift": self.drift,
             }
         return json.dumps(_finite(content), indent=2)

@@ -18,7 +18,7 @@ from analyzer.backends.base import Arrays, attributed
 from analyzer.biases import find_biases
 from analyzer.checks.kinks import Side, decision_tensors
 from analyzer.checks.pairing import Pairing, by_inputs_of_a, fed
-from analyzer.checks.reading import Reading, maps_of
+from analyzer.checks.reading import Reader, Reading, maps_of
 from analyzer.errors import AnalysisError
 from analyzer.graph import Graph
 from analyzer.layout import channel_axes, input_channel_axis
@@ -109,14 +109,22 @@ class Twin:
         shape = self.fn.forward(theirs, [one.name])[one.name].shape
         return Target(one.name, weights=one.from_onnx(self.target.weights, shape))
 
+    def as_reader(self, feeds: Arrays) -> tuple[Reader, Arrays]:
+        """The same model under its own names, and its inputs."""
+        theirs = fed(self.inputs, feeds)
+        return Reader(self.fn, self._target(theirs), tuple(self._roots_of_b), self.name), theirs
+
+    def map_of(self, root: str, drawn: np.ndarray) -> np.ndarray:
+        """b's map of a root's counterpart, its axes in the order of a's."""
+        return np.ascontiguousarray(drawn.transpose(self._spatial_order(root, drawn.ndim)))
+
     def _maps(self, maps: Mapping[str, np.ndarray]) -> Arrays:
-        """b's maps by a's names, their axes in the order of a's inputs."""
+        """b's maps by a's names."""
         mine = {self.tensors[name].name: name for name in self.roots}
         found = {}
         for key, drawn in maps.items():
             root = self.roots[0] if len(mine) == 1 else mine[key.removeprefix("map of ")]
-            order = self._spatial_order(root, drawn.ndim)
-            found[key if len(mine) == 1 else f"map of {root}"] = np.ascontiguousarray(drawn.transpose(order))
+            found[key if len(mine) == 1 else f"map of {root}"] = self.map_of(root, drawn)
         return found
 
     def _spatial_order(self, root: str, rank: int) -> tuple[int, ...]:

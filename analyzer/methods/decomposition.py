@@ -39,7 +39,8 @@ from converters.sizes import at_sizes
 @dataclass(frozen=True)
 class Settings:
     """What decides a decomposition. explicit: the paper's own biases alone. gradients_alone: ∂f/∂y in place of its
-    product with the bias, as Simple FullGrad has it. arrays: give the terms themselves, too.
+    product with the bias, as Simple FullGrad has it. arrays: give the terms themselves, too. without: the tensors
+    whose terms are left out.
     """
 
     output: str
@@ -48,6 +49,7 @@ class Settings:
     psi: PostProcessing
     gradients_alone: bool = False
     arrays: bool = False
+    without: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,8 @@ def plan(fn: Differentiable, shapes: Mapping[str, tuple[int, ...]], settings: Se
 
 def _plan(fn: Differentiable, shapes: Mapping[str, tuple[int, ...]], settings: Settings, key: object) -> Plan:
     terms = "explicit" if settings.explicit else "all"
-    biases = find_biases(fn.graph, settings.output, settings.roots, terms)
+    every = find_biases(fn.graph, settings.output, settings.roots, terms)
+    biases = tuple(bias for bias in every if bias.tensor not in settings.without)
     tensors = (*settings.roots, *(bias.tensor for bias in biases))
     layout = _layout(fn, shapes, settings, biases)
 

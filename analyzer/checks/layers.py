@@ -1,0 +1,123 @@
+"""What of a graph a user would call a layer's output, and what is a partial result inside a layer.
+
+From a Graph to names of tensors. An exporter says to which module, or under which scope, a node belongs; a tensor that
+only nodes of its own layer read, such as a product before its bias is added, is inner. A graph without such marks has
+one layer a node.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from analyzer.backends.matching import MOVES_ONLY
+from analyzer.graph import Graph, Node
+
+# Of these the second operand leaves the first as it is, where it is all zeros or all ones.
+NEUTRAL = {"Add": 0.0, "Sub": 0.0, "Mul": 1.0, "Div": 1.0, "Pow": 1.0}
+COMMUTES = frozenset({"Add", "Mul"})
+# tf2onnx numbers the nodes of its own making: Slice__305.
+INSERTED = re.compile(r"__\d+$")
+Path = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LayerView:
+    """The layers of one graph, found once."""
+
+    graph: Graph
+
+    @cached_property
+    def computed(self) -> tuple[str, ...]:
+        """The float tensors that depend on an input and that a node computes, not merely moves, in graph order."""
+        fed_by = self.graph.descendants(self.graph.inputs)
+        return tuple(
+            name
+            for node in self.graph.nodes
+            if not moves(self.graph, node)
+            for name in node.outputs
+            if name in fed_by and self.graph.tensors[name].is_float
+        )
+
+    @cached_property
+    def inner(self) -> frozenset[str]:
+        """Of the computed tensors, those that do not leave their layer."""
+        outputs = set(self.graph.outputs)
+        return frozenset(name for name in self.computed if name not in outputs and self._stays(name))
+
+    def forms(self, name: str) -> list[str]:
+        """A tensor, and what it is moved into before anything else reads it: all have its values and its gradient."""
+        found = [name]
+        while len(readers := self.graph.consumers.get(found[-1], ())) == 1:
+            (node,) = readers
+            if found[-1] in self.graph.outputs or not moves(self.graph, node) or len(node.outputs) > 1:
+                break
+            found.append(node.outputs[0])
+        return found
+
+    def _stays(self, name: str) -> bool:
+        node = self.graph.producer[name]
+        if INSERTED.search(node.name):
+            return True
+        home = self._homes[node.name]
+        return all(self._homes[reader.name] == home for reader in self._readers(name))
+
+    def _readers(self, name: str) -> list[Node]:
+        """The nodes that compute with a tensor, wherever it is moved before."""
+        found, stack = [], [name]
+        while stack:
+            for node in self.graph.consumers.get(stack.pop(), ()):
+                if moves(self.graph, node) or INSERTED.search(node.name):
+                    stack += [output for output in node.outputs if output]
+                else:
+                    found.append(node)
+        return found
+
+    @cached_property
+    def _homes(self) -> Mapping[str, Path]:
+        """The layer of every node: the innermost module or scope, or what a containing one computes itself, by op."""
+        paths = {node.name: _path(node) for node in self.graph.nodes}
+        children: dict[Path, set[Path]] = {}
+        for path, _, _ in (paths[self.graph.producer[name].name] for name in self.computed):
+            for end in range(len(path)):
+                children.setdefault(path[:end], set()).add(path[: end + 1])
+        homes = {}
+        for name, (path, op, modules) in paths.items():
+            # A TensorFlow layer may have a scope of its own, such as "moments"; a PyTorch module within is a layer.
+            least = 1 if modules else 2
+            ends = (end for end in range(1, len(path) + 1) if len(children.get(path[:end], ())) < least)
+            end = next(ends, None)
+            homes[name] = path[:end] if end is not None else (*path, op)
+        return homes
+
+
+def moves(graph: Graph, node: Node) -> bool:
+    """Whether a node gives its first input on as it is, but for its shape and order."""
+    if node.op_type in MOVES_ONLY:
+        return True
+    neutral = NEUTRAL.get(node.op_type)
+    if neutral is None:
+        return False
+    constants = [graph.tensors[name].constant for name in node.inputs]
+    if node.op_type in COMMUTES and constants[0] is not None:
+        constants.reverse()
+    _, constant = constants
+    return constant is not None and constant.size == 1 and bool(np.all(constant == neutral))
+
+
+def _path(node: Node) -> tuple[Path, str, bool]:
+    """The modules or scopes that a node lies in, outermost first; the op's own name; whether they are modules."""
+    scopes = node.metadata.get("pkg.torch.onnx.name_scopes")
+    if scopes:
+        # A Python list as text: the modules, outermost first, then the operator.
+        *found, op = (name.strip(" '\"") for name in scopes.strip("[]").split(","))
+        return tuple(name for name in found if name), op, True
+    # The tensor keeps its name where tf2onnx writes the node anew.
+    *path, op = (node.outputs[0] if "/" in node.outputs[0] else node.name).split("/")
+    # The steps of an unrolled loop are numbered, and the loop is one layer.
+    end = next((index for index, scope in enumerate(path) if scope.isdigit()), len(path))
+    return ("", *path[:end]), op, False
