@@ -133,7 +133,7 @@ class Report:
             pairs += f", {len(self.matched)} of {layers} layers matched by value"
         if self.passed:
             explained = sum(pair.explained for pair in self.pairs)
-            note = f", {explained} of them by a named kink decision" if explained else ""
+            note = f", {explained} of them for a reason that is named" if explained else ""
             return f"{pairs}: all agree{note}"
         return f"{pairs}: {len(self.failures)} disagree"
 
