@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -138,22 +136,6 @@ def arrays_of(results: Sequence[MethodResult]) -> dict[str, np.ndarray]:
             found[f"{stem}/layer_totals"] = np.stack([share.total for share in result.shares], axis=1)
             found[f"{stem}/layer_tensors"] = np.array([share.tensor for share in result.shares])
     return found
-
-
-def environment(backend: str = "") -> dict[str, str]:
-    """The versions that decide a number, for the foot of a report."""
-    packages = ("onnxplain", "onnx", "onnxruntime", "numpy", "torch", "tensorflow", "tensorflow-cpu")
-    found = {package: _version(package) for package in packages}
-    system = {"Python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
-    head = {"backend": backend} if backend else {}
-    return {**head, **{name: text for name, text in found.items() if text}, **system}
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
 
 
 def as_json(results: Sequence[MethodResult], index: int, class_names: Names) -> dict[str, Any]:

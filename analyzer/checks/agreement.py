@@ -16,6 +16,7 @@ from onnx import helper
 
 from analyzer.backends import BACKENDS, Differentiable, ModelLike, differentiate
 from analyzer.backends.base import Arrays, Inputs
+from analyzer.checks.attributions import worst_attributions
 from analyzer.checks.comparison import STEPS, Comparison, Progress
 from analyzer.checks.reading import Reader, Reading
 from analyzer.checks.report import Report, Row
@@ -82,8 +83,10 @@ def check(
     }
     rows = [row for found in by_pair.values() for row in found]
     judged = _judged(comparison, readings, rows, loaded, referee)
+    if wrt is None:
+        rows += comparison.integrated_rows(steps)
     return Report(
-        rows=rows + (comparison.integrated_rows(steps) if wrt is None else []),
+        rows=rows,
         completeness=[
             _completeness_row(fn, reading, allowed[COMPLETENESS])
             for fn, reading in zip(functions, readings, strict=True)
@@ -94,6 +97,9 @@ def check(
         origins={pair: str(origin) for pair, origin in origins.items() if origin},
         suspects={pair: origin.names for pair, origin in origins.items() if origin},
         referee=judged,
+        attributions=worst_attributions(
+            chosen, readings, comparison.integrated, comparison.roots, loaded.preprocessing
+        ),
     )
 
 

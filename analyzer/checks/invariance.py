@@ -16,6 +16,7 @@ from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.backends.base import Arrays, Inputs, batched_inputs
 from analyzer.backends.matching import TOLERANCE
 from analyzer.checks.agreement import fix_target
+from analyzer.checks.attributions import worst_attributions
 from analyzer.checks.comparison import STEPS, Comparison, Progress, excuse
 from analyzer.checks.drift import drift_rows
 from analyzer.checks.forms import explain_map
@@ -93,6 +94,9 @@ def compare(
         unmatched=dict(zip(names, layers.unmatched, strict=True)),
         inner=dict(zip(names, layers.inner, strict=True)),
         drift=_drift(readings, comparison.integrated),
+        attributions=worst_attributions(
+            names, readings, comparison.integrated, roots, mine.model.preprocessing
+        ),
     )
 
 

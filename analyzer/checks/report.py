@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from analyzer.checks.attributions import Attributions
+from analyzer.environment import environment
 from analyzer.errors import Disagreement
 
 Row = dict[str, Any]
@@ -79,6 +81,7 @@ class Report:
     completeness: one dict a backend and method, with error (the worst sample's), tolerance and passed.
     origins: {(a, b): the node at fault}; suspects: {(a, b): its name, or names}. skipped: backends that were not run,
     with the reason. seconds: the time of each backend. referee: what the float64 run was, or why there was none.
+    environment: versions. attributions: of the samples that differ most, for the page; they are not in the JSON.
     Of two models besides: matched, near: {tensor of the first: of the second}, equal in value, or paired by the least
     distance; unmatched: {model: layers' outputs without a counterpart}; inner: {model: partial results within a layer
     that have none, such as a product before its bias is added}; drift: one dict a sample, the worst first.
@@ -97,6 +100,8 @@ class Report:
     unmatched: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     inner: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     drift: Sequence[Row] = ()
+    environment: Mapping[str, str] = field(default_factory=environment)
+    attributions: Attributions | None = field(default=None, repr=False)
 
     @property
     def passed(self) -> bool:
@@ -140,12 +145,25 @@ class Report:
     @property
     def reason(self) -> str:
         """Why it failed, in a phrase: where the worst pair first parts, else a sum that does not come out."""
+        return "; ".join(filter(None, [self.first_apart, self.at_fault]))
+
+    @cached_property
+    def worst_pair(self) -> Pair | None:
+        """The failing pair that is furthest apart."""
         failing = [pair for pair in self.pairs if not pair.passed]
-        if not failing:
-            return describe(max(self.failures, key=lambda row: _size(row["error"]))) if self.failures else ""
-        worst = max(failing, key=lambda pair: _size(pair.worst["relative_l2"]))
-        first = worst.first_divergence or worst.worst
-        return describe(first) + (f"; {worst.origin}" if worst.origin else "")
+        return max(failing, key=lambda pair: _size(pair.worst["relative_l2"]), default=None)
+
+    @property
+    def first_apart(self) -> str:
+        """Where the worst pair first parts, else which sum does not come out; empty where it passed."""
+        if self.worst_pair is not None:
+            return describe(self.worst_pair.first_divergence or self.worst_pair.worst)
+        return describe(max(self.failures, key=lambda row: _size(row["error"]))) if self.failures else ""
+
+    @property
+    def at_fault(self) -> str:
+        """The node at which the worst pair parts, where one was found."""
+        return self.worst_pair.origin if self.worst_pair is not None else ""
 
     def to_json(self) -> str:
         """Everything as JSON; numbers that are not finite become null."""
@@ -156,6 +174,7 @@ class Report:
             "skipped": dict(self.skipped),
             "seconds": dict(self.seconds),
             "referee": self.referee,
+            "environment": dict(self.environment),
             "pairs": [_summary(pair) for pair in self.pairs],
             "rows": self.rows,
             "completeness": self.completeness,
@@ -170,11 +189,11 @@ class Report:
             }
         return json.dumps(_finite(content), indent=2)
 
-    def to_html(self, path: str | os.PathLike[str]) -> None:
-        """Write the report as one self-contained page."""
+    def to_html(self, path: str | os.PathLike[str], title: str = "") -> None:
+        """Write the report as one self-contained page. title: what was checked; default the names of the sides."""
         from analyzer.figures import write_check
 
-        write_check(path, self)
+        write_check(path, self, title)
 
     def to_text(self) -> str:
         """The report as aligned plain text: the verdict, a table of every pair, the worst rows, the node at fault."""

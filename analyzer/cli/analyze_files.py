@@ -30,9 +30,10 @@ def write_results(
     predicted: Sequence[tuple[Prediction, ...]],
 ) -> list[Path]:
     """Write every file; nothing is written before everything is computed."""
+    from analyzer.environment import environment
     from analyzer.figures.report import Report, render_report
     from analyzer.pictures import layer_chart, sample_pictures
-    from analyzer.summary import arrays_of, completeness_rows, environment, judgement, samples
+    from analyzer.summary import arrays_of, completeness_rows, judgement, samples
     from converters.atomic import write_bytes, write_text
 
     class_names = fn.model.class_names
@@ -108,7 +109,8 @@ def document(
     predicted: Sequence[tuple[Prediction, ...]],
 ) -> dict[str, Any]:
     """What --json prints and summary.json holds, without the files."""
-    from analyzer.summary import as_json, environment
+    from analyzer.environment import environment
+    from analyzer.summary import as_json
 
     class_names = fn.model.class_names
     return {

@@ -108,7 +108,7 @@ def check(
             referee=settings.referee if referee is None else referee,
             progress=step,
         )
-    files = destinations.write(report)
+    files = destinations.write(report, Path(model).name)
     show_verdict(terminal, report)
     show_agreement(terminal, report.rows, report.completeness)
     show_origins(terminal, report)

@@ -111,7 +111,7 @@ def compare(
             straight_through=straight_through,
             progress=step,
         )
-    files = destinations.write(report)
+    files = destinations.write(report, " against ".join(called))
     show_comparison(terminal, report, batch.names)
     facts = {"command": "compare", "models": [first, second], "samples": list(batch.names)}
     finish(terminal, report, files, facts)

@@ -85,7 +85,8 @@ def _explicit_shortfall(terminal: Terminal, found: Demo) -> None:
 def _document(found: Demo) -> dict[str, Any]:
     import json
 
-    from analyzer.summary import completeness_json, environment
+    from analyzer.environment import environment
+    from analyzer.summary import completeness_json
 
     verification = found.model.verification
     return {

@@ -36,10 +36,10 @@ class Destinations:
             if path is not None and not path.parent.is_dir():
                 raise UserError(f"{path}: its folder does not exist")
 
-    def write(self, report: Report) -> list[Path]:
-        """Write what was asked for; return the paths."""
+    def write(self, report: Report, title: str) -> list[Path]:
+        """Write what was asked for, the page under a title; return the paths."""
         if self.html is not None:
-            report.to_html(self.html)
+            report.to_html(self.html, title)
         if self.junit is not None:
             report.to_junit(self.junit)
         return [path for path in (self.html, self.junit) if path is not None]

@@ -6,6 +6,7 @@ Nothing here knows of models, backends or methods.
 from __future__ import annotations
 
 from analyzer.figures.charts import Bar, bar_labels, contribution_chart, share_text, short_names, shown_bars
+from analyzer.figures.check_page import render_check, write_check
 from analyzer.figures.heat import (
     PIXELS,
     REGIONS,
@@ -20,7 +21,7 @@ from analyzer.figures.heat import (
 from analyzer.figures.images import image_layout, photographs, preprocess, read_image, to_planes
 from analyzer.figures.panels import panel, plot_maps
 from analyzer.figures.plots import Look, plot_input
-from analyzer.figures.report import render_check, render_report, write_check, write_report
+from analyzer.figures.report import render_report, write_report
 
 __all__ = [
     "PIXELS",

@@ -67,11 +67,17 @@ def scale_of(
 
 def normalized(values: np.ndarray, *, signed: bool = False, percentile: float = PERCENTILE) -> np.ndarray:
     """Scale a map by its `value_range`: unsigned to [0, 1], signed to [-1, 1] about 0; a constant one to 0."""
+    return scaled_to(values, scale_of(values, signed=signed, percentile=percentile))
+
+
+def scaled_to(values: np.ndarray, scale: Scale) -> np.ndarray:
+    """Values by the ends of a scale: unsigned in [0, 1], signed in [-1, 1]; 0 where the ends meet."""
     values = np.asarray(values, np.float64)
-    low, high = value_range(values, signed=signed, percentile=percentile)
-    if high <= low:
+    if scale.high <= scale.low:
         return np.zeros_like(values)
-    return np.clip(values / high, -1, 1) if signed else np.clip((values - low) / (high - low), 0, 1)
+    if scale.signed:
+        return np.clip(values / scale.high, -1, 1)
+    return np.clip((values - scale.low) / (scale.high - scale.low), 0, 1)
 
 
 def smoothed(values: np.ndarray, share: float = REGIONS) -> np.ndarray:
@@ -102,18 +108,20 @@ def overlay(
     signed: bool = False,
     strength: float = 0.9,
     percentile: float = PERCENTILE,
+    scale: Scale | None = None,
 ) -> np.ndarray:
     """Lay a map over a photograph: (H, W, 3) uint8, of the photograph's size.
 
     image: (H, W, 3) in [0, 1] or uint8. values: (h, w), resized to the photograph where they differ. The
     map's opacity grows with its value up to `strength`, and is 0 where a signed map is; the photograph is made
     paler in colour beneath an unsigned map and grey beneath a signed one, so that the map's colours are not
-    mistaken for its own.
+    mistaken for its own. scale: the ends of the colours, where maps are to be compared; default the map's own.
     """
+    scale = scale or scale_of(values, signed=signed, percentile=percentile)
     pixels = image / 255.0 if image.dtype == np.uint8 else np.clip(np.asarray(image, np.float64), 0, 1)
-    scaled = _fitted(normalized(values, signed=signed, percentile=percentile), pixels.shape[:2])
+    scaled = _fitted(scaled_to(values, scale), pixels.shape[:2])
     grey = pixels @ np.asarray(LUMA)
-    if signed:
+    if scale.signed:
         return _bytes(_signed_on(GROUND + CONTRAST * grey, scaled, strength))
     ground = 0.85 * (0.6 * pixels + 0.4 * grey[..., None])
     opacity = strength * scaled[..., None] ** 1.25

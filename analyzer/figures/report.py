@@ -1,7 +1,6 @@
 """The HTML report: one self-contained page from plain data, with no script and no outside resource.
 
-Pictures are embedded; every text is escaped by the template engine. A page of checks alone is the same
-template with the other sections empty.
+Pictures are embedded; every text is escaped by the template engine. The page of a check alone is check_page.py's.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from analyzer.figures.charts import KIND_NAMES, KINDS, Bar, aligned, bar_labels, share_text, shown_bars
 from analyzer.figures.heat import Scale
@@ -88,7 +87,7 @@ class Report:
 
 def render_report(report: Report) -> str:
     """The page as HTML text."""
-    return _template().render(
+    return template("report.html").render(
         report=report,
         samples=[(sample, chart_rows(sample.bars, sample.output)) for sample in report.samples],
         kinds=[(kind, KIND_NAMES[kind]) for kind in KINDS],
@@ -104,87 +103,6 @@ def render_report(report: Report) -> str:
 def write_report(path: str | os.PathLike[str], report: Report) -> None:
     """Write the page, whole or not at all."""
     write_text(path, render_report(report))
-
-
-def render_check(
-    rows: Sequence[Mapping[str, Any]],
-    *,
-    completeness: Sequence[Mapping[str, Any]] = (),
-    passed: bool | None = None,
-    headline: str = "",
-    detail: str = "",
-    title: str = "Agreement",
-    seconds: Mapping[str, float] | None = None,
-    environment: Mapping[str, str] | None = None,
-) -> str:
-    """The page of a check alone.
-
-    rows: dicts with quantity, tensor, a, b, max_abs, relative_l2, cosine, tolerance, passed, explanation.
-    completeness: dicts with backend, method, error, tolerance, passed. `passed` and `headline` are derived
-    from the rows where they are not given.
-    """
-    failed = sum(not row.get("passed") for row in (*rows, *completeness))
-    count = len(rows) + len(completeness)
-    names = ", ".join(_backends(rows))
-    return render_report(
-        Report(
-            title=title,
-            passed=not failed if passed is None else passed,
-            headline=headline
-            or (f"{failed} of {count} checks fail" if failed else f"All {count} checks hold"),
-            detail=detail or (f"{len(rows)} comparisons between {names}." if names else ""),
-            checks=rows,
-            check_sums=completeness,
-            timings=seconds or {},
-            environment=environment or {},
-        )
-    )
-
-
-class CheckReport(Protocol):
-    """What a check found, as `analyzer.checks` reports it."""
-
-    @property
-    def rows(self) -> Sequence[Mapping[str, Any]]:
-        """The comparisons; see `render_check`."""
-
-    @property
-    def completeness(self) -> Sequence[Mapping[str, Any]]:
-        """The sums on each backend."""
-
-    @property
-    def passed(self) -> bool:
-        """The verdict."""
-
-    @property
-    def headline(self) -> str:
-        """The verdict in a line."""
-
-    @property
-    def seconds(self) -> Mapping[str, float]:
-        """The time of each backend."""
-
-    @property
-    def skipped(self) -> Mapping[str, str]:
-        """Backends that were not run, and why."""
-
-
-def write_check(path: str | os.PathLike[str], report: CheckReport, title: str = "Agreement") -> None:
-    """Write the page of a check, whole or not at all."""
-    page = render_check(
-        report.rows,
-        completeness=report.completeness,
-        passed=report.passed,
-        headline=report.headline,
-        detail="; ".join(f"not run: {name} ({reason})" for name, reason in report.skipped.items()),
-        title=title,
-        seconds=report.seconds,
-    )
-    write_text(path, page)
-
-
-def _backends(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(str(row[side]) for row in rows for side in ("a", "b") if row.get(side)))
 
 
 @dataclass(frozen=True)
@@ -296,8 +214,9 @@ def _worst(values: Any) -> float:
     return max(numbers, default=math.nan)
 
 
-@lru_cache(maxsize=1)
-def _template() -> Template:
+@lru_cache
+def template(name: str) -> Template:
+    """A page or a part of one; every text that is put into it is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -314,8 +233,9 @@ def _template() -> Template:
         seconds=format_seconds,
         gradient=css_gradient,
         ends=scale_ends,
+        place="{:.1f}".format,
     )
-    return environment.get_template("report.html")
+    return environment.get_template(name)
 
 
 def _data_uri(png: bytes) -> str:

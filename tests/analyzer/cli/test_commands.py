@@ -120,7 +120,7 @@ def test_both_methods_write_pictures_arrays_report_and_summary(files, json_of, t
     with Image.open(out / "photo-full-grad.png") as picture:
         assert picture.size[0] == picture.size[1] >= 16
     page = (out / "report.html").read_text()
-    assert "<b>owl" not in page and "http" not in page.replace("<!doctype html>", "")
+    assert "<b>owl" not in page and "://" not in page
     with np.load(out / "arrays.npz") as arrays:
         assert arrays["full_grad/map"].shape == (4, 16, 16)
         terms = arrays["full_grad/attributions/image"]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import base64
 from html.parser import HTMLParser
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from analyzer.figures import Bar, encode_png, render_check, write_check
+from analyzer.figures import Bar, encode_png
 from analyzer.figures.heat import Scale
 from analyzer.figures.report import (
     Completeness,
@@ -132,29 +131,6 @@ def test_both_colour_schemes_are_there(report):
     assert "prefers-color-scheme: dark" in render_report(report)
 
 
-def test_failing_rows_come_before_passing_ones():
-    html = render_check([row(tensor="fine"), row(False, tensor="broken"), row(tensor="fine too")])
-    assert html.index("broken") < html.index("fine")
-    assert "1 of 3 checks fail" in html
-
-
-def test_a_check_page_alone_is_written_whole(tmp_path):
-    path = tmp_path / "check.html"
-    sums = [{"backend": "torch", "method": "ig", "error": 0.5, "tolerance": 1e-4, "passed": False}]
-    found = SimpleNamespace(
-        rows=[row()],
-        completeness=sums,
-        passed=False,
-        headline="torch is off",
-        seconds={},
-        skipped={"jax": "absent"},
-    )
-    write_check(path, found)
-    text = path.read_text(encoding="utf-8")
-    assert "torch is off" in text and "not run: jax (absent)" in text and text.rstrip().endswith("</html>")
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def test_a_failed_write_leaves_the_old_page(tmp_path, report, monkeypatch):
     path = tmp_path / "report.html"
     path.write_text("old")
@@ -165,8 +141,8 @@ def test_a_failed_write_leaves_the_old_page(tmp_path, report, monkeypatch):
 
 
 def test_numbers_that_are_missing_or_not_finite_do_not_break_the_page():
-    html = render_check([row(False, relative_l2=float("nan"), cosine=None, max_abs=None), {"passed": True}])
-    assert "–" in html
+    rows = [row(False, relative_l2=float("nan"), cosine=None, max_abs=None), {"passed": True}]
+    assert "–" in render_report(Report("checks", False, "", checks=rows))
 
 
 def test_groups_give_the_worst_and_put_failures_first():
