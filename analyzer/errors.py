@@ -9,6 +9,7 @@ AnalysisError
 ├── MissingFramework    a backend's framework is not installed (also an ImportError)
 ├── BackendError        a backend could not run the model; the message says on which node
 └── Disagreement        raised by `report.raise_for_disagreement()`
+    └── NotEquivalent   raised by `analyzer.testing.assert_equivalent` (also an AssertionError)
 """
 
 from __future__ import annotations
@@ -48,3 +49,7 @@ class BackendError(AnalysisError):
 
 class Disagreement(AnalysisError):
     """Backends, or two models, disagree beyond the tolerance."""
+
+
+class NotEquivalent(Disagreement, AssertionError):
+    """A test's models disagree; the message is the table of the report."""

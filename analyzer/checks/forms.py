@@ -17,8 +17,7 @@ from analyzer.backends.base import Arrays
 from analyzer.checks.metrics import distance
 from analyzer.checks.reading import Reader
 from analyzer.checks.twin import Twin
-from analyzer.methods.decomposition import Settings, plan
-from analyzer.methods.maps import PUBLISHED
+from analyzer.methods.decomposition import plan
 
 
 @dataclass(frozen=True)
@@ -66,8 +65,7 @@ def explain_map(a: Reader, b: Twin, feeds: Arrays, tolerance: float) -> str | No
 
 
 def _decompose(reader: Reader, feeds: Arrays, without: Collection[str] = ()) -> _Decomposition:
-    settings = Settings(reader.output, reader.roots, explicit=False, psi=PUBLISHED, arrays=True)
-    settings = replace(settings, without=frozenset(without))
+    settings = replace(reader.settings, arrays=True, without=frozenset(without))
     made = plan(reader.fn, {name: array.shape for name, array in feeds.items()}, settings)
     found = reader.fn.evaluate(made.request, feeds, reader.target)
     return _Decomposition(

@@ -71,8 +71,10 @@ def compare(
     inputs_b, outputs, layers = _paired(
         mine, other, feeds, inputs_of_b, fixed.output, min(TOLERANCE, allowed["output"])
     )
-    twin = Twin(names[1], mine.graph, other, fixed, roots, inputs_b, outputs, layers.all)
-    comparison = Comparison([Reader(mine, fixed, roots, names[0]), twin], feeds, fixed, allowed, progress)
+    reader = Reader(mine, fixed, roots, names[0])
+    spatial = reader.plan(feeds).layout.spatial
+    twin = Twin(names[1], mine.graph, other, fixed, roots, inputs_b, outputs, layers.all, spatial)
+    comparison = Comparison([reader, twin], feeds, fixed, allowed, progress)
     readings = comparison.readings()
     rows = comparison.rows_of((0, 1), readings)
     origin = comparison.origin((0, 1), readings, rows)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from analyzer.backends import Differentiable
@@ -17,7 +17,7 @@ from analyzer.checks.kinks import Side, decision_tensors
 from analyzer.completeness import Completeness
 from analyzer.graph import Graph
 from analyzer.methods import FullGrad
-from analyzer.methods.decomposition import Settings, plan
+from analyzer.methods.decomposition import Plan, Settings, plan
 from analyzer.methods.full_grad import read_full_grad
 from analyzer.methods.maps import PUBLISHED
 from analyzer.request import gradient_name, joined, observe
@@ -50,13 +50,14 @@ class Reading:
 @dataclass(frozen=True)
 class Reader:
     """A backend, and the tensors on the way from the attributed ones, `roots`, to the explained output. name: what a
-    report calls it.
+    report calls it. spatial: {root: its axes over which the map is drawn} where these are known.
     """
 
     fn: Differentiable
     target: Target
     roots: tuple[str, ...]
     name: str
+    spatial: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def graph(self) -> Graph:
@@ -79,12 +80,21 @@ class Reader:
     def _decisions(self) -> frozenset[str]:
         return decision_tensors(self.fn.graph, self.roots, self.output)
 
+    @property
+    def settings(self) -> Settings:
+        """The decomposition that is compared: all terms, and the published map."""
+        spatial = tuple(self.spatial.items())
+        return Settings(self.output, self.roots, explicit=False, psi=PUBLISHED, spatial=spatial)
+
+    def plan(self, feeds: Arrays) -> Plan:
+        """FullGrad of the model at the inputs' sizes."""
+        return plan(self.fn, {name: array.shape for name, array in feeds.items()}, self.settings)
+
     def read(self, feeds: Arrays) -> Reading:
         """Values at every layer, gradients at the roots and at every bias, and FullGrad, in one run."""
         began = time.perf_counter()
         layers = self.layers(feeds)
-        settings = Settings(self.output, self.roots, explicit=False, psi=PUBLISHED)
-        planned = plan(self.fn, {name: array.shape for name, array in feeds.items()}, settings)
+        planned = self.plan(feeds)
         biased = {bias.tensor for bias in planned.biases}
         wrt = [*self.roots, *(name for name in layers if name in biased and name not in self.roots)]
         request = joined(planned.request, observe(layers, wrt))

@@ -21,8 +21,7 @@ from analyzer.checks.pairing import Pairing, by_inputs_of_a, fed
 from analyzer.checks.reading import Reader, Reading, maps_of
 from analyzer.errors import AnalysisError
 from analyzer.graph import Graph
-from analyzer.layout import channel_axes, input_channel_axis
-from analyzer.methods import full_grad
+from analyzer.methods.full_grad import read_full_grad
 from analyzer.request import gradient_name, observe
 from analyzer.target import Target
 
@@ -30,7 +29,8 @@ from analyzer.target import Target
 @dataclass(frozen=True)
 class Twin:
     """Model b for the eyes of a. graph: of a. target, roots: in a's terms. inputs: {input of b: of a}; outputs, layers:
-    {tensor of a: of b}, as pairing.py finds them.
+    {tensor of a: of b}, as pairing.py finds them. spatial: of every root, the axes over which a's map is drawn; b's is
+    drawn over the same, for where no layer tells, two models may take different axes for the channels.
     """
 
     name: str
@@ -41,6 +41,7 @@ class Twin:
     inputs: Pairing
     outputs: Pairing
     paired: Pairing
+    spatial: Mapping[str, tuple[int, ...]]
 
     @cached_property
     def tensors(self) -> Pairing:
@@ -68,9 +69,10 @@ class Twin:
         assert self.target.output is not None
         biased = {bias.tensor for bias in find_biases(self.graph, self.target.output, self.roots, "all")}
         side = self._side(feeds, self.layers, (*self.roots, *(n for n in self.layers if n in biased)))
-        theirs = fed(self.inputs, feeds)
+        reader, theirs = self.as_reader(feeds)
         outputs = self.fn.forward(theirs, [one.name for one in self.outputs.values()])
-        found = full_grad(self.fn, theirs, self._target(theirs), wrt=self._roots_of_b)
+        planned = reader.plan(theirs)
+        found = read_full_grad(planned, self.fn.evaluate(planned.request, theirs, reader.target), {})
         return Reading(
             side,
             self.layers,
@@ -112,11 +114,19 @@ class Twin:
     def as_reader(self, feeds: Arrays) -> tuple[Reader, Arrays]:
         """The same model under its own names, and its inputs."""
         theirs = fed(self.inputs, feeds)
-        return Reader(self.fn, self._target(theirs), tuple(self._roots_of_b), self.name), theirs
+        spatial = {
+            self.tensors[root].name: tuple(sorted(order))
+            for root in self.roots
+            if (order := self._spatial_order(root)) is not None
+        }
+        return Reader(self.fn, self._target(theirs), tuple(self._roots_of_b), self.name, spatial), theirs
 
     def map_of(self, root: str, drawn: np.ndarray) -> np.ndarray:
         """b's map of a root's counterpart, its axes in the order of a's."""
-        return np.ascontiguousarray(drawn.transpose(self._spatial_order(root, drawn.ndim)))
+        order = self._spatial_order(root)
+        if order is not None:
+            drawn = drawn.transpose(0, *(1 + sorted(order).index(axis) for axis in order))
+        return np.ascontiguousarray(drawn)
 
     def _maps(self, maps: Mapping[str, np.ndarray]) -> Arrays:
         """b's maps by a's names."""
@@ -127,11 +137,8 @@ class Twin:
             found[key if len(mine) == 1 else f"map of {root}"] = self.map_of(root, drawn)
         return found
 
-    def _spatial_order(self, root: str, rank: int) -> tuple[int, ...]:
-        """The order that brings a map of b, which has no channels, into a's."""
-        order = self.tensors[root].order
-        if rank != len(order) - 1:
-            return tuple(range(rank))
-        channel = input_channel_axis(self.graph, root, channel_axes(self.graph))
-        axes = [axis for index, axis in enumerate(order) if index not in (0, channel)]
-        return (0, *(1 + sorted(axes).index(axis) for axis in axes))
+    def _spatial_order(self, root: str) -> tuple[int, ...] | None:
+        """a's spatial axes, where they stand in b; None where b's tensor has other axes."""
+        one = self.tensors[root]
+        whole = one.kept == tuple(range(len(one.order)))
+        return tuple(one.order[axis] for axis in self.spatial[root]) if whole else None

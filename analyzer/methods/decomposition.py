@@ -40,7 +40,8 @@ from converters.sizes import at_sizes
 class Settings:
     """What decides a decomposition. explicit: the paper's own biases alone. gradients_alone: ∂f/∂y in place of its
     product with the bias, as Simple FullGrad has it. arrays: give the terms themselves, too. without: the tensors
-    whose terms are left out.
+    whose terms are left out. spatial: (root, its axes over which the map is drawn) where these are known; else the
+    layers tell.
     """
 
     output: str
@@ -50,6 +51,7 @@ class Settings:
     gradients_alone: bool = False
     arrays: bool = False
     without: frozenset[str] = frozenset()
+    spatial: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def _layout(
     single = in_precision(graph, FLOAT32)
     forward = assemble(single, Emitter(graph.opset), {settings.output: single.tensors[settings.output]})
     fixed = Graph.from_proto(at_sizes(forward.proto, fixed_shapes))
-    layout = lay_out(graph, fixed, fn.places, samples, settings.roots, tensors)
+    layout = lay_out(graph, fixed, fn.places, samples, settings.roots, tensors, dict(settings.spatial))
     nowhere = {bias.tensor for bias in biases if not rules_of(bias.node).placed}
     placements = {
         name: replace(place, spots=(), shown=False) if name in nowhere else place

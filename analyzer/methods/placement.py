@@ -93,9 +93,10 @@ class Placement:
 class Layout:
     """The placements of a decomposition, for inputs of one shape.
 
-    sizes: of every root's spatial axes, over which its map is drawn. placements: by tensor.
+    spatial: every root's spatial axes, over which its map is drawn; sizes: of these. placements: by tensor.
     """
 
+    spatial: Mapping[str, tuple[int, ...]]
     sizes: Mapping[str, Sizes]
     placements: Mapping[str, Placement]
 
@@ -107,13 +108,19 @@ def lay_out(
     samples: int,
     roots: Sequence[str],
     tensors: Sequence[str],
+    known: Mapping[str, tuple[int, ...]],
 ) -> Layout:
-    """Place `tensors`, the roots among them.
+    """Place `tensors`, the roots among them. known: the spatial axes of roots of which the caller knows them.
 
     graph: the model; places: where samples lie in its tensors; fixed: the model at the sizes of its inputs, with
     `samples` samples.
     """
-    readings = {root: _best_reading(graph, fixed, root, tensors) for root in roots}
+    readings = {
+        root: (known[root], find_cells(fixed, root, known[root]))
+        if root in known
+        else _best_reading(graph, fixed, root, tensors)
+        for root in roots
+    }
     downstream = {root: graph.descendants([root]) for root in roots}
     symbols = _symbols(graph, fixed)
     placements = {}
@@ -137,7 +144,7 @@ def lay_out(
             # A number a sample: its own one cell.
             sizes[root] = (placements[root].elements,)
             placements[root] = replace(placements[root], spots=(Spot(root, (whole(sizes[root]),)),))
-    return Layout(sizes, placements)
+    return Layout({root: spatial for root, (spatial, _) in readings.items()}, sizes, placements)
 
 
 def _best_reading(

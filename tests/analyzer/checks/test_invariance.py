@@ -110,3 +110,18 @@ def test_rank_correlation_of_hand_solved_vectors():
     assert rank_correlation(np.array([1.0, 2, 3]), np.array([10.0, 20, 90])) == pytest.approx(1)
     assert rank_correlation(np.array([1.0, 2, 3]), np.array([3.0, 2, 1])) == pytest.approx(-1)
     assert rank_correlation(np.array([1.0, 1, 2]), np.array([1.0, 2, 3])) == pytest.approx(np.sqrt(3) / 2)
+
+
+def test_maps_are_drawn_over_the_same_axes_where_no_layer_tells_the_channels():
+    torch.manual_seed(0)
+    first, second = (nn.Sequential(nn.Flatten(), nn.Linear(72, 5), nn.Tanh()) for _ in "ab")
+    with torch.no_grad():
+        # (N, 3, 6, 4) is read as channels first, (N, 4, 3, 6) would be, too: of its 4 channels.
+        kernel = first[1].weight.reshape(5, 3, 6, 4).permute(0, 3, 1, 2).reshape(5, 72)
+        second[1].weight.copy_(kernel)
+        second[1].bias.copy_(first[1].bias)
+    x = torch.randn(3, 3, 6, 4)
+    a, b = convert(first, x[:1]), convert(second, x[:1].permute(0, 3, 1, 2))
+    report = compare(a, b, x.numpy(), target=1)
+    report.raise_for_disagreement()
+    assert "full grad" in {row["quantity"] for row in report.rows}

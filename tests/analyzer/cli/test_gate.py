@@ -198,7 +198,10 @@ BAD = {
     ),
     "another shape": (("compare", "plain.onnx", "two.onnx", "batch.npy"), "inputs"),
     "one name": (("compare", "plain.onnx", "twin.onnx", "batch.npy", "--names", "x"), "--names x"),
-    "no tensor": (("check", "plain.onnx", "batch.npy", "--wrt", "nothing"), "nothing"),
+    "no tensor": (
+        ("check", "plain.onnx", "batch.npy", "--backends", "onnxruntime", "--wrt", "nothing"),
+        "nothing",
+    ),
     "no steps": (("compare", "plain.onnx", "twin.onnx", "batch.npy", "--steps", "0"), "steps"),
 }
 
