@@ -1,8 +1,8 @@
 """The page of a check or of a comparison: the verdict first, then what it rests on.
 
 From a report (as `analyzer.checks` makes it) to one self-contained HTML page with no script and no outside resource:
-verdict, matrix of the sides, error over depth, attributions side by side, rows, kinks, layers and drift of two models,
-completeness, and how it was made. Every text is escaped by the template engine.
+verdict, matrix of the sides, error over depth, attributions side by side, rows, what is explained, layers and drift of
+two models, completeness, and how it was made. Every text is escaped by the template engine.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class CheckedPair(PairRows, Protocol):
 
     @property
     def explained(self) -> int:
-        """How many rows kink decisions explain."""
+        """How many rows are in excess and explained."""
 
     @property
     def worst(self) -> Row:
@@ -109,6 +109,10 @@ class CheckReport(Protocol):
         """Layers without a counterpart, by model."""
 
     @property
+    def inner(self) -> Mapping[str, Sequence[str]]:
+        """Partial results within layers that have no counterpart, by model."""
+
+    @property
     def drift(self) -> Sequence[Row]:
         """How far each sample moved between two models."""
 
@@ -136,7 +140,7 @@ def render_check(report: CheckReport, title: str = "") -> str:
         left_out=max(len(ranked) - MOST_ROWS, 0),
         first=[pair.first_divergence for pair in report.pairs],
         refereed=any(row.get("nearer") for row in report.rows),
-        kinks=kink_groups(report.rows),
+        explained=explanations(report.rows),
         layers=layer_rows(report),
         kinds=[key.removesuffix(" relative_l2") for key in _moved(report.drift)],
         most=MOST_LISTED,
@@ -151,7 +155,7 @@ def _title(report: CheckReport) -> str:
 
 @dataclass(frozen=True)
 class Cell:
-    """What a pair of sides comes to. state: "good", "kink" where it agrees but for kink decisions, "bad"."""
+    """What a pair of sides comes to. state: "good", "explained" where it agrees but for what is explained, "bad"."""
 
     state: str
     mark: str
@@ -174,7 +178,7 @@ def pair_matrix(report: CheckReport) -> list[tuple[str, list[Cell | None], float
 
 
 def _cell(pair: CheckedPair) -> Cell:
-    state, mark = ("bad", "✗") if not pair.passed else ("kink", "≈") if pair.explained else ("good", "✓")
+    state, mark = ("bad", "✗") if not pair.passed else ("explained", "≈") if pair.explained else ("good", "✓")
     failed = sum(not row["passed"] for row in pair.rows)
     where = f"worst: {pair.worst['quantity']} {pair.worst['tensor']}"
     worst = float(pair.worst["relative_l2"])
@@ -196,7 +200,7 @@ def ranked_rows(report: CheckReport) -> list[Row]:
 
 
 @dataclass(frozen=True)
-class KinkGroup:
+class Explanation:
     """One explanation, and the rows of a pair that it explains."""
 
     pair: str
@@ -206,14 +210,14 @@ class KinkGroup:
     worst: float
 
 
-def kink_groups(rows: Sequence[Row]) -> list[KinkGroup]:
-    """The kink decisions that explain rows, once a pair and explanation."""
+def explanations(rows: Sequence[Row]) -> list[Explanation]:
+    """What explains rows, such as decisions at kinks, once a pair."""
     found: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         if row["explanation"]:
             found.setdefault((f"{row['a']} · {row['b']}", str(row["explanation"])), []).append(row)
     return [
-        KinkGroup(
+        Explanation(
             pair,
             explanation,
             len(members),

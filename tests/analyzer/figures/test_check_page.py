@@ -13,7 +13,7 @@ from analyzer.checks import attributions as kept
 from analyzer.checks.attributions import Attributions
 from analyzer.checks.report import Report
 from analyzer.figures import render_check, write_check
-from analyzer.figures.check_page import kink_groups, pair_matrix, ranked_rows
+from analyzer.figures.check_page import explanations, pair_matrix, ranked_rows
 from converters import convert
 from tests.analyzer.figures.browser import browser, opened
 from tests.analyzer.figures.test_report import Page
@@ -100,12 +100,12 @@ def test_the_matrix_has_every_pair_once_below_its_diagonal():
     assert [(name, error) for name, _, error in matrix] == [
         ("onnxruntime", 3e-6), ("torch", 3e-6), ("source", None),
     ]  # fmt: skip
-    assert [[cell.state for cell in cells] for _, cells, _ in matrix] == [[], ["good"], ["kink", "bad"]]
+    assert [[cell.state for cell in cells] for _, cells, _ in matrix] == [[], ["good"], ["explained", "bad"]]
     worst = matrix[2][1][1]
     assert (worst.worst, worst.failed, worst.count, worst.mark) == (0.3, 1, 2, "✗")
 
 
-def test_kinks_are_named_and_counted_once():
+def test_what_is_explained_is_named_and_counted_once():
     told = "1 decision of Relu 'r' within rounding of a kink"
     rows = [
         row("input gradient", "x", error=0.1, passed=True, explanation=told),
@@ -113,13 +113,13 @@ def test_kinks_are_named_and_counted_once():
         row(b="source", error=0.2, passed=True, explanation=told),
         row(),
     ]
-    first, second = kink_groups(rows)
+    first, second = explanations(rows)
     assert (first.pair, first.count, first.quantities, first.worst) == (
         "onnxruntime · torch", 2, "input gradient, full grad", 0.3,
     )  # fmt: skip
     assert (second.pair, second.count) == ("onnxruntime · source", 1)
-    assert "Decisions at kinks" in render_check(report(rows))
-    assert "Decisions at kinks" not in render_check(report([row()]))
+    assert "What is explained" in render_check(report(rows))
+    assert "What is explained" not in render_check(report([row()]))
 
 
 def test_a_comparison_of_models_shows_layers_and_drift():
@@ -134,11 +134,17 @@ def test_a_comparison_of_models_shows_layers_and_drift():
         matched={"fine": "b_fine"},
         near={"broken": "b_broken"},
         unmatched={"onnxruntime": ("lost",), "torch": ()},
+        inner={"onnxruntime": (), "torch": ("product",)},
         drift=drift,
     )
     text = " ".join(re.sub("<[^>]*>", " ", render_check(found)).split())
     assert "comparison of two models" in text and "onnxruntime against torch" in text
-    assert "broken b_broken 0.03" in text and "fine b_fine 2.0e-08" in text and "lost" in text
+    assert (
+        "broken b_broken 0.03" in text
+        and "fine b_fine 2.0e-08" in text
+        and "lost" in text
+        and "product" in text
+    )
     assert "3 0.25 0.125 0.9000 0.8000 another" in text
 
 
