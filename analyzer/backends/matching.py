@@ -171,6 +171,8 @@ def closest(
 
 
 def _relative(a: np.ndarray, b: np.ndarray) -> float:
+    # The squares of half precision overflow at 256.
+    a, b = a.astype(np.float64), b.astype(np.float64)
     norm = max(float(np.linalg.norm(a)), float(np.linalg.norm(b)))
     return float(np.linalg.norm(a - b)) / norm if norm else 0.0
 

@@ -30,6 +30,7 @@ from analyzer.methods.maps import (
 )
 from analyzer.methods.placement import Layout, Spot, lay_out
 from analyzer.methods.term_sums import channel_weights, lay, term_sums
+from analyzer.ops.support import onnx_dtype
 from analyzer.precision import FLOAT32, in_precision
 from analyzer.program import assemble
 from analyzer.request import Request
@@ -159,11 +160,14 @@ def _emit(
 ) -> dict[str, Tensor]:
     factors: dict[str, Tensor | None] = {name: graph.tensors[name] for name in settings.roots}
     factors |= _residuals(op, graph, biases, settings)
+    # In a model of mixed precision each gradient has its tensor's; what is summed has one.
+    dtype = max((gradients[name].dtype for name in factors), key=lambda one: one.itemsize)
     results: dict[str, Tensor] = {}
     salient: dict[str, list[Layer]] = {root: [] for root in settings.roots}
     signed: dict[str, list[Layer]] = {root: [] for root in settings.roots}
-    for name, r in factors.items():
-        place, gradient = layout.placements[name], gradients[name]
+    for name, factor in factors.items():
+        place, gradient = layout.placements[name], _in(op, gradients[name], dtype)
+        r = None if factor is None else _in(op, factor, dtype)
         # What nothing reads does not enter the program: most terms are never multiplied out.
         term = gradient if r is None else op.Mul(gradient, r)
         found = []
@@ -226,6 +230,15 @@ def _residuals(
         if bias.node.name not in by_node:
             by_node[bias.node.name] = residuals(graph, op, bias.node, bias.active)
     return {bias.tensor: by_node[bias.node.name][bias.node.outputs.index(bias.tensor)] for bias in biases}
+
+
+def _in(op: Emitter, tensor: Tensor, dtype: np.dtype[Any]) -> Tensor:
+    """A tensor in a dtype; a constant stays one."""
+    if tensor.dtype == dtype:
+        return tensor
+    if tensor.constant is not None:
+        return op.tensor(tensor.constant.astype(dtype))
+    return op.Cast(tensor, to=onnx_dtype(dtype))
 
 
 def _total(op: Emitter, sums: Tensor) -> Tensor:

@@ -11,13 +11,19 @@ import onnx
 import pytest
 import torch
 from onnx import helper, numpy_helper
+from onnxruntime.transformers.float16 import convert_float_to_float16
 from torch import nn
 
 from analyzer import differentiate, full_grad
 from converters import convert
 
 BACKENDS = ("source", "torch", "tensorflow", "onnxruntime")
-NUMPY = {torch.float16: np.float16, torch.bfloat16: ml_dtypes.bfloat16, torch.float64: np.float64}
+NUMPY = {
+    torch.float16: np.float16,
+    torch.bfloat16: ml_dtypes.bfloat16,
+    torch.float32: np.float32,
+    torch.float64: np.float64,
+}
 
 
 class Mixed(nn.Module):
@@ -149,3 +155,20 @@ def test_a_kernel_that_only_running_finds_missing_is_replaced_too():
     assert _distance(found, _truth(net, x)) <= 1e-5
     exact = differentiate(model, "torch").gradients(x.numpy(), target=1).gradients["x"]
     assert _distance(exact, _truth(net, x)) <= 1e-12
+
+
+def test_full_grad_of_a_float16_model_between_float32_ends():
+    """The form that converters to half precision write: its gradients are of two precisions, its map of one."""
+    _, _, model, array = _model(torch.float32)
+    halved = convert_float_to_float16(copy.deepcopy(model.proto), keep_io_types=True)
+    truth = full_grad(differentiate(model, "torch", precision="float64"), array, 1)
+    for backend in ("onnxruntime", "torch", "tensorflow"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            # Of the MaxPool's gradient; any other reason to fall back is a fault of ours.
+            warnings.filterwarnings("ignore", ".*no kernel for ScatterElements")
+            found = full_grad(differentiate(halved, backend), array, 1)
+        assert found.map.dtype == np.float32
+        # The rounding of ten bits, piled up over a few layers.
+        assert _distance(found.map, truth.map) < 5e-3
+        assert np.abs(found.completeness.total - truth.completeness.total).max() < 5e-3
