@@ -74,6 +74,8 @@ def input_channel_axis(graph: Graph, name: str, axes: dict[str, int]) -> int:
 def _spread(graph: Graph, node: Node, axes: dict[str, int]) -> None:
     if node.op_type in RECURRENT:
         _learn(graph, axes, node.inputs[0], 2)
+    if node.op_type == "Reshape":
+        _through_reshape(graph, node, axes)
     if node.op_type in MIXES_AXES or not node.inputs:
         return
     data = node.inputs[0]
@@ -96,6 +98,19 @@ def _through_transpose(graph: Graph, node: Node, axes: dict[str, int]) -> None:
         _learn(graph, axes, output, order.index(axes[data]))
     elif output in axes:
         _learn(graph, axes, data, order[axes[output]])
+
+
+def _through_reshape(graph: Graph, node: Node, axes: dict[str, int]) -> None:
+    """One channel is moved by a Reshape as well as by a Transpose: (N, H, W, 1) to (N, 1, H, W)."""
+    data, output = (graph.tensors[name] for name in (node.inputs[0], node.outputs[0]))
+    if data.shape is None or output.shape is None or data.shape.count(1) != 1 or output.shape.count(1) != 1:
+        return
+    if [axis for axis in data.shape if axis != 1] != [axis for axis in output.shape if axis != 1]:
+        return
+    for known, other in ((data, output), (output, data)):
+        assert known.shape is not None and other.shape is not None
+        if known.name in axes and known.shape[axes[known.name]] == 1:
+            _learn(graph, axes, other.name, other.shape.index(1))
 
 
 def _same_axes(graph: Graph, node: Node, axes: dict[str, int]) -> None:
