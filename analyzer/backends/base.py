@@ -122,6 +122,8 @@ class Differentiable:
         names = tuple(outputs) if outputs is not None else self.graph.outputs
         self._known(names)
         feeds = self.check_inputs(inputs)
+        if not names:
+            return {}
         pieces = [self.engine.forward(part, names) for part, _ in self._batches(feeds)]
         return self._joined(pieces, feeds)
 
