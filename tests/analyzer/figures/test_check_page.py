@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from analyzer import check
-from analyzer.checks import attributions as kept
 from analyzer.checks.attributions import Attributions
 from analyzer.checks.report import Report
 from analyzer.figures import render_check, write_check
@@ -194,26 +193,6 @@ def small_network():
     )
     images = np.random.default_rng(0).uniform(size=(5, 3, 8, 10)).astype(np.float32)
     return convert(net.eval(), torch.tensor(images[:1])), images
-
-
-def test_a_check_keeps_the_samples_that_differ_most(monkeypatch):
-    images = np.random.default_rng(0).uniform(size=(5, 1, 6, 4)).astype(np.float32)
-    images[:, 0, 0, 0] = [0, 0, 0, 5, 0]
-    model = convert(
-        torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(24, 3)).eval(), torch.tensor(images[:1])
-    )
-    # The changed weight is that of the first pixel, where one sample alone has anything.
-    with torch.no_grad():
-        model.source.program.state_dict["1.weight"][:, 0] *= 1.5
-    found = check(model, images, target=0, backends=["torch", "source"], referee=False)
-    assert not found.passed
-    one = found.attributions
-    assert one.samples[0] == 3 and len(one.samples) == kept.MOST_SAMPLES
-    np.testing.assert_array_equal(*one.inputs.values(), images[list(one.samples)])
-    assert one.maps.keys() == one.integrated.keys() == {"torch", "source"}
-    assert "attributions" not in found.to_json()
-    monkeypatch.setattr(kept, "MOST_BYTES", 10)
-    assert check(model, images, target=0, backends=["torch", "source"], referee=False).attributions is None
 
 
 @pytest.mark.skipif(browser() is None, reason="no Chromium is installed")
