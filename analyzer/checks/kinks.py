@@ -60,13 +60,25 @@ def explain(
         return None
     if any(_backward_error(graph, output, s.values, s.gradients, cotangent, wrt) > tolerance for s in (a, b)):
         return None
-    held = {name: a.values[name] for one in decisions for name in _read_and_given(graph, one.node)}
+    held = {name: a.values[name] for name in _held(graph, wrt, output, decisions)}
     apart = _backward_error(graph, output, {**b.values, **held}, a.gradients, cotangent, wrt)
     if apart > tolerance:
         return None
     shown = "; ".join(str(decision) for decision in decisions[:3])
     more = f"; and {len(decisions) - 3} more nodes" if len(decisions) > 3 else ""
     return f"{shown}{more} within rounding of a kink; held equal, the gradients agree to {apart:.0e}"
+
+
+def _held(graph: Graph, roots: Sequence[str], output: str, decisions: Sequence[Decision]) -> set[str]:
+    """The tensors that the decisions hang on, and those of decisions that share one with them.
+
+    A maximum is looked for among the values it was taken from: a node's input and output are of one side.
+    """
+    held = {name for one in decisions for name in _read_and_given(graph, one.node)}
+    nodes = [_read_and_given(graph, node) for node in _decision_nodes(graph, roots, output)]
+    while grown := {name for names in nodes if held.intersection(names) for name in names} - held:
+        held |= grown
+    return held
 
 
 def decision_tensors(graph: Graph, roots: Sequence[str], output: str) -> frozenset[str]:

@@ -200,6 +200,30 @@ def test_a_decision_within_rounding_of_its_kink_explains_the_difference():
     assert "held equal, the gradients agree to 0e+00" in reason
 
 
+def test_a_maximum_behind_a_decision_is_held_with_it():
+    # Without its output held too, no element of the window would be the other side's maximum.
+    graph = differentiate(
+        parser.parse_model(
+            '<ir_version: 10, opset_import: ["": 23]> g (float[n,1,1,4] x) => (float[n,1,1,2] y)'
+            " { h = Identity(x) r = Relu(h) y = MaxPool<kernel_shape = [1,2], strides = [1,2]>(r) }"
+        )
+    ).graph
+
+    def side(first, gradient):
+        h = np.array([first, -5, 2, 1], np.float32).reshape(1, 1, 1, 4)
+        r = np.maximum(h, 0)
+        values = {"x": h, "h": h, "r": r, "y": r[..., ::2]}
+        names = [name for node in graph.nodes for name in (*node.inputs, *node.outputs)]
+        gradients = {"x": np.array([gradient, 0, 1, 0], np.float32).reshape(h.shape)}
+        return Side({name: values[name] for name in names}, gradients)
+
+    reason = explain(
+        graph, "y", side(1e-7, 1), side(-1e-7, 0), np.ones((1, 1, 1, 2), np.float32), ["x"], 1e-4
+    )
+    assert reason is not None
+    assert "Relu" in reason and "agree to 0e+00" in reason
+
+
 def test_values_that_really_differ_explain_nothing():
     graph, a, b = _sides(0.5)
     assert explain(graph, "y", a, b, np.ones((1, 2), np.float32), ["x"], 1e-4) is None
