@@ -47,7 +47,7 @@ def assert_equivalent(
     """Assert that a model's backends agree, its original network among them, or that two models are one function.
 
     model: one model, for `check`, or a pair of them, for `compare`: networks, which are converted with the first sample
-        as their example, or anything that `check` takes, or a path that `convert` takes.
+        as their example, or anything that `check` or `compare` takes, or a path that `convert` takes.
     inputs: of the first model, {name: array} where it has several. The second is fed the same numbers in its own
         layout; where it does not say which, the one that comes nearest to the first model is taken.
     target, tolerance, wrt, steps, straight_through: as for `check` and `compare`.
@@ -67,8 +67,9 @@ def assert_equivalent(
         report = _compared(model, feeds, target, names, {**common, **pair})
     else:
         _refuse({"backend": backend, "names": names, "inputs_of_b": inputs_of_b}, "a pair of models")
-        converted = _converted(model, _first(feeds))
-        report = check(converted, feeds, target, backends=backends, referee=referee, **common)
+        report = check(
+            _converted(model, _first(feeds)), feeds, target, backends=backends, referee=referee, **common
+        )
     if not report.passed:
         raise NotEquivalent(report.to_text())
     return report
@@ -91,7 +92,7 @@ def _compared(
     if len(models) != 2:
         raise AnalysisError(f"a pair of models is compared, not {len(models)}")
     first, second = models
-    a = _converted(first, _first(feeds))
+    a = first if isinstance(first, Differentiable) else _converted(first, _first(feeds))
     reports = []
     for b in _candidates(second, _first(feeds), options["inputs_of_b"]):
         report = compare(a, b, feeds, target, names=names or _names(first, second), **options)
@@ -114,7 +115,7 @@ def _candidates(
     Raises the ConversionError of the inputs as given where no layout will do.
     """
     if _is_ready(model):
-        yield _converted(model, example)
+        yield model if isinstance(model, Differentiable) else _converted(model, example)
         return
     try:
         yield convert(model)
@@ -160,9 +161,9 @@ def _is_ready(model: Any) -> bool:
     return isinstance(model, (Model, Differentiable, onnx.ModelProto, str, os.PathLike))
 
 
-def _converted(model: Any, example: Inputs) -> Model | Differentiable:
+def _converted(model: Any, example: Inputs) -> Model:
     """A model as `check` and `compare` take it; a network, or a path to one, with its source."""
-    if isinstance(model, (Model, Differentiable)):
+    if isinstance(model, Model):
         return model
     if isinstance(model, onnx.ModelProto) or _is_path(model, ".onnx"):
         return load(model)

@@ -80,7 +80,7 @@ def _cases_of(pair: Pair) -> Iterable[ElementTree.Element]:
 def _measured(part: Pair) -> Iterable[str]:
     worst = part.worst
     yield (
-        f"{len(part.rows)} compared, {len(part.failures)} failed, {part.explained} explained by kink decisions; worst: "
+        f"{len(part.rows)} compared, {len(part.failures)} failed, {part.explained} explained; worst: "
         f"{worst['tensor']}, relative L2 {worst['relative_l2']:.3e}, allowed {worst['tolerance']:.0e}"
     )
     for row in part.rows:

@@ -69,7 +69,7 @@ def quantity_cells(pair: Pair) -> list[tuple[str, ...]]:
             )
             for name, part in pair.by_quantity.items()
         ),
-        *([("* explained by kink decisions",)] if pair.explained else []),
+        *([("* in excess for a named reason, such as kink decisions",)] if pair.explained else []),
     ]
 
 

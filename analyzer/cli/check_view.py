@@ -64,7 +64,7 @@ def show_agreement(
     show_completeness(terminal, completeness)
 
 
-EXPLAINED = "≈ larger than the tolerance, explained by kink decisions, which --json and the page name"
+EXPLAINED = "≈ larger than the tolerance for a reason, such as kink decisions, that --json and the page name"
 
 
 def show_completeness(terminal: Terminal, rows: Sequence[Mapping[str, Any]]) -> None:

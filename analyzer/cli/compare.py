@@ -146,7 +146,7 @@ def _longer(path: Path) -> list[str]:
 
 def read_pairs(given: list[str] | None) -> dict[str, str] | None:
     """{input of A: input of B} of --pair FIRST=SECOND."""
-    pairs = {}
+    pairs: dict[str, str] = {}
     for text in given or ():
         first, equals, second = (part.strip() for part in text.partition("="))
         if not (equals and first and second):

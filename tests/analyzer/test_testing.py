@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 
@@ -74,7 +75,7 @@ def test_one_network_is_checked_with_its_source(twins, images):
     report = assert_equivalent(twins[0], images, backends=["onnxruntime", "source"])
     assert report.backends == ("onnxruntime", "source")
     with torch.no_grad():
-        source = convert(twins[0], images)
+        source = convert(copy.deepcopy(twins[0]), images)
         source.source.program.state_dict["1.weight"] *= 1.01
     with pytest.raises(NotEquivalent, match="onnxruntime against source: disagree"):
         assert_equivalent(source, images, backends=["onnxruntime", "source"])
