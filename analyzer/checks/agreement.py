@@ -19,15 +19,14 @@ from analyzer.backends.base import Arrays, Inputs
 from analyzer.checks.attributions import worst_attributions
 from analyzer.checks.comparison import STEPS, Comparison, Progress
 from analyzer.checks.reading import Reader, Reading
+from analyzer.checks.referee import judge_backends
 from analyzer.checks.report import Report, Row
 from analyzer.checks.tolerances import COMPLETENESS, Tolerance, tolerances
-from analyzer.errors import AnalysisError, MissingFramework
+from analyzer.errors import AnalysisError
 from analyzer.precision import HALF
 from analyzer.target import Target, TargetLike, as_target
 from converters import Model, load
 from converters.straight_through import straight_through as pass_rounding
-
-REFEREE = "torch, float64"
 
 
 def available_backends(model: Model) -> dict[str, str]:
@@ -82,7 +81,7 @@ def check(
         (chosen[a], chosen[b]): comparison.origin((a, b), readings, rows) for (a, b), rows in by_pair.items()
     }
     rows = [row for found in by_pair.values() for row in found]
-    judged = _judged(comparison, readings, rows, loaded, referee)
+    judged = judge_backends(comparison, readings, rows, loaded, referee)
     if wrt is None:
         rows += comparison.integrated_rows(steps)
     return Report(
@@ -101,29 +100,6 @@ def check(
             chosen, readings, comparison.integrated, comparison.roots, loaded.preprocessing
         ),
     )
-
-
-def _judged(
-    comparison: Comparison,
-    readings: Sequence[Reading],
-    rows: Sequence[Row],
-    model: Model,
-    referee: bool | None,
-) -> str:
-    """Let a float64 run judge the rows in excess; says what was run, or why nothing was."""
-    if referee is False:
-        return "not asked"
-    if referee is None and all(row["passed"] and not row["explanation"] for row in rows):
-        return "not needed: nothing exceeds its tolerance"
-    if find_spec("torch") is None:
-        if referee:
-            raise MissingFramework('the float64 referee needs torch: pip install "onnxplain[torch]"')
-        return 'torch is not installed: pip install "onnxplain[torch]"'
-    fn = differentiate(model, "torch", precision="float64")
-    comparison.judge(
-        rows, readings, Reader(fn, comparison.target, comparison.roots, REFEREE).read(comparison.feeds)
-    )
-    return REFEREE
 
 
 def _chosen(backends: Sequence[str] | None, state: dict[str, str]) -> tuple[str, ...]:

@@ -134,19 +134,25 @@ class Comparison:
             found = forward_origin(self.graph, self._labelled(pair, (a, b)), apart, self.feeds)
         return found
 
-    def judge(self, rows: Iterable[Row], readings: Sequence[Reading], truth: Reading) -> None:
-        """Write into the rows in excess how far either side is from a float64 reading, and which is nearer."""
-        names = [reader.name for reader in self.readers]
-        known = truth.quantities(self.roots)
-        mine = [reading.quantities(self.roots) for reading in readings]
+    def judge(self, rows: Iterable[Row], readings: Sequence[Reading], truths: Sequence[Reading]) -> None:
+        """Write into the rows in excess how far either side is from its float64 reading, and which is nearer; where
+        the two sides have a reading each, how far these are apart.
+        """
+        places = {reader.name: index for index, reader in enumerate(self.readers)}
+        mine, exact = ([one.quantities(self.roots) for one in found] for found in (readings, truths))
         for row in rows:
-            right = known.get(row["quantity"], {}).get(row["tensor"])
-            if right is None or (row["passed"] and not row["explanation"]):
+            quantity, tensor = row["quantity"], row["tensor"]
+            a, b = (places[row[side]] for side in "ab")
+            if any(tensor not in exact[index].get(quantity, {}) for index in (a, b)):
                 continue
-            for side in "ab":
-                array = mine[names.index(row[side])][row["quantity"]][row["tensor"]]
-                row[f"{side}_error"] = distance(array, right).relative_l2
+            if row["passed"] and not row["explanation"]:
+                continue
+            for side, index in (("a", a), ("b", b)):
+                measured = distance(mine[index][quantity][tensor], exact[index][quantity][tensor])
+                row[f"{side}_error"] = measured.relative_l2
             row["nearer"] = row["a"] if row["a_error"] <= row["b_error"] else row["b"]
+            if truths[a] is not truths[b]:
+                row["float64"] = distance(exact[a][quantity][tensor], exact[b][quantity][tensor]).relative_l2
 
     def _labelled(self, pair: Indices, sides: tuple[Side, Side]) -> dict[str, Side]:
         return {self._name(index): side for index, side in zip(pair, sides, strict=True)}

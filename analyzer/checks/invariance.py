@@ -23,6 +23,7 @@ from analyzer.checks.forms import explain_map
 from analyzer.checks.localize import Origin
 from analyzer.checks.pairing import Layers, Pairing, Side, fed, pair_inputs, pair_layers, pair_outputs
 from analyzer.checks.reading import Reader, Reading
+from analyzer.checks.referee import judge_models
 from analyzer.checks.report import Report, Row
 from analyzer.checks.tolerances import COMPLETENESS, Tolerance, tolerances
 from analyzer.checks.twin import Twin
@@ -46,6 +47,7 @@ def compare(
     steps: int = STEPS,
     names: tuple[str, str] = ("a", "b"),
     straight_through: bool = False,
+    referee: bool | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Compare two models that should be the same function, and their reasons.
@@ -55,6 +57,8 @@ def compare(
         of b} where neither names nor shapes tell.
     backend: what computes both; a model may also come bound to one, `differentiate(model, …)`.
     tolerance, steps, straight_through, progress: as for `check`. names: what the report calls the two.
+    referee: whether both are run in float64 on torch as well, to say whether an excess is rounding or the models'; by
+        default where something is in excess and torch is there.
     Rows name tensors of a, and those of b under `tensor_b`; `matched`, `near`, `unmatched` and `inner` say which
     layers were found, `drift` how far each sample's output and attributions moved.
     Raises InputError or ShapeError where the inputs of b cannot be fed, AnalysisError where the explained output or a
@@ -78,6 +82,7 @@ def compare(
     readings = comparison.readings()
     rows = comparison.rows_of((0, 1), readings)
     origin = comparison.origin((0, 1), readings, rows)
+    judged = judge_models(comparison, readings, rows, referee)
     if wrt is None:
         rows += comparison.integrated_rows(steps)
     _excuse_maps(rows, comparison, twin, allowed["full grad"])
@@ -90,7 +95,7 @@ def compare(
         seconds=dict(zip(names, comparison.seconds, strict=True)),
         origins={names: _described(origin, twin)} if origin else {},
         suspects={names: origin.names} if origin else {},
-        referee="not asked",
+        referee=judged,
         matched={name: one.name for name, one in layers.matched.items()},
         near={name: one.name for name, one in layers.near.items()},
         unmatched=dict(zip(names, layers.unmatched, strict=True)),

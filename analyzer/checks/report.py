@@ -76,8 +76,9 @@ class Report:
 
     rows: one dict a comparison, with quantity, tensor, a, b, max_abs, max_relative, relative_l2, cosine, tolerance,
     passed and explanation; node, op_type, layer and depth (the position in the graph) of what computes the tensor; and,
-    where a float64 run was asked, its distance from either side, a_error and b_error, and the `nearer` side. A row
-    passes within its tolerance, or where kink decisions that it names explain the excess.
+    where a float64 run was asked, its distance from either side, a_error and b_error, and the `nearer` side; of two
+    models, each from its own run, and how far the two runs are apart, `float64`. A row passes within its tolerance, or
+    where a named reason explains the excess: decisions at kinks, rounding of zero, a layer in other nodes.
     completeness: one dict a backend and method, with error (the worst sample's), tolerance and passed.
     origins: {(a, b): the node at fault}; suspects: {(a, b): its name, or names}. skipped: backends that were not run,
     with the reason. seconds: the time of each backend. referee: what the float64 run was, or why there was none.
@@ -218,8 +219,10 @@ def describe(row: Row) -> str:
     if "error" in row:
         return f"completeness of {row['method']} on {row['backend']}: error {row['error']:.1e} > {row['tolerance']:.0e}"
     size = f"relative L2 {row['relative_l2']:.1e} > {row['tolerance']:.0e}"
-    nearer = f", {row['nearer']} is nearer to float64" if row.get("nearer") else ""
-    return f"{row['quantity']} {row['tensor']!r}, {row['a']} against {row['b']}: {size}{nearer}"
+    judged = f", {row['nearer']} is nearer to float64" if row.get("nearer") else ""
+    if "float64" in row:
+        judged = f", {row['float64']:.1e} in float64"
+    return f"{row['quantity']} {row['tensor']!r}, {row['a']} against {row['b']}: {size}{judged}"
 
 
 def _summary(pair: Pair) -> Row:

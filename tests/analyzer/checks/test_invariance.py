@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import numpy as np
@@ -52,6 +53,45 @@ def test_a_wrong_epsilon_is_pinned_to_its_layer(twins):
     assert pair.first_divergence["layer"] == "conv2"
     assert "Conv 'node_conv2d_1'" in pair.origin
     assert report.drift[0]["output"] > 1e-4
+
+
+class Detour(nn.Module):
+    """A dense layer behind one whose values go by way of much larger ones and back, which costs digits."""
+
+    def __init__(self, net: nn.Sequential) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = self.net[0](x)
+        far = 4e3 * hidden.sum(1, keepdim=True)
+        return self.net[1](torch.tanh((hidden + far) - far))
+
+
+def test_float64_tells_an_excess_that_is_rounding():
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 3)), torch.randn(3, 6)
+    direct = nn.Sequential(net[0], nn.Tanh(), net[1])
+    a, b = convert(direct, x), convert(Detour(net), x)
+    report = compare(a, b, x.numpy(), target=0, tolerance=1e-6, steps=1, names=("direct", "detour"))
+    assert not report.passed
+    judged = [row for row in report.rows if "float64" in row]
+    assert judged and all(row["float64"] < 1e-11 and row["nearer"] == "direct" for row in judged)
+    assert report.referee == "torch, float64: the models agree there, what is in excess is rounding"
+    assert "in float64" in report.reason
+    assert compare(a, b, x.numpy(), tolerance=1e-6, steps=1, referee=False).referee == "not asked"
+
+
+def test_float64_tells_models_that_differ(twins):
+    (net, _), nchw, _, a, _ = twins
+    wrong = copy.deepcopy(net)
+    wrong.bn2.eps = 1e-2
+    report = compare(a, convert(wrong, nchw[:1]), nchw, target=3, steps=1)
+    assert "the models differ there as well" in report.referee
+    with torch.no_grad():
+        right, other = (one.double()(torch.from_numpy(nchw).double()) for one in (copy.deepcopy(net), wrong))
+    (row,) = (row for row in report.rows if row["quantity"] == "output")
+    assert row["float64"] == pytest.approx(float((right - other).norm() / right.norm()), rel=1e-3)
 
 
 def test_the_drift_of_a_rounded_copy_is_ranked_by_sample(twins):
