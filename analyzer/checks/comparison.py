@@ -126,12 +126,14 @@ class Comparison:
         if not failing & {"output", "layer"}:
             a, b = (self.readers[index].everywhere(self.feeds) for index in pair)
             apart = self._distances(a.gradients, b.gradients)
-            found = backward_origin(self.graph, self._labelled(pair, (a, b)), apart)
+            excess = min(self.tolerances[name] for name in ("input gradient", "bias gradient"))
+            found = backward_origin(self.graph, self._labelled(pair, (a, b)), apart, excess)
         if found is None:
             # Values that differ by less than their tolerance may do so for gradients that differ by more.
             a, b = (readings[index].side for index in pair)
             apart = self._distances(a.values, b.values)
-            found = forward_origin(self.graph, self._labelled(pair, (a, b)), apart, self.feeds)
+            sides, excess = self._labelled(pair, (a, b)), self.tolerances["layer"]
+            found = forward_origin(self.graph, sides, apart, excess, self.feeds)
         return found
 
     def judge(self, rows: Iterable[Row], readings: Sequence[Reading], truths: Sequence[Reading]) -> None:

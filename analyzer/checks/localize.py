@@ -51,37 +51,66 @@ class Origin:
 
 
 def forward_origin(
-    graph: Graph, sides: Mapping[str, Side], apart: Mapping[str, float], roots: Iterable[str] = ()
-) -> Origin | None:
-    """The first node whose values differ by themselves. apart: {tensor: relative L2 between the sides}."""
-    fed = frozenset(roots)
-    order = [name for name in apart if name not in fed]
-    return _first(order, apart, sides, lambda name, side: _value_program(graph, name, side), graph, False)
-
-
-def backward_origin(graph: Graph, sides: Mapping[str, Side], apart: Mapping[str, float]) -> Origin | None:
-    """The first node of the backward pass whose gradient differs by itself. apart: of gradients, in graph order."""
-    order = list(apart)[::-1]
-    return _first(order, apart, sides, lambda name, side: _gradient_program(graph, name, side), graph, True)
-
-
-def _first(
-    order: Sequence[str],
-    apart: Mapping[str, float],
-    sides: Mapping[str, Side],
-    program_of: Callable[[str, Side], Program],
     graph: Graph,
-    backward: bool,
+    sides: Mapping[str, Side],
+    apart: Mapping[str, float],
+    tolerance: float,
+    roots: Iterable[str] = (),
 ) -> Origin | None:
-    for name in order:
+    """The node whose values differ by themselves. apart: {tensor: relative L2 between the sides}, in graph order."""
+    fed = frozenset(roots)
+
+    def origin_at(name: str) -> Origin | None:
         errors = {
-            label: _own_error(program_of(name, side), name, side, backward) for label, side in sides.items()
+            label: _own_error(_value_program(graph, name, side), name, side, side.values)
+            for label, side in sides.items()
         }
         label = max(errors, key=lambda key: errors[key])
-        if errors[label] >= OWN * apart[name]:
-            nodes = _consumers(graph, name) if backward else _segment(graph, name, sides[label])
-            return Origin(name, nodes, label, errors[label], backward)
-    return None
+        if errors[label] < OWN * apart[name]:
+            return None
+        return Origin(name, _segment(graph, name, sides[label]), label, errors[label], False)
+
+    return _origin([name for name in apart if name not in fed], apart, tolerance, origin_at)
+
+
+def backward_origin(
+    graph: Graph, sides: Mapping[str, Side], apart: Mapping[str, float], tolerance: float
+) -> Origin | None:
+    """The node whose gradient differs by itself. apart: of gradients, in graph order."""
+
+    def origin_at(name: str) -> Origin | None:
+        errors = {
+            label: _own_error(_gradient_program(graph, name, side), name, side, side.gradients)
+            for label, side in sides.items()
+        }
+        label = max(errors, key=lambda key: errors[key])
+        if errors[label] < OWN * apart[name]:
+            return None
+        return Origin(name, _consumers(graph, name), label, errors[label], True)
+
+    return _origin(list(apart)[::-1], apart, tolerance, origin_at)
+
+
+def _origin(
+    order: Sequence[str],
+    apart: Mapping[str, float],
+    tolerance: float,
+    origin_at: Callable[[str], Origin | None],
+) -> Origin | None:
+    """Of the tensors up to the first in excess, that with the largest error of its own; else the first one beyond.
+
+    Not the very first with an error of its own: every node adds its rounding, which a deep network lifts to where a
+    small defect could stand.
+    """
+    ahead = next((place for place, name in enumerate(order) if apart[name] > tolerance), len(order) - 1) + 1
+    found: Origin | None = None
+    for name in sorted(order[:ahead], key=lambda name: -apart[name]):
+        if found is not None and apart[name] <= found.error:
+            break
+        one = origin_at(name)
+        if one is not None and (found is None or one.error > found.error):
+            found = one
+    return found or next((one for name in order[ahead:] if (one := origin_at(name))), None)
 
 
 def _value_program(graph: Graph, name: str, side: Side) -> Program:
@@ -94,7 +123,7 @@ def _gradient_program(graph: Graph, name: str, side: Side) -> Program:
     return remainder_program(graph, observe((), (name,)), list(side.values), known)
 
 
-def _own_error(program: Program, name: str, side: Side, backward: bool) -> float:
+def _own_error(program: Program, name: str, side: Side, mine: Arrays) -> float:
     """How far a side's tensor, or gradient, is from what the graph makes of the side's own arrays around it."""
     given: dict[str, np.ndarray] = {
         **side.values,
@@ -102,7 +131,6 @@ def _own_error(program: Program, name: str, side: Side, backward: bool) -> float
     }
     session = make_session(program.proto, ["CPUExecutionProvider"])
     (found,) = session.run(None, {key: given[key] for key in program.inputs})
-    mine: Arrays = side.gradients if backward else side.values
     return distance(found, mine[name]).relative_l2
 
 

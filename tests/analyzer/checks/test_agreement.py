@@ -263,3 +263,23 @@ def test_what_is_refused():
         check(model, x, tolerance=0.0)
     with pytest.raises(AnalysisError, match="no source"):
         check(model.proto, x, backends=["onnxruntime", "source"])
+
+
+def test_rounding_that_piles_up_in_a_deep_network_is_not_taken_for_the_defect():
+    torch.manual_seed(0)
+    layers = [part for _ in range(12) for part in (torch.nn.Linear(24, 24), torch.nn.Tanh())]
+    for layer in layers[::2]:
+        torch.nn.init.normal_(layer.weight, std=0.6)
+    net, x = torch.nn.Sequential(*layers, torch.nn.Linear(24, 3)).eval(), torch.randn(4, 24)
+    model = convert(net, x)
+    with torch.no_grad():
+        model.source.program.state_dict["20.weight"] *= 1.03
+    # Rounding is visible from a hundredth of the tolerance on: here in every layer.
+    report = check(
+        model, x.numpy(), target=0, backends=["onnxruntime", "source"], tolerance=1e-5, referee=False
+    )
+    (pair,) = report.pairs
+    layer = next(node for node in differentiate(model).graph.nodes if "20.weight" in node.inputs)
+    assert pair.suspects == (layer.name,)
+    forward = [row for row in report.rows if row["quantity"] == "layer" and row["relative_l2"] > 1e-7]
+    assert min(row["depth"] for row in forward) < pair.first_divergence["depth"]
