@@ -21,8 +21,8 @@ COLOURS = 6
 # Points that a line shows; of more, the worst of every stretch.
 MOST_POINTS = 300
 MOST_PLACES, MOST_TICKS = 8, 7
-# About the width of a letter of a label.
-LETTER = 7.2
+# About the width of a letter.
+LETTER = 7.0
 PANELS = (
     ("Values of layers", ("layer", "output")),
     ("Gradients at inputs and biases", ("input gradient", "bias gradient")),
@@ -279,11 +279,11 @@ def _places(rows: Iterable[Row], scales: _Scales) -> tuple[tuple[float, str], ..
     # The last one stands at the edge whatever is beside it.
     for depth in reversed(chosen):
         place, name = scales.x(depth), _short(names[depth])
-        if not kept or kept[-1][0] - place > LETTER * max(len(name), len(kept[-1][1])) + 8:
+        if not kept or kept[-1][0] - place > LETTER * max(len(name), len(kept[-1][1])):
             kept.append((place, name))
     return tuple(reversed(kept))
 
 
-def _short(name: str, most: int = 18) -> str:
+def _short(name: str, most: int = 15) -> str:
     """The end of a long name, which tells layers apart."""
     return name if len(name) <= most else f"…{name[1 - most :]}"

@@ -131,7 +131,8 @@ def _strip(planes: _Planes, photograph: np.ndarray | None, preprocessing: Prepro
             drawn = {side: plane for side, plane in flat.items() if plane is not None}
             return Strip(planes.method, tuple(_pictures(planes, drawn, photograph)))
     vectors = {side: array.reshape(-1).astype(np.float64) for side, array in planes.sides.items()}
-    label, apart, end = _difference(planes, vectors)
+    label, apart = _difference(vectors)
+    end = max(float(np.abs(apart).max()), planes.tolerance) or 1.0
     return Strip(planes.method, curves=curves(vectors, (label, apart), end))
 
 
@@ -150,17 +151,19 @@ def _pictures(planes: _Planes, drawn: Arrays, photograph: np.ndarray) -> list[Pi
         Picture(side, _png(overlay(photograph, plane, scale=scale)), scale=scale)
         for side, plane in drawn.items()
     ]
-    label, apart, end = _difference(planes, drawn)
+    label, apart = _difference(drawn)
+    # Like the maps: a few extreme pixels do not decide the range.
+    end = max(value_range(apart, signed=True)[1], planes.tolerance) or 1.0
     percent = Scale(-end, end, True, "%")
     return [*pictures, Picture(label, _png(overlay(photograph, apart, scale=percent)), scale=percent)]
 
 
-def _difference(planes: _Planes, drawn: Arrays) -> tuple[str, np.ndarray, float]:
-    """Of the two sides furthest apart: what it is called, the difference in percent of the largest, its end."""
+def _difference(drawn: Arrays) -> tuple[str, np.ndarray]:
+    """Of the two sides furthest apart: what it is called, and the difference in percent of the largest."""
     a, b = max(combinations(drawn, 2), key=lambda pair: float(np.abs(drawn[pair[0]] - drawn[pair[1]]).max()))
     largest = max(float(np.abs(array).max()) for array in drawn.values()) or 1.0
     apart = 100 * (drawn[a] - drawn[b]) / largest
-    return f"{a} − {b}", apart, max(float(np.abs(apart).max()), planes.tolerance) or 1.0
+    return f"{a} − {b}", apart
 
 
 def _png(pixels: np.ndarray) -> bytes:

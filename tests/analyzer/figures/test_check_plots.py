@@ -79,12 +79,12 @@ def test_rows_without_a_place_make_no_plot():
 
 
 def sample_with(change, tolerance=1e-4):
-    """Two sides whose maps are equal but for `change` of the largest value at one pixel."""
+    """Two sides whose maps are equal but for `change` of the largest value at two pixels."""
     inputs = np.full((1, 3, 4, 4), 0.5, np.float32)
     mine = np.zeros((1, 4, 4), np.float64)
     mine[0, 1, 1] = 8.0
     other = mine.copy()
-    other[0, 2, 3] = 8.0 * change
+    other[0, 2, 2:] = 8.0 * change
     found = Attributions((7,), {"x": inputs}, {"a": {"x": mine}, "b": {"x": other}}, {})
     (sample,) = side_by_side(found, {"full grad": tolerance})
     return sample
