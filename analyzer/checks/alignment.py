@@ -1,9 +1,10 @@
 """Pair the layers of two models by their place in the graph, where values no longer tell.
 
 From layers that were paired already, forwards: a node of one model stands for that of the other which reads the
-counterparts of what it reads, in the same places, and does the same; a node of another op stands for it only where
-nothing else does. So a layer that went wrong, however far, is compared with its counterpart, and so is all behind it.
-Meant for models that are known to differ: of two that agree, one may merely compute a thing in another order.
+counterparts of what it reads, in the same places, and does the same; where the caller allows it, a node of another op
+stands for it if it is the only one there. So a layer that went wrong, however far, is compared with its counterpart,
+and so is all behind it. Meant for models that are known to differ: of two that agree, one may merely compute a thing
+in another order.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ def pair_by_place(
     values: tuple[Arrays, Arrays],
     known: Mapping[str, Match],
     computed: tuple[Collection[str], Collection[str]],
+    *,
+    other_ops: bool,
 ) -> dict[str, Match]:
     """{tensor of a: its counterpart in b} for those `computed` that are not `known`.
 
@@ -47,7 +50,8 @@ def pair_by_place(
             continue
         beside = offered.get(tuple(pairs[source].name for source in sources), [])
         same = [other for other in beside if other.op_type == node.op_type]
-        for other in same or (beside if len(beside) == 1 else []):
+        alone = beside if other_ops and len(beside) == 1 else []
+        for other in same or alone:
             theirs = other.outputs[0]
             one = _aligned(theirs, values[1][theirs], values[0][name], pairs[sources[0]])
             if one is not None:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 
 import numpy as np
 
@@ -80,7 +81,7 @@ class LayerView:
     @cached_property
     def _homes(self) -> Mapping[str, Path]:
         """The layer of every node: the innermost module or scope, or what a containing one computes itself, by op."""
-        paths = {node.name: _path(node) for node in self.graph.nodes}
+        paths = _beyond_the_model({node.name: _path(node) for node in self.graph.nodes})
         children: dict[Path, set[Path]] = {}
         for path, _, _ in (paths[self.graph.producer[name].name] for name in self.computed):
             for end in range(len(path)):
@@ -93,6 +94,17 @@ class LayerView:
             end = next(ends, None)
             homes[name] = path[:end] if end is not None else (*path, op)
         return homes
+
+
+def _beyond_the_model(paths: Mapping[str, tuple[Path, str, bool]]) -> dict[str, tuple[Path, str, bool]]:
+    """Paths without the scopes that all nodes share, which are the model's own; the first, the root, stays."""
+    scoped = [path for path, _, modules in paths.values() if not modules and len(path) > 1]
+    levels = (len(set(level)) == 1 for level in zip(*scoped, strict=False))
+    shared = sum(1 for _ in takewhile(bool, levels)) if scoped else 1
+    return {
+        name: (path if modules else (*path[:1], *path[shared:]), op, modules)
+        for name, (path, op, modules) in paths.items()
+    }
 
 
 def moves(graph: Graph, node: Node) -> bool:

@@ -154,15 +154,7 @@ def pair_layers(a: Side, b: Side, inputs: Pairing, *, equal: bool) -> Layers:
             known[pair.mine] = replace(pair.match, name=pair.theirs)
             found[0].add(pair.mine)
             found[1].add(pair.theirs)
-    near: Pairing = {}
-    if not equal:
-        near = pair_by_place(
-            (a.fn.graph, b.fn.graph), (a.values, b.values), known, (a.view.computed, b.view.computed)
-        )
-        _found(found, near)
-        nearest = _nearest(a, b, a.left(found[0], True), b.left(found[1], True))
-        _found(found, nearest)
-        near |= nearest
+    near = {} if equal else _near(a, b, known, found)
     outer, every = (
         tuple(side.left(seen, leaving) for side, seen in ((a, found[0]), (b, found[1])))
         for leaving in (True, False)
@@ -173,9 +165,23 @@ def pair_layers(a: Side, b: Side, inputs: Pairing, *, equal: bool) -> Layers:
     return Layers(matched, near, (tuple(outer[0]), tuple(outer[1])), (inner[0], inner[1]))
 
 
-def _found(found: tuple[set[str], set[str]], pairs: Pairing) -> None:
-    found[0].update(pairs)
-    found[1].update(one.name for one in pairs.values())
+def _near(a: Side, b: Side, known: Pairing, found: tuple[set[str], set[str]]) -> Pairing:
+    """Pairs of what values do not tell, the surer first: the same op in the same place, the least distance, any op in
+    the same place. A dense layer that one model writes as a product and a sum is found by the distance of its sum.
+    """
+    graphs, values = (a.fn.graph, b.fn.graph), (a.values, b.values)
+    computed = (a.view.computed, b.view.computed)
+    near: Pairing = {}
+
+    def take(pairs: Pairing) -> None:
+        near.update(pairs)
+        found[0].update(pairs)
+        found[1].update(one.name for one in pairs.values())
+
+    for other_ops in (False, True):
+        take(pair_by_place(graphs, values, {**known, **near}, computed, other_ops=other_ops))
+        take(_nearest(a, b, a.left(found[0], True), b.left(found[1], True)))
+    return near
 
 
 @dataclass(frozen=True)
