@@ -143,10 +143,11 @@ def _sides(
     outputs: Pairing,
 ) -> tuple[Side, Side]:
     """Both models on a few samples. What is explained of them is drawn: it only tells tensors of equal values apart."""
-    assert explained is not None
-    one = outputs.get(explained)
-    if one is None:
-        raise AnalysisError(f"the second model has no output of the shape of {explained!r}")
+    # An inner tensor may be explained, whose counterpart is yet to be found.
+    explained = explained if explained in outputs else next(iter(outputs), None)
+    if explained is None:
+        raise AnalysisError("no output of the second model has the shape of one of the first")
+    one = outputs[explained]
     ours, theirs = (fn.forward(feeds, [name])[name] for (fn, feeds), name in ((a, explained), (b, one.name)))
     weights = np.random.default_rng(0).standard_normal(ours.shape).astype(ours.dtype)
     return (

@@ -13,9 +13,11 @@ import pytest
 import torch
 from torch import nn
 
-from analyzer import compare, differentiate
+from analyzer import Target, compare, differentiate
+from analyzer.errors import AnalysisError, InputError
 from converters import Model, convert
-from tests.zoo.ported import PORTS
+from tests.zoo.draw import draw, normal, tokens
+from tests.zoo.ported import PORTS, WORDS
 
 NORMALIZED = (nn.BatchNorm1d, nn.BatchNorm2d)
 
@@ -92,3 +94,79 @@ def test_a_port_is_one_function(name: str, back: bool) -> None:
     # What counts as inner is no module's output.
     inner = values(port.pytorch, images, list(report.inner["pytorch"]))
     assert not any(is_among(array, inner) for name, array in modules.items())
+
+
+@pytest.mark.parametrize("back", [False, True], ids=["to keras", "from keras"])
+def test_a_text_model_is_compared_from_its_embedded_tokens(back: bool) -> None:
+    port = pair("text")
+    a, b = (port.keras, port.pytorch) if back else (port.pytorch, port.keras)
+    words = port.pixels if back else port.example.numpy()
+    assert words.dtype == (np.int32 if back else np.int64)
+    embedded = next(node.output[0] for node in a.proto.graph.node if node.op_type == "Gather")
+    report = compare(a, b, words, wrt=[embedded])
+    report.raise_for_disagreement()
+    assert set(report.unmatched.values()) == {()}
+    (row,) = (row for row in report.rows if row["quantity"] == "input gradient")
+    assert row["tensor"] == embedded and row["tensor_b"]
+    modules = outputs_of_modules(port.net, port.example)
+    matched = list(report.matched.values() if back else report.matched)
+    there = values(port.pytorch, port.example.numpy(), matched)
+    assert all(is_among(array, there) for array in modules.values())
+    with pytest.raises(AnalysisError, match="no floating input"):
+        compare(a, b, words)
+
+
+def test_outputs_in_another_order_of_axes_have_one_target() -> None:
+    port = pair("u_net")
+    weights = np.random.default_rng(0).standard_normal((3, 3, 12, 8))
+    report = compare(port.pytorch, port.keras, port.example.numpy(), target=Target(weights=weights), steps=2)
+    report.raise_for_disagreement()
+    pixel = Target(index=(2, 3, 4))
+    compare(port.pytorch, port.keras, port.example.numpy(), target=pixel, steps=2).raise_for_disagreement()
+    # So have inner tensors, which may be explained as well.
+    inner = Target("silu", weights=weights[:, :1, :6, :4].repeat(6, 1))
+    compare(port.pytorch, port.keras, port.example.numpy(), target=inner, steps=2).raise_for_disagreement()
+    # The truth: that weighted sum's gradient by PyTorch, and by TensorFlow in its own order of axes.
+    images = port.example.clone().requires_grad_()
+    (port.net(images) * torch.from_numpy(weights).float()).sum().backward()
+    found = (
+        differentiate(port.keras)
+        .gradients(port.pixels, Target(weights=np.moveaxis(weights, 1, -1)))
+        .gradients
+    )
+    theirs = np.moveaxis(next(iter(found.values())), -1, 1)
+    np.testing.assert_allclose(theirs, images.grad.numpy(), rtol=1e-3, atol=1e-5)
+
+
+class Masked(nn.Module):
+    """The mean of the embedded words that a mask keeps, beside a number a word; `swapped` reads the two the other way
+    round, and words of another integer type.
+    """
+
+    def __init__(self, swapped: bool) -> None:
+        super().__init__()
+        self.swapped = swapped
+        self.embedding, self.head = nn.Embedding(WORDS, 4), nn.Linear(4, 3)
+
+    def forward(self, first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        words, kept = (second, first) if self.swapped else (first, second)
+        mean = (self.embedding(words) * kept[..., None]).sum(1) / kept.sum(1, keepdim=True)
+        return self.head(torch.tanh(mean)), kept.sum(1, keepdim=True) * mean
+
+
+def test_words_of_another_integer_type_beside_a_second_input() -> None:
+    net, other = draw(Masked(False)), Masked(True).eval()
+    other.load_state_dict(net.state_dict())
+    words, kept = tokens(3, 6, count=WORDS), normal(3, 6).abs()
+    a, b = convert(net, (words, kept)), convert(other, (kept, words.int()))
+    feeds = {"first": words.numpy(), "second": kept.numpy()}
+    swapped = {"first": "second", "second": "first"}
+    report = compare(a, b, feeds, target=1, inputs_of_b=swapped)
+    report.raise_for_disagreement()
+    assert set(report.unmatched.values()) == {()}
+    roots = ["second", "embedding"]
+    report = compare(a, b, feeds, target=1, inputs_of_b=swapped, wrt=roots)
+    report.raise_for_disagreement()
+    assert [row["tensor"] for row in report.rows if row["quantity"] == "input gradient"] == roots
+    with pytest.raises(InputError, match="takes int32"):
+        compare(a, b, feeds, target=1, inputs_of_b={"first": "first", "second": "second"})
