@@ -62,7 +62,8 @@ class LayerView:
 
     def _stays(self, name: str) -> bool:
         node = self.graph.producer[name]
-        if INSERTED.search(node.name):
+        # Padding is a layer in one framework, and a part of the layer behind it in the other.
+        if INSERTED.search(node.name) or node.op_type == "Pad":
             return True
         home = self._homes[node.name]
         return all(self._homes[reader.name] == home for reader in self._readers(name))
