@@ -23,7 +23,7 @@ from converters import convert
 
 LAYER = "_blocks.6._depthwise_conv.weight"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-WIDTH, HEIGHT = 1180, 1640
+WIDTH, HEIGHT = 1180, 1850
 
 
 def write_page(path: Path) -> None:

@@ -178,6 +178,15 @@ def test_names_are_shown_as_text_and_nothing_comes_from_outside():
     assert page.text.count(HOSTILE) >= 20
 
 
+def test_the_float64_run_says_who_is_nearer_or_how_far_two_models_are_apart():
+    judged = row(error=0.5, a_error=1e-7, b_error=0.25, nearer="onnxruntime")
+    told = re.sub("<[^>]*>", " ", render_check(report([judged])))
+    assert "onnxruntime 1.0e-07 torch 0.25 onnxruntime is nearer" in " ".join(told.split())
+    told = render_check(report([{**judged, "float64": 0.125}]))
+    assert "in float64 0.125 apart" in told and "is nearer" not in told
+    assert "From float64" not in render_check(report([row()]))
+
+
 def test_a_page_is_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "check.html"
     write_check(path, report([row()], skipped={"jax": "absent"}))
