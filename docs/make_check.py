@@ -37,7 +37,7 @@ def write_page(path: Path) -> None:
 
 
 def photograph(page: Path, destination: Path) -> None:
-    """The upper part of a page, in few colours: a picture for a README."""
+    """The upper part of a page."""
     found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if found is None:
         sys.exit(f"no browser: one of {', '.join(BROWSERS)} is needed")
@@ -45,7 +45,7 @@ def photograph(page: Path, destination: Path) -> None:
     options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
     command = [found, *options, f"--window-size={WIDTH},{HEIGHT}", f"--screenshot={shot}", page.as_uri()]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
-    Image.open(shot).convert("RGB").quantize(192).save(destination, optimize=True)
+    Image.open(shot).convert("RGB").save(destination, optimize=True)
 
 
 if __name__ == "__main__":

@@ -284,6 +284,6 @@ def _places(rows: Iterable[Row], scales: _Scales) -> tuple[tuple[float, str], ..
     return tuple(reversed(kept))
 
 
-def _short(name: str, most: int = 15) -> str:
+def _short(name: str, most: int = 16) -> str:
     """The end of a long name, which tells layers apart."""
     return name if len(name) <= most else f"…{name[1 - most :]}"
