@@ -38,8 +38,8 @@ def assert_equivalent(
     wrt: Sequence[str] | None = None,
     steps: int = STEPS,
     straight_through: bool = False,
-    backends: Sequence[str] | None = None,
     referee: bool | None = None,
+    backends: Sequence[str] | None = None,
     backend: str | None = None,
     names: tuple[str, str] | None = None,
     inputs_of_b: Mapping[str, str] | None = None,
@@ -50,8 +50,8 @@ def assert_equivalent(
         as their example, or anything that `check` or `compare` takes, or a path that `convert` takes.
     inputs: of the first model, {name: array} where it has several. The second is fed the same numbers in its own
         layout; where it does not say which, the one that comes nearest to the first model is taken.
-    target, tolerance, wrt, steps, straight_through: as for `check` and `compare`.
-    backends, referee: of one model. backend, names, inputs_of_b: of a pair; the classes or files name the two where
+    target, tolerance, wrt, steps, straight_through, referee: as for `check` and `compare`.
+    backends: of one model. backend, names, inputs_of_b: of a pair; the classes or files name the two where
         `names` does not.
     Returns the report. Raises NotEquivalent, an AssertionError with the table of the report, where it does not pass;
     ConversionError and AnalysisError where it cannot be made.
@@ -60,16 +60,15 @@ def assert_equivalent(
     feeds = _arrays(inputs)
     common: dict[str, Any] = {
         "tolerance": tolerance, "wrt": wrt, "steps": steps, "straight_through": straight_through,
+        "referee": referee,
     }  # fmt: skip
     if isinstance(model, (tuple, list)):
-        _refuse({"backends": backends, "referee": referee}, "one model")
+        _refuse({"backends": backends}, "one model")
         pair = {"backend": backend or "onnxruntime", "inputs_of_b": inputs_of_b}
         report = _compared(model, feeds, target, names, {**common, **pair})
     else:
         _refuse({"backend": backend, "names": names, "inputs_of_b": inputs_of_b}, "a pair of models")
-        report = check(
-            _converted(model, _first(feeds)), feeds, target, backends=backends, referee=referee, **common
-        )
+        report = check(_converted(model, _first(feeds)), feeds, target, backends=backends, **common)
     if not report.passed:
         raise NotEquivalent(report.to_text())
     return report

@@ -54,7 +54,7 @@ def core_distributions() -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("package", ["converters", "analyzer", "analyzer.cli"])
+@pytest.mark.parametrize("package", ["converters", "analyzer", "analyzer.cli", "analyzer.testing"])
 def test_import_loads_no_framework(package):
     loaded = run(f"import sys, json, {package}; print(json.dumps(sorted(sys.modules)))")
     assert loaded.returncode == 0, loaded.stderr

@@ -108,6 +108,8 @@ def aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> Iterato
 
 def _row_cells(row: Row) -> tuple[str, ...]:
     nearer = f"{row['nearer']} is nearer to float64" if row.get("nearer") else ""
+    if "float64" in row:
+        nearer = f"in float64 {row['float64']:.1e}"
     return (f"{row['relative_l2']:.1e}", row["quantity"], row["tensor"], row["op_type"], row["layer"], nearer)
 
 

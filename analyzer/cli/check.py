@@ -17,6 +17,7 @@ from analyzer.cli.options import (
     LayoutOption,
     MeanOption,
     ModelArgument,
+    RefereeOption,
     ResizeOption,
     SizeOption,
     StdOption,
@@ -52,13 +53,7 @@ def check(
     wrt: WrtOption = None,
     tolerance: ToleranceOption = None,
     steps: StepsOption = None,
-    referee: Annotated[
-        bool | None,
-        typer.Option(
-            "--referee/--no-referee",
-            help="Let a float64 run on torch say which side is nearer. Default: where something is in excess.",
-        ),
-    ] = None,
+    referee: RefereeOption = None,
     html: HtmlOption = None,
     junit: JunitOption = None,
     size: SizeOption = None,

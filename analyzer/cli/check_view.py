@@ -96,7 +96,13 @@ def show_origins(terminal: Terminal, report: Report) -> None:
             terminal.paragraph(f"node at fault: {pair.origin}", "bold")
         if first.get("nearer"):
             errors = ", ".join(f"{pair_side} {first[key]:.1e}" for pair_side, key in _sides(pair))
-            terminal.paragraph(f"distance from float64: {errors}; {first['nearer']} is nearer")
+            if "float64" in first:
+                told = (
+                    f"the models differ in float64 by {first['float64']:.1e}; each from its own run: {errors}"
+                )
+            else:
+                told = f"distance from float64: {errors}; {first['nearer']} is nearer"
+            terminal.paragraph(told)
 
 
 def show_quantities(terminal: Terminal, pair: Pair) -> None:

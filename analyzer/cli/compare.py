@@ -16,6 +16,7 @@ from analyzer.cli.options import (
     JunitOption,
     LayoutOption,
     MeanOption,
+    RefereeOption,
     ResizeOption,
     SizeOption,
     StdOption,
@@ -53,6 +54,7 @@ def compare(
     ] = None,
     tolerance: ToleranceOption = None,
     steps: StepsOption = None,
+    referee: RefereeOption = None,
     html: HtmlOption = None,
     junit: JunitOption = None,
     size: SizeOption = None,
@@ -108,6 +110,7 @@ def compare(
             tolerance=tolerances,
             steps=steps or settings.steps or STEPS,
             names=called,
+            referee=settings.referee if referee is None else referee,
             straight_through=straight_through,
             progress=step,
         )

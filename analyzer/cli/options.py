@@ -111,6 +111,13 @@ StepsOption = Annotated[
     int | None,
     typer.Option("--steps", min=1, help="Points of the path of Integrated Gradients. Default: 8."),
 ]
+RefereeOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--referee/--no-referee",
+        help="Let float64 runs on torch say what of a difference is rounding. Default: where something is in excess.",
+    ),
+]
 HtmlOption = Annotated[Path | None, typer.Option("--html", help="Write the report as a page.")]
 JunitOption = Annotated[
     Path | None, typer.Option("--junit", help="Write the report as JUnit XML, for a CI server.")

@@ -88,6 +88,10 @@ def test_the_document_of_compare_holds_both_models_and_the_drift(json_of):
     assert found["samples"] == ["batch.npy[0]", "batch.npy[1]", "batch.npy[2]"]
     assert sorted(row["sample"] for row in found["drift"]) == [0, 1, 2]
     assert found["headline"].endswith(found["reason"])
+    # The kernel is wrong by 5 %, in float64 as well.
+    assert max(row.get("float64", 0) for row in found["rows"]) > 1e-2
+    _, found = json_of("compare", "plain.onnx", "wrong.onnx", "batch.npy", "--no-referee")
+    assert found["referee"] == "not asked"
 
 
 def test_wrt_steps_and_backend_reach_the_comparison(json_of):
