@@ -85,8 +85,8 @@ class LayerView:
         paths = _beyond_the_model({node.name: _path(node) for node in self.graph.nodes})
         children: dict[Path, set[Path]] = {}
         for path, _, _ in (paths[self.graph.producer[name].name] for name in self.computed):
-            for end in range(len(path)):
-                children.setdefault(path[:end], set()).add(path[: end + 1])
+            for depth in range(len(path)):
+                children.setdefault(path[:depth], set()).add(path[: depth + 1])
         homes = {}
         for name, (path, op, modules) in paths.items():
             # A TensorFlow layer may have a scope of its own, such as "moments"; a PyTorch module within is a layer.
