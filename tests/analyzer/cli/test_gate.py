@@ -232,3 +232,10 @@ def test_a_comparison_fits_the_terminal(width, files):
     order = ["first part at", "Layers", "Agreement", "Drift", "Completeness"]
     places = [next(number for number, line in enumerate(lines) if text in line) for text in order]
     assert places == sorted(places)
+
+
+def test_the_help_names_where_the_defaults_stand(command):
+    # Brackets would be read as markup, and vanish.
+    for name in ("check", "compare"):
+        status, out, _ = command(name, "--help")
+        assert status == 0 and "tool.onnxplain.tolerances" in "".join(out.replace("│", "").split())
