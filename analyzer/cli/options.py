@@ -104,7 +104,7 @@ ToleranceOption = Annotated[
         "--tolerance",
         metavar="NUMBER",
         help="Of relative L2, for every quantity, or QUANTITY=NUMBER, such as layer=1e-5. Repeat for more. "
-        "Default: tool.onnxplain.tolerances of pyproject.toml, else 1e-4.",
+        "Default: as pyproject.toml says, else 1e-4.",
     ),
 ]
 StepsOption = Annotated[
