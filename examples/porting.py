@@ -59,6 +59,9 @@ def _fitted(module: nn.Module, layer: Any) -> list[tuple[Any, Arrays]]:
     weights = weights_of(module)
     if isinstance(layer, keras.layers.DepthwiseConv2D | keras.layers.DepthwiseConv1D):
         weights[0] = _depthwise(module, weights[0])
+    if isinstance(layer, keras.layers.PReLU) and layer.built:
+        # A slope a channel, with the axes that share it.
+        weights[0] = weights[0].reshape(*(1,) * (len(layer.weights[0].shape) - 1), -1)
     if isinstance(layer, keras.layers.MultiHeadAttention):
         weights = _by_head(module, weights)
     _check(module, layer, weights)
