@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import permutations
+from dataclasses import dataclass, replace
+from itertools import permutations, product
 
 import numpy as np
 
@@ -33,21 +33,29 @@ class Match:
     """A source tensor that holds the values of an ONNX tensor.
 
     `kept` are the source's axes without those of length 1 that ONNX does not have; axes of length 1 that it
-    has follow them, and `order` then transposes them into ONNX's.
+    has follow them, and `order` then transposes them into ONNX's. Where axes are merged on either side, the source's
+    are split first, into `split`, and joined last, into `joined`: shapes without their first axis.
     """
 
     name: str
     order: tuple[int, ...]
     kept: tuple[int, ...]
+    split: tuple[int, ...] = ()
+    joined: tuple[int, ...] = ()
 
     def to_onnx(self, array: np.ndarray) -> np.ndarray:
         """A source array (value or gradient) in ONNX's axes, of any number of samples."""
+        if self.split:
+            apart = array.reshape(-1, *self.split).transpose(self.order)
+            return np.ascontiguousarray(apart.reshape(-1, *self.joined))
         ones = (1,) * (len(self.order) - len(self.kept))
         shape = (*(array.shape[axis] for axis in self.kept), *ones)
         return np.ascontiguousarray(array.reshape(shape).transpose(self.order))
 
     def from_onnx(self, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """The way back: an array in ONNX's axes as one of the source's shape."""
+        if self.split:
+            array = array.reshape(-1, *(self.split[axis - 1] for axis in self.order[1:]))
         return np.ascontiguousarray(array.transpose(np.argsort(self.order))).reshape(shape)
 
 
@@ -133,6 +141,27 @@ def same_values(
         return None
     fitting = alignments(name, offered.shape, wanted.shape, batch_first=batch_first)
     return next((found for found in fitting if _close(found.to_onnx(offered), wanted)), None)
+
+
+def regrouped_values(
+    name: str,
+    offered: np.ndarray,
+    wanted: np.ndarray,
+    shapes: Collection[tuple[int, ...]],
+    wanted_shapes: Collection[tuple[int, ...]],
+) -> Match | None:
+    """The match of two arrays that are equal once merged axes are taken apart: (N, C·H·W) and (N, H·W·C).
+
+    shapes, wanted_shapes: into what the source's, and ONNX's, array may be split, the samples first.
+    """
+    for split, apart in product(shapes, wanted_shapes):
+        if math.prod(split) != offered.size or sorted(split) != sorted(apart):
+            continue
+        for found in alignments(name, split, apart):
+            one = replace(found, split=split[1:], joined=wanted.shape[1:])
+            if found.kept == tuple(range(len(split))) and _close(one.to_onnx(offered), wanted):
+                return one
+    return None
 
 
 def alignments(

@@ -92,8 +92,8 @@ class LayerView:
             # A TensorFlow layer may have a scope of its own, such as "moments"; a PyTorch module within is a layer.
             least = 1 if modules else 2
             ends = (end for end in range(1, len(path) + 1) if len(children.get(path[:end], ())) < least)
-            end = next(ends, None)
-            homes[name] = path[:end] if end is not None else (*path, op)
+            innermost = next(ends, None)
+            homes[name] = path[:innermost] if innermost is not None else (*path, op)
         return homes
 
 

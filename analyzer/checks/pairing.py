@@ -18,7 +18,7 @@ import numpy as np
 
 from analyzer.backends import Differentiable
 from analyzer.backends.base import Arrays, batched_inputs
-from analyzer.backends.matching import TOLERANCE, Match, closest, fingerprint, same_values
+from analyzer.backends.matching import TOLERANCE, Match, closest, fingerprint, regrouped_values, same_values
 from analyzer.checks.alignment import pair_by_place
 from analyzer.checks.layers import LayerView
 from analyzer.checks.metrics import distance
@@ -203,6 +203,10 @@ class Side:
         names = dict.fromkeys(form for name in self.view.computed for form in self.view.forms(name))
         return self.fn.forward(self.feeds, list(names))
 
+    def shapes(self, size: int) -> list[tuple[int, ...]]:
+        """The shapes in which layers hold so many elements."""
+        return list(dict.fromkeys(value.shape for value in self.values.values() if value.size == size))
+
     def gradients(self, names: Sequence[str]) -> Arrays:
         """The gradients at these tensors."""
         return self.fn.gradients(self.feeds, self.target, names).gradients
@@ -249,13 +253,17 @@ def _equal_values(a: Side, b: Side, mine: Sequence[str], other: Sequence[str]) -
 
 
 def _aligned(a: Side, b: Side, name: str, theirs: str) -> _Equal | None:
-    """The first forms of two tensors that are equal up to a permutation of axes, the batch first if it can be."""
+    """The first forms of two tensors that are equal up to a permutation of axes, the batch first if it can be; else
+    up to that of axes that they have merged, as other layers of their models have them apart.
+    """
     for batch_first in (True, False):
         for form, other in product(a.view.forms(name), b.view.forms(theirs)):
             one = same_values(other, b.values[other], a.values[form], batch_first=batch_first)
             if one is not None:
                 return _Equal(name, theirs, form, one)
-    return None
+    mine, other = a.values[name], b.values[theirs]
+    one = regrouped_values(theirs, other, mine, b.shapes(other.size), a.shapes(mine.size))
+    return one and _Equal(name, theirs, name, one)
 
 
 def _equal_gradients(a: Side, b: Side, rows: Sequence[Sequence[_Equal]]) -> Iterator[_Equal]:

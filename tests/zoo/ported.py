@@ -45,7 +45,9 @@ def _images(net: nn.Module, port: keras.Model, *shape: int) -> Ported:
 
 
 class Convolutions(nn.Module):
-    """BatchNorm before and after a convolution, leaky ReLU, average pooling, a strided convolution, dense layers."""
+    """BatchNorm before and after a convolution, leaky ReLU, average pooling, a strided convolution; a flattened map is
+    squashed, then dense layers.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,12 +59,13 @@ class Convolutions(nn.Module):
         self.pool = nn.AvgPool2d(2)
         self.conv2 = nn.Conv2d(6, 8, 3, stride=2, padding=1, groups=2)
         self.norm2, self.act2 = nn.BatchNorm2d(8), nn.ReLU()
+        self.squash = nn.Tanh()
         self.dense1, self.act3, self.dense2 = nn.Linear(8 * 3 * 2, 7), nn.ELU(), nn.Linear(7, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.pool(self.act1(self.conv1(self.norm1(x))))
         x = self.act2(self.norm2(self.conv2(x)))
-        return self.dense2(self.act3(self.dense1(x.flatten(1))))
+        return self.dense2(self.act3(self.dense1(self.squash(x.flatten(1)))))
 
 
 def convolutions() -> Ported:
@@ -73,7 +76,7 @@ def convolutions() -> Ported:
     x = image = keras.Input((12, 8, 3))
     x = layers.AveragePooling2D(2)(layers.LeakyReLU(0.1)(conv1(norm1(x))))
     x = ops.relu(norm2(conv2(layers.ZeroPadding2D(1)(x))))
-    port = keras.Model(image, dense2(dense1(layers.Flatten()(x))))
+    port = keras.Model(image, dense2(dense1(ops.tanh(layers.Flatten()(x)))))
     copy_weights(
         [(net.norm1, norm1), (net.conv1, conv1), (net.conv2, conv2), (net.norm2, norm2), (net.dense2, dense2)]
     )
