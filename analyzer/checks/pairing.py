@@ -261,9 +261,9 @@ def _aligned(a: Side, b: Side, name: str, theirs: str) -> _Equal | None:
             one = same_values(other, b.values[other], a.values[form], batch_first=batch_first)
             if one is not None:
                 return _Equal(name, theirs, form, one)
-    mine, other = a.values[name], b.values[theirs]
-    one = regrouped_values(theirs, other, mine, b.shapes(other.size), a.shapes(mine.size))
-    return one and _Equal(name, theirs, name, one)
+    wanted, offered = a.values[name], b.values[theirs]
+    one = regrouped_values(theirs, offered, wanted, b.shapes(offered.size), a.shapes(wanted.size))
+    return None if one is None else _Equal(name, theirs, name, one)
 
 
 def _equal_gradients(a: Side, b: Side, rows: Sequence[Sequence[_Equal]]) -> Iterator[_Equal]:
