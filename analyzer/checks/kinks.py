@@ -92,8 +92,9 @@ def decision_tensors(graph: Graph, roots: Sequence[str], output: str) -> frozens
 
 
 def _read_and_given(graph: Graph, node: Node) -> list[str]:
-    """What a node reads that is no constant, and its first output."""
-    names = (*node.inputs, node.outputs[0])
+    """What a node reads that is no constant, its first output, and others that a cotangent may be shaped like."""
+    more = [name for name in node.outputs[1:] if name and graph.tensors[name].is_float]
+    names = (*node.inputs, node.outputs[0], *more)
     return [name for name in names if name and graph.tensors[name].constant is None]
 
 

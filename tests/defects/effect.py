@@ -7,16 +7,16 @@ beside a large variance, shows nowhere; the generator then draws again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from analyzer import Target, differentiate
+from analyzer.biases import find_biases
 from analyzer.checks.tolerances import DEFAULT
 from analyzer.errors import AnalysisError
 from converters import Model
 from converters.errors import ConversionError
 from tests.defects.networks import Network
+from tests.defects.rules import WrongRule
 
 # Twice the tolerance: what one side adds in rounding may hide that much, and no more.
 EFFECT = 2 * DEFAULT
@@ -47,8 +47,22 @@ def _measured(network: Network, model: Model) -> dict[str, np.ndarray] | None:
     return found if all(np.isfinite(array).all() or name in values for name, array in found.items()) else None
 
 
-def gradient_effect(right: Mapping[str, np.ndarray], wrong: Mapping[str, np.ndarray]) -> float:
-    """The largest relative L2 between gradients with the right rule and with the wrong one."""
+def gradient_effect(network: Network, rule: WrongRule) -> float:
+    """The largest relative L2 that a wrong rule makes in its own backend's gradients at the inputs and the biases."""
+    graph = differentiate(network.model).graph
+    roots = network.wrt or graph.inputs
+    biased = [bias.tensor for bias in find_biases(graph, graph.outputs[0], roots)]
+    wrt = list(dict.fromkeys([*roots, *biased]))
+    target = Target(graph.outputs[0], index=network.target)
+
+    def measured() -> dict[str, np.ndarray]:
+        fn = differentiate(network.model, rule.backend)
+        known = fn.engine.known(network.feeds)
+        return fn.gradients(network.feeds, target, [name for name in wrt if name in known]).gradients
+
+    right = measured()
+    with rule.planted():
+        wrong = measured()
     return max(relative_l2(wrong[name], array) for name, array in right.items())
 
 

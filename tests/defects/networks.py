@@ -14,19 +14,30 @@ import onnx
 
 from converters import Model, convert
 from converters.canonical import canonicalise
+from tests.zoo.draft import SAMPLES, Draft
+from tests.zoo.random_blocks import BLOCKS, Kind, dense
 from tests.zoo.random_modules import random_module
 from tests.zoo.random_networks import CLASSES, random_network
 
 
 @dataclass(frozen=True)
+class Tie:
+    """A node that reads values which lie exactly on its kink: the tensor it gives, and the kink."""
+
+    tensor: str
+    at: float
+
+
+@dataclass(frozen=True)
 class Network:
-    """A model, one with a source where it was converted from PyTorch. wrt: as for `check`."""
+    """A model, one with a source where it was converted from PyTorch. wrt: as for `check`; tie: where there is one."""
 
     name: str
     model: Model
     feeds: dict[str, np.ndarray]
     wrt: tuple[str, ...] | None
     target: int
+    tie: Tie | None = None
 
     @property
     def proto(self) -> onnx.ModelProto:
@@ -50,3 +61,33 @@ def converted(seed: int) -> Network:
     names = [info.name for info in model.proto.graph.input]
     feeds = {name: x.numpy() for name, x in zip(names, example, strict=True)}
     return Network(f"pytorch {seed}", model, feeds, None, seed % CLASSES)
+
+
+# Pointwise ops with a kink at a whole number, their constants, and the kink.
+TIES: tuple[tuple[str, tuple[float, ...], dict[str, float], float], ...] = (
+    ("Relu", (), {}, 0.0),
+    ("LeakyRelu", (), {"alpha": 0.2}, 0.0),
+    ("PRelu", (0.3,), {}, 0.0),
+    ("Abs", (), {}, 0.0),
+    ("Clip", (-1.0, 2.0), {}, 2.0),
+    ("Selu", (), {}, 0.0),
+    ("ThresholdedRelu", (), {"alpha": 1.0}, 1.0),
+    ("Shrink", (), {"lambd": 1.0, "bias": 0.0}, 1.0),
+    ("HardSigmoid", (), {"alpha": 0.25, "beta": 0.5}, 2.0),
+    ("HardSwish", (), {}, 3.0),
+    ("Max", (1.0,), {}, 1.0),
+)
+
+
+@functools.lru_cache(maxsize=16)
+def tied(seed: int) -> Network:
+    """A random table network that is fed whole numbers, which its first op has kinks at."""
+    draft = Draft(np.random.default_rng(seed))
+    width = int(draft.rng.integers(6, 10))
+    x = draft.input(draft.rng.integers(-3, 4, (SAMPLES, width)).astype(np.float32))
+    op_type, constants, attributes, at = draft.pick(TIES)
+    first = y = draft.op(op_type, x, *constants, **attributes)
+    for _ in range(int(draft.rng.integers(1, 4))):
+        y = draft.steadied(draft.pick(BLOCKS[Kind.TABLE]).write(draft, y))
+    model = Model(canonicalise(draft.model(dense(draft, y, CLASSES))))
+    return Network(f"tied {seed}", model, draft.feeds, None, seed % CLASSES, Tie(first.name, at))

@@ -16,9 +16,10 @@ from analyzer.graph import Graph
 from converters import Model
 from tests.defects import attributes, weights  # noqa: F401 -- they register their kinds
 from tests.defects.edit import Edit
-from tests.defects.effect import EFFECT, forward_effect
+from tests.defects.effect import EFFECT, forward_effect, gradient_effect
 from tests.defects.kinds import KINDS
 from tests.defects.networks import Network
+from tests.defects.rules import wrong_rule
 
 # The path of Integrated Gradients is walked in as few points: it repeats what the gradients at the inputs show.
 STEPS = 1
@@ -87,6 +88,22 @@ def tried(network: Network, defect: Defect, planted: Model) -> Trial:
         return judged(report, defect, "check", Graph.from_proto(planted.proto), [defect.node])
     report = compare(network.model, planted, network.feeds, network.target, wrt=network.wrt, steps=STEPS)
     return judged(report, defect, "compare", Graph.from_proto(planted.proto), [defect.node])
+
+
+def tried_rule(network: Network, rng: np.random.Generator) -> Trial | None:
+    """A wrong rule of one backend, held against another backend; None where it has no effect."""
+    rule = wrong_rule(network, rng)
+    if rule is None or (effect := gradient_effect(network, rule)) <= EFFECT:
+        return None
+    other = "torch" if rule.backend == "onnxruntime" else "onnxruntime"
+    with rule.planted():
+        report = check(
+            network.model, network.feeds, network.target, wrt=network.wrt, backends=[other, rule.backend],
+            steps=STEPS, referee=False,
+        )  # fmt: skip
+    nodes = sorted(rule.nodes)
+    defect = Defect(rule.kind, network.name, nodes[0], rule.op_type, f"{rule.backend}, {rule.detail}", effect)
+    return judged(report, defect, "check", Graph.from_proto(network.proto), nodes)
 
 
 def judged(report: Report, defect: Defect, by: str, graph: Graph, planted: Collection[str]) -> Trial:
