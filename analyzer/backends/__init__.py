@@ -57,7 +57,28 @@ def differentiate(
             "the source rounds by rules of its own"
         )
     loaded = pass_rounding(load(model)) if straight_through else load(model)
-    stated = Graph.from_proto(loaded.proto)
+    return bind(
+        loaded,
+        Graph.from_proto(loaded.proto),
+        backend,
+        precision=precision,
+        providers=providers,
+        device=device,
+        threads=threads,
+    )
+
+
+def bind(
+    loaded: Model,
+    stated: Graph,
+    backend: str,
+    *,
+    precision: str | None = None,
+    providers: Sequence[str] | None = None,
+    device: str | None = None,
+    threads: int | None = None,
+) -> Differentiable:
+    """A loaded model on a backend. stated: its graph, which several backends may share: it holds the weights."""
     graph = in_precision(stated, FLOAT64) if precision else at_least_float32(stated)
     if backend == "onnxruntime":
         from analyzer.backends.onnxruntime import OnnxRuntime

@@ -10,6 +10,7 @@ import re
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,22 @@ from analyzer.program import Program, assemble
 from analyzer.request import Request, full_program
 from analyzer.target import HIGHEST, Seed
 from converters.errors import one_line
+from converters.runtime import crashing_optimizers
 
 Arrays = dict[str, np.ndarray]
 
 # Each session holds its own copy of the weights; a method needs one or two at a time.
 SESSIONS_KEPT = 2
 LARGEST_IN_MEMORY = 2**31 - 2**20
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A session, and the program's own inputs and outputs: {result: tensor}."""
+
+    session: Any
+    inputs: Sequence[str]
+    outputs: Mapping[str, str]
 
 
 class OnnxRuntime:
@@ -44,7 +55,7 @@ class OnnxRuntime:
         self._computed = graph
         self._providers = list(providers or ["CPUExecutionProvider"])
         self._threads = threads
-        self._sessions: OrderedDict[Hashable, tuple[Any, Program]] = OrderedDict()
+        self._sessions: OrderedDict[Hashable, _Ready] = OrderedDict()
 
     @property
     def batch(self) -> int | None:
@@ -111,21 +122,24 @@ class OnnxRuntime:
         target: np.ndarray | None,
     ) -> Arrays:
         if key not in self._sessions:
-            program = program_of(self._computed)
-            self._sessions[key] = (make_session(program.proto, self._providers, self._threads), program)
-            while len(self._sessions) > SESSIONS_KEPT:
+            while len(self._sessions) >= SESSIONS_KEPT:
                 self._sessions.popitem(last=False)
-        session, program = self._sessions[key]
+            program = program_of(self._computed)
+            session = make_session(program.proto, self._providers, self._threads)
+            self._sessions[key] = _Ready(session, program.inputs, program.outputs)
+            # The session has copied the weights.
+            del program
+        ready = self._sessions[key]
         self._sessions.move_to_end(key)
         # The one input that the model does not have is the target.
-        given = {name: feeds.get(name, target) for name in program.inputs}
+        given = {name: feeds.get(name, target) for name in ready.inputs}
         if self._computed is not self.graph:
             given = {
                 n: a.astype(FLOAT32) if a is not None and is_float(a.dtype) else a for n, a in given.items()
             }
-        names = list(program.outputs)
+        names = list(ready.outputs)
         try:
-            arrays = session.run([program.outputs[name] for name in names], given)
+            arrays = ready.session.run([ready.outputs[name] for name in names], given)
         except Exception as error:
             raise BackendError(f"ONNX Runtime could not run the graph: {one_line(error)}") from error
         return {name: self._stated(name, array) for name, array in zip(names, arrays, strict=True)}
@@ -156,6 +170,11 @@ def make_session(proto: onnx.ModelProto, providers: Sequence[str], threads: int 
             f"the graph is {proto.ByteSize() / 2**30:.1f} GiB; ONNX Runtime takes 2 GiB from memory"
         )
     try:
-        return onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=list(providers))
+        return onnxruntime.InferenceSession(
+            proto.SerializeToString(),
+            options,
+            providers=list(providers),
+            disabled_optimizers=crashing_optimizers(proto),
+        )
     except Exception as error:
         raise BackendError(f"ONNX Runtime could not load the graph: {one_line(error)}") from error

@@ -14,7 +14,7 @@ import ml_dtypes
 import numpy as np
 from onnx import helper
 
-from analyzer.backends import BACKENDS, Differentiable, ModelLike, differentiate
+from analyzer.backends import BACKENDS, Differentiable, ModelLike, bind, differentiate
 from analyzer.backends.base import Arrays, Inputs
 from analyzer.checks.attributions import worst_attributions
 from analyzer.checks.comparison import STEPS, Comparison, Progress
@@ -23,6 +23,7 @@ from analyzer.checks.referee import judge_backends
 from analyzer.checks.report import Report, Row
 from analyzer.checks.tolerances import COMPLETENESS, Tolerance, tolerances
 from analyzer.errors import AnalysisError
+from analyzer.graph import Graph
 from analyzer.precision import HALF
 from analyzer.target import Target, TargetLike, as_target
 from converters import Model, load
@@ -70,7 +71,8 @@ def check(
     state = available_backends(loaded)
     chosen = _chosen(backends, state)
     allowed = tolerances(tolerance)
-    functions = [differentiate(loaded, name) for name in chosen]
+    stated = Graph.from_proto(loaded.proto)
+    functions = [bind(loaded, stated, name) for name in chosen]
     feeds = functions[0].check_inputs(inputs)
     fixed = fix_target(functions[0], feeds, target)
     readers = [Reader(fn, fixed, functions[0].roots(wrt), fn.backend) for fn in functions]
@@ -82,6 +84,7 @@ def check(
     }
     rows = [row for found in by_pair.values() for row in found]
     judged = judge_backends(comparison, readings, rows, loaded, referee)
+    readings = [reading.without_layers(comparison.roots) for reading in readings]
     if wrt is None:
         rows += comparison.integrated_rows(steps)
     return Report(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from analyzer.backends import Differentiable
@@ -34,6 +34,11 @@ class Reading:
     maps: Arrays
     completeness: Completeness
     seconds: float
+
+    def without_layers(self, roots: Sequence[str]) -> Reading:
+        """What is still told of a reading after its layers were compared: values at the roots, maps, completeness."""
+        values = {name: array for name, array in self.side.values.items() if name in roots}
+        return replace(self, side=Side(values, {}), layers=(), outputs={})
 
     def quantities(self, roots: Sequence[str]) -> dict[str, Arrays]:
         """What is compared, {quantity: {tensor: array}}, in the order of a report."""
