@@ -107,6 +107,10 @@ class Interpreter:
         self._constants: dict[str, Any] = {}
         self._bodies: dict[str, Interpreter] = {}
 
+    def release(self) -> None:
+        """Drop the framework's copies of the constants."""
+        self._constants.clear()
+
     def run(
         self,
         feeds: Mapping[str, Any],

@@ -1,6 +1,6 @@
 """What optimizers and quantizers do to a trained network's reasons: `python examples/04_optimized.py [-o PAGE]`.
 
-Two trained networks, EfficientNet-Lite0 on four photographs and a small transformer on gratings that it learns in
+Two trained networks, EfficientNet-Lite0 on three photographs and a small transformer on gratings that it learns in
 seconds, are exported by PyTorch, rewritten by every tool of rewriters.py, and each result is held against its original
 by `compare`: layers, outputs, gradients, FullGrad, Integrated Gradients. Prints tables, writes a page of Markdown.
 Needs the `demo` extra.
@@ -9,6 +9,7 @@ Needs the `demo` extra.
 from __future__ import annotations
 
 import argparse
+import re
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from analyzer.errors import AnalysisError
 from analyzer.figures.images import preprocess, read_image
 from converters.errors import ConversionError
 
-PHOTOGRAPHS = ("chelsea.png", "coffee.png", "rocket.jpg", "astronaut.png")
+PHOTOGRAPHS = ("chelsea.png", "coffee.png", "rocket.jpg")
 KINDS = ("full grad", "integrated gradients")
 STEPS = 8
 PACKAGES = ("onnxruntime", "onnxscript", "onnxslim", "onnxsim", "torch", "onnx")
@@ -74,7 +75,7 @@ class Outcome:
 
 
 def photographs() -> Network:
-    """EfficientNet-Lite0 on four photographs; quantizers calibrate on their mirror images and on quarters."""
+    """EfficientNet-Lite0 on three photographs; quantizers calibrate on their mirror images and on quarters."""
     import skimage
 
     folder = Path(skimage.__file__).parent / "data"
@@ -208,8 +209,9 @@ def found(outcomes: Sequence[Outcome]) -> list[str]:
             )
             largest = [max(row[key] for row in report.drift) for key in ("output", *_moved())]
             lines.append(
-                f"- {tool}: {where}. Logits move by up to {largest[0]:.1%}, FullGrad's map by {largest[1]:.1%}, "
-                f"Integrated Gradients by {largest[2]:.1%}.{_vanished(report, samples[tool])}"
+                f"- {tool}: {where}. Logits move by up to {_percent(largest[0])}, FullGrad's map by "
+                f"{_percent(largest[1])}, Integrated Gradients by {_percent(largest[2])}."
+                f"{_vanished(report, samples[tool])}"
             )
     return lines + [
         f"- {outcome.tool}: refused: {outcome.refusal.rstrip('.')}."
@@ -218,14 +220,18 @@ def found(outcomes: Sequence[Outcome]) -> list[str]:
     ]
 
 
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %"
+
+
 def _vanished(report: Report, samples: Sequence[str]) -> str:
     """The samples of whose map nothing is left."""
     gone = [samples[row["sample"]] for row in report.drift if row[f"{KINDS[0]} cosine"] == 0]
     if not gone:
         return ""
     return (
-        f" Of {', '.join(gone)} no map is left: the logit that is explained lies beyond the range of the quantizer "
-        "after it, where the gradient is 0."
+        f" Of {', '.join(gone)} no map is left: every path to the explained logit passes a value beyond the range of "
+        "its quantizer, where the gradient is 0."
     )
 
 
@@ -233,10 +239,23 @@ def _moved() -> tuple[str, ...]:
     return tuple(f"{kind} relative_l2" for kind in KINDS)
 
 
+def write_sections(page: Path, sections: Sequence[str]) -> None:
+    """Put these sections in the place of those of the same heading; the page's others stay as they are."""
+    old = (
+        re.split(r"^(?=## )", page.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+        if page.exists()
+        else []
+    )
+    kept = {text.partition("\n")[0]: text for text in (*old, *sections)}
+    page.write_text("\n".join(text.strip() + "\n" for text in (HEAD, *kept.values())), encoding="utf-8")
+
+
 def section(network: Network, outcomes: Sequence[Outcome]) -> str:
     """One network's part of the page."""
+    versions = [f"{name} {metadata.version(name)}" for name in PACKAGES if find_spec(name)]
     parts = [
         f"## {network.title}",
+        f"{', '.join(versions)}.",
         markdown(LAYERS, [layers_row(outcome) for outcome in outcomes]),
         markdown(ATTRIBUTIONS, [attributions_row(outcome) for outcome in outcomes]),
         "\n".join(found(outcomes)),
@@ -272,8 +291,7 @@ def main(arguments: list[str] | None = None) -> int:
             console.print(line, markup=False)
         sections.append(section(network, outcomes))
     if options.output:
-        versions = [f"{name} {metadata.version(name)}" for name in PACKAGES if find_spec(name)]
-        options.output.write_text("\n".join([HEAD, f"{', '.join(versions)}.\n", *sections]), encoding="utf-8")
+        write_sections(options.output, sections)
         console.print(f"wrote {options.output}")
     return 0
 

@@ -59,6 +59,9 @@ class Backend(Protocol):
     def evaluate(self, request: Request, feeds: Mapping[str, np.ndarray], seed: Seed) -> Arrays:
         """The results of the request; the explained scalar under OUTPUT, its class under CHOSEN."""
 
+    def release(self) -> None:
+        """Let go of copies of the weights, which are made again when they are needed."""
+
 
 @dataclass(frozen=True)
 class Differentiable:
@@ -94,6 +97,10 @@ class Differentiable:
     def places(self) -> Mapping[str, Place]:
         """Where the samples lie in every tensor of which it can be told."""
         return find_places(self.graph)
+
+    def release(self) -> None:
+        """Let go of what was made ready to run, copies of the weights among it; it is made again on demand."""
+        self.engine.release()
 
     def roots(self, wrt: Sequence[str] | None = None) -> tuple[str, ...]:
         """The tensors that are attributed: those named, else the floating inputs.

@@ -67,6 +67,10 @@ class Native(ABC):
         explained = rows_of(y * seed.cotangent(y)).sum(axis=1, dtype=y.dtype)
         return {OUTPUT: explained, **({} if chosen is None else {CHOSEN: chosen}), **results}
 
+    def release(self) -> None:
+        """Drop the programs that follow the framework's gradients."""
+        self._programs.clear()
+
     def _program(
         self, request: Request, feeds: Mapping[str, np.ndarray], output: str
     ) -> tuple[Program, Interpreter]:

@@ -87,6 +87,10 @@ class OnnxRuntime:
 
         return self._run((request.key, seed.output, weighted), program, feeds, target)
 
+    def release(self) -> None:
+        """Drop the sessions."""
+        self._sessions.clear()
+
     def _rows(self, output: str, feeds: Mapping[str, np.ndarray]) -> int:
         """The number of samples in an output: what it states, else what is fed."""
         shape = self.graph.tensors[output].shape

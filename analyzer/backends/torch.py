@@ -26,6 +26,11 @@ class TorchBackend(Native):
         """All tensors: the graph itself is what runs."""
         return self.graph.tensors.keys()
 
+    def release(self) -> None:
+        """Drop the programs, and the framework's copies of the weights."""
+        super().release()
+        self._interpreter.release()
+
     def forward(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> Arrays:
         """The values of these tensors."""
         torch: Any = self.framework.module
