@@ -14,7 +14,7 @@ import ml_dtypes
 import numpy as np
 from onnx import helper
 
-from analyzer.backends import BACKENDS, Differentiable, ModelLike, bind, differentiate
+from analyzer.backends import BACKENDS, Differentiable, ModelLike, bind
 from analyzer.backends.base import Arrays, Inputs
 from analyzer.checks.attributions import worst_attributions
 from analyzer.checks.comparison import STEPS, Comparison, Progress
