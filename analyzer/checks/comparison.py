@@ -21,7 +21,7 @@ from analyzer.checks.localize import Origin, backward_origin, forward_origin
 from analyzer.checks.metrics import distance
 from analyzer.checks.reading import Reader, Reading
 from analyzer.checks.report import Row
-from analyzer.checks.rounding import excuse_rounding
+from analyzer.checks.rounding import excuse_rounding, rounded_alike
 from analyzer.checks.twin import Twin
 from analyzer.graph import Graph
 from analyzer.methods.integrated_gradients import quadrature
@@ -127,7 +127,9 @@ class Comparison:
         found = None
         if not failing & {"output", "layer"}:
             a, b = (self.readers[index].everywhere(self.feeds) for index in pair)
+            alike = rounded_alike(a, b)
             apart = self._distances(a.gradients, b.gradients)
+            apart = {name: size for name, size in apart.items() if name not in alike}
             excess = min(self.tolerances[name] for name in ("input gradient", "bias gradient"))
             found = backward_origin(self.graph, self._labelled(pair, (a, b)), apart, excess)
         if found is None:

@@ -87,14 +87,13 @@ def decision_tensors(graph: Graph, roots: Sequence[str], output: str) -> frozens
         name
         for node in _decision_nodes(graph, roots, output)
         for name in _read_and_given(graph, node)
-        if graph.tensors[name].is_float
+        if graph.tensors[name].is_float or name in node.outputs
     )
 
 
 def _read_and_given(graph: Graph, node: Node) -> list[str]:
-    """What a node reads that is no constant, its first output, and others that a cotangent may be shaped like."""
-    more = [name for name in node.outputs[1:] if name and graph.tensors[name].is_float]
-    names = (*node.inputs, node.outputs[0], *more)
+    """What a node reads that is no constant, and all that it gives: the places that TopK chose, a shape to fill."""
+    names = (*node.inputs, *node.outputs)
     return [name for name in names if name and graph.tensors[name].constant is None]
 
 
@@ -141,7 +140,8 @@ def _jumps(graph: Graph, node: Node, a: Arrays, b: Arrays, tolerance: float) -> 
         return 0
     if all(np.array_equal(a[name], b[name]) for name in names):
         return 0
-    if any(distance(a[name], b[name]).relative_l2 > tolerance for name in names):
+    floats = [name for name in names if graph.tensors[name].is_float]
+    if any(distance(a[name], b[name]).relative_l2 > tolerance for name in floats):
         return 0
     program = _local_derivative(graph, node)
     if program is None:

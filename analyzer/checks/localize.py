@@ -86,7 +86,7 @@ def backward_origin(
         label = max(errors, key=lambda key: errors[key])
         if errors[label] < OWN * apart[name]:
             return None
-        return Origin(name, _consumers(graph, name), label, errors[label], True)
+        return Origin(name, _way_on(graph, name, sides[label]), label, errors[label], True)
 
     return _origin(list(apart)[::-1], apart, tolerance, origin_at)
 
@@ -146,9 +146,14 @@ def _segment(graph: Graph, name: str, side: Side) -> tuple[Node, ...]:
     return tuple(node for node in graph.nodes if node.name in found)
 
 
-def _consumers(graph: Graph, name: str) -> tuple[Node, ...]:
-    return tuple(
-        node
-        for node in graph.consumers.get(name, ())
-        if any(graph.tensors[o].is_float for o in node.outputs if o)
-    )
+def _way_on(graph: Graph, name: str, side: Side) -> tuple[Node, ...]:
+    """The nodes between a tensor and those behind it whose gradient a side knows, in topological order."""
+    found: dict[str, Node] = {}
+    stack = [name]
+    while stack:
+        for node in graph.consumers.get(stack.pop(), ()):
+            floats = [given for given in node.outputs if given and graph.tensors[given].is_float]
+            if floats and node.name not in found:
+                found[node.name] = node
+                stack += [given for given in floats if given not in side.gradients]
+    return tuple(node for node in graph.nodes if node.name in found)

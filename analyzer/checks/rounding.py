@@ -17,21 +17,28 @@ ROUNDING = "zero but for rounding"
 
 
 def excuse_rounding(rows: Iterable[Row], a: Side, b: Side) -> None:
-    """Mark, in place, gradients whose difference cannot move the explained output by its last digit.
+    """Mark, in place, gradients whose difference cannot move the explained output by its last digit."""
+    alike = rounded_alike(a, b)
+    for row in rows:
+        if not row["passed"] and row["tensor"] in alike:
+            row.update(passed=True, explanation=ROUNDING)
+
+
+def rounded_alike(a: Side, b: Side) -> frozenset[str]:
+    """The tensors whose gradients differ, but by too little to move the explained output by its last digit.
 
     A tensor moves the output by at most ‖value‖ · ‖gradient‖. The last digit is that of the tensor that moves it
     most: the dtype's ε times its share.
     """
     sizes = {name: _norm(a.values[name]) for name in a.gradients if name in a.values}
     most = max((size * _norm(a.gradients[name]) for name, size in sizes.items()), default=0.0)
-    for row in rows:
-        name = row["tensor"]
-        if row["passed"] or name not in sizes or name not in b.gradients:
-            continue
+    found = []
+    for name in sizes.keys() & b.gradients.keys():
         left, right = a.gradients[name], b.gradients[name]
         moved = sizes[name] * _norm(left.astype(np.float64) - right.astype(np.float64))
         if 0 < moved <= np.finfo(left.dtype).eps * most:
-            row.update(passed=True, explanation=ROUNDING)
+            found.append(name)
+    return frozenset(found)
 
 
 def _norm(array: np.ndarray) -> float:
