@@ -221,7 +221,8 @@ def found(outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %"
+    """Two digits, without an exponent."""
+    return f"{float(f'{100 * share:.2g}'):g} %"
 
 
 def _vanished(report: Report, samples: Sequence[str]) -> str:
