@@ -1,8 +1,10 @@
 """What a planted defect does, measured in float64, apart from everything that a check does.
 
-A defect is one only where it shows: some tensor of the forward pass, or the gradient at what is attributed, must
-differ by more than EFFECT between the two models in double precision. A wrong weight behind a dead unit, or an epsilon
-beside a large variance, shows nowhere; the generator then draws again.
+A defect is one only where it shows: the output, the gradient at what is attributed or, where a graph is held against
+its source, any tensor on the way must differ by more than EFFECT between the two models in double precision. A wrong
+weight behind a dead unit, or an epsilon beside a large variance, shows nowhere; the generator then draws again. Two
+models, which `compare` holds against each other, may differ within: a bias that a later normalization takes away is no
+defect of the function.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ EFFECT = 2 * DEFAULT
 def forward_effect(network: Network, planted: Model) -> float:
     """The largest relative L2 between the intact and the planted model; 0 where that does not run, or shapes move.
 
-    Over the outputs, the tensors on the way to them, and the gradients at what is attributed.
+    Over the gradients at what is attributed, the output and, where there is a source, all that lies between.
     """
     right, wrong = (_measured(network, model) for model in (network.model, planted))
     if right is None or wrong is None or any(right[name].shape != wrong[name].shape for name in right):
@@ -38,6 +40,7 @@ def _measured(network: Network, model: Model) -> dict[str, np.ndarray] | None:
         fn = differentiate(model, "torch", precision="float64")
         graph = differentiate(network.model).graph
         path = graph.descendants(network.wrt or graph.inputs) & graph.ancestors(graph.outputs[:1])
+        path = path if network.model.source is not None else frozenset(graph.outputs[:1])
         names = [name for name in fn.tensors if name in path and fn.graph.tensors[name].is_float]
         values = fn.forward(network.feeds, names)
         gradients = fn.gradients(network.feeds, Target(graph.outputs[0], index=network.target), network.wrt)
