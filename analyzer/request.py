@@ -66,7 +66,10 @@ def full_program(graph: Graph, request: Request, output: str, *, weights: bool) 
     op = Emitter(graph.opset, prefix=_free_prefix(graph, "backward/"))
     y = graph.tensors[output]
     target = _target_input(graph, y, weights)
-    cotangent, seeded = _weights_seed(op, y, target) if weights else _index_seed(op, y, target)
+    if weights:
+        cotangent, seeded = _weights_seed(op, y, target, graph.holds_infinity)
+    else:
+        cotangent, seeded = _index_seed(op, y, target, graph.holds_infinity)
     gradients = sweep(graph, op, {output: cotangent}, request.wrt)
     results = request.emit(op, graph, gradients)
     return assemble(graph, op, {**seeded, **results}, extra_inputs={target.name: target})
@@ -116,17 +119,23 @@ def _rows(op: Emitter, value: Tensor, rank: int) -> Tensor:
     return op.Flatten(value, axis=1) if rank else op.Reshape(value, [1, 1])
 
 
-def _weights_seed(op: Emitter, y: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    rows = _rows(op, op.Mul(y, target), y.rank)
+def _weighted(op: Emitter, y: Tensor, weights: Tensor, infinite: bool) -> Tensor:
+    """y times weights. infinite: an attention's mask may put −∞ where the weight is 0, and 0 · ∞ is no number."""
+    product = op.Mul(y, weights)
+    return op.Where(op.Equal(weights, 0.0), 0.0, product) if infinite else product
+
+
+def _weights_seed(op: Emitter, y: Tensor, target: Tensor, infinite: bool) -> tuple[Tensor, dict[str, Tensor]]:
+    rows = _rows(op, _weighted(op, y, target, infinite), y.rank)
     return target, {OUTPUT: op.ReduceSum(rows, [1], keepdims=0)}
 
 
-def _index_seed(op: Emitter, y: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+def _index_seed(op: Emitter, y: Tensor, target: Tensor, infinite: bool) -> tuple[Tensor, dict[str, Tensor]]:
     rows = _rows(op, y, y.rank)
     highest = op.ArgMax(rows, axis=1, keepdims=0)
     chosen = op.Where(op.Less(target, 0), highest, target)
     classes = op.Range(0, op.Squeeze(op.Shape(rows, start=1, end=2), [0]), 1)
     hits = op.Equal(op.Unsqueeze(chosen, [1]), op.Unsqueeze(classes, [0]))
     one_hot = op.Cast(hits, to=op.dtype_of(y))
-    scalar = op.ReduceSum(op.Mul(rows, one_hot), [1], keepdims=0)
+    scalar = op.ReduceSum(_weighted(op, rows, one_hot, infinite), [1], keepdims=0)
     return op.Reshape(one_hot, op.Shape(y)), {OUTPUT: scalar, CHOSEN: chosen}

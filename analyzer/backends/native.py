@@ -64,7 +64,10 @@ class Native(ABC):
         found = interpreter.run(tensors, list(program.outputs.values()))
         results = {key: self.framework.array(found[name]) for key, name in program.outputs.items()}
         chosen = seed.chosen(y)
-        explained = rows_of(y * seed.cotangent(y)).sum(axis=1, dtype=y.dtype)
+        weights = seed.cotangent(y)
+        # The mask of an attention may put −∞ where the weight is 0.
+        weighted = np.multiply(y, weights, out=np.zeros_like(y), where=weights != 0)
+        explained = rows_of(weighted).sum(axis=1, dtype=y.dtype)
         return {OUTPUT: explained, **({} if chosen is None else {CHOSEN: chosen}), **results}
 
     def release(self) -> None:

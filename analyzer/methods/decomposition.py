@@ -134,7 +134,9 @@ def _layout(
     }
     # Shapes are those of float32, in which every op's are inferred.
     single = in_precision(graph, FLOAT32)
-    forward = assemble(single, Emitter(graph.opset), {settings.output: single.tensors[settings.output]})
+    # A target within the network may not depend on every root: each is laid out all the same.
+    wanted = {name: single.tensors[name] for name in (settings.output, *settings.roots)}
+    forward = assemble(single, Emitter(graph.opset), wanted)
     fixed = Graph.from_proto(at_sizes(forward.proto, fixed_shapes))
     layout = lay_out(graph, fixed, fn.places, samples, settings.roots, tensors, dict(settings.spatial))
     nowhere = {bias.tensor for bias in biases if not rules_of(bias.node).placed}

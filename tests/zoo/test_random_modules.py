@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from tests.zoo.random_modules import BATCH, CLASSES, random_module
+from tests.zoo.random_modules import CLASSES, SAMPLES, random_module
 
 
 def test_outputs_and_gradients_are_of_order_one() -> None:
@@ -14,7 +14,7 @@ def test_outputs_and_gradients_are_of_order_one() -> None:
         x = example.clone().requires_grad_()
         logits = net(x)
         logits[:, 1].sum().backward()
-        assert logits.shape == (BATCH, CLASSES)
+        assert logits.shape == (SAMPLES, CLASSES)
         assert 0.02 < float(logits.detach().abs().max()) < 30, seed
         assert 1e-4 < float(x.grad.norm()) < 300, seed
 

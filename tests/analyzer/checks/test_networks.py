@@ -1,6 +1,7 @@
 """The four backends agree on the networks of Keras, and three on the files that the onnx package ships.
 
-Random weights, small inputs. A row beyond the tolerance must name the kink decisions that explain it.
+Random weights, small inputs. A row beyond the tolerance must name the kink decisions that explain it, or be a gradient
+that is zero but for rounding: the files' equal weights give every class one probability.
 The PyTorch networks are checked in test_agreement.py.
 """
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from analyzer import check
+from analyzer.checks.rounding import ROUNDING
 from converters import convert, load
 from tests.analyzer.completeness import assert_complete
 from tests.analyzer.placement import assert_placed
@@ -20,7 +22,8 @@ def assert_agreement(report, backends):
     assert report.backends == backends
     report.raise_for_disagreement()
     for row in report.rows:
-        assert row["relative_l2"] <= 1e-4 or "within rounding of a kink" in row["explanation"], row
+        reason = row["explanation"]
+        assert row["relative_l2"] <= 1e-4 or "within rounding of a kink" in reason or reason == ROUNDING, row
 
 
 @pytest.mark.parametrize("name", sorted(keras_networks.NETWORKS))
