@@ -154,6 +154,8 @@ def regrouped_values(
 
     shapes, wanted_shapes: into what the source's, and ONNX's, array may be split, the samples first.
     """
+    if not offered.size:
+        return None
     for split, apart in product(shapes, wanted_shapes):
         if math.prod(split) != offered.size or sorted(split) != sorted(apart):
             continue

@@ -92,7 +92,11 @@ def pair_inputs(feeds: Arrays, b: Graph, given: Mapping[str, str] | None = None)
 
 
 def _orders(graph: Graph, wanted: Tensor, array: np.ndarray) -> list[tuple[int, ...]]:
-    """The orders of an array's axes that an input takes, its own first."""
+    """The orders of an array's axes that an input takes, its own first.
+
+    Where one that at most moves the channels fits, no other: height exchanged with width is no layout but an error,
+    which a square image must not hide.
+    """
     every = permutations(range(array.ndim))
     if wanted.shape is None:
         return [tuple(range(array.ndim))]
@@ -105,7 +109,12 @@ def _orders(graph: Graph, wanted: Tensor, array: np.ndarray) -> list[tuple[int, 
             if isinstance(size, int)
         )
 
-    return [order for order in every if fits(order)]
+    fitting = [order for order in every if fits(order)]
+    if array.ndim < 4:
+        return fitting
+    own = tuple(range(array.ndim))
+    layouts = (own, (0, *own[2:], 1), (0, own[-1], *own[1:-1]))
+    return [order for order in layouts if order in fitting] or fitting
 
 
 def fed(pairing: Pairing, feeds: Arrays) -> Arrays:

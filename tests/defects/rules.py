@@ -118,7 +118,8 @@ def _wrong_form(network: Network, graph: Graph, nodes: list[Node], rng: np.rando
     """The derivative of an op in a framework, at all its nodes."""
     op_type = nodes[int(rng.integers(len(nodes)))].op_type
     # The forms of composed ops are made of other ops' forms, and go wrong with them.
-    at = [node for node in nodes if node.op_type == op_type or node.op_type in COMPOSED]
+    at = [node for node in nodes if node.op_type == op_type]
+    at += [node for node in graph.nodes if node.op_type in COMPOSED and node.op_type != op_type]
     rules = find(next(node for node in at if node.op_type == op_type))
     way = WAYS[int(rng.integers(3))]
     backend = ("torch", "torch", "tensorflow")[int(rng.integers(3))]
