@@ -17,7 +17,8 @@ autograd Function in the source whose backward is wrong.
 
 A defect is caught where the report fails, and pinned where the report names the planted node or one beside it; where
 a side keeps no value between several nodes, all of them are named. A defect that moves nothing by more than
-{effect:.0e} in double precision is none, and another is drawn.
+{effect:.0e} in double precision is none, and another is drawn: of two models neither the output nor the gradient at
+what is attributed, of a graph and its source no tensor on the way either.
 
 """
 
@@ -36,7 +37,10 @@ def counts(trials: Sequence[Trial], checks: Sequence[Healthy]) -> list[str]:
 
 def page(trials: Sequence[Trial], checks: Sequence[Healthy], seed: int) -> str:
     """The page as Markdown."""
-    lines = [HEAD.format(effect=EFFECT), f"With seed {seed}:\n\n"]
+    lines = [
+        HEAD.format(effect=EFFECT),
+        f"`python -m tests.defects --seed {seed} --defects {len(trials)} --healthy {len(checks)}`:\n\n",
+    ]
     lines += [f"- {line}\n" for line in counts(trials, checks)]
     lines.append("\n| kind | planted | caught | pinned | seen first in |\n|---|---|---|---|---|\n")
     for kind in sorted({trial.defect.kind for trial in trials}):
