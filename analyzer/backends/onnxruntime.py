@@ -29,16 +29,19 @@ from converters.runtime import crashing_optimizers
 
 Arrays = dict[str, np.ndarray]
 
-# Each session holds its own copy of the weights; a method needs one or two at a time.
-SESSIONS_KEPT = 2
+# Each session holds its own copy of the weights, and making one costs as much as several runs: as many are kept as
+# fit in this many bytes of programs, and two in any case, which a method may need in turn.
+KEPT_BYTES = 2**30
+KEPT_AT_LEAST = 2
 LARGEST_IN_MEMORY = 2**31 - 2**20
 
 
 @dataclass(frozen=True)
 class _Ready:
-    """A session, and the program's own inputs and outputs: {result: tensor}."""
+    """A session, the bytes of its program, and the program's own inputs and outputs: {result: tensor}."""
 
     session: Any
+    bytes: int
     inputs: Sequence[str]
     outputs: Mapping[str, str]
 
@@ -126,11 +129,11 @@ class OnnxRuntime:
         target: np.ndarray | None,
     ) -> Arrays:
         if key not in self._sessions:
-            while len(self._sessions) >= SESSIONS_KEPT:
-                self._sessions.popitem(last=False)
             program = program_of(self._computed)
+            size = program.proto.ByteSize()
+            self._make_room(size)
             session = make_session(program.proto, self._providers, self._threads)
-            self._sessions[key] = _Ready(session, program.inputs, program.outputs)
+            self._sessions[key] = _Ready(session, size, program.inputs, program.outputs)
             # The session has copied the weights.
             del program
         ready = self._sessions[key]
@@ -147,6 +150,13 @@ class OnnxRuntime:
         except Exception as error:
             raise BackendError(f"ONNX Runtime could not run the graph: {one_line(error)}") from error
         return {name: self._stated(name, array) for name, array in zip(names, arrays, strict=True)}
+
+    def _make_room(self, size: int) -> None:
+        """Drop the sessions used longest ago until one of this many bytes may be added."""
+        while len(self._sessions) >= KEPT_AT_LEAST:
+            if size + sum(ready.bytes for ready in self._sessions.values()) <= KEPT_BYTES:
+                return
+            self._sessions.popitem(last=False)
 
     def _stated(self, name: str, array: np.ndarray) -> np.ndarray:
         """A result in the precision of the tensor that it is named after, else of the graph's first output."""
