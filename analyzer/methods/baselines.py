@@ -1,20 +1,104 @@
-"""Baselines for path methods: the input that stands for "nothing there".
+"""Baselines for path methods: the inputs that stand for "nothing there".
 
-Black and white are pixel values 0 and 1 brought through the model's stored preprocessing, (p − mean) / std;
-without one they are the numbers 0 and 1. Source: Sundararajan, Taly & Yan 2017, section 3; Sturmfels, Lundberg &
-Lee 2020 on the choice of a baseline.
+From what a user asks for to arrays like the inputs, one or several. Black and white are pixel values 0 and 1 brought
+through the model's stored preprocessing, (p − mean) / std; without one they are the numbers 0 and 1. Random baselines
+draw each sample from a stream of its own, so that they do not depend on the rest of the batch. Refuses names that it
+does not know, arrays that do not fit, and blurs or means of inputs without spatial axes.
+Source: Sundararajan, Taly & Yan 2017, section 3; Sturmfels, Lundberg & Lee 2020 on the choice of a baseline.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
+from analyzer.backends import Differentiable
+from analyzer.backends.base import Arrays
 from analyzer.errors import AnalysisError, InputError, ShapeError
+from analyzer.layout import channel_axes, input_channel_axis
+from analyzer.methods.blur import blurred, spatial_axes
 from converters.model import Preprocessing
 
-NAMES = ("black", "white", "random", "blurred")
+NAMES = ("black", "white", "mean", "uniform", "random", "gaussian", "blurred")
 
-BaselineLike = float | str | np.ndarray
+
+@dataclass(frozen=True)
+class Dataset:
+    """Samples (M, *features), each of them a baseline of every input."""
+
+    samples: np.ndarray
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Noise, uniform between black and white, `draws` times."""
+
+    draws: int = 1
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """The sample with Gaussian noise, `draws` times; sigma: as a share of the sample's range, maximum − minimum."""
+
+    sigma: float = 0.5
+    draws: int = 1
+
+
+@dataclass(frozen=True)
+class Blurred:
+    """The sample under a Gaussian blur of σ pixels, by default an eighth of its shorter side; borders repeat."""
+
+    sigma: float | None = None
+
+
+Single = float | str | np.ndarray | Dataset | Uniform | Gaussian | Blurred
+BaselineLike = Single | list[Single] | tuple[Single, ...]
+
+
+def make_baselines(
+    baseline: BaselineLike,
+    x: np.ndarray,
+    preprocessing: Preprocessing | None,
+    rng: np.random.Generator,
+    channel_axis: int = 1,
+) -> list[np.ndarray]:
+    """The baselines of an input, each shaped and typed like x (N, *features); some are read-only views.
+
+    baseline: a number; an array that broadcasts to x; "black", "white", "mean" (of each channel of the sample),
+        "uniform" or "random" (between black and white), "gaussian", "blurred"; a Dataset, Uniform, Gaussian or
+        Blurred, which say more; or a list of these, whose baselines are joined.
+    Raises ShapeError where an array does not fit, AnalysisError for an unknown name, InputError for NaN.
+    """
+    if isinstance(baseline, (list, tuple)):
+        if not baseline:
+            raise AnalysisError("a list of baselines holds at least one")
+        return [made for one in baseline for made in make_baselines(one, x, preprocessing, rng, channel_axis)]
+    made: list[np.ndarray]
+    match _spelled_out(baseline):
+        case Dataset(samples):
+            return _dataset(samples, x)
+        case Uniform(draws):
+            low, high = (_pixel(value, x, preprocessing, channel_axis) for value in (0.0, 1.0))
+            made = [low + (high - low) * noise for noise in _noise(rng, x, draws, "uniform")]
+        case Gaussian(sigma, draws):
+            if not 0 <= sigma < np.inf:
+                raise AnalysisError(f"the σ of Gaussian noise is a share of the range, not {sigma}")
+            features = tuple(range(1, x.ndim))
+            spread = sigma * (x.max(axis=features, keepdims=True) - x.min(axis=features, keepdims=True))
+            made = [x + spread * noise for noise in _noise(rng, x, draws, "gaussian")]
+        case Blurred(sigma):
+            made = [_blurred(x, channel_axis, sigma)]
+        case str("black" | "white" as name):
+            pixel = _pixel(float(name == "white"), x, preprocessing, channel_axis)
+            made = [np.broadcast_to(pixel, x.shape)]
+        case str("mean"):
+            mean = x.mean(axis=spatial_axes(x, channel_axis), keepdims=True, dtype=np.float64)
+            made = [np.broadcast_to(mean, x.shape)]
+        case other:
+            made = [_array(other, x)]
+    return [one.astype(x.dtype) for one in made]
 
 
 def make_baseline(
@@ -23,50 +107,119 @@ def make_baseline(
     preprocessing: Preprocessing | None,
     rng: np.random.Generator,
     channel_axis: int = 1,
-    blur: float | None = None,
 ) -> np.ndarray:
-    """The baseline of each sample, shaped and typed like x (N, *features).
+    """The only baseline. Raises AnalysisError where there are several, and what `make_baselines` raises."""
+    made = make_baselines(baseline, x, preprocessing, rng, channel_axis)
+    if len(made) > 1:
+        raise AnalysisError(f"one baseline is taken here, not {len(made)}")
+    return made[0]
 
-    baseline: a number; "black", "white", "random" (uniform between them) or "blurred" (Gaussian, σ = `blur`
-    pixels, default an eighth of the shorter side); or an array that broadcasts to x.
-    Raises ShapeError where it does not broadcast, AnalysisError for an unknown name, InputError for NaN.
+
+def baseline_feeds(
+    fn: Differentiable,
+    feeds: Arrays,
+    baseline: BaselineLike | Mapping[str, BaselineLike],
+    rng: np.random.Generator,
+) -> list[Arrays]:
+    """The feeds at each baseline: floating inputs at theirs, 0 where a dict names none; the others as they are.
+
+    Inputs with several baselines must have equally many, which go together; a single one goes with all.
+    Raises AnalysisError for a name that is no floating input, or numbers that differ; what `make_baselines` raises.
     """
-    if isinstance(baseline, str):
-        return _named(baseline, x, preprocessing, rng, channel_axis, blur).astype(x.dtype)
-    array = np.asarray(baseline)
-    if array.dtype.kind not in "fiu":
-        raise InputError(f"a baseline is a number, an array or one of {', '.join(NAMES)}, not {array.dtype}")
-    if not np.isfinite(array).all():
-        raise InputError("the baseline holds NaN or infinity")
+    names = fn.differentiable_inputs
+    given = baseline if isinstance(baseline, Mapping) else dict.fromkeys(names, baseline)
+    unknown = [name for name in given if name not in names]
+    if unknown:
+        raise AnalysisError(f"a baseline for {unknown[0]!r}, which is no floating input of the model")
+    axes = channel_axes(fn.graph)
+    made = {
+        name: make_baselines(
+            given.get(name, 0.0),
+            feeds[name],
+            fn.model.preprocessing,
+            rng,
+            input_channel_axis(fn.graph, name, axes),
+        )
+        for name in names
+    }
+    counts = {len(arrays) for arrays in made.values()}
+    several = counts - {1}
+    if len(several) > 1:
+        numbers = ", ".join(f"{len(arrays)} for {name!r}" for name, arrays in made.items())
+        raise AnalysisError(f"inputs take equally many baselines, or one: there are {numbers}")
+    return [
+        {**feeds, **{name: arrays[k % len(arrays)] for name, arrays in made.items()}}
+        for k in range(max(counts, default=0))
+    ]
+
+
+def averaged(attributions: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
+    """The mean over baselines, and the standard error of that mean at each feature; None of a single baseline.
+
+    The error is that of the mean of all such baselines: what other draws from the same source would change.
+    """
+    stack = np.stack(attributions)
+    mean: np.ndarray = stack.mean(axis=0, dtype=np.float64)
+    if len(stack) == 1:
+        return mean.astype(stack.dtype), None
+    error: np.ndarray = stack.std(axis=0, ddof=1, dtype=np.float64) / np.sqrt(len(stack))
+    return mean.astype(stack.dtype), error.astype(stack.dtype)
+
+
+def _spelled_out(baseline: Single) -> Single:
+    """A name of something that has parameters as that, with its defaults."""
+    if not isinstance(baseline, str):
+        return baseline
+    if baseline not in NAMES:
+        raise AnalysisError(
+            f"unknown baseline {baseline!r}; there are {', '.join(NAMES)}, a number or an array"
+        )
+    kinds: dict[str, Single] = {
+        "uniform": Uniform(),
+        "random": Uniform(),
+        "gaussian": Gaussian(),
+        "blurred": Blurred(),
+    }
+    return kinds.get(baseline, baseline)
+
+
+def _array(baseline: object, x: np.ndarray) -> np.ndarray:
+    array = _numbers(baseline)
     try:
-        return np.ascontiguousarray(np.broadcast_to(array, x.shape), x.dtype)
+        return np.broadcast_to(array, x.shape)
     except ValueError as error:
         raise ShapeError(
             f"a baseline of shape {array.shape} does not broadcast to the input {x.shape}"
         ) from error
 
 
-def _named(
-    name: str,
-    x: np.ndarray,
-    preprocessing: Preprocessing | None,
-    rng: np.random.Generator,
-    channel_axis: int,
-    blur: float | None,
-) -> np.ndarray:
-    if name == "blurred":
-        if x.ndim < 3:
-            raise AnalysisError("a blurred baseline needs an input with spatial axes")
-        return _blurred(x, channel_axis, blur)
-    black, white = (_pixel(value, x, preprocessing, channel_axis) for value in (0.0, 1.0))
-    if name == "black":
-        return np.broadcast_to(black, x.shape)
-    if name == "white":
-        return np.broadcast_to(white, x.shape)
-    if name == "random":
-        noise: np.ndarray = black + rng.random(x.shape) * (white - black)
-        return noise
-    raise AnalysisError(f"unknown baseline {name!r}; there are {', '.join(NAMES)}, a number or an array")
+def _dataset(samples: object, x: np.ndarray) -> list[np.ndarray]:
+    array = _numbers(samples)
+    if array.ndim != x.ndim or array.shape[1:] != x.shape[1:] or not len(array):
+        wanted = ", ".join(["M", *map(str, x.shape[1:])])
+        raise ShapeError(
+            f"a data set of shape {array.shape} has no baselines of the input: ({wanted}) is expected"
+        )
+    return [np.broadcast_to(sample, x.shape) for sample in array.astype(x.dtype)]
+
+
+def _numbers(value: object) -> np.ndarray:
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"a baseline is a number, an array or one of {', '.join(NAMES)}, not {array.dtype}")
+    if not np.isfinite(array).all():
+        raise InputError("the baseline holds NaN or infinity")
+    return array
+
+
+def _noise(rng: np.random.Generator, x: np.ndarray, draws: int, kind: str) -> list[np.ndarray]:
+    """Noise like x, `draws` times, each sample from its own stream."""
+    if draws < 1:
+        raise AnalysisError(f"a random baseline is drawn at least once, not {draws} times")
+    size = (draws, *x.shape[1:])
+    streams = rng.spawn(len(x))
+    own = [s.random(size) if kind == "uniform" else s.standard_normal(size) for s in streams]
+    return list(np.stack(own, axis=1))
 
 
 def _pixel(value: float, x: np.ndarray, preprocessing: Preprocessing | None, channel_axis: int) -> np.ndarray:
@@ -79,19 +232,10 @@ def _pixel(value: float, x: np.ndarray, preprocessing: Preprocessing | None, cha
     return pixel.reshape(shape)
 
 
-def _blurred(x: np.ndarray, channel_axis: int, blur: float | None) -> np.ndarray:
-    """Each spatial axis convolved with a Gaussian; borders repeat their edge."""
-    spatial = [axis for axis in range(1, x.ndim) if axis != channel_axis]
-    sigma = blur if blur is not None else min(x.shape[axis] for axis in spatial) / 8
+def _blurred(x: np.ndarray, channel_axis: int, sigma: float | None) -> np.ndarray:
+    spatial = spatial_axes(x, channel_axis)
+    if sigma is None:
+        sigma = min(x.shape[axis] for axis in spatial) / 8
     if not sigma > 0:
         raise AnalysisError(f"the blur is a σ in pixels above 0, not {sigma}")
-    radius = max(1, int(np.ceil(3 * sigma)))
-    kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
-    kernel /= kernel.sum()
-    result = x.astype(np.float64)
-    for axis in spatial:
-        padding = [(radius, radius) if a == axis else (0, 0) for a in range(x.ndim)]
-        padded = np.pad(result, padding, mode="edge")
-        windows = np.lib.stride_tricks.sliding_window_view(padded, kernel.size, axis=axis)
-        result = windows @ kernel
-    return result
+    return blurred(x, sigma, channel_axis)

@@ -1,0 +1,94 @@
+"""A target held as it is at the inputs, at other points: what path methods integrate.
+
+From a Differentiable, feeds and a target to the explained output and its gradient anywhere: the class that is highest
+at the inputs stays the one that is explained, and inputs that are not attributed stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from analyzer.backends import Differentiable
+from analyzer.backends.base import Arrays, Gradients, batched_inputs
+from analyzer.errors import AnalysisError
+from analyzer.target import Target, TargetLike, as_target, rows_of
+
+
+@dataclass(frozen=True)
+class Held:
+    """names: the inputs that are attributed. feeds: all inputs. output (N,): the explained one, at the feeds.
+
+    tensor: the explained one. Held is a class a sample, `chosen` (N,), or `weights` (N, …) over that tensor.
+    """
+
+    fn: Differentiable
+    names: tuple[str, ...]
+    feeds: Arrays
+    tensor: str
+    output: np.ndarray
+    chosen: np.ndarray | None
+    weights: np.ndarray | None
+
+    @property
+    def samples(self) -> int:
+        """The number of samples, N."""
+        return len(self.output)
+
+    def gradients(self, points: Arrays, rows: np.ndarray) -> Gradients:
+        """The output (n,) and its gradients at points {name: (n, *features)}, each on the path of sample `rows`[k]."""
+        return self.fn.gradients(self._feeds(points, rows), self.target(rows), wrt=self.names)
+
+    def outputs(self, points: Arrays, rows: np.ndarray) -> np.ndarray:
+        """The output (n,) at such points, in double precision, by a forward pass."""
+        return self.scalars(self.fn.forward(self._feeds(points, rows), [self.tensor])[self.tensor], rows)
+
+    def scalars(self, y: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """What is explained of values y (n, …) of the tensor, the k-th for sample `rows`[k]: (n,), float64."""
+        flat = rows_of(y).astype(np.float64)
+        if self.chosen is not None:
+            scalars: np.ndarray = flat[np.arange(len(rows)), self.chosen[rows]]
+        else:
+            assert self.weights is not None
+            scalars = (flat * rows_of(self.weights)[rows]).sum(axis=1)
+        return scalars
+
+    def _feeds(self, points: Arrays, rows: np.ndarray) -> Arrays:
+        batched = batched_inputs(self.fn.graph)
+        held = {name: array[rows] if name in batched else array for name, array in self.feeds.items()}
+        return {**held, **{name: points[name].astype(held[name].dtype) for name in self.names}}
+
+    def target(self, rows: np.ndarray) -> Target:
+        """The target of samples `rows`."""
+        if self.weights is not None:
+            return Target(self.tensor, weights=self.weights[rows])
+        assert self.chosen is not None
+        return Target(self.tensor, index=self.chosen[rows])
+
+
+def hold(fn: Differentiable, feeds: Arrays, target: TargetLike) -> Held:
+    """Resolve a target at the feeds. Raises TargetError, and AnalysisError where there is nothing to attribute."""
+    names = fn.roots()
+    alone = [name for name in names if name not in batched_inputs(fn.graph)]
+    if alone:
+        raise AnalysisError(
+            f"the input {alone[0]!r} has no axis of samples along which a path could be followed"
+        )
+    wanted = as_target(target)
+    found = fn.gradients(feeds, wanted, wrt=())
+    tensor = wanted.output or fn.graph.outputs[0]
+    if fn.graph.tensors[tensor].rank <= 2 and found.target is not None:
+        return Held(fn, names, feeds, tensor, found.output, found.target, None)
+    y = fn.forward(feeds, [tensor])[tensor]
+    weights = fn.seed(wanted, y.shape[0], feeds).cotangent(y)
+    return Held(fn, names, feeds, tensor, found.output, found.target, weights)
+
+
+def in_batches(count: int, size: int) -> Iterator[np.ndarray]:
+    """The numbers below `count`, at most `size` at a time. Raises AnalysisError for a size below 1."""
+    if size < 1:
+        raise AnalysisError(f"batch_size is at least 1, not {size}")
+    for start in range(0, count, size):
+        yield np.arange(start, min(start + size, count))
