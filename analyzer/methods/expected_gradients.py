@@ -1,0 +1,216 @@
+"""Expected Gradients: Integrated Gradients averaged over baselines from a data set, estimated from random draws.
+
+φ_i = E[(x_i − x′_i) · ∂f/∂x_i at x′ + α(x − x′)], over x′ from the background and α uniform in (0, 1). The draws are
+stratified in α, and the background is gone through without repetition, again and again, while draws last: every pass
+over it covers a narrow range of α. From a Differentiable, inputs and a background to that mean with its standard error.
+Refuses a background that is not shaped like the inputs.
+Source: Erion, Janizek, Sturmfels, Lundberg & Lee 2021, "Improving performance of deep learning models with axiomatic
+attribution priors and expected gradients", section 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from analyzer.backends import Differentiable, ModelLike, differentiate
+from analyzer.backends.base import Arrays, Inputs
+from analyzer.completeness import sample_sums
+from analyzer.errors import AnalysisError, InputError, ShapeError
+from analyzer.methods.baselines import Dataset
+from analyzer.methods.held import Held, hold, in_batches
+from analyzer.methods.path_result import PathAttributions, like, path_attributions
+from analyzer.target import TargetLike
+
+Progress = Callable[[int, int], None]
+Background = np.ndarray | Dataset | Mapping[str, np.ndarray | Dataset]
+
+
+@dataclass(frozen=True)
+class ExpectedGradients(PathAttributions):
+    """The attributions estimate a sum of f(x) − mean of f over the background, which `completeness` holds them to.
+
+    standard_error: of the attributions, like them. delta_error (N,): the standard error of `delta`. Both come from the
+    differences of neighbouring draws, which errs on the side of too large. samples: draws; background: its size.
+    """
+
+    standard_error: Any
+    delta_error: np.ndarray
+    samples: int
+    background: int
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What is evaluated, in this order: alphas, rows (N, S), rows into the background.
+
+    weights (N, S): with which the squared difference of a draw from the one before it counts for the variance.
+    """
+
+    alphas: np.ndarray
+    rows: np.ndarray
+    weights: np.ndarray
+
+
+def expected_gradients(
+    model: Differentiable | ModelLike,
+    inputs: Inputs,
+    target: TargetLike,
+    background: Background,
+    *,
+    samples: int = 200,
+    rng: np.random.Generator | int = 0,
+    batch_size: int = 16,
+    progress: Progress | None = None,
+) -> ExpectedGradients:
+    """Average the gradient between the inputs and baselines drawn from a background, times their difference.
+
+    inputs: (N, *features), or {input name: array}; integer inputs are held. target: see `Target`; None explains the
+    class that is highest at the inputs.
+    background: (M, *features), or {input name: array} whose rows go together, in the model's own input units.
+    samples: draws, at least 2, each of one gradient. rng: a Generator or seed; each sample has a stream of its own.
+    batch_size: points evaluated at once. progress: called with (points done, points planned).
+    Raises ShapeError for a background that does not fit, InputError, TargetError, UnsupportedOp.
+    Source: Erion et al. 2021, eq. 4.
+    """
+    if samples < 2:
+        raise AnalysisError(f"a standard error takes at least 2 samples, not {samples}")
+    fn = differentiate(model)
+    held = hold(fn, fn.check_inputs(inputs), target)
+    data = _background(held, background)
+    streams = np.random.default_rng(rng).spawn(held.samples)
+    size = len(data[held.names[0]])
+    drawn = draw(streams, size, samples)
+    estimate = estimate_from(held, data, drawn, batch_size, progress)
+    difference = held.output - _mean_output(held, data, batch_size)
+    found = path_attributions(held, inputs, estimate.means, difference, samples)
+    errors = {name: error.astype(held.feeds[name].dtype) for name, error in estimate.errors.items()}
+    return ExpectedGradients(
+        **vars(found),
+        standard_error=like(inputs, errors),
+        delta_error=estimate.sum_error,
+        samples=samples,
+        background=size,
+    )
+
+
+def draw(streams: list[np.random.Generator], size: int, samples: int) -> Draws:
+    """The draws of each sample. size: of the background.
+
+    Partners, whose difference tells the variance, stand one after the other: draws of one baseline where each has at
+    least two, so that the difference between baselines, which then cancels from the mean, does not count; otherwise
+    draws that are neighbours in α. An odd one out is held against the last of a pair, at half weight.
+    """
+    alphas, rows, weights = (np.empty((len(streams), samples)) for _ in range(3))
+    for n, stream in enumerate(streams):
+        passes = [stream.permutation(size) for _ in range(-(-samples // size))]
+        drawn = np.concatenate(passes)[:samples]
+        strata = np.arange(samples)
+        group = drawn if samples >= 2 * size else np.zeros(samples, int)
+        order = np.lexsort((strata, group))
+        group = group[order]
+        first = np.concatenate([[0], np.flatnonzero(np.diff(group)) + 1])
+        within = strata - np.repeat(first, np.diff([*first, samples]))
+        last = np.append(group[1:] != group[:-1], True)
+        alphas[n] = ((strata + stream.random(samples)) / samples)[order]
+        rows[n] = drawn[order]
+        weights[n] = np.where(within % 2 == 1, 1.0, np.where(last, 0.5, 0.0))
+    return Draws(alphas, rows.astype(int), weights)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """means, errors: {input name: (N, *features)}, of the attributions; sum_error (N,), of their sum. All float64."""
+
+    means: Arrays
+    errors: Arrays
+    sum_error: np.ndarray
+
+
+def estimate_from(
+    held: Held, background: Arrays, draws: Draws, batch_size: int, progress: Progress | None
+) -> Estimate:
+    """The mean over the draws of (x − x′) · gradient, with its standard error."""
+    count = draws.alphas.shape[1]
+    sums, squares, before = (
+        {name: np.zeros(held.feeds[name].shape) for name in held.names} for _ in range(3)
+    )
+    sum_squares, sum_before = np.zeros(held.samples), np.zeros(held.samples)
+    for batch in in_batches(held.samples * count, batch_size):
+        ks, rows = np.divmod(batch, held.samples)
+        terms = _terms(held, background, draws, ks, rows)
+        totals = np.sum([sample_sums(term) for term in terms.values()], axis=0)
+        for place, (k, n) in enumerate(zip(ks, rows, strict=True)):
+            weight = draws.weights[n, k]
+            for name, term in terms.items():
+                sums[name][n] += term[place]
+                if weight:
+                    squares[name][n] += weight * (term[place] - before[name][n]) ** 2
+                before[name][n] = term[place]
+            sum_squares[n] += weight * (totals[place] - sum_before[n]) ** 2
+            sum_before[n] = totals[place]
+        if progress is not None:
+            progress(int(batch[-1]) + 1, held.samples * count)
+    return Estimate(
+        {name: total / count for name, total in sums.items()},
+        {name: np.sqrt(square) / count for name, square in squares.items()},
+        np.sqrt(sum_squares) / count,
+    )
+
+
+def _terms(held: Held, background: Arrays, draws: Draws, ks: np.ndarray, rows: np.ndarray) -> Arrays:
+    """(x − x′) · gradient at some draws, {input name: (n, *features)}."""
+    points, spans = {}, {}
+    for name in held.names:
+        x = held.feeds[name][rows].astype(np.float64)
+        start = background[name][draws.rows[rows, ks]]
+        along = draws.alphas[rows, ks].reshape(-1, *(1,) * (x.ndim - 1))
+        spans[name] = x - start
+        points[name] = start + along * spans[name]
+    gradients = held.gradients(points, rows).gradients
+    return {name: spans[name] * gradients[name] for name in held.names}
+
+
+def _background(held: Held, background: Background) -> Arrays:
+    """The background of every attributed input, as many rows of each."""
+    given = background if isinstance(background, Mapping) else {held.names[0]: background}
+    wrong = [name for name in (*given, *held.names) if (name in given) != (name in held.names)]
+    if wrong:
+        raise InputError(
+            f"the background names the inputs {', '.join(given)}; attributed are {', '.join(held.names)}"
+        )
+    arrays = {}
+    for name in held.names:
+        one = given[name]
+        array = np.asarray(one.samples if isinstance(one, Dataset) else one)
+        features = held.feeds[name].shape[1:]
+        if array.ndim == 0 or array.shape[1:] != features or not len(array):
+            wanted = ", ".join(["M", *map(str, features)])
+            raise ShapeError(
+                f"the background of {name!r} has shape {array.shape}, where ({wanted}) is expected"
+            )
+        if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+            raise InputError(f"the background of {name!r} holds something that is no finite number")
+        arrays[name] = array
+    counts = {name: len(array) for name, array in arrays.items()}
+    if len(set(counts.values())) > 1:
+        raise ShapeError(f"the rows of a background go together: there are {counts}")
+    return arrays
+
+
+def _mean_output(held: Held, background: Arrays, batch_size: int) -> np.ndarray:
+    """The output of each sample, (N,), averaged over the whole background."""
+    size = len(background[held.names[0]])
+    totals = np.zeros(held.samples)
+    # Where nothing else is fed, one forward pass of a baseline serves every sample.
+    shared = set(held.names) == set(held.fn.graph.inputs)
+    for batch in in_batches(size, batch_size):
+        points = {name: array[batch] for name, array in background.items()}
+        y = held.fn.forward(points, [held.tensor])[held.tensor] if shared else None
+        for n in range(held.samples):
+            rows = np.full(len(batch), n)
+            totals[n] += (held.outputs(points, rows) if y is None else held.scalars(y, rows)).sum()
+    return totals / size
