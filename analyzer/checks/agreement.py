@@ -18,10 +18,11 @@ from analyzer.backends import BACKENDS, Differentiable, ModelLike, bind
 from analyzer.backends.base import Arrays, Inputs
 from analyzer.checks.attributions import worst_attributions
 from analyzer.checks.comparison import STEPS, Comparison, Progress
-from analyzer.checks.reading import Reader, Reading
+from analyzer.checks.reading import Reader
 from analyzer.checks.referee import judge_backends
 from analyzer.checks.report import Report, Row
 from analyzer.checks.tolerances import COMPLETENESS, Tolerance, tolerances
+from analyzer.completeness import Completeness
 from analyzer.errors import AnalysisError
 from analyzer.graph import Graph
 from analyzer.precision import HALF
@@ -84,14 +85,15 @@ def check(
     }
     rows = [row for found in by_pair.values() for row in found]
     judged = judge_backends(comparison, readings, rows, loaded, referee)
+    settled = [comparison.settled(index, reading) for index, reading in enumerate(readings)]
     readings = [reading.without_layers(comparison.roots) for reading in readings]
     if wrt is None:
         rows += comparison.integrated_rows(steps)
     return Report(
         rows=rows,
         completeness=[
-            _completeness_row(fn, reading, allowed[COMPLETENESS])
-            for fn, reading in zip(functions, readings, strict=True)
+            _completeness_row(fn, *one, allowed[COMPLETENESS])
+            for fn, one in zip(functions, settled, strict=True)
         ],
         backends=chosen,
         skipped={name: reason for name, reason in state.items() if reason and name not in chosen},
@@ -127,15 +129,16 @@ def fix_target(fn: Differentiable, feeds: Arrays, target: TargetLike) -> Target:
     return Target(name, weights=weights)
 
 
-def _completeness_row(fn: Differentiable, reading: Reading, tolerance: float) -> Row:
+def _completeness_row(fn: Differentiable, completeness: Completeness, reason: str, tolerance: float) -> Row:
     """FullGrad must sum to the output on every backend. What IG leaves depends on its steps: no verdict."""
-    completeness, allowed = reading.completeness, _completeness_tolerance(fn, tolerance)
+    allowed = _completeness_tolerance(fn, tolerance)
     return {
         "backend": fn.backend,
         "method": "full grad",
         "error": float(completeness.error.max()),
         "tolerance": allowed,
         "passed": bool(completeness.within(allowed).all()),
+        "explanation": reason,
     }
 
 

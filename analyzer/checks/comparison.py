@@ -9,26 +9,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from itertools import combinations
 
 import numpy as np
 
 from analyzer.backends.base import Arrays
 from analyzer.biases import layer_of
-from analyzer.checks.kinks import Side, explain
+from analyzer.checks.kinks import Explanation, Side, explain, follows_rules, listed
 from analyzer.checks.localize import Origin, backward_origin, forward_origin
 from analyzer.checks.metrics import distance
-from analyzer.checks.reading import Reader, Reading
+from analyzer.checks.reading import Reader, Reading, maps_of
 from analyzer.checks.report import Row
 from analyzer.checks.rounding import excuse_rounding, rounded_alike
+from analyzer.checks.ties import find_ties
+from analyzer.checks.tolerances import COMPLETENESS
 from analyzer.checks.twin import Twin
+from analyzer.completeness import Completeness
 from analyzer.graph import Graph
 from analyzer.methods.integrated_gradients import quadrature
 from analyzer.target import Target
 
 Progress = Callable[[str], None]
 Indices = tuple[int, int]
+Choices = Callable[[int], Side | None]
 
 RULE = "gauss-legendre"
 STEPS = 8
@@ -50,6 +55,12 @@ class Comparison:
 
     def __post_init__(self) -> None:
         self.seconds = [0.0] * len(self.readers)
+        self._choices: Choices = cache(partial(self._choices_at, self.feeds))
+
+    @property
+    def _excess(self) -> float:
+        """From where on gradients are apart."""
+        return self.tolerances["input gradient"]
 
     @property
     def graph(self) -> Graph:
@@ -86,8 +97,24 @@ class Comparison:
         excuse_rounding((row for row in rows if row["quantity"].endswith("gradient")), a.side, b.side)
         if not all(row["passed"] for row in jumping):
             self._tell(f"{self._name(pair[0])} against {self._name(pair[1])}")
-            excuse(jumping, self._reason(a.side, b.side))
+            found = self._explanation(pair, (a.side, b.side), self._choices)
+            if found is not None and found.held.ties:
+                jumping = [row for row in jumping if self._agrees_held(row, pair, found.held, readings)]
+            excuse(jumping, found and found.text)
         return rows
+
+    def settled(self, index: int, reading: Reading) -> tuple[Completeness, str]:
+        """FullGrad's sum of a backend; of a source that chose otherwise at exact ties, which no residual of ours knows,
+        with these decided as our rules do, and what they are.
+        """
+        reader, side = self.readers[index], None
+        if not reading.completeness.within(self.tolerances[COMPLETENESS]).all():
+            side = self._choices(index)
+        if side is None or not follows_rules(self.graph, reader.output, side, reader.cotangent, self._excess):
+            return reading.completeness, ""
+        assert isinstance(reader, Reader)
+        ours = reader.decompose(self.feeds, replace(side, ties=()), reading.completeness.output)
+        return ours.completeness, f"{listed(side.tied)} at an exact tie, decided as elsewhere"
 
     def integrated_rows(self, steps: int) -> list[Row]:
         """Integrated Gradients of every backend, compared pair by pair.
@@ -100,22 +127,23 @@ class Comparison:
         reasons: dict[Indices, list[str | None]] = {pair: [] for pair in self.pairs}
         for number, (alpha, weight) in enumerate(zip(*quadrature(RULE, steps), strict=True), 1):
             self._tell(f"integrated gradients, point {number} of {steps}")
-            sides = self._sides_at(alpha)
+            point = self._point(alpha)
+            sides, choices = self._sides_at(point), cache(partial(self._choices_at, point))
             for total, side in zip(totals, sides, strict=True):
                 for name in total:
                     total[name] = total[name] + weight * side.gradients[name].astype(np.float64)
             for pair in self.pairs:
                 a, b = (sides[index] for index in pair)
                 if any(self._apart(a.gradients[name], b.gradients[name]) for name in self.roots):
-                    reason = self._reason(a, b)
-                    reasons[pair].append(reason and f"at α = {alpha:.2f}: {reason}")
+                    found = self._explanation(pair, (a, b), choices)
+                    reasons[pair].append(found and f"at α = {alpha:.2f}: {found.text}")
         self.integrated = [{n: g * self.feeds[n] for n, g in total.items()} for total in totals]
         rows = []
         for pair in self.pairs:
             left, right = (self.integrated[index] for index in pair)
-            found = self._rows(pair, "integrated gradients", left, right)
-            excuse(found, _summary(reasons[pair]))
-            rows += found
+            apart = self._rows(pair, "integrated gradients", left, right)
+            excuse(apart, _summary(reasons[pair]))
+            rows += apart
         return rows
 
     def origin(self, pair: Indices, readings: Sequence[Reading], rows: Sequence[Row]) -> Origin | None:
@@ -172,12 +200,15 @@ class Comparison:
         least = 1e-2 * min(self.tolerances.values())
         return {name: apart for name, apart in found.items() if apart > least}
 
-    def _sides_at(self, alpha: float) -> list[Side]:
-        """Each backend at one point of the path from zeros to the inputs."""
-        point = {
+    def _point(self, alpha: float) -> Arrays:
+        """A point of the path from zeros to the inputs."""
+        return {
             name: (np.asarray(alpha, array.dtype) * array if name in self.roots else array)
             for name, array in self.feeds.items()
         }
+
+    def _sides_at(self, point: Arrays) -> list[Side]:
+        """Each backend at one point of the path."""
         sides = []
         for index, reader in enumerate(self.readers):
             began = time.perf_counter()
@@ -185,13 +216,42 @@ class Comparison:
             self.seconds[index] += time.perf_counter() - began
         return sides
 
-    def _reason(self, a: Side, b: Side) -> str | None:
-        """The kink decisions that explain why two sides' gradients differ, or None."""
-        assert self.target.output is not None and self.target.weights is not None
+    def _explanation(self, pair: Indices, sides: tuple[Side, Side], choices: Choices) -> Explanation | None:
+        """The decisions that explain why two sides' gradients differ, or None."""
+        found = self._explain(*sides)
+        if found is not None:
+            return found
+        for index, ours in zip(pair, sides[::-1], strict=True):
+            if (theirs := choices(index)) is not None:
+                return self._explain(ours, theirs)
+        return None
+
+    def _explain(self, a: Side, b: Side) -> Explanation | None:
+        reader = self.readers[0]
         wrt = [name for name in a.gradients if name in b.gradients]
-        cotangent = self.target.weights.astype(self.graph.tensors[self.target.output].dtype)
-        tolerance = self.tolerances["input gradient"]
-        return explain(self.graph, self.target.output, a, b, cotangent, wrt, tolerance)
+        return explain(self.graph, reader.output, a, b, reader.cotangent, wrt, self._excess)
+
+    def _choices_at(self, point: Arrays, index: int) -> Side | None:
+        """The source at every tensor, with the exact ties at which it chose otherwise than our rules; None where there
+        are none. Backends of ours have no choice: docs/subgradients.md states it.
+        """
+        reader = self.readers[index]
+        if reader.fn.backend != "source" or isinstance(reader, Twin):
+            return None
+        side = reader.everywhere(point)
+        ties = find_ties(self.graph, self.roots, reader.output, side, self._excess)
+        return replace(side, ties=tuple(ties)) if ties else None
+
+    def _agrees_held(self, row: Row, pair: Indices, held: Side, readings: Sequence[Reading]) -> bool:
+        """Whether a row's map agrees with the decisions held equal; anything but a map was shown to."""
+        if row["quantity"] != "full grad" or row["passed"]:
+            return True
+        (index,) = (index for index in pair if self.readers[index].fn.backend == "source")
+        reader = self.readers[index]
+        assert isinstance(reader, Reader)
+        maps = maps_of(reader.decompose(self.feeds, held, readings[index].completeness.output))
+        apart = distance(maps[row["tensor"]], readings[index].maps[row["tensor"]]).relative_l2
+        return apart <= self.tolerances["full grad"]
 
     def _apart(self, left: np.ndarray, right: np.ndarray) -> bool:
         return distance(left, right).relative_l2 > self.tolerances["integrated gradients"]

@@ -5,12 +5,13 @@ is excused only where three things are shown: some node's local derivative diffe
 inputs agree within the tolerance (the decision, named and counted); each side's gradient is exactly the backward pass,
 by our rules, of its own forward values; and with these decisions held equal, one side's backward pass gives the other's
 gradient. A wrong rule or a wrong layer fails the second, a difference of another kind beside the decisions the third.
+Where a side took another subgradient at an exact tie (ties.py), the gradients that show it are taken as they are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -43,30 +44,70 @@ class Decision:
 
 
 @dataclass(frozen=True)
+class Tie:
+    """Decisions that a side took otherwise than our rules at exact ties, and the tensors whose gradient shows it."""
+
+    tensors: tuple[str, ...]
+    decisions: tuple[Decision, ...]
+
+
+@dataclass(frozen=True)
 class Side:
-    """One backend's reading: values and gradients by tensor name, on the same inputs."""
+    """One backend's reading: values and gradients by tensor name, on the same inputs, and its own choices at ties."""
 
     values: Arrays
     gradients: Arrays
+    ties: tuple[Tie, ...] = ()
+
+    @property
+    def tied(self) -> list[Decision]:
+        """Its own choices at ties."""
+        return [decision for tie in self.ties for decision in tie.decisions]
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The tensors whose gradients show a choice of its own."""
+        return tuple(name for tie in self.ties for name in tie.tensors)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why two sides' gradients differ. held: one side's reading with the other's decisions, and its choices at ties."""
+
+    text: str
+    held: Side
 
 
 def explain(
     graph: Graph, output: str, a: Side, b: Side, cotangent: np.ndarray, wrt: Sequence[str], tolerance: float
-) -> str | None:
-    """Why the gradients of two sides at `wrt` differ: the decisions, or None where they do not explain it."""
+) -> Explanation | None:
+    """Why the gradients of two sides at `wrt` differ: the decisions, or None where they do not explain it.
+
+    The side that chose otherwise at exact ties, where there is one, is b.
+    """
     a, b = (_completed(graph, wrt, output, side) for side in (a, b))
     decisions = differing_decisions(graph, wrt, output, a.values, b.values, tolerance)
-    if not decisions:
+    if not decisions and not b.ties:
         return None
-    if any(_backward_error(graph, output, s.values, s.gradients, cotangent, wrt) > tolerance for s in (a, b)):
+    if not all(follows_rules(graph, output, side, cotangent, tolerance, wrt) for side in (a, b)):
         return None
-    held = {name: a.values[name] for name in _held(graph, wrt, output, decisions)}
-    apart = _backward_error(graph, output, {**b.values, **held}, a.gradients, cotangent, wrt)
+    held = {name: b.values[name] for name in _held(graph, wrt, output, decisions)}
+    alike = replace(b, values={**a.values, **held})
+    apart = _backward_error(graph, output, alike, cotangent, wrt)
     if apart > tolerance:
         return None
+    reasons = [
+        f"{listed(found)} {where}"
+        for found, where in ((decisions, "within rounding of a kink"), (b.tied, "at an exact tie"))
+        if found
+    ]
+    return Explanation(f"{'; '.join(reasons)}; held equal, the gradients agree to {apart:.0e}", alike)
+
+
+def listed(decisions: Sequence[Decision]) -> str:
+    """Decisions as a phrase, the first few by name."""
     shown = "; ".join(str(decision) for decision in decisions[:3])
-    more = f"; and {len(decisions) - 3} more nodes" if len(decisions) > 3 else ""
-    return f"{shown}{more} within rounding of a kink; held equal, the gradients agree to {apart:.0e}"
+    return shown + (f"; and {len(decisions) - 3} more nodes" if len(decisions) > 3 else "")
 
 
 def _held(graph: Graph, roots: Sequence[str], output: str, decisions: Sequence[Decision]) -> set[str]:
@@ -75,7 +116,7 @@ def _held(graph: Graph, roots: Sequence[str], output: str, decisions: Sequence[D
     A maximum is looked for among the values it was taken from: a node's input and output are of one side.
     """
     held = {name for one in decisions for name in _read_and_given(graph, one.node)}
-    nodes = [_read_and_given(graph, node) for node in _decision_nodes(graph, roots, output)]
+    nodes = [_read_and_given(graph, node) for node in decision_nodes(graph, roots, output)]
     while grown := {name for names in nodes if held.intersection(names) for name in names} - held:
         held |= grown
     return held
@@ -85,7 +126,7 @@ def decision_tensors(graph: Graph, roots: Sequence[str], output: str) -> frozens
     """The tensors that decisions at kinks hang on: what nodes with a value-dependent derivative read and give."""
     return frozenset(
         name
-        for node in _decision_nodes(graph, roots, output)
+        for node in decision_nodes(graph, roots, output)
         for name in _read_and_given(graph, node)
         if graph.tensors[name].is_float or name in node.outputs
     )
@@ -101,11 +142,11 @@ def differing_decisions(
     graph: Graph, roots: Sequence[str], output: str, a: Arrays, b: Arrays, tolerance: float
 ) -> list[Decision]:
     """The nodes on the path whose local derivative jumps between the values of two sides, in graph order."""
-    counted = ((node, _jumps(graph, node, a, b, tolerance)) for node in _decision_nodes(graph, roots, output))
+    counted = ((node, jumps(graph, node, a, b, tolerance)) for node in decision_nodes(graph, roots, output))
     return [Decision(node, count) for node, count in counted if count]
 
 
-def _decision_nodes(graph: Graph, roots: Sequence[str], output: str) -> list[Node]:
+def decision_nodes(graph: Graph, roots: Sequence[str], output: str) -> list[Node]:
     """The nodes on the path from the roots whose derivative depends on their values and may jump."""
     found = []
     for node in path_nodes(graph, roots, output):
@@ -130,10 +171,10 @@ def _completed(graph: Graph, roots: Sequence[str], output: str, side: Side) -> S
     program = assemble(graph, Emitter(graph.opset), wanted, available=list(side.values))
     session = make_session(program.proto, ["CPUExecutionProvider"])
     found = session.run(list(program.outputs.values()), {name: side.values[name] for name in program.inputs})
-    return Side({**side.values, **dict(zip(program.outputs, found, strict=True))}, side.gradients)
+    return replace(side, values={**side.values, **dict(zip(program.outputs, found, strict=True))})
 
 
-def _jumps(graph: Graph, node: Node, a: Arrays, b: Arrays, tolerance: float) -> int:
+def jumps(graph: Graph, node: Node, a: Arrays, b: Arrays, tolerance: float = np.inf) -> int:
     """At how many elements the derivative of one node differs, its inputs being equal within rounding."""
     names = _read_and_given(graph, node)
     if any(name not in a or name not in b for name in names):
@@ -172,14 +213,33 @@ def _local_derivative(graph: Graph, node: Node) -> Program | None:
     return program if reads_values else None
 
 
+def follows_rules(
+    graph: Graph,
+    output: str,
+    side: Side,
+    cotangent: np.ndarray,
+    tolerance: float,
+    wrt: Sequence[str] | None = None,
+) -> bool:
+    """Whether a side's gradients are the backward pass, by our rules and its choices at ties, of its own values."""
+    at = list(side.gradients) if wrt is None else wrt
+    return _backward_error(graph, output, side, cotangent, at) <= tolerance
+
+
 def _backward_error(
-    graph: Graph, output: str, values: Arrays, gradients: Arrays, cotangent: np.ndarray, wrt: Sequence[str]
+    graph: Graph, output: str, side: Side, cotangent: np.ndarray, wrt: Sequence[str]
 ) -> float:
-    """How far gradients are from what our rules give on these forward values: the worst relative L2."""
-    program = remainder_program(graph, observe((), wrt), list(values), [output])
+    """How far gradients are from what our rules give on the side's forward values: the worst relative L2.
+
+    The gradients that show a choice at a tie are taken as they are.
+    """
+    program = remainder_program(graph, observe((), wrt), list(side.values), [output, *side.chosen])
     session = make_session(program.proto, ["CPUExecutionProvider"])
-    feeds = {**values, gradient_name(output): cotangent}
+    gradients = {gradient_name(name): side.gradients[name] for name in side.chosen}
+    feeds = {**side.values, **gradients, gradient_name(output): cotangent}
     found = session.run(
         [program.outputs[gradient_name(name)] for name in wrt], {name: feeds[name] for name in program.inputs}
     )
-    return max(distance(array, gradients[name]).relative_l2 for name, array in zip(wrt, found, strict=True))
+    return max(
+        distance(array, side.gradients[name]).relative_l2 for name, array in zip(wrt, found, strict=True)
+    )

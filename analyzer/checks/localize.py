@@ -86,7 +86,7 @@ def backward_origin(
         label = max(errors, key=lambda key: errors[key])
         if errors[label] < OWN * apart[name]:
             return None
-        return Origin(name, _way_on(graph, name, sides[label]), label, errors[label], True)
+        return Origin(name, way_on(graph, name, sides[label]), label, errors[label], True)
 
     return _origin(list(apart)[::-1], apart, tolerance, origin_at)
 
@@ -146,7 +146,7 @@ def _segment(graph: Graph, name: str, side: Side) -> tuple[Node, ...]:
     return tuple(node for node in graph.nodes if node.name in found)
 
 
-def _way_on(graph: Graph, name: str, side: Side) -> tuple[Node, ...]:
+def way_on(graph: Graph, name: str, side: Side) -> tuple[Node, ...]:
     """The nodes between a tensor and those behind it whose gradient a side knows, in topological order."""
     found: dict[str, Node] = {}
     stack = [name]

@@ -11,8 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+import numpy as np
+
 from analyzer.backends import Differentiable
-from analyzer.backends.base import Arrays, attributed
+from analyzer.backends.base import Arrays, Evaluation, attributed
+from analyzer.backends.onnxruntime import make_session
 from analyzer.checks.kinks import Side, decision_tensors
 from analyzer.completeness import Completeness
 from analyzer.graph import Graph
@@ -20,7 +23,7 @@ from analyzer.methods import FullGrad
 from analyzer.methods.decomposition import Plan, Settings, plan
 from analyzer.methods.full_grad import read_full_grad
 from analyzer.methods.maps import PUBLISHED
-from analyzer.request import gradient_name, joined, observe
+from analyzer.request import gradient_name, joined, observe, remainder_program
 from analyzer.target import Target
 
 
@@ -117,6 +120,28 @@ class Reader:
             full_grad.completeness,
             time.perf_counter() - began,
         )
+
+    @property
+    def cotangent(self) -> np.ndarray:
+        """The explained scalar's weights over the output."""
+        assert self.target.weights is not None
+        return self.target.weights.astype(self.graph.tensors[self.output].dtype)
+
+    def decompose(self, feeds: Arrays, side: Side, explained: np.ndarray) -> FullGrad:
+        """FullGrad by our rules on values that were read, and on the gradients that show a choice at a tie.
+
+        explained: (N,), what it must sum to.
+        """
+        planned = self.plan(feeds)
+        program = remainder_program(
+            self.graph, planned.request, list(side.values), [self.output, *side.chosen]
+        )
+        session = make_session(program.proto, ["CPUExecutionProvider"])
+        gradients = {gradient_name(name): side.gradients[name] for name in side.chosen}
+        given = {**side.values, **gradients, gradient_name(self.output): self.cotangent}
+        arrays = session.run(list(program.outputs.values()), {name: given[name] for name in program.inputs})
+        found = Evaluation(explained, None, dict(zip(program.outputs, arrays, strict=True)))
+        return read_full_grad(planned, found, {})
 
     def everywhere(self, feeds: Arrays) -> Side:
         """Values and gradients at every layer, in one run."""

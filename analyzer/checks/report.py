@@ -79,7 +79,8 @@ class Report:
     where a float64 run was asked, its distance from either side, a_error and b_error, and the `nearer` side; of two
     models, each from its own run, and how far the two runs are apart, `float64`. A row passes within its tolerance, or
     where a named reason explains the excess: decisions at kinks, rounding of zero, a layer in other nodes.
-    completeness: one dict a backend and method, with error (the worst sample's), tolerance and passed.
+    completeness: one dict a backend and method, with error (the worst sample's), tolerance and passed; of `check`, with
+    an explanation where a source's ties were decided as elsewhere.
     origins: {(a, b): the node at fault}; suspects: {(a, b): its name, or names}. skipped: backends that were not run,
     with the reason. seconds: the time of each backend. referee: what the float64 run was, or why there was none.
     environment: versions. attributions: of the samples that differ most, for the page; they are not in the JSON.

@@ -123,7 +123,8 @@ def _completeness_cells(rows: Sequence[Row]) -> list[tuple[str, ...]]:
                 row["method"],
                 f"{row['error']:.1e}",
                 f"{row['tolerance']:.0e}",
-                "holds" if row["passed"] else "fails",
+                ("holds" if row["passed"] else "fails")
+                + (f" with {row['explanation']}" if row.get("explanation") else ""),
             )
             for row in rows
         ),

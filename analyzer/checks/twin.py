@@ -43,6 +43,18 @@ class Twin:
     paired: Pairing
     spatial: Mapping[str, tuple[int, ...]]
 
+    @property
+    def output(self) -> str:
+        """The explained output."""
+        assert self.target.output is not None
+        return self.target.output
+
+    @property
+    def cotangent(self) -> np.ndarray:
+        """The explained scalar's weights over the output."""
+        assert self.target.weights is not None
+        return self.target.weights.astype(self.graph.tensors[self.output].dtype)
+
     @cached_property
     def tensors(self) -> Pairing:
         """Every tensor of a that has a counterpart, inputs and outputs among them."""

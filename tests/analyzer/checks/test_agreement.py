@@ -196,8 +196,8 @@ def test_a_decision_within_rounding_of_its_kink_explains_the_difference():
     graph, a, b = _sides(1e-7)
     reason = explain(graph, "y", a, b, np.ones((1, 2), np.float32), ["x"], 1e-4)
     assert reason is not None
-    assert "1 decision of Relu" in reason
-    assert "held equal, the gradients agree to 0e+00" in reason
+    assert "1 decision of Relu" in reason.text
+    assert "held equal, the gradients agree to 0e+00" in reason.text
 
 
 def test_a_maximum_behind_a_decision_is_held_with_it():
@@ -221,7 +221,7 @@ def test_a_maximum_behind_a_decision_is_held_with_it():
         graph, "y", side(1e-7, 1), side(-1e-7, 0), np.ones((1, 1, 1, 2), np.float32), ["x"], 1e-4
     )
     assert reason is not None
-    assert "Relu" in reason and "agree to 0e+00" in reason
+    assert "Relu" in reason.text and "agree to 0e+00" in reason.text
 
 
 def test_values_that_really_differ_explain_nothing():
