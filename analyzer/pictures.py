@@ -13,13 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analyzer.analysis import (
-    FULL_GRAD,
-    INTEGRATED_GRADIENTS,
-    SIMPLE_FULL_GRAD,
-    SMOOTH_FULL_GRAD,
-    MethodResult,
-)
+from analyzer.analysis import METHODS, MethodResult
 from analyzer.figures.charts import Bar, contribution_chart
 from analyzer.figures.heat import PIXELS, encode_png, enlarged, overlay, scale_of, smoothed
 from analyzer.figures.images import photographs, to_planes
@@ -36,14 +30,6 @@ COMPLETE_MAP = "full-grad-complete"
 # Of inputs that are no images: tables (N, features), signals (N, C, T) and volumes (N, C, D, H, W).
 DRAWN_RANKS = (2, 3, 5)
 SIGNED_UNIT = "per pixel, smoothed"
-SALIENCY_NOTES = {
-    FULL_GRAD: (
-        "FullGrad",
-        "input term and bias terms by size, without sign",
-    ),
-    SIMPLE_FULL_GRAD: ("Simple FullGrad", "the gradients at every layer that has a bias"),
-    SMOOTH_FULL_GRAD: ("Smooth FullGrad", "FullGrad averaged over noisy copies"),
-}
 
 
 def sample_pictures(
@@ -92,10 +78,11 @@ def _of_values(
     row, found = slice(index, index + 1), {}
     for result in results:
         if name in result.maps:
-            caption, note = SALIENCY_NOTES[result.method]
-            look = Look(unit="saliency, without unit")
+            entry = METHODS[result.method]
+            unit = "units of the output, per element" if entry.signed else "saliency, without unit"
+            look = Look(unit=unit, signed=entry.signed)
             png = _figure(plot_input(result.maps[name][row], array[row], look, table=array.ndim == 2))
-            found[result.method] = Picture(caption, png, note)
+            found[result.method] = Picture(entry.caption, png, entry.note)
         if name in result.complete_maps:
             look = Look(unit="units of the output, per element", signed=True)
             png = _figure(
@@ -109,26 +96,34 @@ def _of_values(
 def _overlays(
     result: MethodResult, name: str, index: int, photograph: np.ndarray, layout: str | None
 ) -> dict[str, Picture]:
-    if result.method == INTEGRATED_GRADIENTS:
-        plane = to_planes(result.attributions[name][index : index + 1], layout)
-        assert plane is not None
-        note = "red speaks for the class, blue against it"
-        return {result.method: _signed("Integrated Gradients", photograph, smoothed(plane[0], PIXELS), note)}
-    pictures = {}
-    if name in result.attributions:
+    entry, pictures = METHODS[result.method], {}
+    if name in result.input_totals:
         size = to_planes(np.abs(result.attributions[name][index : index + 1]), layout)
         assert size is not None
         note = "|x · ∂f/∂x|, what falls to the pixels"
         pictures["input-term"] = _unsigned("Input term", photograph, size[0], note)
-    if name in result.maps and result.maps[name].ndim == 3:
-        caption, note = SALIENCY_NOTES[result.method]
-        plane = result.maps[name][index]
-        pictures[result.method] = _unsigned(caption, photograph, plane, f"{note}; brighter is more")
+    plane = _plane(result, name, index, layout)
+    if plane is not None and entry.signed:
+        pictures[result.method] = _signed(entry.caption, photograph, smoothed(plane, PIXELS), entry.note)
+    elif plane is not None:
+        note = f"{entry.note}; brighter is more"
+        pictures[result.method] = _unsigned(entry.caption, photograph, plane, note)
     if name in result.complete_maps and result.complete_maps[name].ndim == 3:
         plane = smoothed(result.complete_maps[name][index])
         note = f"red adds, blue takes away; {complete_sum(result, index)}"
         pictures[COMPLETE_MAP] = _signed("Complete map", photograph, plane, note)
     return pictures
+
+
+def _plane(result: MethodResult, name: str, index: int, layout: str | None) -> np.ndarray | None:
+    """What is drawn of a method over an image, (H, W): its map, else its attributions summed over channels."""
+    if result.maps:
+        found = result.maps.get(name)
+        return found[index] if found is not None and found.ndim == 3 else None
+    if name not in result.attributions:
+        return None
+    planes = to_planes(result.attributions[name][index : index + 1], layout)
+    return None if planes is None else planes[0]
 
 
 def complete_sum(result: MethodResult, index: int) -> str:

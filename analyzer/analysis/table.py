@@ -1,0 +1,56 @@
+"""The table of methods: one entry each, which the command line, pictures and reports read.
+
+A new method needs a runner, run(fn, inputs, target, *, progress, **settings) -> MethodResult, and its entry here; a
+setting of its own also needs an option (cli/method_options.py) of the same name.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from analyzer.analysis.full_grads import (
+    FULL_GRAD,
+    SIMPLE_FULL_GRAD,
+    SMOOTH_FULL_GRAD,
+    run_full_grad,
+    run_simple_full_grad,
+    run_smooth_full_grad,
+)
+from analyzer.analysis.integrated import INTEGRATED_GRADIENTS, run_integrated_gradients
+from analyzer.analysis.result import MethodResult
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method. caption, note: its name in pictures, and how they are read. signed: whether what it draws is: its map,
+    or where it has none its attributions, summed over channels.
+    """
+
+    run: Callable[..., MethodResult]
+    caption: str
+    note: str
+    signed: bool = False
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """The names of the settings that the runner takes."""
+        known = inspect.signature(self.run).parameters.values()
+        own = [parameter.name for parameter in known if parameter.kind is parameter.KEYWORD_ONLY]
+        return tuple(name for name in own if name not in ("batch_size", "progress"))
+
+
+METHODS: Mapping[str, Entry] = {
+    FULL_GRAD: Entry(run_full_grad, "FullGrad", "input term and bias terms by size, without sign"),
+    SIMPLE_FULL_GRAD: Entry(
+        run_simple_full_grad, "Simple FullGrad", "the gradients at every layer that has a bias"
+    ),
+    SMOOTH_FULL_GRAD: Entry(run_smooth_full_grad, "Smooth FullGrad", "FullGrad averaged over noisy copies"),
+    INTEGRATED_GRADIENTS: Entry(
+        run_integrated_gradients,
+        "Integrated Gradients",
+        "red speaks for the class, blue against it",
+        signed=True,
+    ),
+}

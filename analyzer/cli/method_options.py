@@ -1,0 +1,158 @@
+"""The settings of methods on the command line: an option each, and which method takes which.
+
+An option that is not given is None, and leaves each method its own default. An option has the name of the setting
+that it becomes (analysis/table.py); one that none of the chosen methods takes is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import Enum, StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from analyzer.analysis import FULL_GRAD, METHODS
+from analyzer.cli.terminal import UserError
+
+FULL_GRAD_PANEL, NOISE_PANEL, INTEGRATED_PANEL = "FullGrad", "Noisy copies", "Integrated Gradients"
+
+
+class Terms(StrEnum):
+    """Which of FullGrad's bias terms."""
+
+    ALL = "all"
+    EXPLICIT = "explicit"
+
+
+class PostProcessing(StrEnum):
+    """Whose saliency map of FullGrad's terms."""
+
+    PAPER = "paper"
+    PYTORCH_GRAD_CAM = "pytorch-grad-cam"
+
+
+class Rule(StrEnum):
+    """The quadrature rules of Integrated Gradients."""
+
+    GAUSS_LEGENDRE = "gauss-legendre"
+    TRAPEZOID = "trapezoid"
+
+
+MethodOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--method",
+        metavar="NAME",
+        help=f"{', '.join(METHODS)}. Repeat for several. Default: {FULL_GRAD}.",
+    ),
+]
+TermsOption = Annotated[
+    Terms | None,
+    typer.Option(
+        "--terms",
+        help="All bias terms, or the published ones: those of layers. Default: all.",
+        rich_help_panel=FULL_GRAD_PANEL,
+    ),
+]
+PostProcessingOption = Annotated[
+    PostProcessing | None,
+    typer.Option(
+        "--post-processing",
+        help="Whose map: terms rescaled per sample, or per channel. Default: paper.",
+        rich_help_panel=FULL_GRAD_PANEL,
+    ),
+]
+AlignCornersOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--align-corners/--no-align-corners",
+        help="Of the map's bilinear resizing. Default: as in --post-processing.",
+        rich_help_panel=FULL_GRAD_PANEL,
+    ),
+]
+SamplesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--samples", min=1, help="Noisy copies of each input. Default: 25.", rich_help_panel=NOISE_PANEL
+    ),
+]
+NoiseOption = Annotated[
+    float | None,
+    typer.Option(
+        "--noise",
+        min=0,
+        help="Standard deviation, as a share of the input's range. Default: 0.15.",
+        rich_help_panel=NOISE_PANEL,
+    ),
+]
+PointsOption = Annotated[
+    int | None,
+    typer.Option("--steps", min=1, help="Points of the path. Default: 50.", rich_help_panel=INTEGRATED_PANEL),
+]
+RuleOption = Annotated[
+    Rule | None,
+    typer.Option("--rule", help="Quadrature. Default: gauss-legendre.", rich_help_panel=INTEGRATED_PANEL),
+]
+BaselineOption = Annotated[
+    str | None,
+    typer.Option(
+        "--baseline",
+        help="black, white, random, blurred, a number in the model's units, or a .npy. Default: 0.",
+        rich_help_panel=INTEGRATED_PANEL,
+    ),
+]
+WithinOption = Annotated[
+    float | None,
+    typer.Option(
+        "--tolerance", help="Refine until the sum is within this share.", rich_help_panel=INTEGRATED_PANEL
+    ),
+]
+SeedOption = Annotated[
+    int | None, typer.Option("--seed", min=0, help="Of noise and of the random baseline. Default: 0.")
+]
+
+
+def settings_of(methods: Sequence[str] | None, given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """{method: its settings}, in the order of the methods. given: {setting: value}, None where it is not given.
+
+    Raises UserError for an unknown method, and for a setting that none of the methods takes.
+    """
+    chosen = list(dict.fromkeys(methods or [FULL_GRAD]))
+    for method in chosen:
+        if method not in METHODS:
+            raise UserError(f"--method {method}: there are {', '.join(METHODS)}")
+    stated = {
+        name: value.value if isinstance(value, Enum) else value
+        for name, value in given.items()
+        if value is not None
+    }
+    for name in stated:
+        if not any(name in METHODS[method].settings for method in chosen):
+            takers = [method for method, entry in METHODS.items() if name in entry.settings]
+            option = f"--{name.replace('_', '-')}"
+            raise UserError(f"{option} is a setting of {', '.join(takers)}; --method names none of them")
+    if "baseline" in stated:
+        stated["baseline"] = read_baseline(stated["baseline"])
+    return {
+        method: {name: value for name, value in stated.items() if name in METHODS[method].settings}
+        for method in chosen
+    }
+
+
+def read_baseline(text: str) -> Any:
+    """A baseline as the API takes it: a name, a number or an array."""
+    from analyzer.cli.models import read_array
+    from analyzer.methods.baselines import NAMES
+
+    if text in NAMES:
+        return text
+    if text.lower().endswith(".npy"):
+        return read_array(Path(text))
+    try:
+        return float(text)
+    except ValueError as error:
+        raise UserError(
+            f"--baseline {text}: {', '.join(NAMES)}, a number or a .npy file is expected"
+        ) from error
