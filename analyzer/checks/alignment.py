@@ -1,10 +1,10 @@
 """Pair the layers of two models by their place in the graph, where values no longer tell.
 
 From layers that were paired already, forwards: a node of one model stands for that of the other which reads the
-counterparts of what it reads, in the same places, and does the same; where the caller allows it, a node of another op
-stands for it if it is the only one there. So a layer that went wrong, however far, is compared with its counterpart,
-and so is all behind it. Meant for models that are known to differ: of two that agree, one may merely compute a thing
-in another order.
+counterparts of what it reads, in the same places or else in other ones, and does the same; where the caller allows it,
+a node of another op stands for it if it is the only one there. So a layer that went wrong, however far, is compared
+with its counterpart, and so is all behind it. Meant for models that are known to differ: of two that agree, one may
+merely compute a thing in another order.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def pair_by_place(
     offered: dict[Sources, list[Node]] = {}
     for node in b.nodes:
         if node.outputs[0] in computed[1] and node.outputs[0] not in taken:
-            offered.setdefault(_sources(b, node), []).append(node)
+            offered.setdefault(tuple(sorted(_sources(b, node))), []).append(node)
     for node in a.nodes:
         name = node.outputs[0]
         if name not in computed[0] or name in known:
@@ -48,10 +48,12 @@ def pair_by_place(
         sources = _sources(a, node)
         if not sources or any(source not in pairs for source in sources):
             continue
-        beside = offered.get(tuple(pairs[source].name for source in sources), [])
+        read = tuple(pairs[source].name for source in sources)
+        beside = offered.get(tuple(sorted(read)), [])
         same = [other for other in beside if other.op_type == node.op_type]
         alone = beside if other_ops and len(beside) == 1 else []
-        for other in same or alone:
+        # What reads the same in another order is no other layer: it is one that went wrong, or that commutes.
+        for other in sorted(same or alone, key=lambda other: _sources(b, other) != read):
             theirs = other.outputs[0]
             one = _aligned(theirs, values[1][theirs], values[0][name], pairs[sources[0]])
             if one is not None:

@@ -8,7 +8,7 @@ one layer a node.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
@@ -82,30 +82,30 @@ class LayerView:
     @cached_property
     def _homes(self) -> Mapping[str, Path]:
         """The layer of every node: the innermost module or scope, or what a containing one computes itself, by op."""
-        paths = _beyond_the_model({node.name: _path(node) for node in self.graph.nodes})
+        paths = {node.name: _path(node) for node in self.graph.nodes}
+        shared = _shared([path for path, _, modules in paths.values() if not modules and len(path) > 1])
         children: dict[Path, set[Path]] = {}
         for path, _, _ in (paths[self.graph.producer[name].name] for name in self.computed):
             for depth in range(len(path)):
                 children.setdefault(path[:depth], set()).add(path[: depth + 1])
         homes = {}
         for name, (path, op, modules) in paths.items():
-            # A TensorFlow layer may have a scope of its own, such as "moments"; a PyTorch module within is a layer.
-            least = 1 if modules else 2
-            ends = (end for end in range(1, len(path) + 1) if len(children.get(path[:end], ())) < least)
+            # A TensorFlow layer may have a scope of its own, such as "moments"; a PyTorch module within is a layer, and
+            # so is any scope within that of the whole model. The root holds what has no scope: no layer.
+            ends = (
+                end
+                for end in range(1 if modules else 2, len(path) + 1)
+                if len(children.get(path[:end], ())) < (1 if modules or end <= shared else 2)
+            )
             innermost = next(ends, None)
             homes[name] = path[:innermost] if innermost is not None else (*path, op)
         return homes
 
 
-def _beyond_the_model(paths: Mapping[str, tuple[Path, str, bool]]) -> dict[str, tuple[Path, str, bool]]:
-    """Paths without the scopes that all nodes share, which are the model's own; the first, the root, stays."""
-    scoped = [path for path, _, modules in paths.values() if not modules and len(path) > 1]
-    levels = (len(set(level)) == 1 for level in zip(*scoped, strict=False))
-    shared = sum(1 for _ in takewhile(bool, levels)) if scoped else 1
-    return {
-        name: (path if modules else (*path[:1], *path[shared:]), op, modules)
-        for name, (path, op, modules) in paths.items()
-    }
+def _shared(paths: Sequence[Path]) -> int:
+    """How many scopes all paths begin with: those of the model as a whole."""
+    levels = (len(set(level)) == 1 for level in zip(*paths, strict=False))
+    return sum(1 for _ in takewhile(bool, levels))
 
 
 def moves(graph: Graph, node: Node) -> bool:

@@ -159,6 +159,8 @@ def pair_layers(a: Side, b: Side, inputs: Pairing, *, equal: bool) -> Layers:
     # A layer's output stands for another's before it stands for a partial result.
     for leaving in (True, False):
         for pair in _equal_values(a, b, a.left(found[0], leaving), b.left(found[1], leaving)):
+            if pair.mine in found[0] or pair.theirs in found[1]:
+                continue
             matched[pair.form] = pair.match
             known[pair.mine] = replace(pair.match, name=pair.theirs)
             found[0].add(pair.mine)
