@@ -14,7 +14,7 @@ import onnx
 
 from converters import Model, convert
 from converters.canonical import canonicalise
-from tests.zoo.draft import SAMPLES, Draft
+from tests.zoo.draft import SAMPLES, Draft, Value
 from tests.zoo.random_blocks import BLOCKS, Kind, dense
 from tests.zoo.random_modules import random_module
 from tests.zoo.random_networks import CLASSES, random_network
@@ -22,10 +22,10 @@ from tests.zoo.random_networks import CLASSES, random_network
 
 @dataclass(frozen=True)
 class Tie:
-    """A node that reads values which lie exactly on its kink: the tensor it gives, and the kink."""
+    """A node that reads values on its kink: the tensor it gives, and the kink; None where it takes one of equals."""
 
     tensor: str
-    at: float
+    at: float | None
 
 
 @dataclass(frozen=True)
@@ -81,13 +81,36 @@ TIES: tuple[tuple[str, tuple[float, ...], dict[str, float], float], ...] = (
 
 @functools.lru_cache(maxsize=16)
 def tied(seed: int) -> Network:
-    """A random table network that is fed whole numbers, which its first op has kinks at."""
+    """A random network that is fed whole numbers, which its first op has kinks at, or is to take the largest of."""
     draft = Draft(np.random.default_rng(seed))
-    width = int(draft.rng.integers(6, 10))
-    x = draft.input(draft.rng.integers(-3, 4, (SAMPLES, width)).astype(np.float32))
-    op_type, constants, attributes, at = draft.pick(TIES)
-    first = y = draft.op(op_type, x, *constants, **attributes)
+    first, at = _extremum(draft) if draft.chance(0.4) else _kink(draft)
+    y = draft.op("Flatten", first) if first.array.ndim > 2 else first
     for _ in range(int(draft.rng.integers(1, 4))):
         y = draft.steadied(draft.pick(BLOCKS[Kind.TABLE]).write(draft, y))
     model = Model(canonicalise(draft.model(dense(draft, y, CLASSES))))
     return Network(f"tied {seed}", model, draft.feeds, None, seed % CLASSES, Tie(first.name, at))
+
+
+def _kink(draft: Draft) -> tuple[Value, float]:
+    """A pointwise op on a table, and its kink."""
+    x = draft.input(_whole(draft, int(draft.rng.integers(6, 10))))
+    op_type, constants, attributes, at = draft.pick(TIES)
+    return draft.op(op_type, x, *constants, **attributes), at
+
+
+def _extremum(draft: Draft) -> tuple[Value, None]:
+    """A maximum over windows, planes or an axis of an image with equals in most of them."""
+    x = draft.input(_whole(draft, 3, 5, 6))
+    op_type = draft.pick(["MaxPool", "MaxPool", "GlobalMaxPool", "ReduceMax"])
+    if op_type == "ReduceMax":
+        return draft.op(op_type, x, draft.pick([[1], [2], [3], [2, 3]]), keepdims=int(draft.chance())), None
+    if op_type == "GlobalMaxPool":
+        return draft.op(op_type, x), None
+    size, pad = draft.pick([(2, 0), (3, 0), (3, 1)])
+    return draft.op(
+        op_type, x, kernel_shape=[size] * 2, strides=[draft.pick([1, 2])] * 2, pads=[pad] * 4
+    ), None
+
+
+def _whole(draft: Draft, *shape: int) -> np.ndarray:
+    return draft.rng.integers(-3, 4, (SAMPLES, *shape)).astype(np.float32)

@@ -12,8 +12,9 @@ HEAD = """# Planted defects and false alarms
 
 `python -m tests.defects` draws random healthy networks, plants one defect in each, and asks `check` or `compare`. A
 defect of the forward pass stands at one node of the ONNX graph, held against the intact PyTorch source or against the
-intact graph. A defect of the backward pass is a wrong rule of one backend, at one node or at every node of an op, or an
-autograd Function in the source whose backward is wrong.
+intact graph, or at one layer of a port to Keras, held against the PyTorch network. A defect of the backward pass is a
+wrong rule of one backend, at one node or at every node of an op, or an autograd Function in the source whose backward
+is wrong.
 
 A defect is caught where the report fails, and pinned where the report names the planted node or one beside it; where
 a side keeps no value between several nodes, all of them are named. A defect that moves nothing by more than

@@ -19,11 +19,16 @@ import numpy as np
 from analyzer import autodiff
 from analyzer.graph import Graph, Node
 from analyzer.ops import find
+from analyzer.ops.support import scatter_flat
 from tests.defects.networks import Network
 
 COMPOSED = ("LSTM", "GRU", "RNN", "GridSample")
 WAYS = ("scaled", "of the wrong sign", "dropped", "transposed")
 FACTORS = {"scaled": 1.1, "of the wrong sign": -1.0, "dropped": 0.0}
+
+
+# What is chosen instead, in words; the VJP and the PyTorch form that choose it.
+WrongChoice = tuple[str, Callable[..., Any], Callable[..., Any]]
 
 
 @dataclass(frozen=True)
@@ -162,32 +167,68 @@ def _wrong_choice(
     tie = network.tie
     assert tie is not None
     node = graph.producer[tie.tensor]
-    rules, slope = find(node), float(rng.choice([-1.0, 0.5, 1.5]))
-    assert rules is not None and rules.vjp is not None
-    right, form = rules.vjp, rules.torch
-    assert form is not None
-
-    def wrong_vjp(op: Any, g: Any, y: Any, x: Any, *others: Any, **attributes: Any) -> tuple[Any, ...]:
-        first, *rest = right(op, g, y, x, *others, **attributes)
-        if y.name != tie.tensor:
-            return (first, *rest)
-        entry = first() if callable(first) else first
-        return (op.Where(op.Equal(x, tie.at), op.Mul(g, slope), entry), *rest)
-
-    def wrong_form(torch: Any, x: Any, *others: Any, **attributes: Any) -> Any:
-        y = form(torch, x, *others, **attributes)
-        moved = torch.where(x == tie.at, slope * x, y)
-        return y.detach() + (moved - moved.detach())
-
+    if tie.at is None:
+        detail, vjp, form = _last_of_equals(node, next(iter(network.feeds.values())).shape[1:])
+    else:
+        detail, vjp, form = _other_slope(node, tie.at, float(rng.choice([-1.0, 0.5, 1.5])))
+    rules = find(node)
     if rng.random() < 0.5:
         return WrongRule(
-            "wrong choice at exact ties", "onnxruntime", frozenset([node.name]), node.op_type,
-            f"{slope} where x = {tie.at:g}", lambda: patch.object(rules, "vjp", wrong_vjp),
+            "wrong choice at exact ties", "onnxruntime", frozenset([node.name]), node.op_type, detail,
+            lambda: patch.object(rules, "vjp", vjp),
         )  # fmt: skip
     return WrongRule(
         "wrong choice at exact ties", "torch", frozenset(n.name for n in nodes if n.op_type == node.op_type),
-        node.op_type, f"{slope} where x = {tie.at:g}", lambda: patch.object(rules, "torch", wrong_form),
+        node.op_type, detail, lambda: patch.object(rules, "torch", form),
     )  # fmt: skip
+
+
+def _other_slope(node: Node, at: float, slope: float) -> WrongChoice:
+    """Where x lies on the kink, this derivative."""
+    rules, tensor = find(node), node.outputs[0]
+    assert rules is not None and rules.vjp is not None and rules.torch is not None
+    right, form = rules.vjp, rules.torch
+
+    def wrong_vjp(op: Any, g: Any, y: Any, x: Any, *others: Any, **attributes: Any) -> tuple[Any, ...]:
+        first, *rest = right(op, g, y, x, *others, **attributes)
+        if y.name != tensor:
+            return (first, *rest)
+        entry = first() if callable(first) else first
+        return (op.Where(op.Equal(x, at), op.Mul(g, slope), entry), *rest)
+
+    def wrong_form(torch: Any, x: Any, *others: Any, **attributes: Any) -> Any:
+        y = form(torch, x, *others, **attributes)
+        moved = torch.where(x == at, slope * x, y)
+        return y.detach() + (moved - moved.detach())
+
+    return f"{slope} where x = {at:g}", wrong_vjp, wrong_form
+
+
+def _last_of_equals(node: Node, shape: tuple[int, ...]) -> WrongChoice:
+    """Of equal maxima the last one has the whole gradient. shape: of what is read, whole numbers, a sample."""
+    rules, tensor = find(node), node.outputs[0]
+    assert rules is not None and rules.vjp is not None and rules.torch is not None
+    right, form = rules.vjp, rules.torch
+    # Rises by less than the step between two whole numbers: it decides among equals alone.
+    rise = np.linspace(0, 0.5, int(np.prod(shape)), dtype=np.float32).reshape(shape)
+
+    def wrong_vjp(op: Any, g: Any, y: Any, x: Any, *others: Any, **attributes: Any) -> tuple[Any, ...]:
+        if (y[0] if rules.several_outputs else y).name != tensor:
+            return tuple(right(op, g, y, x, *others, **attributes))
+        lifted = op.Add(x, rise)
+        if rules.several_outputs:
+            _, places = op.MaxPool(lifted, outputs=2, **attributes)
+            return (scatter_flat(op, g[0], places, x),)
+        highest = getattr(op, node.op_type)(lifted, *others, **attributes)
+        return tuple(right(op, g, highest, lifted, *others, **attributes))
+
+    def wrong_form(torch: Any, x: Any, *others: Any, **attributes: Any) -> Any:
+        lifted = form(torch, x + torch.as_tensor(rise, dtype=x.dtype), *others, **attributes)
+        y, found = form(torch, x, *others, **attributes), lifted[0] if rules.several_outputs else lifted
+        moved = found - found.detach()
+        return (y[0].detach() + moved, *y[1:]) if rules.several_outputs else y.detach() + moved
+
+    return "the last of equal maxima", wrong_vjp, wrong_form
 
 
 def _wrong_function(

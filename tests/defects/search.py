@@ -15,10 +15,11 @@ from onnx import helper
 
 from analyzer import Report, check, compare
 from tests.defects.networks import Network, converted, tied, written
+from tests.defects.ports import compared, port, tried_port
 from tests.defects.trial import STEPS, Trial, plant, tried, tried_rule
 
-# PyTorch networks take seconds to export: a few of them serve for many defects.
-MODULES, SEEDS = 5, 1000
+# PyTorch networks, and ports, take seconds to export: a few of them serve for many defects.
+MODULES, PORTS, SEEDS = 5, 3, 1000
 
 
 def planted(seed: int, count: int) -> Iterator[Trial]:
@@ -36,6 +37,8 @@ def planted(seed: int, count: int) -> Iterator[Trial]:
 
 def _trial(seed: int, rng: np.random.Generator) -> Trial | None:
     drawn, backward = rng.random(), rng.random() < 1 / 3
+    if not backward and drawn < 0.25:
+        return tried_port(PORTS * seed + int(rng.integers(PORTS)), rng)
     if backward and drawn < 0.25:
         network = tied(int(rng.integers(SEEDS)))
     elif drawn < 0.55:
@@ -59,12 +62,16 @@ class Healthy:
 
 
 def healthy(seed: int, count: int) -> Iterator[Healthy]:
-    """Checks of as many networks: every tenth converted from PyTorch, every tenth fed exact ties, a third of the others
-    compared with a rewrite of itself, all else on three backends.
+    """Checks of as many networks: every tenth converted from PyTorch, every tenth fed exact ties, every tenth compared
+    with its port to Keras, a third of the others with a rewrite of itself, all else on three backends.
     """
     for number in range(count):
         rng = np.random.default_rng([seed, number, 1])
         drawn = int(rng.integers(SEEDS))
+        if number % 10 == 2:
+            whole = port(PORTS * seed + number // 10 % PORTS)
+            yield _verdict(whole.keras, "compare", compared(whole, whole.keras.model))
+            continue
         if number % 10 == 0:
             network = converted(MODULES * seed + number // 10 % MODULES)
         else:

@@ -1,15 +1,16 @@
 """One description of a network, built in PyTorch (channels first) and in Keras (channels last) with the same weights.
 
-`TWINS[name](seed)` gives the module, the Keras model and a batch of images (N, C, H, W); `channels_last` turns these
-into the Keras model's. A description is a function of a framework's layers and of the images: each layer has a name,
-and its weights are drawn from a generator that the name seeds.
+`twins(TWINS[name], seed)` gives the module, the Keras model and a batch of images (N, C, H, W); `channels_last` turns
+these into the Keras model's. A description is a function of a framework's layers and of the images: each layer has a
+name, its weights are drawn from a generator that the name seeds, and copied as a port copies them.
 """
 
 from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -19,8 +20,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from examples.porting import copy_weights
+
 Description = Callable[[Any, Any], Any]
-CLASSES = 5
+CLASSES, EPSILON = 5, 1e-5
 
 
 class Weights:
@@ -49,15 +52,19 @@ class TorchLayers(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.describe(self, x)
 
+    def module(self, name: str) -> nn.Module:
+        """The layer of a name. A ModuleDict allows no dots."""
+        return self.layers[name.replace(".", "_")]
+
     def _layer(self, name: str, make: Callable[[], nn.Module], **weights: Any) -> nn.Module:
-        name = name.replace(".", "_")
-        if name not in self.layers:
+        key = name.replace(".", "_")
+        if key not in self.layers:
             layer = make()
             layer.load_state_dict(
                 {key: torch.from_numpy(array) for key, array in weights.items()}, strict=False
             )
-            self.layers[name] = layer.eval()
-        return self.layers[name]
+            self.layers[key] = layer.eval()
+        return self.layers[key]
 
     def channels(self, x: Any) -> int:
         return int(x.shape[1] if x.ndim == 4 else x.shape[-1])
@@ -79,18 +86,33 @@ class TorchLayers(nn.Module):
             "running_mean": w.draw(f"{name}.m", width),
             "running_var": w.positive(f"{name}.v", width),
         }
-        return self._layer(name, lambda: nn.BatchNorm2d(width), **stored)(x)
+        return self._layer(name, lambda: nn.BatchNorm2d(width, EPSILON), **stored)(x)
 
     def layer_norm(self, name: str, x: Any) -> Any:
         width, image = self.channels(x), x.ndim == 4
         g, b = self.weights.positive(f"{name}.g", width), self.weights.draw(f"{name}.b", width)
-        layer = self._layer(name, lambda: nn.LayerNorm(width, eps=1e-5), weight=g, bias=b)
+        layer = self._layer(name, lambda: nn.LayerNorm(width, EPSILON), weight=g, bias=b)
         return layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2) if image else layer(x)
 
     def dense(self, name: str, x: Any, width: int) -> Any:
         before = int(x.shape[-1])
         w, b = self.weights.draw(f"{name}.w", width, before), self.weights.draw(f"{name}.b", width)
         return self._layer(name, lambda: nn.Linear(before, width), weight=w, bias=b)(x)
+
+    def lstm(self, name: str, x: Any, width: int) -> Any:
+        return self._recurrent(name, x, width, nn.LSTM, 4)
+
+    def gru(self, name: str, x: Any, width: int) -> Any:
+        return self._recurrent(name, x, width, nn.GRU, 3)
+
+    def _recurrent(self, name: str, x: Any, width: int, kind: type[nn.Module], gates: int) -> Any:
+        before = self.channels(x)
+        shapes = {"weight_ih": (before,), "weight_hh": (width,), "bias_ih": (), "bias_hh": ()}
+        drawn = {
+            f"{key}_l0": self.weights.draw(f"{name}.{key}", gates * width, *shape)
+            for key, shape in shapes.items()
+        }
+        return self._layer(name, lambda: kind(before, width, batch_first=True), **drawn)(x)[0]
 
     def attention(self, name: str, x: Any, heads: int) -> Any:
         """Projections by layers of their own, then the formula."""
@@ -127,8 +149,8 @@ class TorchLayers(nn.Module):
         joined = torch.cat([token.expand(tokens.shape[0], -1, -1), tokens], 1)
         return joined + torch.from_numpy(self.weights.draw(f"{name}.position", *joined.shape[1:]))
 
-    def first_token(self, x: Any) -> Any:
-        return x[:, 0]
+    def token(self, x: Any, index: int) -> Any:
+        return x[:, index]
 
     def activation(self, kind: str, x: Any) -> Any:
         return {
@@ -166,14 +188,18 @@ class TorchLayers(nn.Module):
 
 
 class KerasLayers:
-    """A description as a functional Keras model."""
+    """A description as a functional Keras model. net: the PyTorch twin, whose weights are copied; layers: by name,
+    what pads before a layer under that name and ".pad".
+    """
 
-    def __init__(self, seed: int) -> None:
-        self.weights = Weights(seed)
+    def __init__(self, net: TorchLayers) -> None:
+        self.net = net
+        self.layers: dict[str, keras.Layer] = {}
 
-    def _layer(self, layer: Any, *inputs: Any, weights: list[np.ndarray]) -> Any:
+    def _layer(self, name: str, layer: Any, *inputs: Any) -> Any:
         y = layer(*inputs)
-        layer.set_weights(weights)
+        copy_weights([(self.net.module(name), layer)])
+        self.layers[name] = layer
         return y
 
     def channels(self, x: Any) -> int:
@@ -182,57 +208,49 @@ class KerasLayers:
     def conv(
         self, name: str, x: Any, width: int, size: int, stride: int = 1, pad: int = 0, groups: int = 1
     ) -> Any:
-        before = self.channels(x)
-        w = self.weights.draw(f"{name}.w", width, before // groups, size, size)
-        b = self.weights.draw(f"{name}.b", width)
         if pad and stride > 1:
             # "same" pads a strided convolution at the bottom right first, PyTorch on both sides.
-            x, pad = keras.layers.ZeroPadding2D(pad)(x), 0
+            padding = self.layers[f"{name}.pad"] = keras.layers.ZeroPadding2D(pad)
+            x, pad = padding(x), 0
         given: dict[str, Any] = {"strides": stride, "padding": "same" if pad else "valid"}
-        if groups == before == width:
-            layer, kernel = keras.layers.DepthwiseConv2D(size, **given), w.transpose(2, 3, 0, 1)
-        else:
-            layer = keras.layers.Conv2D(width, size, groups=groups, **given)
-            kernel = w.transpose(2, 3, 1, 0)
-        return self._layer(layer, x, weights=[kernel, b])
+        if groups == self.channels(x) == width:
+            return self._layer(name, keras.layers.DepthwiseConv2D(size, **given), x)
+        return self._layer(name, keras.layers.Conv2D(width, size, groups=groups, **given), x)
 
     def batch_norm(self, name: str, x: Any) -> Any:
-        width, w = self.channels(x), self.weights
-        stored = [w.positive(f"{name}.g", width), w.draw(f"{name}.b", width)]
-        stored += [w.draw(f"{name}.m", width), w.positive(f"{name}.v", width)]
-        return self._layer(keras.layers.BatchNormalization(epsilon=1e-5), x, weights=stored)
+        return self._layer(name, keras.layers.BatchNormalization(epsilon=EPSILON), x)
 
     def layer_norm(self, name: str, x: Any) -> Any:
-        width = self.channels(x)
-        stored = [self.weights.positive(f"{name}.g", width), self.weights.draw(f"{name}.b", width)]
-        return self._layer(keras.layers.LayerNormalization(epsilon=1e-5), x, weights=stored)
+        return self._layer(name, keras.layers.LayerNormalization(epsilon=EPSILON), x)
 
     def dense(self, name: str, x: Any, width: int) -> Any:
-        w = self.weights.draw(f"{name}.w", width, self.channels(x))
-        return self._layer(keras.layers.Dense(width), x, weights=[w.T, self.weights.draw(f"{name}.b", width)])
+        return self._layer(name, keras.layers.Dense(width), x)
+
+    def lstm(self, name: str, x: Any, width: int) -> Any:
+        return self._layer(name, keras.layers.LSTM(width, return_sequences=True), x)
+
+    def gru(self, name: str, x: Any, width: int) -> Any:
+        return self._layer(name, keras.layers.GRU(width, return_sequences=True), x)
 
     def attention(self, name: str, x: Any, heads: int) -> Any:
-        width = self.channels(x)
-        stored = []
-        for part in "qkv":
-            stored.append(self.weights.draw(f"{name}.{part}.w", width, width).T.reshape(width, heads, -1))
-            stored.append(self.weights.draw(f"{name}.{part}.b", width).reshape(heads, -1))
-        stored.append(self.weights.draw(f"{name}.o.w", width, width).T.reshape(heads, -1, width))
-        stored.append(self.weights.draw(f"{name}.o.b", width))
-        return self._layer(keras.layers.MultiHeadAttention(heads, width // heads), x, x, weights=stored)
+        layer = keras.layers.MultiHeadAttention(heads, self.channels(x) // heads)
+        y = layer(x, x)
+        copy_weights([(_joined([self.net.module(f"{name}.{part}") for part in "qkvo"], heads), layer)])
+        return y
 
-    packed_attention = attention
+    def packed_attention(self, name: str, x: Any, heads: int) -> Any:
+        return self._layer(name, keras.layers.MultiHeadAttention(heads, self.channels(x) // heads), x, x)
 
     def with_class_token(self, name: str, x: Any) -> Any:
         tokens = keras.layers.Reshape((-1, self.channels(x)))(x)
         count, width = tokens.shape[1:]
-        token = self.weights.draw(f"{name}.token", 1, 1, width)
+        token = self.net.weights.draw(f"{name}.token", 1, 1, width)
         first = keras.ops.zeros_like(tokens[:, :1]) + token
         joined = keras.layers.Concatenate(axis=1)([first, tokens])
-        return joined + self.weights.draw(f"{name}.position", count + 1, width)
+        return joined + self.net.weights.draw(f"{name}.position", count + 1, width)
 
-    def first_token(self, x: Any) -> Any:
-        return x[:, 0]
+    def token(self, x: Any, index: int) -> Any:
+        return x[:, index]
 
     def activation(self, kind: str, x: Any) -> Any:
         functions = keras.activations
@@ -268,6 +286,17 @@ class KerasLayers:
 
     def concat(self, *xs: Any) -> Any:
         return keras.layers.Concatenate()(list(xs))
+
+
+def _joined(projections: Sequence[nn.Linear], heads: int) -> nn.MultiheadAttention:
+    """Attention whose query, key, value and output are projected by these."""
+    joined = nn.MultiheadAttention(projections[0].in_features, heads, batch_first=True)
+    *inner, outer = projections
+    with torch.no_grad():
+        joined.in_proj_weight.copy_(torch.cat([one.weight for one in inner]))
+        joined.in_proj_bias.copy_(torch.cat([one.bias for one in inner]))
+    joined.out_proj.load_state_dict(outer.state_dict())
+    return joined
 
 
 def _cnn(f: Any, x: Any) -> Any:
@@ -319,7 +348,7 @@ def _vit(attention: str, kind: str) -> Description:
             x = x + getattr(f, attention)(f"{i}.attention", f.layer_norm(f"{i}.n1", x), 3)
             y = f.activation(kind, f.dense(f"{i}.up", f.layer_norm(f"{i}.n2", x), 24))
             x = x + f.dense(f"{i}.down", y, 12)
-        return f.dense("head", f.first_token(f.layer_norm("last", x)), CLASSES)
+        return f.dense("head", f.token(f.layer_norm("last", x), 0), CLASSES)
 
     return describe
 
@@ -331,14 +360,24 @@ def _activations(f: Any, x: Any) -> Any:
     return f.softmax(f.dense("head", f.global_mean(x), CLASSES))
 
 
-def twins(describe: Description, seed: int = 0) -> tuple[nn.Module, keras.Model, np.ndarray]:
-    """The module, the Keras model, and two images (2, 3, 24, 16)."""
-    images = np.random.default_rng(seed + 1).standard_normal((2, 3, 24, 16)).astype(np.float32)
+@dataclass(frozen=True)
+class Twins:
+    """Both networks, images (2, 3, *size) for the first; layers: of Keras, by name."""
+
+    net: TorchLayers
+    keras: keras.Model
+    images: np.ndarray
+    layers: dict[str, keras.Layer]
+
+
+def twins(describe: Description, seed: int = 0, size: tuple[int, int] = (24, 16)) -> Twins:
+    """A description in both frameworks, its weights and two images drawn."""
+    images = np.random.default_rng(seed + 1).standard_normal((2, 3, *size)).astype(np.float32)
     net = TorchLayers(describe, seed).eval()
     with torch.no_grad():
         net(torch.from_numpy(images))
-    inputs = keras.Input((24, 16, 3))
-    return net, keras.Model(inputs, describe(KerasLayers(seed), inputs)), images
+    inputs, copy = keras.Input((*size, 3)), KerasLayers(net)
+    return Twins(net, keras.Model(inputs, describe(copy, inputs)), images, copy.layers)
 
 
 def channels_last(images: np.ndarray) -> np.ndarray:

@@ -27,9 +27,9 @@ def relative_l2(a: np.ndarray, b: np.ndarray) -> float:
 @functools.cache
 def network(name: str):
     """A network in PyTorch: its model, the model with every layer by itself; its Keras twin; images."""
-    net, twin, images = twins(TWINS[name])
-    apart = convert(net, torch.from_numpy(images), fold_batch_norm=False)
-    return load(plain(apart.proto)), apart, twin, images
+    both = twins(TWINS[name])
+    apart = convert(both.net, torch.from_numpy(both.images), fold_batch_norm=False)
+    return load(plain(apart.proto)), apart, both.keras, both.images
 
 
 def plain(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -67,7 +67,8 @@ def test_equivalent_files_have_one_map(name: str) -> None:
 
 
 def test_layers_stay_as_the_file_has_them_on_request() -> None:
-    net, _, images = twins(TWINS["packed vit"])
+    both = twins(TWINS["packed vit"])
+    net, images = both.net, both.images
     apart = convert(net, torch.from_numpy(images))
     packed = convert(net, torch.from_numpy(images), fold_batch_norm=False)
     counts = [
