@@ -7,6 +7,7 @@ AnalysisError
 │   └── ShapeError      an input or baseline of the wrong shape
 ├── TargetError         an output, class index or weights that the model does not have
 ├── MissingFramework    a backend's framework is not installed (also an ImportError)
+├── NotEnoughMemory     a single sample needs more memory than may be used
 ├── BackendError        a backend could not run the model; the message says on which node
 └── Disagreement        raised by `report.raise_for_disagreement()`
     └── NotEquivalent   raised by `analyzer.testing.assert_equivalent` (also an AssertionError)
@@ -41,6 +42,10 @@ class TargetError(AnalysisError):
 
 class MissingFramework(AnalysisError, ImportError):
     """The framework of a backend is not installed; the message names the extra."""
+
+
+class NotEnoughMemory(AnalysisError):
+    """A single sample needs more memory than may be used; the message names the option that raises the limit."""
 
 
 class BackendError(AnalysisError):

@@ -8,26 +8,72 @@ the arithmetic that follows a native backend's gradients (its values and gradien
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
 from analyzer.emitter import Emitter
-from analyzer.graph import Graph, Node, Tensor, captured
+from analyzer.graph import Graph, Node, Shape, Tensor, captured
 
 IR_VERSION = 10
 
 
 @dataclass(frozen=True)
 class Program:
-    """An ONNX model, the tensors it must be fed, and the ONNX name of each named result."""
+    """Nodes in order, the tensors that they must be fed, their constants, and the tensor of each named result."""
 
-    proto: onnx.ModelProto
-    inputs: tuple[str, ...]
-    outputs: Mapping[str, str]
+    nodes: Sequence[onnx.NodeProto]
+    fed: Sequence[Tensor]
+    constants: Mapping[str, np.ndarray]
+    results: Mapping[str, Tensor]
+    opset: int
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of what must be fed."""
+        return tuple(tensor.name for tensor in self.fed)
+
+    @property
+    def outputs(self) -> Mapping[str, str]:
+        """The ONNX name of each named result."""
+        return {key: tensor.name for key, tensor in self.results.items()}
+
+    @cached_property
+    def proto(self) -> onnx.ModelProto:
+        """The ONNX model, with copies of the constants."""
+        return self.with_constants(self.constants)
+
+    def returning(self, names: Collection[str]) -> onnx.ModelProto:
+        """The ONNX model that gives these tensors, of whatever type, in place of the results."""
+        proto = self.with_constants(self.constants)
+        del proto.graph.output[:]
+        for name in names:
+            proto.graph.output.add(name=name)
+        return proto
+
+    def with_constants(self, constants: Mapping[str, np.ndarray]) -> onnx.ModelProto:
+        """The ONNX model with some of the constants; those left out become inputs of their type and shape."""
+        hidden = [
+            Tensor(name, array.dtype, array.shape)
+            for name, array in self.constants.items()
+            if name not in constants
+        ]
+        return helper.make_model(
+            helper.make_graph(
+                self.nodes,
+                "onnxplain",
+                [_info(tensor, tensor.shape) for tensor in (*self.fed, *hidden)],
+                [_info(tensor, None) for tensor in self.results.values()],
+                [numpy_helper.from_array(array, name) for name, array in constants.items()],
+            ),
+            opset_imports=[helper.make_opsetid("", self.opset)],
+            ir_version=IR_VERSION,
+            producer_name="onnxplain",
+        )
 
 
 def assemble(
@@ -69,30 +115,22 @@ def assemble(
         for name in (*graph.inputs, *sorted(set(available) - set(graph.inputs)), *extra)
         if name in used and name not in constants
     ]
-    results: dict[str, str] = {}
-    infos = []
+    results: dict[str, Tensor] = {}
     produced = {name for node in nodes for name in node.output}
+    taken: set[str] = set()
     for key, tensor in outputs.items():
         name = tensor.name
-        if name not in produced or name in results.values():
+        if name not in produced or name in taken:
             # An ONNX output must be computed by a node, and stand in the list once.
             name = f"output/{key}"
             nodes.append(helper.make_node("Identity", [tensor.name], [name], name=name))
-        results[key] = name
-        infos.append(helper.make_tensor_value_info(name, op.dtype_of(tensor), None))
-    proto = helper.make_model(
-        helper.make_graph(
-            nodes,
-            "onnxplain",
-            [helper.make_tensor_value_info(t.name, op.dtype_of(t), t.shape) for t in inputs],
-            infos,
-            [numpy_helper.from_array(array, name) for name, array in constants.items()],
-        ),
-        opset_imports=[helper.make_opsetid("", graph.opset)],
-        ir_version=IR_VERSION,
-        producer_name="onnxplain",
-    )
-    return Program(proto, tuple(t.name for t in inputs), results)
+        taken.add(name)
+        results[key] = Tensor(name, tensor.dtype)
+    return Program(nodes, inputs, constants, results, graph.opset)
+
+
+def _info(tensor: Tensor, shape: Shape | None) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(tensor.name, Emitter.dtype_of(tensor), shape)
 
 
 def _walk(

@@ -2,7 +2,8 @@
 
 From a Graph to one Place a tensor. Read row by row, a tensor of N samples is a number of blocks, each of N equal
 runs, one a sample: (6, N, 16) is 6 blocks of N runs of 16 elements, and so is (6·N, 4, 4) into which it is reshaped.
-A tensor of which it cannot be told has no Place; nothing is guessed.
+A tensor of which it cannot be told has no Place; nothing is guessed. Which inputs have an axis of samples, and how many
+these are, is told by the shapes that the graph states.
 """
 
 from __future__ import annotations
@@ -35,8 +36,12 @@ class Place:
         """One array of `total` samples from pieces of `size` samples each, what the last has over cut off."""
         shape = pieces[0].shape
         blocks = math.prod(shape[: self.axis]) * self.factor
-        runs = np.concatenate([piece.reshape(blocks, size, -1) for piece in pieces], axis=1)[:, :total]
-        return runs.reshape(*shape[: self.axis], -1, *shape[self.axis + 1 :])
+        runs = np.concatenate(
+            [piece.reshape(blocks, size, piece.size // (blocks * size)) for piece in pieces], axis=1
+        )[:, :total]
+        # A tensor may be empty: the size of no axis can be left to be worked out.
+        grown = shape[self.axis] // size * total
+        return runs.reshape(*shape[: self.axis], grown, *shape[self.axis + 1 :])
 
 
 def find_places(graph: Graph) -> dict[str, Place]:
@@ -118,3 +123,27 @@ def _by_shape(
     if equal or len(free) != 1 or len(blocks) != 1:
         return None
     return Place(free[0], *blocks.pop())
+
+
+def fixed_batch(graph: Graph) -> int | None:
+    """The number of samples that all inputs of a graph state, or None where it is free."""
+    sizes = {shape[0] for name in graph.inputs if (shape := graph.tensors[name].shape)}
+    size = sizes.pop() if len(sizes) == 1 else None
+    return size if isinstance(size, int) else None
+
+
+def batched_inputs(graph: Graph) -> tuple[str, ...]:
+    """The inputs whose first axis counts samples: those that leave it open, or all that state one size.
+
+    Inputs of stated, different sizes are no samples of anything: a table of weights, a list of indices.
+    """
+    first = {name: shape[0] for name in graph.inputs if (shape := graph.tensors[name].shape)}
+    open_ended = tuple(name for name, size in first.items() if not isinstance(size, int))
+    if open_ended:
+        return open_ended
+    return tuple(first) if len(set(first.values())) == 1 else ()
+
+
+def samples_in(graph: Graph, feeds: Mapping[str, np.ndarray]) -> int:
+    """The number of samples that the feeds hold."""
+    return next((feeds[name].shape[0] for name in batched_inputs(graph)), 1)

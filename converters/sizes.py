@@ -16,6 +16,21 @@ from converters.shapes import fix_shapes
 
 def at_sizes(proto: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> onnx.ModelProto:
     """The model for inputs of exactly these shapes. Raises InvalidModel where the model does not take them."""
+    return _at(proto, shapes).to_proto()
+
+
+def types_at(proto: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> dict[str, onnx.TypeProto]:
+    """The type and shape of every tensor, as far as they are known, for inputs of exactly these shapes.
+
+    Raises InvalidModel where the model does not take them.
+    """
+    draft = _at(proto, shapes)
+    names = {name for node in proto.graph.node for name in node.output if name}
+    names.update(info.name for info in proto.graph.input)
+    return {name: known for name in names if (known := draft.typed(name)) is not None}
+
+
+def _at(proto: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> Draft:
     working = onnx.ModelProto()
     working.CopyFrom(proto)
     draft = Draft(working)
@@ -30,4 +45,4 @@ def at_sizes(proto: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> onn
         draft.infer_types()
         changed = fix_shapes(draft)
         changed |= fold_constants(draft)
-    return draft.to_proto()
+    return draft

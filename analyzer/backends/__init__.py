@@ -8,8 +8,10 @@ from collections.abc import Sequence
 import onnx
 
 from analyzer.backends.base import Differentiable, Gradients
+from analyzer.backends.planning import plan_batch
 from analyzer.errors import AnalysisError
 from analyzer.graph import Graph
+from analyzer.memory import as_bytes
 from analyzer.precision import FLOAT64, at_least_float32, in_precision
 from converters import Model, load
 from converters.straight_through import straight_through as pass_rounding
@@ -28,6 +30,7 @@ def differentiate(
     device: str | None = None,
     threads: int | None = None,
     straight_through: bool = False,
+    max_memory: int | str | None = None,
 ) -> Differentiable:
     """Bind a model to a backend that computes values and gradients at any of its tensors.
 
@@ -39,6 +42,8 @@ def differentiate(
     straight_through: differentiate a quantized model straight through its rounding: as the identity inside the
         range of a quantizer, zero outside (Bengio, Léonard & Courville 2013; Jacob et al. 2018).
     providers, threads: ONNX Runtime's execution providers (default CPU) and threads. device: torch's device.
+    max_memory: what a call may take beside its results, in bytes or as "2 GiB": larger batches are computed in pieces.
+        Default: half of what is free.
     Raises AnalysisError for an unknown backend or an option that it does not have, MissingFramework where
     its framework is not installed, ConversionError where the file is no usable model.
     """
@@ -65,6 +70,7 @@ def differentiate(
         providers=providers,
         device=device,
         threads=threads,
+        max_memory=as_bytes(max_memory),
     )
 
 
@@ -77,24 +83,25 @@ def bind(
     providers: Sequence[str] | None = None,
     device: str | None = None,
     threads: int | None = None,
+    max_memory: int | None = None,
 ) -> Differentiable:
     """A loaded model on a backend. stated: its graph, which several backends may share: it holds the weights."""
     graph = in_precision(stated, FLOAT64) if precision else at_least_float32(stated)
     if backend == "onnxruntime":
         from analyzer.backends.onnxruntime import OnnxRuntime
 
-        return Differentiable(loaded, OnnxRuntime(graph, providers, threads))
+        return Differentiable(loaded, OnnxRuntime(graph, providers, threads), max_memory)
     if backend == "torch":
         from analyzer.backends.torch import TorchBackend
 
-        return Differentiable(loaded, TorchBackend(graph, device))
+        return Differentiable(loaded, TorchBackend(graph, device), max_memory)
     if backend == "tensorflow":
         from analyzer.backends.tensorflow import TensorFlowBackend
 
-        return Differentiable(loaded, TensorFlowBackend(graph))
+        return Differentiable(loaded, TensorFlowBackend(graph), max_memory)
     from analyzer.backends.source import source_backend
 
-    return Differentiable(loaded, source_backend(loaded, graph, half=graph is not stated))
+    return Differentiable(loaded, source_backend(loaded, graph, half=graph is not stated), max_memory)
 
 
-__all__ = ["BACKENDS", "Differentiable", "Gradients", "ModelLike", "differentiate"]
+__all__ = ["BACKENDS", "Differentiable", "Gradients", "ModelLike", "differentiate", "plan_batch"]

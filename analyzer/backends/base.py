@@ -1,13 +1,13 @@
 """A model bound to a backend: the object that every method calls.
 
 A backend answers one question: for these inputs, what are the values and the gradients of the target at
-these tensors? `Differentiable` is what users hold: it checks inputs and targets once, loops where a file has a
-fixed batch, and hands NumPy arrays to a Backend and back. Names are ONNX tensor names throughout.
+these tensors? `Differentiable` is what users hold: it checks inputs and targets once, and hands NumPy arrays to a
+Backend and back, in pieces where a batch must be cut (pieces.py). Names are ONNX tensor names throughout.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -15,10 +15,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from analyzer.autodiff import active_tensors, refuse_zero_derivatives
+from analyzer.backends.pieces import batches, run
+from analyzer.backends.planning import Call
 from analyzer.errors import AnalysisError, InputError, ShapeError, TargetError, UnknownTensor
 from analyzer.graph import Graph, Tensor
+from analyzer.liveness import Flow
+from analyzer.memory import Need
 from analyzer.request import CHOSEN, OUTPUT, Request, observe
-from analyzer.samples import Place, find_places
+from analyzer.samples import Place, batched_inputs, find_places, samples_in
 from analyzer.target import Seed, Target, TargetLike, as_target, resolve
 from converters.model import Model
 
@@ -59,6 +63,9 @@ class Backend(Protocol):
     def evaluate(self, request: Request, feeds: Mapping[str, np.ndarray], seed: Seed) -> Arrays:
         """The results of the request; the explained scalar under OUTPUT, its class under CHOSEN."""
 
+    def need(self, flow: Flow) -> Need:
+        """The memory that computing what this program states takes."""
+
     def release(self) -> None:
         """Let go of copies of the weights, which are made again when they are needed."""
 
@@ -69,6 +76,8 @@ class Differentiable:
 
     model: Model
     engine: Backend
+    max_memory: int | None = None
+    """Bytes that a call may take beside its results; None for half of what is free."""
     plans: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
     """What methods have worked out of this model, by a key of their own."""
 
@@ -131,8 +140,7 @@ class Differentiable:
         feeds = self.check_inputs(inputs)
         if not names:
             return {}
-        pieces = [self.engine.forward(part, names) for part, _ in self._batches(feeds)]
-        return self._joined(pieces, feeds)
+        return run(self, Call(None, names, None), feeds)
 
     def gradients(
         self, inputs: Inputs, target: TargetLike = None, wrt: Sequence[str] | None = None
@@ -158,11 +166,7 @@ class Differentiable:
         feeds = self.check_inputs(inputs)
         seed = self.seed(as_target(target), samples_in(self.graph, feeds), feeds)
         refuse_zero_derivatives(self.graph, request.wrt, seed.output)
-        pieces = [
-            self.engine.evaluate(request, part, seed if rows is None else seed.rows(rows))
-            for part, rows in self._batches(feeds)
-        ]
-        arrays = self._joined(pieces, feeds)
+        arrays = run(self, Call(request, (), seed), feeds)
         return Evaluation(arrays.pop(OUTPUT), arrays.pop(CHOSEN, None), arrays)
 
     def check_inputs(self, inputs: Inputs) -> Arrays:
@@ -173,7 +177,7 @@ class Differentiable:
         """A target checked against the graph, and where that leaves sizes open against a run. Raises TargetError."""
 
         def sizes(output: str) -> tuple[int, ...]:
-            piece, _ = next(self._batches(feeds))
+            piece, _ = next(batches(self.graph, feeds, self.engine.batch or 1))
             return self.engine.forward(piece, [output])[output].shape
 
         output = self.graph.tensors.get(target.output or self.graph.outputs[0])
@@ -198,57 +202,6 @@ class Differentiable:
         for name in names:
             if not self.graph.tensors[name].is_float:
                 raise UnknownTensor(f"{name!r} is {self.graph.tensors[name].dtype} and has no gradient")
-
-    def _batches(self, feeds: Arrays) -> Iterator[tuple[Arrays, np.ndarray | None]]:
-        """The feeds as they are, or in pieces of the batch that the file fixes, the last one padded."""
-        size = self.engine.batch
-        total = samples_in(self.graph, feeds)
-        if size is None or total == size:
-            yield feeds, None
-            return
-        for start in range(0, total, size):
-            rows = np.minimum(np.arange(start, start + size), total - 1)
-            yield {name: array[rows] for name, array in feeds.items()}, rows
-
-    def _joined(self, pieces: list[Arrays], feeds: Arrays) -> Arrays:
-        """The results of all pieces, without the padding of the last; what has no batch axis is taken once."""
-        size, total = self.engine.batch, samples_in(self.graph, feeds)
-        if size is None or total == size:
-            return pieces[0]
-        joined = {}
-        for name, array in pieces[0].items():
-            # A request's results are named after tensors: term/…, value/…, gradient/….
-            place = self.places.get(name) or self.places.get(name.partition("/")[2])
-            # So is sum/…, which has a number a sample.
-            if array.shape == (size,) or (place is None and array.shape[:1] == (size,)):
-                place = Place(0)
-            parts = [piece[name] for piece in pieces]
-            joined[name] = array if place is None else place.joined(parts, size, total)
-        return joined
-
-
-def fixed_batch(graph: Graph) -> int | None:
-    """The number of samples that all inputs of a graph state, or None where it is free."""
-    sizes = {shape[0] for name in graph.inputs if (shape := graph.tensors[name].shape)}
-    size = sizes.pop() if len(sizes) == 1 else None
-    return size if isinstance(size, int) else None
-
-
-def batched_inputs(graph: Graph) -> tuple[str, ...]:
-    """The inputs whose first axis counts samples: those that leave it open, or all that state one size.
-
-    Inputs of stated, different sizes are no samples of anything: a table of weights, a list of indices.
-    """
-    first = {name: shape[0] for name in graph.inputs if (shape := graph.tensors[name].shape)}
-    open_ended = tuple(name for name, size in first.items() if not isinstance(size, int))
-    if open_ended:
-        return open_ended
-    return tuple(first) if len(set(first.values())) == 1 else ()
-
-
-def samples_in(graph: Graph, feeds: Mapping[str, np.ndarray]) -> int:
-    """The number of samples that the feeds hold."""
-    return next((feeds[name].shape[0] for name in batched_inputs(graph)), 1)
 
 
 @dataclass(frozen=True)

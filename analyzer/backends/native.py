@@ -13,11 +13,13 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 import numpy as np
 
 from analyzer.autodiff import active_tensors
-from analyzer.backends.base import fixed_batch
 from analyzer.graph import Graph
 from analyzer.interpreter import Framework, Interpreter
+from analyzer.liveness import Flow
+from analyzer.memory import Need
 from analyzer.program import Program
 from analyzer.request import CHOSEN, OUTPUT, Request, gradient_name, remainder_program
+from analyzer.samples import fixed_batch
 from analyzer.target import Seed, rows_of
 
 Arrays = dict[str, np.ndarray]
@@ -69,6 +71,10 @@ class Native(ABC):
         weighted = np.multiply(y, weights, out=np.zeros_like(y), where=weights != 0)
         explained = rows_of(weighted).sum(axis=1, dtype=y.dtype)
         return {OUTPUT: explained, **({} if chosen is None else {CHOSEN: chosen}), **results}
+
+    def need(self, flow: Flow) -> Need:
+        """What the framework keeps for the way back, its copies of the weights, and what is live beside them."""
+        return Need(flow.live() + np.array([2 * flow.weights, 0]))
 
     def release(self) -> None:
         """Drop the programs that follow the framework's gradients."""

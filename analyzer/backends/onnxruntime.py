@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 import onnx
 
-from analyzer.backends.base import fixed_batch, samples_in
 from analyzer.emitter import Emitter
 from analyzer.errors import BackendError
 from analyzer.graph import Graph, is_float
+from analyzer.liveness import Flow
+from analyzer.memory import Need
 from analyzer.precision import FLOAT32, in_precision, precisions
 from analyzer.program import Program, assemble
 from analyzer.request import Request, full_program
+from analyzer.samples import fixed_batch, samples_in
 from analyzer.target import HIGHEST, Seed
 from converters.errors import one_line
 from converters.runtime import crashing_optimizers
@@ -34,6 +36,9 @@ Arrays = dict[str, np.ndarray]
 KEPT_BYTES = 2**30
 KEPT_AT_LEAST = 2
 LARGEST_IN_MEMORY = 2**31 - 2**20
+# Copies of the weights while a session is made: in the program, its bytes, the runtime's reading of them, the session,
+# packed for its kernels; and of what it computes from them alone. Much of their memory stays with the process.
+MAKING, FOLDING = 5, 2
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,10 @@ class OnnxRuntime:
 
         return self._run((request.key, seed.output, weighted), program, feeds, target)
 
+    def need(self, flow: Flow) -> Need:
+        """The tensors that are live together, and what a session and the making of it leave behind."""
+        return Need(flow.live() + np.array([MAKING * flow.weights + FOLDING * flow.folded, 0]))
+
     def release(self) -> None:
         """Drop the sessions."""
         self._sessions.clear()
@@ -130,12 +139,15 @@ class OnnxRuntime:
     ) -> Arrays:
         if key not in self._sessions:
             program = program_of(self._computed)
-            size = program.proto.ByteSize()
-            self._make_room(size)
-            session = make_session(program.proto, self._providers, self._threads)
-            self._sessions[key] = _Ready(session, size, program.inputs, program.outputs)
-            # The session has copied the weights.
+            proto, inputs, outputs = program.proto, program.inputs, program.outputs
+            # The proto has copied the weights, and so will the session.
             del program
+            size = proto.ByteSize()
+            self._make_room(size)
+            self._sessions[key] = _Ready(
+                make_session(proto, self._providers, self._threads), size, inputs, outputs
+            )
+            del proto
         ready = self._sessions[key]
         self._sessions.move_to_end(key)
         # The one input that the model does not have is the target.
@@ -174,6 +186,9 @@ def make_session(proto: onnx.ModelProto, providers: Sequence[str], threads: int 
     options = onnxruntime.SessionOptions()
     # The runtime's warnings speak of its own fusions; its errors are raised.
     options.log_severity_level = 4
+    # A memory pattern is a block for all tensors of a run, taken beside what the first run took: it doubles the memory,
+    # and no network measured is faster for it.
+    options.enable_mem_pattern = False
     if threads is not None:
         options.intra_op_num_threads = threads
     # By default the runtime's idle threads spin for long. On cores that anything else uses, such as PyTorch's threads,

@@ -13,13 +13,13 @@ from typing import Protocol
 
 import numpy as np
 
-from analyzer.backends.base import fixed_batch
 from analyzer.backends.matching import MOVES_ONLY, Match, match
 from analyzer.backends.native import Arrays, Native
 from analyzer.backends.onnxruntime import OnnxRuntime
 from analyzer.errors import AnalysisError, BackendError
 from analyzer.graph import Graph
 from analyzer.interpreter import Framework, TensorFlow, Torch
+from analyzer.samples import fixed_batch
 from analyzer.target import Seed
 from converters.model import Model, PyTorchSource, TensorFlowSource
 

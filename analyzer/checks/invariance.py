@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate
-from analyzer.backends.base import Arrays, Inputs, batched_inputs
+from analyzer.backends.base import Arrays, Inputs
 from analyzer.backends.matching import TOLERANCE
 from analyzer.checks.agreement import fix_target
 from analyzer.checks.attributions import worst_attributions
@@ -28,6 +28,7 @@ from analyzer.checks.report import Report, Row
 from analyzer.checks.tolerances import COMPLETENESS, Tolerance, tolerances
 from analyzer.checks.twin import Twin
 from analyzer.errors import AnalysisError
+from analyzer.samples import batched_inputs
 from analyzer.target import Target, TargetLike
 
 # Enough to tell layers apart; an axis of samples from one of length 1.

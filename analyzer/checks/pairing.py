@@ -17,13 +17,14 @@ from itertools import islice, permutations, product
 import numpy as np
 
 from analyzer.backends import Differentiable
-from analyzer.backends.base import Arrays, batched_inputs
+from analyzer.backends.base import Arrays
 from analyzer.backends.matching import TOLERANCE, Match, closest, fingerprint, regrouped_values, same_values
 from analyzer.checks.alignment import pair_by_place
 from analyzer.checks.layers import LayerView
 from analyzer.checks.metrics import distance
 from analyzer.errors import InputError, ShapeError
 from analyzer.graph import Graph, Tensor
+from analyzer.samples import batched_inputs
 from analyzer.target import Target
 
 # Beyond this relative L2 two tensors are no two versions of one layer.

@@ -16,7 +16,7 @@ import onnx
 
 from analyzer.autodiff import rules_of
 from analyzer.backends import Differentiable
-from analyzer.backends.base import Arrays, Evaluation, batched_inputs
+from analyzer.backends.base import Arrays, Evaluation
 from analyzer.biases import Bias, find_biases, residuals
 from analyzer.emitter import Emitter
 from analyzer.errors import AnalysisError
@@ -34,6 +34,7 @@ from analyzer.ops.support import onnx_dtype
 from analyzer.precision import FLOAT32, in_precision
 from analyzer.program import assemble
 from analyzer.request import Request
+from analyzer.samples import batched_inputs
 from converters.sizes import at_sizes
 
 
