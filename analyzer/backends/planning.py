@@ -222,7 +222,7 @@ def _sum_of_sizes(graph: Graph, symbols: Mapping[str, int]) -> tuple[int, int]:
     batch = {graph.tensors[name].shape[0] for name in batched_inputs(graph)}  # type: ignore[index]
     fixed, each, largest, open_sizes = 0, 0, 0, 0
     for tensor in graph.tensors.values():
-        sizes = [symbols.get(axis, axis) if axis not in batch else 1 for axis in tensor.shape or (None,)]
+        sizes = [1 if axis in batch else symbols.get(str(axis), axis) for axis in tensor.shape or (None,)]
         if not all(isinstance(size, int) for size in sizes):
             open_sizes += 1
             continue
