@@ -20,6 +20,7 @@ from analyzer.errors import UnsupportedOp
 from analyzer.graph import Graph, Node, Tensor
 from analyzer.ops import find
 from analyzer.ops.registry import Homogeneous, Kind, Op
+from analyzer.scopes import layer_of
 
 EXPLICIT = "explicit"
 IMPLICIT = "implicit"
@@ -42,18 +43,6 @@ class Bias:
     def layer(self) -> str:
         """The module path that the exporter recorded, else the node's name."""
         return layer_of(self.node)
-
-
-def layer_of(node: Node) -> str:
-    """The module path that the exporter recorded for a node, else its name."""
-    scopes = node.metadata.get("pkg.torch.onnx.name_scopes")
-    if scopes:
-        # A Python list as text, outermost scope first; the last but one is the innermost module.
-        names = [name.strip(" '\"") for name in scopes.strip("[]").split(",")]
-        modules = [name for name in names[:-1] if name]
-        if modules:
-            return modules[-1]
-    return node.name.rpartition("/")[0] or node.name
 
 
 def find_biases(

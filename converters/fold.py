@@ -16,6 +16,10 @@ import onnx
 
 from converters.draft import Draft, attribute, is_standard
 
+SCOPES_KEY = "pkg.torch.onnx.name_scopes"
+OUTPUT_OF_KEY = "onnxplain.output_of"
+"""The metadata key of a layer that now computes what another module did: the scopes of that module."""
+
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 # Layers with a bias of their own. A BatchNorm is one: it takes up the scale and shift behind it.
 _LAYERS = (*_CONVOLUTIONS, "Gemm", "BatchNormalization")
@@ -53,6 +57,7 @@ class _Folding:
     def replace(self, layer: onnx.NodeProto, last: onnx.NodeProto) -> None:
         """Let `layer` compute what `last` computed, under that name; `last` is gone."""
         layer.output[0] = last.output[0]
+        _note_module(layer, last)
         self.producers[layer.output[0]] = layer
         self.removed.append(last)
 
@@ -63,6 +68,18 @@ class _Folding:
         while len(layer.input) <= index:
             layer.input.append("")
         layer.input[index] = fresh
+
+
+def _note_module(layer: onnx.NodeProto, last: onnx.NodeProto) -> None:
+    """Whose output a layer computes, where that is another module than its own."""
+    own, taken = ({entry.key: entry.value for entry in node.metadata_props} for node in (layer, last))
+    scopes = taken.get(OUTPUT_OF_KEY, taken.get(SCOPES_KEY))
+    # The last scope is the operator's own.
+    if scopes is not None and scopes.rpartition(",")[0] != own.get(SCOPES_KEY, "").rpartition(",")[0]:
+        kept = [entry for entry in layer.metadata_props if entry.key != OUTPUT_OF_KEY]
+        del layer.metadata_props[:]
+        layer.metadata_props.extend(kept)
+        layer.metadata_props.add(key=OUTPUT_OF_KEY, value=scopes)
 
 
 def fold_batch_norms(draft: Draft) -> int:

@@ -66,6 +66,9 @@ class Backend(Protocol):
     def need(self, flow: Flow) -> Need:
         """The memory that computing what this program states takes."""
 
+    def cut(self, graph: Graph) -> Backend:
+        """The same for a graph that was cut out of this one, whose further inputs are tensors of it."""
+
     def release(self) -> None:
         """Let go of copies of the weights, which are made again when they are needed."""
 
@@ -110,6 +113,9 @@ class Differentiable:
     def release(self) -> None:
         """Let go of what was made ready to run, copies of the weights among it; it is made again on demand."""
         self.engine.release()
+        for plan in self.plans.values():
+            if isinstance(plan, Differentiable):
+                plan.release()
 
     def roots(self, wrt: Sequence[str] | None = None) -> tuple[str, ...]:
         """The tensors that are attributed: those named, else the floating inputs.

@@ -52,6 +52,14 @@ class Match:
         shape = (*(array.shape[axis] for axis in self.kept), *ones)
         return np.ascontiguousarray(array.reshape(shape).transpose(self.order))
 
+    def shape_of(self, shape: tuple[int, ...], seen: tuple[int, ...]) -> tuple[int, ...]:
+        """The source's shape of an array of this shape in ONNX's axes. seen: what it was when it was matched."""
+        if self.split:
+            return (-1, *seen[1:])
+        sizes = dict(zip(self.order, shape, strict=True))
+        kept = [sizes[index] for index in range(len(self.kept))]
+        return tuple(kept[self.kept.index(axis)] if axis in self.kept else 1 for axis in range(len(seen)))
+
     def from_onnx(self, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """The way back: an array in ONNX's axes as one of the source's shape."""
         if self.split:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -23,6 +24,16 @@ from analyzer.samples import fixed_batch
 from analyzer.target import Seed, rows_of
 
 Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Fed:
+    """What an original network is fed: its inputs by ONNX name, and arrays by the network's own names that take the
+    place of what it computes there; from these on it is run.
+    """
+
+    inputs: Mapping[str, np.ndarray]
+    inner: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 class Native(ABC):
@@ -53,6 +64,10 @@ class Native(ABC):
         self, feeds: Mapping[str, np.ndarray], seed: Seed, values: Sequence[str], wrt: Sequence[str]
     ) -> tuple[np.ndarray, Arrays, Arrays]:
         """The whole output, values and gradients of known tensors, by the framework's own autodiff."""
+
+    @abstractmethod
+    def cut(self, graph: Graph) -> Native:
+        """The same for a graph that was cut out of this one, whose further inputs are tensors of it."""
 
     def evaluate(self, request: Request, feeds: Mapping[str, np.ndarray], seed: Seed) -> Arrays:
         """The results of the request; the explained scalar under OUTPUT, its class under CHOSEN."""

@@ -99,6 +99,10 @@ class OnnxRuntime:
         """The tensors that are live together, and what a session and the making of it leave behind."""
         return Need(flow.live() + np.array([MAKING * flow.weights + FOLDING * flow.folded, 0]))
 
+    def cut(self, graph: Graph) -> OnnxRuntime:
+        """A graph cut out of this one, with the same settings."""
+        return OnnxRuntime(graph, self._providers, self._threads)
+
     def release(self) -> None:
         """Drop the sessions."""
         self._sessions.clear()

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from analyzer.backends.matching import MOVES_ONLY, Match, match
-from analyzer.backends.native import Arrays, Native
+from analyzer.backends.native import Arrays, Fed, Native
 from analyzer.backends.onnxruntime import OnnxRuntime
 from analyzer.errors import AnalysisError, BackendError
 from analyzer.graph import Graph
@@ -48,12 +48,12 @@ class Network(Protocol):
     def candidates(self, name: str) -> Sequence[str]:
         """The source names that an ONNX name may stand for."""
 
-    def values(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> Arrays:
+    def values(self, feeds: Fed, names: Sequence[str]) -> Arrays:
         """The values of these tensors, by the source's names."""
 
     def measure(
         self,
-        feeds: Mapping[str, np.ndarray],
+        feeds: Fed,
         output: str,
         cotangent: Callable[[np.ndarray], np.ndarray],
         values: Sequence[str],
@@ -67,11 +67,19 @@ class SourceBackend(Native):
 
     name = "source"
 
-    def __init__(self, graph: Graph, network: Network, outputs: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        network: Network,
+        outputs: Mapping[str, str],
+        whole: SourceBackend | None = None,
+    ) -> None:
         super().__init__(graph, network.framework)
         self.network = network
         self._outputs = outputs
+        self._whole = whole
         self._found: dict[str, Match] | None = None
+        self._shapes: dict[str, tuple[int, ...]] = {}
 
     @property
     def batch(self) -> int | None:
@@ -94,7 +102,7 @@ class SourceBackend(Native):
         if missing:
             raise AnalysisError(f"the source has no tensor {missing[0]!r}: conversion folded or rewrote it")
         wanted = {name: matches[name] for name in names if name not in feeds}
-        values = self.network.values(feeds, [m.name for m in wanted.values()])
+        values = self.network.values(self._fed(feeds), [m.name for m in wanted.values()])
         found = {name: m.to_onnx(values[m.name]) for name, m in wanted.items()}
         return {name: feeds[name] if name in feeds else found[name] for name in names}
 
@@ -116,7 +124,7 @@ class SourceBackend(Native):
         }
         wanted = {name: matches[name].name for name in values}
         y, measured, gradients = self.network.measure(
-            feeds, output.name, cotangent, list(wanted.values()), list(names.values())
+            self._fed(feeds), output.name, cotangent, list(wanted.values()), list(names.values())
         )
         return (
             output.to_onnx(y),
@@ -127,10 +135,43 @@ class SourceBackend(Native):
             },
         )
 
+    def cut(self, graph: Graph) -> SourceBackend:
+        """The network run from inner tensors on: those that the graph has among its inputs, and this one's not."""
+        return SourceBackend(graph, self.network, self._outputs, whole=self._whole or self)
+
+    def _fed(self, feeds: Mapping[str, np.ndarray]) -> Fed:
+        """What the network is fed: its own inputs, and tensors in place of those that it computes."""
+        if self._whole is None:
+            return Fed(feeds)
+        own = self._whole.graph.inputs
+        matches = self._matches(feeds)
+        inner = {}
+        for name, array in feeds.items():
+            if name in own:
+                continue
+            if name not in matches:
+                raise AnalysisError(f"the source has no tensor {name!r}: conversion folded or rewrote it")
+            matched = matches[name]
+            shape = matched.shape_of(array.shape, self._whole._shapes[matched.name])
+            inner[matched.name] = matched.from_onnx(array, shape)
+        return Fed({name: array for name, array in feeds.items() if name in own}, inner)
+
     def _matches(self, feeds: Mapping[str, np.ndarray]) -> dict[str, Match]:
         if self._found is None:
-            self._found = self._search(feeds if self.batch else _samples(feeds))
+            if self._whole is None:
+                self._found = self._search(feeds if self.batch else _samples(feeds))
+            else:
+                self._found = self._inherited(self._whole)
         return self._found
+
+    def _inherited(self, whole: SourceBackend) -> dict[str, Match]:
+        """What was found for the whole graph, of the tensors of this one."""
+        if whole._found is None:
+            raise AnalysisError(
+                "the source's tensors are found by their values: run the whole model once, as in "
+                "fn.forward(inputs, points), before what is cut out of it"
+            )
+        return {name: matched for name, matched in whole.found.items() if name in self.graph.tensors}
 
     def _search(self, feeds: Mapping[str, np.ndarray]) -> dict[str, Match]:
         graph = self.graph
@@ -142,7 +183,8 @@ class SourceBackend(Native):
         ]
         ours = OnnxRuntime(graph).forward(feeds, [name for name, _ in computed])
         offered = self.network.names()
-        theirs = self.network.values(feeds, list(offered))
+        theirs = self.network.values(Fed(feeds), list(offered))
+        self._shapes = {name: array.shape for name, array in theirs.items()}
         candidates = {name: self.network.candidates(name) for name, _ in computed}
         candidates.update(
             {name: [source, *candidates.get(name, ())] for name, source in self._outputs.items()}

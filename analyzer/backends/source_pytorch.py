@@ -5,14 +5,14 @@ A program in half precision is run in float32, as the graph made from it is (ana
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from analyzer.backends.matching import MOVES_ONLY
-from analyzer.backends.native import Arrays
-from analyzer.errors import BackendError
+from analyzer.backends.native import Arrays, Fed
+from analyzer.errors import AnalysisError, BackendError
 from analyzer.interpreter import Torch
 from converters.errors import one_line
 from converters.model import PyTorchSource
@@ -51,7 +51,7 @@ class PyTorchNetwork:
         """The FX name is the ONNX name."""
         return [self._inputs.get(name, name)]
 
-    def values(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> Arrays:
+    def values(self, feeds: Fed, names: Sequence[str]) -> Arrays:
         """The values of these tensors."""
         torch: Any = self.framework.module
         with torch.no_grad():
@@ -60,7 +60,7 @@ class PyTorchNetwork:
 
     def measure(
         self,
-        feeds: Mapping[str, np.ndarray],
+        feeds: Fed,
         output: str,
         cotangent: Callable[[np.ndarray], np.ndarray],
         values: Sequence[str],
@@ -90,13 +90,18 @@ class PyTorchNetwork:
             },
         )
 
-    def _run(
-        self, feeds: Mapping[str, np.ndarray], names: Sequence[str], inputs_require_grad: bool = False
-    ) -> dict[str, Any]:
+    def _run(self, feeds: Fed, names: Sequence[str], inputs_require_grad: bool = False) -> dict[str, Any]:
         """The named tensors of one run of the program."""
         torch: Any = self.framework.module
         wanted = set(names)
-        found: dict[str, Any] = {}
+        tensors, inner = (
+            {name: self.framework.tensor(array) for name, array in arrays.items()}
+            for arrays in (feeds.inputs, feeds.inner)
+        )
+        if inputs_require_grad:
+            for tensor in (*tensors.values(), *inner.values()):
+                tensor.requires_grad_(tensor.is_floating_point())
+        found: dict[str, Any] = {name: tensor for name, tensor in inner.items() if name in wanted}
 
         class Capture(torch.fx.Interpreter):  # type: ignore[name-defined,misc]
             def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
@@ -115,21 +120,50 @@ class PyTorchNetwork:
                 return result
 
         widened = self._widened
-        tensors = {name: self.framework.tensor(array) for name, array in feeds.items()}
-        if inputs_require_grad:
-            for tensor in tensors.values():
-                tensor.requires_grad_(tensor.is_floating_point())
+        known = self._known(inner, wanted, tensors) if inner else None
         try:
-            Capture(self._program.graph_module).run(*self._arguments(tensors))
+            Capture(self._program.graph_module).run(*self._arguments(tensors), initial_env=known)
         except Exception as error:
             raise BackendError(
                 f"the PyTorch source does not run on these inputs: {one_line(error)}"
             ) from error
         return found
 
+    def _known(
+        self, inner: Mapping[str, Any], wanted: Collection[str], inputs: Collection[str]
+    ) -> dict[Any, Any]:
+        """What a run from inner tensors on need not compute: {node: value}, None where nothing wanted reads it.
+
+        A size that the program asks of what comes before them, such as the number of samples, is theirs.
+        """
+        nodes = {node.name: node for node in self._program.graph.nodes}
+        known = {nodes[name]: tensor for name, tensor in inner.items()}
+        sizes = {
+            str(symbol): size
+            for node, tensor in known.items()
+            for symbol, size in zip(node.meta["val"].shape, tensor.shape, strict=True)
+        }
+        known |= {n: sizes[s] for n in nodes.values() if (s := str(n.meta.get("val"))) in sizes}
+        needed: set[Any] = set()
+        stack = [nodes[name] for name in wanted]
+        while stack:
+            node = stack.pop()
+            if node not in known and node not in needed:
+                needed.add(node)
+                stack.extend(node.all_input_nodes)
+        lacking = [name for name, own in self._inputs.items() if nodes[own] in needed and name not in inputs]
+        if lacking:
+            raise AnalysisError(f"behind {', '.join(inner)} the source still reads its input {lacking[0]!r}")
+        # The placeholders are given their arguments in order, the output its nodes: neither can be left out.
+        steps = (node for node in nodes.values() if node.op not in ("placeholder", "output"))
+        return known | dict.fromkeys(node for node in steps if node not in needed and node not in known)
+
     def _arguments(self, feeds: Mapping[str, Any]) -> list[Any]:
-        """The program's flat arguments: parameters, buffers and constants, then the user's inputs."""
-        user = iter([feeds[name] for name in self._onnx_inputs])
+        """The program's flat arguments: parameters, buffers and constants, then the user's inputs.
+
+        None stands for an input that a run from inner tensors on does not need.
+        """
+        user = iter([feeds.get(name) for name in self._onnx_inputs])
         arguments = []
         for spec in self._program.graph_signature.input_specs:
             if spec.kind.name == "USER_INPUT":

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
 
 from analyzer.backends.matching import MOVES_ONLY
-from analyzer.backends.native import Arrays
-from analyzer.errors import BackendError
+from analyzer.backends.native import Arrays, Fed
+from analyzer.errors import AnalysisError, BackendError
 from analyzer.interpreter import TensorFlow
 from converters.errors import one_line
 from converters.model import TensorFlowSource
 
 _LOOPS = ("While", "StatelessWhile")
+# They ask how large a tensor is, not what it holds.
+_SIZES = ("Shape", "ShapeN", "Size", "Rank")
 
 
 class TensorFlowNetwork:
@@ -54,13 +56,13 @@ class TensorFlowNetwork:
         stem = name.split("__")[0]
         return [name, stem, f"{stem}:0"] if ":" not in stem else [name, stem]
 
-    def values(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> Arrays:
+    def values(self, feeds: Fed, names: Sequence[str]) -> Arrays:
         """The values of these tensors."""
         return self._run(names, feeds, {}) if names else {}
 
     def measure(
         self,
-        feeds: Mapping[str, np.ndarray],
+        feeds: Fed,
         output: str,
         cotangent: Callable[[np.ndarray], np.ndarray],
         values: Sequence[str],
@@ -75,8 +77,12 @@ class TensorFlowNetwork:
             gradients = {name: arrays[names[name]] for name in wrt}
         return found[output], found, gradients
 
-    def _run(self, names: Sequence[str], feeds: Mapping[str, np.ndarray], more: Arrays) -> Arrays:
-        given = {self._inputs[name]: array for name, array in feeds.items() if name in self._inputs}
+    def _run(self, names: Sequence[str], feeds: Fed, more: Arrays) -> Arrays:
+        given = {self._inputs[name]: array for name, array in feeds.inputs.items() if name in self._inputs}
+        given |= feeds.inner
+        if feeds.inner:
+            samples = next(iter(feeds.inner.values())).shape[0]
+            given |= self._sized(names, given, samples)
         try:
             arrays = self._session.run(list(names), {**given, **more})
         except Exception as error:
@@ -84,6 +90,29 @@ class TensorFlowNetwork:
                 f"the TensorFlow source does not run on these inputs: {one_line(error, 160)}"
             ) from error
         return {name: np.asarray(array) for name, array in zip(names, arrays, strict=True)}
+
+    def _sized(self, names: Sequence[str], given: Collection[str], samples: int) -> Arrays:
+        """Zeros for the inputs of which a run from inner tensors on asks nothing but their size."""
+        graph = self._session.graph
+        asked: dict[str, bool] = {}
+        stack = [(graph.get_tensor_by_name(name), False) for name in names]
+        while stack:
+            tensor, size = stack.pop()
+            # What is read for its value is walked again where it was met for its size alone.
+            if tensor.name in given or (tensor.name in asked and (size or not asked[tensor.name])):
+                continue
+            asked[tensor.name] = size
+            stack.extend((read, size or tensor.op.type in _SIZES) for read in tensor.op.inputs)
+        zeros = {}
+        for name, own in self._inputs.items():
+            if own not in asked or own in given:
+                continue
+            _, *axes = graph.get_tensor_by_name(own).shape
+            if not asked[own] or None in axes:
+                raise AnalysisError(f"behind the tensors given the source still reads its input {name!r}")
+            dtype = graph.get_tensor_by_name(own).dtype.as_numpy_dtype
+            zeros[own] = np.zeros((samples, *axes), dtype)
+        return zeros
 
     def _gradients_of(self, output: str, wrt: tuple[str, ...]) -> tuple[str, dict[str, str]]:
         """The names of the cotangent to feed, and of the gradients, added to the graph when first asked for."""

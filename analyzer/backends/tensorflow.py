@@ -26,6 +26,10 @@ class TensorFlowBackend(Native):
         """All tensors: the graph itself is what runs."""
         return self.graph.tensors.keys()
 
+    def cut(self, graph: Graph) -> TensorFlowBackend:
+        """A graph cut out of this one."""
+        return TensorFlowBackend(graph)
+
     def release(self) -> None:
         """Drop the programs, and the framework's copies of the weights."""
         super().release()

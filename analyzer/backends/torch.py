@@ -20,11 +20,16 @@ class TorchBackend(Native):
 
     def __init__(self, graph: Graph, device: str | None = None) -> None:
         super().__init__(graph, Torch(device))
+        self._device = device
         self._interpreter = Interpreter(self.graph, self.framework)
 
     def known(self, feeds: Mapping[str, np.ndarray]) -> Collection[str]:
         """All tensors: the graph itself is what runs."""
         return self.graph.tensors.keys()
+
+    def cut(self, graph: Graph) -> TorchBackend:
+        """A graph cut out of this one, on the same device."""
+        return TorchBackend(graph, self._device)
 
     def release(self) -> None:
         """Drop the programs, and the framework's copies of the weights."""

@@ -16,7 +16,6 @@ from itertools import combinations
 import numpy as np
 
 from analyzer.backends.base import Arrays
-from analyzer.biases import layer_of
 from analyzer.checks.kinks import Explanation, Side, explain, follows_rules, listed
 from analyzer.checks.localize import Origin, backward_origin, forward_origin
 from analyzer.checks.metrics import distance
@@ -29,6 +28,7 @@ from analyzer.checks.twin import Twin
 from analyzer.completeness import Completeness
 from analyzer.graph import Graph
 from analyzer.methods.integrated_gradients import quadrature
+from analyzer.scopes import layer_of
 from analyzer.target import Target
 
 Progress = Callable[[str], None]

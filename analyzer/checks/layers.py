@@ -17,13 +17,13 @@ import numpy as np
 
 from analyzer.backends.matching import MOVES_ONLY
 from analyzer.graph import Graph, Node
+from analyzer.scopes import Path, path_of
 
 # Of these the second operand leaves the first as it is, where it is all zeros or all ones.
 NEUTRAL = {"Add": 0.0, "Sub": 0.0, "Mul": 1.0, "Div": 1.0, "Pow": 1.0}
 COMMUTES = frozenset({"Add", "Mul"})
 # tf2onnx numbers the nodes of its own making: Slice__305.
 INSERTED = re.compile(r"__\d+$")
-Path = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class LayerView:
     @cached_property
     def _homes(self) -> Mapping[str, Path]:
         """The layer of every node: the innermost module or scope, or what a containing one computes itself, by op."""
-        paths = {node.name: _path(node) for node in self.graph.nodes}
+        paths = {node.name: path_of(node) for node in self.graph.nodes}
         shared = _shared([path for path, _, modules in paths.values() if not modules and len(path) > 1])
         children: dict[Path, set[Path]] = {}
         for path, _, _ in (paths[self.graph.producer[name].name] for name in self.computed):
@@ -120,17 +120,3 @@ def moves(graph: Graph, node: Node) -> bool:
         constants.reverse()
     _, constant = constants
     return constant is not None and constant.size == 1 and bool(np.all(constant == neutral))
-
-
-def _path(node: Node) -> tuple[Path, str, bool]:
-    """The modules or scopes that a node lies in, outermost first; the op's own name; whether they are modules."""
-    scopes = node.metadata.get("pkg.torch.onnx.name_scopes")
-    if scopes:
-        # A Python list as text: the modules, outermost first, then the operator.
-        *found, op = (name.strip(" '\"") for name in scopes.strip("[]").split(","))
-        return tuple(name for name in found if name), op, True
-    # The tensor keeps its name where tf2onnx writes the node anew.
-    *path, op = (node.outputs[0] if "/" in node.outputs[0] else node.name).split("/")
-    # The steps of an unrolled loop are numbered, and the loop is one layer.
-    end = next((index for index, scope in enumerate(path) if scope.isdigit()), len(path))
-    return ("", *path[:end]), op, False
