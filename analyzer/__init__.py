@@ -7,30 +7,48 @@ from analyzer.backends import Differentiable, Gradients, differentiate
 from analyzer.checks import Report, check, compare
 from analyzer.errors import AnalysisError
 from analyzer.methods import (
+    BlurIntegratedGradients,
+    Dataset,
+    ExpectedGradients,
     FullGrad,
+    GuidedIntegratedGradients,
     IntegratedGradients,
     SaliencyMap,
+    Xrai,
+    blur_integrated_gradients,
+    expected_gradients,
     full_grad,
+    guided_integrated_gradients,
     integrated_gradients,
     simple_full_grad,
     smooth_full_grad,
+    xrai,
 )
 from analyzer.target import Target
 
 __all__ = [
     "AnalysisError",
+    "BlurIntegratedGradients",
+    "Dataset",
     "Differentiable",
+    "ExpectedGradients",
     "FullGrad",
     "Gradients",
+    "GuidedIntegratedGradients",
     "IntegratedGradients",
     "Report",
     "SaliencyMap",
     "Target",
+    "Xrai",
+    "blur_integrated_gradients",
     "check",
     "compare",
     "differentiate",
+    "expected_gradients",
     "full_grad",
+    "guided_integrated_gradients",
     "integrated_gradients",
     "simple_full_grad",
     "smooth_full_grad",
+    "xrai",
 ]

@@ -1,18 +1,32 @@
 """Attribution methods, one file per paper, each over the same `gradients` call."""
 
+from analyzer.methods.baselines import Dataset
+from analyzer.methods.blur_ig import BlurIntegratedGradients, blur_integrated_gradients
+from analyzer.methods.expected_gradients import ExpectedGradients, expected_gradients
 from analyzer.methods.full_grad import full_grad
 from analyzer.methods.full_grad_result import Contribution, FullGrad, Layer
 from analyzer.methods.full_grad_variants import SaliencyMap, simple_full_grad, smooth_full_grad
+from analyzer.methods.guided_ig import GuidedIntegratedGradients, guided_integrated_gradients
 from analyzer.methods.integrated_gradients import IntegratedGradients, integrated_gradients
+from analyzer.methods.xrai import Xrai, xrai
 
 __all__ = [
+    "BlurIntegratedGradients",
     "Contribution",
+    "Dataset",
+    "ExpectedGradients",
     "FullGrad",
+    "GuidedIntegratedGradients",
     "IntegratedGradients",
     "Layer",
     "SaliencyMap",
+    "Xrai",
+    "blur_integrated_gradients",
+    "expected_gradients",
     "full_grad",
+    "guided_integrated_gradients",
     "integrated_gradients",
     "simple_full_grad",
     "smooth_full_grad",
+    "xrai",
 ]

@@ -1,0 +1,199 @@
+"""XRAI: the regions of an image in the order of their attributions.
+
+The image is cut into overlapping segments at several scales; region by region, the one whose pixels not yet taken have
+the highest mean attribution is added. From a Differentiable and images to maps of these means and the regions' ranks.
+Attributions are Integrated Gradients, the mean over a black and a white baseline, unless others are given. Refuses
+what is no batch of 2-D images, and models with several inputs, of which it cannot be told which is the image.
+Source: Kapishnikov, Bolukbasi, Viégas & Terry 2019, "XRAI: Better Attributions Through Regions", algorithm 1, and the
+authors' code for what the paper leaves open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from analyzer.backends import Differentiable, ModelLike, differentiate
+from analyzer.backends.base import Arrays
+from analyzer.errors import AnalysisError, InputError, ShapeError
+from analyzer.layout import channel_axes, input_channel_axis
+from analyzer.methods.baselines import BaselineLike, averaged
+from analyzer.methods.held import hold
+from analyzer.methods.integrated_gradients import integrated_gradients
+from analyzer.methods.segments import segments as segments_of
+from analyzer.target import TargetLike
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Xrai:
+    """map (N, H, W): at every pixel the mean attribution of its region; it sums to that of `attributions`, taken at the
+    largest channel of each pixel.
+
+    ranks (N, H, W): the number of each pixel's region, 1 the highest. attributions: like the inputs. delta (N,): how
+    far their sum is from the difference of the outputs; None of attributions that were given.
+    output (N,): the explained one; target (N,): its classes, or None.
+    """
+
+    map: np.ndarray
+    ranks: np.ndarray
+    attributions: np.ndarray
+    delta: np.ndarray | None
+    output: np.ndarray
+    target: np.ndarray | None
+
+    def masks(self, sample: int) -> np.ndarray:
+        """The regions of a sample (K, H, W), disjoint, the highest first."""
+        ranks = self.ranks[sample]
+        disjoint: np.ndarray = ranks == np.arange(1, ranks.max() + 1)[:, None, None]
+        return disjoint
+
+    def top(self, share: float) -> np.ndarray:
+        """(N, H, W) bool: the highest regions, as many as it takes to cover this share of the image."""
+        covered = np.zeros(self.ranks.shape, bool)
+        for sample, ranks in enumerate(self.ranks):
+            counts = np.bincount(ranks.ravel())[1:]
+            taken = int(np.searchsorted(np.cumsum(counts), share * ranks.size)) + 1
+            covered[sample] = ranks <= taken
+        return covered
+
+    def plot(self, images: np.ndarray | None = None) -> Figure:
+        """The map over the images, one column a sample."""
+        from analyzer.figures import plot_maps
+
+        return plot_maps(self.map, images, signed=True, title="XRAI", unit="units of the output, per pixel")
+
+
+def xrai(
+    model: Differentiable | ModelLike,
+    inputs: np.ndarray | Mapping[str, np.ndarray],
+    target: TargetLike = None,
+    *,
+    attributions: np.ndarray | None = None,
+    segments: Sequence[np.ndarray] | None = None,
+    baselines: Sequence[BaselineLike] = ("black", "white"),
+    steps: int = 100,
+    min_pixels: int = 50,
+    rng: np.random.Generator | int | None = None,
+    batch_size: int = 16,
+    progress: Progress | None = None,
+) -> Xrai:
+    """Rank the regions of images by the attributions in them.
+
+    inputs: (N, channels, H, W), or channels last. target: see `Target`; None explains the class that is highest.
+    attributions: like the inputs, of any method; None takes Integrated Gradients of so many `steps` from each of the
+    `baselines` (`rng` is of random ones), and averages them.
+    segments: for each sample its regions as masks (K, H, W), which may overlap; None cuts the images themselves.
+    min_pixels: a segment that adds fewer is left out. batch_size, progress: of Integrated Gradients.
+    Raises ShapeError for what is no batch of images, AnalysisError for a model of several inputs, MissingFramework
+    where scikit-image is needed and not installed; InputError, TargetError, UnsupportedOp.
+    """
+    if min_pixels < 1:
+        raise AnalysisError(f"min_pixels is at least 1, not {min_pixels}")
+    if not baselines:
+        raise AnalysisError("Integrated Gradients takes at least one baseline")
+    fn = differentiate(model)
+    feeds = fn.check_inputs(inputs)
+    name, channel = _image_input(fn, feeds)
+    images = np.moveaxis(feeds[name], channel, -1)
+    held = hold(fn, feeds, target)
+    delta = None
+    if attributions is None:
+        runs = [
+            integrated_gradients(
+                fn, feeds, held.target(np.arange(held.samples)), baseline=one, steps=steps, rng=rng,
+                batch_size=batch_size, progress=_part(progress, part, len(baselines)),
+            )
+            for part, one in enumerate(baselines)
+        ]  # fmt: skip
+        attributions, _ = averaged([run.attributions[name] for run in runs])
+        delta = np.mean([run.delta for run in runs], axis=0)
+    given = _finite("the attributions", attributions)
+    if given.shape != feeds[name].shape:
+        raise ShapeError(f"attributions of shape {given.shape} for images {feeds[name].shape}")
+    # The largest channel, as published: a pixel speaks where any of its channels does.
+    pixels = np.moveaxis(given, channel, -1).max(axis=-1).astype(np.float64)
+    regions = (
+        [segments_of(image) for image in images] if segments is None else _checked(segments, pixels.shape)
+    )
+    ranked = [rank(masks, values, min_pixels) for masks, values in zip(regions, pixels, strict=True)]
+    return Xrai(
+        map=np.stack([values for values, _ in ranked]).astype(given.dtype),
+        ranks=np.stack([ranks for _, ranks in ranked]),
+        attributions=given,
+        delta=delta,
+        output=held.output,
+        target=held.chosen,
+    )
+
+
+def rank(masks: np.ndarray, attributions: np.ndarray, min_pixels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Add region after region, that of the highest mean over its pixels not yet taken first. masks: (K, H, W).
+
+    Returns the map of these means and the ranks by them, (H, W). Pixels that no segment took come last, together.
+    Sums and areas of what is left of each segment are kept, and only what a region takes is subtracted from them: every
+    pixel is visited once for all segments, not once for every two of them.
+    """
+    values = attributions.ravel()
+    # Pixels first, so that what a region takes is one run of rows.
+    inside = masks.reshape(len(masks), -1).T.astype(np.float64, order="C")
+    areas, sums = inside.sum(axis=0), values @ inside
+    free = np.ones(values.size, bool)
+    regions = []
+    while (areas >= min_pixels).any():
+        means = np.divide(sums, areas, out=np.full_like(sums, -np.inf), where=areas >= min_pixels)
+        best = int(means.argmax())
+        taken = np.flatnonzero(free & (inside[:, best] > 0))
+        free[taken] = False
+        areas = areas - inside[taken].sum(axis=0)
+        sums = sums - values[taken] @ inside[taken]
+        regions.append((values[taken].mean(), taken))
+    regions.sort(key=lambda region: -region[0])
+    if free.any():
+        regions.append((values[free].mean(), np.flatnonzero(free)))
+    means_at, ranks = np.empty(values.size), np.empty(values.size, int)
+    for number, (mean, taken) in enumerate(regions, start=1):
+        means_at[taken], ranks[taken] = mean, number
+    return means_at.reshape(attributions.shape), ranks.reshape(attributions.shape)
+
+
+def _image_input(fn: Differentiable, feeds: Arrays) -> tuple[str, int]:
+    """The only attributed input and its channel axis. Raises AnalysisError or ShapeError where it is no image."""
+    names = fn.roots()
+    if len(names) > 1:
+        raise AnalysisError(f"XRAI cuts one image into regions; the model has the inputs {', '.join(names)}")
+    if feeds[names[0]].ndim != 4:
+        raise ShapeError(f"XRAI takes images of two spatial axes and channels, not {feeds[names[0]].shape}")
+    return names[0], input_channel_axis(fn.graph, names[0], channel_axes(fn.graph))
+
+
+def _checked(segments: Sequence[np.ndarray], shape: tuple[int, ...]) -> list[np.ndarray]:
+    """The masks of every sample as (K, H, W) bool. shape: (N, H, W)."""
+    masks = [np.asarray(one).astype(bool) for one in segments]
+    if len(masks) != shape[0] or any(one.ndim != 3 or one.shape[1:] != shape[1:] for one in masks):
+        shapes = ", ".join(str(one.shape) for one in masks)
+        raise ShapeError(
+            f"segments of shapes {shapes}: for each of {shape[0]} samples (K, {shape[1]}, {shape[2]})"
+        )
+    return masks
+
+
+def _finite(what: str, array: np.ndarray) -> np.ndarray:
+    found = np.asarray(array)
+    if found.dtype.kind != "f" or not np.isfinite(found).all():
+        raise InputError(f"{what} hold something that is no finite number")
+    return found
+
+
+def _part(progress: Progress | None, part: int, parts: int) -> Progress | None:
+    """Progress within one of several runs of equal length, as that of the whole."""
+    if progress is None:
+        return None
+    return lambda done, planned: progress(part * planned + done, parts * planned)
