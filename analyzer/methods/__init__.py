@@ -5,12 +5,16 @@ from analyzer.methods.blur_ig import BlurIntegratedGradients, blur_integrated_gr
 from analyzer.methods.expected_gradients import ExpectedGradients, expected_gradients
 from analyzer.methods.full_grad import full_grad
 from analyzer.methods.full_grad_result import Contribution, FullGrad, Layer
-from analyzer.methods.full_grad_variants import SaliencyMap, simple_full_grad, smooth_full_grad
+from analyzer.methods.full_grad_variants import simple_full_grad, smooth_full_grad
 from analyzer.methods.guided_ig import GuidedIntegratedGradients, guided_integrated_gradients
 from analyzer.methods.integrated_gradients import IntegratedGradients, integrated_gradients
+from analyzer.methods.saliency import Attribution, gradient, input_x_gradient
+from analyzer.methods.saliency_map import SaliencyMap
+from analyzer.methods.smooth_grad import SmoothAttribution, smooth_grad, smooth_grad_squared, var_grad
 from analyzer.methods.xrai import Xrai, xrai
 
 __all__ = [
+    "Attribution",
     "BlurIntegratedGradients",
     "Contribution",
     "Dataset",
@@ -20,13 +24,19 @@ __all__ = [
     "IntegratedGradients",
     "Layer",
     "SaliencyMap",
+    "SmoothAttribution",
     "Xrai",
     "blur_integrated_gradients",
     "expected_gradients",
     "full_grad",
+    "gradient",
     "guided_integrated_gradients",
+    "input_x_gradient",
     "integrated_gradients",
     "simple_full_grad",
     "smooth_full_grad",
+    "smooth_grad",
+    "smooth_grad_squared",
+    "var_grad",
     "xrai",
 ]

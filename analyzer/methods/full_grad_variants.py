@@ -6,9 +6,8 @@ paper leaves open.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -20,41 +19,13 @@ from analyzer.errors import AnalysisError
 from analyzer.graph import Tensor
 from analyzer.methods.decomposition import Plan, Settings, form_of, plan, shown_spots
 from analyzer.methods.full_grad import output_of, post_processing_of
-from analyzer.methods.full_grad_result import chosen_input
 from analyzer.methods.maps import Layer, PostProcessing, saliency_map
+from analyzer.methods.saliency_map import SaliencyMap
 from analyzer.methods.term_sums import Laid, lay, term_sums
 from analyzer.program import assemble
 from analyzer.target import Target, TargetLike, as_target
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class SaliencyMap:
-    """map: (N, *spatial), ≥ 0, in no unit; {input name: map} for several inputs. output: (N,), the explained one.
-
-    target: (N,) classes, or None.
-    """
-
-    map: Any
-    output: np.ndarray
-    target: np.ndarray | None
-
-    def plot(
-        self, inputs: Any = None, *, of: str | None = None, features: Sequence[str] | None = None
-    ) -> Figure:
-        """The map, as `FullGrad.plot` draws it. A map of one axis is a table's where no input tells otherwise."""
-        from analyzer.figures import Look, plot_input
-
-        maps = self.map if isinstance(self.map, Mapping) else {"": self.map}
-        name = chosen_input(maps, of)
-        drawn = inputs.get(name) if isinstance(inputs, Mapping) else inputs
-        look = Look(title=name, unit="saliency, without unit", features=features)
-        table = maps[name].ndim == 2 and (drawn is None or drawn.ndim == 2)
-        return plot_input(maps[name], drawn, look, table=table)
 
 
 def simple_full_grad(

@@ -1,0 +1,42 @@
+"""Noisy copies of inputs, each drawn from a stream of its own: no copy depends on which others are drawn beside it.
+
+From feeds and a seed to feeds with Gaussian noise by the range of each sample; integers stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from analyzer.backends.base import Arrays
+from analyzer.errors import AnalysisError
+
+
+@dataclass(frozen=True)
+class Noise:
+    """share: the standard deviation of the noise as a share of the range (maximum − minimum) of each sample."""
+
+    share: float
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.share >= 0:
+            raise AnalysisError(f"the noise is a share of the inputs' range, 0 or more, not {self.share}")
+
+    def noisy(self, feeds: Arrays, names: Sequence[str], rows: np.ndarray, copies: np.ndarray) -> Arrays:
+        """Copy `copies`[k] of sample `rows`[k] of each tensor in `names`, (n, *features)."""
+        streams = [
+            np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(int(row), int(copy))))
+            for row, copy in zip(rows, copies, strict=True)
+        ]
+        found = {}
+        for name in names:
+            clean = feeds[name][rows]
+            axes = tuple(range(1, clean.ndim))
+            spread = self.share * (clean.max(axis=axes, keepdims=True) - clean.min(axis=axes, keepdims=True))
+            draws = np.stack([stream.standard_normal(clean.shape[1:]) for stream in streams])
+            noisy: np.ndarray = clean + spread * draws
+            found[name] = noisy.astype(clean.dtype)
+        return found

@@ -1,0 +1,113 @@
+"""The gradient of an output, and input × gradient: the two attributions that cost one backward pass.
+
+Sources: Simonyan, Vedaldi & Zisserman 2013, "Deep Inside Convolutional Networks"; Shrikumar, Greenside, Shcherbina &
+Kundaje 2016, "Not Just a Black Box", and Ancona, Ceolini, Öztireli & Gross 2018, "Towards Better Understanding of
+Gradient-based Attribution Methods".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from analyzer.backends import Differentiable, ModelLike, differentiate
+from analyzer.backends.base import Arrays, Inputs
+from analyzer.graph import Graph
+from analyzer.layout import channel_axes, input_channel_axis
+from analyzer.methods.saliency_map import SaliencyMap
+from analyzer.target import TargetLike
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attribution(SaliencyMap):
+    """A number for every element of the inputs, and its map (N, *spatial).
+
+    attributions: like the inputs; {input name: array} for several inputs, or where tensors were named in `wrt`. Over
+    channels the map takes the largest size; where it is `signed`, the sum.
+    """
+
+    attributions: Any
+
+
+def gradient(
+    model: Differentiable | ModelLike,
+    inputs: Inputs,
+    target: TargetLike = None,
+    *,
+    wrt: Sequence[str] | None = None,
+) -> Attribution:
+    """The gradient of the explained output, in units of the output per unit of the input.
+
+    model: a model, or `differentiate(model, backend=…)`. inputs: (N, *features), or {input name: array}.
+    target: see `Target`; None explains the highest logit of each sample.
+    wrt: the tensors that are attributed, such as the embedded tokens of a text model; default the floating inputs.
+    Returns `attributions` like the inputs, with their sign, and the published map: the largest size over channels.
+    Raises InputError, ShapeError, TargetError, UnknownTensor, UnsupportedOp; AnalysisError where the model has no
+    floating input.
+    Source: Simonyan, Vedaldi & Zisserman 2013, section 3.
+    """
+    fn = differentiate(model)
+    found = fn.gradients(inputs, target, wrt=fn.roots(wrt))
+    attributions = _in_form(inputs, wrt, found.gradients)
+    return Attribution(
+        map=map_of(fn.graph, attributions, found.gradients),
+        output=found.output,
+        target=found.target,
+        attributions=attributions,
+    )
+
+
+def input_x_gradient(
+    model: Differentiable | ModelLike,
+    inputs: Inputs,
+    target: TargetLike = None,
+    *,
+    wrt: Sequence[str] | None = None,
+) -> Attribution:
+    """Each element of the inputs times its gradient, in units of the output: FullGrad's input term.
+
+    The arguments and errors are those of `gradient`. The attributions sum to the output where the network is
+    homogeneous, as one of ReLU layers without biases; FullGrad adds what they miss elsewhere. The map is signed.
+    Source: Shrikumar et al. 2016; Ancona et al. 2018, section 2.
+    """
+    fn = differentiate(model)
+    found = fn.gradients(inputs, target, wrt=fn.roots(wrt))
+    products = {name: found.values[name] * one for name, one in found.gradients.items()}
+    attributions = _in_form(inputs, wrt, products)
+    return Attribution(
+        map=map_of(fn.graph, attributions, products, signed=True),
+        output=found.output,
+        target=found.target,
+        signed=True,
+        attributions=attributions,
+    )
+
+
+def map_of(graph: Graph, form: Any, attributions: Mapping[str, np.ndarray], *, signed: bool = False) -> Any:
+    """The map of each tensor in the form of the attributions: the largest size over channels, or signed their sum."""
+    axes = channel_axes(graph)
+    maps = {}
+    for name, array in attributions.items():
+        axis = _channel_axis(graph, name, axes)
+        if axis is None:
+            maps[name] = array if signed else np.abs(array)
+        else:
+            maps[name] = array.sum(axis=axis) if signed else np.abs(array).max(axis=axis)
+    return maps if isinstance(form, Mapping) else next(iter(maps.values()))
+
+
+def _channel_axis(graph: Graph, name: str, known: dict[str, int]) -> int | None:
+    """The channel axis of a tensor; None of a table, or of a number a sample."""
+    rank = graph.tensors[name].rank
+    if rank <= 2:
+        return None
+    # A sequence that nothing is known of is (N, steps, features).
+    return input_channel_axis(graph, name, known) if name in known or rank > 3 else rank - 1
+
+
+def _in_form(inputs: Inputs, wrt: Sequence[str] | None, arrays: Arrays) -> Any:
+    """An array where one array was explained, else {name: array}."""
+    return arrays if isinstance(inputs, Mapping) or wrt is not None else next(iter(arrays.values()))
