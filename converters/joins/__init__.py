@@ -13,7 +13,7 @@ import onnx
 from converters.draft import Draft
 from converters.joins.elementwise import Elementwise
 from converters.joins.normalization import normalization
-from converters.joins.region import Reader
+from converters.joins.region import Reader, Region
 
 __all__ = ["join_primitives"]
 
@@ -26,6 +26,8 @@ def join_primitives(draft: Draft) -> bool:
     # From the end: the last node of the largest region comes first.
     for node in reversed(draft.nodes):
         for region in reversed(reader.regions_before(node)):
+            if not region.reduces and _begins_with_the_end_of_another(reader, elementwise, region):
+                continue
             nodes = normalization(draft, region) if region.reduces else elementwise.join(region)
             if nodes is not None:
                 replaced[id(node)] = nodes
@@ -35,3 +37,21 @@ def join_primitives(draft: Draft) -> bool:
     draft.replace(replaced)
     draft.remove(removed)
     return bool(replaced)
+
+
+def _begins_with_the_end_of_another(reader: Reader, elementwise: Elementwise, region: Region) -> bool:
+    """Whether the first nodes of a region complete an activation before it, such as the division by 6 that ends a hard
+    sigmoid, and the rest is an op's function without them: a scale and a shift before a hard sigmoid are taken for a
+    part of it.
+    """
+    if not elementwise.recognises(region):
+        return False
+    entries = {part.entry for part in reader.regions_before(region.last) if elementwise.recognises(part)}
+    inside = {id(node) for node in region.nodes}
+    return any(
+        elementwise.recognises(other)
+        for node in region.nodes
+        if node.output[0] in entries
+        for other in reader.regions_before(node)
+        if not inside.issuperset(id(one) for one in other.nodes)
+    )

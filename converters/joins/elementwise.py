@@ -98,6 +98,14 @@ class Elementwise:
 
     def join(self, region: Region) -> list[onnx.NodeProto] | None:
         """The nodes in a region's place, with its result's name; None where it is no op's function."""
+        recognised = self._recognised(region)
+        return None if recognised is None else self._nodes(region, *recognised)
+
+    def recognises(self, region: Region) -> bool:
+        """Whether a region computes what one op does."""
+        return self._recognised(region) is not None
+
+    def _recognised(self, region: Region) -> tuple[_Still, _Match] | None:
         kind = self._draft.type_of(region.entry)
         # A constant with an axis would give one to a scalar.
         if kind is None or kind.tensor_type.elem_type not in _FLOATS or not self._draft.shape(region.entry):
@@ -109,7 +117,7 @@ class Elementwise:
         if key not in self._known:
             self._known[key] = self._match(still)
         found = self._known[key]
-        return None if found is None else self._nodes(region, still, found)
+        return None if found is None else (still, found)
 
     def _without_moves(self, region: Region) -> _Still | None:
         """None where constants are more than lone numbers, or elements meet that were moved in different ways."""

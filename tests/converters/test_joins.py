@@ -13,7 +13,8 @@ NUMBERS = (
     "<float one = {1}, float two = {2}, float three = {3}, float six = {6}, float zero = {0},"
     " float sixth = {0.16666667}, float half = {0.5}, float a = {0.044715}, float b = {0.7978846},"
     " float[1,1,1] wide = {0.7978846},"
-    " float twenty = {20}, float e = {0.001}, float leak = {0.1}, float low = {-1}, float inverse = {-0.5},"
+    " float root = {1.4142135}, float twenty = {20}, float e = {0.001}, float leak = {0.1}, float low = {-1},"
+    " float inverse = {-0.5},"
     " float[4] scale = {0.5,2,-1,3}, float[4] shift = {1,-2,0.5,0}, float[3,1] rows = {0.5,2,-1},"
     " int64[1] last = {-1}, int64[1] middle = {1}>"
 )
@@ -93,6 +94,33 @@ def test_a_function_in_primitives_is_one_op(body: str) -> None:
 def test_what_is_another_function_stays(body: str) -> None:
     assert len(load(network(body)).proto.graph.node) == OTHERS[body]
     assert differences(body) <= 1e-6
+
+
+HARD = "s{1} = Add({0}, three) c{1} = Clip(s{1}, zero, six) {1} = Div(c{1}, six)"
+GELU = "d = Div(x, root) f = Erf(d) i = Add(f, one) k = Mul(i, x) g = Mul(k, half)"
+
+# body: the two ops that it is, one after the other.
+CHAINS = {
+    f"{HARD.format('x', 'g')} {HARD.format('g', 'y')}": ("HardSigmoid", "HardSigmoid"),
+    f"{GELU} {HARD.format('g', 'y')}": ("Gelu", "HardSigmoid"),
+    f"{HARD.format('x', 'h')} g = Mul(x, h) {HARD.format('g', 'y')}": ("HardSwish", "HardSigmoid"),
+}
+
+
+@pytest.mark.parametrize("body", CHAINS)
+def test_an_activation_keeps_the_constant_that_it_ends_with(body: str) -> None:
+    assert differences(body) <= 1e-5
+    nodes = load(network(body)).proto.graph.node
+    assert tuple(node.op_type for node in nodes) == CHAINS[body]
+    # What each of them is: bounds and slopes are those of the standard's ops.
+    slopes = [attribute.f for node in nodes for attribute in node.attribute if attribute.name == "alpha"]
+    np.testing.assert_allclose(slopes, [1 / 6] * len(slopes), rtol=1e-5)
+
+
+def test_a_scale_before_a_hard_sigmoid_is_a_part_of_it() -> None:
+    (node,) = load(network(f"g = Mul(x, half) {HARD.format('g', 'y')}")).proto.graph.node
+    assert node.op_type == "HardSigmoid"
+    assert next(a.f for a in node.attribute if a.name == "alpha") == pytest.approx(1 / 12)
 
 
 def test_moves_between_the_primitives_come_after_the_function() -> None:

@@ -357,6 +357,9 @@ def _activations(f: Any, x: Any) -> Any:
     kinds = ("softplus", "mish", "softsign", "tanh", "sigmoid", "gelu tanh", "silu", "hard sigmoid", "elu")
     for kind in kinds:
         x = x + f.activation(kind, f.conv(kind, x, 3, 3, pad=1))
+    # One ends with the constant factor that the next could begin with.
+    for kind in ("hard sigmoid", "gelu", "hard sigmoid"):
+        x = f.activation(kind, x)
     return f.softmax(f.dense("head", f.global_mean(x), CLASSES))
 
 
