@@ -19,6 +19,16 @@ from analyzer.analysis.full_grads import (
     run_smooth_full_grad,
 )
 from analyzer.analysis.integrated import INTEGRATED_GRADIENTS, run_integrated_gradients
+from analyzer.analysis.paths import (
+    BLUR_IG,
+    EXPECTED_GRADIENTS,
+    GUIDED_IG,
+    XRAI,
+    run_blur_ig,
+    run_expected_gradients,
+    run_guided_ig,
+    run_xrai,
+)
 from analyzer.analysis.result import MethodResult
 
 
@@ -53,4 +63,20 @@ METHODS: Mapping[str, Entry] = {
         "red speaks for the class, blue against it",
         signed=True,
     ),
+    EXPECTED_GRADIENTS: Entry(
+        run_expected_gradients,
+        "Expected Gradients",
+        "against a data set: red speaks for the class",
+        signed=True,
+    ),
+    BLUR_IG: Entry(
+        run_blur_ig,
+        "Blur Integrated Gradients",
+        "against its own blur: red speaks for the class",
+        signed=True,
+    ),
+    GUIDED_IG: Entry(
+        run_guided_ig, "Guided Integrated Gradients", "red speaks for the class, blue against it", signed=True
+    ),
+    XRAI: Entry(run_xrai, "XRAI", "the mean of Integrated Gradients in each region"),
 }

@@ -13,7 +13,12 @@ from analyzer.cli.analyze_files import document, write_results
 from analyzer.cli.analyze_view import show_results
 from analyzer.cli.method_options import (
     AlignCornersOption,
+    AnchorsOption,
+    BackgroundOption,
     BaselineOption,
+    FractionOption,
+    MaxDistOption,
+    MaxSigmaOption,
     MethodOption,
     NoiseOption,
     PointsOption,
@@ -81,6 +86,11 @@ def analyze(
     rule: RuleOption = None,
     baseline: BaselineOption = None,
     tolerance: WithinOption = None,
+    background: BackgroundOption = None,
+    max_sigma: MaxSigmaOption = None,
+    fraction: FractionOption = None,
+    max_dist: MaxDistOption = None,
+    anchors: AnchorsOption = None,
     seed: SeedOption = None,
     size: SizeOption = None,
     mean: MeanOption = None,
@@ -93,7 +103,7 @@ def analyze(
 ) -> None:
     """Explain a model's outputs by any of the methods, with their completeness."""
     from analyzer.backends import differentiate
-    from analyzer.cli.inputs import ImageOptions, read_inputs
+    from analyzer.cli.inputs import ImageOptions, read_background, read_inputs
     from analyzer.cli.models import open_model
     from analyzer.cli.targets import parse_target
     from analyzer.graph import Graph
@@ -110,6 +120,11 @@ def analyze(
         "rule": rule,
         "baseline": baseline,
         "tolerance": tolerance,
+        "background": background,
+        "max_sigma": max_sigma,
+        "fraction": fraction,
+        "max_dist": max_dist,
+        "anchors": anchors,
         "seed": seed,
     }
     settings = settings_of(method, given)
@@ -118,7 +133,12 @@ def analyze(
     with terminal.progress("reading the model"):
         loaded = open_model(model, example, straight_through=straight_through)
     graph = Graph.from_proto(loaded.proto)
-    batch = read_inputs(inputs, graph, loaded, ImageOptions(size, mean, std, layout, resize))
+    images = ImageOptions(size, mean, std, layout, resize)
+    batch = read_inputs(inputs, graph, loaded, images)
+    if background is not None:
+        for own in settings.values():
+            if "background" in own:
+                own["background"] = read_background(background, graph, loaded, images)
     chosen = parse_target(target, len(batch.names), class_count(graph), loaded.class_names)
     if batch.assumed:
         terminal.note(ASSUMED)

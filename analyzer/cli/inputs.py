@@ -79,6 +79,15 @@ def read_inputs(paths: Sequence[Path], graph: Graph, model: Model, options: Imag
     )
 
 
+def read_background(path: Path, graph: Graph, model: Model, options: ImageOptions) -> dict[str, np.ndarray]:
+    """A data set of baselines, {floating input: (M, *features)}: all files of a folder, or one file."""
+    paths = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+    if not paths:
+        raise UserError(f"--background {path}: the folder is empty")
+    arrays = read_inputs(paths, graph, model, options).arrays
+    return {name: array for name, array in arrays.items() if graph.tensors[name].is_float}
+
+
 def stored_preprocessing(model: Model, options: ImageOptions) -> Preprocessing | None:
     """What undoes the normalisation of arrays: the model's preprocessing with the flags given."""
     base = model.preprocessing

@@ -14,9 +14,12 @@ from typing import Annotated, Any
 import typer
 
 from analyzer.analysis import FULL_GRAD, METHODS
+from analyzer.cli.options import split_list
 from analyzer.cli.terminal import UserError
+from analyzer.methods.baselines import NAMES
 
 FULL_GRAD_PANEL, NOISE_PANEL, INTEGRATED_PANEL = "FullGrad", "Noisy copies", "Integrated Gradients"
+PATH_PANEL = "Other paths"
 
 
 class Terms(StrEnum):
@@ -75,7 +78,10 @@ AlignCornersOption = Annotated[
 SamplesOption = Annotated[
     int | None,
     typer.Option(
-        "--samples", min=1, help="Noisy copies of each input. Default: 25.", rich_help_panel=NOISE_PANEL
+        "--samples",
+        min=1,
+        help="Noisy copies of each input, or draws of expected-gradients. Default: 25, or 200.",
+        rich_help_panel=NOISE_PANEL,
     ),
 ]
 NoiseOption = Annotated[
@@ -89,7 +95,12 @@ NoiseOption = Annotated[
 ]
 PointsOption = Annotated[
     int | None,
-    typer.Option("--steps", min=1, help="Points of the path. Default: 50.", rich_help_panel=INTEGRATED_PANEL),
+    typer.Option(
+        "--steps",
+        min=1,
+        help="Points of the path. Default: 50; blur-ig and xrai 100, guided-ig 200.",
+        rich_help_panel=INTEGRATED_PANEL,
+    ),
 ]
 RuleOption = Annotated[
     Rule | None,
@@ -99,7 +110,7 @@ BaselineOption = Annotated[
     str | None,
     typer.Option(
         "--baseline",
-        help="black, white, random, blurred, a number in the model's units, or a .npy. Default: 0.",
+        help=f"{', '.join(NAMES)}, a number in the model's units, or a .npy; several by commas. Default: 0.",
         rich_help_panel=INTEGRATED_PANEL,
     ),
 ]
@@ -107,6 +118,46 @@ WithinOption = Annotated[
     float | None,
     typer.Option(
         "--tolerance", help="Refine until the sum is within this share.", rich_help_panel=INTEGRATED_PANEL
+    ),
+]
+BackgroundOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--background",
+        metavar="FILE|FOLDER",
+        help="Baselines of expected-gradients: a .npy, an .npz or a folder of images.",
+        rich_help_panel=PATH_PANEL,
+    ),
+]
+MaxSigmaOption = Annotated[
+    float | None,
+    typer.Option(
+        "--max-sigma", help="Widest blur of blur-ig, in pixels. Default: 50.", rich_help_panel=PATH_PANEL
+    ),
+]
+FractionOption = Annotated[
+    float | None,
+    typer.Option(
+        "--fraction",
+        help="Share of the features that guided-ig moves at once. Default: 0.25.",
+        rich_help_panel=PATH_PANEL,
+    ),
+]
+MaxDistOption = Annotated[
+    float | None,
+    typer.Option(
+        "--max-dist",
+        help="How far guided-ig leaves the straight line, as a share of it. Default: 0.02.",
+        rich_help_panel=PATH_PANEL,
+    ),
+]
+AnchorsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--anchors",
+        min=0,
+        help="Points of the straight line that guided-ig passes. Default: 0.",
+        rich_help_panel=PATH_PANEL,
     ),
 ]
 SeedOption = Annotated[
@@ -142,9 +193,13 @@ def settings_of(methods: Sequence[str] | None, given: Mapping[str, Any]) -> dict
 
 
 def read_baseline(text: str) -> Any:
-    """A baseline as the API takes it: a name, a number or an array."""
+    """A baseline as the API takes it: a name, a number or an array, or a list of them."""
+    several = [_one_baseline(part, text) for part in split_list(text)]
+    return several if len(several) > 1 else _one_baseline(text, text)
+
+
+def _one_baseline(text: str, whole: str) -> Any:
     from analyzer.cli.models import read_array
-    from analyzer.methods.baselines import NAMES
 
     if text in NAMES:
         return text
@@ -154,5 +209,5 @@ def read_baseline(text: str) -> Any:
         return float(text)
     except ValueError as error:
         raise UserError(
-            f"--baseline {text}: {', '.join(NAMES)}, a number or a .npy file is expected"
+            f"--baseline {whole}: {', '.join(NAMES)}, a number or a .npy file is expected"
         ) from error
