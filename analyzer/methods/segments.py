@@ -40,9 +40,17 @@ def segments(image: np.ndarray) -> np.ndarray:
         labels = skimage.transform.resize(
             labels, image.shape[:2], order=0, mode="constant", preserve_range=True, anti_aliasing=False
         ).astype(int)
-        masks += [labels == label for label in range(labels.min(), labels.max() + 1)]
-    footprint = skimage.morphology.disk(DILATION)
-    return np.stack([skimage.morphology.dilation(mask, footprint=footprint) for mask in masks])
+        masks += [labels == label for label in np.unique(labels)]
+    return np.stack([_dilated(mask, skimage) for mask in masks])
+
+
+def _dilated(mask: np.ndarray, skimage: Any) -> np.ndarray:
+    """A mask (H, W) grown by DILATION pixels; computed within the rectangle that it can reach, as most are small."""
+    spans = [np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0)]
+    reach = tuple(slice(max(0, span[0] - DILATION), span[-1] + DILATION + 1) for span in spans)
+    grown = np.zeros_like(mask)
+    grown[reach] = skimage.morphology.dilation(mask[reach], footprint=skimage.morphology.disk(DILATION))
+    return grown
 
 
 def _scikit_image() -> Any:

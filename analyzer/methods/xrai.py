@@ -141,20 +141,21 @@ def rank(masks: np.ndarray, attributions: np.ndarray, min_pixels: int) -> tuple[
     Sums and areas of what is left of each segment are kept, and only what a region takes is subtracted from them: every
     pixel is visited once for all segments, not once for every two of them.
     """
-    values = attributions.ravel()
-    # Pixels first, so that what a region takes is one run of rows.
-    inside = masks.reshape(len(masks), -1).T.astype(np.float64, order="C")
-    areas, sums = inside.sum(axis=0), values @ inside
+    values, flat = attributions.ravel(), masks.reshape(len(masks), -1)
+    areas = flat.sum(axis=1)
+    sums = np.array([values[mask].sum() for mask in flat])
     free = np.ones(values.size, bool)
     regions = []
-    while (areas >= min_pixels).any():
-        means = np.divide(sums, areas, out=np.full_like(sums, -np.inf), where=areas >= min_pixels)
-        best = int(means.argmax())
-        taken = np.flatnonzero(free & (inside[:, best] > 0))
+    while (left := np.flatnonzero(areas >= min_pixels)).size:
+        best = left[(sums[left] / areas[left]).argmax()]
+        taken = np.flatnonzero(free & flat[best])
         free[taken] = False
-        areas = areas - inside[taken].sum(axis=0)
-        sums = sums - values[taken] @ inside[taken]
-        regions.append((values[taken].mean(), taken))
+        attributed = values[taken]
+        for k in left:
+            shared = flat[k, taken]
+            areas[k] -= np.count_nonzero(shared)
+            sums[k] -= attributed[shared].sum()
+        regions.append((attributed.mean(), taken))
     regions.sort(key=lambda region: -region[0])
     if free.any():
         regions.append((values[free].mean(), np.flatnonzero(free)))
