@@ -27,7 +27,7 @@ from analyzer.checks.tolerances import COMPLETENESS
 from analyzer.checks.twin import Twin
 from analyzer.completeness import Completeness
 from analyzer.graph import Graph
-from analyzer.methods.integrated_gradients import quadrature
+from analyzer.methods.quadrature import quadrature
 from analyzer.scopes import layer_of
 from analyzer.target import Target
 

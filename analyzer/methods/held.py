@@ -68,9 +68,12 @@ class Held:
         return Target(self.tensor, index=self.chosen[rows])
 
 
-def hold(fn: Differentiable, feeds: Arrays, target: TargetLike) -> Held:
-    """Resolve a target at the feeds. Raises TargetError, and AnalysisError where there is nothing to attribute."""
-    names = fn.roots()
+def hold(fn: Differentiable, feeds: Arrays, target: TargetLike, names: tuple[str, ...] | None = None) -> Held:
+    """Resolve a target at the feeds. names: the inputs that are attributed, by default all floating ones.
+
+    Raises TargetError, and AnalysisError where there is nothing to attribute.
+    """
+    names = fn.roots(names)
     alone = [name for name in names if name not in batched_inputs(fn.graph)]
     if alone:
         raise AnalysisError(
