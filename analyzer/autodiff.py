@@ -92,14 +92,20 @@ def refuse_zero_derivatives(graph: Graph, roots: Iterable[str], target: str) -> 
 
 
 def sweep(
-    graph: Graph, op: Emitter, cotangents: Mapping[str, Tensor], wrt: Iterable[str]
+    graph: Graph,
+    op: Emitter,
+    cotangents: Mapping[str, Tensor],
+    wrt: Iterable[str],
+    seeds: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Emit the gradient of each tensor in `wrt`; zeros where the target does not depend on it.
 
+    cotangents: the whole gradient at some tensors. seeds: what the target adds to that of others, which may be
+    computed from one another, as probabilities are from logits.
     Raises UnsupportedOp where a node on the way has no rule.
     """
     wanted = [name for name in dict.fromkeys(wrt) if name not in cotangents]
-    found: dict[str, list[Tensor]] = {}
+    found: dict[str, list[Tensor]] = {name: [seed] for name, seed in (seeds or {}).items()}
     if wanted:
         active = active_tensors(graph, wanted, blocked=cotangents) - cotangents.keys()
         for node in reversed(graph.nodes):

@@ -9,7 +9,7 @@ gradients: the arithmetic, and the local sweep for tensors that the framework do
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from analyzer.autodiff import sweep
 from analyzer.emitter import Emitter
 from analyzer.graph import Graph, Tensor
 from analyzer.program import Program, assemble
+from analyzer.target import Seed
 
 OUTPUT = "explained output"
 """The result that holds the explained scalar of each sample, (N,)."""
@@ -31,11 +32,14 @@ class Request:
     """Gradients at `wrt`, and `emit(op, graph, gradients) -> {name of the result: tensor}` on top of them.
 
     `key` identifies the request: two requests of one key emit the same nodes, so programs are cached by it.
+    of_any_scalar: whether it holds for a scalar over several outputs, and for gradients of several scalars a sample,
+    which it is given along a last axis.
     """
 
     key: Hashable
     wrt: tuple[str, ...]
     emit: Emission
+    of_any_scalar: bool = False
 
 
 def observe(values: Sequence[str], wrt: Sequence[str]) -> Request:
@@ -45,7 +49,7 @@ def observe(values: Sequence[str], wrt: Sequence[str]) -> Request:
         found = {gradient_name(name): gradients[name] for name in wrt}
         return {**found, **{f"value/{name}": graph.tensors[name] for name in values}}
 
-    return Request(("observe", tuple(values), tuple(wrt)), tuple(wrt), emit)
+    return Request(("observe", tuple(values), tuple(wrt)), tuple(wrt), emit, of_any_scalar=True)
 
 
 def joined(first: Request, second: Request) -> Request:
@@ -57,45 +61,80 @@ def joined(first: Request, second: Request) -> Request:
     return Request((first.key, second.key), (*first.wrt, *second.wrt), emit)
 
 
-def full_program(graph: Graph, request: Request, output: str, *, weights: bool) -> Program:
+def full_program(
+    graph: Graph,
+    request: Request,
+    output: str,
+    *,
+    weights: bool,
+    more: Sequence[str] = (),
+    ranks: int | None = None,
+) -> Program:
     """The whole computation as one ONNX model.
 
     Its inputs are the model's own and `target`: class indices (N,), −1 for the highest, or with `weights` an
-    array like the output. Raises UnsupportedOp where a node on the path has no rule.
+    array like the output. more: further outputs, each with weights of its own, whose sum with the first is explained.
+    ranks: so many classes of each sample are explained, one by one, over one forward pass: indices (N, ranks), −1 for
+    the highest, the second highest, …; every result has them along its last axis.
+    Raises UnsupportedOp where a node on the path has no rule.
     """
     op = Emitter(graph.opset, prefix=_free_prefix(graph, "backward/"))
-    y = graph.tensors[output]
-    target = _target_input(graph, y, weights)
+    outputs = (output, *more)
+    names = ("target", *(f"target/{name}" for name in more))
+    targets = [
+        _target_input(graph, name, graph.tensors[of], weights, ranks)
+        for name, of in zip(names, outputs, strict=True)
+    ]
     if weights:
-        cotangent, seeded = _weights_seed(op, y, target, graph.holds_infinity)
+        seeds, seeded = _weights_seeds(op, graph, dict(zip(outputs, targets, strict=True)))
     else:
-        cotangent, seeded = _index_seed(op, y, target, graph.holds_infinity)
-    gradients = sweep(graph, op, {output: cotangent}, request.wrt)
+        seeds, seeded = _index_seeds(op, graph, output, targets[0], ranks)
+    gradients = _by_rank(op, [sweep(graph, op, {}, request.wrt, seed) for seed in seeds], ranks)
     results = request.emit(op, graph, gradients)
-    return assemble(graph, op, {**seeded, **results}, extra_inputs={target.name: target})
+    return assemble(graph, op, {**seeded, **results}, extra_inputs={t.name: t for t in targets})
 
 
-def gradient_name(tensor: str) -> str:
+def program_for(graph: Graph, request: Request, seed: Seed) -> Program:
+    """The `full_program` for seeds of this form."""
+    weighted, more = seed.weights is not None, tuple(seed.more)
+    return full_program(graph, request, seed.output, weights=weighted, more=more, ranks=seed.ranks)
+
+
+def gradient_name(tensor: str, rank: int | None = None) -> str:
     """The name under which a measured gradient is fed to a `remainder_program`."""
-    return f"gradient/{tensor}"
+    return f"gradient/{tensor}" if rank is None else f"gradient {rank}/{tensor}"
 
 
 def remainder_program(
-    graph: Graph, request: Request, values: Collection[str], gradients: Collection[str]
+    graph: Graph,
+    request: Request,
+    values: Collection[str],
+    gradients: Collection[str],
+    ranks: int | None = None,
 ) -> Program:
-    """What follows a native backend that knows the `values` and `gradients` of these tensors.
+    """What follows a native backend that knows the `values` and `gradients` of these tensors, the latter of each rank.
 
     Its inputs are those of them that it needs: values under their own names, gradients under `gradient_name`.
     """
     op = Emitter(graph.opset, prefix=_free_prefix(graph, "after/"))
-    known = {
-        name: Tensor(gradient_name(name), graph.tensors[name].dtype, graph.tensors[name].shape)
-        for name in gradients
-    }
-    swept = sweep(graph, op, known, request.wrt)
+    known = [
+        {
+            name: Tensor(gradient_name(name, rank), graph.tensors[name].dtype, graph.tensors[name].shape)
+            for name in gradients
+        }
+        for rank in (range(ranks) if ranks is not None else (None,))
+    ]
+    swept = _by_rank(op, [sweep(graph, op, one, request.wrt) for one in known], ranks)
     results = request.emit(op, graph, swept)
-    extra = {tensor.name: tensor for tensor in known.values()}
+    extra = {tensor.name: tensor for one in known for tensor in one.values()}
     return assemble(graph, op, results, available=values, extra_inputs=extra)
+
+
+def _by_rank(op: Emitter, swept: Sequence[dict[str, Tensor]], ranks: int | None) -> dict[str, Tensor]:
+    """The gradients of one scalar, or those of several stacked along a last axis."""
+    if ranks is None:
+        return swept[0]
+    return {name: op.Concat(*(op.Unsqueeze(one[name], [-1]) for one in swept), axis=-1) for name in swept[0]}
 
 
 def _free_prefix(graph: Graph, prefix: str) -> str:
@@ -105,13 +144,13 @@ def _free_prefix(graph: Graph, prefix: str) -> str:
     return prefix
 
 
-def _target_input(graph: Graph, y: Tensor, weights: bool) -> Tensor:
-    name = "target"
+def _target_input(graph: Graph, name: str, y: Tensor, weights: bool, ranks: int | None) -> Tensor:
     while name in graph.tensors:
         name = f"_{name}"
     if weights:
         return Tensor(name, y.dtype, y.shape)
-    return Tensor(name, np.dtype(np.int64), (y.shape[0] if y.shape else 1,))
+    rows = y.shape[0] if y.shape else 1
+    return Tensor(name, np.dtype(np.int64), (rows,) if ranks is None else (rows, ranks))
 
 
 def _rows(op: Emitter, value: Tensor, rank: int) -> Tensor:
@@ -125,17 +164,35 @@ def _weighted(op: Emitter, y: Tensor, weights: Tensor, infinite: bool) -> Tensor
     return op.Where(op.Equal(weights, 0.0), 0.0, product) if infinite else product
 
 
-def _weights_seed(op: Emitter, y: Tensor, target: Tensor, infinite: bool) -> tuple[Tensor, dict[str, Tensor]]:
-    rows = _rows(op, _weighted(op, y, target, infinite), y.rank)
-    return target, {OUTPUT: op.ReduceSum(rows, [1], keepdims=0)}
+def _weights_seeds(
+    op: Emitter, graph: Graph, weights: Mapping[str, Tensor]
+) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+    scalars = []
+    for name, target in weights.items():
+        y = graph.tensors[name]
+        rows = _rows(op, _weighted(op, y, target, graph.holds_infinity), y.rank)
+        scalars.append(op.ReduceSum(rows, [1], keepdims=0))
+    return [dict(weights)], {OUTPUT: scalars[0] if len(scalars) == 1 else op.Sum(*scalars)}
 
 
-def _index_seed(op: Emitter, y: Tensor, target: Tensor, infinite: bool) -> tuple[Tensor, dict[str, Tensor]]:
+def _index_seeds(
+    op: Emitter, graph: Graph, output: str, target: Tensor, ranks: int | None
+) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+    y = graph.tensors[output]
     rows = _rows(op, y, y.rank)
-    highest = op.ArgMax(rows, axis=1, keepdims=0)
+    if ranks is None:
+        highest = op.ArgMax(rows, axis=1, keepdims=0)
+    else:
+        _, indices = op.emit("TopK", [rows, [ranks]], outputs=2, axis=1)
+        highest = replace(indices, dtype=np.dtype(np.int64))
     chosen = op.Where(op.Less(target, 0), highest, target)
-    classes = op.Range(0, op.Squeeze(op.Shape(rows, start=1, end=2), [0]), 1)
-    hits = op.Equal(op.Unsqueeze(chosen, [1]), op.Unsqueeze(classes, [0]))
-    one_hot = op.Cast(hits, to=op.dtype_of(y))
-    scalar = op.ReduceSum(_weighted(op, rows, one_hot, infinite), [1], keepdims=0)
-    return op.Reshape(one_hot, op.Shape(y)), {OUTPUT: scalar, CHOSEN: chosen}
+    classes = op.Unsqueeze(op.Range(0, op.Squeeze(op.Shape(rows, start=1, end=2), [0]), 1), [0])
+    shape = op.Shape(y)
+    seeds, scalars = [], []
+    for rank in range(1 if ranks is None else ranks):
+        one = op.Unsqueeze(chosen, [1]) if ranks is None else op.Gather(chosen, [rank], axis=1)
+        one_hot = op.Cast(op.Equal(one, classes), to=op.dtype_of(y))
+        weighted = _weighted(op, rows, one_hot, graph.holds_infinity)
+        scalars.append(op.ReduceSum(weighted, [1], keepdims=int(ranks is not None)))
+        seeds.append({output: op.Reshape(one_hot, shape)})
+    return seeds, {OUTPUT: scalars[0] if ranks is None else op.Concat(*scalars, axis=1), CHOSEN: chosen}

@@ -1,20 +1,21 @@
-"""Say which scalar is explained: a class per sample, the highest logit, or weights over an output.
+"""Say which scalar is explained: a class per sample, the highest logit, one element, or weights over outputs.
 
-A Target is resolved against a model's output to a Seed: either a class index per sample (−1 for the
-highest) or an array of weights shaped like the output, whose inner product with it is the scalar.
+A Target is what users write; analyzer/seeds.py resolves it against a model's outputs to a Seed: a class index per
+sample (−1 for the highest), several of them to be explained one by one, or weights shaped like the outputs, whose inner
+product with them is the scalar.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from analyzer.errors import TargetError
-from analyzer.graph import Graph, Tensor
 
 HIGHEST = -1
+PREDICTED = "predicted"
 
 Index = int | tuple[int, ...] | Sequence[int] | np.ndarray
 
@@ -25,19 +26,45 @@ class Target:
 
     output: the name of a model output, or of any float tensor; None is the first output.
     index: an int is a class, the same for every sample; an array (N,) a class per sample; an array (N, k)
-        the sum of k classes per sample; a tuple the coordinates of one element, without the batch axis. On
-        an output with more axes than (N, classes) a class is summed over the remaining axes.
-    weights: an array shaped like one sample of the output, or like the whole output.
-    With neither, the highest element of each sample.
+        the sum of k classes per sample; a tuple the coordinates of one element, without the batch axis, negative ones
+        from the end. On an output with more axes than (N, classes) a class is summed over the remaining axes.
+    mask: (*remaining axes) or (N, *remaining axes), booleans or weights: where a class is summed; "predicted" is
+        where it is the highest. axis: the axis of the classes, 1, or -1 where channels come last.
+    position: the coordinates of one element, as a tuple or an array (N, k), one row a sample. Where they are fewer
+        than the axes, the highest of the elements there: Target(position=-1) is the last step's highest logit.
+    weights: an array shaped like one sample of the output, or like the whole output; {output: array} sums over
+        several outputs.
+    top: the k highest classes of each sample are explained one by one, over one forward pass. each: an array (N, k)
+        of classes, likewise. `fn.gradients` then gives (N, k) outputs and gradients (N, k, *shape).
+    With none of them, the highest element of each sample.
     """
 
     output: str | None = None
     index: Index | None = None
-    weights: np.ndarray | None = None
+    weights: np.ndarray | Mapping[str, np.ndarray] | None = None
+    mask: np.ndarray | str | None = None
+    axis: int = 1
+    position: Index | None = None
+    top: int | None = None
+    each: np.ndarray | Sequence[Sequence[int]] | None = None
 
     def __post_init__(self) -> None:
-        if self.index is not None and self.weights is not None:
-            raise TargetError("a Target takes an index or weights, not both")
+        said = [
+            name
+            for name in ("index", "weights", "position", "top", "each")
+            if getattr(self, name) is not None
+        ]
+        if len(said) > 1:
+            raise TargetError(f"a Target takes {' or '.join(said)}, not both")
+        if (self.mask is not None or self.axis != 1) and self.index is None:
+            raise TargetError("a mask, or the axis of the classes, goes with the index of a class")
+        if isinstance(self.weights, Mapping) and self.output is not None:
+            raise TargetError("weights by output name their outputs themselves: leave `output` away")
+
+    @property
+    def one_scalar(self) -> bool:
+        """Whether one scalar of one output is explained for each sample: what every method takes."""
+        return self.top is None and self.each is None and not isinstance(self.weights, Mapping)
 
 
 TargetLike = Target | int | Sequence[int] | np.ndarray | None
@@ -47,29 +74,81 @@ TargetLike = Target | int | Sequence[int] | np.ndarray | None
 class Seed:
     """A resolved target: `index` (N,) into a (N, classes) output, or `weights` like the output.
 
-    With neither, the highest element of each sample.
+    index (N, k) explains k classes of each sample one by one. more: weights over further outputs, {output: array},
+    whose scalars are added. With none of these, the highest element of each sample.
     """
 
     output: str
     index: np.ndarray | None = None
     weights: np.ndarray | None = None
+    more: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Every output that the scalar is made of."""
+        return (self.output, *self.more)
+
+    @property
+    def ranks(self) -> int | None:
+        """How many classes of each sample are explained one by one; None for one scalar."""
+        return self.index.shape[1] if self.index is not None and self.index.ndim == 2 else None
+
+    @property
+    def form(self) -> Hashable:
+        """What seeds share for which one program computes."""
+        return (self.outputs, self.weights is not None, self.ranks)
+
+    def fed(self, rows: int) -> tuple[np.ndarray, ...]:
+        """What a program is fed for the outputs, in their order; rows: how many samples the first has."""
+        if self.weights is not None:
+            return (self.weights, *self.more.values())
+        return (np.full(rows, HIGHEST, np.int64) if self.index is None else self.index,)
 
     def cotangent(self, y: np.ndarray) -> np.ndarray:
-        """The weights over the output y: one-hot rows for an index."""
+        """The weights over the output y: one-hot rows for an index. Raises TargetError where it is not one scalar."""
+        if self.ranks is not None or self.more:
+            raise TargetError(NOT_ONE)
+        return self.cotangents({self.output: y})[0][self.output]
+
+    def cotangents(self, ys: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+        """The weights over every output, {output: array}, for each scalar that is explained of a sample."""
         if self.weights is not None:
-            return self.weights
-        flat = rows_of(y)
-        weights = np.zeros_like(flat)
+            return [{self.output: self.weights, **self.more}]
+        y = ys[self.output]
         chosen = self.chosen(y)
         assert chosen is not None
-        np.put_along_axis(weights, chosen[:, None], 1, axis=1)
-        return weights.reshape(y.shape)
+        found = []
+        for classes in chosen.reshape(len(chosen), -1).T:
+            weights = np.zeros_like(rows_of(y))
+            np.put_along_axis(weights, classes[:, None], 1, axis=1)
+            found.append({self.output: weights.reshape(y.shape)})
+        return found
 
     def chosen(self, y: np.ndarray) -> np.ndarray | None:
-        """The class of each sample, (N,); None where weights are explained."""
+        """The class of each sample, (N,), or its classes, (N, k); None where weights are explained."""
         if self.weights is not None:
             return None
-        return rows_of(y).argmax(axis=1) if self.index is None else self.index
+        flat = rows_of(y)
+        if self.index is None:
+            return flat.argmax(axis=1)
+        if self.ranks is None:
+            return self.index
+        # Of equals the first ranks higher, as in ONNX.
+        highest = np.argsort(-flat, axis=1, kind="stable")[:, : self.ranks]
+        return np.where(self.index < 0, highest, self.index)
+
+    def explained(self, ys: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The scalar of each sample, (N,), or its scalars, (N, k)."""
+        scalars = []
+        for one in self.cotangents(ys):
+            parts = []
+            for name, weights in one.items():
+                y = ys[name]
+                # The mask of an attention may put −∞ where the weight is 0.
+                weighted = np.multiply(y, weights, out=np.zeros_like(y), where=weights != 0)
+                parts.append(rows_of(weighted).sum(axis=1, dtype=y.dtype))
+            scalars.append(sum(parts[1:], parts[0]))
+        return scalars[0] if self.ranks is None else np.stack(scalars, axis=1)
 
     def rows(self, chosen: np.ndarray) -> Seed:
         """The seed of some of the samples."""
@@ -77,7 +156,22 @@ class Seed:
             self.output,
             None if self.index is None else self.index[chosen],
             None if self.weights is None else self.weights[chosen],
+            {name: weights[chosen] for name, weights in self.more.items()},
         )
+
+
+NOT_ONE = (
+    "one scalar of one output is explained at a time here: of Target(top=…), Target(each=…) and weights over several "
+    "outputs fn.gradients gives the gradients"
+)
+
+
+def one_scalar(target: TargetLike) -> Target:
+    """The Target, where it is one scalar of one output a sample. Raises TargetError for any other."""
+    wanted = as_target(target)
+    if not wanted.one_scalar:
+        raise TargetError(NOT_ONE)
+    return wanted
 
 
 def rows_of(y: np.ndarray) -> np.ndarray:
@@ -99,89 +193,3 @@ def as_target(target: TargetLike) -> Target:
     if array.dtype.kind not in "iu":
         raise TargetError(f"target indices are ints, not {array.dtype}; weights go into Target(weights=…)")
     return Target(index=array if array.ndim else int(array))
-
-
-def resolve(
-    target: Target, graph: Graph, samples: int, sizes: Callable[[str], tuple[int, ...]] | None = None
-) -> Seed:
-    """Check a Target against the graph's shapes and return its Seed. Raises TargetError.
-
-    sizes: the shape of an output on the inputs at hand, asked where the graph leaves open what an index needs.
-    """
-    output = target.output or graph.outputs[0]
-    if output not in graph.tensors:
-        raise TargetError(f"the model has no output {output!r}; it has {', '.join(graph.outputs)}")
-    y = graph.tensors[output]
-    if not y.is_float:
-        raise TargetError(f"the output {output!r} is {y.dtype} and has no gradient")
-    if y.shape is None:
-        raise TargetError(f"the rank of {output!r} is unknown: an index or weights cannot be checked")
-    if target.weights is not None:
-        return Seed(output, weights=_weights(target.weights, y, samples))
-    if target.index is None:
-        return Seed(output)
-    if sizes is not None and not all(isinstance(axis, int) for axis in y.shape[1:]):
-        y = replace(y, shape=(y.shape[0], *sizes(output)[1:]))
-    return _indexed(target.index, y, samples)
-
-
-def _weights(weights: np.ndarray, y: Tensor, samples: int) -> np.ndarray:
-    array = np.asarray(weights)
-    if array.dtype.kind not in "fiub":
-        raise TargetError(f"target weights are numbers, not {array.dtype}")
-    if not np.isfinite(array).all():
-        raise TargetError("target weights hold NaN or infinity")
-    assert y.shape is not None
-    if array.ndim == len(y.shape) - 1:
-        array = np.broadcast_to(array, (samples, *array.shape))
-    # Of an output whose number of rows only running shows, any number will do.
-    rows = array.shape[:1] if y.shape and y.shape[0] is None else (samples,)
-    expected = (*rows, *y.shape[1:]) if y.shape else ()
-    fits = array.ndim == len(expected) and all(
-        have == want for have, want in zip(array.shape, expected, strict=True) if isinstance(want, int)
-    )
-    if not fits:
-        raise TargetError(
-            f"target weights of shape {array.shape} do not fit the output {y.name!r} {expected}"
-        )
-    return np.array(array, y.dtype, order="C")
-
-
-def _indexed(index: Index, y: Tensor, samples: int) -> Seed:
-    assert y.shape is not None
-    rest = y.shape[1:]
-    if isinstance(index, tuple):
-        if len(index) != len(rest):
-            raise TargetError(
-                f"the target {index} has {len(index)} coordinates, the output {y.name!r} {y.shape}"
-            )
-        weights = np.zeros((samples, *_static(rest, y)), y.dtype)
-        element = [_in_range(i, axis, y) for i, axis in zip(index, rest, strict=True)]
-        place: tuple[int | slice, ...] = (slice(None), *element)
-        weights[place] = 1
-        return Seed(y.name, weights=weights)
-    array = np.asarray(index)
-    if array.ndim == 0:
-        array = np.full(samples, int(array))
-    if array.ndim > 2 or array.shape[0] != samples:
-        raise TargetError(f"target indices of shape {array.shape} for {samples} samples: give one per sample")
-    classes = rest[0] if rest else 1
-    checked = np.vectorize(lambda i: _in_range(int(i), classes, y), otypes=[np.int64])(array)
-    if array.ndim == 1 and len(rest) <= 1:
-        return Seed(y.name, index=checked)
-    weights = np.zeros((samples, *_static(rest, y)), y.dtype)
-    for sample, classes_of_sample in enumerate(checked.reshape(samples, -1)):
-        weights[sample, classes_of_sample] = 1
-    return Seed(y.name, weights=weights)
-
-
-def _in_range(index: int, size: int | str | None, y: Tensor) -> int:
-    if isinstance(size, int) and not -size <= index < size:
-        raise TargetError(f"the target {index} is out of range: the output {y.name!r} has {size} classes")
-    return index % size if isinstance(size, int) else index
-
-
-def _static(shape: Sequence[int | str | None], y: Tensor) -> tuple[int, ...]:
-    if not all(isinstance(axis, int) for axis in shape):
-        raise TargetError(f"the output {y.name!r} {y.shape} has axes of unknown size: use Target(weights=…)")
-    return tuple(int(axis) for axis in shape if isinstance(axis, int))

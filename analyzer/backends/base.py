@@ -23,7 +23,8 @@ from analyzer.liveness import Flow
 from analyzer.memory import Need
 from analyzer.request import CHOSEN, OUTPUT, Request, observe
 from analyzer.samples import Place, batched_inputs, find_places, samples_in
-from analyzer.target import Seed, Target, TargetLike, as_target, resolve
+from analyzer.seeds import resolve
+from analyzer.target import Seed, Target, TargetLike, as_target, one_scalar
 from converters.model import Model
 
 Arrays = dict[str, np.ndarray]
@@ -36,6 +37,7 @@ class Gradients:
 
     output: (N,), the explained scalar of each sample. target: (N,) the class explained, None where the
     target is no single class. `gradients[t]` is ∂output/∂t, shaped like `values[t]`.
+    Where k scalars of each sample are explained, output and target are (N, k), gradients (N, k, …).
     """
 
     output: np.ndarray
@@ -164,14 +166,16 @@ class Differentiable:
             output=results.output,
             target=results.target,
             values={name: results.arrays[f"value/{name}"] for name in names},
-            gradients={name: results.arrays[f"gradient/{name}"] for name in names},
+            gradients={name: _by_sample(results, results.arrays[f"gradient/{name}"]) for name in names},
         )
 
     def evaluate(self, request: Request, inputs: Inputs, target: TargetLike = None) -> Evaluation:
         """Run a method's request: its named results, the explained output and the class of each sample."""
         feeds = self.check_inputs(inputs)
-        seed = self.seed(as_target(target), samples_in(self.graph, feeds), feeds)
-        refuse_zero_derivatives(self.graph, request.wrt, seed.output)
+        wanted = as_target(target) if request.of_any_scalar else one_scalar(target)
+        seed = self.seed(wanted, samples_in(self.graph, feeds), feeds)
+        for output in seed.outputs:
+            refuse_zero_derivatives(self.graph, request.wrt, output)
         arrays = run(self, Call(request, (), seed), feeds)
         return Evaluation(arrays.pop(OUTPUT), arrays.pop(CHOSEN, None), arrays)
 
@@ -186,12 +190,16 @@ class Differentiable:
             piece, _ = next(batches(self.graph, feeds, self.engine.batch or 1))
             return self.engine.forward(piece, [output])[output].shape
 
-        output = self.graph.tensors.get(target.output or self.graph.outputs[0])
+        def values(output: str) -> np.ndarray:
+            return run(self, Call(None, (output,), None), feeds)[output]
+
+        several = target.weights if isinstance(target.weights, Mapping) else {}
+        output = self.graph.tensors.get(next(iter(several), target.output or self.graph.outputs[0]))
         if output is not None and output.shape is not None and self.engine.batch in (None, samples):
             # An output may have a size of its own: transposed, joined, summed over the samples.
             stated = output.shape[0] if output.shape else 1
             samples = stated if isinstance(stated, int) else samples
-        return resolve(target, self.graph, samples, sizes)
+        return resolve(target, self.graph, samples, sizes, values)
 
     def check_target(self, output: str) -> None:
         """Raise TargetError where the model has no float tensor of that name."""
@@ -217,6 +225,11 @@ class Evaluation:
     output: np.ndarray
     target: np.ndarray | None
     arrays: Arrays
+
+
+def _by_sample(found: Evaluation, gradient: np.ndarray) -> np.ndarray:
+    """A gradient with the scalars of each sample, where there are several, behind its first axis, not its last."""
+    return gradient if found.output.ndim < 2 else np.ascontiguousarray(np.moveaxis(gradient, -1, 1))
 
 
 def check_inputs(graph: Graph, inputs: Inputs) -> Arrays:

@@ -21,7 +21,7 @@ from analyzer.memory import Need
 from analyzer.program import Program
 from analyzer.request import CHOSEN, OUTPUT, Request, gradient_name, remainder_program
 from analyzer.samples import fixed_batch
-from analyzer.target import Seed, rows_of
+from analyzer.target import Seed
 
 Arrays = dict[str, np.ndarray]
 
@@ -34,6 +34,15 @@ class Fed:
 
     inputs: Mapping[str, np.ndarray]
     inner: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a framework computed. gradients: of each scalar that is explained of a sample."""
+
+    outputs: Arrays
+    values: Arrays
+    gradients: list[Arrays]
 
 
 class Native(ABC):
@@ -62,8 +71,8 @@ class Native(ABC):
     @abstractmethod
     def measure(
         self, feeds: Mapping[str, np.ndarray], seed: Seed, values: Sequence[str], wrt: Sequence[str]
-    ) -> tuple[np.ndarray, Arrays, Arrays]:
-        """The whole output, values and gradients of known tensors, by the framework's own autodiff."""
+    ) -> Measured:
+        """The seed's whole outputs, values and gradients of known tensors, by the framework's own autodiff."""
 
     @abstractmethod
     def cut(self, graph: Graph) -> Native:
@@ -71,20 +80,20 @@ class Native(ABC):
 
     def evaluate(self, request: Request, feeds: Mapping[str, np.ndarray], seed: Seed) -> Arrays:
         """The results of the request; the explained scalar under OUTPUT, its class under CHOSEN."""
-        program, interpreter = self._program(request, feeds, seed.output)
-        gradients = {gradient_name(name): name for name in self.graph.tensors}
-        wrt = [gradients[name] for name in program.inputs if name in gradients]
+        program, interpreter = self._program(request, feeds, seed)
+        ranks = (None,) if seed.ranks is None else range(seed.ranks)
+        gradients = {gradient_name(name, rank): name for name in self.graph.tensors for rank in ranks}
+        wrt = [*dict.fromkeys(gradients[name] for name in program.inputs if name in gradients)]
         values = [name for name in program.inputs if name not in gradients and name not in feeds]
-        y, measured, measured_gradients = self.measure(feeds, seed, values, wrt)
-        supplied = {**feeds, **measured, **{gradient_name(name): g for name, g in measured_gradients.items()}}
+        measured = self.measure(feeds, seed, values, wrt)
+        supplied = {**feeds, **measured.values}
+        for rank, found in zip(ranks, measured.gradients, strict=True):
+            supplied |= {gradient_name(name, rank): g for name, g in found.items()}
         tensors = {name: self.framework.tensor(supplied[name]) for name in program.inputs}
-        found = interpreter.run(tensors, list(program.outputs.values()))
-        results = {key: self.framework.array(found[name]) for key, name in program.outputs.items()}
-        chosen = seed.chosen(y)
-        weights = seed.cotangent(y)
-        # The mask of an attention may put −∞ where the weight is 0.
-        weighted = np.multiply(y, weights, out=np.zeros_like(y), where=weights != 0)
-        explained = rows_of(weighted).sum(axis=1, dtype=y.dtype)
+        computed = interpreter.run(tensors, list(program.outputs.values()))
+        results = {key: self.framework.array(computed[name]) for key, name in program.outputs.items()}
+        chosen = seed.chosen(measured.outputs[seed.output])
+        explained = seed.explained(measured.outputs)
         return {OUTPUT: explained, **({} if chosen is None else {CHOSEN: chosen}), **results}
 
     def need(self, flow: Flow) -> Need:
@@ -96,16 +105,16 @@ class Native(ABC):
         self._programs.clear()
 
     def _program(
-        self, request: Request, feeds: Mapping[str, np.ndarray], output: str
+        self, request: Request, feeds: Mapping[str, np.ndarray], seed: Seed
     ) -> tuple[Program, Interpreter]:
-        key = (request.key, output)
+        key = (request.key, seed.outputs, seed.ranks)
         if key not in self._programs:
             known = frozenset(self.known(feeds))
             roots = (*request.wrt, *(name for name in self.graph.inputs if self.graph.tensors[name].is_float))
-            leading = self.graph.ancestors([output])
+            leading = self.graph.ancestors(seed.outputs)
             active = active_tensors(self.graph, roots)
-            measurable = (known & leading & active) | {output}
+            measurable = (known & leading & active) | {*seed.outputs}
             # A wanted tensor that the target does not depend on has gradient zero, which the sweep supplies.
-            program = remainder_program(self.graph, request, known, measurable)
+            program = remainder_program(self.graph, request, known, measurable, seed.ranks)
             self._programs[key] = (program, Interpreter(Graph.from_proto(program.proto), self.framework))
         return self._programs[key]

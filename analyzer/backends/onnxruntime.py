@@ -23,9 +23,9 @@ from analyzer.liveness import Flow
 from analyzer.memory import Need
 from analyzer.precision import FLOAT32, in_precision, precisions
 from analyzer.program import Program, assemble
-from analyzer.request import Request, full_program
+from analyzer.request import Request, program_for
 from analyzer.samples import fixed_batch, samples_in
-from analyzer.target import HIGHEST, Seed
+from analyzer.target import Seed
 from converters.errors import one_line
 from converters.runtime import crashing_optimizers
 
@@ -85,15 +85,12 @@ class OnnxRuntime:
 
     def evaluate(self, request: Request, feeds: Mapping[str, np.ndarray], seed: Seed) -> Arrays:
         """The results of the request; the explained scalar under OUTPUT, its class under CHOSEN."""
-        weighted = seed.weights is not None
-        target = seed.weights if seed.weights is not None else seed.index
-        if target is None:
-            target = np.full(self._rows(seed.output, feeds), HIGHEST, np.int64)
 
         def program(graph: Graph) -> Program:
-            return full_program(graph, request, seed.output, weights=weighted)
+            return program_for(graph, request, seed)
 
-        return self._run((request.key, seed.output, weighted), program, feeds, target)
+        targets = seed.fed(self._rows(seed.output, feeds))
+        return self._run((request.key, seed.form), program, feeds, targets)
 
     def need(self, flow: Flow) -> Need:
         """The tensors that are live together, and what a session and the making of it leave behind."""
@@ -118,17 +115,17 @@ class OnnxRuntime:
         key: Hashable,
         program_of: Callable[[Graph], Program],
         feeds: Mapping[str, np.ndarray],
-        target: np.ndarray | None = None,
+        targets: Sequence[np.ndarray] = (),
     ) -> Arrays:
         """Run a program, in float32 where the runtime lacks a kernel in the graph's own precision."""
         try:
-            return self._run_session(key, program_of, feeds, target)
+            return self._run_session(key, program_of, feeds, targets)
         except BackendError as error:
             if precisions(self._computed) <= {FLOAT32}:
                 raise
             self._computed = in_precision(self.graph, FLOAT32)
             self._sessions.clear()
-            found = self._run_session(key, program_of, feeds, target)
+            found = self._run_session(key, program_of, feeds, targets)
             lacking = re.search(r"(?:implementation for|while running) (\w+)", str(error))
             what = f"ONNX Runtime has no kernel for {lacking[1]} in this precision" if lacking else str(error)
             warnings.warn(f"computed in float32: {what}", stacklevel=2)
@@ -139,7 +136,7 @@ class OnnxRuntime:
         key: Hashable,
         program_of: Callable[[Graph], Program],
         feeds: Mapping[str, np.ndarray],
-        target: np.ndarray | None,
+        targets: Sequence[np.ndarray],
     ) -> Arrays:
         if key not in self._sessions:
             program = program_of(self._computed)
@@ -154,12 +151,11 @@ class OnnxRuntime:
             del proto
         ready = self._sessions[key]
         self._sessions.move_to_end(key)
-        # The one input that the model does not have is the target.
-        given = {name: feeds.get(name, target) for name in ready.inputs}
+        # What the model has no input for is the target's, in the order of its outputs.
+        own = [name for name in ready.inputs if name not in feeds]
+        given = {**{n: feeds[n] for n in ready.inputs if n in feeds}, **dict(zip(own, targets, strict=True))}
         if self._computed is not self.graph:
-            given = {
-                n: a.astype(FLOAT32) if a is not None and is_float(a.dtype) else a for n, a in given.items()
-            }
+            given = {n: a.astype(FLOAT32) if is_float(a.dtype) else a for n, a in given.items()}
         names = list(ready.outputs)
         try:
             arrays = ready.session.run([ready.outputs[name] for name in names], given)

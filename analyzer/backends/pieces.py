@@ -82,7 +82,7 @@ def _cut(fn: Differentiable, call: Call, feeds: Arrays, total: int) -> tuple[int
 
 def _independent(fn: Differentiable, call: Call, feeds: Arrays) -> bool:
     """Whether the first and the last sample give together what each gives alone."""
-    names = call.names if call.seed is None else (call.seed.output,)
+    names = call.names if call.seed is None else call.seed.outputs
     key = ("independent", names)
     if key not in fn.plans:
         batched = batched_inputs(fn.graph)

@@ -19,9 +19,9 @@ from analyzer.graph import Graph
 from analyzer.liveness import COUNTS, Flow, Shapes, flow
 from analyzer.memory import Need, budget, free_memory, text_of
 from analyzer.program import Program, assemble
-from analyzer.request import Request, full_program, observe
+from analyzer.request import Request, observe, program_for
 from analyzer.samples import Place, batched_inputs, samples_in
-from analyzer.target import HIGHEST, Seed, TargetLike, as_target
+from analyzer.target import Seed, TargetLike, as_target
 from converters.errors import ConversionError
 
 if TYPE_CHECKING:
@@ -47,14 +47,13 @@ class Call:
         """What all calls share that compute the same."""
         if self.request is None or self.seed is None:
             return ("forward", self.names)
-        return (self.request.key, self.seed.output, self.seed.weights is not None)
+        return (self.request.key, self.seed.form)
 
     def program(self, graph: Graph) -> Program:
         """What is computed, as one ONNX program. Raises UnsupportedOp where a node on the path has no rule."""
         if self.request is None or self.seed is None:
             return assemble(graph, Emitter(graph.opset), {name: graph.tensors[name] for name in self.names})
-        weighted = self.seed.weights is not None
-        return full_program(graph, self.request, self.seed.output, weights=weighted)
+        return program_for(graph, self.request, self.seed)
 
 
 @dataclass(frozen=True)
@@ -157,10 +156,11 @@ def _measured(fn: Differentiable, call: Call, found: Flow, feeds: Arrays) -> Map
     batched = batched_inputs(fn.graph)
     one = {name: array[:1] if name in batched else array for name, array in feeds.items()}
     seed = call.seed.rows(np.array([0])) if call.seed is not None else None
-    target = None if seed is None else seed.index if seed.weights is None else seed.weights
-    target = np.full(1, HIGHEST) if target is None else target
     session = make_session(found.program.returning(found.unknown), ["CPUExecutionProvider"])
-    given = {entry.name: one.get(entry.name, target) for entry in session.get_inputs()}
+    wanted = {entry.name for entry in session.get_inputs()}
+    targets = [name for name in found.program.inputs if name not in one]
+    given = {**one, **dict(zip(targets, seed.fed(1) if seed is not None else (), strict=True))}
+    given = {name: array for name, array in given.items() if name in wanted}
     return {
         name: array.nbytes
         for name, array in zip(found.unknown, session.run(list(found.unknown), given), strict=True)
@@ -171,14 +171,15 @@ def _shapes(graph: Graph, call: Call, program: Program, feeds: Arrays, samples: 
     """The shapes of what a program is fed with so many samples; what the graph does not have is the target."""
     batched = batched_inputs(graph)
     shapes = {name: (samples, *a.shape[1:]) if name in batched else a.shape for name, a in feeds.items()}
-    weights = call.seed.weights if call.seed is not None else None
-    target = (samples, *(() if weights is None else weights.shape[1:]))
-    return {name: shapes.get(name, target) for name in program.inputs}
+    targets = call.seed.fed(samples) if call.seed is not None else ()
+    lacking = [name for name in program.inputs if name not in shapes]
+    fed = {name: (samples, *array.shape[1:]) for name, array in zip(lacking, targets, strict=True)}
+    return {name: shapes[name] if name in shapes else fed[name] for name in program.inputs}
 
 
 def _places(fn: Differentiable, call: Call, found: Flow) -> dict[str, Place] | None:
     """Where the samples lie in each result; None where one of them, or the target, has no axis of samples."""
-    if call.seed is not None and fn.places.get(call.seed.output) != Place(0):
+    if call.seed is not None and any(fn.places.get(name) != Place(0) for name in call.seed.outputs):
         return None
     places: dict[str, Place] = {}
     for name, shapes in found.results.items():

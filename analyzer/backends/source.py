@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from analyzer.backends.matching import MOVES_ONLY, Match, match
-from analyzer.backends.native import Arrays, Fed, Native
+from analyzer.backends.native import Arrays, Fed, Measured, Native
 from analyzer.backends.onnxruntime import OnnxRuntime
 from analyzer.errors import AnalysisError, BackendError
 from analyzer.graph import Graph
@@ -25,6 +25,10 @@ from converters.model import Model, PyTorchSource, TensorFlowSource
 
 # Values are compared on this many samples: enough to tell layers apart, and an axis of samples from one of length 1.
 MATCHED_SAMPLES = 2
+
+
+Cotangents = Callable[[Arrays], list[Arrays]]
+"""From a network's outputs, {name: array}, to the weights over them, of each scalar that is explained."""
 
 
 class Network(Protocol):
@@ -54,12 +58,14 @@ class Network(Protocol):
     def measure(
         self,
         feeds: Fed,
-        output: str,
-        cotangent: Callable[[np.ndarray], np.ndarray],
+        outputs: Sequence[str],
+        cotangents: Cotangents,
         values: Sequence[str],
         wrt: Sequence[str],
-    ) -> tuple[np.ndarray, Arrays, Arrays]:
-        """The output y, values, and the gradients of ⟨cotangent(y), y⟩, by the source's names."""
+    ) -> Measured:
+        """The outputs, values, and the gradients of Σ ⟨cotangent, output⟩ for each of the cotangents {output: array}
+        that are made of the outputs; all by the source's names.
+        """
 
 
 class SourceBackend(Native):
@@ -108,31 +114,45 @@ class SourceBackend(Native):
 
     def measure(
         self, feeds: Mapping[str, np.ndarray], seed: Seed, values: Sequence[str], wrt: Sequence[str]
-    ) -> tuple[np.ndarray, Arrays, Arrays]:
-        """The whole output, values and gradients, by the source's own framework."""
+    ) -> Measured:
+        """The seed's whole outputs, values and gradients, by the source's own framework."""
         matches = self._matches(feeds)
-        if seed.output not in matches:
-            raise AnalysisError(f"the source has no tensor {seed.output!r}: conversion folded or rewrote it")
-        output = matches[seed.output]
-        back = np.argsort(output.order)
+        lost = [name for name in seed.outputs if name not in matches]
+        if lost:
+            raise AnalysisError(f"the source has no tensor {lost[0]!r}: conversion folded or rewrote it")
+        outputs = {name: matches[name] for name in seed.outputs}
 
-        def cotangent(y: np.ndarray) -> np.ndarray:
-            return np.ascontiguousarray(seed.cotangent(output.to_onnx(y)).transpose(back)).reshape(y.shape)
+        def cotangents(ys: Arrays) -> list[Arrays]:
+            ours = {name: match.to_onnx(ys[match.name]) for name, match in outputs.items()}
+            found: list[Arrays] = []
+            for given in seed.cotangents(ours):
+                theirs: Arrays = {}
+                for name, array in given.items():
+                    y = ys[outputs[name].name]
+                    laid = outputs[name].from_onnx(array, y.shape)
+                    # Two outputs of the graph may be one tensor of the source.
+                    theirs[outputs[name].name] = laid + theirs.get(outputs[name].name, np.zeros((), y.dtype))
+                found.append(theirs)
+            return found
 
         names = {
             name: matches[name].name if name in matches else self.network.candidates(name)[0] for name in wrt
         }
         wanted = {name: matches[name].name for name in values}
-        y, measured, gradients = self.network.measure(
-            self._fed(feeds), output.name, cotangent, list(wanted.values()), list(names.values())
+        fetched = [match.name for match in outputs.values()]
+        found = self.network.measure(
+            self._fed(feeds), fetched, cotangents, list(wanted.values()), list(names.values())
         )
-        return (
-            output.to_onnx(y),
-            {name: matches[name].to_onnx(measured[source]) for name, source in wanted.items()},
-            {
-                name: matches[name].to_onnx(gradients[source]) if name in matches else gradients[source]
-                for name, source in names.items()
-            },
+        return Measured(
+            {name: match.to_onnx(found.outputs[match.name]) for name, match in outputs.items()},
+            {name: matches[name].to_onnx(found.values[source]) for name, source in wanted.items()},
+            [
+                {
+                    name: matches[name].to_onnx(gradients[source]) if name in matches else gradients[source]
+                    for name, source in names.items()
+                }
+                for gradients in found.gradients
+            ],
         )
 
     def cut(self, graph: Graph) -> SourceBackend:

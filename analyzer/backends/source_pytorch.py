@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from analyzer.backends.matching import MOVES_ONLY
-from analyzer.backends.native import Arrays, Fed
+from analyzer.backends.native import Arrays, Fed, Measured
+from analyzer.backends.torch import autograd
 from analyzer.errors import AnalysisError, BackendError
 from analyzer.interpreter import Torch
 from converters.errors import one_line
@@ -61,34 +60,18 @@ class PyTorchNetwork:
     def measure(
         self,
         feeds: Fed,
-        output: str,
-        cotangent: Callable[[np.ndarray], np.ndarray],
+        outputs: Sequence[str],
+        cotangents: Callable[[Arrays], list[Arrays]],
         values: Sequence[str],
         wrt: Sequence[str],
-    ) -> tuple[np.ndarray, Arrays, Arrays]:
-        """The output, values and gradients at these tensors, in one pass, by torch.autograd."""
+    ) -> Measured:
+        """The outputs, values and gradients at these tensors by torch.autograd: one forward pass for all cotangents."""
         torch: Any = self.framework.module
         with torch.enable_grad():
-            found = self._run(feeds, [output, *values, *wrt], inputs_require_grad=True)
-            y = self.framework.array(found[output])
-            gradients = (
-                torch.autograd.grad(
-                    found[output],
-                    [found[name] for name in wrt],
-                    grad_outputs=self.framework.tensor(cotangent(y)),
-                    allow_unused=True,
-                )
-                if wrt
-                else []
-            )
-        return (
-            y,
-            {name: self.framework.array(found[name]) for name in values},
-            {
-                name: self.framework.array(torch.zeros_like(found[name]) if g is None else g)
-                for name, g in zip(wrt, gradients, strict=True)
-            },
-        )
+            found = self._run(feeds, [*outputs, *values, *wrt], inputs_require_grad=True)
+            ys = {name: self.framework.array(found[name]) for name in outputs}
+            gradients = autograd(self.framework, found, cotangents(ys), wrt)
+        return Measured(ys, {name: self.framework.array(found[name]) for name in values}, gradients)
 
     def _run(self, feeds: Fed, names: Sequence[str], inputs_require_grad: bool = False) -> dict[str, Any]:
         """The named tensors of one run of the program."""

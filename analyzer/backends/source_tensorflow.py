@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from analyzer.backends.matching import MOVES_ONLY
-from analyzer.backends.native import Arrays, Fed
+from analyzer.backends.native import Arrays, Fed, Measured
 from analyzer.errors import AnalysisError, BackendError
 from analyzer.interpreter import TensorFlow
 from converters.errors import one_line
@@ -37,7 +37,7 @@ class TensorFlowNetwork:
         shapes = [self._graph.get_tensor_by_name(name).shape for name in self._inputs.values()]
         sizes = {shape[0] for shape in shapes if shape.rank}
         self.batch: int | None = sizes.pop() if len(sizes) == 1 else None
-        self._added: dict[tuple[str, tuple[str, ...]], tuple[str, dict[str, str]]] = {}
+        self._added: dict[tuple[tuple[str, ...], tuple[str, ...]], tuple[dict[str, str], dict[str, str]]] = {}
 
     def names(self) -> dict[str, bool]:
         """Every float tensor of the graph that is no constant, and whether a layer computes it."""
@@ -63,19 +63,22 @@ class TensorFlowNetwork:
     def measure(
         self,
         feeds: Fed,
-        output: str,
-        cotangent: Callable[[np.ndarray], np.ndarray],
+        outputs: Sequence[str],
+        cotangents: Callable[[Arrays], list[Arrays]],
         values: Sequence[str],
         wrt: Sequence[str],
-    ) -> tuple[np.ndarray, Arrays, Arrays]:
-        """The output, values, and gradients at these tensors by tf.gradients in the graph itself."""
-        found = self.values(feeds, [*dict.fromkeys((output, *values))])
-        gradients: Arrays = {}
-        if wrt:
-            seed, names = self._gradients_of(output, tuple(wrt))
-            arrays = self._run(list(names.values()), feeds, {seed: cotangent(found[output])})
-            gradients = {name: arrays[names[name]] for name in wrt}
-        return found[output], found, gradients
+    ) -> Measured:
+        """The outputs, values, and gradients at these tensors by tf.gradients in the graph itself, which is run once
+        for each of the cotangents.
+        """
+        found = self.values(feeds, [*dict.fromkeys((*outputs, *values))])
+        gradients: list[Arrays] = []
+        for given in cotangents({name: found[name] for name in outputs}):
+            seeds, names = self._gradients_of(tuple(given), tuple(wrt)) if wrt else ({}, {})
+            fed = {seeds[name]: array for name, array in given.items() if name in seeds}
+            arrays = self._run(list(names.values()), feeds, fed) if wrt else {}
+            gradients.append({name: arrays[names[name]] for name in wrt})
+        return Measured({name: found[name] for name in outputs}, found, gradients)
 
     def _run(self, names: Sequence[str], feeds: Fed, more: Arrays) -> Arrays:
         given = {self._inputs[name]: array for name, array in feeds.inputs.items() if name in self._inputs}
@@ -114,20 +117,25 @@ class TensorFlowNetwork:
             zeros[own] = np.zeros((samples, *axes), dtype)
         return zeros
 
-    def _gradients_of(self, output: str, wrt: tuple[str, ...]) -> tuple[str, dict[str, str]]:
-        """The names of the cotangent to feed, and of the gradients, added to the graph when first asked for."""
-        key = (output, wrt)
+    def _gradients_of(
+        self, outputs: tuple[str, ...], wrt: tuple[str, ...]
+    ) -> tuple[dict[str, str], dict[str, str]]:
+        """The names of the cotangents to feed, and of the gradients, added to the graph when first asked for."""
+        key = (outputs, wrt)
         if key not in self._added:
             tf: Any = self.framework.module
             with self._session.graph.as_default() as graph:
-                y, *at = (graph.get_tensor_by_name(name) for name in (output, *wrt))
-                seed = tf.compat.v1.placeholder(y.dtype)
-                found = tf.gradients(y, at, grad_ys=seed)
+                ys, at = ([graph.get_tensor_by_name(name) for name in names] for names in (outputs, wrt))
+                seeds = [tf.compat.v1.placeholder(y.dtype) for y in ys]
+                found = tf.gradients(ys, at, grad_ys=seeds)
                 dense = [
                     tf.zeros_like(x) if g is None else tf.convert_to_tensor(g)
                     for g, x in zip(found, at, strict=True)
                 ]
-            self._added[key] = seed.name, {name: g.name for name, g in zip(wrt, dense, strict=True)}
+            self._added[key] = (
+                {name: seed.name for name, seed in zip(outputs, seeds, strict=True)},
+                {name: g.name for name, g in zip(wrt, dense, strict=True)},
+            )
             if any(operation.type in _LOOPS for operation in self._graph.get_operations()):
                 # tf.gradients rewrites a loop in place, to keep what the way back needs; the session that has run
                 # knows the loop as it was.

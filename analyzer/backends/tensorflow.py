@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.backends.native import Arrays, Native
+from analyzer.backends.native import Arrays, Measured, Native
 from analyzer.graph import Graph
 from analyzer.interpreter import Interpreter, TensorFlow
 from analyzer.target import Seed
@@ -43,11 +43,11 @@ class TensorFlowBackend(Native):
 
     def measure(
         self, feeds: Mapping[str, np.ndarray], seed: Seed, values: Sequence[str], wrt: Sequence[str]
-    ) -> tuple[np.ndarray, Arrays, Arrays]:
-        """The whole output, values and gradients, by tf.GradientTape."""
+    ) -> Measured:
+        """The seed's whole outputs, values and gradients, by tf.GradientTape: one forward pass for all scalars."""
         tf: Any = self.framework.module
         tensors = {name: self.framework.tensor(array) for name, array in feeds.items()}
-        with tf.GradientTape() as tape:
+        with tf.GradientTape(persistent=seed.ranks is not None) as tape:
             tape.watch([tensor for tensor in tensors.values() if tensor.dtype.is_floating])
 
             def watched(tensor: Any) -> Any:
@@ -55,18 +55,21 @@ class TensorFlowBackend(Native):
                     tape.watch(tensor)
                 return tensor
 
-            found = self._interpreter.run(tensors, [*dict.fromkeys((seed.output, *values, *wrt))], watched)
-        y = found[seed.output]
-        value = self.framework.array(y)
-        cotangent = self.framework.tensor(seed.cotangent(value))
-        gradients = tape.gradient(y, [found[name] for name in wrt], output_gradients=cotangent)
-        return (
-            value,
-            {name: self.framework.array(found[name]) for name in values},
-            {
-                name: self.framework.array(
-                    tf.zeros_like(found[name]) if g is None else tf.convert_to_tensor(g)
-                )
-                for name, g in zip(wrt, gradients, strict=True)
-            },
-        )
+            found = self._interpreter.run(tensors, [*dict.fromkeys((*seed.outputs, *values, *wrt))], watched)
+        outputs = {name: self.framework.array(found[name]) for name in seed.outputs}
+        gradients = []
+        for given in seed.cotangents(outputs):
+            computed = tape.gradient(
+                [found[name] for name in given],
+                [found[name] for name in wrt],
+                output_gradients=[self.framework.tensor(array) for array in given.values()],
+            )
+            gradients.append(
+                {
+                    name: self.framework.array(
+                        tf.zeros_like(found[name]) if g is None else tf.convert_to_tensor(g)
+                    )
+                    for name, g in zip(wrt, computed, strict=True)
+                }
+            )
+        return Measured(outputs, {name: self.framework.array(found[name]) for name in values}, gradients)

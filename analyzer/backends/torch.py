@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.backends.native import Arrays, Native
+from analyzer.backends.native import Arrays, Measured, Native
 from analyzer.graph import Graph
 from analyzer.interpreter import Interpreter, Torch
 from analyzer.target import Seed
@@ -46,32 +46,45 @@ class TorchBackend(Native):
 
     def measure(
         self, feeds: Mapping[str, np.ndarray], seed: Seed, values: Sequence[str], wrt: Sequence[str]
-    ) -> tuple[np.ndarray, Arrays, Arrays]:
-        """The whole output, values and gradients, by torch.autograd."""
+    ) -> Measured:
+        """The seed's whole outputs, values and gradients, by torch.autograd: one forward pass for all scalars."""
         torch: Any = self.framework.module
         with torch.enable_grad():
             tensors = {name: self.framework.tensor(array) for name, array in feeds.items()}
             for tensor in tensors.values():
                 tensor.requires_grad_(tensor.is_floating_point())
-            found = self._interpreter.run(tensors, [*dict.fromkeys((seed.output, *values, *wrt))], _watched)
-            y = found[seed.output]
-            value = self.framework.array(y)
-            cotangent = self.framework.tensor(seed.cotangent(value))
-            gradients = (
-                torch.autograd.grad(
-                    y, [found[name] for name in wrt], grad_outputs=cotangent, allow_unused=True
-                )
-                if wrt
-                else []
+            wanted = [*dict.fromkeys((*seed.outputs, *values, *wrt))]
+            found = self._interpreter.run(tensors, wanted, _watched)
+            outputs = {name: self.framework.array(found[name]) for name in seed.outputs}
+            gradients = autograd(self.framework, found, seed.cotangents(outputs), wrt)
+        return Measured(outputs, {name: self.framework.array(found[name]) for name in values}, gradients)
+
+
+def autograd(
+    framework: Torch, found: Mapping[str, Any], cotangents: Sequence[Arrays], wrt: Sequence[str]
+) -> list[Arrays]:
+    """The gradients of Σ ⟨cotangent, output⟩ for each of the cotangents {output: array}; zeros where none depends."""
+    torch: Any = framework.module
+    gradients = []
+    for left, given in zip(reversed(range(len(cotangents))), cotangents, strict=True):
+        computed = (
+            torch.autograd.grad(
+                [found[name] for name in given],
+                [found[name] for name in wrt],
+                grad_outputs=[framework.tensor(array) for array in given.values()],
+                allow_unused=True,
+                retain_graph=left > 0,
             )
-        return (
-            value,
-            {name: self.framework.array(found[name]) for name in values},
-            {
-                name: self.framework.array(torch.zeros_like(found[name]) if g is None else g)
-                for name, g in zip(wrt, gradients, strict=True)
-            },
+            if wrt
+            else ()
         )
+        gradients.append(
+            {
+                name: framework.array(torch.zeros_like(found[name]) if g is None else g)
+                for name, g in zip(wrt, computed, strict=True)
+            }
+        )
+    return gradients
 
 
 def _watched(tensor: Any) -> Any:

@@ -1,0 +1,250 @@
+"""Resolve a Target against a model's outputs to a Seed: indices checked, masks and positions made weights.
+
+From a Target, a Graph and the number of samples to a Seed. Refused, with what the output has: a name, a class, a
+coordinate or a shape that is not the model's. What only a run shows, as where a class is the highest, is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from analyzer.errors import TargetError
+from analyzer.graph import Graph, Tensor
+from analyzer.target import HIGHEST, PREDICTED, Index, Seed, Target
+
+Sizes = Callable[[str], tuple[int, ...]]
+Values = Callable[[str], np.ndarray]
+
+
+def resolve(
+    target: Target, graph: Graph, samples: int, sizes: Sizes | None = None, values: Values | None = None
+) -> Seed:
+    """Check a Target against the graph's shapes and return its Seed. Raises TargetError.
+
+    sizes: the shape of an output on the inputs at hand, asked where the graph leaves open what an index needs.
+    values: an output on these inputs, asked where the target hangs on it.
+    """
+    if isinstance(target.weights, Mapping):
+        return _over_several(target.weights, graph, samples)
+    y = _output(graph, target.output or graph.outputs[0])
+    assert y.shape is not None
+    if target.weights is not None:
+        return Seed(y.name, weights=_weights(target.weights, y, samples))
+    if all(said is None for said in (target.index, target.position, target.top, target.each)):
+        return Seed(y.name)
+    if sizes is not None and not all(isinstance(axis, int) for axis in y.shape[1:]):
+        y = replace(y, shape=(y.shape[0], *sizes(y.name)[1:]))
+    if target.top is not None:
+        return Seed(y.name, index=_highest(target.top, y, samples))
+    if target.each is not None:
+        return Seed(y.name, index=_classes(target.each, y, samples))
+    if target.position is not None:
+        return Seed(y.name, weights=_at(target.position, y, samples, values))
+    assert target.index is not None
+    if isinstance(target.index, tuple):
+        if target.mask is not None or target.axis != 1:
+            raise TargetError(
+                f"a mask, or an axis, goes with a class, not with the coordinates {target.index}"
+            )
+        return Seed(y.name, weights=_at(target.index, y, samples, None))
+    return _summed(target, target.index, y, samples, values)
+
+
+def _output(graph: Graph, output: str) -> Tensor:
+    """A float output of known rank."""
+    if output not in graph.tensors:
+        raise TargetError(f"the model has no output {output!r}; it has {', '.join(graph.outputs)}")
+    y = graph.tensors[output]
+    if not y.is_float:
+        raise TargetError(f"the output {output!r} is {y.dtype} and has no gradient")
+    if y.shape is None:
+        raise TargetError(f"the rank of {output!r} is unknown: an index or weights cannot be checked")
+    return y
+
+
+def _over_several(weights: Mapping[str, np.ndarray], graph: Graph, samples: int) -> Seed:
+    if not weights:
+        raise TargetError("weights over outputs name no output")
+    ys = [_output(graph, name) for name in weights]
+    kinds = {y.dtype for y in ys}
+    if len(kinds) > 1:
+        raise TargetError(f"outputs of several types, {', '.join(sorted(map(str, kinds)))}, do not sum")
+    found = {y.name: _weights(weights[y.name], y, samples) for y in ys}
+    first, *more = found
+    return Seed(first, weights=found[first], more={name: found[name] for name in more})
+
+
+def _weights(weights: np.ndarray, y: Tensor, samples: int) -> np.ndarray:
+    array = _numbers(weights, "weights")
+    assert y.shape is not None
+    if array.ndim == len(y.shape) - 1:
+        array = np.broadcast_to(array, (samples, *array.shape))
+    # Of an output whose number of rows only running shows, any number will do.
+    rows = array.shape[:1] if y.shape and y.shape[0] is None else (samples,)
+    expected = (*rows, *y.shape[1:]) if y.shape else ()
+    if not _fits(array.shape, expected):
+        raise TargetError(
+            f"target weights of shape {array.shape} do not fit the output {y.name!r} {expected}"
+        )
+    return np.array(array, y.dtype, order="C")
+
+
+def _highest(top: int, y: Tensor, samples: int) -> np.ndarray:
+    """Indices (N, k) that stand for the highest class, the next, …"""
+    classes = _axis_of_classes(y)
+    if isinstance(top, bool) or not isinstance(top, (int, np.integer)) or top < 1:
+        raise TargetError(f"top is how many classes are explained, at least 1, not {top!r}")
+    if isinstance(classes, int) and top > classes:
+        raise TargetError(f"top={top}: the output {y.name!r} has {classes} classes")
+    return np.full((samples, top), HIGHEST, np.int64)
+
+
+def _classes(each: object, y: Tensor, samples: int) -> np.ndarray:
+    """Several classes of each sample, (N, k), checked."""
+    classes = _axis_of_classes(y)
+    array = _integers(each)
+    if array.ndim != 2 or array.shape[0] != samples or not array.size:
+        raise TargetError(f"each takes an array ({samples}, k) of classes, not one of shape {array.shape}")
+    return _checked(array, classes, y)
+
+
+def _axis_of_classes(y: Tensor) -> int | str | None:
+    assert y.shape is not None
+    if len(y.shape) != 2:
+        raise TargetError(f"the output {y.name!r} {y.shape} is not (N, classes), which top and each take")
+    return y.shape[1]
+
+
+def _at(position: Index, y: Tensor, samples: int, values: Values | None) -> np.ndarray:
+    """Weights of one element a sample: at its coordinates, or the highest of those that begin with them.
+
+    values: None where all coordinates must be given.
+    """
+    assert y.shape is not None
+    sizes = _static(y.shape[1:], y)
+    array = _integers(position)
+    if isinstance(position, tuple) or array.ndim == 0:
+        array = np.broadcast_to(array.reshape(-1), (samples, array.size))
+    rows = array.reshape(len(array), -1)
+    if array.ndim > 2 or len(rows) != samples:
+        raise TargetError(f"positions of shape {array.shape} for {samples} samples: give one row for each")
+    given = rows.shape[1]
+    if given > len(sizes) or (values is None and given < len(sizes)):
+        raise TargetError(f"the target {position} has {given} coordinates, the output {y.name!r} {y.shape}")
+    checked = np.stack([_checked(rows[:, i], sizes[i], y) for i in range(given)], axis=1)
+    weights = np.zeros((samples, *sizes), y.dtype)
+    value = values(y.name) if values is not None and given < len(sizes) else None
+    for sample, place in enumerate(map(tuple, checked)):
+        there = weights[(sample, *place)]
+        if value is None:
+            weights[(sample, *place)] = 1
+        else:
+            there.flat[value[(sample, *place)].argmax()] = 1
+    return weights
+
+
+def _summed(target: Target, index: Index, y: Tensor, samples: int, values: Values | None) -> Seed:
+    """A class of each sample; where the output has further axes, summed over these, or over a mask of them."""
+    assert y.shape is not None
+    axis = _class_axis(target.axis, y)
+    classes = y.shape[axis] if len(y.shape) > 1 else 1
+    array = _integers(index)
+    if array.ndim == 0:
+        array = np.full(samples, int(array))
+    if array.ndim > 2 or array.shape[0] != samples:
+        raise TargetError(f"target indices of shape {array.shape} for {samples} samples: give one per sample")
+    checked = _checked(array, classes, y)
+    if array.ndim == 1 and len(y.shape) <= 2 and target.mask is None:
+        return Seed(y.name, index=checked)
+    weights = np.zeros((samples, *_static(y.shape[1:], y)), y.dtype)
+    by_class = np.moveaxis(weights, axis, 1) if len(y.shape) > 1 else weights[:, None]
+    masks = _masks(target.mask, by_class.shape, axis, y, values)
+    for sample, chosen in enumerate(checked.reshape(samples, -1)):
+        for one in chosen:
+            by_class[sample, one] = masks(sample, one)
+    return Seed(y.name, weights=weights)
+
+
+def _masks(
+    mask: np.ndarray | str | None, shape: tuple[int, ...], axis: int, y: Tensor, values: Values | None
+) -> Callable[[int, int], np.ndarray | float]:
+    """The weights of a class of a sample over the remaining axes. shape: of the output, the classes on axis 1."""
+    if mask is None:
+        return lambda sample, one: 1.0
+    if len(shape) < 3:
+        raise TargetError(f"the output {y.name!r} {y.shape} has no axes besides its classes to mask")
+    if isinstance(mask, str):
+        if mask != PREDICTED or values is None:
+            raise TargetError(f'a mask is an array or "{PREDICTED}", not {mask!r}')
+        predicted = np.moveaxis(values(y.name), axis, 1).argmax(axis=1)
+
+        def where_highest(sample: int, one: int) -> np.ndarray:
+            found = predicted[sample] == one
+            if not found.any():
+                raise TargetError(f"the class {one} is nowhere the highest in sample {sample}")
+            return found
+
+        return where_highest
+    array = _numbers(mask, "mask")
+    if array.shape == shape[2:]:
+        array = np.broadcast_to(array, (shape[0], *shape[2:]))
+    if array.shape != (shape[0], *shape[2:]):
+        raise TargetError(
+            f"a mask of shape {np.shape(mask)} does not fit {shape[2:]}, the axes of {y.name!r} besides its classes"
+        )
+    return lambda sample, one: array[sample]
+
+
+def _class_axis(axis: int, y: Tensor) -> int:
+    """The axis of the classes, counted from the first."""
+    assert y.shape is not None
+    rank = len(y.shape)
+    if rank <= 1 and axis == 1:
+        return 1
+    if not isinstance(axis, (int, np.integer)) or not -rank < axis < rank or axis % rank == 0:
+        raise TargetError(
+            f"the output {y.name!r} {y.shape} has no axis {axis!r} of classes behind the samples"
+        )
+    return int(axis) % rank
+
+
+def _numbers(value: object, what: str) -> np.ndarray:
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiub":
+        raise TargetError(f"target {what} are numbers, not {array.dtype}")
+    if not np.isfinite(array).all():
+        raise TargetError(f"target {what} hold NaN or infinity")
+    return array
+
+
+def _integers(value: object) -> np.ndarray:
+    array = np.asarray(value)
+    if array.dtype.kind not in "iu":
+        raise TargetError(f"target indices are ints, not {array.dtype}; weights go into Target(weights=…)")
+    return array
+
+
+def _checked(array: np.ndarray, size: int | str | None, y: Tensor) -> np.ndarray:
+    """Indices within an axis, negative ones counted from its end."""
+    return np.vectorize(lambda i: _in_range(int(i), size, y), otypes=[np.int64])(array)
+
+
+def _in_range(index: int, size: int | str | None, y: Tensor) -> int:
+    if isinstance(size, int) and not -size <= index < size:
+        raise TargetError(f"the target {index} is out of range: the output {y.name!r} has {size} classes")
+    return index % size if isinstance(size, int) else index
+
+
+def _fits(shape: Sequence[int], expected: Sequence[int | str | None]) -> bool:
+    return len(shape) == len(expected) and all(
+        have == want for have, want in zip(shape, expected, strict=True) if isinstance(want, int)
+    )
+
+
+def _static(shape: Sequence[int | str | None], y: Tensor) -> tuple[int, ...]:
+    if not all(isinstance(axis, int) for axis in shape):
+        raise TargetError(f"the output {y.name!r} {y.shape} has axes of unknown size: use Target(weights=…)")
+    return tuple(int(axis) for axis in shape if isinstance(axis, int))
