@@ -33,7 +33,7 @@ def resolve(
     assert y.shape is not None
     if target.weights is not None:
         return Seed(y.name, weights=_weights(target.weights, y, samples))
-    if all(said is None for said in (target.index, target.position, target.top, target.each)):
+    if target.highest:
         return Seed(y.name)
     if sizes is not None and not all(isinstance(axis, int) for axis in y.shape[1:]):
         y = replace(y, shape=(y.shape[0], *sizes(y.name)[1:]))
@@ -182,7 +182,7 @@ def _masks(
         predicted = np.moveaxis(values(y.name), axis, 1).argmax(axis=1)
 
         def where_highest(sample: int, one: int) -> np.ndarray:
-            found = predicted[sample] == one
+            found = np.asarray(predicted[sample] == one)
             if not found.any():
                 raise TargetError(f"the class {one} is nowhere the highest in sample {sample}")
             return found
@@ -229,7 +229,7 @@ def _integers(value: object) -> np.ndarray:
 
 def _checked(array: np.ndarray, size: int | str | None, y: Tensor) -> np.ndarray:
     """Indices within an axis, negative ones counted from its end."""
-    return np.vectorize(lambda i: _in_range(int(i), size, y), otypes=[np.int64])(array)
+    return np.asarray([_in_range(int(i), size, y) for i in array.flat], np.int64).reshape(array.shape)
 
 
 def _in_range(index: int, size: int | str | None, y: Tensor) -> int:

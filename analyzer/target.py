@@ -62,6 +62,12 @@ class Target:
             raise TargetError("weights by output name their outputs themselves: leave `output` away")
 
     @property
+    def highest(self) -> bool:
+        """Whether nothing is named: the highest element of each sample is explained."""
+        named = (self.index, self.weights, self.position, self.top, self.each)
+        return all(said is None for said in named)
+
+    @property
     def one_scalar(self) -> bool:
         """Whether one scalar of one output is explained for each sample: what every method takes."""
         return self.top is None and self.each is None and not isinstance(self.weights, Mapping)
@@ -130,7 +136,7 @@ class Seed:
             return None
         flat = rows_of(y)
         if self.index is None:
-            return flat.argmax(axis=1)
+            return np.asarray(flat.argmax(axis=1))
         if self.ranks is None:
             return self.index
         # Of equals the first ranks higher, as in ONNX.
@@ -182,6 +188,9 @@ def rows_of(y: np.ndarray) -> np.ndarray:
 def as_target(target: TargetLike) -> Target:
     """A Target from what the API takes: None, an int, an array of ints, or a Target."""
     if isinstance(target, Target):
+        if isinstance(target.weights, Mapping) and len(target.weights) == 1:
+            ((output, weights),) = target.weights.items()
+            return Target(output, weights=weights)
         return target
     if target is None:
         return Target()

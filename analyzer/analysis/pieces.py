@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from analyzer.analysis.result import Arrays, Inputs, MethodResult, Progress
+from analyzer.target import Target
 
 if TYPE_CHECKING:
     from analyzer.backends import Differentiable
@@ -67,7 +69,10 @@ def _rows(inputs: Inputs, rows: slice) -> Inputs:
 
 
 def _target_rows(target: TargetLike, rows: slice, samples: int) -> TargetLike:
-    """The part of a target of one class per sample; other targets hold for every sample."""
+    """The part of a target of one class per sample; the arrays of a Target have a row for each."""
+    if isinstance(target, Target):
+        arrays: dict[str, Any] = {n: a[rows] for n, a in vars(target).items() if isinstance(a, np.ndarray)}
+        return replace(target, **arrays)
     if isinstance(target, np.ndarray) and target.ndim and len(target) == samples:
         return target[rows]
     return target

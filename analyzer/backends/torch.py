@@ -19,8 +19,8 @@ class TorchBackend(Native):
     name = "torch"
 
     def __init__(self, graph: Graph, device: str | None = None) -> None:
-        super().__init__(graph, Torch(device))
-        self._device = device
+        self._framework = Torch(device)
+        super().__init__(graph, self._framework)
         self._interpreter = Interpreter(self.graph, self.framework)
 
     def known(self, feeds: Mapping[str, np.ndarray]) -> Collection[str]:
@@ -29,7 +29,7 @@ class TorchBackend(Native):
 
     def cut(self, graph: Graph) -> TorchBackend:
         """A graph cut out of this one, on the same device."""
-        return TorchBackend(graph, self._device)
+        return TorchBackend(graph, self._framework.device)
 
     def release(self) -> None:
         """Drop the programs, and the framework's copies of the weights."""
@@ -56,7 +56,7 @@ class TorchBackend(Native):
             wanted = [*dict.fromkeys((*seed.outputs, *values, *wrt))]
             found = self._interpreter.run(tensors, wanted, _watched)
             outputs = {name: self.framework.array(found[name]) for name in seed.outputs}
-            gradients = autograd(self.framework, found, seed.cotangents(outputs), wrt)
+            gradients = autograd(self._framework, found, seed.cotangents(outputs), wrt)
         return Measured(outputs, {name: self.framework.array(found[name]) for name in values}, gradients)
 
 

@@ -26,7 +26,7 @@ from analyzer.completeness import Completeness
 from analyzer.errors import AnalysisError
 from analyzer.graph import Graph
 from analyzer.precision import HALF
-from analyzer.target import Target, TargetLike, as_target
+from analyzer.target import Target, TargetLike, one_scalar
 from converters import Model, load
 from converters.straight_through import straight_through as pass_rounding
 
@@ -121,7 +121,7 @@ def _chosen(backends: Sequence[str] | None, state: dict[str, str]) -> tuple[str,
 
 def fix_target(fn: Differentiable, feeds: Arrays, target: TargetLike) -> Target:
     """One target for all: near-equal logits must not be ranked anew by every backend."""
-    wanted = as_target(target)
+    wanted = one_scalar(target)
     name = wanted.output or fn.graph.outputs[0]
     fn.check_target(name)
     y = fn.forward(feeds, [name])[name]

@@ -124,7 +124,7 @@ class Reader:
     @property
     def cotangent(self) -> np.ndarray:
         """The explained scalar's weights over the output."""
-        assert self.target.weights is not None
+        assert isinstance(self.target.weights, np.ndarray)
         return self.target.weights.astype(self.graph.tensors[self.output].dtype)
 
     def decompose(self, feeds: Arrays, side: Side, explained: np.ndarray) -> FullGrad:

@@ -52,7 +52,7 @@ class Twin:
     @property
     def cotangent(self) -> np.ndarray:
         """The explained scalar's weights over the output."""
-        assert self.target.weights is not None
+        assert isinstance(self.target.weights, np.ndarray)
         return self.target.weights.astype(self.graph.tensors[self.output].dtype)
 
     @cached_property
@@ -116,7 +116,7 @@ class Twin:
 
     def _target(self, theirs: Arrays) -> Target:
         """The explained scalar in b's terms: the same weights over the output's counterpart."""
-        assert self.target.output is not None and self.target.weights is not None
+        assert self.target.output is not None and isinstance(self.target.weights, np.ndarray)
         one = self.tensors.get(self.target.output)
         if one is None:
             raise AnalysisError(f"{self.name} has no tensor with the values of {self.target.output!r}")

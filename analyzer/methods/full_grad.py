@@ -19,7 +19,7 @@ from analyzer.errors import AnalysisError
 from analyzer.methods.decomposition import Plan, Settings, form_of, plan
 from analyzer.methods.full_grad_result import Contribution, FullGrad, Terms
 from analyzer.methods.maps import PUBLISHED, PYTORCH_GRAD_CAM, PostProcessing
-from analyzer.target import Target, TargetLike, as_target
+from analyzer.target import Target, TargetLike, as_target, one_scalar
 
 POST_PROCESSING: Mapping[str, PostProcessing] = {"paper": PUBLISHED, "pytorch-grad-cam": PYTORCH_GRAD_CAM}
 
@@ -92,7 +92,7 @@ def read_full_grad(made: Plan, found: Evaluation, bias_terms: Mapping[str, np.nd
 
 def terms_of(fn: Differentiable, feeds: Arrays, target: Target, made: Plan, found: Evaluation) -> Terms:
     """The bias terms of what was explained, to be computed when they are asked for."""
-    if target.index is None and target.weights is None:
+    if target.highest:
         target = Target(made.settings.output, index=found.target)
     shapes = {name: array.shape for name, array in feeds.items()}
 
@@ -106,7 +106,7 @@ def terms_of(fn: Differentiable, feeds: Arrays, target: Target, made: Plan, foun
 
 def output_of(fn: Differentiable, target: TargetLike) -> str:
     """The explained output's name. Raises TargetError where the model has none such."""
-    output = as_target(target).output or fn.graph.outputs[0]
+    output = one_scalar(target).output or fn.graph.outputs[0]
     fn.check_target(output)
     return output
 

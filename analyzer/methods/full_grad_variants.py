@@ -79,8 +79,11 @@ def smooth_full_grad(
     made = plan(fn, {name: array.shape for name, array in feeds.items()}, settings)
     clean = fn.gradients(feeds, target, wrt=())
     fixed = as_target(target)
-    if fixed.index is None and fixed.weights is None:
+    if fixed.highest:
         fixed = Target(output, index=clean.target)
+    elif (weights := fn.seed(fixed, len(clean.output), feeds).weights) is not None:
+        # Where a class is the highest is asked of the inputs, not of each noisy copy.
+        fixed = Target(output, weights=weights)
     rng = np.random.default_rng(seed)
     totals: Arrays = {}
     for done in range(samples):

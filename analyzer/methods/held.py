@@ -14,7 +14,7 @@ import numpy as np
 from analyzer.backends import Differentiable
 from analyzer.backends.base import Arrays, Gradients, batched_inputs
 from analyzer.errors import AnalysisError
-from analyzer.target import Target, TargetLike, as_target, rows_of
+from analyzer.target import Target, TargetLike, one_scalar, rows_of
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def hold(fn: Differentiable, feeds: Arrays, target: TargetLike, names: tuple[str
         raise AnalysisError(
             f"the input {alone[0]!r} has no axis of samples along which a path could be followed"
         )
-    wanted = as_target(target)
+    wanted = one_scalar(target)
     found = fn.gradients(feeds, wanted, wrt=())
     tensor = wanted.output or fn.graph.outputs[0]
     if fn.graph.tensors[tensor].rank <= 2 and found.target is not None:

@@ -18,7 +18,7 @@ from analyzer.backends.base import Arrays, Inputs
 from analyzer.graph import Graph
 from analyzer.layout import channel_axes, input_channel_axis
 from analyzer.methods.saliency_map import SaliencyMap
-from analyzer.target import TargetLike
+from analyzer.target import TargetLike, one_scalar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ def gradient(
     Source: Simonyan, Vedaldi & Zisserman 2013, section 3.
     """
     fn = differentiate(model)
-    found = fn.gradients(inputs, target, wrt=fn.roots(wrt))
+    found = fn.gradients(inputs, one_scalar(target), wrt=fn.roots(wrt))
     attributions = _in_form(inputs, wrt, found.gradients)
     return Attribution(
         map=map_of(fn.graph, attributions, found.gradients),
@@ -74,7 +74,7 @@ def input_x_gradient(
     Source: Shrikumar et al. 2016; Ancona et al. 2018, section 2.
     """
     fn = differentiate(model)
-    found = fn.gradients(inputs, target, wrt=fn.roots(wrt))
+    found = fn.gradients(inputs, one_scalar(target), wrt=fn.roots(wrt))
     products = {name: found.values[name] * one for name, one in found.gradients.items()}
     attributions = _in_form(inputs, wrt, products)
     return Attribution(
