@@ -16,6 +16,7 @@ from itertools import combinations
 import numpy as np
 
 from analyzer.backends.base import Arrays
+from analyzer.checks.forms import explain_map
 from analyzer.checks.kinks import Explanation, Side, explain, follows_rules, listed
 from analyzer.checks.localize import Origin, backward_origin, forward_origin
 from analyzer.checks.metrics import distance
@@ -100,7 +101,8 @@ class Comparison:
             found = self._explanation(pair, (a.side, b.side), self._choices)
             if found is not None and found.held.ties:
                 jumping = [row for row in jumping if self._agrees_held(row, pair, found.held, readings)]
-            excuse(jumping, found and found.text)
+            excuse(jumping, found.text if found else None)
+        self._excuse_maps(pair, rows)
         return rows
 
     def settled(self, index: int, reading: Reading) -> tuple[Completeness, str]:
@@ -136,7 +138,7 @@ class Comparison:
                 a, b = (sides[index] for index in pair)
                 if any(self._apart(a.gradients[name], b.gradients[name]) for name in self.roots):
                     found = self._explanation(pair, (a, b), choices)
-                    reasons[pair].append(found and f"at α = {alpha:.2f}: {found.text}")
+                    reasons[pair].append(f"at α = {alpha:.2f}: {found.text}" if found else None)
         self.integrated = [{n: g * self.feeds[n] for n, g in total.items()} for total in totals]
         rows = []
         for pair in self.pairs:
@@ -241,6 +243,14 @@ class Comparison:
         side = reader.everywhere(point)
         ties = find_ties(self.graph, self.roots, reader.output, side, self._excess)
         return replace(side, ties=tuple(ties)) if ties else None
+
+    def _excuse_maps(self, pair: Indices, rows: Sequence[Row]) -> None:
+        """Where nothing but maps differs, it may be for terms that a map shows and nothing else does (forms.py)."""
+        apart = [row for row in rows if not row["passed"]]
+        if apart and all(row["quantity"] == "full grad" for row in apart):
+            a, b = (self.readers[index] for index in pair)
+            assert isinstance(a, Reader)
+            excuse(apart, explain_map(a, b, self.feeds, self.tolerances["full grad"]))
 
     def _agrees_held(self, row: Row, pair: Indices, held: Side, readings: Sequence[Reading]) -> bool:
         """Whether a row's map agrees with the decisions held equal; anything but a map was shown to."""

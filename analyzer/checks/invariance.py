@@ -17,9 +17,8 @@ from analyzer.backends.base import Arrays, Inputs
 from analyzer.backends.matching import TOLERANCE
 from analyzer.checks.agreement import fix_target
 from analyzer.checks.attributions import worst_attributions
-from analyzer.checks.comparison import STEPS, Comparison, Progress, excuse
+from analyzer.checks.comparison import STEPS, Comparison, Progress
 from analyzer.checks.drift import drift_rows
-from analyzer.checks.forms import explain_map
 from analyzer.checks.localize import Origin
 from analyzer.checks.pairing import Layers, Pairing, Side, fed, pair_inputs, pair_layers, pair_outputs
 from analyzer.checks.reading import Reader, Reading
@@ -86,7 +85,6 @@ def compare(
     judged = judge_models(comparison, readings, rows, referee)
     if wrt is None:
         rows += comparison.integrated_rows(steps)
-    _excuse_maps(rows, comparison, twin, allowed["full grad"])
     for row in rows:
         row["tensor_b"] = twin.tensors[row["tensor"]].name if row["tensor"] in twin.tensors else ""
     return Report(
@@ -166,15 +164,6 @@ def _few(fn: Differentiable, feeds: Arrays) -> Arrays:
         name: np.take(array, np.arange(MATCHED_SAMPLES), axis=0, mode="clip") if name in free else array
         for name, array in feeds.items()
     }
-
-
-def _excuse_maps(rows: Sequence[Row], comparison: Comparison, twin: Twin, tolerance: float) -> None:
-    """Where nothing but maps differs, the terms may be other nodes' (forms.py)."""
-    apart = [row for row in rows if not row["passed"]]
-    if apart and all(row["quantity"] == "full grad" for row in apart):
-        reader = comparison.readers[0]
-        assert isinstance(reader, Reader)
-        excuse(apart, explain_map(reader, twin, comparison.feeds, tolerance))
 
 
 def _described(origin: Origin, twin: Twin) -> str:

@@ -121,6 +121,22 @@ class Reader:
             time.perf_counter() - began,
         )
 
+    def as_reader(self, feeds: Arrays) -> tuple[Reader, Arrays]:
+        """Itself and its inputs: what a Twin is under names of its own."""
+        return self, feeds
+
+    def counterpart(self, name: str) -> str:
+        """Every tensor stands for itself."""
+        return name
+
+    def term_of(self, name: str, term: np.ndarray) -> np.ndarray:
+        """A term as it is."""
+        return term
+
+    def maps_of(self, maps: Arrays) -> Arrays:
+        """Maps as they are."""
+        return maps
+
     @property
     def cotangent(self) -> np.ndarray:
         """The explained scalar's weights over the output."""

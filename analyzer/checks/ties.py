@@ -184,14 +184,13 @@ def _differ(a: np.ndarray, b: np.ndarray, tolerance: float) -> np.ndarray:
 
 def _moves_derivative(graph: Graph, node: Node, side: Side, moved: Arrays) -> bool:
     """Whether the local derivative of a node jumps where the values move."""
-    given = {**side.values, **moved}
     outputs = {name: graph.tensors[name] for name in node.outputs if name}
-    sides = []
-    for values in (side.values, given):
-        known = [name for name in values if name not in outputs]
-        program = assemble(graph, Emitter(graph.opset), outputs, available=known)
-        session = make_session(program.proto, ["CPUExecutionProvider"])
-        names = list(program.outputs)
-        found = session.run([program.outputs[n] for n in names], {n: values[n] for n in program.inputs})
-        sides.append({**values, **dict(zip(names, found, strict=True))})
-    return jumps(graph, node, *sides) > 0
+    known = [name for name in side.values if name not in outputs]
+    program = assemble(graph, Emitter(graph.opset), outputs, available=known)
+    session = make_session(program.proto, ["CPUExecutionProvider"])
+
+    def completed(values: Arrays) -> Arrays:
+        arrays = session.run(list(program.outputs.values()), {name: values[name] for name in program.inputs})
+        return {**values, **dict(zip(program.outputs, arrays, strict=True))}
+
+    return jumps(graph, node, completed(side.values), completed({**side.values, **moved})) > 0

@@ -133,6 +133,20 @@ class Twin:
         }
         return Reader(self.fn, self._target(theirs), tuple(self._roots_of_b), self.name, spatial), theirs
 
+    def counterpart(self, name: str) -> str | None:
+        """The tensor of b that stands for a tensor of a."""
+        # An output may be moved to its place after the node that has the term.
+        one = self.paired.get(name) or self.tensors.get(name)
+        return one.name if one is not None else None
+
+    def term_of(self, name: str, term: np.ndarray) -> np.ndarray:
+        """b's term at the counterpart of a tensor of a, in the order of a's axes."""
+        return (self.paired.get(name) or self.tensors[name]).to_onnx(term)
+
+    def maps_of(self, maps: Arrays) -> Arrays:
+        """b's maps by its own roots, as maps of a's."""
+        return {root: self.map_of(root, maps[self.tensors[root].name]) for root in self.roots}
+
     def map_of(self, root: str, drawn: np.ndarray) -> np.ndarray:
         """b's map of a root's counterpart, its axes in the order of a's."""
         order = self._spatial_order(root)
