@@ -28,6 +28,7 @@ def segments(image: np.ndarray) -> np.ndarray:
     Raises MissingFramework where scikit-image is not installed.
     """
     skimage = _scikit_image()
+    image = image.astype(np.float64)
     low, high = image.min(), image.max()
     # A flat image has no edges at any scale.
     scaled = np.zeros(image.shape) if low == high else 2 * (image - low) / (high - low) - 1

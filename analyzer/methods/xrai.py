@@ -56,7 +56,9 @@ class Xrai:
         return disjoint
 
     def top(self, share: float) -> np.ndarray:
-        """(N, H, W) bool: the highest regions, as many as it takes to cover this share of the image."""
+        """(N, H, W) bool: the highest regions, as many as it takes to cover this share of the image, above 0, at most 1."""
+        if not 0 < share <= 1:
+            raise AnalysisError(f"a share of the image is above 0 and at most 1, not {share}")
         covered = np.zeros(self.ranks.shape, bool)
         for sample, ranks in enumerate(self.ranks):
             counts = np.bincount(ranks.ravel())[1:]

@@ -91,6 +91,26 @@ def test_a_target_of_weights_is_held_along_the_path():
     )
 
 
+def test_results_draw_themselves():
+    model, x = network()
+    guided = guided_integrated_gradients(model, x, 3, steps=2)
+    regions = xrai(model, x, 3, steps=2, segments=[HALVES] * len(x))
+    for found in (guided, regions):
+        assert len(found.plot(x).axes) >= len(x)
+        assert found.plot() is not None
+    table = parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 23]> g (float[n,4] a, float[n,2,9] b) => (float[n,4] y)'
+        " <int64[2] rest = {1, 2}, int64[2] column = {-1, 1}>"
+        " { r = ReduceSum<keepdims = 0>(b, rest) c = Reshape(r, column) y = Mul(a, c) }"
+    )
+    given = {"a": np.ones((2, 4), np.float32), "b": np.ones((2, 2, 9), np.float32)}
+    data = {name: 2 * array for name, array in given.items()}
+    both = expected_gradients(table, given, 1, data, samples=4)
+    bars = both.plot(given, features=["w", "x", "y", "z"])
+    assert [label.get_text() for label in bars.axes[0].get_yticklabels()] == ["w", "x", "y", "z"]
+    assert len(both.plot(given, of="b").axes) >= 2
+
+
 def test_inputs_that_hold_no_samples_are_refused():
     # Inputs of stated, different first sizes are samples of nothing.
     model = parser.parse_model(

@@ -83,6 +83,9 @@ def test_the_map_sums_to_the_attributions_and_masks_part_the_image():
     top = found.top(0.3)
     assert 0.3 <= top.mean() <= 1
     assert top[0][masks[0]].all()
+    assert found.top(1.0).all()
+    with pytest.raises(AnalysisError, match="at most 1, not 0"):
+        found.top(0)
     assert found.delta is None
 
 
@@ -128,6 +131,19 @@ def test_a_flat_image_is_one_region():
     x = np.full((1, 3, 20, 20), 0.5, np.float32)
     found = xrai(SQUARE, x, attributions=np.ones_like(x), min_pixels=1)
     np.testing.assert_array_equal(found.map, 1)
+
+
+def test_a_grey_image_is_cut_as_one_of_three_equal_channels():
+    grey = parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 23]> g (float16[n,1,h,w] x) => (float16[n,1] y)'
+        " <int64[3] all = {1, 2, 3}, int64[2] flat = {-1, 1}>"
+        " { r = ReduceSum<keepdims = 0>(x, all) y = Reshape(r, flat) }"
+    )
+    x = photograph(48, 40).mean(axis=1, keepdims=True).astype(np.float16)
+    attributions = np.random.default_rng(1).normal(size=x.shape).astype(np.float16)
+    found = xrai(grey, x, attributions=attributions)
+    assert found.map.dtype == np.float16
+    assert found.ranks.max() > 3
 
 
 def test_a_missing_scikit_image_names_the_extra(monkeypatch):
