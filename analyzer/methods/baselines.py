@@ -101,20 +101,6 @@ def make_baselines(
     return [one.astype(x.dtype) for one in made]
 
 
-def make_baseline(
-    baseline: BaselineLike,
-    x: np.ndarray,
-    preprocessing: Preprocessing | None,
-    rng: np.random.Generator,
-    channel_axis: int = 1,
-) -> np.ndarray:
-    """The only baseline. Raises AnalysisError where there are several, and what `make_baselines` raises."""
-    made = make_baselines(baseline, x, preprocessing, rng, channel_axis)
-    if len(made) > 1:
-        raise AnalysisError(f"one baseline is taken here, not {len(made)}")
-    return made[0]
-
-
 def baseline_feeds(
     fn: Differentiable,
     feeds: Arrays,

@@ -21,8 +21,8 @@ from analyzer.errors import AnalysisError
 from analyzer.layout import channel_axes, input_channel_axis
 from analyzer.methods.blur import Border, blurred_with_slope
 from analyzer.methods.held import Held, hold, in_batches
-from analyzer.methods.integrated_gradients import quadrature
 from analyzer.methods.path_result import PathAttributions, like, path_attributions
+from analyzer.methods.quadrature import quadrature
 from analyzer.target import TargetLike
 
 Progress = Callable[[int, int], None]
@@ -58,7 +58,7 @@ def blur_integrated_gradients(
 
     inputs: (N, channels, *spatial) or channels last, or {input name: array}; inputs without spatial axes are held.
     target: see `Target`; None explains the class that is highest at the inputs.
-    max_sigma: σ at the path's end, in pixels. steps, rule: the quadrature, see `integrated_gradients`.
+    max_sigma: σ at the path's end, in pixels. steps, rule: the rule over σ, one of `quadrature.RULES`, and its points.
     border: "edge" repeats it, so that a flat image stays flat; "zero" is the published code's.
     batch_size: points evaluated at once. progress: called with (points done, points planned).
     Returns attributions that sum to f(inputs) − f(most blurred) up to `delta` (N,).

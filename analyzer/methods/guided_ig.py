@@ -57,13 +57,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class GuidedIntegratedGradients(PathAttributions):
-    """baselines: where the paths began, each in the form of the inputs; of several the attributions are the mean.
+    """baseline: where the path began, in the form of the inputs; a list of several, over which is averaged.
 
     standard_error: of that mean, like the attributions; None of a single baseline.
     """
 
     standard_error: Any
-    baselines: tuple[Any, ...]
+    baseline: Any
     settings: Settings
 
 
@@ -112,10 +112,11 @@ def guided_integrated_gradients(
         at_starts.append(np.concatenate([output for _, output in parts]))
     mean, error = averaged(totals)
     difference = held.output - np.mean(at_starts, axis=0)
+    begun = [like(inputs, {name: start[name] for name in held.names}) for start in starts]
     return GuidedIntegratedGradients(
         **vars(path_attributions(held, inputs, _unflat(held, mean), difference, evaluations)),
         standard_error=None if error is None else like(inputs, _unflat(held, error)),
-        baselines=tuple(like(inputs, {name: start[name] for name in held.names}) for start in starts),
+        baseline=begun[0] if len(begun) == 1 else begun,
         settings=settings,
     )
 

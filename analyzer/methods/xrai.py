@@ -20,7 +20,7 @@ from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.backends.base import Arrays
 from analyzer.errors import AnalysisError, InputError, ShapeError
 from analyzer.layout import channel_axes, input_channel_axis
-from analyzer.methods.baselines import BaselineLike, averaged
+from analyzer.methods.baselines import BaselineLike
 from analyzer.methods.held import hold
 from analyzer.methods.integrated_gradients import integrated_gradients
 from analyzer.methods.segments import segments as segments_of
@@ -56,7 +56,7 @@ class Xrai:
         return disjoint
 
     def top(self, share: float) -> np.ndarray:
-        """(N, H, W) bool: the highest regions, as many as it takes to cover this share of the image, above 0, at most 1."""
+        """(N, H, W) bool: the highest regions, as many as cover this share of the image. Raises AnalysisError."""
         if not 0 < share <= 1:
             raise AnalysisError(f"a share of the image is above 0 and at most 1, not {share}")
         covered = np.zeros(self.ranks.shape, bool)
@@ -80,18 +80,18 @@ def xrai(
     *,
     attributions: np.ndarray | None = None,
     segments: Sequence[np.ndarray] | None = None,
-    baselines: Sequence[BaselineLike] = ("black", "white"),
+    baseline: BaselineLike = ("black", "white"),
     steps: int = 100,
     min_pixels: int = 50,
     rng: np.random.Generator | int | None = None,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> Xrai:
     """Rank the regions of images by the attributions in them.
 
     inputs: (N, channels, H, W), or channels last. target: see `Target`; None explains the class that is highest.
-    attributions: like the inputs, of any method; None takes Integrated Gradients of so many `steps` from each of the
-    `baselines` (`rng` is of random ones), and averages them.
+    attributions: like the inputs, of any method; None takes Integrated Gradients of so many `steps` from each
+    `baseline` (see `make_baselines`; `rng` is of random ones), averaged.
     segments: for each sample its regions as masks (K, H, W), which may overlap; None cuts the images themselves.
     min_pixels: a segment that adds fewer is left out. batch_size, progress: of Integrated Gradients.
     Raises ShapeError for what is no batch of images, AnalysisError for a model of several inputs, MissingFramework
@@ -99,8 +99,6 @@ def xrai(
     """
     if min_pixels < 1:
         raise AnalysisError(f"min_pixels is at least 1, not {min_pixels}")
-    if not baselines:
-        raise AnalysisError("Integrated Gradients takes at least one baseline")
     fn = differentiate(model)
     feeds = fn.check_inputs(inputs)
     name, channel = _image_input(fn, feeds)
@@ -108,15 +106,18 @@ def xrai(
     held = hold(fn, feeds, target)
     delta = None
     if attributions is None:
-        runs = [
-            integrated_gradients(
-                fn, feeds, held.target(np.arange(held.samples)), baseline=one, steps=steps, rng=rng,
-                batch_size=batch_size, progress=_part(progress, part, len(baselines)),
-            )
-            for part, one in enumerate(baselines)
-        ]  # fmt: skip
-        attributions, _ = averaged([run.attributions[name] for run in runs])
-        delta = np.mean([run.delta for run in runs], axis=0)
+        everyone = held.target(np.arange(held.samples))
+        integrated = integrated_gradients(
+            fn,
+            feeds,
+            everyone,
+            baseline=baseline,
+            steps=steps,
+            rng=rng,
+            batch_size=batch_size,
+            progress=progress,
+        )
+        attributions, delta = integrated.attributions[name], integrated.delta
     given = _finite("the attributions", attributions)
     if given.shape != feeds[name].shape:
         raise ShapeError(f"attributions of shape {given.shape} for images {feeds[name].shape}")
@@ -193,10 +194,3 @@ def _finite(what: str, array: np.ndarray) -> np.ndarray:
     if found.dtype.kind != "f" or not np.isfinite(found).all():
         raise InputError(f"{what} hold something that is no finite number")
     return found
-
-
-def _part(progress: Progress | None, part: int, parts: int) -> Progress | None:
-    """Progress within one of several runs of equal length, as that of the whole."""
-    if progress is None:
-        return None
-    return lambda done, planned: progress(part * planned + done, parts * planned)

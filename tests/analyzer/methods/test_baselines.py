@@ -16,7 +16,6 @@ from analyzer.methods.baselines import (
     Uniform,
     averaged,
     baseline_feeds,
-    make_baseline,
     make_baselines,
 )
 from analyzer.methods.blur import blurred, blurred_with_slope
@@ -173,8 +172,3 @@ def test_what_is_refused(baseline, error, message):
 def test_a_table_has_no_mean_and_no_blur(name):
     with pytest.raises(AnalysisError, match="no spatial axes"):
         made(name, np.zeros((2, 5)))
-
-
-def test_one_baseline_where_one_is_taken():
-    with pytest.raises(AnalysisError, match="not 2"):
-        make_baseline([0.0, 1.0], X, None, np.random.default_rng(0))

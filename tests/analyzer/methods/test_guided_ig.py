@@ -140,7 +140,7 @@ def test_several_baselines_are_averaged_with_their_standard_error():
     )
     assert one.standard_error is None
     assert both.evaluations == 22
-    assert len(both.baselines) == 2
+    assert len(both.baseline) == 2
 
 
 def test_results_do_not_depend_on_the_batch_and_progress_ends():

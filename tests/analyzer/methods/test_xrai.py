@@ -133,7 +133,7 @@ def test_a_flat_image_is_one_region():
     np.testing.assert_array_equal(found.map, 1)
 
 
-def test_a_grey_image_is_cut_as_one_of_three_equal_channels():
+def test_a_grey_image_in_half_precision_is_cut():
     grey = parser.parse_model(
         '<ir_version: 10, opset_import: ["": 23]> g (float16[n,1,h,w] x) => (float16[n,1] y)'
         " <int64[3] all = {1, 2, 3}, int64[2] flat = {-1, 1}>"
@@ -167,12 +167,12 @@ X = np.ones((2, 3, 8, 8), np.float32)
         ({"segments": [np.ones((1, 8, 8), bool)]}, ShapeError, "for each of 2 samples"),
         ({"segments": [np.ones((1, 8, 7), bool)] * 2}, ShapeError, r"\(K, 8, 8\)"),
         ({"min_pixels": 0}, AnalysisError, "at least 1, not 0"),
-        ({"baselines": ()}, AnalysisError, "at least one baseline"),
+        ({"baseline": []}, AnalysisError, "at least one"),
     ],
 )
 def test_what_is_refused(options, error, message):
     with pytest.raises(error, match=message):
-        xrai(SQUARE, X, **{"attributions": None if "baselines" in options else X, **options})
+        xrai(SQUARE, X, **{"attributions": None if "baseline" in options else X, **options})
 
 
 def test_what_is_no_single_image_is_refused():
