@@ -21,6 +21,7 @@ from analyzer.biases import Bias, find_biases, residuals
 from analyzer.emitter import Emitter
 from analyzer.errors import AnalysisError
 from analyzer.graph import Graph, Tensor
+from analyzer.methods.fixed_sizes import at_input_sizes, samples_laid_out
 from analyzer.methods.maps import (
     Layer,
     PostProcessing,
@@ -31,11 +32,7 @@ from analyzer.methods.maps import (
 from analyzer.methods.placement import Layout, Spot, lay_out
 from analyzer.methods.term_sums import channel_weights, lay, term_sums
 from analyzer.ops.support import onnx_dtype
-from analyzer.precision import FLOAT32, in_precision
-from analyzer.program import assemble
 from analyzer.request import Request
-from analyzer.samples import batched_inputs
-from converters.sizes import at_sizes
 
 
 @dataclass(frozen=True)
@@ -128,18 +125,10 @@ def _layout(
 ) -> Layout:
     """Where every term stands. What is no layer's doing, such as a rounding error, has no place."""
     tensors = (*settings.roots, *(bias.tensor for bias in biases))
-    graph, samples = fn.graph, fn.engine.batch or 1
-    batched = batched_inputs(graph)
-    fixed_shapes = {
-        name: (samples, *shape[1:]) if name in batched else shape for name, shape in shapes.items()
-    }
-    # Shapes are those of float32, in which every op's are inferred.
-    single = in_precision(graph, FLOAT32)
     # A target within the network may not depend on every root: each is laid out all the same.
-    wanted = {name: single.tensors[name] for name in (settings.output, *settings.roots)}
-    forward = assemble(single, Emitter(graph.opset), wanted)
-    fixed = Graph.from_proto(at_sizes(forward.proto, fixed_shapes))
-    layout = lay_out(graph, fixed, fn.places, samples, settings.roots, tensors, dict(settings.spatial))
+    fixed = at_input_sizes(fn, shapes, (settings.output, *settings.roots))
+    known, samples = dict(settings.spatial), samples_laid_out(fn)
+    layout = lay_out(fn.graph, fixed, fn.places, samples, settings.roots, tensors, known)
     nowhere = {bias.tensor for bias in biases if not rules_of(bias.node).placed}
     placements = {
         name: replace(place, spots=(), shown=False) if name in nowhere else place

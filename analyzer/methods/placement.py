@@ -115,12 +115,7 @@ def lay_out(
     graph: the model; places: where samples lie in its tensors; fixed: the model at the sizes of its inputs, with
     `samples` samples.
     """
-    readings = {
-        root: (known[root], find_cells(fixed, root, known[root]))
-        if root in known
-        else _best_reading(graph, fixed, root, tensors)
-        for root in roots
-    }
+    readings = read_roots(graph, fixed, roots, tensors, known)
     downstream = {root: graph.descendants([root]) for root in roots}
     symbols = _symbols(graph, fixed)
     placements = {}
@@ -147,9 +142,27 @@ def lay_out(
     return Layout({root: spatial for root, (spatial, _) in readings.items()}, sizes, placements)
 
 
-def _best_reading(
-    graph: Graph, fixed: Graph, root: str, tensors: Sequence[str]
-) -> tuple[tuple[int, ...], dict[str, Cells]]:
+Reading = tuple[tuple[int, ...], dict[str, Cells]]
+"""A root's spatial axes, and the cells of all tensors that follow from them."""
+
+
+def read_roots(
+    graph: Graph,
+    fixed: Graph,
+    roots: Sequence[str],
+    tensors: Sequence[str],
+    known: Mapping[str, tuple[int, ...]],
+) -> dict[str, Reading]:
+    """The reading of every root, as `lay_out` takes it."""
+    return {
+        root: (known[root], find_cells(fixed, root, known[root]))
+        if root in known
+        else _best_reading(graph, fixed, root, tensors)
+        for root in roots
+    }
+
+
+def _best_reading(graph: Graph, fixed: Graph, root: str, tensors: Sequence[str]) -> Reading:
     """A root's spatial axes and the cells that follow from them.
 
     Where no layer tells channels first from channels last, that reading is taken which keeps more tensors in place. In
@@ -169,7 +182,7 @@ def _best_reading(
         spatial = tuple(axis for axis in range(1, rank) if axis != channel)
         readings.append((spatial, find_cells(fixed, root, spatial)))
 
-    def kept(reading: tuple[tuple[int, ...], dict[str, Cells]]) -> int:
+    def kept(reading: Reading) -> int:
         sizes = [shape[axis] for axis in reading[0]]
         found = [reading[1][name].grids for name in tensors if name in reading[1]]
         # What a layer sums over altogether is no axis of an image.

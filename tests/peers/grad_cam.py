@@ -1,6 +1,6 @@
-"""FullGrad of pytorch-grad-cam, the installed package: from a PyTorch network and images to its maps as NumPy.
+"""pytorch-grad-cam, the installed package: FullGrad and class activation maps of a PyTorch network, as NumPy.
 
-The package imports torchvision for image transforms and box overlaps, which its FullGrad never calls. A torchvision
+The package imports torchvision for image transforms and box overlaps, which these methods never call. A torchvision
 built for another torch than the installed one does not load; empty stand-ins then take the place of its names
 while the package is imported, and are removed again.
 """
@@ -42,6 +42,26 @@ def full_grad(net: nn.Module) -> Callable[[torch.Tensor, int], np.ndarray]:
         return cam(input_tensor=images, targets=[ClassifierOutputTarget(target)] * len(images))
 
     return maps
+
+
+def class_activation(
+    method: str,
+    net: nn.Module,
+    layer: nn.Module,
+    images: torch.Tensor,
+    target: int,
+    tokens: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> np.ndarray:
+    """Maps (N, H, W) in [0, 1] of "GradCAM", "GradCAMPlusPlus" or "LayerCAM" at a layer.
+
+    tokens: brings the layer's tokens to (N, C, H, W).
+    """
+    with _torchvision():
+        import pytorch_grad_cam
+        from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    with getattr(pytorch_grad_cam, method)(net, [layer], reshape_transform=tokens) as cam:
+        return cam(input_tensor=images, targets=[ClassifierOutputTarget(target)] * len(images))
 
 
 @contextlib.contextmanager

@@ -1,0 +1,159 @@
+"""Class activation maps: a layer's channels, weighed by the gradient, summed and laid over the input.
+
+From a Differentiable, inputs, a target and a layer to maps; what the weights are is each paper's own (grad_cam.py,
+layer_cam.py). Everything is computed beside the gradients: only maps leave the graph. Works wherever a layer's
+elements have places in the input (placement.py): channels first or last, tokens with or without a class token, one to
+three axes. Refuses a layer without places, and one whose channels differ from place to place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from analyzer.backends import Differentiable, ModelLike, differentiate
+from analyzer.backends.base import Arrays, Inputs
+from analyzer.emitter import Emitter
+from analyzer.errors import AnalysisError
+from analyzer.graph import Graph, Tensor
+from analyzer.methods.fixed_sizes import at_input_sizes, samples_laid_out
+from analyzer.methods.full_grad import output_of
+from analyzer.methods.last_layer import last_layers, readings
+from analyzer.methods.maps import PostProcessing, saliency_map
+from analyzer.methods.placement import Layout, Placement, Spot, lay_out
+from analyzer.methods.saliency_map import SaliencyMap
+from analyzer.points import find_points
+from analyzer.request import Request
+from analyzer.target import TargetLike
+
+Weighing = Callable[[Emitter, Tensor, Tensor], Tensor]
+"""From activations and their gradients, (N, before, cells, after) with channels along axes 1 and 3, to (N, cells)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActivationMap(SaliencyMap):
+    """layer: the tensor that was weighed. layer_map: the map before it was resized, on the layer's own grid.
+
+    Of several inputs these are {input name: …}, without the inputs over which no tensor lies.
+    """
+
+    layer: Any
+    layer_map: Any
+
+
+@dataclass(frozen=True)
+class Options:
+    """method: the paper's name. relu: of the sum over channels. align_corners: of the resizing."""
+
+    method: str
+    weigh: Weighing
+    relu: bool
+    align_corners: bool
+
+
+def activation_map(
+    model: Differentiable | ModelLike,
+    inputs: Inputs,
+    target: TargetLike,
+    layer: str | None,
+    wrt: Sequence[str] | None,
+    options: Options,
+) -> ActivationMap:
+    """A layer's map over every input that it lies over. The arguments are those of `grad_cam`."""
+    fn = differentiate(model)
+    feeds, output, roots = fn.check_inputs(inputs), output_of(fn, target), fn.roots(wrt)
+    if layer is None:
+        layers = last_layers(fn, feeds, target, output, roots)
+        if not layers:
+            raise AnalysisError(
+                f"no tensor between {', '.join(map(repr, roots))} and {output!r} lies over the input: "
+                f"{options.method} has no layer to weigh"
+            )
+    else:
+        layers = dict.fromkeys(roots, _stated_layer(fn, layer, output))
+    layout = _layout(fn, feeds, output, roots, layers)
+    spots = {root: _spot(layout.placements[name], root, name) for root, name in layers.items()}
+    shown = {root: spot for root, spot in spots.items() if spot is not None}
+    if not shown:
+        raise AnalysisError(
+            f"the elements of {layer!r} stand for no places in the input: {options.method} needs a layer with some"
+        )
+    found = fn.evaluate(_request(layers, layout, shown, options), feeds, target)
+
+    def form(of: Mapping[str, Any]) -> Any:
+        return dict(of) if len(roots) > 1 else of[roots[0]]
+
+    return ActivationMap(
+        map=form({root: found.arrays[f"map/{root}"] for root in shown}),
+        output=found.output,
+        target=found.target,
+        signed=not options.relu,
+        layer=form({root: layers[root] for root in shown}),
+        layer_map=form({root: found.arrays[f"layer map/{root}"] for root in shown}),
+    )
+
+
+def _stated_layer(fn: Differentiable, layer: str, output: str) -> str:
+    """The tensor that a layer means. Raises UnknownTensor; AnalysisError where it is not one before the output."""
+    names = find_points(fn, layer)
+    if len(names) > 1:
+        raise AnalysisError(f"{layer!r} has several outputs, {', '.join(names)}: name one of them")
+    if names[0] not in fn.graph.ancestors([output]):
+        raise AnalysisError(
+            f"{output!r} does not depend on {names[0]!r}: there is no gradient to weigh it by"
+        )
+    return names[0]
+
+
+def _layout(
+    fn: Differentiable, feeds: Arrays, output: str, roots: Sequence[str], layers: Mapping[str, str]
+) -> Layout:
+    shapes = {name: array.shape for name, array in feeds.items()}
+    fixed = at_input_sizes(fn, shapes, (output, *roots))
+    known = {root: spatial for root, (spatial, _) in readings(fn, feeds, output, roots).items()}
+    tensors = tuple(dict.fromkeys((*roots, *layers.values())))
+    return lay_out(fn.graph, fixed, fn.places, samples_laid_out(fn), roots, tensors, known)
+
+
+def _spot(place: Placement, root: str, name: str) -> Spot | None:
+    """Where the layer stands in a root, None where it does not."""
+    if not place.separable:
+        raise AnalysisError(f"which part of {name!r} belongs to which sample cannot be told")
+    for spot in place.spots:
+        if spot.root == root:
+            if spot.members is not None and spot.members.max() == place.elements:
+                raise AnalysisError(
+                    f"some places have more elements of {name!r} than others: it has no channels"
+                )
+            # An element that stands in several inputs counts in each with all its value.
+            return replace(spot, share=None)
+    return None
+
+
+def _request(
+    layers: Mapping[str, str], layout: Layout, spots: Mapping[str, Spot], options: Options
+) -> Request:
+    psi = PostProcessing(align_corners=options.align_corners)
+
+    def emit(op: Emitter, graph: Graph, gradients: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        results = {}
+        for root, spot in spots.items():
+            name = layers[root]
+            place = layout.placements[name]
+            values, slopes = (place.by_cell(op, one, spot) for one in (graph.tensors[name], gradients[name]))
+            cells = options.weigh(op, values, slopes)
+            cells = op.Relu(cells) if options.relu else cells
+            one_grid = len(spot.grids) == 1
+            results[f"layer map/{root}"] = (
+                op.Reshape(cells, [-1, *spot.grids[0].sizes]) if one_grid else cells
+            )
+            results[f"map/{root}"] = saliency_map(op, [(spot.grids, cells)], layout.sizes[root], psi)
+        return results
+
+    key = (
+        ("class activation", options.method, options.relu, options.align_corners),
+        tuple((root, layers[root]) for root in spots),
+        tuple(layout.sizes.items()),
+    )
+    return Request(key, tuple(dict.fromkeys(layers[root] for root in spots)), emit)

@@ -1,0 +1,38 @@
+"""LayerCAM: a layer's activations weighed place by place by their own positive gradients.
+
+Source: Jiang, Zhang, Hou, Cheng & Wei 2021, "LayerCAM: Exploring Hierarchical Class Activation Maps for Localization".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from analyzer.backends import Differentiable, ModelLike
+from analyzer.backends.base import Inputs
+from analyzer.emitter import Emitter
+from analyzer.graph import Tensor
+from analyzer.methods.class_activation import ActivationMap, Options, activation_map
+from analyzer.target import TargetLike
+
+
+def layer_cam(
+    model: Differentiable | ModelLike,
+    inputs: Inputs,
+    target: TargetLike = None,
+    *,
+    layer: str | None = None,
+    wrt: Sequence[str] | None = None,
+    relu: bool = True,
+    align_corners: bool = False,
+) -> ActivationMap:
+    """ReLU(Σ_k ReLU(∂y/∂A^k) ⊙ A^k): fine enough for early layers, too. The arguments are those of `grad_cam`.
+
+    Source: Jiang et al. 2021, eq. 5 to 7.
+    """
+    return activation_map(
+        model, inputs, target, layer, wrt, Options("LayerCAM", _own_weights, relu, align_corners)
+    )
+
+
+def _own_weights(op: Emitter, values: Tensor, slopes: Tensor) -> Tensor:
+    return op.ReduceSum(op.Mul(op.Relu(slopes), values), [1, 3], keepdims=0)
