@@ -7,7 +7,7 @@ per sample, and their sums at every node. A size that only running shows is left
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -60,6 +60,12 @@ class Flow:
         """The bytes of what is computed from constants alone."""
         computed = (self.constant - self.program.constants.keys()) & self.sizes.keys()
         return sum(int(self.sizes[name].sum()) for name in computed)
+
+    def total(self, names: Collection[str]) -> np.ndarray:
+        """What all of these tensors take together that are computed, views of others aside."""
+        views = self._storage()
+        computed = {name for node in self.program.nodes for name in node.output if name and name not in views}
+        return sum((self.size(name) for name in names if name in computed), np.zeros(2))
 
     def with_measured(self, sizes: Mapping[str, int]) -> Flow:
         """The flow with the bytes of tensors that were measured with one sample; they are taken to grow with it."""

@@ -110,6 +110,11 @@ class Seed:
             return (self.weights, *self.more.values())
         return (np.full(rows, HIGHEST, np.int64) if self.index is None else self.index,)
 
+    @property
+    def target(self) -> Target:
+        """What resolves to this seed."""
+        return Target(self.output, self.index, self.weights)
+
     def cotangent(self, y: np.ndarray) -> np.ndarray:
         """The weights over the output y: one-hot rows for an index. Raises TargetError where it is not one scalar."""
         if self.ranks is not None or self.more:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from analyzer.analysis.pieces import joined, joined_targets, named, parts, saliency_result, stacked
+from analyzer.analysis.pieces import doubles, named, saliency_result
 from analyzer.analysis.result import Inputs, MethodResult, Progress
 
 if TYPE_CHECKING:
@@ -30,7 +27,6 @@ def run_full_grad(
     terms: str = "all",
     post_processing: str = "paper",
     align_corners: bool | None = None,
-    batch_size: int = 4,
     progress: Progress | None = None,
 ) -> MethodResult:
     """FullGrad of every sample. Completeness is claimed for `terms="all"` alone."""
@@ -42,35 +38,24 @@ def run_full_grad(
         "post_processing": post_processing,
         "align_corners": align_corners,
     }
-    pieces = []
-    for part, explained_part, _ in parts(inputs, target, batch_size, progress):
-        found = full_grad(fn, part, explained_part, **options)
-        # The bias terms, often larger than the network, are computed when they are asked for: here they are not.
-        pieces.append(replace(found, bias_terms={}, input_term=named(fn, found.input_term)))
-    contributions = [piece.contributions for piece in pieces]
-    shares = tuple(
-        replace(share, total=np.concatenate([piece[k].total for piece in contributions]))
-        for k, share in enumerate(contributions[0])
-    )
-    completeness = [piece.completeness for piece in pieces]
-    explained, total, error = (joined(completeness, name) for name in ("output", "total", "error"))
-    exact = np.concatenate([piece.within(FULL_GRAD_TOLERANCE) for piece in completeness])
+    found = full_grad(fn, inputs, target, progress=progress, **options)
+    exact = found.completeness.within(FULL_GRAD_TOLERANCE)
     return MethodResult(
         method=FULL_GRAD,
         label=f"FullGrad, {terms} terms",
-        attributions=stacked([piece.input_term for piece in pieces]),
-        maps=stacked([named(fn, piece.map) for piece in pieces]),
-        complete_maps=stacked([named(fn, piece.complete_map) for piece in pieces]),
-        unplaced=pieces[0].unplaced,
-        unplaced_total=joined(pieces, "unplaced_total"),
-        explained=explained,
-        total=total,
-        error=error,
+        attributions=named(fn, found.input_term),
+        maps=named(fn, found.map),
+        complete_maps=named(fn, found.complete_map),
+        unplaced=found.unplaced,
+        unplaced_total=doubles(found.unplaced_total),
+        explained=doubles(found.completeness.output),
+        total=doubles(found.completeness.total),
+        error=doubles(found.completeness.error),
         passed=tuple(bool(fine) if terms == "all" else None for fine in exact),
-        target=joined_targets([piece.target for piece in pieces]),
+        target=found.target,
         seconds=time.perf_counter() - start,
-        input_totals=stacked([piece.input_totals for piece in pieces]),
-        shares=shares,
+        input_totals=found.input_totals,
+        shares=found.contributions,
         note="" if terms == "all" else "the biases of the layers alone, as published",
         settings=options,
     )
@@ -83,7 +68,6 @@ def run_simple_full_grad(
     *,
     post_processing: str = "paper",
     align_corners: bool | None = None,
-    batch_size: int = 4,
     progress: Progress | None = None,
 ) -> MethodResult:
     """Simple FullGrad's map of every sample."""
@@ -92,12 +76,9 @@ def run_simple_full_grad(
 
     start = time.perf_counter()
     psi = post_processing_of(post_processing, align_corners, None)
-    pieces = [
-        simple_full_grad(fn, part, explained, post_processing=psi)
-        for part, explained, _ in parts(inputs, target, batch_size, progress)
-    ]
+    found = simple_full_grad(fn, inputs, target, post_processing=psi, progress=progress)
     settings = {"post_processing": post_processing, "align_corners": align_corners}
-    return saliency_result(fn, SIMPLE_FULL_GRAD, "Simple FullGrad", pieces, settings, start)
+    return saliency_result(fn, SIMPLE_FULL_GRAD, "Simple FullGrad", found, settings, start)
 
 
 def run_smooth_full_grad(
@@ -111,21 +92,15 @@ def run_smooth_full_grad(
     terms: str = "all",
     post_processing: str = "paper",
     align_corners: bool | None = None,
-    batch_size: int = 4,
     progress: Progress | None = None,
 ) -> MethodResult:
-    """Smooth FullGrad's map of every sample. A piece of the batch draws its noise from `seed` + its first sample."""
+    """Smooth FullGrad's map of every sample."""
     from analyzer.methods import smooth_full_grad
     from analyzer.methods.full_grad import post_processing_of
 
     start = time.perf_counter()
     psi = post_processing_of(post_processing, align_corners, None)
     options: dict[str, Any] = {"samples": samples, "noise": noise, "terms": terms}
-    pieces = [
-        smooth_full_grad(fn, part, explained, seed=seed + first, post_processing=psi, **options)
-        for part, explained, first in parts(inputs, target, batch_size, progress)
-    ]
+    found = smooth_full_grad(fn, inputs, target, seed=seed, post_processing=psi, progress=progress, **options)
     settings = {**options, "seed": seed, "post_processing": post_processing, "align_corners": align_corners}
-    return saliency_result(
-        fn, SMOOTH_FULL_GRAD, f"Smooth FullGrad, {samples} copies", pieces, settings, start
-    )
+    return saliency_result(fn, SMOOTH_FULL_GRAD, f"Smooth FullGrad, {samples} copies", found, settings, start)

@@ -48,7 +48,7 @@ class Entry:
         """The names of the settings that the runner takes."""
         known = inspect.signature(self.run).parameters.values()
         own = [parameter.name for parameter in known if parameter.kind is parameter.KEYWORD_ONLY]
-        return tuple(name for name in own if name not in ("batch_size", "progress"))
+        return tuple(name for name in own if name != "progress")
 
 
 METHODS: Mapping[str, Entry] = {

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from analyzer.autodiff import active_tensors, refuse_zero_derivatives
-from analyzer.backends.pieces import batches, run
+from analyzer.backends.pieces import Progress, batches, run
 from analyzer.backends.planning import Call
 from analyzer.errors import AnalysisError, InputError, ShapeError, TargetError, UnknownTensor
 from analyzer.graph import Graph, Tensor
@@ -65,8 +65,8 @@ class Backend(Protocol):
     def evaluate(self, request: Request, feeds: Mapping[str, np.ndarray], seed: Seed) -> Arrays:
         """The results of the request; the explained scalar under OUTPUT, its class under CHOSEN."""
 
-    def need(self, flow: Flow) -> Need:
-        """The memory that computing what this program states takes."""
+    def need(self, flow: Flow, wrt: Collection[str]) -> Need:
+        """The memory that computing what this program states takes, with gradients at `wrt`."""
 
     def cut(self, graph: Graph) -> Backend:
         """The same for a graph that was cut out of this one, whose further inputs are tensors of it."""
@@ -169,14 +169,24 @@ class Differentiable:
             gradients={name: _by_sample(results, results.arrays[f"gradient/{name}"]) for name in names},
         )
 
-    def evaluate(self, request: Request, inputs: Inputs, target: TargetLike = None) -> Evaluation:
-        """Run a method's request: its named results, the explained output and the class of each sample."""
+    def evaluate(
+        self,
+        request: Request,
+        inputs: Inputs,
+        target: TargetLike = None,
+        *,
+        progress: Progress | None = None,
+    ) -> Evaluation:
+        """Run a method's request: its named results, the explained output and the class of each sample.
+
+        progress: called with the samples done and all.
+        """
         feeds = self.check_inputs(inputs)
         wanted = as_target(target) if request.of_any_scalar else one_scalar(target)
         seed = self.seed(wanted, samples_in(self.graph, feeds), feeds)
         for output in seed.outputs:
             refuse_zero_derivatives(self.graph, request.wrt, output)
-        arrays = run(self, Call(request, (), seed), feeds)
+        arrays = run(self, Call(request, (), seed), feeds, progress)
         return Evaluation(arrays.pop(OUTPUT), arrays.pop(CHOSEN, None), arrays)
 
     def check_inputs(self, inputs: Inputs) -> Arrays:

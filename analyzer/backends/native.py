@@ -25,6 +25,11 @@ from analyzer.target import Seed
 
 Arrays = dict[str, np.ndarray]
 
+OVERHEAD = 64 * 2**20
+"""Bytes that a framework takes for threads, kernels and workspaces."""
+GRADIENTS = 3
+"""Copies of a measured tensor that a method reads: its value, its gradient, and a tensor of the framework."""
+
 
 @dataclass(frozen=True)
 class Fed:
@@ -46,9 +51,14 @@ class Measured:
 
 
 class Native(ABC):
-    """Base of the backends whose gradients come from a framework's own autodiff."""
+    """Base of the backends whose gradients come from a framework's own autodiff.
+
+    keeps: the memory of a differentiated forward pass, as a multiple of its tensors. copies: of the weights.
+    """
 
     name: str
+    keeps = 1.0
+    copies = 2
 
     def __init__(self, graph: Graph, framework: Framework) -> None:
         self.graph = graph
@@ -96,9 +106,16 @@ class Native(ABC):
         explained = seed.explained(measured.outputs)
         return {OUTPUT: explained, **({} if chosen is None else {CHOSEN: chosen}), **results}
 
-    def need(self, flow: Flow) -> Need:
-        """What the framework keeps for the way back, its copies of the weights, and what is live beside them."""
-        return Need(flow.live() + np.array([2 * flow.weights, 0]))
+    def need(self, flow: Flow, wrt: Collection[str]) -> Need:
+        """What the framework keeps for the way back, the measured gradients with copies, and those of the weights."""
+        forward = flow.total(self.graph.producer)
+        if all(self.graph.producer.keys() >= set(node.output) for node in flow.program.nodes):
+            # Nothing is differentiated, and a value goes with its last reader.
+            held = flow.live()
+        else:
+            kept = self.keeps * forward + GRADIENTS * flow.total(wrt)
+            held = np.concatenate([flow.live(), kept.reshape(1, 2)])
+        return Need(held + np.array([OVERHEAD + self.copies * flow.weights, 0]))
 
     def release(self) -> None:
         """Drop the programs that follow the framework's gradients."""

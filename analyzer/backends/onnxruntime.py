@@ -92,7 +92,7 @@ class OnnxRuntime:
         targets = seed.fed(self._rows(seed.output, feeds))
         return self._run((request.key, seed.form), program, feeds, targets)
 
-    def need(self, flow: Flow) -> Need:
+    def need(self, flow: Flow, wrt: Collection[str]) -> Need:
         """The tensors that are live together, and what a session and the making of it leave behind."""
         return Need(flow.live() + np.array([MAKING * flow.weights + FOLDING * flow.folded, 0]))
 

@@ -8,31 +8,43 @@ each gives alone. What must not be cut is computed whole.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analyzer.backends.planning import Call, ample, fitting, place_of, planned
+from analyzer.backends.planning import Call, ample, fitting, place_of, planned, steady
 from analyzer.graph import Graph
 from analyzer.samples import Place, batched_inputs, samples_in
 
 if TYPE_CHECKING:
     from analyzer.backends.base import Arrays, Differentiable
 
+Progress = Callable[[int, int], None]
+"""Called with what is done and with all there is to do."""
+
 # Relative L2 of what two samples give together and alone: rounding leaves 1e-6, a mixture of samples far more.
 _INDEPENDENT = 1e-3
 
 
-def run(fn: Differentiable, call: Call, feeds: Arrays) -> Arrays:
-    """The results of a call for all samples. Raises NotEnoughMemory where a single sample does not fit."""
+def run(fn: Differentiable, call: Call, feeds: Arrays, progress: Progress | None = None) -> Arrays:
+    """The results of a call for all samples. progress: called with the samples done and all after every piece.
+
+    Raises NotEnoughMemory where a single sample does not fit.
+    """
+    tell = progress or (lambda done, total: None)
     total, size = samples_in(fn.graph, feeds), fn.engine.batch
     places: Mapping[str, Place] | None = None
     if size is None:
-        size, places = _cut(fn, call, feeds, total)
+        size, places = cut(fn, call, feeds, steady(fn, feeds) if progress is not None else total)
     if size == total:
-        return _computed(fn, call, feeds, None)
-    pieces = [_computed(fn, call, part, rows) for part, rows in batches(fn.graph, feeds, size)]
+        results = _computed(fn, call, feeds, None)
+        tell(total, total)
+        return results
+    pieces = []
+    for part, rows in batches(fn.graph, feeds, size):
+        pieces.append(_computed(fn, call, part, rows))
+        tell(int(rows[-1]) + 1, total)
     joined = {}
     for name in list(pieces[0]):
         # Each part is let go of with its joining: results may be the larger part of all memory.
@@ -66,17 +78,25 @@ def _stated_place(fn: Differentiable, name: str, array: np.ndarray, size: int) -
     return place
 
 
-def _cut(fn: Differentiable, call: Call, feeds: Arrays, total: int) -> tuple[int, Mapping[str, Place] | None]:
-    """The size of the pieces, and where the samples lie in each result; all samples where they are not cut."""
-    if ample(fn, feeds, total, fn.max_memory):
+def cut(
+    fn: Differentiable, call: Call, feeds: Arrays, at_most: int, times: int = 1
+) -> tuple[int, Mapping[str, Place] | None]:
+    """The size of the pieces, and where the samples lie in each result; all samples where they are not cut.
+
+    at_most: the samples of a piece even where memory holds more. times: how often the need of the call is wanted.
+    """
+    total = samples_in(fn.graph, feeds)
+    if fn.engine.batch is not None or (at_most >= total and ample(fn, feeds, times * total, fn.max_memory)):
         return total, None
     found = planned(fn, call, feeds)
-    fits = total if found is None else fitting(fn, call, found.need, fn.max_memory)
+    fits = total
+    if found is not None:
+        fits = min(at_most, max(1, fitting(fn, call, found.need, fn.max_memory) // times))
     if found is None or found.places is None or fits >= total or not _independent(fn, call, feeds):
         return total, None
     # Of one size: a runtime lays out its memory for each size anew.
     size = math.ceil(total / math.ceil(total / fits))
-    fn.plans["fitted", call.key] = size
+    fn.plans["fitted", call.key] = size * times
     return size, found.places
 
 

@@ -32,6 +32,8 @@ AMPLE = 50
 computes of them, fit beside it."""
 TRIVIAL = 64 * 2**20
 """Bytes that any machine has: below, the system is not even asked what is free."""
+STEADY = 256 * 2**20
+"""Bytes of a forward pass after which progress is told."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,12 @@ def ample(fn: Differentiable, feeds: Arrays, samples: int, max_memory: int | Non
     return bool(needed <= budget(max_memory))
 
 
+def steady(fn: Differentiable, feeds: Arrays) -> int:
+    """How many samples are computed between two reports of progress, at least one."""
+    _, each = _forward_bytes(fn, feeds)
+    return max(1, STEADY // max(each, 1))
+
+
 def fitting(fn: Differentiable, call: Call, need: Need, max_memory: int | None) -> int:
     """How many samples of a call fit, at least one. Raises NotEnoughMemory where not even one does."""
     allowed = budget(max_memory)
@@ -146,7 +154,8 @@ def _planned(fn: Differentiable, call: Call, feeds: Arrays) -> Planned:
     found = flow(program, (few, more))
     if found.unknown:
         found = found.with_measured(_measured(fn, call, found, feeds))
-    return Planned(fn.engine.need(found), _places(fn, call, found))
+    wrt = call.request.wrt if call.request is not None else ()
+    return Planned(fn.engine.need(found, wrt), _places(fn, call, found))
 
 
 def _measured(fn: Differentiable, call: Call, found: Flow, feeds: Arrays) -> Mapping[str, int]:
@@ -223,12 +232,13 @@ def _sum_of_sizes(graph: Graph, symbols: Mapping[str, int]) -> tuple[int, int]:
     batch = {graph.tensors[name].shape[0] for name in batched_inputs(graph)}  # type: ignore[index]
     fixed, each, largest, open_sizes = 0, 0, 0, 0
     for tensor in graph.tensors.values():
-        sizes = [1 if axis in batch else symbols.get(str(axis), axis) for axis in tensor.shape or (None,)]
+        shape = (None,) if tensor.shape is None else tensor.shape
+        sizes = [1 if axis in batch else symbols.get(str(axis), axis) for axis in shape]
         if not all(isinstance(size, int) for size in sizes):
             open_sizes += 1
             continue
         size = math.prod(int(size or 0) for size in sizes) * tensor.dtype.itemsize
-        if batch.intersection(tensor.shape or ()):
+        if batch.intersection(shape):
             each += size
             largest = max(largest, size)
         else:

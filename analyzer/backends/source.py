@@ -72,6 +72,8 @@ class SourceBackend(Native):
     """The original network of a converted model, seen under the names of the ONNX graph."""
 
     name = "source"
+    # The network's own, and those of the ONNX graph that its tensors are compared with.
+    copies = 7
 
     def __init__(
         self,

@@ -17,6 +17,8 @@ class TensorFlowBackend(Native):
     """A graph in TensorFlow."""
 
     name = "tensorflow"
+    # Its kernels have channels last: what they read is kept in both layouts.
+    keeps = 2.0
 
     def __init__(self, graph: Graph) -> None:
         super().__init__(graph, TensorFlow())

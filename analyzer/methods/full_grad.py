@@ -14,6 +14,7 @@ import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.backends.base import Arrays, Evaluation, Inputs
+from analyzer.backends.pieces import Progress
 from analyzer.completeness import measure
 from analyzer.errors import AnalysisError
 from analyzer.methods.decomposition import Plan, Settings, form_of, plan
@@ -34,6 +35,7 @@ def full_grad(
     post_processing: str | PostProcessing = "paper",
     align_corners: bool | None = None,
     epsilon: float | None = None,
+    progress: Progress | None = None,
 ) -> FullGrad:
     """Decompose the explained output into an input term and bias terms, and draw its maps.
 
@@ -45,7 +47,7 @@ def full_grad(
         leaves a shortfall, which `completeness` states.
     post_processing: ψ of the saliency map. "paper": |·| rescaled to [0, 1] per sample, resized bilinearly with aligned
         corners, summed over channels and layers. "pytorch-grad-cam": that library's, rescaled per channel.
-    align_corners, epsilon: of ψ, in place of its own.
+    align_corners, epsilon: of ψ, in place of its own. progress: called with the samples done and all.
     Raises InputError, ShapeError, TargetError, UnsupportedOp; AnalysisError where the samples of a batch cannot
     be told apart in some tensor.
     Source: Srinivas & Fleuret 2019, eq. 3 (decomposition) and eq. 4 (saliency).
@@ -57,7 +59,7 @@ def full_grad(
     psi = post_processing_of(post_processing, align_corners, epsilon)
     settings = Settings(output, fn.roots(wrt), terms == "explicit", psi)
     made = plan(fn, {name: array.shape for name, array in feeds.items()}, settings)
-    found = fn.evaluate(made.request, feeds, target)
+    found = fn.evaluate(made.request, feeds, target, progress=progress)
     result = read_full_grad(made, found, terms_of(fn, feeds, as_target(target), made, found))
     return result if isinstance(inputs, Mapping) or wrt is not None else result.with_single_input()
 

@@ -6,26 +6,29 @@ paper leaves open.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.backends.base import Arrays, Inputs
 from analyzer.backends.onnxruntime import make_session
+from analyzer.backends.pieces import Progress, cut
+from analyzer.backends.planning import Call
 from analyzer.emitter import Emitter
 from analyzer.errors import AnalysisError
 from analyzer.graph import Tensor
 from analyzer.methods.decomposition import Plan, Settings, form_of, plan, shown_spots
 from analyzer.methods.full_grad import output_of, post_processing_of
 from analyzer.methods.maps import Layer, PostProcessing, saliency_map
+from analyzer.methods.noise import Noise
 from analyzer.methods.saliency_map import SaliencyMap
 from analyzer.methods.term_sums import Laid, lay, term_sums
 from analyzer.program import assemble
-from analyzer.target import Target, TargetLike, as_target
-
-Progress = Callable[[int, int], None]
+from analyzer.samples import batched_inputs, samples_in
+from analyzer.target import Seed, Target, TargetLike, as_target
 
 
 def simple_full_grad(
@@ -34,17 +37,18 @@ def simple_full_grad(
     target: TargetLike = None,
     *,
     post_processing: str | PostProcessing = "paper",
+    progress: Progress | None = None,
 ) -> SaliencyMap:
     """FullGrad's map with the gradient at every layer that has a bias in place of gradient times bias.
 
-    model, inputs, target, post_processing: as in `full_grad`. Raises what it raises.
+    model, inputs, target, post_processing, progress: as in `full_grad`. Raises what it raises.
     """
     fn = differentiate(model)
     feeds, output = fn.check_inputs(inputs), output_of(fn, target)
     psi = post_processing_of(post_processing, None, None)
     settings = Settings(output, fn.roots(), explicit=True, psi=psi, gradients_alone=True)
     made = plan(fn, {name: array.shape for name, array in feeds.items()}, settings)
-    found = fn.evaluate(made.request, feeds, target)
+    found = fn.evaluate(made.request, feeds, target, progress=progress)
     return SaliencyMap(form_of(made.maps(found)), found.output, found.target)
 
 
@@ -63,8 +67,9 @@ def smooth_full_grad(
     """FullGrad's map of terms that are averaged, with their signs, over noisy copies of the inputs.
 
     samples: noisy copies of each input. noise: the standard deviation of the Gaussian noise, as a share of the range
-    (maximum − minimum) of each sample. seed: of the noise. terms, post_processing: as in `full_grad`; the authors' code
-    takes explicit terms. progress: called with the copies done and all.
+    (maximum − minimum) of each sample. seed: of the noise, which every sample draws from a stream of its own. terms,
+    post_processing: as in `full_grad`; the authors' code takes explicit terms. progress: called with the copies done
+    and all, counted for each piece that memory cuts the batch into.
     Where no target is given, the highest class of the input without noise is explained in all copies.
     Raises AnalysisError for a number of copies below 1 or a negative noise, and what `full_grad` raises.
     """
@@ -81,36 +86,59 @@ def smooth_full_grad(
     fixed = as_target(target)
     if fixed.highest:
         fixed = Target(output, index=clean.target)
-    elif (weights := fn.seed(fixed, len(clean.output), feeds).weights) is not None:
-        # Where a class is the highest is asked of the inputs, not of each noisy copy.
-        fixed = Target(output, weights=weights)
-    rng = np.random.default_rng(seed)
-    totals: Arrays = {}
-    for done in range(samples):
-        noisy = {name: _noisy(array, noise, rng) for name, array in feeds.items()}
-        arrays = fn.evaluate(made.request, noisy, fixed).arrays
-        for name in made.layout.placements:
-            term = arrays.get(f"term/{name}", arrays.get(f"input/{name}"))
-            assert term is not None
-            totals[name] = totals[name] + term if name in totals else term
+    copies = _Copies(fn, made, feeds, fn.seed(fixed, samples_in(fn.graph, feeds), feeds), Noise(noise, seed))
+    pieces = copies.pieces()
+    count = itertools.count(1)
+
+    def tell() -> None:
+        done = next(count)
         if progress is not None:
-            progress(done + 1, samples)
-    averages = {name: total / samples for name, total in totals.items()}
-    return SaliencyMap(_map_of(fn, made, averages), clean.output, clean.target)
+            progress(done, samples * len(pieces))
+
+    maps = [_map_of(fn, made, copies.averages(rows, samples, tell)) for rows in pieces]
+    joined = {root: np.concatenate([map_[root] for map_ in maps]) for root in maps[0]}
+    return SaliencyMap(form_of(joined), clean.output, clean.target)
 
 
-def _noisy(array: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
-    """A copy with Gaussian noise, by the range of each sample; integers stay as they are."""
-    if array.dtype.kind != "f":
-        return array
-    axes = tuple(range(1, array.ndim))
-    spread = noise * (array.max(axis=axes, keepdims=True) - array.min(axis=axes, keepdims=True))
-    noisy: np.ndarray = array + spread * rng.standard_normal(array.shape)
-    return noisy.astype(array.dtype)
+@dataclass(frozen=True)
+class _Copies:
+    """The noisy copies of some inputs, and FullGrad's terms of them."""
+
+    fn: Differentiable
+    made: Plan
+    feeds: Arrays
+    target: Seed
+    noise: Noise
+
+    def pieces(self) -> list[slice]:
+        """The samples in pieces whose terms fit into memory: those of a copy, their sums, and the sums to be."""
+        total = samples_in(self.fn.graph, self.feeds)
+        call = Call(self.made.request, (), self.target)
+        size, _ = cut(self.fn, call, self.feeds, total, times=3)
+        return [slice(start, min(start + size, total)) for start in range(0, total, size)]
+
+    def averages(self, rows: slice, samples: int, tell: Callable[[], None]) -> Arrays:
+        """The terms of some samples, averaged over their noisy copies."""
+        batched = batched_inputs(self.fn.graph)
+        numbers = np.arange(rows.start, rows.stop)
+        part = {name: array[rows] if name in batched else array for name, array in self.feeds.items()}
+        noisy = [name for name in batched if self.feeds[name].dtype.kind == "f"]
+        whole = len(numbers) == samples_in(self.fn.graph, self.feeds)
+        target = (self.target if whole else self.target.rows(numbers)).target
+        totals: Arrays = {}
+        for copy in range(samples):
+            part |= self.noise.noisy(self.feeds, noisy, numbers, np.full(len(numbers), copy))
+            arrays = self.fn.evaluate(self.made.request, part, target).arrays
+            for name in self.made.layout.placements:
+                term = arrays.get(f"term/{name}", arrays.get(f"input/{name}"))
+                assert term is not None
+                totals[name] = totals[name] + term if name in totals else term
+            tell()
+        return {name: total / samples for name, total in totals.items()}
 
 
-def _map_of(fn: Differentiable, made: Plan, terms: Arrays) -> Any:
-    """ψ and the sum over layers, of terms that are known."""
+def _map_of(fn: Differentiable, made: Plan, terms: Arrays) -> Arrays:
+    """ψ and the sum over layers, of terms that are known: a map for every root."""
     op = Emitter(fn.graph.opset, prefix="map/")
     given = {name: Tensor(f"term/{name}", array.dtype, array.shape) for name, array in terms.items()}
     layers: dict[str, list[Layer]] = {root: [] for root in made.settings.roots}
@@ -131,4 +159,4 @@ def _map_of(fn: Differentiable, made: Plan, terms: Arrays) -> Any:
     session = make_session(program.proto, ["CPUExecutionProvider"])
     feeds = {tensor.name: terms[name] for name, tensor in given.items() if tensor.name in program.inputs}
     found = session.run([program.outputs[root] for root in results], feeds)
-    return form_of(dict(zip(results, found, strict=True)))
+    return dict(zip(results, found, strict=True))

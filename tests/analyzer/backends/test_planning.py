@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
-from analyzer import differentiate, full_grad
+from analyzer import differentiate, full_grad, smooth_full_grad
 from analyzer.backends.planning import Call, plan_batch, planned
 from analyzer.errors import NotEnoughMemory
 from analyzer.methods.decomposition import Settings, plan
@@ -137,22 +137,38 @@ def test_pieces_change_no_result(backend, monkeypatch):
     assert_close(fn.forward(x)[fn.graph.outputs[0]], whole.forward(x)[fn.graph.outputs[0]])
 
 
+def full_grad_need(converted, x, *, arrays):
+    """The planned need of FullGrad, or of the terms that Smooth FullGrad averages."""
+    fn = differentiate(converted)
+    settings = Settings(fn.graph.outputs[0], fn.roots(), False, POST_PROCESSING["paper"], arrays=arrays)
+    request = plan(fn, {fn.graph.inputs[0]: x.shape}, settings).request
+    return planned(fn, Call(request, (), fn.seed(Target(), len(x), {})), fn.check_inputs(x)).need
+
+
 def test_pieces_change_no_map_and_no_term(monkeypatch):
     converted, x = network("swin")
-    fn = differentiate(converted)
-    whole = full_grad(fn, x)
-    settings = Settings(fn.graph.outputs[0], fn.roots(), explicit=False, psi=POST_PROCESSING["paper"])
-    request = plan(fn, {fn.graph.inputs[0]: x.shape}, settings).request
-    need = planned(fn, Call(request, (), fn.seed(Target(), 5, {})), fn.check_inputs(x)).need
-    fn = differentiate(converted, max_memory=need.at(2))
-    sizes = counted(fn, monkeypatch)
-    found = full_grad(fn, x)
-    assert sizes == [2, 2, 2]
+    whole = full_grad(converted, x)
+    fn = differentiate(converted, max_memory=full_grad_need(converted, x, arrays=False).at(2))
+    sizes, done = counted(fn, monkeypatch), []
+    found = full_grad(fn, x, progress=lambda *counts: done.append(counts))
+    assert sizes == [2, 2, 2] and done == [(2, 5), (4, 5), (5, 5)]
     for name in ("map", "complete_map", "input_term", "unplaced_total"):
         assert_close(getattr(found, name), getattr(whole, name))
     assert_close(found.completeness.total, whole.completeness.total)
     for name, term in whole.bias_terms.items():
         assert_close(found.bias_terms[name], term)
+
+
+def test_noise_does_not_depend_on_the_pieces():
+    converted, x = network("swin")
+    x, done = x[:3], []
+    whole = smooth_full_grad(converted, x, np.array([1, 2, 3]), samples=2, seed=1)
+    fn = differentiate(converted, max_memory=full_grad_need(converted, x, arrays=True).at(2))
+    found = smooth_full_grad(
+        fn, x, np.array([1, 2, 3]), samples=2, seed=1, progress=lambda *counts: done.append(counts)
+    )
+    assert done == [(count, 6) for count in range(1, 7)]
+    assert_close(found.map, whole.map)
 
 
 def assert_close(found, expected):

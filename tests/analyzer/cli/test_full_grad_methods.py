@@ -101,7 +101,7 @@ def test_the_variants_claim_no_sum(json_of):
         assert method["completeness"] is None and "layers" not in method
 
 
-def test_a_batch_has_a_noise_of_its_own_for_every_piece(files, json_of, tmp_path):
+def test_every_sample_has_a_noise_of_its_own(files, json_of, tmp_path):
     # The same image everywhere: only the noise can tell the samples' maps apart.
     np.save(tmp_path / "same.npy", np.repeat(np.load(files / "batch.npy")[:1], 6, axis=0))
     options = ("--method", "smooth-full-grad", "--samples", "2")

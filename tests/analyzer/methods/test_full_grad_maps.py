@@ -49,16 +49,23 @@ def test_simple_full_grad_takes_gradients_in_place_of_terms(name, backend):
 
 def test_smooth_full_grad_averages_signed_terms_over_noise():
     net, x, model = network("resnet18", fold=False)
-    rng = np.random.default_rng(3)
     spread = 0.1 * (x.max(axis=(1, 2, 3), keepdims=True) - x.min(axis=(1, 2, 3), keepdims=True))
     totals = None
-    for _ in range(4):
-        noisy = (x + spread * rng.standard_normal(x.shape)).astype(np.float32)
+    for copy in range(4):
+        seeds = [np.random.SeedSequence(3, spawn_key=(sample, copy)) for sample in range(len(x))]
+        noise = np.stack([np.random.default_rng(seed).standard_normal(x.shape[1:]) for seed in seeds])
+        noisy = (x + spread * noise).astype(np.float32)
         _, terms, _ = decompose(net, noisy, target=2)
         terms[0] = terms[0].sum(1, keepdim=True)  # the authors add up the image's channels first
         totals = terms if totals is None else [a + b for a, b in zip(totals, terms, strict=True)]
     found = smooth_full_grad(model, x, target=2, samples=4, noise=0.1, seed=3, terms="explicit")
     assert relative_l2(found.map, saliency([total / 4 for total in totals])) <= 1e-4
+
+
+def test_smooth_full_grad_does_not_depend_on_the_rest_of_the_batch():
+    _, x, model = network("resnet18")
+    whole = smooth_full_grad(model, x, samples=2, seed=1).map
+    assert relative_l2(smooth_full_grad(model, x[:1], samples=2, seed=1).map, whole[:1]) <= 1e-4
 
 
 def test_smooth_full_grad_explains_the_clean_class_and_repeats_by_its_seed():
