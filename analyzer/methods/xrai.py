@@ -70,7 +70,7 @@ class Xrai:
         """The map over the images, one column a sample."""
         from analyzer.figures import plot_maps
 
-        return plot_maps(self.map, images, signed=True, title="XRAI", unit="units of the output, per pixel")
+        return plot_maps(self.map, images, title="XRAI", unit="mean attribution of the region")
 
 
 def xrai(

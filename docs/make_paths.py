@@ -1,0 +1,59 @@
+"""The picture of docs/paths.md: two photographs under the methods along paths, on the demo's trained network.
+
+Expected Gradients averages over six other photographs of scikit-image. Needs the extra "demo"; takes minutes.
+Prints how far each sum is from what it must be.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from analyzer import differentiate
+from analyzer.analysis.paths import run_blur_ig, run_expected_gradients, run_guided_ig, run_xrai
+from analyzer.demo import PREPROCESSING, load_network, photographs
+from analyzer.figures import panel, preprocess
+from analyzer.figures.report import Picture
+from analyzer.pictures import sample_pictures
+from converters import convert
+
+BACKGROUND = ("astronaut", "camera", "coins", "moon", "page", "rocket")
+
+
+def background() -> np.ndarray:
+    """The other photographs, as the network takes them, (6, 3, 224, 224)."""
+    from skimage import color, data
+
+    images = [getattr(data, name)() / 255 for name in BACKGROUND]
+    colour = [image if image.ndim == 3 else color.gray2rgb(image) for image in images]
+    return np.stack([preprocess(image.astype(np.float32), PREPROCESSING) for image in colour])
+
+
+def draw(destination: Path) -> None:
+    """Write the picture."""
+    pictures = photographs()
+    inputs = np.stack([preprocess(picture, PREPROCESSING) for picture in pictures.values()])
+    fn = differentiate(convert(load_network(), inputs, preprocessing=PREPROCESSING))
+    results = [
+        run_expected_gradients(fn, inputs, background=background()),
+        run_blur_ig(fn, inputs),
+        run_guided_ig(fn, inputs, baseline="black"),
+        run_xrai(fn, inputs),
+    ]
+    for result in results:
+        if result.total is not None:
+            print(result.label, "must sum to", result.explained, "and sums to", result.total)
+    drawn = sample_pictures(results, {fn.graph.inputs[0]: inputs}, PREPROCESSING)
+    rows = [[_captioned(picture) for picture in sample.values()] for sample in drawn]
+    panel(rows, width=2.2).savefig(destination, dpi=110)
+
+
+def _captioned(picture: Picture) -> tuple[str, np.ndarray]:
+    return picture.caption, np.asarray(Image.open(io.BytesIO(picture.png)).convert("RGB"))
+
+
+if __name__ == "__main__":
+    draw(Path(__file__).parent / "paths.png")
