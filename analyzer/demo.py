@@ -36,6 +36,8 @@ PREPROCESSING = Preprocessing(
     size=(224, 224), mean=(127 / 255,) * 3, std=(128 / 255,) * 3, layout="NCHW", resize=256
 )
 STEPS, TOLERANCE = 50, 0.01
+PARTS = 7
+"""The parts of the demo, beside the steps of its check."""
 
 Step = Callable[[str], None]
 

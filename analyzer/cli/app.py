@@ -1,6 +1,6 @@
 """The `onnxplain` command: its subcommands, and how errors become exit statuses.
 
-Status 0: done. 1: a check failed. 2: bad usage or bad input, with one line on stderr.
+Status 0: done. 1: a check failed. 2: bad usage or bad input, 130: interrupted, each with one line on stderr.
 """
 
 from __future__ import annotations
@@ -68,16 +68,18 @@ def main(arguments: list[str] | None = None) -> int:
         result = typer.main.get_command(app).main(
             args=[item for item in given if item != "--debug"], prog_name="onnxplain", standalone_mode=False
         )
-        return result if isinstance(result, int) else 0
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except typer.Abort:
-        return INTERRUPTED
+        status = result if isinstance(result, int) else 0
+    except (KeyboardInterrupt, typer.Abort):
+        status = INTERRUPTED
     except Exception as error:
         if debug:
             raise
         print(f"onnxplain: {_line(error)}", file=sys.stderr)
         return BAD_INPUT
+    if status == INTERRUPTED:
+        # Typer may have caught the interrupt itself, and says nothing.
+        print("onnxplain: interrupted: no file is left half written", file=sys.stderr)
+    return status
 
 
 def _line(error: Exception) -> str:

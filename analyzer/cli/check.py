@@ -66,6 +66,7 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Check that backends agree on a model: outputs, layers, gradients, FullGrad and Integrated Gradients."""
+    from analyzer.backends import BACKENDS
     from analyzer.checks import check as check_model
     from analyzer.checks.comparison import STEPS
     from analyzer.cli.analyze import ASSUMED, class_count
@@ -91,15 +92,17 @@ def check(
     chosen = parse_target(target, len(batch.names), class_count(graph), loaded.class_names)
     if batch.assumed:
         terminal.note(ASSUMED)
-    with terminal.steps("checking") as step:
+    names = split_list(backends) if backends is not None else settings.backends
+    points = steps or settings.steps or STEPS
+    with terminal.steps("checking", len(names or BACKENDS) + points) as step:
         report = check_model(
             loaded,
             batch.inputs,
             chosen,
             wrt=wrt or None,
-            backends=split_list(backends) if backends is not None else settings.backends,
+            backends=names,
             tolerance=tolerances,
-            steps=steps or settings.steps or STEPS,
+            steps=points,
             referee=settings.referee if referee is None else referee,
             progress=step,
         )

@@ -98,7 +98,9 @@ def compare(
     chosen = parse_target(target, len(batch.names), class_count(graph), a.class_names)
     if batch.assumed:
         terminal.note(ASSUMED)
-    with terminal.steps("comparing") as step:
+    points = steps or settings.steps or STEPS
+    # Pairing, reading either model, and the points of the path.
+    with terminal.steps("comparing", 3 + points) as step:
         report = compare_models(
             a,
             b,
@@ -108,7 +110,7 @@ def compare(
             inputs_of_b=pairs,
             backend=backend.value,
             tolerance=tolerances,
-            steps=steps or settings.steps or STEPS,
+            steps=points,
             names=called,
             referee=settings.referee if referee is None else referee,
             straight_through=straight_through,

@@ -29,13 +29,16 @@ def demo(
     as_json: JsonOption = False,
 ) -> None:
     """Explain a cat and a cup of coffee with a trained network, from conversion to a checked report."""
-    from analyzer.demo import TITLE, run
+    from analyzer.backends import BACKENDS
+    from analyzer.checks.comparison import STEPS
+    from analyzer.demo import PARTS, TITLE, run
 
     terminal = Terminal(as_json)
     if output.exists() and not output.is_dir():
         raise UserError(f"{output}: a file, where -o takes a folder")
-    with terminal.steps("onnxplain demo") as step:
-        found = run(output, backends=split_list(backends) if backends is not None else None, step=step)
+    chosen = split_list(backends) if backends is not None else None
+    with terminal.steps("onnxplain demo", PARTS + len(chosen or BACKENDS) + STEPS) as step:
+        found = run(output, backends=chosen, step=step)
     terminal.out.print(TITLE, style="bold")
     _show(terminal, found)
     terminal.document(_document(found))

@@ -5,6 +5,7 @@ With `json` stdout holds one JSON document and nothing else.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import sys
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
     from rich.table import Table
 
 WIDTH_WITHOUT_TERMINAL = 120
@@ -82,21 +84,47 @@ class Terminal:
     @contextmanager
     def progress(self, description: str) -> Iterator[Callable[[int, int], None]]:
         """A bar on stderr while it is a terminal; yields report(done, total)."""
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(bar_width=32), TimeElapsedColumn())
-        with Progress(*columns, console=self.err, transient=True, disable=not self.err.is_terminal) as bar:
+        with self._bar() as bar:
             task = bar.add_task(description, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
 
     @contextmanager
-    def steps(self, description: str) -> Iterator[Callable[[str], None]]:
-        """A spinner on stderr while it is a terminal; yields step(what is being done)."""
-        if not self.err.is_terminal:
-            yield lambda name: None
-            return
-        with self.err.status(description) as status:
-            yield lambda name: status.update(f"{description}: {name}")
+    def steps(self, description: str, expected: int) -> Iterator[Callable[[str], None]]:
+        """The same for work in steps, of which about so many are expected; yields step(what is begun)."""
+        with self._bar() as bar:
+            task = bar.add_task(description, total=expected)
+            begun = itertools.count()
+
+            def step(name: str) -> None:
+                done = next(begun)
+                # What is begun is not yet done, however few steps were expected.
+                total = max(expected, done + 1)
+                bar.update(task, description=f"{description}: {name}", completed=done, total=total)
+
+            yield step
+
+    def _bar(self) -> Progress:
+        """Share done, time passed and time left as estimated, on stderr while it is a terminal."""
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            TaskProgressColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        return Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=32),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.err,
+            transient=True,
+            disable=not self.err.is_terminal,
+        )
 
 
 def verdict(passed: bool | None) -> Any:
