@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 from unittest.mock import patch
@@ -177,9 +177,10 @@ def _wrong_choice(
             "wrong choice at exact ties", "onnxruntime", frozenset([node.name]), node.op_type, detail,
             lambda: patch.object(rules, "vjp", vjp),
         )  # fmt: skip
+    alike = [n.name for n in nodes if n.op_type == node.op_type]
     return WrongRule(
-        "wrong choice at exact ties", "torch", frozenset(n.name for n in nodes if n.op_type == node.op_type),
-        node.op_type, detail, lambda: patch.object(rules, "torch", form),
+        "wrong choice at exact ties", "torch", frozenset([node.name, *alike]), node.op_type, detail,
+        lambda: patch.object(rules, "torch", form),
     )  # fmt: skip
 
 
@@ -215,16 +216,20 @@ def _last_of_equals(node: Node, shape: tuple[int, ...]) -> WrongChoice:
     def wrong_vjp(op: Any, g: Any, y: Any, x: Any, *others: Any, **attributes: Any) -> tuple[Any, ...]:
         if (y[0] if rules.several_outputs else y).name != tensor:
             return tuple(right(op, g, y, x, *others, **attributes))
-        lifted = op.Add(x, rise)
+        lifted = replace(op.Add(x, rise), shape=x.shape)
         if rules.several_outputs:
             _, places = op.MaxPool(lifted, outputs=2, **attributes)
             return (scatter_flat(op, g[0], places, x),)
-        highest = getattr(op, node.op_type)(lifted, *others, **attributes)
+        highest = replace(getattr(op, node.op_type)(lifted, *others, **attributes), shape=y.shape)
         return tuple(right(op, g, highest, lifted, *others, **attributes))
 
     def wrong_form(torch: Any, x: Any, *others: Any, **attributes: Any) -> Any:
+        y = form(torch, x, *others, **attributes)
+        # The same op elsewhere, as in the normalization of a map, reads other shapes.
+        if tuple(x.shape[1:]) != shape:
+            return y
         lifted = form(torch, x + torch.as_tensor(rise, dtype=x.dtype), *others, **attributes)
-        y, found = form(torch, x, *others, **attributes), lifted[0] if rules.several_outputs else lifted
+        found = lifted[0] if rules.several_outputs else lifted
         moved = found - found.detach()
         return (y[0].detach() + moved, *y[1:]) if rules.several_outputs else y.detach() + moved
 

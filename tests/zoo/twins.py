@@ -358,8 +358,7 @@ def _activations(f: Any, x: Any) -> Any:
     for kind in kinds:
         x = x + f.activation(kind, f.conv(kind, x, 3, 3, pad=1))
     # One ends with the constant factor that the next could begin with.
-    for kind in ("hard sigmoid", "gelu", "hard sigmoid"):
-        x = f.activation(kind, x)
+    x = f.activation("hard sigmoid", f.activation("hard sigmoid", f.conv("twice", x, 3, 1)))
     return f.softmax(f.dense("head", f.global_mean(x), CLASSES))
 
 
