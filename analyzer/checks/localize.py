@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from analyzer.backends.onnxruntime import make_session
 from analyzer.checks.kinks import Arrays, Side
 from analyzer.checks.metrics import distance
@@ -59,36 +57,18 @@ def forward_origin(
 ) -> Origin | None:
     """The node whose values differ by themselves. apart: {tensor: relative L2 between the sides}, in graph order."""
     fed = frozenset(roots)
-
-    def origin_at(name: str) -> Origin | None:
-        errors = {
-            label: _own_error(_value_program(graph, name, side), name, side, side.values)
-            for label, side in sides.items()
-        }
-        label = max(errors, key=lambda key: errors[key])
-        if errors[label] < OWN * apart[name]:
-            return None
-        return Origin(name, _segment(graph, name, sides[label]), label, errors[label], False)
-
-    return _origin([name for name in apart if name not in fed], apart, tolerance, origin_at)
+    order = [name for name in apart if name not in fed]
+    return _origin(order, apart, tolerance, lambda name: _VALUES.origin_at(graph, sides, name, apart[name]))
 
 
 def backward_origin(
     graph: Graph, sides: Mapping[str, Side], apart: Mapping[str, float], tolerance: float
 ) -> Origin | None:
     """The node whose gradient differs by itself. apart: of gradients, in graph order."""
-
-    def origin_at(name: str) -> Origin | None:
-        errors = {
-            label: _own_error(_gradient_program(graph, name, side), name, side, side.gradients)
-            for label, side in sides.items()
-        }
-        label = max(errors, key=lambda key: errors[key])
-        if errors[label] < OWN * apart[name]:
-            return None
-        return Origin(name, way_on(graph, name, sides[label]), label, errors[label], True)
-
-    return _origin(list(apart)[::-1], apart, tolerance, origin_at)
+    order = list(apart)[::-1]
+    return _origin(
+        order, apart, tolerance, lambda name: _GRADIENTS.origin_at(graph, sides, name, apart[name])
+    )
 
 
 def _origin(
@@ -111,27 +91,6 @@ def _origin(
         if one is not None and (found is None or one.error > found.error):
             found = one
     return found or next((one for name in order[ahead:] if (one := origin_at(name))), None)
-
-
-def _value_program(graph: Graph, name: str, side: Side) -> Program:
-    known = [other for other in side.values if other != name]
-    return assemble(graph, Emitter(graph.opset), {name: graph.tensors[name]}, available=known)
-
-
-def _gradient_program(graph: Graph, name: str, side: Side) -> Program:
-    known = [other for other in side.gradients if other != name]
-    return remainder_program(graph, observe((), (name,)), list(side.values), known)
-
-
-def _own_error(program: Program, name: str, side: Side, mine: Arrays) -> float:
-    """How far a side's tensor, or gradient, is from what the graph makes of the side's own arrays around it."""
-    given: dict[str, np.ndarray] = {
-        **side.values,
-        **{gradient_name(key): array for key, array in side.gradients.items()},
-    }
-    session = make_session(program.proto, ["CPUExecutionProvider"])
-    (found,) = session.run(None, {key: given[key] for key in program.inputs})
-    return distance(found, mine[name]).relative_l2
 
 
 def _segment(graph: Graph, name: str, side: Side) -> tuple[Node, ...]:
@@ -157,3 +116,46 @@ def way_on(graph: Graph, name: str, side: Side) -> tuple[Node, ...]:
                 found[node.name] = node
                 stack += [given for given in floats if given not in side.gradients]
     return tuple(node for node in graph.nodes if node.name in found)
+
+
+def _value_program(graph: Graph, name: str, side: Side) -> Program:
+    known = [other for other in side.values if other != name]
+    return assemble(graph, Emitter(graph.opset), {name: graph.tensors[name]}, available=known)
+
+
+def _gradient_program(graph: Graph, name: str, side: Side) -> Program:
+    known = [other for other in side.gradients if other != name]
+    return remainder_program(graph, observe((), (name,)), list(side.values), known)
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """What is computed anew in one direction. arrays: a side's own; program: computes one of them from those around it;
+    nodes: between it and those.
+    """
+
+    arrays: Callable[[Side], Arrays]
+    program: Callable[[Graph, str, Side], Program]
+    nodes: Callable[[Graph, str, Side], tuple[Node, ...]]
+    backward: bool
+
+    def origin_at(self, graph: Graph, sides: Mapping[str, Side], name: str, apart: float) -> Origin | None:
+        """The origin, where the own error of one side is about the whole difference."""
+        errors = {label: self._own_error(graph, name, side) for label, side in sides.items()}
+        label = max(errors, key=lambda key: errors[key])
+        if errors[label] < OWN * apart:
+            return None
+        return Origin(name, self.nodes(graph, name, sides[label]), label, errors[label], self.backward)
+
+    def _own_error(self, graph: Graph, name: str, side: Side) -> float:
+        """How far a side's array is from what the graph makes of the side's own arrays around it."""
+        program = self.program(graph, name, side)
+        gradients = {gradient_name(key): array for key, array in side.gradients.items()}
+        given = {**side.values, **gradients}
+        session = make_session(program.proto, ["CPUExecutionProvider"])
+        (found,) = session.run(None, {key: given[key] for key in program.inputs})
+        return distance(found, self.arrays(side)[name]).relative_l2
+
+
+_VALUES = _Pass(lambda side: side.values, _value_program, _segment, backward=False)
+_GRADIENTS = _Pass(lambda side: side.gradients, _gradient_program, way_on, backward=True)

@@ -246,15 +246,13 @@ def _equal_values(a: Side, b: Side, mine: Sequence[str], other: Sequence[str]) -
     prints = {name: fingerprint(b.values[name]) for name in other}
     groups: dict[tuple[str, ...], list[list[_Equal]]] = {}
     for name in mine:
-        value, same = a.values[name], []
-        own = fingerprint(value)
-        for theirs in other:
-            if b.values[theirs].size != value.size or not np.allclose(
-                prints[theirs], own, rtol=1e-3, atol=1e-6
-            ):
-                continue
-            if found := _aligned(a, b, name, theirs):
-                same.append(found)
+        own, size = fingerprint(a.values[name]), a.values[name].size
+        alike = [
+            theirs
+            for theirs, one in prints.items()
+            if b.values[theirs].size == size and np.allclose(one, own, rtol=1e-3, atol=1e-6)
+        ]
+        same = [found for theirs in alike if (found := _aligned(a, b, name, theirs))]
         if same:
             groups.setdefault(tuple(one.theirs for one in same), []).append(same)
     for candidates, rows in groups.items():
