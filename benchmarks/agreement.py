@@ -22,7 +22,6 @@ from rich.console import Console
 
 from analyzer import check, differentiate, full_grad
 from analyzer.checks.report import Report
-from analyzer.checks.rounding import ROUNDING
 from analyzer.checks.tolerances import COMPARED, DEFAULT
 from analyzer.demo import PREPROCESSING, load_network, photographs
 from analyzer.figures import preprocess
@@ -49,11 +48,11 @@ and in the original framework, every backend against every other, and compared t
 gradients at the input and at every bias, FullGrad's map, Integrated Gradients ({STEPS} points of the path). The numbers
 are the worst relative L2 of each quantity over all pairs; the tolerance is {DEFAULT:.0e}.
 
-A comparison in excess of it is accepted for one of two reasons alone, and the reason is named below. Decisions of ReLU,
-MaxPool, Clip… within rounding of their kink: they are found and counted, and the gradients agree once these decisions
-are held equal. A gradient that is zero but for rounding: both sides hold so little that it cannot move the output by
-its last digit. *Completeness* is the relative error of FullGrad's sum against the output on the worst backend, and that
-of the PyTorch backend in float64.
+A comparison in excess of it is accepted only for a [reason that is shown](checks.md), and the reason is named below:
+decisions of ReLU, MaxPool, Clip… within rounding of their kink, which are counted, and with which held equal the
+gradients agree; or rounding, of what is zero but for it, or of two sides that are each within the tolerance of
+float64. *Completeness* is the relative error of FullGrad's sum against the output on the worst backend, and that of the
+PyTorch backend in float64.
 
 The small networks have random weights and stand for their family; parameters are those of the converted graph.
 EfficientNet-Lite0 is trained on ImageNet and explains two photographs.
@@ -190,11 +189,11 @@ def worst(report: Report) -> dict[str, float]:
 
 
 def reasons(explanations: Sequence[str]) -> str:
-    """How many comparisons are explained by kinks, with the first of these explanations, and how many by rounding."""
-    kinks = [one for one in explanations if one != ROUNDING]
-    zeros = len(explanations) - len(kinks)
-    told = [f"{len(kinks)} by kinks, first {kinks[0]}"] if kinks else []
-    return "; ".join([*told, *([f"{zeros} {ROUNDING}"] if zeros else [])])
+    """How many comparisons are accepted for kinks, and how many for rounding, each with the first explanation."""
+    kinks = [one for one in explanations if "kink" in one or "exact tie" in one]
+    rounding = [one for one in explanations if one not in kinks]
+    told = {"kinks": kinks, "rounding": rounding}
+    return "; ".join(f"{len(found)} by {kind}, first {found[0]}" for kind, found in told.items() if found)
 
 
 def table(family: str, rows: Sequence[Row]) -> Results:

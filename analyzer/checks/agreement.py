@@ -63,8 +63,9 @@ def check(
     tolerance: of relative L2, 1e-4 by default; a number for every quantity, or {quantity: number}, see
         analyzer/checks/tolerances.py. steps: Gauss–Legendre points of Integrated Gradients, from a baseline of zeros.
     straight_through: as for `differentiate`; the source then has no part in it.
-    referee: whether the graph is run in float64 on torch to say which side of a difference is nearer; by default where
-        something is in excess and torch is there.
+    referee: whether the graph is run in float64 on torch to say which side of a difference is nearer, and to accept
+        gradients that are within the tolerance of it on both; by default where something is in excess and torch is
+        there.
     progress: called with a phrase that says what is being run.
     Raises AnalysisError for an unknown backend, InputError, TargetError, UnsupportedOp.
     """
@@ -80,11 +81,12 @@ def check(
     comparison = Comparison(readers, feeds, fixed, allowed, progress)
     readings = comparison.readings()
     by_pair = {pair: comparison.rows_of(pair, readings) for pair in comparison.pairs}
-    origins = {
-        (chosen[a], chosen[b]): comparison.origin((a, b), readings, rows) for (a, b), rows in by_pair.items()
-    }
     rows = [row for found in by_pair.values() for row in found]
     judged = judge_backends(comparison, readings, rows, loaded, referee)
+    origins = {
+        (chosen[a], chosen[b]): comparison.origin((a, b), readings, found)
+        for (a, b), found in by_pair.items()
+    }
     settled = [comparison.settled(index, reading) for index, reading in enumerate(readings)]
     readings = [reading.without_layers(comparison.roots) for reading in readings]
     if wrt is None:

@@ -78,7 +78,8 @@ class Report:
     passed and explanation; node, op_type, layer and depth (the position in the graph) of what computes the tensor; and,
     where a float64 run was asked, its distance from either side, a_error and b_error, and the `nearer` side; of two
     models, each from its own run, and how far the two runs are apart, `float64`. A row passes within its tolerance, or
-    where a named reason explains the excess: decisions at kinks, rounding of zero, a layer in other nodes.
+    where a named reason explains the excess: decisions at kinks, rounding of zero, two roundings that add up, a layer
+    in other nodes.
     completeness: one dict a backend and method, with error (the worst sample's), tolerance and passed; of `check`, with
     an explanation where a source's ties were decided as elsewhere.
     origins: {(a, b): the node at fault}; suspects: {(a, b): its name, or names}. skipped: backends that were not run,

@@ -66,27 +66,24 @@ def healthy(seed: int, count: int) -> Iterator[Healthy]:
     with its port to Keras, a third of the others with a rewrite of itself, all else on three backends.
     """
     for number in range(count):
-        rng = np.random.default_rng([seed, number, 1])
-        drawn = int(rng.integers(SEEDS))
-        if number % 10 == 2:
-            whole = port(PORTS * seed + number // 10 % PORTS)
-            yield _verdict(whole.keras, "compare", compared(whole, whole.keras.model))
-            continue
-        if number % 10 == 0:
-            network = converted(MODULES * seed + number // 10 % MODULES)
-        else:
-            network = tied(drawn) if number % 10 == 1 else written(drawn)
-        if number % 10 > 1 and number % 3 == 0:
-            rewrite = rewritten(network.proto)
-            report = compare(
-                network.model, rewrite, network.feeds, network.target, wrt=network.wrt, steps=STEPS
-            )
-            yield _verdict(network, "compare", report)
-        else:
-            report = check(
-                network.model, network.feeds, network.target, wrt=network.wrt, steps=STEPS, referee=False
-            )
-            yield _verdict(network, "check", report)
+        yield _checked(seed, number)
+
+
+def _checked(seed: int, number: int) -> Healthy:
+    drawn = int(np.random.default_rng([seed, number, 1]).integers(SEEDS))
+    if number % 10 == 2:
+        whole = port(PORTS * seed + number // 10 % PORTS)
+        return _verdict(whole.keras, "compare", compared(whole, whole.keras.model))
+    if number % 10 == 0:
+        network = converted(MODULES * seed + number // 10 % MODULES)
+    else:
+        network = tied(drawn) if number % 10 == 1 else written(drawn)
+    if number % 10 > 2 and number % 3 == 0:
+        rewrite = rewritten(network.proto)
+        report = compare(network.model, rewrite, network.feeds, network.target, wrt=network.wrt, steps=STEPS)
+        return _verdict(network, "compare", report)
+    report = check(network.model, network.feeds, network.target, wrt=network.wrt, steps=STEPS)
+    return _verdict(network, "check", report)
 
 
 def _verdict(network: Network, by: str, report: Report) -> Healthy:

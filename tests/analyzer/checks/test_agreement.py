@@ -13,6 +13,7 @@ from onnx import parser
 
 from analyzer import check, differentiate
 from analyzer.checks.kinks import Side, explain
+from analyzer.checks.referee import accept_two_roundings
 from analyzer.errors import AnalysisError, Disagreement
 from analyzer.ops import activation, elementwise
 from converters import convert
@@ -158,6 +159,46 @@ def test_a_float64_run_says_which_side_is_nearer():
         )
     assert row["nearer"] == (row["a"] if row["a_error"] < row["b_error"] else row["b"])
     assert check(model, x, target=1, backends=["onnxruntime", "torch"]).referee.startswith("not needed")
+
+
+@pytest.mark.parametrize(("ours", "theirs", "accepted"), [(0.8, -0.8, True), (1.6, 0.0, False)])
+def test_sides_that_are_both_within_the_tolerance_of_float64_agree(ours, theirs, accepted, monkeypatch):
+    tolerance, vjp, form = 1e-3, activation.Tanh.vjp, activation.Tanh.tensorflow
+
+    def wrong_vjp(op, g, y, x):
+        return (op.Mul(vjp(op, g, y, x)[0](), 1 + ours * tolerance),)
+
+    def wrong_form(tf, x):
+        turned = tf.custom_gradient(lambda y: (tf.identity(y), lambda g: (1 + theirs * tolerance) * g))
+        return turned(form(tf, x))
+
+    net = torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.Tanh(), torch.nn.Linear(4, 3))
+    x, backends = torch.randn(3, 5), ["onnxruntime", "tensorflow"]
+    model = convert(net, x)
+    monkeypatch.setattr(activation.Tanh, "vjp", wrong_vjp)
+    monkeypatch.setattr(activation.Tanh, "tensorflow", wrong_form)
+    report = check(model, x.numpy(), target=1, backends=backends, tolerance=tolerance, steps=1)
+    rows = [row for row in report.rows if row["quantity"] == "input gradient"]
+    assert [row["relative_l2"] for row in rows] == [pytest.approx(1.6 * tolerance, rel=0.01)]
+    assert [row["passed"] for row in rows] == [accepted]
+    assert ["of float64" in row["explanation"] for row in rows] == [accepted]
+
+
+@pytest.mark.parametrize(
+    ("quantity", "errors", "accepted"),
+    [
+        ("full grad", (6e-5, 9e-5), True),
+        ("input gradient", (6e-5, 1.1e-4), False),
+        ("input gradient", (0.0, 2e-4), False),
+        ("layer", (6e-5, 6e-5), False),
+        ("input gradient", (), False),
+    ],
+)
+def test_what_is_beyond_the_tolerance_of_float64_is_not_accepted(quantity, errors, accepted):
+    row = {"quantity": quantity, "tolerance": 1e-4, "passed": False, "explanation": ""}
+    row |= dict(zip(("a_error", "b_error"), errors, strict=False))
+    accept_two_roundings([row])
+    assert (row["passed"], bool(row["explanation"])) == (accepted, accepted)
 
 
 def test_tolerances_are_set_by_quantity():
