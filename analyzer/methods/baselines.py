@@ -170,7 +170,7 @@ def _spelled_out(baseline: Single) -> Single:
 
 
 def _array(baseline: object, x: np.ndarray) -> np.ndarray:
-    array = _numbers(baseline)
+    array = numbers(baseline, f"a baseline that is none of {', '.join(NAMES)}")
     try:
         return np.broadcast_to(array, x.shape)
     except ValueError as error:
@@ -180,7 +180,7 @@ def _array(baseline: object, x: np.ndarray) -> np.ndarray:
 
 
 def _dataset(samples: object, x: np.ndarray) -> list[np.ndarray]:
-    array = _numbers(samples)
+    array = numbers(samples, "a data set of baselines")
     if array.ndim != x.ndim or array.shape[1:] != x.shape[1:] or not len(array):
         wanted = ", ".join(["M", *map(str, x.shape[1:])])
         raise ShapeError(
@@ -189,12 +189,17 @@ def _dataset(samples: object, x: np.ndarray) -> list[np.ndarray]:
     return [np.broadcast_to(sample, x.shape) for sample in array.astype(x.dtype)]
 
 
-def _numbers(value: object) -> np.ndarray:
-    array = np.asarray(value)
+def numbers(value: object, what: str) -> np.ndarray:
+    """An array of finite numbers. what: what it is, for the error. Raises InputError."""
+    try:
+        array = np.asarray(value)
+    # Rows of different lengths.
+    except ValueError as error:
+        raise InputError(f"{what} is an array of numbers: {error}") from error
     if array.dtype.kind not in "fiu":
-        raise InputError(f"a baseline is a number, an array or one of {', '.join(NAMES)}, not {array.dtype}")
+        raise InputError(f"{what} is an array of numbers, not of {array.dtype}")
     if not np.isfinite(array).all():
-        raise InputError("the baseline holds NaN or infinity")
+        raise InputError(f"{what} holds NaN or infinity")
     return array
 
 

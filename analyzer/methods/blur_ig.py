@@ -78,7 +78,7 @@ def blur_integrated_gradients(
     for batch in in_batches(planned, batch_size):
         numbers, rows = np.divmod(batch, held.samples)
         points, slopes = _on_path(held, axes, max_sigma * nodes[numbers], rows, border)
-        gradients = held.gradients(points, rows).gradients
+        gradients = held.finite_gradients(points, rows).gradients
         for name in axes:
             shares = -max_sigma * weights[numbers].reshape(-1, *(1,) * (slopes[name].ndim - 1))
             # Not fancy addition: a sample may stand in a batch more than once.

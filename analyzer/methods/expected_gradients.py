@@ -20,7 +20,7 @@ from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.backends.base import Arrays, Inputs
 from analyzer.completeness import sample_sums
 from analyzer.errors import AnalysisError, InputError, ShapeError
-from analyzer.methods.baselines import Dataset
+from analyzer.methods.baselines import Dataset, numbers
 from analyzer.methods.held import Held, hold, in_batches
 from analyzer.methods.path_result import PathAttributions, like, path_attributions
 from analyzer.target import TargetLike
@@ -76,8 +76,8 @@ def expected_gradients(
     Raises ShapeError for a background that does not fit, InputError, TargetError, UnsupportedOp.
     Source: Erion et al. 2021, eq. 4.
     """
-    if samples < 2:
-        raise AnalysisError(f"a standard error takes at least 2 samples, not {samples}")
+    if not isinstance(samples, (int, np.integer)) or samples < 2:
+        raise AnalysisError(f"a standard error takes a whole number of samples, at least 2, not {samples}")
     fn = differentiate(model)
     held = hold(fn, fn.check_inputs(inputs), target)
     data = _background(held, background)
@@ -170,7 +170,7 @@ def _terms(held: Held, background: Arrays, draws: Draws, ks: np.ndarray, rows: n
         along = draws.alphas[rows, ks].reshape(-1, *(1,) * (x.ndim - 1))
         spans[name] = x - start
         points[name] = start + along * spans[name]
-    gradients = held.gradients(points, rows).gradients
+    gradients = held.finite_gradients(points, rows).gradients
     return {name: spans[name] * gradients[name] for name in held.names}
 
 
@@ -185,15 +185,13 @@ def _background(held: Held, background: Background) -> Arrays:
     arrays = {}
     for name in held.names:
         one = given[name]
-        array = np.asarray(one.samples if isinstance(one, Dataset) else one)
+        array = numbers(one.samples if isinstance(one, Dataset) else one, f"the background of {name!r}")
         features = held.feeds[name].shape[1:]
         if array.ndim == 0 or array.shape[1:] != features or not len(array):
             wanted = ", ".join(["M", *map(str, features)])
             raise ShapeError(
                 f"the background of {name!r} has shape {array.shape}, where ({wanted}) is expected"
             )
-        if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
-            raise InputError(f"the background of {name!r} holds something that is no finite number")
         arrays[name] = array
     counts = {name: len(array) for name, array in arrays.items()}
     if len(set(counts.values())) > 1:

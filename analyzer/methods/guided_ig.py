@@ -45,6 +45,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.rule not in RULES:
             raise AnalysisError(f"unknown rule {self.rule!r}; there are {', '.join(RULES)}")
+        if not all(isinstance(number, (int, np.integer)) for number in (self.steps, self.anchors)):
+            raise AnalysisError(f"steps and anchors are whole numbers, not {self.steps} and {self.anchors}")
         if self.anchors < 0 or self.steps <= self.anchors:
             raise AnalysisError(
                 f"a path of {self.steps} steps and {self.anchors} anchors: at least one step lies between two anchors"
@@ -140,7 +142,7 @@ def _integrate(
     """The attributions of some samples (n, features of all inputs), and their outputs at the start (n,)."""
 
     def gradients(point: np.ndarray) -> Gradients:
-        found = held.gradients(_unflat(held, point), rows)
+        found = held.finite_gradients(_unflat(held, point), rows)
         count(len(rows))
         return found
 

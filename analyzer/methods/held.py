@@ -41,6 +41,16 @@ class Held:
         """The output (n,) and its gradients at points {name: (n, *features)}, each on the path of sample `rows`[k]."""
         return self.fn.gradients(self._feeds(points, rows), self.target(rows), wrt=self.names)
 
+    def finite_gradients(self, points: Arrays, rows: np.ndarray) -> Gradients:
+        """As `gradients`. Raises AnalysisError where the output or a gradient is not finite."""
+        found = self.gradients(points, rows)
+        for k, row in enumerate(rows):
+            if not all(np.isfinite(array[k]).all() for array in (found.output, *found.gradients.values())):
+                raise AnalysisError(
+                    f"the output or its gradient is not finite on the path of sample {row}: choose another baseline"
+                )
+        return found
+
     def outputs(self, points: Arrays, rows: np.ndarray) -> np.ndarray:
         """The output (n,) at such points, in double precision, by a forward pass."""
         return self.scalars(self.fn.forward(self._feeds(points, rows), [self.tensor])[self.tensor], rows)

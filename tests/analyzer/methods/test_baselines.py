@@ -158,6 +158,8 @@ def test_several_inputs_take_their_baselines_together():
         (Dataset(np.zeros((0, 3, 12, 16))), ShapeError, "has no baselines"),
         (np.inf, InputError, "NaN or infinity"),
         ([0.0, np.nan], InputError, "NaN or infinity"),
+        (Dataset([[1.0], [1.0, 2.0]]), InputError, "array of numbers"),
+        (None, InputError, "not of object"),
         (Gaussian(sigma=-1), AnalysisError, "share of the range, not -1"),
         (Uniform(draws=0), AnalysisError, "at least once, not 0"),
         (Blurred(0.0), AnalysisError, "above 0"),

@@ -167,6 +167,7 @@ def test_an_input_at_its_baseline_is_given_nothing():
     [
         ({"steps": 0}, AnalysisError, "0 steps and 0 anchors"),
         ({"steps": 3, "anchors": 3}, AnalysisError, "at least one step lies between"),
+        ({"steps": 2.5}, AnalysisError, "whole numbers, not 2.5"),
         ({"anchors": -1}, AnalysisError, "-1 anchors"),
         ({"fraction": 0}, AnalysisError, "above 0 and at most 1, not 0"),
         ({"fraction": 1.5}, AnalysisError, "not 1.5"),

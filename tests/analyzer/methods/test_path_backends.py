@@ -91,6 +91,24 @@ def test_a_target_of_weights_is_held_along_the_path():
     )
 
 
+@pytest.mark.parametrize("method", ["expected", "blur", "guided"])
+def test_a_gradient_that_is_not_finite_is_refused(method):
+    # The square root has no derivative at 0, and none of any kind below.
+    root = parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 23]> g (float[n,1,3,4] x) => (float[n,3] y)'
+        " <int64[2] spatial = {1, 3}> { s = Sqrt(x) y = ReduceSum<keepdims = 0>(s, spatial) }"
+    )
+    x = np.ones((2, 1, 3, 4), np.float32)
+    hollow = np.concatenate([x[:1], 0 * x[:1]])
+    run: dict[str, Callable] = {
+        "expected": lambda: expected_gradients(root, x, 1, -x, samples=4),
+        "blur": lambda: blur_integrated_gradients(root, hollow, 1, steps=4),
+        "guided": lambda: guided_integrated_gradients(root, x, 1, baseline=0.0, steps=4),
+    }
+    with pytest.raises(AnalysisError, match="not finite on the path of sample"):
+        run[method]()
+
+
 def test_results_draw_themselves():
     model, x = network()
     guided = guided_integrated_gradients(model, x, 3, steps=2)
