@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from analyzer.analysis.result import Inputs, MethodResult, Progress
 
 if TYPE_CHECKING:
     from analyzer.backends import Differentiable
+    from analyzer.methods import IntegratedGradients
     from analyzer.target import TargetLike
 
 INTEGRATED_GRADIENTS = "integrated-gradients"
@@ -24,9 +26,12 @@ def run_integrated_gradients(
     target: TargetLike = None,
     *,
     baseline: Any = 0.0,
+    at: str | Sequence[str] | None = None,
     steps: int = 50,
     rule: str = "gauss-legendre",
     tolerance: float | None = None,
+    map_tolerance: float | None = None,
+    max_evaluations: int = 1024,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> MethodResult:
@@ -43,19 +48,23 @@ def run_integrated_gradients(
         inputs,
         target,
         baseline=baseline,
+        at=at,
         steps=steps,
         rule=rule,
         tolerance=tolerance,
+        map_tolerance=map_tolerance,
+        max_evaluations=max_evaluations,
         rng=np.random.default_rng(seed),
         progress=progress,
     )
     scale = np.maximum(np.abs(found.completeness.output), np.finfo(np.float32).eps)
-    close = np.abs(found.delta) <= (tolerance or INTEGRATED_GRADIENTS_TOLERANCE) * scale
-    unmet = None if tolerance is None else False
+    near = np.abs(found.delta) <= INTEGRATED_GRADIENTS_TOLERANCE * scale
+    close = found.converged & (near if tolerance is None else True)
+    unmet = None if tolerance is None and not found.interrupted else False
     return MethodResult(
         method=INTEGRATED_GRADIENTS,
         label=f"Integrated Gradients, {found.evaluations} gradients",
-        attributions=named(fn, found.attributions),
+        attributions=_by_tensor(fn, found, at),
         maps={},
         explained=found.completeness.output,
         total=found.completeness.total,
@@ -63,12 +72,48 @@ def run_integrated_gradients(
         passed=tuple(True if fine else unmet for fine in close),
         target=found.target,
         seconds=time.perf_counter() - start,
-        note="" if close.all() else "more steps, or a tolerance, bring the sum closer",
+        note=_note(found, bool(close.all()), max_evaluations),
         settings={
             "steps": found.steps,
-            "rule": rule,
+            "rule": found.rule,
             "baseline": baseline if isinstance(baseline, (str, float, int)) else "array",
+            "at": at,
             "evaluations": found.evaluations,
             "tolerance": tolerance,
+            **_stated(found),
         },
     )
+
+
+def _by_tensor(
+    fn: Differentiable, found: IntegratedGradients, at: str | Sequence[str] | None
+) -> dict[str, np.ndarray]:
+    """{name of what is attributed: its attributions}."""
+    if at is None:
+        return named(fn, found.attributions)
+    return {name: found.attributions_at(name) for name in found.channel_axes}
+
+
+def _note(found: IntegratedGradients, close: bool, most: int) -> str:
+    """What the numbers do not tell by themselves."""
+    if found.interrupted:
+        return "interrupted: the error is that of what was computed"
+    if found.map_error is not None:
+        map_error = (
+            f"the map is within {100 * float(found.map_error.max()):.1g} %, by the change it still makes"
+        )
+        return map_error if close else f"{map_error}; {most} gradients did not reach the tolerance"
+    return "" if close else "more steps, or a tolerance, bring the sum closer"
+
+
+def _stated(found: IntegratedGradients) -> dict[str, Any]:
+    """The errors of a refinement, a number a sample."""
+    numbers = {
+        "spent": found.spent,
+        "map_error": found.map_error,
+        "interval_error": found.interval_error,
+        "scatter": found.scatter,
+        "map_change": found.map_change,
+    }
+    stated = {name: array.tolist() for name, array in numbers.items() if array is not None}
+    return {"interrupted": found.interrupted, **stated}

@@ -37,10 +37,14 @@ class PostProcessing(StrEnum):
 
 
 class Rule(StrEnum):
-    """The quadrature rules of Integrated Gradients."""
+    """The quadrature rules."""
 
     GAUSS_LEGENDRE = "gauss-legendre"
     TRAPEZOID = "trapezoid"
+    MIDPOINT = "midpoint"
+    LEFT = "left"
+    RIGHT = "right"
+    SIMPSON = "simpson"
 
 
 MethodOption = Annotated[
@@ -104,7 +108,11 @@ PointsOption = Annotated[
 ]
 RuleOption = Annotated[
     Rule | None,
-    typer.Option("--rule", help="Quadrature. Default: gauss-legendre.", rich_help_panel=INTEGRATED_PANEL),
+    typer.Option(
+        "--rule",
+        help="Quadrature, where no --tolerance is given. Default: gauss-legendre.",
+        rich_help_panel=INTEGRATED_PANEL,
+    ),
 ]
 BaselineOption = Annotated[
     str | None,
@@ -117,7 +125,35 @@ BaselineOption = Annotated[
 WithinOption = Annotated[
     float | None,
     typer.Option(
-        "--tolerance", help="Refine until the sum is within this share.", rich_help_panel=INTEGRATED_PANEL
+        "--tolerance",
+        help="Refine until the sum is within this share of what it must be, and the map within five times as much.",
+        rich_help_panel=INTEGRATED_PANEL,
+    ),
+]
+MapWithinOption = Annotated[
+    float | None,
+    typer.Option(
+        "--map-tolerance",
+        help="With --tolerance: the relative error of the map that is still refined.",
+        rich_help_panel=INTEGRATED_PANEL,
+    ),
+]
+MostEvaluationsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max-evaluations",
+        min=3,
+        help="With --tolerance: the most gradients a sample. Default: 1024.",
+        rich_help_panel=INTEGRATED_PANEL,
+    ),
+]
+AtOption = Annotated[
+    str | None,
+    typer.Option(
+        "--at",
+        metavar="NAME",
+        help="Attribute tensors within the network: 'embedding', a module's path, a tensor; several by commas.",
+        rich_help_panel=INTEGRATED_PANEL,
     ),
 ]
 BackgroundOption = Annotated[
@@ -184,6 +220,8 @@ def settings_of(methods: Sequence[str] | None, given: Mapping[str, Any]) -> dict
             takers = [method for method, entry in METHODS.items() if name in entry.settings]
             option = f"--{name.replace('_', '-')}"
             raise UserError(f"{option} is a setting of {', '.join(takers)}; --method names none of them")
+    if "at" in stated:
+        stated["at"] = split_list(stated["at"])
     if "baseline" in stated:
         stated["baseline"] = read_baseline(stated["baseline"])
     return {

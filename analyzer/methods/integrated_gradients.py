@@ -130,7 +130,18 @@ def integrated_gradients(
         interrupted=interrupted,
         standard_error=None if error is None else _typed(lines, error, single),
     )
-    return result if goal is None else replace(result, **sums.stated())
+    return result if goal is None else _with_errors(result, sums.stated())
+
+
+def _with_errors(result: IntegratedGradients, stated: Mapping[str, np.ndarray]) -> IntegratedGradients:
+    """The result with what a refinement knows of its errors."""
+    return replace(
+        result,
+        interval_error=stated["interval_error"],
+        scatter=stated["scatter"],
+        map_error=stated["map_error"],
+        map_change=stated["map_change"],
+    )
 
 
 def _goal(tolerance: float | None, map_tolerance: float | None, max_evaluations: int) -> Goal | None:

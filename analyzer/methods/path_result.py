@@ -40,6 +40,13 @@ class PathAttributions:
         short: np.ndarray = self.completeness.total - self.completeness.output
         return short
 
+    def attributions_at(self, name: str) -> np.ndarray:
+        """The attributions of one input, or tensor, by its name."""
+        found: np.ndarray = (
+            self.attributions[name] if isinstance(self.attributions, Mapping) else self.attributions
+        )
+        return found
+
     def plot(
         self, inputs: Any = None, *, of: str | None = None, features: Sequence[str] | None = None
     ) -> Figure:
@@ -47,7 +54,7 @@ class PathAttributions:
         from analyzer.figures import PIXELS, Look, plot_input
 
         name = chosen_input(self.channel_axes, of)
-        values = self.attributions[name] if isinstance(self.attributions, Mapping) else self.attributions
+        values = self.attributions_at(name)
         drawn = inputs.get(name) if isinstance(inputs, Mapping) else inputs
         look = Look(
             title=name,

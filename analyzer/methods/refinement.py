@@ -68,7 +68,8 @@ class Leaf:
     @property
     def fine(self) -> np.ndarray:
         """The errors of the sums of two trapezoids, (K,)."""
-        return self.left + self.right
+        both: np.ndarray = self.left + self.right
+        return both
 
     @property
     def simpson(self) -> np.ndarray:
@@ -264,7 +265,8 @@ def _foreseen(state: Refined, allowed: np.ndarray, goal: Goal) -> int:
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """part / whole, 0 where there is no part."""
-    return np.divide(part, whole, out=np.where(part > 0, np.inf, 0.0), where=whole > 0)
+    share: np.ndarray = np.divide(part, whole, out=np.where(part > 0, np.inf, 0.0), where=whole > 0)
+    return share
 
 
 def _middles(leaf: Leaf) -> tuple[float, float]:
@@ -274,5 +276,5 @@ def _middles(leaf: Leaf) -> tuple[float, float]:
 def _trapezoid(a: Point, b: Point) -> np.ndarray:
     """The integral of the gradient from a to b, (D,), in double precision; an infinite end is left out of it."""
     gradients = [point.gradient.astype(np.float64) for point in (a, b) if point.finite]
-    area: np.ndarray = sum(gradients[1:], gradients[0]) * ((b.alpha - a.alpha) / len(gradients))
+    area: np.ndarray = np.mean(gradients, axis=0) * (b.alpha - a.alpha)
     return area
