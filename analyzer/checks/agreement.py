@@ -25,6 +25,7 @@ from analyzer.checks.tolerances import COMPLETENESS, Tolerance, tolerances
 from analyzer.completeness import Completeness
 from analyzer.errors import AnalysisError
 from analyzer.graph import Graph
+from analyzer.memory import as_bytes
 from analyzer.precision import HALF
 from analyzer.target import Target, TargetLike, one_scalar
 from converters import Model, load
@@ -52,6 +53,7 @@ def check(
     steps: int = STEPS,
     straight_through: bool = False,
     referee: bool | None = None,
+    max_memory: int | str | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Compare every backend with every other on one model.
@@ -66,7 +68,7 @@ def check(
     referee: whether the graph is run in float64 on torch to say which side of a difference is nearer, and to accept
         gradients that are within the tolerance of it on both; by default where something is in excess and torch is
         there.
-    progress: called with a phrase that says what is being run.
+    max_memory: of every backend, as for `differentiate`. progress: called with a phrase that says what is being run.
     Raises AnalysisError for an unknown backend, InputError, TargetError, UnsupportedOp.
     """
     loaded = pass_rounding(load(model)) if straight_through else load(model)
@@ -74,7 +76,7 @@ def check(
     chosen = _chosen(backends, state)
     allowed = tolerances(tolerance)
     stated = Graph.from_proto(loaded.proto)
-    functions = [bind(loaded, stated, name) for name in chosen]
+    functions = [bind(loaded, stated, name, max_memory=as_bytes(max_memory)) for name in chosen]
     feeds = functions[0].check_inputs(inputs)
     fixed = fix_target(functions[0], feeds, target)
     readers = [Reader(fn, fixed, functions[0].roots(wrt), fn.backend) for fn in functions]

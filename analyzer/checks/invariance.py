@@ -48,6 +48,7 @@ def compare(
     names: tuple[str, str] = ("a", "b"),
     straight_through: bool = False,
     referee: bool | None = None,
+    max_memory: int | str | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Compare two models that should be the same function, and their reasons.
@@ -56,7 +57,7 @@ def compare(
         where several orders fit, that which makes the outputs equal, or most layers. inputs_of_b: {input of a: input
         of b} where neither names nor shapes tell.
     backend: what computes both; a model may also come bound to one, `differentiate(model, …)`.
-    tolerance, steps, straight_through, progress: as for `check`. names: what the report calls the two.
+    tolerance, steps, straight_through, max_memory, progress: as for `check`. names: what the report calls the two.
     referee: whether both are run in float64 on torch as well, to say whether an excess is rounding or the models'; by
         default where something is in excess and torch is there.
     Rows name tensors of a, and those of b under `tensor_b`; `matched`, `near`, `unmatched` and `inner` say which
@@ -68,7 +69,10 @@ def compare(
     if names[0] == names[1]:
         raise AnalysisError(f"the two models are both called {names[0]!r}")
     tell = progress or (lambda what: None)
-    mine, other = (differentiate(model, backend, straight_through=straight_through) for model in (a, b))
+    mine, other = (
+        differentiate(model, backend, straight_through=straight_through, max_memory=max_memory)
+        for model in (a, b)
+    )
     feeds = mine.check_inputs(inputs)
     fixed, roots = fix_target(mine, feeds, target), mine.roots(wrt)
     tell("pairing inputs, outputs and layers")

@@ -39,6 +39,7 @@ from analyzer.cli.options import (
     InputsArgument,
     JsonOption,
     LayoutOption,
+    MaxMemoryOption,
     MeanOption,
     ModelArgument,
     ResizeOption,
@@ -105,6 +106,7 @@ def analyze(
     resize: ResizeOption = None,
     example: ExampleOption = None,
     straight_through: StraightThroughOption = False,
+    max_memory: MaxMemoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Explain a model's outputs by any of the methods, with their completeness."""
@@ -156,6 +158,7 @@ def analyze(
         backend.value,
         precision=precision.value if precision else None,
         straight_through=straight_through,
+        max_memory=max_memory,
     )
     results = _run(terminal, fn, batch, chosen, settings)
     predicted = predictions(fn.forward(batch.inputs)[graph.outputs[0]], loaded.class_names)

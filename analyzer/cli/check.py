@@ -15,6 +15,7 @@ from analyzer.cli.options import (
     JsonOption,
     JunitOption,
     LayoutOption,
+    MaxMemoryOption,
     MeanOption,
     ModelArgument,
     RefereeOption,
@@ -63,6 +64,7 @@ def check(
     resize: ResizeOption = None,
     example: ExampleOption = None,
     straight_through: StraightThroughOption = False,
+    max_memory: MaxMemoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check that backends agree on a model: outputs, layers, gradients, FullGrad and Integrated Gradients."""
@@ -104,6 +106,7 @@ def check(
             tolerance=tolerances,
             steps=points,
             referee=settings.referee if referee is None else referee,
+            max_memory=max_memory,
             progress=step,
         )
     files = destinations.write(report, Path(model).name)

@@ -15,6 +15,7 @@ from analyzer.cli.options import (
     JsonOption,
     JunitOption,
     LayoutOption,
+    MaxMemoryOption,
     MeanOption,
     RefereeOption,
     ResizeOption,
@@ -67,6 +68,7 @@ def compare(
         Path | None, typer.Option("--example-b", help="The same for B, in its own layout.")
     ] = None,
     straight_through: StraightThroughOption = False,
+    max_memory: MaxMemoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare two models that should be one function: outputs, layers matched by value, gradients, attributions.
@@ -114,6 +116,7 @@ def compare(
             names=called,
             referee=settings.referee if referee is None else referee,
             straight_through=straight_through,
+            max_memory=max_memory,
             progress=step,
         )
     files = destinations.write(report, " against ".join(called))

@@ -87,6 +87,14 @@ StraightThroughOption = Annotated[
         help="Differentiate a quantized model straight through its rounding; it is refused otherwise.",
     ),
 ]
+MaxMemoryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--max-memory",
+        metavar="SIZE",
+        help="What computing may take, such as 2GiB: larger batches are cut in pieces. Default: half of what is free.",
+    ),
+]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Write one JSON document to stdout, and nothing else there.")
 ]

@@ -198,3 +198,18 @@ def test_human_output_shows_class_names_as_they_are(command):
     _, out, _ = command("analyze", "stored.onnx", "batch.npy", "--target", "dog")
     assert "[red]eel" in out or "<b>owl</b>" in out or "tabby" in out
     assert "dog (4)" in out and "holds" in out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("analyze", "plain.onnx"), ("check", "plain.onnx"), ("compare", "plain.onnx", "plain.onnx")],
+    ids=lambda arguments: arguments[0],
+)
+def test_memory_is_bounded_by_an_option(arguments, command):
+    names = ("--names", "a,b") if arguments[0] == "compare" else ()
+    status, out, err = command(*arguments, "batch.npy", *names, "--max-memory", "64 MiB")
+    assert (status, "holds" in out or "agree" in out) == (0, True), err
+    status, out, err = command(*arguments, "batch.npy", *names, "--max-memory", "20 KiB")
+    assert status == 2 and "one sample needs about" in err and "--max-memory" in err
+    status, _, err = command(*arguments, "batch.npy", *names, "--max-memory", "plenty")
+    assert status == 2 and "'plenty'" in err and len(err.splitlines()) <= 2
