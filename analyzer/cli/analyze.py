@@ -150,7 +150,7 @@ def analyze(
         for own in settings.values():
             if "background" in own:
                 own["background"] = read_background(background, graph, loaded, images)
-    chosen = parse_target(target, len(batch.names), class_count(graph), loaded.class_names)
+    chosen = parse_target(target, len(batch.names), class_count(graph), loaded.class_names, graph)
     if batch.assumed:
         terminal.note(ASSUMED)
     fn = differentiate(

@@ -91,7 +91,7 @@ def check(
             loaded = with_source(loaded, source, example)
     graph = Graph.from_proto(loaded.proto)
     batch = read_inputs(inputs, graph, loaded, ImageOptions(size, mean, std, layout, resize))
-    chosen = parse_target(target, len(batch.names), class_count(graph), loaded.class_names)
+    chosen = parse_target(target, len(batch.names), class_count(graph), loaded.class_names, graph)
     if batch.assumed:
         terminal.note(ASSUMED)
     names = split_list(backends) if backends is not None else settings.backends

@@ -97,7 +97,7 @@ def compare(
         a, b = open_model(first, example), open_model(second, example_b)
     graph = Graph.from_proto(a.proto)
     batch = read_inputs(inputs, graph, a, ImageOptions(size, mean, std, layout, resize))
-    chosen = parse_target(target, len(batch.names), class_count(graph), a.class_names)
+    chosen = parse_target(target, len(batch.names), class_count(graph), a.class_names, graph)
     if batch.assumed:
         terminal.note(ASSUMED)
     points = steps or settings.steps or STEPS

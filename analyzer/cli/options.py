@@ -77,7 +77,9 @@ TargetOption = Annotated[
     str | None,
     typer.Option(
         "--target",
-        help="Class to explain, by index or name, or a comma list, one per sample. Default: the highest.",
+        help="What to explain: a class by index or name, or a comma list, one per sample; CLASS@mask.npy or "
+        "CLASS@predicted, a class summed over pixels (@last: channels last); 2:17, an element by its coordinates; -1:, "
+        "the highest at a position; weights.npy; OUTPUT=…, of another output. Default: the highest class.",
     ),
 ]
 StraightThroughOption = Annotated[

@@ -1,23 +1,47 @@
-"""Read --target: class indices or class names, one for all samples or one for each."""
+"""Read --target: classes by index or name, over masks, elements by position, weights; of any output.
+
+From the option's text and what the model is known to have to what the API takes. Refuses, with the way out, a class, an
+output or a file that is not there; shapes are checked by the API.
+"""
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from analyzer.cli.options import split_list
 from analyzer.cli.terminal import UserError
+from analyzer.graph import Graph
+from analyzer.target import PREDICTED, Target, TargetLike
+
+CHANNELS_LAST = "last"
+# 2:17, -1:7, and -1: for the highest there.
+_POSITION = re.compile(r"-?\d+(:-?\d+)*:?")
 
 
 def parse_target(
-    text: str | None, samples: int, classes: int | None, names: Sequence[str] | None
-) -> int | np.ndarray | None:
-    """None, an int, or an array (N,) of ints.
+    text: str | None,
+    samples: int,
+    classes: int | None,
+    names: Sequence[str] | None,
+    graph: Graph | None = None,
+) -> TargetLike:
+    """None, an int, an array (N,) of ints, or a Target whose arrays have a row for each sample.
 
-    classes: how many there are, where the model's shape says so. A name is met whole ("tabby, tabby cat")
+    classes: how many the first output has, where the model's shape says so. A name is met whole ("tabby, tabby cat")
     or by one of its synonyms ("tabby cat"), whatever its case. Raises UserError.
+
+    CLASS, or CLASS,CLASS,…      a class, or one for each sample
+    CLASS@FILE.npy               a class summed over a mask; @FILE.npy@last where channels come last
+    CLASS@predicted              a class summed where it is the highest; @predicted@last
+    2:17, or 2:17,0:4,…          an element by its coordinates, negative ones from the end
+    -1:, or 3:,5:,…              the highest at a position
+    FILE.npy                     weights over the output
+    OUTPUT=…                     any of these, of another output, or of a tensor within the model
     """
     if text is None:
         return None
@@ -26,14 +50,94 @@ def parse_target(
     whole = _index(text, names)
     if whole is not None:
         return _in_range(whole, classes)
+    output, said = _output_in(text, graph)
+    first = graph.outputs[0] if graph is not None else None
+    # The classes of another output are counted where its shape is known: by the API.
+    counted, known = (classes, names) if output in (None, first) else (None, None)
+    rank = _rank(graph, output or first)
+    if output is not None and not said:
+        return Target(output)
+    if said.lower().endswith(".npy") and "@" not in said:
+        return Target(output, weights=_rows_of(Path(said), samples, rank))
+    if (parts := split_list(said)) and ":" in said and all(_POSITION.fullmatch(part) for part in parts):
+        return _positions(output, parts, samples)
+    if "@" in said:
+        return _masked(output, said, samples, counted, known, rank)
+    chosen = _classes(said, samples, counted, known)
+    return chosen if output is None else Target(output, index=chosen)
+
+
+def _output_in(text: str, graph: Graph | None) -> tuple[str | None, str]:
+    """The output, or inner tensor, that a text begins with, and the rest."""
+    output, equals, rest = (part.strip() for part in text.partition("="))
+    if not equals or graph is None:
+        return None, text.strip()
+    if output not in graph.tensors:
+        has = ", ".join(graph.outputs)
+        raise UserError(f"--target {text}: the model has no output {output!r}; it has {has}")
+    return output, rest
+
+
+def _rank(graph: Graph | None, output: str | None) -> int | None:
+    """The number of axes of an output, where the model says so."""
+    shape = graph.tensors[output].shape if graph is not None and output is not None else None
+    return None if shape is None else len(shape)
+
+
+def _classes(text: str, samples: int, classes: int | None, names: Sequence[str] | None) -> int | np.ndarray:
+    """One class for all samples, or one for each."""
+    if (whole := _index(text, names)) is not None:
+        return _in_range(whole, classes)
     parts = split_list(text)
     if len(parts) == 1:
         return _in_range(_known(parts[0], names), classes)
+    _one_each(parts, samples, "classes")
+    return np.asarray([_in_range(_known(part, names), classes) for part in parts])
+
+
+def _positions(output: str | None, parts: Sequence[str], samples: int) -> Target:
+    """One element for all samples, or one for each."""
+    rows = [[int(number) for number in part.split(":") if number] for part in parts]
+    if len(rows) > 1:
+        _one_each(parts, samples, "positions")
+    if len({(len(row), part.endswith(":")) for row, part in zip(rows, parts, strict=True)}) > 1:
+        raise UserError(f"--target {','.join(parts)}: the positions have different numbers of coordinates")
+    each = np.asarray(rows if len(rows) > 1 else rows * samples)
+    return Target(output, position=each)
+
+
+def _masked(
+    output: str | None,
+    text: str,
+    samples: int,
+    classes: int | None,
+    names: Sequence[str] | None,
+    rank: int | None,
+) -> Target:
+    """A class summed over a mask."""
+    last = text.endswith(f"@{CHANNELS_LAST}")
+    named, _, mask = (part.strip() for part in text.removesuffix(f"@{CHANNELS_LAST}").rpartition("@"))
+    index = _classes(named, samples, None if last else classes, names)
+    each = np.full(samples, index) if isinstance(index, int) else index
+    # A mask has no axis of classes.
+    axes = None if rank is None else rank - 1
+    over = PREDICTED if mask == PREDICTED else _rows_of(Path(mask), samples, axes)
+    return Target(output, index=each, mask=over, axis=-1 if last else 1)
+
+
+def _rows_of(path: Path, samples: int, axes: int | None) -> np.ndarray:
+    """An array with a row for each sample; one for all, which has an axis less, is repeated."""
+    from analyzer.cli.models import read_array
+
+    array: np.ndarray = read_array(path)
+    return np.stack([array] * samples) if axes is None or array.ndim < axes else array
+
+
+def _one_each(parts: Sequence[str], samples: int, what: str) -> None:
     if len(parts) != samples:
         raise UserError(
-            f"--target names {len(parts)} classes for {samples} samples: give one, or one for each"
+            f"--target names {len(parts)} {what} for {samples} samples: give one, or one for each"
         )
-    return np.asarray([_in_range(_known(part, names), classes) for part in parts])
 
 
 def _known(text: str, names: Sequence[str] | None) -> int:
