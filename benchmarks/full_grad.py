@@ -10,7 +10,6 @@ may decide differently. Needs `pip install ".[test]"`.
 from __future__ import annotations
 
 import argparse
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from rich.console import Console
 
 from analyzer import FullGrad, differentiate, full_grad
 from benchmarks.gradient import alternate
+from benchmarks.peak import growth
 from benchmarks.results import Results, machine, write_section
 from converters import convert
 from tests.peers import grad_cam
@@ -95,21 +95,11 @@ def peak_memory(name: str, batch: int, size: int, who: str) -> float:
 
 
 def measure_memory(name: str, batch: int, size: int, who: str) -> None:
-    """Print it. Reads Linux's own accounts: the peak is set back before the call, as converting has had one, too."""
+    """Print it, by Linux's own accounts."""
     net, images = network(name, batch, size)
     theirs = grad_cam.full_grad(net) if who == PEER else None
     call = same_map(net, images) if theirs is None else lambda: theirs(images, TARGET)
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _peak()
-    call()
-    print((_peak() - before) / 2**20)
-
-
-def _peak() -> int:
-    """The highest resident size of this process, in KiB."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found
-    return int(found[1])
+    print(growth(call) / 2**30)
 
 
 def peer_table(name: str, batches: list[int], options: argparse.Namespace) -> Results:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 
 def growth(call: Callable[[], object]) -> int:
-    """The bytes that a call took at its highest, beyond the highest resident size since the last reset or now."""
-    # Sets the recorded peak back to what is held now.
+    """The bytes that a call took at its highest, beyond what the process held before it."""
+    # The recorded peak is set back to what is held now: what came before has had one, too.
     Path("/proc/self/clear_refs").write_text("5")
     before = _peak()
     call()
