@@ -18,6 +18,24 @@ from analyzer.analysis.full_grads import (
     run_simple_full_grad,
     run_smooth_full_grad,
 )
+from analyzer.analysis.gradients import (
+    GRAD_CAM,
+    GRAD_CAM_PLUS_PLUS,
+    GRADIENT,
+    INPUT_X_GRADIENT,
+    LAYER_CAM,
+    SMOOTH_GRAD,
+    SMOOTH_GRAD_SQUARED,
+    VAR_GRAD,
+    run_grad_cam,
+    run_grad_cam_plus_plus,
+    run_gradient,
+    run_input_x_gradient,
+    run_layer_cam,
+    run_smooth_grad,
+    run_smooth_grad_squared,
+    run_var_grad,
+)
 from analyzer.analysis.integrated import INTEGRATED_GRADIENTS, run_integrated_gradients
 from analyzer.analysis.paths import (
     BLUR_IG,
@@ -79,4 +97,18 @@ METHODS: Mapping[str, Entry] = {
         run_guided_ig, "Guided Integrated Gradients", "red speaks for the class, blue against it", signed=True
     ),
     XRAI: Entry(run_xrai, "XRAI", "the mean of Integrated Gradients in each region"),
+    GRADIENT: Entry(run_gradient, "Gradient", "the largest size over channels"),
+    INPUT_X_GRADIENT: Entry(
+        run_input_x_gradient, "Input × gradient", "red speaks for the class, blue against it", signed=True
+    ),
+    SMOOTH_GRAD: Entry(run_smooth_grad, "SmoothGrad", "the gradient averaged over noisy copies, by size"),
+    SMOOTH_GRAD_SQUARED: Entry(
+        run_smooth_grad_squared, "SmoothGrad²", "the squared gradient averaged over noisy copies"
+    ),
+    VAR_GRAD: Entry(run_var_grad, "VarGrad", "the variance of the gradient over noisy copies"),
+    GRAD_CAM: Entry(run_grad_cam, "Grad-CAM", "a layer's channels by their mean gradient"),
+    GRAD_CAM_PLUS_PLUS: Entry(
+        run_grad_cam_plus_plus, "Grad-CAM++", "a layer's channels by their positive gradients"
+    ),
+    LAYER_CAM: Entry(run_layer_cam, "LayerCAM", "a layer's activations by their own positive gradients"),
 }

@@ -19,7 +19,7 @@ from analyzer.cli.terminal import UserError
 from analyzer.methods.baselines import NAMES
 
 FULL_GRAD_PANEL, NOISE_PANEL, INTEGRATED_PANEL = "FullGrad", "Noisy copies", "Integrated Gradients"
-PATH_PANEL = "Other paths"
+PATH_PANEL, ACTIVATION_PANEL = "Other paths", "Class activation maps"
 
 
 class Terms(StrEnum):
@@ -75,7 +75,7 @@ AlignCornersOption = Annotated[
     bool | None,
     typer.Option(
         "--align-corners/--no-align-corners",
-        help="Of the map's bilinear resizing. Default: as in --post-processing.",
+        help="Of the bilinear resizing of maps. Default: as published, see --post-processing.",
         rich_help_panel=FULL_GRAD_PANEL,
     ),
 ]
@@ -95,6 +95,15 @@ NoiseOption = Annotated[
         min=0,
         help="Standard deviation, as a share of the input's range. Default: 0.15.",
         rich_help_panel=NOISE_PANEL,
+    ),
+]
+LayerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--layer",
+        metavar="NAME",
+        help="A tensor, module path or Keras layer. Default: the last one that lies over the input.",
+        rich_help_panel=ACTIVATION_PANEL,
     ),
 ]
 PointsOption = Annotated[
