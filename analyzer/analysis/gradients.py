@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analyzer.analysis.pieces import named, parts, saliency_result, stacked
+from analyzer.analysis.pieces import named, saliency_result
 from analyzer.analysis.result import Inputs, MethodResult, Progress
 from analyzer.completeness import measure, sample_sums
 
@@ -31,15 +30,14 @@ def run_gradient(
     inputs: Inputs,
     target: TargetLike = None,
     *,
-    batch_size: int = 4,
     progress: Progress | None = None,
 ) -> MethodResult:
     """The gradient of every sample."""
     from analyzer.methods import gradient
 
     start = time.perf_counter()
-    pieces = [gradient(fn, *part[:2]) for part in parts(inputs, target, batch_size, progress)]
-    return _attributed(fn, GRADIENT, "Gradient", pieces, {}, start)
+    found = gradient(fn, inputs, target, progress=progress)
+    return _attributed(fn, GRADIENT, "Gradient", found, {}, start)
 
 
 def run_input_x_gradient(
@@ -47,15 +45,14 @@ def run_input_x_gradient(
     inputs: Inputs,
     target: TargetLike = None,
     *,
-    batch_size: int = 4,
     progress: Progress | None = None,
 ) -> MethodResult:
     """Input × gradient of every sample; how far its sum is from the output is stated and not judged."""
     from analyzer.methods import input_x_gradient
 
     start = time.perf_counter()
-    pieces = [input_x_gradient(fn, *part[:2]) for part in parts(inputs, target, batch_size, progress)]
-    result = _attributed(fn, INPUT_X_GRADIENT, "Input × gradient", pieces, {}, start)
+    found = input_x_gradient(fn, inputs, target, progress=progress)
+    result = _attributed(fn, INPUT_X_GRADIENT, "Input × gradient", found, {}, start)
     arrays = result.attributions.values()
     total = np.sum([sample_sums(array) for array in arrays], axis=0)
     absolute = np.sum([sample_sums(np.abs(array)) for array in arrays], axis=0)
@@ -81,7 +78,7 @@ def _over_noise(method: str, label: str, function: str) -> Runner:
         start = time.perf_counter()
         settings = {"samples": samples, "noise": noise, "seed": seed}
         found = getattr(methods, function)(fn, inputs, target, progress=progress, **settings)
-        return _attributed(fn, method, f"{label}, {samples} copies", [found], settings, start)
+        return _attributed(fn, method, f"{label}, {samples} copies", found, settings, start)
 
     return run
 
@@ -96,18 +93,17 @@ def _at_layer(method: str, label: str, function: str) -> Runner:
         *,
         layer: str | None = None,
         align_corners: bool = False,
-        batch_size: int = 4,
         progress: Progress | None = None,
     ) -> MethodResult:
         from analyzer import methods
 
         start = time.perf_counter()
-        compute = partial(getattr(methods, function), fn, layer=layer, align_corners=align_corners)
-        pieces = [compute(*part[:2]) for part in parts(inputs, target, batch_size, progress)]
-        layers = named(fn, pieces[0].layer)
+        options = {"layer": layer, "align_corners": align_corners}
+        found = getattr(methods, function)(fn, inputs, target, progress=progress, **options)
+        layers = named(fn, found.layer)
         at = ", ".join(dict.fromkeys(layers.values()))
         settings = {"layer": at, "align_corners": align_corners}
-        return saliency_result(fn, method, f"{label}, {at}", pieces, settings, start)
+        return saliency_result(fn, method, f"{label}, {at}", found, settings, start)
 
     return run
 
@@ -124,10 +120,10 @@ def _attributed(
     fn: Differentiable,
     method: str,
     label: str,
-    pieces: Sequence[Attribution],
+    found: Attribution,
     settings: Mapping[str, Any],
     start: float,
 ) -> MethodResult:
     """The result of a method that gives a number for every element of the inputs."""
-    attributions = stacked([named(fn, piece.attributions) for piece in pieces])
-    return replace(saliency_result(fn, method, label, pieces, settings, start), attributions=attributions)
+    result = saliency_result(fn, method, label, found, settings, start)
+    return replace(result, attributions=named(fn, found.attributions))

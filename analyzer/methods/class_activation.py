@@ -14,6 +14,7 @@ from typing import Any
 
 from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.backends.base import Arrays, Inputs
+from analyzer.backends.pieces import Progress
 from analyzer.emitter import Emitter
 from analyzer.errors import AnalysisError
 from analyzer.graph import Graph, Tensor
@@ -59,6 +60,7 @@ def activation_map(
     layer: str | None,
     wrt: Sequence[str] | None,
     options: Options,
+    progress: Progress | None = None,
 ) -> ActivationMap:
     """A layer's map over every input that it lies over. The arguments are those of `grad_cam`."""
     fn = differentiate(model)
@@ -79,7 +81,7 @@ def activation_map(
         raise AnalysisError(
             f"the elements of {layer!r} stand for no places in the input: {options.method} needs a layer with some"
         )
-    found = fn.evaluate(_request(layers, layout, shown, options), feeds, target)
+    found = fn.evaluate(_request(layers, layout, shown, options), feeds, target, progress=progress)
 
     def form(of: Mapping[str, Any]) -> Any:
         return dict(of) if len(roots) > 1 else of[roots[0]]

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from analyzer.backends import Differentiable, ModelLike
 from analyzer.backends.base import Inputs
+from analyzer.backends.pieces import Progress
 from analyzer.emitter import Emitter
 from analyzer.graph import Tensor
 from analyzer.methods.class_activation import ActivationMap, Options, activation_map
@@ -26,6 +27,7 @@ def grad_cam(
     wrt: Sequence[str] | None = None,
     relu: bool = True,
     align_corners: bool = False,
+    progress: Progress | None = None,
 ) -> ActivationMap:
     """ReLU(Σ_k α_k A^k) with α_k the mean over places of ∂y/∂A^k.
 
@@ -34,7 +36,8 @@ def grad_cam(
     reads of it (`layer` of the result names it). wrt: the tensors over which the map is drawn, such as the embedded
     tokens of a text model; default the floating inputs.
     relu: keep what speaks for the class alone, as published. align_corners: of the bilinear resizing to the input;
-    published code resizes between the centres of pixels, without aligned corners.
+    published code resizes between the centres of pixels, without aligned corners. progress: called with the samples
+    done and all.
     Returns maps (N, *spatial), not rescaled. Tokens without a place, such as a class token, are neither averaged nor
     shown.
     Raises UnknownTensor for a layer that there is not; AnalysisError for one without places in the input, or where
@@ -42,7 +45,7 @@ def grad_cam(
     Source: Selvaraju et al. 2017, eq. 1 and 2.
     """
     options = Options("Grad-CAM", _mean_weights, relu, align_corners)
-    return activation_map(model, inputs, target, layer, wrt, options)
+    return activation_map(model, inputs, target, layer, wrt, options, progress)
 
 
 def grad_cam_plus_plus(
@@ -54,6 +57,7 @@ def grad_cam_plus_plus(
     wrt: Sequence[str] | None = None,
     relu: bool = True,
     align_corners: bool = False,
+    progress: Progress | None = None,
 ) -> ActivationMap:
     """ReLU(Σ_k w_k A^k) with w_k = Σ_ij α_ij ReLU(∂y/∂A^k_ij), α in the paper's closed form for y = exp(score).
 
@@ -62,7 +66,7 @@ def grad_cam_plus_plus(
     `grad_cam`. Source: Chattopadhay et al. 2018, eq. 5, 6 and 19.
     """
     options = Options("Grad-CAM++", _closed_form_weights, relu, align_corners)
-    return activation_map(model, inputs, target, layer, wrt, options)
+    return activation_map(model, inputs, target, layer, wrt, options, progress)
 
 
 def _mean_weights(op: Emitter, values: Tensor, slopes: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from analyzer.backends import Differentiable, ModelLike
 from analyzer.backends.base import Inputs
+from analyzer.backends.pieces import Progress
 from analyzer.emitter import Emitter
 from analyzer.graph import Tensor
 from analyzer.methods.class_activation import ActivationMap, Options, activation_map
@@ -24,13 +25,14 @@ def layer_cam(
     wrt: Sequence[str] | None = None,
     relu: bool = True,
     align_corners: bool = False,
+    progress: Progress | None = None,
 ) -> ActivationMap:
     """ReLU(Σ_k ReLU(∂y/∂A^k) ⊙ A^k): fine enough for early layers, too. The arguments are those of `grad_cam`.
 
     Source: Jiang et al. 2021, eq. 5 to 7.
     """
     return activation_map(
-        model, inputs, target, layer, wrt, Options("LayerCAM", _own_weights, relu, align_corners)
+        model, inputs, target, layer, wrt, Options("LayerCAM", _own_weights, relu, align_corners), progress
     )
 
 

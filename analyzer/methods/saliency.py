@@ -15,9 +15,11 @@ import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.backends.base import Arrays, Inputs
+from analyzer.backends.pieces import Progress
 from analyzer.graph import Graph
 from analyzer.layout import channel_axes, input_channel_axis
 from analyzer.methods.saliency_map import SaliencyMap
+from analyzer.request import gradient_name, observe
 from analyzer.target import TargetLike, one_scalar
 
 
@@ -38,22 +40,26 @@ def gradient(
     target: TargetLike = None,
     *,
     wrt: Sequence[str] | None = None,
+    progress: Progress | None = None,
 ) -> Attribution:
     """The gradient of the explained output, in units of the output per unit of the input.
 
     model: a model, or `differentiate(model, backend=…)`. inputs: (N, *features), or {input name: array}.
     target: see `Target`; None explains the highest logit of each sample.
     wrt: the tensors that are attributed, such as the embedded tokens of a text model; default the floating inputs.
+    progress: called with the samples done and all.
     Returns `attributions` like the inputs, with their sign, and the published map: the largest size over channels.
     Raises InputError, ShapeError, TargetError, UnknownTensor, UnsupportedOp; AnalysisError where the model has no
     floating input.
     Source: Simonyan, Vedaldi & Zisserman 2013, section 3.
     """
     fn = differentiate(model)
-    found = fn.gradients(inputs, one_scalar(target), wrt=fn.roots(wrt))
-    attributions = _in_form(inputs, wrt, found.gradients)
+    names = fn.roots(wrt)
+    found = fn.evaluate(observe((), names), inputs, one_scalar(target), progress=progress)
+    gradients = {name: found.arrays[gradient_name(name)] for name in names}
+    attributions = _in_form(inputs, wrt, gradients)
     return Attribution(
-        map=map_of(fn.graph, attributions, found.gradients),
+        map=map_of(fn.graph, attributions, gradients),
         output=found.output,
         target=found.target,
         attributions=attributions,
@@ -66,6 +72,7 @@ def input_x_gradient(
     target: TargetLike = None,
     *,
     wrt: Sequence[str] | None = None,
+    progress: Progress | None = None,
 ) -> Attribution:
     """Each element of the inputs times its gradient, in units of the output: FullGrad's input term.
 
@@ -74,8 +81,9 @@ def input_x_gradient(
     Source: Shrikumar et al. 2016; Ancona et al. 2018, section 2.
     """
     fn = differentiate(model)
-    found = fn.gradients(inputs, one_scalar(target), wrt=fn.roots(wrt))
-    products = {name: found.values[name] * one for name, one in found.gradients.items()}
+    names = fn.roots(wrt)
+    found = fn.evaluate(observe(names, names), inputs, one_scalar(target), progress=progress)
+    products = {name: found.arrays[f"value/{name}"] * found.arrays[gradient_name(name)] for name in names}
     attributions = _in_form(inputs, wrt, products)
     return Attribution(
         map=map_of(fn.graph, attributions, products, signed=True),

@@ -16,14 +16,13 @@ import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.backends.base import Arrays, Inputs
+from analyzer.backends.pieces import Progress
 from analyzer.errors import AnalysisError
 from analyzer.methods.held import Held, hold, in_batches
 from analyzer.methods.noise import Noise
 from analyzer.methods.path_result import like
 from analyzer.methods.saliency import Attribution, map_of
 from analyzer.target import TargetLike
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
