@@ -11,7 +11,7 @@ import torch
 from onnx import parser, shape_inference
 from torch import Tensor, nn
 
-from analyzer import differentiate
+from analyzer import differentiate, integrated_gradients
 from analyzer.errors import AnalysisError, UnknownTensor
 from analyzer.graph import Graph
 from analyzer.points import cut, find_points
@@ -143,6 +143,36 @@ def test_nothing_before_the_points_remains(case):
     assert {i.name for i in part.model.proto.graph.input} == set(part.graph.inputs)
     behind = {f"second.{name}" for name, _ in net.second.named_parameters()}
     assert {t.name for t in part.model.proto.graph.initializer if "first" in t.name} <= behind
+
+
+def test_attributions_of_a_layer_are_those_of_captum(case):
+    """At equal steps, with a layer's baseline that of baseline inputs."""
+    captum = pytest.importorskip("captum.attr")
+    net, arguments, _, model = case
+    starts = tuple(torch.zeros_like(argument) for argument in arguments)
+    steps = {"target": 1, "n_steps": 6, "method": "gausslegendre"}
+    path = captum.LayerIntegratedGradients(net, net.first)
+    expected = path.attribute(arguments, baselines=starts, **steps).detach()
+    product = captum.LayerGradientXActivation(net, net.first).attribute(arguments, target=1).detach()
+
+    fn = differentiate(model)
+    (point,) = find_points(fn, "first")
+    feeds, zeros = (
+        {name: a.numpy() for name, a in zip(fn.graph.inputs, given, strict=True)}
+        for given in (arguments, starts)
+    )
+    found = integrated_gradients(fn, feeds, 1, at="first", baseline_inputs=zeros, steps=6)
+    assert relative(found.attributions, expected) <= 1e-4
+    values = fn.forward(feeds, [point])
+    others = {name: array for name, array in feeds.items() if name in cut(fn, [point]).graph.inputs}
+    gradients = cut(fn, [point]).gradients({**others, **values}, 1, [point]).gradients[point]
+    assert relative(values[point] * gradients, product) <= 1e-4
+
+
+def relative(found: np.ndarray, expected: Tensor) -> float:
+    """Relative L2."""
+    truth = expected.numpy()
+    return float(np.linalg.norm(found - truth) / np.linalg.norm(truth))
 
 
 def _keras() -> tuple[Any, Any]:
