@@ -57,7 +57,8 @@ class Native(ABC):
     """
 
     name: str
-    keeps = 1.0
+    # All of them, and the gradients on their way.
+    keeps = 1.15
     copies = 2
 
     def __init__(self, graph: Graph, framework: Framework) -> None:
