@@ -79,6 +79,8 @@ def check(
     functions = [bind(loaded, stated, name, max_memory=as_bytes(max_memory)) for name in chosen]
     feeds = functions[0].check_inputs(inputs)
     fixed = fix_target(functions[0], feeds, target)
+    # What was made ready to rank the classes holds a copy of the weights.
+    functions[0].release()
     readers = [Reader(fn, fixed, functions[0].roots(wrt), fn.backend) for fn in functions]
     comparison = Comparison(readers, feeds, fixed, allowed, progress)
     readings = comparison.readings()
