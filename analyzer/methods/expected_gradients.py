@@ -47,12 +47,14 @@ class ExpectedGradients(PathAttributions):
 class Draws:
     """What is evaluated, in this order: alphas, rows (N, S), rows into the background.
 
-    weights (N, S): with which the squared difference of a draw from the one before it counts for the variance.
+    weights (N, S): with which the squared difference of a draw from those before it counts for the variance of the sum.
+    orders (N, S): of that difference: 1, from the draw before; 2, of the two differences among the last three.
     """
 
     alphas: np.ndarray
     rows: np.ndarray
     weights: np.ndarray
+    orders: np.ndarray
 
 
 def expected_gradients(
@@ -100,25 +102,28 @@ def expected_gradients(
 def draw(streams: list[np.random.Generator], size: int, samples: int) -> Draws:
     """The draws of each sample. size: of the background.
 
-    Partners, whose difference tells the variance, stand one after the other: draws of one baseline where each has at
+    Draws whose differences tell the variance stand one after the other, by α: those of one baseline where each has at
     least two, so that the difference between baselines, which then cancels from the mean, does not count; otherwise
-    draws that are neighbours in α. An odd one out is held against the last of a pair, at half weight.
+    all. Second differences do not count a drift along the path, which stratification removes from the mean, either;
+    of independent draws of variance σ² they have 6σ².
     """
-    alphas, rows, weights = (np.empty((len(streams), samples)) for _ in range(3))
+    alphas, rows, weights, orders = (np.empty((len(streams), samples)) for _ in range(4))
     for n, stream in enumerate(streams):
         passes = [stream.permutation(size) for _ in range(-(-samples // size))]
         drawn = np.concatenate(passes)[:samples]
         strata = np.arange(samples)
         group = drawn if samples >= 2 * size else np.zeros(samples, int)
         order = np.lexsort((strata, group))
-        group = group[order]
-        first = np.concatenate([[0], np.flatnonzero(np.diff(group)) + 1])
-        within = strata - np.repeat(first, np.diff([*first, samples]))
-        last = np.append(group[1:] != group[:-1], True)
+        _, first, counts = np.unique(group[order], return_index=True, return_counts=True)
+        within, many = strata - np.repeat(first, counts), np.repeat(counts, counts)
         alphas[n] = ((strata + stream.random(samples)) / samples)[order]
         rows[n] = drawn[order]
-        weights[n] = np.where(within % 2 == 1, 1.0, np.where(last, 0.5, 0.0))
-    return Draws(alphas, rows.astype(int), weights)
+        orders[n] = np.minimum(many - 1, 2)
+        # A group of n draws has n − 2 second differences, or of two draws a first one.
+        weights[n] = np.where(
+            within < orders[n], 0.0, np.where(many == 2, 1.0, many / (6 * np.maximum(many - 2, 1)))
+        )
+    return Draws(alphas, rows.astype(int), weights, orders.astype(int))
 
 
 @dataclass(frozen=True)
@@ -130,34 +135,44 @@ class Estimate:
     sum_error: np.ndarray
 
 
+class _Running:
+    """Of values drawn one after the other for each sample: their sum, and weighted squares of their differences."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.total, self.squares = np.zeros(shape), np.zeros(shape)
+        self._before, self._slope = np.zeros(shape), np.zeros(shape)
+
+    def add(self, n: int, value: np.ndarray, weight: float, order: int) -> None:
+        """The next value of sample n."""
+        slope = value - self._before[n]
+        if weight:
+            self.squares[n] += weight * (slope - self._slope[n] if order == 2 else slope) ** 2
+        self.total[n] += value
+        self._before[n], self._slope[n] = value, slope
+
+
 def estimate_from(
     held: Held, background: Arrays, draws: Draws, batch_size: int, progress: Progress | None
 ) -> Estimate:
     """The mean over the draws of (x − x′) · gradient, with its standard error."""
     count = draws.alphas.shape[1]
-    sums, squares, before = (
-        {name: np.zeros(held.feeds[name].shape) for name in held.names} for _ in range(3)
-    )
-    sum_squares, sum_before = np.zeros(held.samples), np.zeros(held.samples)
+    running = {name: _Running(held.feeds[name].shape) for name in held.names}
+    summed = _Running((held.samples,))
     for batch in in_batches(held.samples * count, batch_size):
         ks, rows = np.divmod(batch, held.samples)
         terms = _terms(held, background, draws, ks, rows)
         totals = np.sum([sample_sums(term) for term in terms.values()], axis=0)
         for place, (k, n) in enumerate(zip(ks, rows, strict=True)):
-            weight = draws.weights[n, k]
+            weight, order = draws.weights[n, k], draws.orders[n, k]
             for name, term in terms.items():
-                sums[name][n] += term[place]
-                if weight:
-                    squares[name][n] += weight * (term[place] - before[name][n]) ** 2
-                before[name][n] = term[place]
-            sum_squares[n] += weight * (totals[place] - sum_before[n]) ** 2
-            sum_before[n] = totals[place]
+                running[name].add(n, term[place], weight, order)
+            summed.add(n, totals[place], weight, order)
         if progress is not None:
             progress(int(batch[-1]) + 1, held.samples * count)
     return Estimate(
-        {name: total / count for name, total in sums.items()},
-        {name: np.sqrt(square) / count for name, square in squares.items()},
-        np.sqrt(sum_squares) / count,
+        {name: one.total / count for name, one in running.items()},
+        {name: np.sqrt(one.squares) / count for name, one in running.items()},
+        np.sqrt(summed.squares) / count,
     )
 
 

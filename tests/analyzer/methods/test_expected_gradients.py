@@ -84,7 +84,7 @@ def test_equals_captums_gradient_shap_on_the_same_draws():
     rows = np.random.choice(len(data), samples * len(x)).reshape(len(x), samples)
     alphas = np.random.uniform(0, 1, rows.size).reshape(rows.shape)
     held = hold(differentiate(model), {model.proto.graph.input[0].name: x.numpy()}, 3)
-    draws = Draws(alphas, rows, np.ones(rows.shape))
+    draws = Draws(alphas, rows, np.zeros(rows.shape), np.ones(rows.shape, int))
     background = {held.names[0]: data.numpy().astype(np.float64)}
     ours = estimate_from(held, background, draws, 4, None).means[held.names[0]]
     theirs = theirs.detach().numpy()
@@ -99,14 +99,9 @@ def test_draws_are_stratified_and_go_through_the_background_evenly(samples, size
         np.testing.assert_array_equal(np.sort(np.floor(alphas * samples)), np.arange(samples))
         counts = np.bincount(rows, minlength=size)
         assert counts.max() - counts.min() <= 1
-    # Every draw counts for the variance once: in its pair, or, an odd one out, against a neighbour at half weight.
-    assert (drawn.weights[:, 0] == 0).all()
-    assert set(np.unique(drawn.weights)) <= {0, 0.5, 1}
-
-
-def line(x):
-    """∇f of f = Σ sin(2x), and f."""
-    return 2 * np.cos(2 * x), np.sin(2 * x).sum(axis=-1)
+    # Of independent draws of variance σ², a first difference has 2σ² and a second one 6σ²: together, one σ² a draw.
+    of_variance = np.where(drawn.orders == 2, 6, 2)
+    np.testing.assert_allclose((drawn.weights * of_variance).sum(axis=1), samples)
 
 
 SINE = parser.parse_model(
@@ -132,16 +127,15 @@ def test_the_estimate_is_unbiased(samples, size):
     assert (np.abs(eg.attributions.mean(axis=0) - truth) <= 4 * spread).all()
 
 
-@pytest.mark.parametrize("samples, size", [(10, 40), (11, 40), (40, 40), (30, 6), (9, 1)])
+@pytest.mark.parametrize("samples, size", [(10, 40), (11, 40), (40, 40), (60, 6), (13, 6), (9, 1)])
 def test_the_standard_error_is_that_of_repetitions_or_more(samples, size):
     eg, _ = repeated(samples, size)
     found = eg.attributions.std(axis=0, ddof=1)
     stated = np.sqrt((eg.standard_error.astype(np.float64) ** 2).mean(axis=0))
     assert (stated >= 0.9 * found).all()
     assert np.sqrt((eg.delta_error**2).mean()) >= 0.9 * eg.delta.std(ddof=1)
-    if samples < size:
-        # Where the background is not gone through, neighbours differ as draws do.
-        assert (stated <= 1.5 * found).all()
+    # Where the background is not gone through, neighbours differ as draws do.
+    assert (stated <= (1.5 if samples < size else 2.5) * found).all()
 
 
 def test_more_samples_leave_a_smaller_error():
