@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analyzer.analysis.pieces import named
+from analyzer.analysis.pieces import baseline_text, named
 from analyzer.analysis.result import Inputs, MethodResult, Progress
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def run_integrated_gradients(
         settings={
             "steps": found.steps,
             "rule": found.rule,
-            "baseline": baseline if isinstance(baseline, (str, float, int)) else "array",
+            "baseline": baseline_text(baseline),
             "at": at,
             "evaluations": found.evaluations,
             "tolerance": tolerance,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analyzer.analysis.integrated import INTEGRATED_GRADIENTS_TOLERANCE
-from analyzer.analysis.pieces import named
+from analyzer.analysis.pieces import baseline_text, named
 from analyzer.analysis.result import Inputs, MethodResult, Progress
 from analyzer.errors import AnalysisError
 
@@ -129,13 +129,6 @@ def run_xrai(
         seconds=time.perf_counter() - start,
         settings={"steps": steps, "baseline": "black, white"},
     )
-
-
-def baseline_text(baseline: Any) -> str | float:
-    """A baseline as settings tell it."""
-    if isinstance(baseline, (list, tuple)):
-        return ", ".join(str(baseline_text(one)) for one in baseline)
-    return baseline if isinstance(baseline, (str, float, int)) else "array"
 
 
 def _result(

@@ -43,3 +43,10 @@ def named(fn: Differentiable, value: Any) -> Arrays:
 def doubles(numbers: np.ndarray) -> np.ndarray:
     """A number a sample, (N,), in double precision."""
     return np.atleast_1d(numbers).astype(np.float64)
+
+
+def baseline_text(baseline: Any) -> str | float:
+    """A baseline as settings tell it."""
+    if isinstance(baseline, (list, tuple)):
+        return ", ".join(str(baseline_text(one)) for one in baseline)
+    return baseline if isinstance(baseline, (str, float, int)) else "array"

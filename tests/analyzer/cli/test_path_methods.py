@@ -11,6 +11,7 @@ from analyzer import (
     blur_integrated_gradients,
     expected_gradients,
     guided_integrated_gradients,
+    integrated_gradients,
     xrai,
 )
 from analyzer.figures.images import preprocess, read_image
@@ -95,7 +96,8 @@ def test_a_background_of_several_inputs_is_an_archive(files, json_of, tmp_path):
 
 
 def test_several_baselines_stand_with_commas_between(files, json_of, tmp_path):
-    options = ("--method", "guided-ig", "--steps", "4", "--baseline", "black, white,0.25")
+    methods = ("--method", "guided-ig", "--method", "integrated-gradients")
+    options = (*methods, "--steps", "4", "--baseline", "black, white,0.25")
     document, arrays = written(json_of, tmp_path / "out", *options)
     x = np.load(files / "batch.npy")
     expected = guided_integrated_gradients(
@@ -104,8 +106,12 @@ def test_several_baselines_stand_with_commas_between(files, json_of, tmp_path):
     np.testing.assert_allclose(
         arrays["guided_ig/attributions/image"], expected.attributions, rtol=1e-4, atol=1e-6
     )
-    settings = document["samples"][0]["methods"]["guided-ig"]["settings"]
-    assert settings["baseline"] == "black, white, 0.25"
+    straight = integrated_gradients(str(files / "plain.onnx"), x, baseline=["black", "white", 0.25], steps=4)
+    np.testing.assert_allclose(
+        arrays["integrated_gradients/attributions/image"], straight.attributions, rtol=1e-4, atol=1e-6
+    )
+    for method in document["samples"][0]["methods"].values():
+        assert method["settings"]["baseline"] == "black, white, 0.25"
 
 
 @pytest.mark.parametrize(
