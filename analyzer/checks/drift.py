@@ -9,25 +9,36 @@ import numpy as np
 from analyzer.backends.base import Arrays
 from analyzer.checks.metrics import distance
 from analyzer.checks.report import Row
+from analyzer.distances import cosine, rank_correlation, relative_l2, ssim, top_overlap
+
+Pair = tuple[Arrays, Arrays]
 
 
 def drift_rows(
-    outputs: tuple[np.ndarray, np.ndarray], attributions: Mapping[str, tuple[Arrays, Arrays]]
+    outputs: tuple[np.ndarray, np.ndarray],
+    attributions: Mapping[str, Pair],
+    maps: Mapping[str, Pair],
 ) -> list[Row]:
-    """One dict a sample: `output`, the relative L2 of its outputs; `changed`, whether another class is the highest; and
-    for every kind of attribution its relative L2, cosine and rank correlation; sorted by the attributions' L2.
+    """One dict a sample: `output`, the relative L2 of its outputs; `changed`, whether another class is the highest; for
+    every kind of attribution its relative L2, cosine, rank correlation and the overlap of the largest tenth; and where
+    there are maps of that kind their structural similarity, the least of several. Sorted by the attributions' L2.
 
-    outputs: (N, …) of both models. attributions: {kind: ({tensor: (N, …)} of both models)}.
+    outputs: (N, …) of both models. attributions: {kind: ({tensor: (N, …)} of both models)}. maps: likewise, of tensors
+    with spatial axes (N, *spatial).
     """
+    moved = {kind: _moved(_rows(left), _rows(right)) for kind, (left, right) in attributions.items()}
+    for kind, (left, right) in maps.items():
+        if left:
+            moved[kind]["ssim"] = np.min([ssim(left[name], right[name]) for name in left], axis=0)
     rows = [
         {
             "sample": sample,
             "output": distance(outputs[0][sample], outputs[1][sample]).relative_l2,
             "changed": bool(outputs[0][sample].argmax() != outputs[1][sample].argmax()),
             **{
-                f"{kind} {name}": value
-                for kind, (left, right) in attributions.items()
-                for name, value in _moved(_flat(left, sample), _flat(right, sample)).items()
+                f"{kind} {name}": float(values[sample])
+                for kind, found in moved.items()
+                for name, values in found.items()
             },
         }
         for sample in range(len(outputs[0]))
@@ -35,28 +46,14 @@ def drift_rows(
     return sorted(rows, key=lambda row: -max(row[f"{kind} relative_l2"] for kind in attributions))
 
 
-def _flat(arrays: Arrays, sample: int) -> np.ndarray:
-    return np.concatenate([array[sample].reshape(-1) for array in arrays.values()])
+def _rows(arrays: Arrays) -> np.ndarray:
+    return np.concatenate([array.reshape(len(array), -1) for array in arrays.values()], axis=1)
 
 
-def _moved(left: np.ndarray, right: np.ndarray) -> Mapping[str, float]:
-    measured = distance(left, right)
+def _moved(left: np.ndarray, right: np.ndarray) -> Arrays:
     return {
-        "relative_l2": measured.relative_l2,
-        "cosine": measured.cosine,
+        "relative_l2": relative_l2(left, right),
+        "cosine": cosine(left, right),
         "rank_correlation": rank_correlation(left, right),
+        "top_overlap": top_overlap(left, right),
     }
-
-
-def rank_correlation(left: np.ndarray, right: np.ndarray) -> float:
-    """Spearman's ρ of two vectors; equal elements share their mean rank. 1 for two constant vectors."""
-    a, b = (ranks - ranks.mean() for ranks in (_ranks(left), _ranks(right)))
-    norm = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float(a @ b) / norm if norm else float(np.array_equal(a, b))
-
-
-def _ranks(vector: np.ndarray) -> np.ndarray:
-    _, inverse, counts = np.unique(vector, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    means: np.ndarray = last - (counts - 1) / 2
-    return means[inverse.reshape(-1)]

@@ -27,6 +27,8 @@ from analyzer.checks.report import Report, Row
 from analyzer.checks.tolerances import COMPLETENESS, Tolerance, tolerances
 from analyzer.checks.twin import Twin
 from analyzer.errors import AnalysisError
+from analyzer.graph import Graph
+from analyzer.methods.saliency import maps_of
 from analyzer.samples import batched_inputs
 from analyzer.target import Target, TargetLike
 
@@ -103,7 +105,7 @@ def compare(
         near={name: one.name for name, one in layers.near.items()},
         unmatched=dict(zip(names, layers.unmatched, strict=True)),
         inner=dict(zip(names, layers.inner, strict=True)),
-        drift=_drift(readings, comparison.integrated),
+        drift=_drift(mine.graph, roots, readings, comparison.integrated),
         attributions=worst_attributions(
             names, readings, comparison.integrated, roots, mine.model.preprocessing
         ),
@@ -187,13 +189,24 @@ def _completeness(name: str, reading: Reading, allowed: Mapping[str, float]) -> 
     }
 
 
-def _drift(readings: Sequence[Reading], integrated: Sequence[Arrays]) -> list[Row]:
+def _drift(
+    graph: Graph, roots: Sequence[str], readings: Sequence[Reading], integrated: Sequence[Arrays]
+) -> list[Row]:
     """The drift of every sample; of the explained output's model outputs, the first one stands for all."""
     a, b = readings
     shared = next((name for name in a.outputs if name in b.outputs), None)
     if shared is None:
         return []
-    kinds = {"full grad": (a.maps, b.maps)}
+    kinds, maps = {"full grad": (a.maps, b.maps)}, {}
+    # Where a root has spatial axes its maps have a structure; a table has none.
+    wide = [name for name in roots if graph.tensors[name].rank > 2]
+    drawn = [name for name, root in zip(a.maps, roots, strict=True) if root in wide]
+    maps["full grad"] = ({n: a.maps[n] for n in drawn}, {n: b.maps[n] for n in drawn})
     if integrated:
-        kinds["integrated gradients"] = (integrated[0], integrated[1])
-    return drift_rows((a.outputs[shared], b.outputs[shared]), kinds)
+        ours, theirs = integrated[0], integrated[1]
+        kinds["integrated gradients"] = (ours, theirs)
+        maps["integrated gradients"] = (
+            maps_of(graph, {name: ours[name] for name in wide}, signed=True),
+            maps_of(graph, {name: theirs[name] for name in wide}, signed=True),
+        )
+    return drift_rows((a.outputs[shared], b.outputs[shared]), kinds, maps)

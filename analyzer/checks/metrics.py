@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from analyzer.distances import cosine, relative_l2
+
 # Beside an array's largest element: what is smaller carries the rounding of the larger ones it was summed from.
 SMALL = 1e-3
 
@@ -41,10 +43,6 @@ def distance(a: np.ndarray, b: np.ndarray) -> Distance:
     sizes = np.maximum(np.abs(x), np.abs(y))
     large = sizes > SMALL * sizes.max()
     relative = float((np.abs(difference[large]) / sizes[large]).max())
-    # Scaled, so that the squares of very small or large numbers stay in range.
-    scale = float(sizes.max())
-    if not 1e-100 < scale < 1e100:
-        x, y, difference = x / scale, y / scale, difference / scale
-    norm_x, norm_y, apart = (float(np.sqrt(np.vdot(v, v))) for v in (x, y, difference))
-    cosine = float(np.vdot(x, y)) / (norm_x * norm_y) if norm_x and norm_y else 0.0
-    return Distance(furthest, relative, apart / max(norm_x, norm_y), min(1.0, max(-1.0, cosine)))
+    return Distance(
+        furthest, relative, float(relative_l2(x[None], y[None])[0]), float(cosine(x[None], y[None])[0])
+    )

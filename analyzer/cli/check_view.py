@@ -151,7 +151,12 @@ def show_drift(terminal: Terminal, rows: Sequence[Mapping[str, Any]], names: Seq
     if not rows:
         return
     kinds = [key.removesuffix(" cosine") for key in rows[0] if key.endswith(" cosine")]
-    terminal.heading("Drift, the samples that moved most (relative L2, ρ is the correlation of ranks)")
+    similarities = {"rank_correlation": "ρ"}
+    if terminal.out.width >= WIDE:
+        similarities |= {"top_overlap": "top", "ssim": "SSIM"}
+    terminal.heading(
+        "Drift, the samples that moved most (relative L2; ρ of ranks; top: shared of the largest tenth)"
+    )
     cells = [
         (
             names[row["sample"]],
@@ -160,15 +165,28 @@ def show_drift(terminal: Terminal, rows: Sequence[Mapping[str, Any]], names: Seq
             *(
                 text
                 for kind in kinds
-                for text in (f"{row[f'{kind} relative_l2']:.1e}", f"{row[f'{kind} rank_correlation']:.3f}")
+                for text in (
+                    f"{row[f'{kind} relative_l2']:.1e}",
+                    *(_similarity(row, f"{kind} {name}") for name in similarities),
+                )
             ),
         )
         for row in rows[:MOST_SAMPLES]
     ]
-    columns = ("sample", "output", "class", *(text for kind in kinds for text in (kind, "ρ")))
+    columns = (
+        "sample",
+        "output",
+        "class",
+        *(text for kind in kinds for text in (kind, *similarities.values())),
+    )
     terminal.table(columns, cells, right=(1, *range(3, len(columns))))
     if len(rows) > MOST_SAMPLES:
         terminal.remark(f"and {len(rows) - MOST_SAMPLES} more samples; --json has them all")
+
+
+def _similarity(row: Mapping[str, Any], key: str) -> str:
+    """A similarity of a drift row; a dash where there is none, as of a table's structure."""
+    return f"{row[key]:.3f}" if key in row else "–"
 
 
 def _sides(pair: Pair) -> tuple[tuple[str, str], tuple[str, str]]:

@@ -57,12 +57,11 @@ def gradient(
     names = fn.roots(wrt)
     found = fn.evaluate(observe((), names), inputs, one_scalar(target), progress=progress)
     gradients = {name: found.arrays[gradient_name(name)] for name in names}
-    attributions = _in_form(inputs, wrt, gradients)
     return Attribution(
-        map=map_of(fn.graph, attributions, gradients),
+        map=_in_form(inputs, wrt, maps_of(fn.graph, gradients)),
         output=found.output,
         target=found.target,
-        attributions=attributions,
+        attributions=_in_form(inputs, wrt, gradients),
     )
 
 
@@ -84,18 +83,17 @@ def input_x_gradient(
     names = fn.roots(wrt)
     found = fn.evaluate(observe(names, names), inputs, one_scalar(target), progress=progress)
     products = {name: found.arrays[f"value/{name}"] * found.arrays[gradient_name(name)] for name in names}
-    attributions = _in_form(inputs, wrt, products)
     return Attribution(
-        map=map_of(fn.graph, attributions, products, signed=True),
+        map=_in_form(inputs, wrt, maps_of(fn.graph, products, signed=True)),
         output=found.output,
         target=found.target,
         signed=True,
-        attributions=attributions,
+        attributions=_in_form(inputs, wrt, products),
     )
 
 
-def map_of(graph: Graph, form: Any, attributions: Mapping[str, np.ndarray], *, signed: bool = False) -> Any:
-    """The map of each tensor in the form of the attributions: the largest size over channels, or signed their sum."""
+def maps_of(graph: Graph, attributions: Mapping[str, np.ndarray], *, signed: bool = False) -> Arrays:
+    """The map of each tensor, (N, *spatial): the largest size over channels, or signed their sum."""
     axes = channel_axes(graph)
     maps = {}
     for name, array in attributions.items():
@@ -104,7 +102,7 @@ def map_of(graph: Graph, form: Any, attributions: Mapping[str, np.ndarray], *, s
             maps[name] = array if signed else np.abs(array)
         else:
             maps[name] = array.sum(axis=axis) if signed else np.abs(array).max(axis=axis)
-    return maps if isinstance(form, Mapping) else next(iter(maps.values()))
+    return maps
 
 
 def _channel_axis(graph: Graph, name: str, known: dict[str, int]) -> int | None:

@@ -21,7 +21,7 @@ from analyzer.errors import AnalysisError
 from analyzer.methods.held import Held, hold, in_batches
 from analyzer.methods.noise import Noise
 from analyzer.methods.path_result import like
-from analyzer.methods.saliency import Attribution, map_of
+from analyzer.methods.saliency import Attribution, maps_of
 from analyzer.target import TargetLike
 
 
@@ -131,12 +131,11 @@ class _Moments:
             return {name: array.astype(self.held.feeds[name].dtype) for name, array in arrays.items()}
 
         found = typed(attributions)
-        form = like(inputs, found)
         return SmoothAttribution(
-            map=map_of(self.held.fn.graph, form, found),
+            map=like(inputs, maps_of(self.held.fn.graph, found)),
             output=self.held.output,
             target=self.held.chosen,
-            attributions=form,
+            attributions=like(inputs, found),
             samples=self.samples,
             standard_error=None if standard_error is None else like(inputs, typed(standard_error)),
         )

@@ -125,7 +125,7 @@ def test_a_comparison_of_models_shows_layers_and_drift():
     drift = [
         {
             "sample": 3, "output": 0.25, "changed": True, "full grad relative_l2": 0.125, "full grad cosine": 0.9,
-            "full grad rank_correlation": 0.8,
+            "full grad rank_correlation": 0.8, "full grad top_overlap": 0.5,
         }
     ]  # fmt: skip
     found = report(
@@ -144,7 +144,7 @@ def test_a_comparison_of_models_shows_layers_and_drift():
         and "lost" in text
         and "product" in text
     )
-    assert "3 0.25 0.125 0.9000 0.8000 another" in text
+    assert "3 0.25 0.125 0.9000 0.8000 0.5000 – another" in text
 
 
 def hostile_report():
