@@ -22,6 +22,7 @@ from analyzer.figures.images import image_layout, photographs, preprocess, read_
 from analyzer.figures.panels import panel, plot_maps
 from analyzer.figures.plots import Look, plot_input
 from analyzer.figures.report import render_report, write_report
+from analyzer.figures.tokens import ScoredTokens, limit_of, plot_tokens, tokens_html, tokens_text
 
 __all__ = [
     "PIXELS",
@@ -29,16 +30,19 @@ __all__ = [
     "Bar",
     "Look",
     "Scale",
+    "ScoredTokens",
     "bar_labels",
     "contribution_chart",
     "encode_png",
     "heat_map",
     "image_layout",
+    "limit_of",
     "overlay",
     "panel",
     "photographs",
     "plot_input",
     "plot_maps",
+    "plot_tokens",
     "preprocess",
     "read_image",
     "render_check",
@@ -50,6 +54,8 @@ __all__ = [
     "shown_bars",
     "smoothed",
     "to_planes",
+    "tokens_html",
+    "tokens_text",
     "write_check",
     "write_report",
 ]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from analyzer.figures.charts import KIND_NAMES, KINDS, Bar, aligned, bar_labels, share_text, shown_bars
 from analyzer.figures.heat import Scale
+from analyzer.figures.tokens import ScoredTokens, chips, legend
 from converters.atomic import write_text
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Sample:
-    """What the report shows of one input. The bars are shares of `output`."""
+    """What the report shows of one input. The bars are shares of `output`; texts: its tokens, a method each."""
 
     name: str
     target: str = ""
@@ -54,6 +55,7 @@ class Sample:
     predictions: Sequence[Prediction] = ()
     bars: Sequence[Bar] = ()
     output: float = 0.0
+    texts: Sequence[ScoredTokens] = ()
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ def render_report(report: Report) -> str:
         report=report,
         samples=[(sample, chart_rows(sample.bars, sample.output)) for sample in report.samples],
         kinds=[(kind, KIND_NAMES[kind]) for kind in KINDS],
+        token_legend=legend([text for sample in report.samples for text in sample.texts]),
         matrix=check_matrix(report.checks),
         failing=[row for row in report.checks if not row.get("passed")],
         passing=sorted(
@@ -234,6 +237,7 @@ def template(name: str) -> Template:
         gradient=css_gradient,
         ends=scale_ends,
         place="{:.1f}".format,
+        chips=chips,
     )
     return environment.get_template(name)
 

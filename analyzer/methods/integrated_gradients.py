@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,13 +20,21 @@ from analyzer.backends.planning import plan_batch
 from analyzer.errors import AnalysisError
 from analyzer.memory import budget
 from analyzer.methods.baselines import BaselineLike, baseline_feeds
+from analyzer.methods.full_grad_result import chosen_input
 from analyzer.methods.held import hold
 from analyzer.methods.lines import Lines
 from analyzer.methods.path_result import PathAttributions, path_attributions
 from analyzer.methods.quadrature import quadrature
 from analyzer.methods.refinement import MAP_SLACK, Goal, Refined, refine
+from analyzer.methods.tokens import Names, plot_token_scores, scored_tokens, token_scores
 from analyzer.points import cut, find_points
 from analyzer.target import TargetLike
+from analyzer.tokens import embedded_tokens
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from analyzer.figures import ScoredTokens
 
 Progress = Callable[[int, int], None]
 Baselines = BaselineLike | Mapping[str, BaselineLike]
@@ -45,7 +53,7 @@ class IntegratedGradients(PathAttributions):
     converged (N,): whether the tolerance asked for is met, in the sum and in the map; True without one. spent (N,):
     gradients computed for each sample, of which `evaluations` is the largest. baseline: where the path began, in the
     form of the inputs; a list of several. standard_error: of the average over several baselines, like the attributions.
-    interrupted: an interrupt ended it before its time.
+    interrupted: an interrupt ended it before its time. embedded: which of the tensors are the vectors of tokens.
     Refined to a tolerance, all (N,): interval_error, the sum of the absolute errors of the intervals' own sums, in the
     units of the output; scatter, the root of the sum of their squares: what `delta` would be were their signs random;
     map_error, the predicted error of the map, relative L2; map_change, how far the last refinement moved it.
@@ -62,6 +70,38 @@ class IntegratedGradients(PathAttributions):
     scatter: np.ndarray | None = None
     map_error: np.ndarray | None = None
     map_change: np.ndarray | None = None
+    embedded: tuple[str, ...] = ()
+
+    def token_scores(self, of: str | None = None) -> np.ndarray:
+        """(N, T): the attribution of each token, summed over its vector. of: one of `embedded`, the first by default.
+
+        Raises AnalysisError where the attributions are not of tokens' vectors.
+        """
+        if not self.embedded or (of is not None and of not in self.embedded):
+            raise AnalysisError(
+                f"no tokens are embedded in {of or ', '.join(self.channel_axes)}: at='embedding'"
+            )
+        name = of or self.embedded[0]
+        return token_scores(
+            self.attributions[name] if isinstance(self.attributions, Mapping) else self.attributions
+        )
+
+    def texts(
+        self, tokens: Names, *, of: str | None = None, captions: Sequence[str] = ()
+    ) -> list[ScoredTokens]:
+        """Each sample as coloured text, for `plot_tokens` and `tokens_html`. tokens, captions: see `scored_tokens`."""
+        return scored_tokens(self.token_scores(of), tokens, self.completeness.output, captions)
+
+    def plot(self, inputs: Any = None, *, of: str | None = None, features: Names | None = None) -> Figure:
+        """The attributions, summed over channels, as `FullGrad.plot` draws its complete map.
+
+        Of embedded tokens coloured text: features are the tokens, T names or a row of them for each sample. Without
+        names a bar for each token.
+        """
+        name = chosen_input(self.channel_axes, of)
+        if name not in self.embedded:
+            return super().plot(inputs, of=of, features=features)
+        return plot_token_scores(self.token_scores(name), features, self.completeness.output, name)
 
 
 def integrated_gradients(
@@ -104,9 +144,9 @@ def integrated_gradients(
     """
     quadrature(rule, steps)
     goal = _goal(tolerance, map_tolerance, max_evaluations)
-    fn, feeds, starts, names = _ends(
-        differentiate(model), inputs, baseline, at, baseline_inputs, np.random.default_rng(rng)
-    )
+    whole = differentiate(model)
+    rng = np.random.default_rng(rng)
+    fn, feeds, starts, names = _ends(whole, inputs, baseline, at, baseline_inputs, rng)
     held = hold(fn, feeds, target, names)
     if batch_size is None:
         batch_size = plan_batch(fn, held.names, feeds, held.target(np.arange(held.samples)), at_most=AT_ONCE)
@@ -129,6 +169,7 @@ def integrated_gradients(
         rule=rule if goal is None else ADAPTIVE,
         interrupted=interrupted,
         standard_error=None if error is None else _typed(lines, error, single),
+        embedded=() if at is None else tuple(name for name in embedded_tokens(whole.graph) if name in names),
     )
     return result if goal is None else _with_errors(result, sums.stated())
 

@@ -1,0 +1,67 @@
+"""Attributions of embedded tokens, a score for each token: summed over the vector, named, ready to be drawn.
+
+From attributions (N, T, …, dim) and the tokens' names to ScoredTokens and figures. Refuses more names than there are
+tokens, and rows of names that are not one for each sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from analyzer.errors import ShapeError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from analyzer.figures import ScoredTokens
+
+Names = Sequence[str] | Sequence[Sequence[str]]
+UNIT = "units of the output"
+
+
+def token_scores(attributions: np.ndarray) -> np.ndarray:
+    """(N, T): each token's attribution, the sum over its vector; in double precision."""
+    summed: np.ndarray = attributions.reshape(*attributions.shape[:2], -1).sum(axis=-1, dtype=np.float64)
+    return summed
+
+
+def scored_tokens(
+    scores: np.ndarray, names: Names, explained: np.ndarray, captions: Sequence[str] = ()
+) -> list[ScoredTokens]:
+    """One text a sample, of scores (N, T). names: a row of tokens for each sample, or one for all of them.
+
+    A row may end before the T tokens do, as a sentence before its padding: where the scores of the rest are not all
+    zero, their sum stands as one more token. explained (N,): what the scores must sum to.
+    Raises ShapeError where names and scores do not go together.
+    """
+    from analyzer.figures import ScoredTokens
+
+    rows = (
+        [list(names)] * len(scores) if all(isinstance(name, str) for name in names) else [*map(list, names)]
+    )
+    if len(rows) != len(scores):
+        raise ShapeError(f"{len(rows)} rows of tokens for {len(scores)} samples")
+    texts = []
+    for index, (row, values) in enumerate(zip(rows, scores, strict=True)):
+        if len(row) > len(values):
+            raise ShapeError(f"{len(row)} names for the {len(values)} tokens of sample {index}")
+        rest = values[len(row) :]
+        if rest.any():
+            row, values = [*row, f"({len(rest)} more)"], [*values[: len(row)], rest.sum()]
+        shown = np.asarray(values[: len(row)], np.float64)
+        caption = captions[index] if captions else ""
+        texts.append(ScoredTokens(tuple(row), shown, caption, float(explained[index])))
+    return texts
+
+
+def plot_token_scores(scores: np.ndarray, names: Names | None, explained: np.ndarray, title: str) -> Figure:
+    """Coloured tokens; where they have no names, a bar for each."""
+    from analyzer.figures import Look, plot_input, plot_tokens
+
+    if names is not None:
+        return plot_tokens(scored_tokens(scores, names, explained), title=title, unit=UNIT)
+    numbered = [f"token {k}" for k in range(scores.shape[1])]
+    return plot_input(scores, None, Look(title, f"{UNIT}, per token", True, features=numbered), table=True)

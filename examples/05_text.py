@@ -1,0 +1,83 @@
+"""Which words decide: `python examples/05_text.py [-o FOLDER]`.
+
+A small transformer learns in seconds whether sentences of a made-up grammar (reviews.py) are positive. Integrated
+Gradients to 1 % attribute what it says to the embedded tokens, once from padding tokens and once from zero vectors;
+summed over each token's vector they are drawn as coloured text: in the terminal, in words.png and in words.html.
+Needs the `torch` extra.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from reviews import CLASSES, encode, train_reviews
+from rich.console import Console
+
+from analyzer import Differentiable, IntegratedGradients, Target, differentiate, integrated_gradients
+from analyzer.figures import ScoredTokens, limit_of, plot_tokens, tokens_html, tokens_text
+from converters import convert
+
+SENTENCES = (
+    "the food was good .",
+    "the food was not good .",
+    "our room was never truly awful .",
+    "honestly , the film was slightly bland , while our staff seemed very friendly .",
+)
+TOLERANCE = 0.01
+# Red speaks for a positive review, blue for a negative one.
+MARGIN = Target(weights=np.array([-1.0, 1.0]))
+UNIT = "logit of a positive review less that of a negative one"
+
+
+def explain(fn: Differentiable, tokens: np.ndarray) -> dict[str, IntegratedGradients]:
+    """What speaks for a positive review and what for a negative one, from two baselines."""
+    return {
+        "padding tokens": integrated_gradients(
+            fn, tokens, MARGIN, at="embedding", baseline_inputs=encode([()]), tolerance=TOLERANCE
+        ),
+        "zero vectors": integrated_gradients(fn, tokens, MARGIN, at="embedding", tolerance=TOLERANCE),
+    }
+
+
+def coloured(baseline: str, found: IntegratedGradients, words: list[tuple[str, ...]]) -> list[ScoredTokens]:
+    """The sentences with their scores; the padding behind them stands as one more token, where it has any."""
+    captions = [
+        f"{CLASSES[int(output > 0)]} ({output:+.2f}), from {baseline}".replace("-", "−")
+        for output in found.output
+    ]
+    return found.texts(words, captions=captions)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train, convert, explain, print and draw."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("-o", "--output", type=Path, default=Path("text"), metavar="FOLDER")
+    options = parser.parse_args(arguments)
+    console = Console(highlight=False)
+    words = [tuple(sentence.split()) for sentence in SENTENCES]
+    tokens = encode(words)
+    with console.status("training"):
+        net, accuracy = train_reviews()
+    fn = differentiate(convert(net, tokens[:1]))
+    console.print(f"A transformer on made-up reviews, {accuracy:.0%} right on new ones.")
+    options.output.mkdir(parents=True, exist_ok=True)
+    texts = []
+    for baseline, found in explain(fn, tokens).items():
+        error = np.abs(found.delta / found.completeness.output).max()
+        console.print(f"\n[b]From {baseline}[/b]: {found.evaluations} gradients, sums within {error:.2%}\n")
+        drawn = coloured(baseline, found, words)
+        for text in drawn:
+            console.print(tokens_text(text, limit_of(drawn), console.width), end="\n\n")
+        texts.append(drawn)
+    pairs = [text for pair in zip(*texts, strict=True) for text in pair]
+    plot_tokens(pairs, title="Which words decide", unit=UNIT).savefig(options.output / "words.png")
+    page = tokens_html(pairs, title="Which words decide", unit=UNIT)
+    (options.output / "words.html").write_text(page, encoding="utf-8")
+    console.print(f"wrote {options.output / 'words.png'} and words.html")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
