@@ -100,8 +100,8 @@ def _at_layer(method: str, label: str, function: str) -> Runner:
         start = time.perf_counter()
         options = {"layer": layer, "align_corners": align_corners}
         found = getattr(methods, function)(fn, inputs, target, progress=progress, **options)
-        layers = named(fn, found.layer)
-        at = ", ".join(dict.fromkeys(layers.values()))
+        layers = found.layer.values() if isinstance(found.layer, Mapping) else [found.layer]
+        at = ", ".join(dict.fromkeys(layers))
         settings = {"layer": at, "align_corners": align_corners}
         return saliency_result(fn, method, f"{label}, {at}", found, settings, start)
 
