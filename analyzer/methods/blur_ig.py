@@ -4,7 +4,7 @@ The path runs through the input under a Gaussian blur of growing σ, so that wha
 counted and no baseline is chosen: −∫ ∂f/∂L · ∂L/∂σ dσ, which sums to f(input) − f(most blurred). ∂L/∂σ is the exact
 derivative of the sampled blur. From a Differentiable and inputs to attributions; refuses models none of whose inputs
 has spatial axes.
-Source: Xu, Venugopalan & Sundararajan 2020, "Attribution in Scale and Space", eq. 4 and 5.
+Source: Xu, Venugopalan & Sundararajan 2020, "Attribution in Scale and Space".
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def blur_integrated_gradients(
     Returns attributions that sum to f(inputs) − f(most blurred) up to `delta` (N,).
     Raises AnalysisError where no input has spatial axes, or for a σ that is not above 0; InputError, TargetError,
     UnsupportedOp.
-    Source: Xu, Venugopalan & Sundararajan 2020, eq. 5.
+    Source: Xu, Venugopalan & Sundararajan 2020.
     """
     if not 0 < max_sigma < np.inf:
         raise AnalysisError(f"max_sigma is in pixels, above 0, not {max_sigma}")

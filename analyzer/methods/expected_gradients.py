@@ -5,7 +5,7 @@ stratified in α, and the background is gone through without repetition, again a
 over it covers a narrow range of α. From a Differentiable, inputs and a background to that mean with its standard error.
 Refuses a background that is not shaped like the inputs.
 Source: Erion, Janizek, Sturmfels, Lundberg & Lee 2021, "Improving performance of deep learning models with axiomatic
-attribution priors and expected gradients", section 2.
+attribution priors and expected gradients".
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def expected_gradients(
     samples: draws, at least 2, each of one gradient. rng: a Generator or seed; each sample has a stream of its own.
     batch_size: points evaluated at once. progress: called with (points done, points planned).
     Raises ShapeError for a background that does not fit, InputError, TargetError, UnsupportedOp.
-    Source: Erion et al. 2021, eq. 4.
+    Source: Erion et al. 2021.
     """
     if not isinstance(samples, (int, np.integer)) or samples < 2:
         raise AnalysisError(f"a standard error takes a whole number of samples, at least 2, not {samples}")

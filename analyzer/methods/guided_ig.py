@@ -5,7 +5,7 @@ moves those features on whose partial derivatives are smallest, within a band ar
 Differentiable, inputs and baselines to attributions; as every path, it sums to f(input) − f(baseline) as the steps grow
 fine. The features of several inputs are ordered together.
 Source: Kapishnikov, Venugopalan, Avci, Wedin, Terry & Bolukbasi 2021, "Guided Integrated Gradients: an Adaptive Path
-Method for Removing Noise", algorithm 1 and section 4.3; the band is that of the authors' code.
+Method for Removing Noise"; the band around the line is that of the authors' code.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MET = 1e-9
 
 
 @dataclass(frozen=True)
-class Settings:
+class PathSettings:
     """Of the path, see `guided_integrated_gradients`. Raises AnalysisError where one is out of range."""
 
     steps: int
@@ -66,7 +66,7 @@ class GuidedIntegratedGradients(PathAttributions):
 
     standard_error: Any
     baseline: Any
-    settings: Settings
+    settings: PathSettings
 
 
 def guided_integrated_gradients(
@@ -97,7 +97,7 @@ def guided_integrated_gradients(
     Raises AnalysisError for settings out of range, and what `make_baselines` raises; InputError, TargetError,
     UnsupportedOp.
     """
-    settings = Settings(steps, fraction, max_dist, anchors, rule)
+    settings = PathSettings(steps, fraction, max_dist, anchors, rule)
     fn = differentiate(model)
     feeds = fn.check_inputs(inputs)
     held = hold(fn, feeds, target)
@@ -137,7 +137,7 @@ def _counting(progress: Progress | None, planned: int) -> Callable[[int], None]:
 
 
 def _integrate(
-    held: Held, start: Arrays, rows: np.ndarray, settings: Settings, count: Callable[[int], None]
+    held: Held, start: Arrays, rows: np.ndarray, settings: PathSettings, count: Callable[[int], None]
 ) -> tuple[np.ndarray, np.ndarray]:
     """The attributions of some samples (n, features of all inputs), and their outputs at the start (n,)."""
 
@@ -177,7 +177,7 @@ class Band:
 
     start: np.ndarray
     end: np.ndarray
-    settings: Settings
+    settings: PathSettings
 
     def at(self, alpha: float) -> np.ndarray:
         """The point of the straight line."""

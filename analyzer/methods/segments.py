@@ -3,7 +3,7 @@
 From one image (H, W, channels), in any unit, to boolean masks (K, H, W). The parameters are those that XRAI was
 published with: for the segmentation alone the image is rescaled to [−1, 1] and to 224 × 224, so that they suit every
 image. Refuses to run where scikit-image is not installed, and names the extra.
-Source: Felzenszwalb & Huttenlocher 2004; Kapishnikov et al. 2019, section 3.3, and the authors' code.
+Source: Felzenszwalb & Huttenlocher 2004; Kapishnikov et al. 2019, and the authors' code.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ The image is cut into overlapping segments at several scales; region by region, 
 the highest mean attribution is added. From a Differentiable and images to maps of these means and the regions' ranks.
 Attributions are Integrated Gradients, the mean over a black and a white baseline, unless others are given. Refuses
 what is no batch of 2-D images, and models with several inputs, of which it cannot be told which is the image.
-Source: Kapishnikov, Bolukbasi, Viégas & Terry 2019, "XRAI: Better Attributions Through Regions", algorithm 1, and the
-authors' code for what the paper leaves open.
+Source: Kapishnikov, Bolukbasi, Viégas & Terry 2019, "XRAI: Better Attributions Through Regions", and the authors'
+code for what the paper leaves open.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.backends.base import Arrays
-from analyzer.errors import AnalysisError, InputError, ShapeError
+from analyzer.errors import AnalysisError, ShapeError
 from analyzer.layout import channel_axes, input_channel_axis
-from analyzer.methods.baselines import BaselineLike
+from analyzer.methods.baselines import BaselineLike, numbers
 from analyzer.methods.held import hold
 from analyzer.methods.integrated_gradients import integrated_gradients
 from analyzer.methods.segments import segments as segments_of
@@ -118,7 +118,7 @@ def xrai(
             progress=progress,
         )
         attributions, delta = integrated.attributions[name], integrated.delta
-    given = _finite("the attributions", attributions)
+    given = numbers(attributions, "the attributions").astype(feeds[name].dtype)
     if given.shape != feeds[name].shape:
         raise ShapeError(f"attributions of shape {given.shape} for images {feeds[name].shape}")
     # The largest channel, as published: a pixel speaks where any of its channels does.
@@ -187,10 +187,3 @@ def _checked(segments: Sequence[np.ndarray], shape: tuple[int, ...]) -> list[np.
             f"segments of shapes {shapes}: for each of {shape[0]} samples (K, {shape[1]}, {shape[2]})"
         )
     return masks
-
-
-def _finite(what: str, array: np.ndarray) -> np.ndarray:
-    found = np.asarray(array)
-    if found.dtype.kind != "f" or not np.isfinite(found).all():
-        raise InputError(f"{what} hold something that is no finite number")
-    return found

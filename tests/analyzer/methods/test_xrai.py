@@ -142,7 +142,8 @@ def test_a_grey_image_in_half_precision_is_cut():
     x = photograph(48, 40).mean(axis=1, keepdims=True).astype(np.float16)
     attributions = np.random.default_rng(1).normal(size=x.shape).astype(np.float16)
     found = xrai(grey, x, attributions=attributions)
-    assert found.map.dtype == np.float16
+    # Models of half precision are computed in single.
+    assert found.map.dtype == np.float32
     assert found.ranks.max() > 3
 
 
@@ -163,7 +164,7 @@ X = np.ones((2, 3, 8, 8), np.float32)
     ("options", "error", "message"),
     [
         ({"attributions": X[:1]}, ShapeError, "for images"),
-        ({"attributions": X * np.nan}, InputError, "no finite number"),
+        ({"attributions": X * np.nan}, InputError, "NaN or infinity"),
         ({"segments": [np.ones((1, 8, 8), bool)]}, ShapeError, "for each of 2 samples"),
         ({"segments": [np.ones((1, 8, 7), bool)] * 2}, ShapeError, r"\(K, 8, 8\)"),
         ({"min_pixels": 0}, AnalysisError, "at least 1, not 0"),
