@@ -6,7 +6,7 @@ at the inputs stays the one that is explained, and inputs that are not attribute
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,14 +14,16 @@ import numpy as np
 from analyzer.backends import Differentiable
 from analyzer.backends.base import Arrays, Gradients, batched_inputs
 from analyzer.errors import AnalysisError
-from analyzer.target import Target, TargetLike, one_scalar, rows_of
+from analyzer.target import Target, TargetLike, as_target, one_scalar, rows_of
 
 
 @dataclass(frozen=True)
 class Held:
     """names: the inputs that are attributed. feeds: all inputs. output (N,): the explained one, at the feeds.
 
-    tensor: the explained one. Held is a class a sample, `chosen` (N,), or `weights` (N, …) over that tensor.
+    tensor: the explained one. Held is a class a sample, `chosen` (N,), or `weights` (N, …) over that tensor. Where K
+    classes of each sample are explained one by one, chosen and output are (N, K), and so are outputs everywhere below;
+    gradients then are (n, K, *features).
     """
 
     fn: Differentiable
@@ -59,7 +61,10 @@ class Held:
         """What is explained of values y (n, …) of the tensor, the k-th for sample `rows`[k]: (n,), float64."""
         flat = rows_of(y).astype(np.float64)
         if self.chosen is not None:
-            scalars: np.ndarray = flat[np.arange(len(rows)), self.chosen[rows]]
+            chosen = self.chosen[rows]
+            scalars: np.ndarray = np.take_along_axis(flat, chosen.reshape(len(rows), -1), 1).reshape(
+                chosen.shape
+            )
         else:
             assert self.weights is not None
             scalars = (flat * rows_of(self.weights)[rows]).sum(axis=1)
@@ -75,12 +80,22 @@ class Held:
         if self.weights is not None:
             return Target(self.tensor, weights=self.weights[rows])
         assert self.chosen is not None
+        if self.chosen.ndim == 2:
+            return Target(self.tensor, each=self.chosen[rows])
         return Target(self.tensor, index=self.chosen[rows])
 
 
-def hold(fn: Differentiable, feeds: Arrays, target: TargetLike, names: tuple[str, ...] | None = None) -> Held:
+def hold(
+    fn: Differentiable,
+    feeds: Arrays,
+    target: TargetLike,
+    names: tuple[str, ...] | None = None,
+    *,
+    several: bool = False,
+) -> Held:
     """Resolve a target at the feeds. names: the inputs that are attributed, by default all floating ones.
 
+    several: whether the method takes several classes of each sample, explained one by one.
     Raises TargetError, and AnalysisError where there is nothing to attribute.
     """
     names = fn.roots(names)
@@ -89,10 +104,12 @@ def hold(fn: Differentiable, feeds: Arrays, target: TargetLike, names: tuple[str
         raise AnalysisError(
             f"the input {alone[0]!r} has no axis of samples along which a path could be followed"
         )
-    wanted = one_scalar(target)
+    wanted = as_target(target)
+    if not several or isinstance(wanted.weights, Mapping):
+        one_scalar(wanted)
     found = fn.gradients(feeds, wanted, wrt=())
     tensor = wanted.output or fn.graph.outputs[0]
-    if fn.graph.tensors[tensor].rank <= 2 and found.target is not None:
+    if found.target is not None and (fn.graph.tensors[tensor].rank <= 2 or found.target.ndim == 2):
         return Held(fn, names, feeds, tensor, found.output, found.target, None)
     y = fn.forward(feeds, [tensor])[tensor]
     weights = fn.seed(wanted, y.shape[0], feeds).cotangent(y)

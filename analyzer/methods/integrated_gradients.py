@@ -17,15 +17,16 @@ import numpy as np
 from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.backends.base import Arrays, Inputs
 from analyzer.backends.planning import plan_batch
+from analyzer.completeness import Completeness
 from analyzer.errors import AnalysisError
-from analyzer.memory import budget
 from analyzer.methods.baselines import BaselineLike, baseline_feeds
 from analyzer.methods.full_grad_result import chosen_input
-from analyzer.methods.held import hold
+from analyzer.methods.held import Held, hold
+from analyzer.methods.integration import STATED, integrate
 from analyzer.methods.lines import Lines
 from analyzer.methods.path_result import PathAttributions, path_attributions
 from analyzer.methods.quadrature import quadrature
-from analyzer.methods.refinement import MAP_SLACK, Goal, Refined, refine
+from analyzer.methods.refinement import MAP_SLACK, Goal
 from analyzer.methods.tokens import Names, plot_token_scores, scored_tokens, token_scores
 from analyzer.points import cut, find_points
 from analyzer.target import TargetLike
@@ -54,6 +55,8 @@ class IntegratedGradients(PathAttributions):
     gradients computed for each sample, of which `evaluations` is the largest. baseline: where the path began, in the
     form of the inputs; a list of several. standard_error: of the average over several baselines, like the attributions.
     interrupted: an interrupt ended it before its time. embedded: which of the tensors are the vectors of tokens.
+    Of a Target(top=k) or Target(each=…) all arrays but spent and baseline have the classes behind the samples:
+    attributions (N, k, *features), delta (N, k); `rank` gives one of them.
     Refined to a tolerance, all (N,): interval_error, the sum of the absolute errors of the intervals' own sums, in the
     units of the output; scatter, the root of the sum of their squares: what `delta` would be were their signs random;
     map_error, the predicted error of the map, relative L2; map_change, how far the last refinement moved it.
@@ -71,6 +74,17 @@ class IntegratedGradients(PathAttributions):
     map_error: np.ndarray | None = None
     map_change: np.ndarray | None = None
     embedded: tuple[str, ...] = ()
+
+    def rank(self, k: int) -> IntegratedGradients:
+        """The result of the k-th class of each sample, of a Target(top=…) or Target(each=…).
+
+        Raises AnalysisError where one scalar of each sample is explained.
+        """
+        if self.output.ndim != 2:
+            raise AnalysisError("one scalar of each sample is explained: there are no ranks")
+        own = {name: _each(lambda value: value[:, k], getattr(self, name)) for name in _RANKED}
+        sums = {name: value[:, k] for name, value in vars(self.completeness).items()}
+        return replace(self, **own, completeness=Completeness(**sums))
 
     def token_scores(self, of: str | None = None) -> np.ndarray:
         """(N, T): the attribution of each token, summed over its vector. of: one of `embedded`, the first by default.
@@ -147,42 +161,70 @@ def integrated_gradients(
     whole = differentiate(model)
     rng = np.random.default_rng(rng)
     fn, feeds, starts, names = _ends(whole, inputs, baseline, at, baseline_inputs, rng)
-    held = hold(fn, feeds, target, names)
+    held = hold(fn, feeds, target, names, several=True)
     if batch_size is None:
         batch_size = plan_batch(fn, held.names, feeds, held.target(np.arange(held.samples)), at_most=AT_ONCE)
     elif batch_size < 1:
         raise AnalysisError(f"batch_size is at least 1, not {batch_size}")
     lines = Lines(held, starts, batch_size)
-    sums, interrupted = _sums(lines, goal, (rule, steps), progress)
+    sums, interrupted = integrate(lines, goal, (rule, steps), progress)
     single = (at is None and not isinstance(inputs, Mapping)) or (at is not None and len(names) == 1)
+    embedded = () if at is None else tuple(name for name in embedded_tokens(whole.graph) if name in names)
+    begun = [start[names[0]] if single else {name: start[name] for name in names} for start in starts]
     form: Inputs = feeds[names[0]] if single else feeds
-    found = path_attributions(held, form, lines.arrays(sums.mean), sums.difference, int(sums.spent.max()))
-    error = sums.standard_error()
-    begun = [{name: start[name] for name in names} for start in starts]
-    given = [start[names[0]] if single else start for start in begun]
-    result = IntegratedGradients(
-        **vars(found),
-        converged=sums.converged,
-        spent=sums.spent,
-        baseline=given[0] if len(given) == 1 else given,
-        steps=steps if goal is None else int(sums.spent.max()),
-        rule=rule if goal is None else ADAPTIVE,
-        interrupted=interrupted,
-        standard_error=None if error is None else _typed(lines, error, single),
-        embedded=() if at is None else tuple(name for name in embedded_tokens(whole.graph) if name in names),
-    )
-    return result if goal is None else _with_errors(result, sums.stated())
+    results = []
+    for k in range(lines.targets):
+        vectors = lines.arrays(sums.mean[:, k])
+        found = path_attributions(_one_of(held, k), form, vectors, sums.difference[:, k], sums.most)
+        error = sums.standard_error(k)
+        results.append(
+            IntegratedGradients(
+                **vars(found),
+                converged=sums.converged[:, k],
+                spent=sums.spent,
+                baseline=begun[0] if len(begun) == 1 else begun,
+                steps=steps if goal is None else sums.most,
+                rule=rule if goal is None else ADAPTIVE,
+                interrupted=interrupted,
+                standard_error=None if error is None else _typed(lines, error, single),
+                embedded=embedded,
+                **({} if goal is None else sums.stated(k)),
+            )
+        )
+    return results[0] if held.output.ndim == 1 else _joined(results)
 
 
-def _with_errors(result: IntegratedGradients, stated: Mapping[str, np.ndarray]) -> IntegratedGradients:
-    """The result with what a refinement knows of its errors."""
-    return replace(
-        result,
-        interval_error=stated["interval_error"],
-        scatter=stated["scatter"],
-        map_error=stated["map_error"],
-        map_change=stated["map_change"],
-    )
+def _one_of(held: Held, k: int) -> Held:
+    """What is held of the k-th class of each sample."""
+    if held.output.ndim == 1:
+        return held
+    assert held.chosen is not None
+    return replace(held, output=held.output[:, k], chosen=held.chosen[:, k])
+
+
+def _joined(results: Sequence[IntegratedGradients]) -> IntegratedGradients:
+    """The results of K classes as one, K being the second axis of the arrays that differ among them."""
+    first = results[0]
+    stacked = {
+        name: _each(lambda *values: np.stack(values, axis=1), *(getattr(one, name) for one in results))
+        for name in _RANKED
+    }
+    sums = {
+        name: np.stack([vars(one.completeness)[name] for one in results], axis=1)
+        for name in vars(first.completeness)
+    }
+    return replace(first, **stacked, completeness=Completeness(**sums))
+
+
+def _each(change: Callable[..., np.ndarray], *values: Any) -> Any:
+    """Arrays, or dicts of them, changed; None stays None."""
+    if isinstance(values[0], Mapping):
+        return {name: change(*(value[name] for value in values)) for name in values[0]}
+    return None if values[0] is None else change(*values)
+
+
+_RANKED = ("attributions", "output", "target", "converged", "standard_error", *STATED)
+"""What differs from one class of a sample to the next."""
 
 
 def _goal(tolerance: float | None, map_tolerance: float | None, max_evaluations: int) -> Goal | None:
@@ -231,169 +273,6 @@ def _ends(
     before = fn.forward(baseline_inputs, points)
     start = {name: np.broadcast_to(before[name], end[name].shape) for name in points}
     return rest, end, [{**end, **start}], points
-
-
-class _Sums:
-    """What the lines of every sample come to, one line after the other: means over its baselines."""
-
-    def __init__(self, lines: Lines) -> None:
-        held, self.baselines = lines.held, len(lines.starts)
-        self.mean = np.zeros((held.samples, lines.size))
-        self.squares = np.zeros_like(self.mean) if self.baselines > 1 else None
-        self.difference = np.zeros(held.samples)
-        self.spent = np.zeros(held.samples, int)
-        self.converged = np.ones(held.samples, bool)
-        self._seen = np.zeros(held.samples, int)
-        self._numbers = {name: np.zeros(held.samples) for name in _STATED}
-
-    def add(self, line: int, found: Refined) -> None:
-        """One line. Welford's recurrence keeps the variance over baselines."""
-        sample = line // self.baselines
-        self._seen[sample] += 1
-        total = found.total[0]
-        before = total - self.mean[sample]
-        self.mean[sample] += before / self._seen[sample]
-        if self.squares is not None:
-            self.squares[sample] += before * (total - self.mean[sample])
-        self.difference[sample] += found.difference[0] / self.baselines
-        self.spent[sample] += found.evaluations
-        self.converged[sample] &= bool(found.converged[0])
-        size = float(np.linalg.norm(total)) / self.baselines
-        for name, numbers in self._numbers.items():
-            number = float(getattr(found, name)[0])
-            numbers[sample] += number * size if name in _RELATIVE else number / self.baselines
-
-    def missing(self, line: int, difference: float) -> None:
-        """A line that was not begun: nothing of its difference is attributed."""
-        sample = line // self.baselines
-        self.difference[sample] += difference / self.baselines
-        self.mean[sample] *= self._seen[sample] / (self._seen[sample] + 1)
-        self._seen[sample] += 1
-        self.converged[sample] = False
-
-    def standard_error(self) -> np.ndarray | None:
-        """Of the mean over baselines, (N, D); None of a single one."""
-        if self.squares is None:
-            return None
-        error: np.ndarray = np.sqrt(self.squares / (self.baselines * (self.baselines - 1)))
-        return error
-
-    def stated(self) -> dict[str, np.ndarray]:
-        """The numbers of a refinement. Errors of maps of several baselines are added, which errs on the safe side."""
-        size = np.linalg.norm(self.mean, axis=1)
-        return {
-            name: np.divide(numbers, size, out=np.zeros_like(size), where=size > 0)
-            if name in _RELATIVE
-            else numbers
-            for name, numbers in self._numbers.items()
-        }
-
-
-_RELATIVE = ("map_error", "map_change")
-_STATED = ("interval_error", "scatter", *_RELATIVE)
-
-
-def _sums(
-    lines: Lines, goal: Goal | None, fixed: tuple[str, int], progress: Progress | None
-) -> tuple[_Sums, bool]:
-    """Integrate all lines, as many at a time as their gradients fit into memory."""
-    sums = _Sums(lines)
-    kept = 2 if goal is None else goal.budget
-    size = budget(lines.held.fn.max_memory) // (kept * lines.size * max(lines.item_bytes, 8))
-    groups = [
-        range(begin, min(begin + max(1, size), lines.count)) for begin in range(0, lines.count, max(1, size))
-    ]
-    done = 0
-    for place, numbers in enumerate(groups):
-        tell = None if progress is None else _ahead(progress, done, len(numbers), lines.count - numbers.start)
-        found, interrupted = _group(lines, numbers, goal, fixed, tell)
-        for number, state in zip(numbers, found, strict=True):
-            sums.add(number, state)
-        done += sum(state.evaluations for state in found)
-        if interrupted:
-            left = [number for numbers in groups[place + 1 :] for number in numbers]
-            for number, difference in zip(left, _differences(lines, left), strict=True):
-                sums.missing(number, difference)
-            return sums, True
-    if progress is not None:
-        progress(done, done)
-    return sums, False
-
-
-def _group(
-    lines: Lines, numbers: range, goal: Goal | None, fixed: tuple[str, int], tell: Progress | None
-) -> tuple[list[Refined], bool]:
-    if goal is not None:
-        return refine(lines, numbers, goal, tell)
-    return _by_rule(lines, numbers, *fixed, tell)
-
-
-def _by_rule(
-    lines: Lines, numbers: range, rule: str, steps: int, tell: Progress | None
-) -> tuple[list[Refined], bool]:
-    """By a fixed quadrature, its nodes gone through evenly: an interrupt leaves a thinner one of the whole path."""
-    nodes, weights = quadrature(rule, steps)
-    order = np.argsort([_reversed_bits(k) for k in range(steps)], kind="stable")
-    totals = np.zeros((len(numbers), lines.size))
-    mass, spent = np.zeros(len(numbers)), np.zeros(len(numbers), int)
-    differences = _differences(lines, numbers)
-    wanted = [(number, node) for node in order for number in numbers]
-    interrupted = False
-    try:
-        points = lines.evaluate([(number, nodes[node]) for number, node in wanted])
-        for (number, node), point in zip(wanted, points, strict=True):
-            row = number - numbers.start
-            totals[row] += weights[node] * point.gradient[0]
-            mass[row] += weights[node]
-            spent[row] += 1
-            if tell is not None:
-                tell(int(spent.sum()), len(wanted))
-    except KeyboardInterrupt:
-        interrupted = True
-    found = []
-    for row, number in enumerate(numbers):
-        mean = totals[row] / mass[row] if mass[row] else totals[row]
-        total = (mean * lines.direction(number))[None]
-        none = np.zeros(1)
-        difference = differences[row : row + 1]
-        delta = total.sum(axis=1) - difference
-        whole = np.array([spent[row] == steps])
-        found.append(Refined(total, difference, delta, none, none, none, none, int(spent[row]), whole))
-    return found, interrupted
-
-
-def _differences(lines: Lines, numbers: Sequence[int]) -> np.ndarray:
-    """f(x) − f(x′) of some lines, by forward passes at their starts."""
-    held, baselines = lines.held, len(lines.starts)
-    found = np.zeros(len(numbers))
-    for begin in range(0, len(numbers), lines.batch_size):
-        part = np.asarray(numbers[begin : begin + lines.batch_size])
-        rows, which = np.divmod(part, baselines)
-        points = {
-            name: np.stack([lines.starts[k][name][row] for k, row in zip(which, rows, strict=True)])
-            for name in held.names
-        }
-        found[begin : begin + len(part)] = held.output[rows].astype(np.float64) - held.outputs(points, rows)
-    return found
-
-
-def _reversed_bits(number: int) -> float:
-    """Van der Corput's sequence: every beginning of it lies evenly in [0, 1)."""
-    value, half = 0.0, 0.5
-    while number:
-        number, bit = divmod(number, 2)
-        value += bit * half
-        half /= 2
-    return value
-
-
-def _ahead(progress: Progress, done: int, group: int, left: int) -> Progress:
-    """Progress of a group of lines as that of all: those to come take as long as these."""
-
-    def tell(now: int, planned: int) -> None:
-        progress(done + now, done + planned * left // group)
-
-    return tell
 
 
 def _typed(lines: Lines, vectors: np.ndarray, single: bool) -> Any:

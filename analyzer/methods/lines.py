@@ -43,6 +43,11 @@ class Lines:
         """The number of lines."""
         return self.held.samples * len(self.starts)
 
+    @property
+    def targets(self) -> int:
+        """K: the scalars of a sample that are explained one by one, 1 for a single one."""
+        return self.held.output.shape[1] if self.held.output.ndim == 2 else 1
+
     @cached_property
     def size(self) -> int:
         """D: the numbers that are attributed in a sample."""
@@ -65,8 +70,8 @@ class Lines:
             rows = lines[batch] // len(self.starts)
             points = {name: self._points(name, lines[batch], alphas[batch]) for name in self.held.names}
             found = self.held.gradients(points, rows)
-            gradients = self._vectors(found.gradients)[:, None]
-            outputs = np.asarray(found.output, np.float64)[:, None]
+            outputs = np.asarray(found.output, np.float64).reshape(len(batch), self.targets)
+            gradients = self._vectors(found.gradients)
             for k, place in enumerate(batch):
                 alpha = float(alphas[place])
                 point = Point(alpha, outputs[k], gradients[k], bool(np.isfinite(gradients[k]).all()))
@@ -108,7 +113,6 @@ class Lines:
         return points
 
     def _vectors(self, gradients: Arrays) -> np.ndarray:
-        """{name: (n, *features)} as (n, D)."""
-        return np.concatenate(
-            [gradients[name].reshape(len(gradients[name]), -1) for name in self.held.names], 1
-        )
+        """{name: (n, *features)}, or (n, K, *features), as (n, K, D)."""
+        parts = [gradients[name].reshape(len(gradients[name]), self.targets, -1) for name in self.held.names]
+        return np.concatenate(parts, axis=2)

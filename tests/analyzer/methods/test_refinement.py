@@ -9,7 +9,7 @@ import pytest
 import torch
 from onnx import parser
 
-from analyzer import differentiate, integrated_gradients
+from analyzer import Target, differentiate, integrated_gradients
 from analyzer.errors import AnalysisError
 from analyzer.methods.baselines import Dataset
 from converters import convert
@@ -208,3 +208,28 @@ def test_several_baselines_are_averaged(options):
     assert len(ig.baseline) == 4
     start = np.mean([fn.gradients(0 * x + b, 1).output for b in (0.0, *data)], axis=0)
     np.testing.assert_allclose(ig.completeness.output, fn.gradients(x, 1).output - start, atol=1e-12)
+
+
+@pytest.mark.parametrize("options", [{"tolerance": 0.01}, {"steps": 20}])
+@pytest.mark.parametrize("backend", ["onnxruntime", "torch"])
+def test_the_highest_classes_are_explained_over_one_path(options, backend):
+    whole, x, _ = rectifiers()
+    fn = differentiate(whole.model, backend)
+    x = x.astype(np.float32)
+    ig = integrated_gradients(fn, x, Target(top=3), baseline=[0.0, 0.5], **options)
+    y = fn.forward(x)[fn.graph.outputs[0]]
+    np.testing.assert_array_equal(ig.target, np.argsort(-y, axis=1)[:, :3])
+    assert ig.attributions.shape == (6, 3, 30)
+    assert ig.delta.shape == ig.converged.shape == ig.standard_error.shape[:2] == (6, 3)
+    for k in range(3):
+        one = ig.rank(k)
+        alone = integrated_gradients(fn, x, ig.target[:, k], baseline=[0.0, 0.5], **options)
+        np.testing.assert_allclose(one.completeness.output, alone.completeness.output, atol=1e-5)
+        np.testing.assert_allclose(one.delta, one.attributions.sum(1) - one.completeness.output, atol=1e-5)
+        if "steps" in options:
+            np.testing.assert_allclose(one.attributions, alone.attributions, atol=1e-5)
+        else:
+            assert one.converged.all()
+            assert relative(one.attributions, alone.attributions).max() < 0.15
+    with pytest.raises(AnalysisError, match="no ranks"):
+        ig.rank(0).rank(0)
