@@ -67,11 +67,6 @@ class Target:
         named = (self.index, self.weights, self.position, self.top, self.each)
         return all(said is None for said in named)
 
-    @property
-    def one_scalar(self) -> bool:
-        """Whether one scalar of one output is explained for each sample: what every method takes."""
-        return self.top is None and self.each is None and not isinstance(self.weights, Mapping)
-
 
 TargetLike = Target | int | Sequence[int] | np.ndarray | None
 
@@ -118,7 +113,7 @@ class Seed:
     def cotangent(self, y: np.ndarray) -> np.ndarray:
         """The weights over the output y: one-hot rows for an index. Raises TargetError where it is not one scalar."""
         if self.ranks is not None or self.more:
-            raise TargetError(NOT_ONE)
+            raise TargetError(ONE_OUTPUT if self.more else ONE_SCALAR)
         return self.cotangents({self.output: y})[0][self.output]
 
     def cotangents(self, ys: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
@@ -171,17 +166,20 @@ class Seed:
         )
 
 
-NOT_ONE = (
-    "one scalar of one output is explained at a time here: of Target(top=…), Target(each=…) and weights over several "
-    "outputs fn.gradients gives the gradients"
+ONE_SCALAR = (
+    "one scalar of each sample is explained at a time here: of Target(top=…) and Target(each=…) fn.gradients gives the "
+    "gradients"
 )
+ONE_OUTPUT = "one output is explained here: of weights over several outputs fn.gradients gives the gradients"
 
 
-def one_scalar(target: TargetLike) -> Target:
-    """The Target, where it is one scalar of one output a sample. Raises TargetError for any other."""
+def one_scalar(target: TargetLike, *, of_several_outputs: bool = False) -> Target:
+    """The Target, where it is one scalar a sample, and of one output unless several may be. Raises TargetError."""
     wanted = as_target(target)
-    if not wanted.one_scalar:
-        raise TargetError(NOT_ONE)
+    if wanted.top is not None or wanted.each is not None:
+        raise TargetError(ONE_SCALAR)
+    if isinstance(wanted.weights, Mapping) and not of_several_outputs:
+        raise TargetError(ONE_OUTPUT)
     return wanted
 
 

@@ -8,7 +8,7 @@ import torch
 from onnx import parser, shape_inference
 from torch import Tensor, nn
 
-from analyzer import Target, differentiate, full_grad
+from analyzer import Target, differentiate, full_grad, gradient
 from analyzer.errors import TargetError
 from converters import Model, convert
 from tests.zoo.draw import draw, normal
@@ -24,7 +24,7 @@ X = normal(2, 3, 2, 2).numpy()
 MASK = np.array([[True, False], [False, True]])
 
 
-def gradient(target, backend="onnxruntime", x=X):
+def of_squares(target, backend="onnxruntime", x=X):
     """∂/∂x of what is explained of x², and the explained scalars."""
     found = differentiate(SQUARES, backend).gradients(x, target)
     return found.gradients["x"], found.output
@@ -54,7 +54,7 @@ def weights_of(sample_class, mask):
 )
 def test_a_class_is_summed_over_a_mask(backend, output, index, mask, weights):
     target = Target(output, index=index, mask=mask, axis=1 if output == "y" else -1)
-    found, scalar = gradient(target, backend)
+    found, scalar = of_squares(target, backend)
     wanted, sums = expected(weights)
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
     np.testing.assert_allclose(scalar, sums, rtol=1e-5)
@@ -66,10 +66,10 @@ def test_a_class_is_summed_where_it_is_the_highest(axis):
     x[:, 0], x[0, 1, 0], x[1, 1, 1, 1] = 1, 2, 3
     weights = np.zeros_like(x)
     weights[0, 1, 0], weights[1, 1, 1, 1] = 1, 1
-    found, _ = gradient(Target("y" if axis == 1 else "z", index=1, mask="predicted", axis=axis), x=x)
+    found, _ = of_squares(Target("y" if axis == 1 else "z", index=1, mask="predicted", axis=axis), x=x)
     np.testing.assert_allclose(found, expected(weights, x)[0])
     with pytest.raises(TargetError, match="the class 2 is nowhere the highest in sample 0"):
-        gradient(Target("y", index=2, mask="predicted"), x=x)
+        of_squares(Target("y", index=2, mask="predicted"), x=x)
 
 
 @pytest.mark.parametrize("backend", BACKENDS[:3])
@@ -119,7 +119,7 @@ def test_elements_by_their_positions(backend):
 )
 def test_what_is_refused(target, message):
     with pytest.raises(TargetError, match=message):
-        gradient(Target("y", **target))
+        of_squares(Target("y", **target))
 
 
 def test_what_cannot_be_said_together():
@@ -173,7 +173,7 @@ def test_weights_over_several_outputs_sum(heads, backend):
     np.testing.assert_allclose(
         found.gradients[logits], torch.autograd.grad(through, y)[0], rtol=1e-4, atol=1e-6
     )
-    with pytest.raises(TargetError, match="one scalar of one output"):
+    with pytest.raises(TargetError, match="one output is explained"):
         full_grad(fn, x.numpy(), target)
 
 
@@ -201,8 +201,18 @@ def test_the_highest_classes_are_explained_over_one_forward_pass(heads, backend)
     leaf = x.clone().requires_grad_()
     (expected,) = torch.autograd.grad(net(leaf)[0].gather(1, ranked.indices[:, 1:2]).sum(), leaf)
     np.testing.assert_allclose(found.gradients[image][:, 1], expected, rtol=1e-4, atol=1e-6)
-    with pytest.raises(TargetError, match="one scalar of one output"):
+    with pytest.raises(TargetError, match="one scalar of each sample"):
         full_grad(fn, x.numpy(), Target(top=2))
+
+
+def test_an_attribution_over_several_outputs_is_its_gradient(heads):
+    _, x, model = heads
+    fn = differentiate(model)
+    logits, box, _ = fn.graph.outputs
+    target = Target(weights={logits: np.array([1, 0, -1, 0, 2]), box: np.array([0.5, 3])})
+    found = fn.gradients(x.numpy(), target)
+    (image,) = fn.graph.inputs
+    np.testing.assert_array_equal(gradient(fn, x.numpy(), target).attributions, found.gradients[image])
 
 
 def test_equal_classes_rank_in_their_order_on_every_backend():
