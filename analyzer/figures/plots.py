@@ -26,7 +26,7 @@ MOST_FEATURES = 40
 @dataclass(frozen=True)
 class Look:
     """What a figure says of its map. signed: red above zero and blue below. unit: of the values. smoothing: of images,
-    see `smoothed`. features: the names of a table's columns.
+    see `smoothed`. features: the names of a table's columns. errors (N, features): the standard errors of a table.
     """
 
     title: str = ""
@@ -34,6 +34,7 @@ class Look:
     signed: bool = False
     smoothing: float = 0.0
     features: Sequence[str] | None = None
+    errors: np.ndarray | None = None
 
 
 def plot_input(values: np.ndarray, inputs: np.ndarray | None, look: Look, *, table: bool) -> Figure:
@@ -72,12 +73,17 @@ def _tables(values: np.ndarray, look: Look) -> Figure:
     from matplotlib.figure import Figure
 
     names, rows = _shown_features(values, look.features)
+    errors = _shown_errors(values, look.errors)
     count = len(names)
     size = (1.4 + 2.6 * len(rows), 0.9 + 0.27 * count)
     figure = Figure(figsize=size, layout="constrained", dpi=120)
     grid = figure.subplots(1, len(rows), squeeze=False, sharey=True, sharex=True)[0]
     for index, (axes, row) in enumerate(zip(grid, rows, strict=True)):
         axes.barh(range(count), row, color=_bar_colours(row, look.signed), height=0.72)
+        if errors is not None:
+            axes.errorbar(
+                row, range(count), xerr=errors[index], fmt="none", ecolor=INK, elinewidth=0.9, capsize=2
+            )
         axes.axvline(0, color=INK, linewidth=0.8)
         axes.set_title(f"sample {index}", fontsize=9, loc="left")
         axes.set_yticks(range(count), names, fontsize=8)
@@ -97,12 +103,26 @@ def _shown_features(values: np.ndarray, features: Sequence[str] | None) -> tuple
         raise ValueError(f"{len(names)} names for {values.shape[1]} features")
     if len(names) <= MOST_FEATURES:
         return names, values
-    largest = np.sort(np.argsort(-np.abs(values).max(axis=0), kind="stable")[: MOST_FEATURES - 1])
+    largest = _largest(values)
     rest = np.delete(values, largest, axis=1).sum(axis=1, keepdims=True)
     left = len(names) - len(largest)
     return [*(names[k] for k in largest), f"the other {left}"], np.concatenate(
         [values[:, largest], rest], axis=1
     )
+
+
+def _shown_errors(values: np.ndarray, errors: np.ndarray | None) -> np.ndarray | None:
+    """The standard errors of the bars; NaN, which draws none, of a sum of features, whose errors hang together."""
+    if errors is None or values.shape[1] <= MOST_FEATURES:
+        return errors
+    unknown = np.full((len(values), 1), np.nan)
+    return np.concatenate([errors[:, _largest(values)], unknown], axis=1)
+
+
+def _largest(values: np.ndarray) -> np.ndarray:
+    """The features that have bars of their own, in their order."""
+    found: np.ndarray = np.sort(np.argsort(-np.abs(values).max(axis=0), kind="stable")[: MOST_FEATURES - 1])
+    return found
 
 
 def _bar_colours(row: np.ndarray, signed: bool) -> Any:

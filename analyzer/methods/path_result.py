@@ -50,7 +50,10 @@ class PathAttributions:
     def plot(
         self, inputs: Any = None, *, of: str | None = None, features: Sequence[str] | None = None
     ) -> Figure:
-        """The attributions, summed over channels, as `FullGrad.plot` draws its complete map."""
+        """The attributions, summed over channels, as `FullGrad.plot` draws its complete map.
+
+        Features of a table whose attributions are means have their standard errors beside their bars.
+        """
         from analyzer.figures import PIXELS, Look, plot_input
 
         name = chosen_input(self.channel_axes, of)
@@ -62,9 +65,15 @@ class PathAttributions:
             signed=True,
             smoothing=PIXELS,
             features=features,
+            errors=self._errors_at(name) if values.ndim == 2 else None,
         )
         summed = values.sum(axis=self.channel_axes[name]) if values.ndim > 2 else values
         return plot_input(summed, drawn, look, table=values.ndim == 2)
+
+    def _errors_at(self, name: str) -> np.ndarray | None:
+        """The standard errors of results that are means, over baselines or over draws."""
+        errors = getattr(self, "standard_error", None)
+        return errors[name] if isinstance(errors, Mapping) else errors
 
 
 def path_attributions(

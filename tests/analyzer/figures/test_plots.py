@@ -93,3 +93,21 @@ def test_an_input_of_another_size_is_refused():
         plot_input(np.zeros((1, 9)), np.zeros((1, 2, 8)), SIGNED, table=False)
     with pytest.raises(ValueError, match="a map of 4 axes"):
         plot_input(np.zeros((1, 2, 2, 2, 2)), None, SIGNED, table=False)
+
+
+def test_bars_have_their_standard_errors():
+    values, errors = np.array([[3.0, -1.0]]), np.array([[0.5, 0.25]])
+    (axes,) = plot_input(values, None, Look(signed=True, errors=errors), table=True).axes
+    (lines,) = axes.collections
+    ends = [segment[:, 0] for segment in lines.get_segments()]
+    np.testing.assert_allclose(ends, [[2.5, 3.5], [-1.25, -0.75]])
+
+
+def test_the_sum_of_the_other_features_has_no_error():
+    values = np.random.default_rng(0).normal(size=(1, 300))
+    look = Look(signed=True, errors=np.abs(values))
+    (axes,) = plot_input(values, None, look, table=True).axes
+    (lines,) = axes.collections
+    ends = np.array([segment[:, 0] for segment in lines.get_segments() if len(segment)])
+    widths = np.array([bar.get_width() for bar in axes.patches if hasattr(bar, "get_width")])[:39]
+    np.testing.assert_allclose(ends, np.stack([widths - np.abs(widths), widths + np.abs(widths)], axis=1))
