@@ -8,6 +8,7 @@ from analyzer.checks import Report, check, compare
 from analyzer.errors import AnalysisError
 from analyzer.methods import (
     BlurIntegratedGradients,
+    Conductance,
     Dataset,
     ExpectedGradients,
     FullGrad,
@@ -16,6 +17,7 @@ from analyzer.methods import (
     SaliencyMap,
     Xrai,
     blur_integrated_gradients,
+    conductance,
     expected_gradients,
     full_grad,
     grad_cam,
@@ -37,6 +39,7 @@ from analyzer.target import Target
 __all__ = [
     "AnalysisError",
     "BlurIntegratedGradients",
+    "Conductance",
     "Dataset",
     "Differentiable",
     "ExpectedGradients",
@@ -51,6 +54,7 @@ __all__ = [
     "blur_integrated_gradients",
     "check",
     "compare",
+    "conductance",
     "differentiate",
     "expected_gradients",
     "full_grad",

@@ -3,6 +3,7 @@
 from analyzer.methods.baselines import Dataset
 from analyzer.methods.blur_ig import BlurIntegratedGradients, blur_integrated_gradients
 from analyzer.methods.class_activation import ActivationMap
+from analyzer.methods.conductance import Conductance, conductance
 from analyzer.methods.expected_gradients import ExpectedGradients, expected_gradients
 from analyzer.methods.full_grad import full_grad
 from analyzer.methods.full_grad_result import Contribution, FullGrad, Layer
@@ -20,6 +21,7 @@ __all__ = [
     "ActivationMap",
     "Attribution",
     "BlurIntegratedGradients",
+    "Conductance",
     "Contribution",
     "Dataset",
     "ExpectedGradients",
@@ -31,6 +33,7 @@ __all__ = [
     "SmoothAttribution",
     "Xrai",
     "blur_integrated_gradients",
+    "conductance",
     "expected_gradients",
     "full_grad",
     "grad_cam",

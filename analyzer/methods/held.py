@@ -41,7 +41,7 @@ class Held:
 
     def gradients(self, points: Arrays, rows: np.ndarray) -> Gradients:
         """The output (n,) and its gradients at points {name: (n, *features)}, each on the path of sample `rows`[k]."""
-        return self.fn.gradients(self._feeds(points, rows), self.target(rows), wrt=self.names)
+        return self.fn.gradients(self.feeds_at(points, rows), self.target(rows), wrt=self.names)
 
     def finite_gradients(self, points: Arrays, rows: np.ndarray) -> Gradients:
         """As `gradients`. Raises AnalysisError where the output or a gradient is not finite."""
@@ -55,7 +55,7 @@ class Held:
 
     def outputs(self, points: Arrays, rows: np.ndarray) -> np.ndarray:
         """The output (n,) at such points, in double precision, by a forward pass."""
-        return self.scalars(self.fn.forward(self._feeds(points, rows), [self.tensor])[self.tensor], rows)
+        return self.scalars(self.fn.forward(self.feeds_at(points, rows), [self.tensor])[self.tensor], rows)
 
     def scalars(self, y: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """What is explained of values y (n, …) of the tensor, the k-th for sample `rows`[k]: (n,), float64."""
@@ -70,7 +70,8 @@ class Held:
             scalars = (flat * rows_of(self.weights)[rows]).sum(axis=1)
         return scalars
 
-    def _feeds(self, points: Arrays, rows: np.ndarray) -> Arrays:
+    def feeds_at(self, points: Arrays, rows: np.ndarray) -> Arrays:
+        """All inputs at such points: those that are not attributed as they are."""
         batched = batched_inputs(self.fn.graph)
         held = {name: array[rows] if name in batched else array for name, array in self.feeds.items()}
         return {**held, **{name: points[name].astype(held[name].dtype) for name in self.names}}

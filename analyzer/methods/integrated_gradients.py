@@ -15,20 +15,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate
-from analyzer.backends.base import Arrays, Inputs
+from analyzer.backends.base import Inputs
 from analyzer.backends.planning import plan_batch
 from analyzer.completeness import Completeness
 from analyzer.errors import AnalysisError
-from analyzer.methods.baselines import BaselineLike, baseline_feeds
+from analyzer.methods.ends import Baselines, path_ends
 from analyzer.methods.full_grad_result import chosen_input
 from analyzer.methods.held import Held, hold
 from analyzer.methods.integration import STATED, integrate
 from analyzer.methods.lines import Lines
 from analyzer.methods.path_result import PathAttributions, path_attributions
 from analyzer.methods.quadrature import quadrature
-from analyzer.methods.refinement import MAP_SLACK, Goal
+from analyzer.methods.refinement import as_goal
 from analyzer.methods.tokens import Names, plot_token_scores, scored_tokens, token_scores
-from analyzer.points import cut, find_points
 from analyzer.target import TargetLike
 from analyzer.tokens import embedded_tokens
 
@@ -38,13 +37,11 @@ if TYPE_CHECKING:
     from analyzer.figures import ScoredTokens
 
 Progress = Callable[[int, int], None]
-Baselines = BaselineLike | Mapping[str, BaselineLike]
 
 ADAPTIVE = "adaptive"
 """The rule of a result that was refined to a tolerance."""
 AT_ONCE = 16
 """Points evaluated together, where memory allows: more are no faster."""
-LEAST_BUDGET = 3
 
 
 @dataclass(frozen=True)
@@ -157,10 +154,10 @@ def integrated_gradients(
     Source: Sundararajan, Taly & Yan 2017, eq. 1; within the network, Dhamdhere, Sundararajan & Yan 2018, section 2.
     """
     quadrature(rule, steps)
-    goal = _goal(tolerance, map_tolerance, max_evaluations)
+    goal = as_goal(tolerance, map_tolerance, max_evaluations)
     whole = differentiate(model)
     rng = np.random.default_rng(rng)
-    fn, feeds, starts, names = _ends(whole, inputs, baseline, at, baseline_inputs, rng)
+    fn, feeds, starts, names = path_ends(whole, inputs, baseline, at, baseline_inputs, rng)
     held = hold(fn, feeds, target, names, several=True)
     if batch_size is None:
         batch_size = plan_batch(fn, held.names, feeds, held.target(np.arange(held.samples)), at_most=AT_ONCE)
@@ -225,54 +222,6 @@ def _each(change: Callable[..., np.ndarray], *values: Any) -> Any:
 
 _RANKED = ("attributions", "output", "target", "converged", "standard_error", *STATED)
 """What differs from one class of a sample to the next."""
-
-
-def _goal(tolerance: float | None, map_tolerance: float | None, max_evaluations: int) -> Goal | None:
-    """What a refinement must meet; None without a tolerance. Raises AnalysisError for what is out of range."""
-    if tolerance is None:
-        if map_tolerance is not None:
-            raise AnalysisError("a map_tolerance goes with a tolerance")
-        return None
-    for share in (tolerance, map_tolerance):
-        if share is not None and not share > 0:
-            raise AnalysisError(f"the tolerance is a share above 0, not {share}")
-    if max_evaluations < LEAST_BUDGET:
-        raise AnalysisError(f"a tolerance takes at least {LEAST_BUDGET} evaluations, not {max_evaluations}")
-    return Goal(tolerance, MAP_SLACK * tolerance if map_tolerance is None else map_tolerance, max_evaluations)
-
-
-def _ends(
-    fn: Differentiable,
-    inputs: Inputs,
-    baseline: Baselines,
-    at: str | Sequence[str] | None,
-    baseline_inputs: Inputs | None,
-    rng: np.random.Generator,
-) -> tuple[Differentiable, Arrays, list[Arrays], tuple[str, ...]]:
-    """The model that is followed, its feeds at the end and at the starts of the paths, and what is attributed."""
-    feeds = fn.check_inputs(inputs)
-    if at is None:
-        if baseline_inputs is not None:
-            raise AnalysisError(
-                "baseline_inputs go with `at`: for the inputs themselves, they are the baseline"
-            )
-        return fn, feeds, baseline_feeds(fn, feeds, baseline, rng), fn.roots()
-    points = find_points(fn, at)
-    rest = cut(fn, points)
-    end = {**fn.forward(feeds, points), **{name: feeds[name] for name in rest.graph.inputs if name in feeds}}
-    if baseline_inputs is None:
-        given = baseline if isinstance(baseline, Mapping) else dict.fromkeys(points, baseline)
-        beside = [name for name in given if name not in points]
-        if beside:
-            raise AnalysisError(f"a baseline for {beside[0]!r}; attributed are {', '.join(points)}")
-        starts = baseline_feeds(rest, end, given, rng)
-        held = [name for name in rest.differentiable_inputs if name not in points]
-        return rest, end, [{**start, **{name: end[name] for name in held}} for start in starts], points
-    if not (isinstance(baseline, (int, float)) and baseline == 0):
-        raise AnalysisError("give a baseline of the points or baseline_inputs, not both")
-    before = fn.forward(baseline_inputs, points)
-    start = {name: np.broadcast_to(before[name], end[name].shape) for name in points}
-    return rest, end, [{**end, **start}], points
 
 
 def _typed(lines: Lines, vectors: np.ndarray, single: bool) -> Any:

@@ -17,15 +17,18 @@ from analyzer.methods.quadrature import quadrature
 from analyzer.methods.refinement import Goal, Refined, refine
 
 Progress = Callable[[int, int], None]
+Group = Callable[[range, Progress | None], tuple[list[Refined], bool]]
+"""Some lines, by their numbers, to what each comes to, and whether an interrupt ended it."""
 
 
 class Sums:
     """What the lines of every sample come to, one line after the other: means over its baselines, (N, K, D)."""
 
-    def __init__(self, lines: Lines) -> None:
+    def __init__(self, lines: Lines, size: int) -> None:
+        """size: D, the numbers that are attributed in a sample."""
         self.baselines = len(lines.starts)
         each = (lines.held.samples, lines.targets)
-        self.mean = np.zeros((*each, lines.size))
+        self.mean = np.zeros((*each, size))
         self.squares = np.zeros_like(self.mean) if self.baselines > 1 else None
         self.difference = np.zeros(each)
         self.spent = np.zeros(each[0], int)
@@ -85,23 +88,37 @@ def integrate(
     lines: Lines, goal: Goal | None, fixed: tuple[str, int], progress: Progress | None
 ) -> tuple[Sums, bool]:
     """Integrate all lines, as many at a time as their gradients fit into memory."""
-    sums = Sums(lines)
+
+    def group(numbers: range, tell: Progress | None) -> tuple[list[Refined], bool]:
+        if goal is not None:
+            return refine(lines, numbers, goal, tell)
+        return _by_rule(lines, numbers, *fixed, tell)
+
     kept = 2 if goal is None else goal.budget
-    bytes_kept = kept * lines.targets * lines.size * max(lines.item_bytes, 8)
-    size = budget(lines.held.fn.max_memory) // bytes_kept
-    groups = [
-        range(begin, min(begin + max(1, size), lines.count)) for begin in range(0, lines.count, max(1, size))
-    ]
+    line_bytes = kept * lines.targets * lines.size * max(lines.item_bytes, 8)
+    return integrate_groups(lines, lines.size, line_bytes, group, progress)
+
+
+def integrate_groups(
+    lines: Lines, size: int, line_bytes: int, group: Group, progress: Progress | None
+) -> tuple[Sums, bool]:
+    """Integrate along all lines, a group at a time; the flag says whether an interrupt ended it.
+
+    size: D, the numbers that are attributed in a sample. line_bytes: what one line takes meanwhile.
+    """
+    sums = Sums(lines, size)
+    fit = max(1, budget(lines.held.fn.max_memory) // line_bytes)
+    groups = [range(begin, min(begin + fit, lines.count)) for begin in range(0, lines.count, fit)]
     done = 0
     for place, numbers in enumerate(groups):
         tell = None if progress is None else _ahead(progress, done, len(numbers), lines.count - numbers.start)
-        found, interrupted = _group(lines, numbers, goal, fixed, tell)
+        found, interrupted = group(numbers, tell)
         for number, state in zip(numbers, found, strict=True):
             sums.add(number, state)
         done += sum(state.evaluations for state in found)
         if interrupted:
             left = [number for numbers in groups[place + 1 :] for number in numbers]
-            for number, difference in zip(left, _differences(lines, left), strict=True):
+            for number, difference in zip(left, differences(lines, left), strict=True):
                 sums.missing(number, difference)
             return sums, True
     if progress is not None:
@@ -109,12 +126,11 @@ def integrate(
     return sums, False
 
 
-def _group(
-    lines: Lines, numbers: range, goal: Goal | None, fixed: tuple[str, int], tell: Progress | None
-) -> tuple[list[Refined], bool]:
-    if goal is not None:
-        return refine(lines, numbers, goal, tell)
-    return _by_rule(lines, numbers, *fixed, tell)
+def unrefined(total: np.ndarray, difference: np.ndarray, evaluations: int, *, whole: bool) -> Refined:
+    """One line by a fixed rule. total (K, D); difference (K,). whole: whether all its points were evaluated."""
+    none = np.zeros(len(total))
+    delta = total.sum(axis=1) - difference
+    return Refined(total, difference, delta, none, none, none, none, evaluations, np.full(len(total), whole))
 
 
 def _by_rule(
@@ -122,11 +138,9 @@ def _by_rule(
 ) -> tuple[list[Refined], bool]:
     """By a fixed quadrature, its nodes gone through evenly: an interrupt leaves a thinner one of the whole path."""
     nodes, weights = quadrature(rule, steps)
-    order = np.argsort([_reversed_bits(k) for k in range(steps)], kind="stable")
     totals = np.zeros((len(numbers), lines.targets, lines.size))
     mass, spent = np.zeros(len(numbers)), np.zeros(len(numbers), int)
-    differences = _differences(lines, numbers)
-    wanted = [(number, node) for node in order for number in numbers]
+    wanted = [(number, node) for node in evenly(steps) for number in numbers]
     interrupted = False
     try:
         points = lines.evaluate([(number, nodes[node]) for number, node in wanted])
@@ -140,16 +154,13 @@ def _by_rule(
     except KeyboardInterrupt:
         interrupted = True
     found = []
-    none = np.zeros(lines.targets)
-    for row, number in enumerate(numbers):
+    for row, (number, difference) in enumerate(zip(numbers, differences(lines, numbers), strict=True)):
         total = (totals[row] / mass[row] if mass[row] else totals[row]) * lines.direction(number)
-        delta = total.sum(axis=1) - differences[row]
-        whole = np.full(lines.targets, spent[row] == steps)
-        found.append(Refined(total, differences[row], delta, none, none, none, none, int(spent[row]), whole))
+        found.append(unrefined(total, difference, int(spent[row]), whole=bool(spent[row] == steps)))
     return found, interrupted
 
 
-def _differences(lines: Lines, numbers: Sequence[int]) -> np.ndarray:
+def differences(lines: Lines, numbers: Sequence[int]) -> np.ndarray:
     """f(x) − f(x′) of some lines, (n, K), by forward passes at their starts."""
     held, baselines = lines.held, len(lines.starts)
     found = np.zeros((len(numbers), lines.targets))
@@ -163,6 +174,11 @@ def _differences(lines: Lines, numbers: Sequence[int]) -> np.ndarray:
         difference = held.output[rows].astype(np.float64) - held.outputs(points, rows)
         found[begin : begin + len(part)] = difference.reshape(len(part), -1)
     return found
+
+
+def evenly(count: int) -> np.ndarray:
+    """The numbers below `count`, each beginning of them spread evenly."""
+    return np.argsort([_reversed_bits(k) for k in range(count)], kind="stable")
 
 
 def _reversed_bits(number: int) -> float:

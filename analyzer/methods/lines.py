@@ -6,7 +6,8 @@ evaluated together; the attributed tensors of a sample are one vector of D numbe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,13 +22,22 @@ from analyzer.methods.held import Held, in_batches
 class Point:
     """A point at `alpha` of a line. output (K,): what K targets explain there; gradient (K, D): of each.
 
-    finite: whether the gradient is; it may not be at an end, as that of a square root at 0.
+    finite: whether the gradient is; it may not be at an end, as that of a square root at 0. value (D,): of the tensors
+    that are attributed, where they do not lie on the line.
     """
 
     alpha: float
     output: np.ndarray
     gradient: np.ndarray
     finite: bool = True
+    value: np.ndarray | None = None
+
+
+Evaluated = tuple[np.ndarray, np.ndarray, np.ndarray | None]
+"""Of n places: the explained output (n,) or (n, K), its gradient (n, K, D), and values that it is taken at (n, D), None
+on the line."""
+Evaluate = Callable[[Arrays, np.ndarray], Evaluated]
+"""Places {name: (n, *features)} on the paths of samples (n,), and what is found there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,24 +74,28 @@ class Lines:
         open_ends: let the gradient at an end be infinite, where the output is not. Raises AnalysisError where it, or
         any other, is not finite.
         """
+        return self.each(wanted, self._found, open_ends=open_ends)
+
+    def each(
+        self, wanted: Sequence[tuple[int, float]], found: Evaluate, *, open_ends: bool
+    ) -> Iterator[Point]:
+        """The points at (line, alpha), as something finds them at places on the lines, a batch at a time."""
         lines = np.array([line for line, _ in wanted], int)
         alphas = np.array([alpha for _, alpha in wanted])
         for batch in in_batches(len(wanted), self.batch_size):
             rows = lines[batch] // len(self.starts)
-            points = {name: self._points(name, lines[batch], alphas[batch]) for name in self.held.names}
-            found = self.held.gradients(points, rows)
-            outputs = np.asarray(found.output, np.float64).reshape(len(batch), self.targets)
-            gradients = self._vectors(found.gradients)
+            outputs, gradients, values = found(self._points(lines[batch], alphas[batch]), rows)
+            outputs = outputs.astype(np.float64).reshape(len(batch), self.targets)
+            finite = [bool(np.isfinite(gradient).all()) for gradient in gradients]
             for k, place in enumerate(batch):
-                alpha = float(alphas[place])
-                point = Point(alpha, outputs[k], gradients[k], bool(np.isfinite(gradients[k]).all()))
-                if not np.isfinite(point.output).all() or not (
-                    point.finite or (open_ends and alpha in (0, 1))
-                ):
-                    raise AnalysisError(
-                        f"at α = {alpha:.6g} on the path of sample {rows[k]}, from the baseline at 0 to the input at "
-                        "1, the output or its gradient is not finite: choose another baseline or rule"
-                    )
+                point = Point(
+                    float(alphas[place]),
+                    output=outputs[k],
+                    gradient=gradients[k],
+                    finite=finite[k],
+                    value=None if values is None else values[k],
+                )
+                _refuse_infinite(point, rows[k], open_ends=open_ends)
                 yield point
 
     def direction(self, line: int) -> np.ndarray:
@@ -93,26 +107,57 @@ class Lines:
         ]
         return np.concatenate([span.reshape(-1) for span in spans])
 
-    def arrays(self, vectors: np.ndarray) -> Arrays:
-        """Vectors (n, D) as {name: (n, *features)}."""
-        arrays, begin = {}, 0
-        for name in self.held.names:
-            shape = self.held.feeds[name].shape[1:]
-            end = begin + int(np.prod(shape))
-            arrays[name] = vectors[:, begin:end].reshape(-1, *shape)
-            begin = end
-        return arrays
+    def area(self, a: Point, b: Point) -> np.ndarray:
+        """The integral of the gradient over α from a to b by a trapezoid, (K, D); see `mean_gradient`."""
+        return mean_gradient(a, b) * (b.alpha - a.alpha)
 
-    def _points(self, name: str, lines: np.ndarray, alphas: np.ndarray) -> np.ndarray:
-        """(n, *features): each point in the precision of the input, so that both ends are met."""
+    def arrays(self, numbers: np.ndarray) -> Arrays:
+        """Vectors (n, D) as {name: (n, *features)}."""
+        return arrays_of(numbers, {name: self.held.feeds[name].shape[1:] for name in self.held.names})
+
+    def _found(self, points: Arrays, rows: np.ndarray) -> Evaluated:
+        found = self.held.gradients(points, rows)
+        return found.output, vectors(found.gradients, self.held.names, self.targets), None
+
+    def _points(self, lines: np.ndarray, alphas: np.ndarray) -> Arrays:
+        """{name: (n, *features)}: each place in the precision of the input, so that both ends are met."""
         rows, which = np.divmod(lines, len(self.starts))
-        end = self.held.feeds[name][rows]
-        start = np.stack([self.starts[k][name][row] for k, row in zip(which, rows, strict=True)])
-        along = alphas.astype(end.dtype).reshape(-1, *(1,) * (end.ndim - 1))
-        points: np.ndarray = (1 - along) * start + along * end
+        points = {}
+        for name in self.held.names:
+            end = self.held.feeds[name][rows]
+            start = np.stack([self.starts[k][name][row] for k, row in zip(which, rows, strict=True)])
+            along = alphas.astype(end.dtype).reshape(-1, *(1,) * (end.ndim - 1))
+            points[name] = (1 - along) * start + along * end
         return points
 
-    def _vectors(self, gradients: Arrays) -> np.ndarray:
-        """{name: (n, *features)}, or (n, K, *features), as (n, K, D)."""
-        parts = [gradients[name].reshape(len(gradients[name]), self.targets, -1) for name in self.held.names]
-        return np.concatenate(parts, axis=2)
+
+def mean_gradient(a: Point, b: Point) -> np.ndarray:
+    """Of both ends of an interval, (K, D), in double precision; an infinite one is left out of it."""
+    gradients = [point.gradient.astype(np.float64) for point in (a, b) if point.finite]
+    mean: np.ndarray = np.mean(gradients, axis=0)
+    return mean
+
+
+def _refuse_infinite(point: Point, sample: int, *, open_ends: bool) -> None:
+    """Raise AnalysisError where a point is not finite, but for the gradient at an end where these are open."""
+    if np.isfinite(point.output).all() and (point.finite or (open_ends and point.alpha in (0, 1))):
+        return
+    raise AnalysisError(
+        f"at α = {point.alpha:.6g} on the path of sample {sample}, from the baseline at 0 to the input at 1, the "
+        "output or its gradient is not finite: choose another baseline or rule"
+    )
+
+
+def vectors(arrays: Arrays, names: Sequence[str], targets: int) -> np.ndarray:
+    """{name: (n, *features)}, or (n, K, *features), as (n, K, D), in the order of the names."""
+    return np.concatenate([arrays[name].reshape(len(arrays[name]), targets, -1) for name in names], axis=2)
+
+
+def arrays_of(numbers: np.ndarray, shapes: Mapping[str, tuple[int, ...]]) -> Arrays:
+    """Vectors (n, D) as {name: (n, *features)}. shapes: of the features, in the order of the vectors."""
+    found, begin = {}, 0
+    for name, shape in shapes.items():
+        end = begin + math.prod(shape)
+        found[name] = numbers[:, begin:end].reshape(-1, *shape)
+        begin = end
+    return found

@@ -16,12 +16,14 @@ intervals' squared errors, what it would be were their signs random; and the pre
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from analyzer.methods.lines import Lines, Point
+from analyzer.errors import AnalysisError
+from analyzer.methods.lines import Point
 
 FIRST_LEAVES = 4
 """Intervals of every line to begin with: 9 gradients."""
@@ -38,8 +40,22 @@ so in 3 of 100 places."""
 SHORTEST = 2.0**-20
 """Of an interval that is still bisected: points closer than that are one in single precision."""
 ROUNDING = 16
+LEAST_BUDGET = 3
 
 Told = Callable[[int, int], None]
+
+
+class Paths(Protocol):
+    """What is integrated along: the points of several paths, and what an interval between two of them adds."""
+
+    def evaluate(self, wanted: Sequence[tuple[int, float]], *, open_ends: bool = False) -> Iterator[Point]:
+        """The points at (path, alpha), in their order."""
+
+    def area(self, a: Point, b: Point) -> np.ndarray:
+        """The integral from a to b by a trapezoid, (K, D), but for the direction of the path."""
+
+    def direction(self, line: int) -> np.ndarray:
+        """What the integrals of a path are multiplied with, (D,)."""
 
 
 @dataclass(frozen=True)
@@ -98,16 +114,30 @@ class Refined:
     converged: np.ndarray
 
 
+def as_goal(tolerance: float | None, map_tolerance: float | None, max_evaluations: int) -> Goal | None:
+    """What a refinement must meet; None without a tolerance. Raises AnalysisError for what is out of range."""
+    if tolerance is None:
+        if map_tolerance is not None:
+            raise AnalysisError("a map_tolerance goes with a tolerance")
+        return None
+    for share in (tolerance, map_tolerance):
+        if share is not None and not share > 0:
+            raise AnalysisError(f"the tolerance is a share above 0, not {share}")
+    if max_evaluations < LEAST_BUDGET:
+        raise AnalysisError(f"a tolerance takes at least {LEAST_BUDGET} evaluations, not {max_evaluations}")
+    return Goal(tolerance, MAP_SLACK * tolerance if map_tolerance is None else map_tolerance, max_evaluations)
+
+
 class Line:
     """The intervals of one line, and what they add up to."""
 
-    def __init__(self, direction: np.ndarray, points: Sequence[Point]) -> None:
-        """direction: (D,). points: 2n + 1 of them, from 0 to 1, for n intervals."""
-        self.direction = direction
+    def __init__(self, paths: Paths, number: int, points: Sequence[Point]) -> None:
+        """number: of the line. points: 2n + 1 of them, from 0 to 1, for n intervals."""
+        self.area, self.direction = paths.area, paths.direction(number)
         self.coarse, self.fine = (np.zeros(points[0].gradient.shape) for _ in range(2))
         self.leaves: list[Leaf] = []
         for a, m, b in zip(points[:-2:2], points[1:-1:2], points[2::2], strict=True):
-            self.coarse += _trapezoid(a, b)
+            self.coarse += self.area(a, b)
             self._add(a, m, b)
         self.evaluations = len(points)
         self.moved = self.fine - self.coarse
@@ -121,8 +151,8 @@ class Line:
         gone = {id(leaf) for leaf, _, _ in chosen}
         self.leaves = [leaf for leaf in self.leaves if id(leaf) not in gone]
         for leaf, left, right in chosen:
-            fine = _trapezoid(leaf.a, leaf.m) + _trapezoid(leaf.m, leaf.b)
-            self.coarse += fine - _trapezoid(leaf.a, leaf.b)
+            fine = self.area(leaf.a, leaf.m) + self.area(leaf.m, leaf.b)
+            self.coarse += fine - self.area(leaf.a, leaf.b)
             self.fine -= fine
             self._add(leaf.a, left, leaf.m)
             self._add(leaf.m, right, leaf.b)
@@ -130,7 +160,7 @@ class Line:
         self.moved = self.total() - before
 
     def total(self) -> np.ndarray:
-        """The mean gradients along the line, (K, D)."""
+        """The integral along the line but for its direction, (K, D)."""
         if self._smooth():
             better: np.ndarray = self.fine + (self.fine - self.coarse) / 3
             return better
@@ -144,7 +174,7 @@ class Line:
         scatter = np.linalg.norm(errors, axis=0)
         size = np.linalg.norm(total, axis=1)
         allowed = self.allowed(goal)
-        map_error = np.linalg.norm([leaf.change for leaf in self.leaves], axis=0) * self._left()
+        map_error = self._map_error()
         met = (np.abs(delta) <= allowed) & (scatter <= SUM_SLACK * allowed)
         return Refined(
             total=total,
@@ -176,8 +206,8 @@ class Line:
         return first + [leaf for leaf in by_error if id(leaf) not in taken][: count - len(first)]
 
     def _add(self, a: Point, m: Point, b: Point) -> None:
-        first, second = _trapezoid(a, m), _trapezoid(m, b)
-        coarse, fine = _trapezoid(a, b), first + second
+        first, second = self.area(a, m), self.area(m, b)
+        coarse, fine = self.area(a, b), first + second
         self.fine += fine
         self.leaves.append(
             Leaf(
@@ -201,18 +231,24 @@ class Line:
         fine = np.linalg.norm([leaf.fine for leaf in self.leaves])
         return bool(np.linalg.norm([leaf.simpson for leaf in self.leaves]) < SMOOTH * fine)
 
-    def _left(self) -> float:
-        """The error that is left in the map, as a share of its change."""
-        if not self._smooth():
-            return ONE_JUMP
-        # The change is 3/4 of one trapezoid's error, of which Simpson's rule leaves what it leaves of its sum's.
-        coarse = np.linalg.norm([leaf.coarse for leaf in self.leaves])
-        simpson = np.linalg.norm([leaf.simpson for leaf in self.leaves])
-        return min(ONE_JUMP, 4 / 3 * float(simpson / coarse))
+    def _map_error(self) -> np.ndarray:
+        """The predicted error of the map, L2, (K,)."""
+        changes = np.linalg.norm([leaf.change for leaf in self.leaves], axis=0)
+        if self._smooth():
+            # The change is 3/4 of one trapezoid's error, of which Simpson's rule leaves what it leaves of its sum's.
+            coarse = np.linalg.norm([leaf.coarse for leaf in self.leaves])
+            simpson = np.linalg.norm([leaf.simpson for leaf in self.leaves])
+            smooth: np.ndarray = changes * min(ONE_JUMP, 4 / 3 * float(simpson / coarse))
+            return smooth
+        # Jumps err with random signs. Where the errors of intervals add up instead, their sums are right by the form of
+        # the function, as of any quadratic one, and do not show how smooth it is: a third of the change is left.
+        together = np.linalg.norm((self.fine - self.coarse) * self.direction, axis=1)
+        found: np.ndarray = np.maximum(changes * ONE_JUMP, together / 3)
+        return found
 
 
 def refine(
-    lines: Lines, numbers: Sequence[int], goal: Goal, tell: Told | None = None
+    paths: Paths, numbers: Sequence[int], goal: Goal, tell: Told | None = None
 ) -> tuple[list[Refined], bool]:
     """Integrate some of the lines, their points evaluated together, until each has met the goal or spent its budget.
 
@@ -221,10 +257,8 @@ def refine(
     """
     first = 2 * min(FIRST_LEAVES, (goal.budget - 1) // 2) + 1
     alphas = np.linspace(0, 1, first)
-    points = list(lines.evaluate([(number, alpha) for number in numbers for alpha in alphas], open_ends=True))
-    walked = [
-        Line(lines.direction(number), points[k * first : (k + 1) * first]) for k, number in enumerate(numbers)
-    ]
+    points = list(paths.evaluate([(number, alpha) for number in numbers for alpha in alphas], open_ends=True))
+    walked = [Line(paths, number, points[k * first : (k + 1) * first]) for k, number in enumerate(numbers)]
     del points
     states = [line.state(goal) for line in walked]
     try:
@@ -233,7 +267,7 @@ def refine(
                 pairs = zip(walked, states, strict=True)
                 foreseen = sum(_foreseen(state, line.allowed(goal), goal) for line, state in pairs)
                 tell(sum(line.evaluations for line in walked), foreseen)
-            middles = lines.evaluate(
+            middles = paths.evaluate(
                 [(numbers[k], middle) for k, leaves in chosen for leaf in leaves for middle in _middles(leaf)]
             )
             for k, leaves in chosen:
@@ -271,10 +305,3 @@ def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 def _middles(leaf: Leaf) -> tuple[float, float]:
     return (leaf.a.alpha + leaf.m.alpha) / 2, (leaf.m.alpha + leaf.b.alpha) / 2
-
-
-def _trapezoid(a: Point, b: Point) -> np.ndarray:
-    """The integral of the gradient from a to b, (D,), in double precision; an infinite end is left out of it."""
-    gradients = [point.gradient.astype(np.float64) for point in (a, b) if point.finite]
-    area: np.ndarray = np.mean(gradients, axis=0) * (b.alpha - a.alpha)
-    return area

@@ -1,0 +1,261 @@
+"""Conductance: what flows through units within a network while the input moves from a baseline to where it is.
+
+From a Differentiable, inputs, a target and tensors within the network to attributions of every element y of these:
+∫ ∂F/∂y · dy along the straight line in the *input*, so that units are credited for the values that inputs bring them
+to. It is a Stieltjes integral: between two points, the mean gradient times the change of y. Values and gradients at y
+suffice for that, and the network before y needs no derivative. Refuses rules and tensors that there are not.
+Source: Dhamdhere, Sundararajan & Yan 2018, "How Important Is a Neuron?".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from analyzer.autodiff import active_tensors
+from analyzer.backends import Differentiable, ModelLike, differentiate
+from analyzer.backends.base import Arrays, Inputs
+from analyzer.backends.planning import plan_batch
+from analyzer.errors import AnalysisError
+from analyzer.layout import channel_axes, input_channel_axis
+from analyzer.methods.ends import Baselines, path_ends
+from analyzer.methods.held import Held, hold
+from analyzer.methods.integrated_gradients import ADAPTIVE, AT_ONCE, Progress
+from analyzer.methods.integration import differences, evenly, integrate_groups, unrefined
+from analyzer.methods.lines import Evaluated, Lines, Point, arrays_of, mean_gradient, vectors
+from analyzer.methods.path_result import PathAttributions, completeness_of
+from analyzer.methods.refinement import Refined, as_goal, refine
+from analyzer.points import cut, find_points
+from analyzer.target import TargetLike
+
+_GRADIENT: Mapping[str, Callable[[Point, Point], np.ndarray]] = {
+    "trapezoid": mean_gradient,
+    "left": lambda a, b: a.gradient,
+    "right": lambda a, b: b.gradient,
+}
+RULES = tuple(_GRADIENT)
+"""Where an interval takes its gradient: at both its ends, at that nearer the baseline, at that nearer the input."""
+
+
+@dataclass(frozen=True)
+class Conductance(PathAttributions):
+    """attributions: like the tensor that `at` names, (N, *shape), in the units of the output; {name: array} of several.
+
+    beside: {input name: (N, *features)}, what reaches the output past these tensors, as through a skip connection,
+    attributed to the inputs; empty where every way leads through them. Both together sum to f(x) − f(x′), which
+    `completeness` holds them to, up to `delta` (N,). The other numbers are those of `IntegratedGradients`.
+    """
+
+    beside: Arrays
+    converged: np.ndarray
+    spent: np.ndarray
+    steps: int
+    rule: str
+    interrupted: bool = False
+    standard_error: Any = None
+    interval_error: np.ndarray | None = None
+    scatter: np.ndarray | None = None
+    map_error: np.ndarray | None = None
+    map_change: np.ndarray | None = None
+
+
+def conductance(
+    model: Differentiable | ModelLike,
+    inputs: Inputs,
+    target: TargetLike = None,
+    *,
+    at: str | Sequence[str],
+    baseline: Baselines = 0.0,
+    along: str | Sequence[str] | None = None,
+    baseline_inputs: Inputs | None = None,
+    steps: int = 50,
+    rule: str = "trapezoid",
+    tolerance: float | None = None,
+    map_tolerance: float | None = None,
+    max_evaluations: int = 1024,
+    batch_size: int | None = None,
+    rng: np.random.Generator | int | None = None,
+    progress: Progress | None = None,
+) -> Conductance:
+    """Integrate ∂F/∂y · dy over the elements y of tensors, while the input moves from the baseline to the inputs.
+
+    inputs, target, baseline, rng: as `integrated_gradients` takes them. at: the ONNX name of a tensor, the path of a
+        module, or a sequence of these. The conductance of a unit, or of a channel, is the sum of its elements.
+    along: tensors along which the path runs instead of along the inputs, such as "embedding" where these are tokens;
+        `baseline` then is one of theirs, unless `baseline_inputs` gives inputs whose values there are the baseline.
+    steps: equidistant points, both ends among them, without a tolerance. rule: one of `RULES`.
+    tolerance, map_tolerance, max_evaluations, batch_size, progress: as `integrated_gradients` takes them.
+    Raises InputError, ShapeError, TargetError, UnknownTensor, UnsupportedOp; AnalysisError for options out of range,
+    or where a gradient on the path is not finite.
+    Source: Dhamdhere, Sundararajan & Yan 2018, definition 2 and, for the sum of a layer, section 2.1.
+    """
+    if rule not in RULES:
+        raise AnalysisError(f"unknown rule {rule!r}; there are {', '.join(RULES)}")
+    if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 2:
+        raise AnalysisError(f"conductance needs at least 2 steps, the ends of the path, not {steps}")
+    goal = as_goal(tolerance, map_tolerance, max_evaluations)
+    fn, feeds, starts, moved = path_ends(
+        differentiate(model), inputs, baseline, along, baseline_inputs, np.random.default_rng(rng)
+    )
+    held = hold(fn, feeds, target, moved)
+    passages = _passages(held, starts, find_points(fn, at), batch_size)
+
+    def group(numbers: range, tell: Progress | None) -> tuple[list[Refined], bool]:
+        if goal is not None:
+            return refine(passages, numbers, goal, tell)
+        return _by_rule(passages, numbers, rule, steps, tell)
+
+    # Of every point, its values and its gradient.
+    line_bytes = 2 * (steps if goal is None else goal.budget) * passages.size * passages.item_bytes
+    sums, interrupted = integrate_groups(passages.lines, passages.size, line_bytes, group, progress)
+    error = sums.standard_error(0)
+    totals = passages.arrays(sums.mean[:, 0])
+    return Conductance(
+        attributions=passages.attributed(totals),
+        completeness=completeness_of(sums.difference[:, 0], totals),
+        evaluations=sums.most,
+        output=held.output,
+        target=held.chosen,
+        channel_axes=passages.channel_axes,
+        beside={name: totals[name] for name in passages.beside},
+        converged=sums.converged[:, 0],
+        spent=sums.spent,
+        steps=steps if goal is None else sums.most,
+        rule=rule if goal is None else ADAPTIVE,
+        interrupted=interrupted,
+        standard_error=None if error is None else passages.attributed(passages.arrays(error)),
+        **({} if goal is None else sums.stated(0)),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Passages:
+    """Paths of tensors within the network, while the inputs go along lines.
+
+    points: the tensors; beside: the inputs that reach the target past them. The vector of a sample is both, one after
+    the other. rest: the network behind the points. ends: what is fed to it at the ends of the lines.
+    """
+
+    lines: Lines
+    rest: Differentiable
+    points: tuple[str, ...]
+    beside: tuple[str, ...]
+    ends: Arrays
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tensors of a sample's vector."""
+        return (*self.points, *self.beside)
+
+    @cached_property
+    def size(self) -> int:
+        """D: the numbers of a sample's vector."""
+        return sum(self.ends[name][0].size for name in self.names)
+
+    @cached_property
+    def item_bytes(self) -> int:
+        """Of a number of the vector."""
+        return max(self.ends[name].itemsize for name in self.names)
+
+    @property
+    def channel_axes(self) -> dict[str, int]:
+        """{point: axis} of the channels, which a picture sums over."""
+        graph = self.lines.held.fn.graph
+        known = channel_axes(graph)
+        return {name: input_channel_axis(graph, name, known) for name in self.points}
+
+    def evaluate(self, wanted: Sequence[tuple[int, float]], *, open_ends: bool = False) -> Iterator[Point]:
+        """The points at (line, alpha), in their order, each with the values of the vector."""
+        return self.lines.each(wanted, self._found, open_ends=open_ends)
+
+    def area(self, a: Point, b: Point) -> np.ndarray:
+        """The integral of ∂F/∂y · dy from a to b by a trapezoid, (K, D)."""
+        area: np.ndarray = mean_gradient(a, b) * _change(a, b)
+        return area
+
+    def direction(self, line: int) -> np.ndarray:
+        """Areas are whole: they take the change of the vector themselves."""
+        return np.ones(self.size)
+
+    def arrays(self, numbers: np.ndarray) -> Arrays:
+        """Vectors (n, D) as {name: (n, *shape)}, in the precision of the tensors."""
+        found = arrays_of(numbers, {name: self.ends[name].shape[1:] for name in self.names})
+        return {name: array.astype(self.ends[name].dtype) for name, array in found.items()}
+
+    def attributed(self, arrays: Arrays) -> Any:
+        """What belongs to the points: an array for a single one."""
+        return (
+            arrays[self.points[0]] if len(self.points) == 1 else {name: arrays[name] for name in self.points}
+        )
+
+    def _found(self, points: Arrays, rows: np.ndarray) -> Evaluated:
+        held = self.lines.held
+        feeds = _fed(self.rest, held.fn, held.feeds_at(points, rows), self.points)
+        found = self.rest.gradients(feeds, held.target(rows), wrt=self.names)
+        return found.output, vectors(found.gradients, self.names, 1), vectors(feeds, self.names, 1)[:, 0]
+
+
+def _passages(
+    held: Held, starts: Sequence[Arrays], points: tuple[str, ...], batch_size: int | None
+) -> Passages:
+    """The paths of the points, and how many of their places are evaluated at once."""
+    rest = cut(held.fn, points)
+    if held.tensor not in rest.graph.tensors:
+        raise AnalysisError(f"{held.tensor!r}, which is explained, is not computed from {', '.join(points)}")
+    beside = tuple(
+        name
+        for name in held.names
+        if name in rest.graph.inputs
+        and name not in points
+        and held.tensor in active_tensors(rest.graph, [name])
+    )
+    ends = _fed(rest, held.fn, held.feeds, points)
+    if batch_size is None:
+        target = held.target(np.arange(held.samples))
+        batch_size = plan_batch(rest, (*points, *beside), ends, target, at_most=AT_ONCE)
+    elif batch_size < 1:
+        raise AnalysisError(f"batch_size is at least 1, not {batch_size}")
+    return Passages(Lines(held, starts, batch_size), rest, points, beside, ends)
+
+
+def _fed(rest: Differentiable, fn: Differentiable, feeds: Arrays, points: tuple[str, ...]) -> Arrays:
+    """What the network behind the points is fed, where the whole network is fed this."""
+    known = {**feeds, **fn.forward(feeds, points)}
+    return {name: known[name] for name in rest.graph.inputs}
+
+
+def _by_rule(
+    passages: Passages, numbers: range, rule: str, steps: int, tell: Progress | None
+) -> tuple[list[Refined], bool]:
+    """At equidistant points, both ends first, then evenly: an interrupt leaves fewer of them, of the whole path."""
+    alphas = np.linspace(0, 1, steps)[[0, steps - 1, *(1 + evenly(steps - 2))]]
+    wanted = [(number, alpha) for alpha in alphas for number in numbers]
+    seen: dict[int, list[Point]] = {number: [] for number in numbers}
+    interrupted = False
+    try:
+        for done, ((number, _), point) in enumerate(zip(wanted, passages.evaluate(wanted), strict=True), 1):
+            seen[number].append(point)
+            if tell is not None:
+                tell(done, len(wanted))
+    except KeyboardInterrupt:
+        interrupted = True
+    found = []
+    for number, difference in zip(numbers, differences(passages.lines, numbers), strict=True):
+        points = sorted(seen[number], key=lambda point: point.alpha)
+        total = np.zeros((1, passages.size))
+        for a, b in pairwise(points):
+            total += _GRADIENT[rule](a, b) * _change(a, b)
+        found.append(unrefined(total, difference, len(points), whole=len(points) == steps))
+    return found, interrupted
+
+
+def _change(a: Point, b: Point) -> np.ndarray:
+    """Of the values from a to b, (D,), in double precision."""
+    assert a.value is not None and b.value is not None
+    change: np.ndarray = b.value.astype(np.float64) - a.value
+    return change

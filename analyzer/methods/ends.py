@@ -1,0 +1,53 @@
+"""Where paths begin and end: the inputs, or tensors within the network, and the baselines of either.
+
+From a Differentiable, inputs and baselines to the model that is followed, which `at` cuts out of it, its feeds at the
+end and at the start of each path, and the names of what is attributed. Refuses baselines and points that there are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from analyzer.backends import Differentiable
+from analyzer.backends.base import Arrays, Inputs
+from analyzer.errors import AnalysisError
+from analyzer.methods.baselines import BaselineLike, baseline_feeds
+from analyzer.points import cut, find_points
+
+Baselines = BaselineLike | Mapping[str, BaselineLike]
+
+
+def path_ends(
+    fn: Differentiable,
+    inputs: Inputs,
+    baseline: Baselines,
+    at: str | Sequence[str] | None,
+    baseline_inputs: Inputs | None,
+    rng: np.random.Generator,
+) -> tuple[Differentiable, Arrays, list[Arrays], tuple[str, ...]]:
+    """The model that is followed, its feeds at the end and at the starts of the paths, and what is attributed."""
+    feeds = fn.check_inputs(inputs)
+    if at is None:
+        if baseline_inputs is not None:
+            raise AnalysisError(
+                "baseline_inputs go with `at`: for the inputs themselves, they are the baseline"
+            )
+        return fn, feeds, baseline_feeds(fn, feeds, baseline, rng), fn.roots()
+    points = find_points(fn, at)
+    rest = cut(fn, points)
+    end = {**fn.forward(feeds, points), **{name: feeds[name] for name in rest.graph.inputs if name in feeds}}
+    if baseline_inputs is None:
+        given = baseline if isinstance(baseline, Mapping) else dict.fromkeys(points, baseline)
+        beside = [name for name in given if name not in points]
+        if beside:
+            raise AnalysisError(f"a baseline for {beside[0]!r}; attributed are {', '.join(points)}")
+        starts = baseline_feeds(rest, end, given, rng)
+        held = [name for name in rest.differentiable_inputs if name not in points]
+        return rest, end, [{**start, **{name: end[name] for name in held}} for start in starts], points
+    if not (isinstance(baseline, (int, float)) and baseline == 0):
+        raise AnalysisError("give a baseline of the points or baseline_inputs, not both")
+    before = fn.forward(baseline_inputs, points)
+    start = {name: np.broadcast_to(before[name], end[name].shape) for name in points}
+    return rest, end, [{**end, **start}], points
