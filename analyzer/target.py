@@ -168,7 +168,7 @@ class Seed:
 
 ONE_SCALAR = (
     "one scalar of each sample is explained at a time here: of Target(top=…) and Target(each=…) fn.gradients gives the "
-    "gradients"
+    "gradients, and integrated_gradients the attributions"
 )
 ONE_OUTPUT = "one output is explained here: of weights over several outputs fn.gradients gives the gradients"
 

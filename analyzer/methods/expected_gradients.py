@@ -222,7 +222,7 @@ def _mean_output(held: Held, background: Arrays, batch_size: int) -> np.ndarray:
     shared = set(held.names) == set(held.fn.graph.inputs)
     for batch in in_batches(size, batch_size):
         points = {name: array[batch] for name, array in background.items()}
-        y = held.fn.forward(points, [held.tensor])[held.tensor] if shared else None
+        y = held.fn.forward(points, held.tensors) if shared else None
         for n in range(held.samples):
             rows = np.full(len(batch), n)
             totals[n] += (held.outputs(points, rows) if y is None else held.scalars(y, rows)).sum()

@@ -6,7 +6,7 @@ at the inputs stays the one that is explained, and inputs that are not attribute
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,18 +21,18 @@ from analyzer.target import Target, TargetLike, as_target, one_scalar, rows_of
 class Held:
     """names: the inputs that are attributed. feeds: all inputs. output (N,): the explained one, at the feeds.
 
-    tensor: the explained one. Held is a class a sample, `chosen` (N,), or `weights` (N, …) over that tensor. Where K
-    classes of each sample are explained one by one, chosen and output are (N, K), and so are outputs everywhere below;
-    gradients then are (n, K, *features).
+    tensors: those explained. Held is a class of the first for each sample, `chosen` (N,), or `weights` (N, …) over
+    each. Where K classes of each sample are explained one by one, chosen and output are (N, K), and so are outputs
+    everywhere below; gradients then are (n, K, *features).
     """
 
     fn: Differentiable
     names: tuple[str, ...]
     feeds: Arrays
-    tensor: str
+    tensors: tuple[str, ...]
     output: np.ndarray
     chosen: np.ndarray | None
-    weights: np.ndarray | None
+    weights: Arrays
 
     @property
     def samples(self) -> int:
@@ -55,20 +55,18 @@ class Held:
 
     def outputs(self, points: Arrays, rows: np.ndarray) -> np.ndarray:
         """The output (n,) at such points, in double precision, by a forward pass."""
-        return self.scalars(self.fn.forward(self.feeds_at(points, rows), [self.tensor])[self.tensor], rows)
+        return self.scalars(self.fn.forward(self.feeds_at(points, rows), self.tensors), rows)
 
-    def scalars(self, y: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """What is explained of values y (n, …) of the tensor, the k-th for sample `rows`[k]: (n,), float64."""
-        flat = rows_of(y).astype(np.float64)
-        if self.chosen is not None:
-            chosen = self.chosen[rows]
-            scalars: np.ndarray = np.take_along_axis(flat, chosen.reshape(len(rows), -1), 1).reshape(
-                chosen.shape
-            )
-        else:
-            assert self.weights is not None
-            scalars = (flat * rows_of(self.weights)[rows]).sum(axis=1)
-        return scalars
+    def scalars(self, values: Arrays, rows: np.ndarray) -> np.ndarray:
+        """What is explained of values {tensor: (n, …)}, the k-th for sample `rows`[k]: (n,), float64."""
+        flat = {name: rows_of(values[name]).astype(np.float64) for name in self.tensors}
+        if self.weights:
+            sums = [(flat[name] * rows_of(array)[rows]).sum(axis=1) for name, array in self.weights.items()]
+            return np.asarray(np.sum(sums, axis=0))
+        assert self.chosen is not None
+        chosen = self.chosen[rows]
+        each = np.take_along_axis(flat[self.tensors[0]], chosen.reshape(len(rows), -1), 1)
+        return each.reshape(chosen.shape)
 
     def feeds_at(self, points: Arrays, rows: np.ndarray) -> Arrays:
         """All inputs at such points: those that are not attributed as they are."""
@@ -78,12 +76,12 @@ class Held:
 
     def target(self, rows: np.ndarray) -> Target:
         """The target of samples `rows`."""
-        if self.weights is not None:
-            return Target(self.tensor, weights=self.weights[rows])
+        if self.weights:
+            return Target(weights={name: array[rows] for name, array in self.weights.items()})
         assert self.chosen is not None
         if self.chosen.ndim == 2:
-            return Target(self.tensor, each=self.chosen[rows])
-        return Target(self.tensor, index=self.chosen[rows])
+            return Target(self.tensors[0], each=self.chosen[rows])
+        return Target(self.tensors[0], index=self.chosen[rows])
 
 
 def hold(
@@ -105,16 +103,13 @@ def hold(
         raise AnalysisError(
             f"the input {alone[0]!r} has no axis of samples along which a path could be followed"
         )
-    wanted = as_target(target)
-    if not several or isinstance(wanted.weights, Mapping):
-        one_scalar(wanted)
+    wanted = as_target(target) if several else one_scalar(target, of_several_outputs=True)
     found = fn.gradients(feeds, wanted, wrt=())
-    tensor = wanted.output or fn.graph.outputs[0]
-    if found.target is not None and (fn.graph.tensors[tensor].rank <= 2 or found.target.ndim == 2):
-        return Held(fn, names, feeds, tensor, found.output, found.target, None)
-    y = fn.forward(feeds, [tensor])[tensor]
-    weights = fn.seed(wanted, y.shape[0], feeds).cotangent(y)
-    return Held(fn, names, feeds, tensor, found.output, found.target, weights)
+    seed = fn.seed(wanted, len(found.output), feeds)
+    if found.target is not None and (fn.graph.tensors[seed.output].rank <= 2 or found.target.ndim == 2):
+        return Held(fn, names, feeds, seed.outputs, found.output, found.target, {})
+    (weights,) = seed.cotangents(fn.forward(feeds, seed.outputs))
+    return Held(fn, names, feeds, seed.outputs, found.output, found.target, weights)
 
 
 def in_batches(count: int, size: int) -> Iterator[np.ndarray]:

@@ -8,7 +8,7 @@ import torch
 from onnx import parser, shape_inference
 from torch import Tensor, nn
 
-from analyzer import Target, differentiate, full_grad, gradient
+from analyzer import Target, differentiate, full_grad, gradient, integrated_gradients
 from analyzer.errors import TargetError
 from converters import Model, convert
 from tests.zoo.draw import draw, normal
@@ -213,6 +213,27 @@ def test_an_attribution_over_several_outputs_is_its_gradient(heads):
     found = fn.gradients(x.numpy(), target)
     (image,) = fn.graph.inputs
     np.testing.assert_array_equal(gradient(fn, x.numpy(), target).attributions, found.gradients[image])
+
+
+def test_paths_are_integrated_for_a_scalar_over_several_outputs(heads):
+    """As Captum integrates the network that returns this scalar."""
+    from captum.attr import IntegratedGradients
+
+    net, x, model = heads
+    fn = differentiate(model)
+    logits, box, odds = fn.graph.outputs
+    rng = np.random.default_rng(1)
+    weights = [rng.normal(size=size).astype(np.float32) for size in (5, 2, 5)]
+
+    def scalar(image: Tensor) -> Tensor:
+        return sum((y * torch.tensor(w)).sum(1) for y, w in zip(net(image), weights, strict=True))
+
+    expected = IntegratedGradients(scalar).attribute(x, n_steps=6, method="gausslegendre").detach().numpy()
+    target = Target(weights=dict(zip((logits, box, odds), weights, strict=True)))
+    found = integrated_gradients(fn, x.numpy(), target, steps=6)
+    assert np.linalg.norm(found.attributions - expected) <= 1e-5 * np.linalg.norm(expected)
+    ends = scalar(x) - scalar(torch.zeros_like(x))
+    np.testing.assert_allclose(found.completeness.output, ends.detach(), rtol=1e-4, atol=1e-5)
 
 
 def test_equal_classes_rank_in_their_order_on_every_backend():
