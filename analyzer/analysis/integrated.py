@@ -97,7 +97,7 @@ def _by_tensor(
 def _note(found: IntegratedGradients, close: bool, most: int) -> str:
     """What the numbers do not tell by themselves."""
     if found.interrupted:
-        return "interrupted: the error is that of what was computed"
+        return f"interrupted after {found.evaluations} gradients: the error is that of what was computed"
     if found.map_error is not None:
         map_error = (
             f"the map is within {100 * float(found.map_error.max()):.1g} %, by the change it still makes"

@@ -37,6 +37,9 @@ def show_results(
     )
     show_completeness(terminal, completeness_rows(results, batch.names))
     for result in results:
+        if result.note and result.total is not None:
+            terminal.remark(f"{result.label.partition(',')[0]}: {result.note}")
+    for result in results:
         if result.shares:
             show_layers(terminal, result, batch.names)
     show_files(terminal, files)
