@@ -205,14 +205,15 @@ def _passages(
 ) -> Passages:
     """The paths of the points, and how many of their places are evaluated at once."""
     rest = cut(held.fn, points)
-    if held.tensor not in rest.graph.tensors:
-        raise AnalysisError(f"{held.tensor!r}, which is explained, is not computed from {', '.join(points)}")
+    before = [name for name in held.tensors if name not in rest.graph.tensors]
+    if before:
+        raise AnalysisError(f"{before[0]!r}, which is explained, is not computed from {', '.join(points)}")
     beside = tuple(
         name
         for name in held.names
         if name in rest.graph.inputs
         and name not in points
-        and held.tensor in active_tensors(rest.graph, [name])
+        and not active_tensors(rest.graph, [name]).isdisjoint(held.tensors)
     )
     ends = _fed(rest, held.fn, held.feeds, points)
     if batch_size is None:
