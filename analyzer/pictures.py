@@ -81,11 +81,11 @@ def _of_values(
             entry = METHODS[result.method]
             unit = "units of the output, per element" if entry.signed else "saliency, without unit"
             look = Look(unit=unit, signed=entry.signed)
-            png = _figure(plot_input(result.maps[name][row], array[row], look, table=array.ndim == 2))
+            png = figure_png(plot_input(result.maps[name][row], array[row], look, table=array.ndim == 2))
             found[result.method] = Picture(entry.caption, png, entry.note)
         if name in result.complete_maps:
             look = Look(unit="units of the output, per element", signed=True)
-            png = _figure(
+            png = figure_png(
                 plot_input(result.complete_maps[name][row], array[row], look, table=array.ndim == 2)
             )
             note = f"red adds, blue takes away; {complete_sum(result, index)}"
@@ -157,12 +157,13 @@ def result_bars(result: MethodResult, index: int) -> list[Bar]:
 
 def layer_chart(result: MethodResult, index: int, title: str = "") -> bytes:
     """The chart of layers of one sample, as a PNG."""
-    return _figure(
+    return figure_png(
         contribution_chart(result_bars(result, index), title=title, output=float(result.explained[index]))
     )
 
 
-def _figure(figure: Figure) -> bytes:
+def figure_png(figure: Figure) -> bytes:
+    """A figure as the bytes of a PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

@@ -13,6 +13,7 @@ from analyzer.methods.full_grad_result import layers_of
 from analyzer.pictures import result_bars
 
 if TYPE_CHECKING:
+    from analyzer.figures import ScoredTokens
     from analyzer.figures.report import Picture
 
 Names = Sequence[str] | None
@@ -96,6 +97,7 @@ def samples(
     predicted: Sequence[tuple[Prediction, ...]],
     pictures: Sequence[Mapping[str, Picture]],
     class_names: Names,
+    texts: Sequence[Sequence[ScoredTokens]] = (),
 ) -> list[Sample]:
     """What the report shows of each input."""
     full_grads = [result for result in results if result.method == FULL_GRAD]
@@ -107,6 +109,7 @@ def samples(
             predictions=predicted[index],
             bars=result_bars(full_grads[0], index) if full_grads else (),
             output=float(results[0].explained[index]),
+            texts=texts[index] if texts else (),
         )
         for index, name in enumerate(names)
     ]

@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from reviews import CLASSES, encode, train_reviews
+from reviews import CLASSES, VOCABULARY, encode, train_reviews
 from rich.console import Console
 
 from analyzer import Differentiable, IntegratedGradients, Target, differentiate, integrated_gradients
@@ -60,7 +60,8 @@ def main(arguments: list[str] | None = None) -> int:
     tokens = encode(words)
     with console.status("training"):
         net, accuracy = train_reviews()
-    fn = differentiate(convert(net, tokens[:1]))
+    model = convert(net, tokens[:1], class_names=CLASSES)
+    fn = differentiate(model)
     console.print(f"A transformer on made-up reviews, {accuracy:.0%} right on new ones.")
     options.output.mkdir(parents=True, exist_ok=True)
     texts = []
@@ -75,7 +76,12 @@ def main(arguments: list[str] | None = None) -> int:
     plot_tokens(pairs, title="Which words decide", unit=UNIT).savefig(options.output / "words.png")
     page = tokens_html(pairs, title="Which words decide", unit=UNIT)
     (options.output / "words.html").write_text(page, encoding="utf-8")
-    console.print(f"wrote {options.output / 'words.png'} and words.html")
+    # What the command line takes: see docs/text.md.
+    model.save(options.output / "reviews.onnx")
+    np.save(options.output / "tokens.npy", tokens)
+    np.save(options.output / "padding.npy", encode([()]))
+    (options.output / "vocabulary.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
+    console.print(f"wrote {options.output / 'words.png'}, words.html and reviews.onnx with its tokens")
     return 0
 
 

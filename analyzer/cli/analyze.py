@@ -16,6 +16,7 @@ from analyzer.cli.method_options import (
     AnchorsOption,
     AtOption,
     BackgroundOption,
+    BaselineInputsOption,
     BaselineOption,
     FractionOption,
     LayerOption,
@@ -50,6 +51,7 @@ from analyzer.cli.options import (
     TargetOption,
 )
 from analyzer.cli.terminal import Terminal, UserError
+from analyzer.cli.tokens import TokensOption
 
 if TYPE_CHECKING:
     from analyzer.analysis import MethodResult
@@ -95,6 +97,8 @@ def analyze(
     map_tolerance: MapWithinOption = None,
     max_evaluations: MostEvaluationsOption = None,
     at: AtOption = None,
+    baseline_inputs: BaselineInputsOption = None,
+    tokens: TokensOption = None,
     background: BackgroundOption = None,
     max_sigma: MaxSigmaOption = None,
     fraction: FractionOption = None,
@@ -112,10 +116,12 @@ def analyze(
     as_json: JsonOption = False,
 ) -> None:
     """Explain a model's outputs by any of the methods, with their completeness."""
+    from analyzer.analysis import INTEGRATED_GRADIENTS
     from analyzer.backends import differentiate
     from analyzer.cli.inputs import ImageOptions, read_background, read_inputs
     from analyzer.cli.models import open_model
     from analyzer.cli.targets import parse_target
+    from analyzer.cli.tokens import read_vocabulary, texts_of
     from analyzer.graph import Graph
     from analyzer.summary import predictions
 
@@ -134,6 +140,7 @@ def analyze(
         "map_tolerance": map_tolerance,
         "max_evaluations": max_evaluations,
         "at": at,
+        "baseline_inputs": baseline_inputs,
         "background": background,
         "max_sigma": max_sigma,
         "fraction": fraction,
@@ -144,6 +151,7 @@ def analyze(
     settings = settings_of(method, given)
     if output is not None and output.exists() and not output.is_dir():
         raise UserError(f"{output}: a file, where -o takes a folder")
+    vocabulary = None if tokens is None else read_vocabulary(tokens, settings)
     with terminal.progress("reading the model"):
         loaded = open_model(model, example, straight_through=straight_through)
     graph = Graph.from_proto(loaded.proto)
@@ -153,6 +161,9 @@ def analyze(
         for own in settings.values():
             if "background" in own:
                 own["background"] = read_background(background, graph, loaded, images)
+    if baseline_inputs is not None:
+        read = read_inputs([baseline_inputs], graph, loaded, images).arrays
+        settings[INTEGRATED_GRADIENTS]["baseline_inputs"] = read
     chosen = parse_target(target, len(batch.names), class_count(graph), loaded.class_names, graph)
     if batch.assumed:
         terminal.note(ASSUMED)
@@ -164,11 +175,12 @@ def analyze(
         max_memory=max_memory,
     )
     results = _run(terminal, fn, batch, chosen, settings)
+    texts = texts_of(results, batch.arrays, graph, vocabulary)
     predicted = predictions(fn.forward(batch.inputs)[graph.outputs[0]], loaded.class_names)
-    files = [] if output is None else write_results(output, model, fn, batch, results, predicted)
-    show_results(terminal, batch, results, predicted, loaded.class_names, files)
+    files = [] if output is None else write_results(output, model, fn, batch, results, predicted, texts)
+    show_results(terminal, batch, results, predicted, loaded.class_names, files, texts)
     terminal.document(
-        {**document(model, fn, batch, results, predicted), "files": [str(path) for path in files]}
+        {**document(model, fn, batch, results, predicted, texts), "files": [str(path) for path in files]}
     )
     if any(passed is False for result in results for passed in result.passed):
         raise typer.Exit(1)

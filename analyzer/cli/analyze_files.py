@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from analyzer.analysis import MethodResult
     from analyzer.backends import Differentiable
     from analyzer.cli.inputs import Batch
+    from analyzer.cli.tokens import Texts
     from analyzer.figures.report import Prediction
 
 
@@ -28,11 +29,13 @@ def write_results(
     batch: Batch,
     results: Sequence[MethodResult],
     predicted: Sequence[tuple[Prediction, ...]],
+    texts: Texts = (),
 ) -> list[Path]:
     """Write every file; nothing is written before everything is computed."""
     from analyzer.environment import environment
+    from analyzer.figures import plot_tokens
     from analyzer.figures.report import Report, render_report
-    from analyzer.pictures import layer_chart, sample_pictures
+    from analyzer.pictures import figure_png, layer_chart, sample_pictures
     from analyzer.summary import arrays_of, completeness_rows, judgement, samples
     from converters.atomic import write_bytes, write_text
 
@@ -45,7 +48,7 @@ def write_results(
         passed=passed,
         headline=headline,
         detail=f"{len(batch.names)} input{'s' * (len(batch.names) != 1)}, computed by {fn.backend}.",
-        samples=samples(results, batch.names, predicted, pictures, class_names),
+        samples=samples(results, batch.names, predicted, pictures, class_names, texts),
         completeness=rows,
         timings={result.label: result.seconds for result in results},
         environment=environment(fn.backend),
@@ -62,11 +65,16 @@ def write_results(
         for result in results
         if result.shares
     }
+    contents |= {
+        f"{stem}-tokens.png": figure_png(plot_tokens(own, title=name))
+        for stem, name, own in zip(file_stems(batch.names), batch.names, texts, strict=False)
+        if own
+    }
     contents["arrays.npz"] = npz_bytes(arrays_of(results))
     contents["report.html"] = render_report(report).encode()
     folder.mkdir(parents=True, exist_ok=True)
     written = [write_bytes(folder / name, data) for name, data in contents.items()]
-    made = {**document(model, fn, batch, results, predicted), "files": [str(path) for path in written]}
+    made = {**document(model, fn, batch, results, predicted, texts), "files": [str(path) for path in written]}
     written.append(write_text(folder / "summary.json", json_text(made)))
     return written
 
@@ -107,8 +115,10 @@ def document(
     batch: Batch,
     results: Sequence[MethodResult],
     predicted: Sequence[tuple[Prediction, ...]],
+    texts: Texts = (),
 ) -> dict[str, Any]:
     """What --json prints and summary.json holds, without the files."""
+    from analyzer.cli.tokens import tokens_json
     from analyzer.environment import environment
     from analyzer.summary import as_json
 
@@ -123,6 +133,7 @@ def document(
                 "name": name,
                 "predictions": [vars(prediction) for prediction in predicted[index]],
                 "methods": as_json(results, index, class_names),
+                **tokens_json(texts[index] if texts else ()),
             }
             for index, name in enumerate(batch.names)
         ],

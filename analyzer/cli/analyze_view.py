@@ -11,6 +11,7 @@ from analyzer.cli.terminal import Terminal, verdict
 if TYPE_CHECKING:
     from analyzer.analysis import MethodResult
     from analyzer.cli.inputs import Batch
+    from analyzer.cli.tokens import Texts
     from analyzer.figures.charts import Bar
     from analyzer.figures.report import Prediction
 
@@ -26,6 +27,7 @@ def show_results(
     predicted: Sequence[tuple[Prediction, ...]],
     class_names: Sequence[str] | None,
     files: Sequence[Path],
+    texts: Texts = (),
 ) -> None:
     from analyzer.summary import completeness_rows, target_text
 
@@ -42,6 +44,7 @@ def show_results(
     for result in results:
         if result.shares:
             show_layers(terminal, result, batch.names)
+    show_texts(terminal, batch.names, texts)
     show_files(terminal, files)
 
 
@@ -85,6 +88,21 @@ def show_completeness(terminal: Terminal, rows: Sequence[Any]) -> None:
         cells.append((name, short[row.method], *numbers, verdict(row.passed)))
     columns = ("input", "method", "to explain", "sum", "error", "")
     terminal.table(columns, cells, right=(2, 3, 4))
+
+
+def show_texts(terminal: Terminal, names: Sequence[str], texts: Texts) -> None:
+    """The tokens of the first samples, coloured by what they are attributed."""
+    from analyzer.figures import limit_of, tokens_text
+
+    if not any(texts):
+        return
+    terminal.heading("Tokens")
+    limit = limit_of([text for own in texts for text in own])
+    for name, own in list(zip(names, texts, strict=True))[:MOST_SAMPLES]:
+        for text in own:
+            terminal.out.print()
+            terminal.out.print(name, style="bold", end="  ")
+            terminal.out.print(tokens_text(text, limit, terminal.out.width))
 
 
 def show_layers(terminal: Terminal, result: MethodResult, names: Sequence[str]) -> None:

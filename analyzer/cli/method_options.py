@@ -165,6 +165,15 @@ AtOption = Annotated[
         rich_help_panel=INTEGRATED_PANEL,
     ),
 ]
+BaselineInputsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--baseline-inputs",
+        metavar="FILE",
+        help="With --at: inputs whose values there are the baseline, such as padding tokens; a .npy or an .npz.",
+        rich_help_panel=INTEGRATED_PANEL,
+    ),
+]
 BackgroundOption = Annotated[
     Path | None,
     typer.Option(

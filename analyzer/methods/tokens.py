@@ -29,12 +29,12 @@ def token_scores(attributions: np.ndarray) -> np.ndarray:
 
 
 def scored_tokens(
-    scores: np.ndarray, names: Names, explained: np.ndarray, captions: Sequence[str] = ()
+    scores: np.ndarray, names: Names, explained: np.ndarray | None, captions: Sequence[str] = ()
 ) -> list[ScoredTokens]:
     """One text a sample, of scores (N, T). names: a row of tokens for each sample, or one for all of them.
 
     A row may end before the T tokens do, as a sentence before its padding: where the scores of the rest are not all
-    zero, their sum stands as one more token. explained (N,): what the scores must sum to.
+    zero, their sum stands as one more token. explained (N,): what the scores must sum to, None of a part.
     Raises ShapeError where names and scores do not go together.
     """
     from analyzer.figures import ScoredTokens
@@ -53,7 +53,8 @@ def scored_tokens(
             row, values = [*row, f"({len(rest)} more)"], [*values[: len(row)], rest.sum()]
         shown = np.asarray(values[: len(row)], np.float64)
         caption = captions[index] if captions else ""
-        texts.append(ScoredTokens(tuple(row), shown, caption, float(explained[index])))
+        whole = None if explained is None else float(explained[index])
+        texts.append(ScoredTokens(tuple(row), shown, caption, whole))
     return texts
 
 

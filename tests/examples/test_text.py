@@ -98,7 +98,15 @@ def test_the_example_prints_and_draws_what_it_found(tmp_path, capsys, monkeypatc
     assert script.main(["-o", str(tmp_path)]) == 0
     told = capsys.readouterr().out
     assert told.count("the tokens sum to") == 2 * len(script.SENTENCES)
-    assert {path.name for path in tmp_path.iterdir()} == {"words.png", "words.html"}
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written == {
+        "words.png",
+        "words.html",
+        "reviews.onnx",
+        "tokens.npy",
+        "padding.npy",
+        "vocabulary.txt",
+    }
     page = (tmp_path / "words.html").read_text()
     assert page.count(">not</b>") == page.count(">never</b>") == 2
     with Image.open(tmp_path / "words.png") as picture:

@@ -1,0 +1,124 @@
+"""Text models on the command line: attributions at embedded tokens as coloured text, named from a vocabulary file.
+
+From results, the ids that were fed and the tokens by id to ScoredTokens. Refuses a vocabulary where nothing is
+attributed to embedded tokens, and one that ends before an id that was fed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+
+from analyzer.cli.terminal import UserError
+from analyzer.tokens import embedded_tokens
+
+if TYPE_CHECKING:
+    from analyzer.analysis import MethodResult
+    from analyzer.figures import ScoredTokens
+    from analyzer.graph import Graph
+
+Texts = Sequence[Sequence["ScoredTokens"]]
+# A token that ends a row so many times is its padding.
+PADDING_RUN = 3
+
+TokensOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--tokens",
+        metavar="FILE",
+        help="With --at embedding: the vocabulary, one token a line, the first of id 0. Default: ids are shown.",
+        rich_help_panel="Integrated Gradients",
+    ),
+]
+
+
+def read_vocabulary(path: Path, settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The tokens by id. Raises UserError for what is no text, and where no method attributes inner tensors."""
+    if not any("at" in own for own in settings.values()):
+        raise UserError("--tokens names embedded tokens: give --method integrated-gradients --at embedding")
+    try:
+        # Tokens may hold any other break of lines that Unicode has.
+        lines = path.read_bytes().decode("utf-8").removesuffix("\n").split("\n")
+    except OSError as error:
+        raise UserError(f"--tokens {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"--tokens {path}: no UTF-8 text") from error
+    return [line.removesuffix("\r") for line in lines]
+
+
+def texts_of(
+    results: Sequence[MethodResult],
+    inputs: Mapping[str, np.ndarray],
+    graph: Graph,
+    vocabulary: Sequence[str] | None,
+) -> list[list[ScoredTokens]]:
+    """Per sample, a text for each method and each tensor of embedded tokens that it attributes.
+
+    The vocabulary is that of the first such tensor; further ones, as of segments, show their ids.
+    """
+    from analyzer.analysis import METHODS
+    from analyzer.methods.tokens import scored_tokens, token_scores
+
+    texts: list[list[ScoredTokens]] = [[] for _ in next(iter(inputs.values()))]
+    embedded = [name for name in embedded_tokens(graph) if any(name in one.attributions for one in results)]
+    if vocabulary is not None and not embedded:
+        raise UserError(
+            "--tokens names embedded tokens, and nothing is attributed to any: give --at embedding"
+        )
+    for name in embedded:
+        ids = _ids_of(name, inputs, graph)
+        if ids is None:
+            continue
+        rows = [_named(row, vocabulary if name == embedded[0] else None) for row in ids]
+        for result in results:
+            if name not in result.attributions:
+                continue
+            scores = token_scores(result.attributions[name])
+            caption = METHODS[result.method].caption + (f", {name}" if len(embedded) > 1 else "")
+            whole = result.explained if len(result.attributions) == 1 else None
+            found = scored_tokens(scores, rows, whole, [caption] * len(rows))
+            for own, text in zip(texts, found, strict=True):
+                own.append(text)
+    return texts
+
+
+def tokens_json(texts: Sequence[ScoredTokens]) -> dict[str, Any]:
+    """One sample's texts for the machine-readable output; empty where there are none."""
+    if not texts:
+        return {}
+    return {
+        "tokens": [
+            {"caption": text.caption, "tokens": list(text.tokens), "scores": text.scores.tolist()}
+            for text in texts
+        ]
+    }
+
+
+def _ids_of(name: str, inputs: Mapping[str, np.ndarray], graph: Graph) -> np.ndarray | None:
+    """The ids (N, T) that became these vectors; None where they are not one input of as many tokens."""
+    shape = graph.tensors[name].shape
+    found = [
+        array
+        for key, array in inputs.items()
+        if array.dtype.kind in "iu" and array.ndim == 2 and name in graph.descendants([key])
+    ]
+    return found[0] if len(found) == 1 and shape is not None and len(shape) == 3 else None
+
+
+def _named(ids: np.ndarray, vocabulary: Sequence[str] | None) -> list[str]:
+    """The tokens of a row, up to its padding."""
+    end = len(ids)
+    while end > 1 and ids[end - 2] == ids[-1]:
+        end -= 1
+    run = len(ids) - end + 1
+    kept = ids if run < PADDING_RUN else ids[: end - 1]
+    if vocabulary is None:
+        return [str(number) for number in kept]
+    beyond = [int(number) for number in kept if not 0 <= number < len(vocabulary)]
+    if beyond:
+        raise UserError(f"--tokens: {len(vocabulary)} lines have no token of id {beyond[0]}")
+    return [vocabulary[number] for number in kept]
