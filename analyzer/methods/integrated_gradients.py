@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -111,7 +111,9 @@ class IntegratedGradients(PathAttributions):
         """
         name = chosen_input(self.channel_axes, of)
         if name not in self.embedded:
-            return super().plot(inputs, of=of, features=features)
+            if features is not None and not all(isinstance(name, str) for name in features):
+                raise AnalysisError("rows of names are those of tokens: at='embedding'")
+            return super().plot(inputs, of=of, features=cast("Sequence[str] | None", features))
         return plot_token_scores(self.token_scores(name), features, self.completeness.output, name)
 
 

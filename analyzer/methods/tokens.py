@@ -39,9 +39,11 @@ def scored_tokens(
     """
     from analyzer.figures import ScoredTokens
 
-    rows = (
-        [list(names)] * len(scores) if all(isinstance(name, str) for name in names) else [*map(list, names)]
-    )
+    rows: list[list[str]] = []
+    for name in names:
+        rows.append([name] if isinstance(name, str) else list(name))
+    if all(isinstance(name, str) for name in names):
+        rows = [[name for row in rows for name in row]] * len(scores)
     if len(rows) != len(scores):
         raise ShapeError(f"{len(rows)} rows of tokens for {len(scores)} samples")
     texts = []
