@@ -158,7 +158,7 @@ def test_linearity(backend, settings):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_symmetry(backend, settings):
     """Interchangeable features of equal values and baselines have equal attributions: section 4, definition 3."""
-    x, start = [[1.3, 1.3, 1.3, 0.4], [1.3, 0.6, 1.3, 0.4]], [0.1, 0.1, 0.1, -1.0]
+    x, start = [[1.3, 1.3, 1.3, 0.4], [1.3, 0.3, 1.3, 0.4]], [0.1, 0.1, 0.1, -1.0]
     found = attributions("symmetric", backend, x, start, settings)
     np.testing.assert_allclose(found[0, :3], found[0, 0], rtol=1e-5)
     np.testing.assert_allclose(found[1, 0], found[1, 2], rtol=1e-5)
