@@ -87,6 +87,7 @@ def _tables(values: np.ndarray, look: Look) -> Figure:
         axes.axvline(0, color=INK, linewidth=0.8)
         axes.set_title(f"sample {index}", fontsize=9, loc="left")
         axes.set_yticks(range(count), names, fontsize=8)
+        axes.locator_params(axis="x", nbins=5)
         axes.grid(axis="x", color="#e5e7eb", linewidth=0.6)
         axes.set_axisbelow(True)
         _plain(axes)
