@@ -1,4 +1,4 @@
-"""Integrated Gradients over a batch."""
+"""Integrated Gradients and conductance over a batch."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ import numpy as np
 
 from analyzer.analysis.pieces import baseline_text, named
 from analyzer.analysis.result import Inputs, MethodResult, Progress
+from analyzer.completeness import sample_sums
+from analyzer.errors import AnalysisError
 
 if TYPE_CHECKING:
     from analyzer.backends import Differentiable
-    from analyzer.methods import IntegratedGradients
+    from analyzer.methods import Conductance, IntegratedGradients
     from analyzer.target import TargetLike
 
-INTEGRATED_GRADIENTS = "integrated-gradients"
+INTEGRATED_GRADIENTS, CONDUCTANCE = "integrated-gradients", "conductance"
 INTEGRATED_GRADIENTS_TOLERANCE = 0.01
 
 
@@ -59,14 +61,82 @@ def run_integrated_gradients(
         rng=np.random.default_rng(seed),
         progress=progress,
     )
+    settings = {
+        "baseline": baseline_text(baseline) if baseline_inputs is None else "inputs",
+        "at": at,
+        "tolerance": tolerance,
+    }
+    label = f"Integrated Gradients, {found.evaluations} gradients"
+    attributions = _by_tensor(fn, found, at)
+    return _result(INTEGRATED_GRADIENTS, label, found, attributions, settings, max_evaluations, start)
+
+
+def run_conductance(
+    fn: Differentiable,
+    inputs: Inputs,
+    target: TargetLike = None,
+    *,
+    at: str | Sequence[str] | None = None,
+    baseline: Any = 0.0,
+    steps: int = 50,
+    rule: str = "trapezoid",
+    tolerance: float | None = None,
+    map_tolerance: float | None = None,
+    max_evaluations: int = 1024,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> MethodResult:
+    """Conductance of every sample, with completeness as of Integrated Gradients.
+
+    Raises AnalysisError where no tensor within the network is named.
+    """
+    from analyzer.methods import conductance
+
+    if at is None:
+        raise AnalysisError(
+            "conductance is that of units within the network: name a module or a tensor, at=…"
+        )
+    start = time.perf_counter()
+    found = conductance(
+        fn,
+        inputs,
+        target,
+        at=at,
+        baseline=baseline,
+        steps=steps,
+        rule=rule,
+        tolerance=tolerance,
+        map_tolerance=map_tolerance,
+        max_evaluations=max_evaluations,
+        rng=np.random.default_rng(seed),
+        progress=progress,
+    )
+    beside = {name: sample_sums(array).tolist() for name, array in found.beside.items()}
+    settings = {"baseline": baseline_text(baseline), "at": at, "tolerance": tolerance, "beside": beside}
+    label = f"Conductance, {found.evaluations} gradients"
+    attributions = _by_tensor(fn, found, at)
+    return _result(CONDUCTANCE, label, found, attributions, settings, max_evaluations, start)
+
+
+def _result(
+    method: str,
+    label: str,
+    found: IntegratedGradients | Conductance,
+    attributions: dict[str, np.ndarray],
+    settings: dict[str, Any],
+    most: int,
+    start: float,
+) -> MethodResult:
+    """What is held to 1 % without a tolerance, and to the tolerance with one. most: the gradients allowed."""
+    refined = found.map_error is not None
     scale = np.maximum(np.abs(found.completeness.output), np.finfo(np.float32).eps)
     near = np.abs(found.delta) <= INTEGRATED_GRADIENTS_TOLERANCE * scale
-    close = found.converged & (near if tolerance is None else True)
-    unmet = None if tolerance is None and not found.interrupted else False
+    close = found.converged & (True if refined else near)
+    unmet = False if refined or found.interrupted else None
     return MethodResult(
-        method=INTEGRATED_GRADIENTS,
-        label=f"Integrated Gradients, {found.evaluations} gradients",
-        attributions=_by_tensor(fn, found, at),
+        method=method,
+        label=label,
+        attributions=attributions,
         maps={},
         explained=found.completeness.output,
         total=found.completeness.total,
@@ -74,21 +144,19 @@ def run_integrated_gradients(
         passed=tuple(True if fine else unmet for fine in close),
         target=found.target,
         seconds=time.perf_counter() - start,
-        note=_note(found, bool(close.all()), max_evaluations),
+        note=_note(found, bool(close.all()), most),
         settings={
             "steps": found.steps,
             "rule": found.rule,
-            "baseline": baseline_text(baseline) if baseline_inputs is None else "inputs",
-            "at": at,
             "evaluations": found.evaluations,
-            "tolerance": tolerance,
+            **settings,
             **_stated(found),
         },
     )
 
 
 def _by_tensor(
-    fn: Differentiable, found: IntegratedGradients, at: str | Sequence[str] | None
+    fn: Differentiable, found: IntegratedGradients | Conductance, at: str | Sequence[str] | None
 ) -> dict[str, np.ndarray]:
     """{name of what is attributed: its attributions}."""
     if at is None:
@@ -96,7 +164,7 @@ def _by_tensor(
     return {name: found.attributions_at(name) for name in found.channel_axes}
 
 
-def _note(found: IntegratedGradients, close: bool, most: int) -> str:
+def _note(found: IntegratedGradients | Conductance, close: bool, most: int) -> str:
     """What the numbers do not tell by themselves."""
     if found.interrupted:
         return f"interrupted after {found.evaluations} gradients: the error is that of what was computed"
@@ -108,7 +176,7 @@ def _note(found: IntegratedGradients, close: bool, most: int) -> str:
     return "" if close else "more steps, or a tolerance, bring the sum closer"
 
 
-def _stated(found: IntegratedGradients) -> dict[str, Any]:
+def _stated(found: IntegratedGradients | Conductance) -> dict[str, Any]:
     """The errors of a refinement, a number a sample."""
     numbers = {
         "spent": found.spent,

@@ -36,7 +36,12 @@ from analyzer.analysis.gradients import (
     run_smooth_grad_squared,
     run_var_grad,
 )
-from analyzer.analysis.integrated import INTEGRATED_GRADIENTS, run_integrated_gradients
+from analyzer.analysis.integrated import (
+    CONDUCTANCE,
+    INTEGRATED_GRADIENTS,
+    run_conductance,
+    run_integrated_gradients,
+)
 from analyzer.analysis.paths import (
     BLUR_IG,
     EXPECTED_GRADIENTS,
@@ -79,6 +84,12 @@ METHODS: Mapping[str, Entry] = {
         run_integrated_gradients,
         "Integrated Gradients",
         "red speaks for the class, blue against it",
+        signed=True,
+    ),
+    CONDUCTANCE: Entry(
+        run_conductance,
+        "Conductance",
+        "of units within the network: red speaks for the class, blue against it",
         signed=True,
     ),
     EXPECTED_GRADIENTS: Entry(

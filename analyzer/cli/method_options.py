@@ -119,7 +119,7 @@ RuleOption = Annotated[
     Rule | None,
     typer.Option(
         "--rule",
-        help="Quadrature, where no --tolerance is given. Default: gauss-legendre.",
+        help="Quadrature, where no --tolerance is given. Default: gauss-legendre; conductance trapezoid.",
         rich_help_panel=INTEGRATED_PANEL,
     ),
 ]

@@ -19,7 +19,7 @@ def test_every_block_runs_in_order(tmp_path, monkeypatch):
     names = {"net": classifier(), "images": images}
     text = METHODS_PAGE.read_text()
     blocks = list(BLOCK.finditer(text))
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     for block in blocks:
         # The line of the page is the line of a traceback.
         lines_before = "\n" * text[: block.start(1)].count("\n")
@@ -27,6 +27,8 @@ def test_every_block_runs_in_order(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["cam.png"]
     assert names["cam"].map.shape == (2, 16, 16) and (np.abs(names["missed"]) > 1e-3).all()
     assert 0 < names["relative"] < 1
+    through = names["through"]
+    assert names["channels"].shape[0] == 2 and through.converged.all() and not through.beside
     full = analyzer.full_grad(names["fn"], images, 1)
     bias_terms = sum(one.total for one in full.contributions)
     assert names["missed"] == pytest.approx(bias_terms, rel=1e-3, abs=1e-5)
