@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import captum.attr
@@ -38,7 +39,7 @@ class Text(nn.Module):
 
 
 @functools.cache
-def cnn(backend: str) -> Any:
+def cnn() -> Any:
     torch.manual_seed(4)
     layers = [
         nn.Conv2d(3, 6, 3, padding=1),
@@ -49,14 +50,21 @@ def cnn(backend: str) -> Any:
     ]
     net = nn.Sequential(*layers, nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)).eval()
     x, baseline = torch.randn(3, 3, 10, 10), 0.5 * torch.randn(3, 3, 10, 10)
-    return net, x, baseline, differentiate(convert(net, x), backend)
+    return net, x, baseline, convert(net, x)
 
 
 @functools.cache
-def text(backend: str) -> Any:
+def text() -> Any:
     torch.manual_seed(4)
     net, tokens = Text().eval(), torch.tensor([[1, 7, 2, 10, 4], [3, 3, 9, 5, 0]])
-    return net, tokens, torch.zeros_like(tokens), differentiate(convert(net, tokens), backend)
+    return net, tokens, torch.zeros_like(tokens), convert(net, tokens)
+
+
+@functools.cache
+def on(backend: str, network: Callable[[], Any]) -> Any:
+    """A network with its inputs and their baseline, bound to a backend."""
+    net, x, baseline, model = network()
+    return net, x, baseline, differentiate(model, backend)
 
 
 def relative(found: np.ndarray, expected: torch.Tensor) -> float:
@@ -67,7 +75,7 @@ def relative(found: np.ndarray, expected: torch.Tensor) -> float:
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("backend", ["onnxruntime", "source"])
 def test_inputs(backend, rule):
-    net, x, baseline, fn = cnn(backend)
+    net, x, baseline, fn = on(backend, cnn)
     peer = captum.attr.IntegratedGradients(net)
     expected, delta = peer.attribute(
         x, baseline, target=2, n_steps=STEPS, method=RULES[rule], return_convergence_delta=True
@@ -80,7 +88,7 @@ def test_inputs(backend, rule):
 @pytest.mark.parametrize("backend", ["onnxruntime", "source"])
 def test_captums_trapezoid_falls_short_by_one_step(backend):
     """It weighs n points by 1/n, those at the ends by half of it: its sum is short of the whole by 1/n."""
-    net, x, baseline, fn = cnn(backend)
+    net, x, baseline, fn = on(backend, cnn)
     expected = captum.attr.IntegratedGradients(net).attribute(
         x, baseline, target=2, n_steps=STEPS, method="riemann_trapezoid"
     )
@@ -93,7 +101,7 @@ def test_captums_trapezoid_falls_short_by_one_step(backend):
 @pytest.mark.parametrize("layer", ["2", "4"])
 @pytest.mark.parametrize("backend", ["onnxruntime", "source"])
 def test_layers_of_a_convolutional_network(backend, layer, rule):
-    net, x, baseline, fn = cnn(backend)
+    net, x, baseline, fn = on(backend, cnn)
     peer = captum.attr.LayerIntegratedGradients(net, net.get_submodule(layer))
     expected = peer.attribute(x, baseline, target=2, n_steps=STEPS, method=RULES[rule])
     starts = {"at": layer, "baseline_inputs": baseline.numpy()}
@@ -105,7 +113,7 @@ def test_layers_of_a_convolutional_network(backend, layer, rule):
 @pytest.mark.parametrize("layer", ["words", "block"])
 @pytest.mark.parametrize("backend", ["onnxruntime", "source"])
 def test_layers_of_a_transformer(backend, layer, rule):
-    net, tokens, padding, fn = text(backend)
+    net, tokens, padding, fn = on(backend, text)
     peer = captum.attr.LayerIntegratedGradients(net, net.get_submodule(layer))
     with torch.enable_grad():
         expected = peer.attribute(tokens, padding, target=1, n_steps=STEPS, method=RULES[rule])
