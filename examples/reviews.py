@@ -26,7 +26,7 @@ VOCABULARY = (
 )  # fmt: skip
 IDS = {word: index for index, word in enumerate(VOCABULARY)}
 DECIDING = (*GOOD, *BAD, *NEGATIONS, *INTENSIFIERS)
-LENGTH, RATE = 18, 5e-3
+LENGTH, RATE = 18, 8e-3
 CLASSES = ("negative", "positive")
 
 
