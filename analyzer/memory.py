@@ -6,6 +6,7 @@ samples. Refuses budgets that are no sizes.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -40,7 +41,7 @@ class Need:
 
     def at(self, samples: int) -> int:
         """The bytes for this many samples."""
-        return int((self.moments @ (1.0, float(samples))).max(initial=0))
+        return math.ceil((self.moments @ (1.0, float(samples))).max(initial=0))
 
     def samples(self, budget: int) -> int:
         """The most samples that the budget holds, 0 where it does not hold one; a large number where any do."""
@@ -48,7 +49,9 @@ class Need:
         if (fixed + each > budget).any():
             return 0
         growing = each > 0
-        return int(((budget - fixed[growing]) / each[growing]).min(initial=_NO_LIMIT))
+        fits = ((budget - fixed[growing]) / each[growing]).min(initial=_NO_LIMIT)
+        # What `at` says of a number of samples holds that many, however the quotient is rounded.
+        return int(fits * (1 + 1e-12))
 
 
 def as_bytes(size: int | str | None) -> int | None:
