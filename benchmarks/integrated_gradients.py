@@ -189,7 +189,7 @@ def main() -> None:
     parser.add_argument(
         "--most", type=int, default=600, help="steps that Captum may take, of the second table"
     )
-    parser.add_argument("--stride", type=int, default=20, help="between the numbers of steps that are tried")
+    parser.add_argument("--stride", type=int, default=100, help="between the numbers of steps that are tried")
     parser.add_argument("--table", choices=("steps", "tolerance"), help="one of the two alone")
     parser.add_argument("--network", choices=list(NETWORKS), help=argparse.SUPPRESS)
     parser.add_argument("--write", type=Path, metavar="PAGE")

@@ -103,26 +103,28 @@ def draw(streams: list[np.random.Generator], size: int, samples: int) -> Draws:
     """The draws of each sample. size: of the background.
 
     Draws whose differences tell the variance stand one after the other, by α: those of one baseline where each has at
-    least two, so that the difference between baselines, which then cancels from the mean, does not count; otherwise
-    all. Second differences do not count a drift along the path, which stratification removes from the mean, either;
-    of independent draws of variance σ² they have 6σ².
+    least two, so that the difference between baselines, which cancels from the mean of whole passes, does not count;
+    otherwise all. Second differences do not count a drift along the path, which stratification removes from the mean,
+    either; of independent draws of variance σ² they have 6σ².
     """
     alphas, rows, weights, orders = (np.empty((len(streams), samples)) for _ in range(4))
     for n, stream in enumerate(streams):
         passes = [stream.permutation(size) for _ in range(-(-samples // size))]
         drawn = np.concatenate(passes)[:samples]
         strata = np.arange(samples)
-        group = drawn if samples >= 2 * size else np.zeros(samples, int)
+        # Which baselines an unfinished pass has come to is chance: its draws are a group of their own.
+        finished = strata < samples // size * size
+        group = np.where(finished, drawn, size) if samples >= 2 * size else np.zeros(samples, int)
         order = np.lexsort((strata, group))
         _, first, counts = np.unique(group[order], return_index=True, return_counts=True)
         within, many = strata - np.repeat(first, counts), np.repeat(counts, counts)
         alphas[n] = ((strata + stream.random(samples)) / samples)[order]
         rows[n] = drawn[order]
         orders[n] = np.minimum(many - 1, 2)
-        # A group of n draws has n − 2 second differences, or of two draws a first one.
-        weights[n] = np.where(
-            within < orders[n], 0.0, np.where(many == 2, 1.0, many / (6 * np.maximum(many - 2, 1)))
-        )
+        # A group of n draws has n − 2 second differences, or of two draws a first one; a draw that is alone is held
+        # against the last one of another baseline.
+        weights[n] = np.where(many == 2, 1.0, np.where(many == 1, 0.5, many / (6 * np.maximum(many - 2, 1))))
+        weights[n, within < orders[n]] = 0.0
     return Draws(alphas, rows.astype(int), weights, orders.astype(int))
 
 

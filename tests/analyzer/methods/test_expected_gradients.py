@@ -63,6 +63,17 @@ def test_a_linear_model_is_exact_after_whole_passes_over_the_background():
     assert set(eg.attributions) == set(eg.standard_error) == {"a"}
 
 
+@pytest.mark.parametrize("samples", [21, 22, 27, 95])
+def test_an_unfinished_pass_over_the_background_is_in_the_standard_error(samples):
+    # Of a linear model all error is that of which baselines the last pass has come to.
+    a, i = np.repeat(X[:1, :2], 60, axis=0), np.repeat([[2, -1]], 60, axis=0)
+    data = DATA[:10, :2]
+    eg = expected_gradients(HELD, {"a": a, "i": i}, Target(weights=np.ones(2)), {"a": data}, samples=samples)
+    spread = np.sqrt(np.mean(eg.delta**2))
+    assert spread > 1e-3
+    assert 0.7 < np.sqrt(np.mean(eg.delta_error**2)) / spread < 2.5
+
+
 def test_inputs_take_their_baselines_together():
     # f = a·b: the share of a from (a′, b′) is (a − a′)(b + b′)/2, averaged over pairs and not over combinations.
     a, b = np.array([[3.0]], np.float32), np.array([[5.0]], np.float32)
