@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import tomllib
-from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -15,14 +13,9 @@ from analyzer.checks.tolerances import QUANTITIES
 from analyzer.cli import main
 from analyzer.cli.settings import allowed, read_settings
 from examples.twin import HEIGHT, WIDTH, build_twins, example_images
+from tests.docs.page import Page
 
-PAGE = Path(__file__).parents[2] / "docs" / "checks.md"
-TEXT = PAGE.read_text()
-LINK = re.compile(r"\]\(([^)#:]+)\)")
-
-
-def blocks(language: str) -> list[re.Match[str]]:
-    return list(re.finditer(rf"^```{language}\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL))
+PAGE = Page("checks.md")
 
 
 def stated_port():
@@ -38,12 +31,7 @@ def test_every_block_of_python_runs_in_order(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     net, port = stated_port()
     names = {"net": net, "port": port, "images": example_images(2)[0]}
-    found = blocks("python")
-    assert len(found) >= 7
-    for block in found:
-        # The line of the page is the line of a traceback.
-        lines_before = "\n" * TEXT[: block.start(1)].count("\n")
-        exec(compile(lines_before + block[1], str(PAGE), "exec"), names)
+    assert PAGE.run(names) >= 7
     assert "Conv 'node_conv2d_1': 'getitem_3' of source is " in capsys.readouterr().out
     tests = [name for name in names if name.startswith("test_")]
     assert len(tests) == 2
@@ -52,7 +40,7 @@ def test_every_block_of_python_runs_in_order(tmp_path, monkeypatch, capsys):
 
 
 def test_the_settings_are_those_that_the_command_line_reads(tmp_path):
-    (block,) = blocks("toml")
+    (block,) = PAGE.blocks("toml")
     (tmp_path / "pyproject.toml").write_text(block[1])
     settings = read_settings(tmp_path)
     stated = tomllib.loads(block[1])["tool"]["onnxplain"]
@@ -63,12 +51,12 @@ def test_the_settings_are_those_that_the_command_line_reads(tmp_path):
 
 
 def test_every_quantity_is_described():
-    table = TEXT[TEXT.index("## What is compared") : TEXT.index("## What is excused")]
+    table = PAGE.text[PAGE.text.index("## What is compared") : PAGE.text.index("## What is excused")]
     assert [line.split("`")[1] for line in table.splitlines() if line.startswith("| `")] == list(QUANTITIES)
 
 
 def test_the_workflow_runs_its_commands_and_keeps_what_they_write(tmp_path, monkeypatch):
-    (block,) = blocks("yaml")
+    (block,) = PAGE.blocks("yaml")
     workflow = yaml.safe_load(block[1])
     steps = workflow["jobs"]["check"]["steps"]
     (install,) = (step["run"] for step in steps if "pip install" in step.get("run", ""))
@@ -98,7 +86,7 @@ def test_the_workflow_runs_its_commands_and_keeps_what_they_write(tmp_path, monk
 
 def test_the_commands_shown_name_options_that_there_are(capsys):
     shown = [
-        line for block in blocks("sh") for line in block[1].splitlines() if line.startswith("onnxplain ")
+        line for block in PAGE.blocks("sh") for line in block[1].splitlines() if line.startswith("onnxplain ")
     ]
     assert len(shown) >= 3
     for line in shown:
@@ -110,5 +98,4 @@ def test_the_commands_shown_name_options_that_there_are(capsys):
 
 
 def test_what_the_page_links_to_is_there():
-    for link in LINK.findall(TEXT):
-        assert (PAGE.parent / link).is_file(), link
+    assert PAGE.missing() == []

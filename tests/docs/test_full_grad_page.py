@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
-PAGE = Path(__file__).parents[2] / "docs" / "full_grad.md"
-BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
-LINK = re.compile(r"\]\(([^)#:]+)\)")
+from tests.docs.page import Page
+
+PAGE = Page("full_grad.md")
 
 
 def classifier() -> torch.nn.Module:
@@ -40,17 +37,10 @@ def names(tmp_path, monkeypatch):
 
 
 def test_every_block_runs_in_order(names, tmp_path):
-    text = PAGE.read_text()
-    blocks = list(BLOCK.finditer(text))
-    assert len(blocks) >= 9
-    for block in blocks:
-        # The line of the page is the line of a traceback.
-        lines_before = "\n" * text[: block.start(1)].count("\n")
-        exec(compile(lines_before + block[1], str(PAGE), "exec"), names)
+    assert PAGE.run(names) >= 9
     assert {path.name for path in tmp_path.iterdir()} == {"layers.png", "map.png", "complete.png"}
     assert (np.abs(names["missed"]) > 1e-3).all(), "a GELU leaves the explicit terms short"
 
 
 def test_what_the_page_links_to_is_there():
-    for link in LINK.findall(PAGE.read_text()):
-        assert (PAGE.parent / link).is_file(), link
+    assert PAGE.missing() == []

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
 from analyzer.methods.quadrature import RULES
+from tests.docs.page import Page
 
-PAGE = Path(__file__).parents[2] / "docs" / "integrated_gradients.md"
-BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
-LINK = re.compile(r"\]\(([^)#:]+)\)")
+PAGE = Page("integrated_gradients.md")
 
 
 @pytest.fixture
@@ -28,20 +24,12 @@ def names():
 
 
 def test_every_block_runs_in_order(names):
-    text = PAGE.read_text()
-    blocks = list(BLOCK.finditer(text))
-    assert len(blocks) == 3
-    for block in blocks:
-        # The line of the page is the line of a traceback.
-        lines_before = "\n" * text[: block.start(1)].count("\n")
-        exec(compile(lines_before + block[1], str(PAGE), "exec"), names)
+    assert PAGE.run(names) == 3
     assert names["ig"].converged.all()
     assert names["top"].attributions.shape == (2, 3, 3, 24, 24)
     np.testing.assert_array_equal(names["second"].target, names["top"].target[:, 1])
 
 
 def test_the_page_names_every_rule_and_links_to_what_is_there():
-    text = PAGE.read_text()
-    assert [rule for rule in RULES if f"`{rule}`" not in text] == []
-    for link in LINK.findall(text):
-        assert (PAGE.parent / link).is_file(), link
+    assert [rule for rule in RULES if f"`{rule}`" not in PAGE.text] == []
+    assert PAGE.missing() == []

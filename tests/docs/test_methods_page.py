@@ -8,22 +8,17 @@ import numpy as np
 import pytest
 
 import analyzer
-from tests.docs.test_full_grad_page import BLOCK, LINK, PAGE, classifier
+from tests.docs.page import Page
+from tests.docs.test_full_grad_page import classifier
 
-METHODS_PAGE = PAGE.with_name("methods.md")
+PAGE = Page("methods.md")
 
 
 def test_every_block_runs_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     images = np.random.default_rng(0).standard_normal((2, 3, 16, 16)).astype(np.float32)
     names = {"net": classifier(), "images": images}
-    text = METHODS_PAGE.read_text()
-    blocks = list(BLOCK.finditer(text))
-    assert len(blocks) == 6
-    for block in blocks:
-        # The line of the page is the line of a traceback.
-        lines_before = "\n" * text[: block.start(1)].count("\n")
-        exec(compile(lines_before + block[1], str(METHODS_PAGE), "exec"), names)
+    assert PAGE.run(names) == 6
     assert [path.name for path in tmp_path.iterdir()] == ["cam.png"]
     assert names["cam"].map.shape == (2, 16, 16) and (np.abs(names["missed"]) > 1e-3).all()
     assert 0 < names["relative"] < 1
@@ -35,8 +30,6 @@ def test_every_block_runs_in_order(tmp_path, monkeypatch):
 
 
 def test_the_table_names_methods_and_pages_that_there_are():
-    text = METHODS_PAGE.read_text()
-    named = re.findall(r"^\| `(\w+)`", text, re.MULTILINE)
+    named = re.findall(r"^\| `(\w+)`", PAGE.text, re.MULTILINE)
     assert len(named) >= 10 and all(callable(getattr(analyzer, name)) for name in named)
-    for link in LINK.findall(text):
-        assert (METHODS_PAGE.parent / link).is_file(), link
+    assert PAGE.missing() == []

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
 from analyzer.methods.baselines import NAMES
+from tests.docs.page import Page
 
-PAGE = Path(__file__).parents[2] / "docs" / "paths.md"
-BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
-LINK = re.compile(r"\]\(([^)#:]+)\)")
+PAGE = Page("paths.md")
 
 
 @pytest.fixture
@@ -30,23 +26,15 @@ def names():
 
 
 def test_every_block_runs_in_order(names):
-    text = PAGE.read_text()
-    blocks = list(BLOCK.finditer(text))
-    assert len(blocks) == 6
-    for block in blocks:
-        # The line of the page is the line of a traceback.
-        lines_before = "\n" * text[: block.start(1)].count("\n")
-        exec(compile(lines_before + block[1], str(PAGE), "exec"), names)
+    assert PAGE.run(names) == 6
     # What the page says of trapezoids, and of a band of no width.
     assert np.abs(names["guided"].delta).sum() < np.abs(names["theirs"].delta).sum()
     assert not np.allclose(names["guided"].attributions, names["straight"].attributions)
 
 
 def test_the_page_names_every_baseline():
-    text = PAGE.read_text()
-    assert [name for name in NAMES if f'"{name}"' not in text] == []
+    assert [name for name in NAMES if f'"{name}"' not in PAGE.text] == []
 
 
 def test_what_the_page_links_to_is_there():
-    for link in LINK.findall(PAGE.read_text()):
-        assert (PAGE.parent / link).is_file(), link
+    assert PAGE.missing() == []

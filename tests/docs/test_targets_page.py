@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tests.docs.test_full_grad_page import BLOCK, classifier
-from tests.docs.test_full_grad_page import PAGE as FULL_GRAD
+from tests.docs.page import Page
+from tests.docs.test_full_grad_page import classifier
 from tests.zoo.draw import draw, tokens
 
-PAGE = FULL_GRAD.with_name("targets.md")
+PAGE = Page("targets.md")
 
 
 class Heads(nn.Module):
@@ -36,9 +36,5 @@ def test_every_block_runs_in_order():
         "images": torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)).numpy(),
         "words": tokens(2, 6, count=9).numpy(),
     }
-    text = PAGE.read_text()
-    blocks = list(BLOCK.finditer(text))
-    assert len(blocks) >= 5
-    for block in blocks:
-        # The line of the page is the line of a traceback.
-        exec(compile("\n" * text[: block.start(1)].count("\n") + block[1], str(PAGE), "exec"), names)
+    assert PAGE.run(names) >= 5
+    assert PAGE.missing() == []

@@ -14,12 +14,11 @@ from torch import nn
 
 from analyzer.cli import main
 from converters import convert
+from tests.docs.page import Page
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "text.md"
-BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PAGE = Page("text.md")
 COMMAND = re.compile(r"^```\nonnxplain (.*?)^```", re.MULTILINE | re.DOTALL)
-LINK = re.compile(r"\]\(([^)#:]+)\)")
 SCRIPT = re.compile(r"python (examples/\S+\.py)")
 SENTENCES = ("the food was good .", "our room seemed never very fresh .")
 
@@ -49,12 +48,7 @@ def names(reviews, tmp_path, monkeypatch):
 
 
 def test_every_block_runs_in_order(names, tmp_path):
-    text = PAGE.read_text(encoding="utf-8")
-    blocks = list(BLOCK.finditer(text))
-    assert len(blocks) == 3
-    for block in blocks:
-        lines_before = "\n" * text[: block.start(1)].count("\n")
-        exec(compile(lines_before + block[1], str(PAGE), "exec"), names)
+    assert PAGE.run(names) == 3
     assert {path.name for path in tmp_path.iterdir()} == {"words.png", "signals.png", "table.png"}
     assert ">never</b>" in names["page"]
 
@@ -64,7 +58,7 @@ def test_the_command_runs_on_the_files_that_the_example_writes(reviews, names, t
     np.save("tokens.npy", names["tokens"])
     np.save("padding.npy", reviews.encode([()]))
     Path("vocabulary.txt").write_text("\n".join(reviews.VOCABULARY), encoding="utf-8")
-    (command,) = COMMAND.findall(PAGE.read_text(encoding="utf-8"))
+    (command,) = COMMAND.findall(PAGE.text)
     assert main(shlex.split(command.replace("\\\n", " "))) == 0
     told = capsys.readouterr().out
     assert all(word in told for sentence in names["words"] for word in sentence)
@@ -72,7 +66,6 @@ def test_the_command_runs_on_the_files_that_the_example_writes(reviews, names, t
 
 
 def test_what_the_page_links_to_is_there():
-    text = PAGE.read_text(encoding="utf-8")
-    assert all((PAGE.parent / link).is_file() for link in LINK.findall(text))
-    scripts = SCRIPT.findall(text)
+    assert PAGE.missing() == []
+    scripts = SCRIPT.findall(PAGE.text)
     assert len(scripts) == 3 and all((ROOT / script).is_file() for script in scripts)
