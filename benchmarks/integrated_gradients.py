@@ -209,7 +209,8 @@ def main() -> None:
             "", f"gradients, {PEER}", f"gradients, {OURS}", "ratio", f"time, {PEER}", f"time, {OURS}", "ratio",
             "error of the sum at our gradients", "of the map", "our stated error of the map",
         )  # fmt: skip
-        title = f"Until the sum is within 1 %, EfficientNet-Lite0, {PEER} in steps of {options.stride}; errors are {PEER}'s / ours"
+        searched = f"{PEER} in steps of {options.stride}"
+        title = f"Until the sum is within 1 %, EfficientNet-Lite0, {searched}; errors are {PEER}'s / ours"
         rows = tolerance_rows(options.most, options.stride)
         tables["Integrated Gradients to 1 %"] = Results(title, columns, rows)
     for section, table in tables.items():
