@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from analyzer.analysis.pieces import doubles, named, saliency_result
+from analyzer.analysis.common import doubles, named, saliency_result
 from analyzer.analysis.result import Inputs, MethodResult, Progress
 
 if TYPE_CHECKING:

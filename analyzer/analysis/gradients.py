@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analyzer.analysis.pieces import named, saliency_result
+from analyzer.analysis.common import named, saliency_result
 from analyzer.analysis.result import Inputs, MethodResult, Progress
 from analyzer.completeness import measure, sample_sums
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analyzer.analysis.pieces import baseline_text, named
+from analyzer.analysis.common import baseline_text, named
 from analyzer.analysis.result import Inputs, MethodResult, Progress
 from analyzer.completeness import sample_sums
 from analyzer.errors import AnalysisError

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analyzer.analysis.common import baseline_text, named
 from analyzer.analysis.integrated import INTEGRATED_GRADIENTS_TOLERANCE
-from analyzer.analysis.pieces import baseline_text, named
 from analyzer.analysis.result import Inputs, MethodResult, Progress
 from analyzer.errors import AnalysisError
 

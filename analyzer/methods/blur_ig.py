@@ -9,7 +9,6 @@ Source: Xu, Venugopalan & Sundararajan 2020, "Attribution in Scale and Space".
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.backends.base import Arrays, Inputs
+from analyzer.backends.pieces import Progress
 from analyzer.errors import AnalysisError
 from analyzer.layout import channel_axes, input_channel_axis
 from analyzer.methods.blur import Border, blurred_with_slope
@@ -24,8 +24,6 @@ from analyzer.methods.held import Held, hold, in_batches
 from analyzer.methods.path_result import PathAttributions, like, path_attributions
 from analyzer.methods.quadrature import quadrature
 from analyzer.target import TargetLike
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

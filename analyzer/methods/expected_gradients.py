@@ -10,7 +10,7 @@ attribution priors and expected gradients".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.backends.base import Arrays, Inputs
+from analyzer.backends.pieces import Progress
 from analyzer.completeness import sample_sums
 from analyzer.errors import AnalysisError, InputError, ShapeError
 from analyzer.methods.baselines import Dataset, numbers
@@ -25,7 +26,6 @@ from analyzer.methods.held import Held, hold, in_batches
 from analyzer.methods.path_result import PathAttributions, like, path_attributions
 from analyzer.target import TargetLike
 
-Progress = Callable[[int, int], None]
 Background = np.ndarray | Dataset | Mapping[str, np.ndarray | Dataset]
 
 

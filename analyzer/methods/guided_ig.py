@@ -19,13 +19,12 @@ import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.backends.base import Arrays, Gradients, Inputs
+from analyzer.backends.pieces import Progress
 from analyzer.errors import AnalysisError
 from analyzer.methods.baselines import BaselineLike, averaged, baseline_feeds
 from analyzer.methods.held import Held, hold, in_batches
 from analyzer.methods.path_result import PathAttributions, like, path_attributions
 from analyzer.target import TargetLike
-
-Progress = Callable[[int, int], None]
 
 RULES = ("trapezoid", "left")
 # The distance to the input is met to within this, relative and absolute.

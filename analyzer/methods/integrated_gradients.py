@@ -16,6 +16,7 @@ import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.backends.base import Inputs
+from analyzer.backends.pieces import Progress
 from analyzer.backends.planning import plan_batch
 from analyzer.completeness import Completeness
 from analyzer.errors import AnalysisError
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
     from analyzer.figures import ScoredTokens
 
-Progress = Callable[[int, int], None]
 
 ADAPTIVE = "adaptive"
 """The rule of a result that was refined to a tolerance."""

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from analyzer.backends.pieces import Progress
 from analyzer.memory import budget
 from analyzer.methods.lines import Lines
 from analyzer.methods.quadrature import quadrature
 from analyzer.methods.refinement import Goal, Refined, refine
 
-Progress = Callable[[int, int], None]
 Group = Callable[[range, Progress | None], tuple[list[Refined], bool]]
 """Some lines, by their numbers, to what each comes to, and whether an interrupt ended it."""
 

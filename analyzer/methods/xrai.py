@@ -10,7 +10,7 @@ code for what the paper leaves open.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.backends.base import Arrays
+from analyzer.backends.pieces import Progress
 from analyzer.errors import AnalysisError, ShapeError
 from analyzer.layout import channel_axes, input_channel_axis
 from analyzer.methods.baselines import BaselineLike, numbers
@@ -28,8 +29,6 @@ from analyzer.target import TargetLike
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import captum.attr
 import numpy as np
 import pytest
 import torch
@@ -147,13 +148,12 @@ def test_nothing_before_the_points_remains(case):
 
 def test_attributions_of_a_layer_are_those_of_captum(case):
     """At equal steps, with a layer's baseline that of baseline inputs."""
-    captum = pytest.importorskip("captum.attr")
     net, arguments, _, model = case
     starts = tuple(torch.zeros_like(argument) for argument in arguments)
     steps = {"target": 1, "n_steps": 6, "method": "gausslegendre"}
-    path = captum.LayerIntegratedGradients(net, net.first)
+    path = captum.attr.LayerIntegratedGradients(net, net.first)
     expected = path.attribute(arguments, baselines=starts, **steps).detach()
-    product = captum.LayerGradientXActivation(net, net.first).attribute(arguments, target=1).detach()
+    product = captum.attr.LayerGradientXActivation(net, net.first).attribute(arguments, target=1).detach()
 
     fn = differentiate(model)
     (point,) = find_points(fn, "first")

@@ -12,7 +12,6 @@ from PIL import Image
 from analyzer import Dataset, integrated_gradients
 from converters import convert
 
-pytest.importorskip("sklearn")
 script = importlib.import_module("07_table")
 
 

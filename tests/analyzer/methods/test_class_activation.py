@@ -145,7 +145,8 @@ def test_the_last_layer_over_the_input_is_found(module, name, layer, sizes):
 
 
 def test_channels_last_is_the_same_map_as_channels_first():
-    keras = pytest.importorskip("keras")
+    import keras
+
     rng = np.random.default_rng(0)
     layers = [keras.layers.Conv2D(5, 3, strides=2, activation="relu", name="features")]
     layers += [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)]

@@ -27,7 +27,8 @@ SQUARE = parser.parse_model(
 @functools.cache
 def photograph(height: int, width: int) -> np.ndarray:
     """A part of scikit-image's cat, (1, 3, H, W) in [0, 1]."""
-    data = pytest.importorskip("skimage.data")
+    from skimage import data
+
     image = data.chelsea()[40 : 40 + 2 * height : 2, 60 : 60 + 2 * width : 2] / 255
     return np.moveaxis(image, -1, 0)[None].astype(np.float32)
 
