@@ -105,19 +105,21 @@ def sweep(
     Raises UnsupportedOp where a node on the way has no rule.
     """
     wanted = [name for name in dict.fromkeys(wrt) if name not in cotangents]
-    found: dict[str, list[Tensor]] = {name: [seed] for name, seed in (seeds or {}).items()}
+    found: dict[str, list[Tensor]] = {
+        name: [op.shaped(seed, graph.tensors[name].shape)] for name, seed in (seeds or {}).items()
+    }
     if wanted:
         active = active_tensors(graph, wanted, blocked=cotangents) - cotangents.keys()
         for node in reversed(graph.nodes):
-            gradients = [_total(op, found, cotangents, name) for name in node.outputs]
+            gradients = [_total(graph, op, found, cotangents, name) for name in node.outputs]
             if any(g is not None for g in gradients):
                 _pull_back(graph, op, node, gradients, active, found)
-    results = {name: _total(op, found, cotangents, name) for name in dict.fromkeys(wrt)}
+    results = {name: _total(graph, op, found, cotangents, name) for name in dict.fromkeys(wrt)}
     return {name: g if g is not None else _zeros_like(op, graph.tensors[name]) for name, g in results.items()}
 
 
 def _total(
-    op: Emitter, found: dict[str, list[Tensor]], cotangents: Mapping[str, Tensor], name: str
+    graph: Graph, op: Emitter, found: dict[str, list[Tensor]], cotangents: Mapping[str, Tensor], name: str
 ) -> Tensor | None:
     """The gradient of one tensor: given, or the sum of what its consumers contributed."""
     if name in cotangents:
@@ -126,7 +128,8 @@ def _total(
     if not parts:
         return None
     if len(parts) > 1:
-        found[name] = parts = [op.Add(*parts) if len(parts) == 2 else op.Sum(*parts)]
+        total = op.Add(*parts) if len(parts) == 2 else op.Sum(*parts)
+        found[name] = parts = [op.shaped(total, graph.tensors[name].shape)]
     return parts[0]
 
 
@@ -165,7 +168,7 @@ def _pull_back(
             if rules.broadcasts:
                 assert outputs[0] is not None
                 entry = unbroadcast(op, entry, outputs[0], u, node)
-            found.setdefault(u.name, []).append(entry)
+            found.setdefault(u.name, []).append(op.shaped(entry, u.shape))
 
 
 def rules_of(node: Node) -> type[Op]:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from analyzer.graph import Node, Tensor, is_float
+from analyzer.graph import Node, Shape, Tensor, is_float
 
 Argument = Tensor | np.ndarray | float | int | bool | Sequence[int] | None
 Step = Callable[["Emitter", list[Tensor], list[Tensor]], tuple[Sequence[Tensor], Sequence[Tensor]]]
@@ -73,8 +73,10 @@ class Emitter:
         self.prefix = prefix
         self.nodes: list[onnx.NodeProto] = []
         self.calls: list[Call] = []
+        self.stated: dict[str, Tensor] = {}
         self.initializers: dict[str, np.ndarray] = {}
         self._constants: dict[tuple[Any, ...], Tensor] = {}
+        self._makers: dict[str, Call] = {}
         self._count = 0
         self._current: Node | None = None
         self._extra: dict[str, tuple[Node, dict[int, Tensor]]] = {}
@@ -116,7 +118,9 @@ class Emitter:
         )
         dtype = _output_dtype(op_type, inputs, given)
         results = tuple(Tensor(output, dtype) for output in names)
-        self.calls.append(Call(op_type, tuple(inputs), results, given))
+        call = Call(op_type, tuple(inputs), results, given)
+        self.calls.append(call)
+        self._makers.update(dict.fromkeys(names, call))
         return results[0] if outputs == 1 else results
 
     def tensor(self, value: Argument, like: np.dtype[Any] | None = None) -> Tensor:
@@ -134,6 +138,17 @@ class Emitter:
             self.initializers[name] = array
             self._constants[key] = Tensor(name, array.dtype, array.shape, array)
         return self._constants[key]
+
+    def shaped(self, tensor: Tensor, shape: Shape | None) -> Tensor:
+        """The same tensor, stated to have this shape: a runtime that knows shapes arranges memory better."""
+        if shape is None:
+            return tensor
+        found = replace(tensor, shape=shape)
+        return self.stated.setdefault(tensor.name, found) if tensor.name in self._makers else found
+
+    def maker(self, tensor: Tensor) -> Call | None:
+        """The emitted node that computes a tensor; None for what the graph, or nobody, computes."""
+        return self._makers.get(tensor.name)
 
     def scan(
         self, step: Step, states: Sequence[Tensor], sequences: Sequence[Tensor], reverse: bool = False

@@ -31,6 +31,8 @@ class Program:
     constants: Mapping[str, np.ndarray]
     results: Mapping[str, Tensor]
     opset: int
+    stated: Sequence[Tensor] = ()
+    """Computed tensors of a known shape."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -69,6 +71,7 @@ class Program:
                 [_info(tensor, tensor.shape) for tensor in (*self.fed, *hidden)],
                 [_info(tensor, None) for tensor in self.results.values()],
                 [numpy_helper.from_array(array, name) for name, array in constants.items()],
+                value_info=[_info(tensor, tensor.shape) for tensor in self.stated],
             ),
             opset_imports=[helper.make_opsetid("", self.opset)],
             ir_version=IR_VERSION,
@@ -126,7 +129,8 @@ def assemble(
             nodes.append(helper.make_node("Identity", [tensor.name], [name], name=name))
         taken.add(name)
         results[key] = Tensor(name, tensor.dtype)
-    return Program(nodes, inputs, constants, results, graph.opset)
+    stated = [op.stated[name] for name in sorted(produced & op.stated.keys() - taken)]
+    return Program(nodes, inputs, constants, results, graph.opset, stated)
 
 
 def _info(tensor: Tensor, shape: Shape | None) -> onnx.ValueInfoProto:

@@ -37,6 +37,7 @@ class Gradients:
 
     output: (N,), the explained scalar of each sample. target: (N,) the class explained, None where the
     target is no single class. `gradients[t]` is ∂output/∂t, shaped like `values[t]`.
+    The values of the model's inputs are those that were given, to be read only.
     Where k scalars of each sample are explained, output and target are (N, k), gradients (N, k, …).
     """
 
@@ -161,11 +162,13 @@ class Differentiable:
         """
         names = tuple(dict.fromkeys(wrt)) if wrt is not None else self.differentiable_inputs
         self._differentiable(names)
-        results = self.evaluate(observe(names, names), inputs, target)
+        feeds = self.check_inputs(inputs)
+        computed = [name for name in names if name not in feeds]
+        results = self._evaluate(observe(computed, names), feeds, target)
         return Gradients(
             output=results.output,
             target=results.target,
-            values={name: results.arrays[f"value/{name}"] for name in names},
+            values={n: _read_only(feeds[n]) if n in feeds else results.arrays[f"value/{n}"] for n in names},
             gradients={name: _by_sample(results, results.arrays[f"gradient/{name}"]) for name in names},
         )
 
@@ -181,7 +184,11 @@ class Differentiable:
 
         progress: called with the samples done and all.
         """
-        feeds = self.check_inputs(inputs)
+        return self._evaluate(request, self.check_inputs(inputs), target, progress)
+
+    def _evaluate(
+        self, request: Request, feeds: Arrays, target: TargetLike, progress: Progress | None = None
+    ) -> Evaluation:
         wanted = as_target(target) if request.of_any_scalar else one_scalar(target)
         seed = self.seed(wanted, samples_in(self.graph, feeds), feeds)
         for output in seed.outputs:
@@ -235,6 +242,12 @@ class Evaluation:
     output: np.ndarray
     target: np.ndarray | None
     arrays: Arrays
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def _by_sample(found: Evaluation, gradient: np.ndarray) -> np.ndarray:

@@ -71,8 +71,12 @@ class Held:
     def feeds_at(self, points: Arrays, rows: np.ndarray) -> Arrays:
         """All inputs at such points: those that are not attributed as they are."""
         batched = batched_inputs(self.fn.graph)
-        held = {name: array[rows] if name in batched else array for name, array in self.feeds.items()}
-        return {**held, **{name: points[name].astype(held[name].dtype) for name in self.names}}
+        return {
+            name: points[name].astype(array.dtype, copy=False)
+            if name in points
+            else (array[rows] if name in batched else array)
+            for name, array in self.feeds.items()
+        }
 
     def target(self, rows: np.ndarray) -> Target:
         """The target of samples `rows`."""

@@ -124,10 +124,12 @@ class Lines:
         rows, which = np.divmod(lines, len(self.starts))
         points = {}
         for name in self.held.names:
-            end = self.held.feeds[name][rows]
-            start = np.stack([self.starts[k][name][row] for k, row in zip(which, rows, strict=True)])
-            along = alphas.astype(end.dtype).reshape(-1, *(1,) * (end.ndim - 1))
-            points[name] = (1 - along) * start + along * end
+            ends = self.held.feeds[name]
+            points[name] = found = np.empty((len(lines), *ends.shape[1:]), ends.dtype)
+            # Point by point, so that what is between lies in the processor's cache.
+            for point, alpha, row, start in zip(found, alphas.astype(ends.dtype), rows, which, strict=True):
+                np.multiply(ends[row], alpha, out=point)
+                point += (1 - alpha) * self.starts[start][name][row]
         return points
 
 
@@ -150,7 +152,8 @@ def _refuse_infinite(point: Point, sample: int, *, open_ends: bool) -> None:
 
 def vectors(arrays: Arrays, names: Sequence[str], targets: int) -> np.ndarray:
     """{name: (n, *features)}, or (n, K, *features), as (n, K, D), in the order of the names."""
-    return np.concatenate([arrays[name].reshape(len(arrays[name]), targets, -1) for name in names], axis=2)
+    parts = [arrays[name].reshape(len(arrays[name]), targets, -1) for name in names]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
 
 
 def arrays_of(numbers: np.ndarray, shapes: Mapping[str, tuple[int, ...]]) -> Arrays:

@@ -6,7 +6,8 @@ below it for the Relu family, 0 at both bounds of a clip.
 
 from __future__ import annotations
 
-from math import pi, sqrt
+from functools import reduce
+from math import frexp, pi, sqrt
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from analyzer.emitter import Emitter
 from analyzer.graph import Tensor
 from analyzer.ops.registry import Elementwise, ExplicitRule, Homogeneous, Kink, SymmetricJacobian, register
 from analyzer.ops.support import cast
+
+
+_STEEPEST = 3e38
 
 
 def gate(op: Emitter, g: Tensor, condition: Tensor) -> Tensor:
@@ -35,8 +39,8 @@ class Relu(Homogeneous):
     def vjp(op, g, y, x):
         if y.dtype != np.float32:
             return (lambda: gate(op, g, op.Greater(y, 0.0)),)
-        # min(1, 3e38 y) in one pass, which ONNX Runtime has in float32 alone: 1 for every normal y > 0.
-        return (lambda: op.Mul(g, op.HardSigmoid(y, alpha=3e38, beta=0.0)),)
+        # min(1, 3e38 y) in one pass (two of Clip's, for its bounds), which ONNX Runtime has in float32 alone: 1 for every normal y > 0.
+        return (lambda: op.Mul(g, op.HardSigmoid(y, alpha=_STEEPEST, beta=0.0)),)
 
 
 @register
@@ -114,6 +118,10 @@ class Clip(Elementwise):
         return tf.identity(x) if inside is None else tf.where(inside, x, outside)
 
     def vjp(op, g, y, x, low=None, high=None):
+        steps = None if y.dtype != np.float32 else _steps_of(low, high)
+        if steps is not None:
+            # y lies on a bound exactly where x is not inside, and leaves x to be fused with the Clip.
+            return (lambda: reduce(op.Mul, [op.HardSigmoid(y, **step) for step in steps], g), None, None)
         above = None if low is None else op.Greater(x, low)
         below = None if high is None else op.Less(x, high)
         inside = above or below if above is None or below is None else op.And(above, below)
@@ -131,6 +139,21 @@ class Clip(Elementwise):
         entries.append(None if low is None else of_low)
         entries.append(None if high is None else of_high)
         return tuple(entries)
+
+
+def _steps_of(low: Tensor | None, high: Tensor | None) -> list[dict[str, float]] | None:
+    """HardSigmoids that are 0 on a finite constant bound and 1 for every number off it; None for other bounds."""
+    bounds = [(t, sign) for t, sign in ((low, 1.0), (high, -1.0)) if t is not None]
+    values = [None if t.constant is None or t.constant.size != 1 else t.constant.item() for t, _ in bounds]
+    known = [value for value in values if value is not None and abs(value) < _STEEPEST]
+    if len(known) < len(bounds) or sorted(set(known)) != known:
+        return None
+    steps = []
+    for value, (_, sign) in zip(known, bounds, strict=True):
+        # A power of two, so that the bound is met exactly; the next number is off it by more than its inverse.
+        slope = sign * (2.0 ** (126 - frexp(value)[1]) if value else _STEEPEST)
+        steps.append({"alpha": slope, "beta": -slope * value})
+    return steps
 
 
 def _bounds(framework, x, low, high):

@@ -168,6 +168,25 @@ def cut_to(op: Emitter, t: Tensor, like: Tensor, places: Sequence[int]) -> Tenso
     return op.Slice(t, [0] * len(places), ends, list(places))
 
 
+def cropped(op: Emitter, t: Tensor, before: Sequence[int], after: Sequence[int]) -> Tensor | None:
+    """t less its borders (sizes per axis), by the pads of the convolution that computes it; None where none does.
+
+    A gradient that is cut to what a Pad was given is not computed beyond that: it is convolved once, not cut.
+    """
+    call = op.maker(t)
+    if call is None or call.op_type not in ("Conv", "ConvTranspose") or any([*before[:2], *after[:2]]):
+        return None
+    wanted = [*before[2:], *after[2:]]
+    pads = list(call.attributes.get("pads") or [0] * len(wanted))
+    if call.op_type == "ConvTranspose":
+        pads = [pad + cut for pad, cut in zip(pads, wanted, strict=True)]
+    elif call.attributes.get("strides") is None and all(p >= cut for p, cut in zip(pads, wanted, strict=True)):
+        pads = [pad - cut for pad, cut in zip(pads, wanted, strict=True)]
+    else:
+        return None
+    return op.emit(call.op_type, call.inputs, **{**call.attributes, "pads": pads})  # type: ignore[no-any-return]
+
+
 def _stride_one(
     op: Emitter, g: Tensor, x: Tensor, w: Tensor, y: Tensor, axes: Sequence[Axis], group: int
 ) -> Tensor:

@@ -8,6 +8,7 @@ import numpy as np
 
 from analyzer.emitter import Emitter
 from analyzer.graph import Tensor
+from analyzer.ops import conv_gradient
 from analyzer.ops.registry import Affine, Homogeneous, register
 from analyzer.ops.support import (
     constant_ints,
@@ -20,6 +21,10 @@ from analyzer.ops.support import (
     scatter_flat,
     zeros_like,
 )
+
+
+# From 0 to what exporters write for the end: the whole axis, whatever its size.
+_WHOLE = 2**31 - 1
 
 
 def _slices(shape: Any, starts: Any, ends: Any, axes: Any, steps: Any) -> dict[int, range]:
@@ -80,12 +85,14 @@ def _unslice(
         return _unslice_at_run(op, g, x, starts, ends, axes, steps)
     first, last, along, strides = known
     along = [axis % len(x.shape) for axis in along or range(len(first or []))]
-    if not all(isinstance(x.shape[axis], int) for axis in along):
-        return _unslice_at_run(op, g, x, starts, ends, axes, steps)
-    taken = {
-        axis: _positions(int(x.shape[axis] or 0), a, b, s)
+    slices = [
+        (axis, a, b, s)
         for axis, a, b, s in zip(along, first or [], last or [], strides or ones(len(along)), strict=True)
-    }
+        if not (a == 0 and b >= _WHOLE and s == 1)
+    ]
+    if not all(isinstance(x.shape[axis], int) for axis, *_ in slices):
+        return _unslice_at_run(op, g, x, starts, ends, axes, steps)
+    taken = {axis: _positions(int(x.shape[axis] or 0), a, b, s) for axis, a, b, s in slices}
     if not all(taken.values()):
         return zeros_like(op, x)
     turned = [axis for axis, positions in taken.items() if positions.step < 0]
@@ -142,7 +149,8 @@ class Pad(Affine):
         def of_x():
             if mode != "constant":
                 return scatter_flat(op, g, op.Pad(flat_positions(op, x), pads, None, axes, mode=mode), x)
-            return op.Pad(g, _negated(op, pads), None, axes)
+            cropped = None if known is None or x.shape is None else _by_convolution(op, g, known, x, axes)
+            return cropped or op.Pad(g, _negated(op, pads), None, axes)
 
         def of_value():
             added = op.Pad(zeros_like(op, x), pads, 1.0, axes)
@@ -160,6 +168,17 @@ class Pad(Affine):
         if active[0]:
             return None if active[2] else op.Pad(zeros_like(op, x), pads, value, axes)
         return op.Pad(x, pads, None, axes)
+
+
+def _by_convolution(op: Emitter, g: Tensor, pads: list[int], x: Tensor, axes: Tensor | None) -> Tensor | None:
+    """The gradient of a padded x where the padded gradient is a convolution's: one that does not compute the pads."""
+    places = range(x.rank) if axes is None else constant_ints(axes)
+    if places is None or min(pads) < 0:
+        return None
+    begins, ends = [0] * x.rank, [0] * x.rank
+    for place, before, after in zip(places, pads, pads[len(pads) // 2 :], strict=False):
+        begins[place], ends[place] = before, after
+    return conv_gradient.cropped(op, g, begins, ends)
 
 
 def _negated(op: Emitter, pads: Tensor) -> Any:
