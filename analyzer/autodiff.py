@@ -46,10 +46,10 @@ def active_tensors(graph: Graph, roots: Iterable[str], blocked: Iterable[str] = 
     return frozenset(name for name in reached if graph.tensors[name].is_float)
 
 
-def path_nodes(graph: Graph, roots: Iterable[str], target: str) -> tuple[Node, ...]:
-    """The nodes on a differentiable path from `roots` to `target`, in topological order."""
+def path_nodes(graph: Graph, roots: Iterable[str], targets: tuple[str, ...]) -> tuple[Node, ...]:
+    """The nodes on a differentiable path from `roots` to one of the `targets`, in topological order."""
     active = active_tensors(graph, roots)
-    leading = graph.ancestors([target])
+    leading = graph.ancestors(targets)
     return tuple(
         node
         for node in graph.nodes

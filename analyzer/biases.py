@@ -46,19 +46,24 @@ class Bias:
 
 
 def find_biases(
-    graph: Graph, output: str, inputs: Sequence[str], terms: str = "all", *, without_rule: str = "raise"
+    graph: Graph,
+    outputs: tuple[str, ...],
+    inputs: Sequence[str],
+    terms: str = "all",
+    *,
+    without_rule: str = "raise",
 ) -> tuple[Bias, ...]:
-    """The tensors between the inputs and the output that have a bias, in topological order.
+    """The tensors between the inputs and the outputs that have a bias, in topological order.
 
     terms: "all", or "explicit" for the paper's own biases alone.
     without_rule: "raise" UnsupportedOp where a node on the path has no rule for what it does, or "skip" it, to
     list what is known of a graph that cannot be differentiated.
     """
     active = active_tensors(graph, inputs)
-    leading = graph.ancestors([output])
+    leading = graph.ancestors(outputs)
     scratch = Emitter(graph.opset)
     found = []
-    for node in path_nodes(graph, inputs, output):
+    for node in path_nodes(graph, inputs, outputs):
         mask = tuple(
             bool(name) and name in active and carries_gradient(graph, node, index)
             for index, name in enumerate(node.inputs)

@@ -63,7 +63,9 @@ def differentiable_path(graph: Graph) -> Path:
     inputs = tuple(name for name in graph.inputs if graph.tensors[name].is_float)
     roots = inputs or inner_roots(graph)
     floats = [name for name in graph.outputs if graph.tensors[name].is_float]
-    between = {name: path_nodes(graph, roots, name) or _path_of_codes(graph, roots, name) for name in floats}
+    between = {
+        name: path_nodes(graph, roots, (name,)) or _path_of_codes(graph, roots, name) for name in floats
+    }
     found = {id(node) for nodes in between.values() for node in nodes}
     nodes = tuple(node for node in graph.nodes if id(node) in found)
     reached = tuple(name for name in floats if between[name])

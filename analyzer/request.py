@@ -32,14 +32,13 @@ class Request:
     """Gradients at `wrt`, and `emit(op, graph, gradients) -> {name of the result: tensor}` on top of them.
 
     `key` identifies the request: two requests of one key emit the same nodes, so programs are cached by it.
-    of_any_scalar: whether it holds for a scalar over several outputs, and for gradients of several scalars a sample,
-    which it is given along a last axis.
+    by_rank: whether it holds for gradients of several scalars a sample, which it is given along a last axis.
     """
 
     key: Hashable
     wrt: tuple[str, ...]
     emit: Emission
-    of_any_scalar: bool = False
+    by_rank: bool = False
 
 
 def observe(values: Sequence[str], wrt: Sequence[str]) -> Request:
@@ -49,7 +48,7 @@ def observe(values: Sequence[str], wrt: Sequence[str]) -> Request:
         found = {gradient_name(name): gradients[name] for name in wrt}
         return {**found, **{f"value/{name}": graph.tensors[name] for name in values}}
 
-    return Request(("observe", tuple(values), tuple(wrt)), tuple(wrt), emit, of_any_scalar=True)
+    return Request(("observe", tuple(values), tuple(wrt)), tuple(wrt), emit, by_rank=True)
 
 
 def joined(first: Request, second: Request) -> Request:
@@ -105,16 +104,24 @@ def gradient_name(tensor: str, rank: int | None = None) -> str:
     return f"gradient/{tensor}" if rank is None else f"gradient {rank}/{tensor}"
 
 
+def seed_name(tensor: str) -> str:
+    """The name under which what the target adds to the gradient at a tensor is fed to a `remainder_program`."""
+    return f"seed/{tensor}"
+
+
 def remainder_program(
     graph: Graph,
     request: Request,
     values: Collection[str],
     gradients: Collection[str],
     ranks: int | None = None,
+    seeds: Collection[str] = (),
 ) -> Program:
     """What follows a native backend that knows the `values` and `gradients` of these tensors, the latter of each rank.
 
-    Its inputs are those of them that it needs: values under their own names, gradients under `gradient_name`.
+    seeds: tensors that the target is made of, where their gradients are not known.
+    Its inputs are those of them that it needs: values under their own names, gradients under `gradient_name`, what the
+    target adds to the gradient at a tensor under `seed_name`.
     """
     op = Emitter(graph.opset, prefix=_free_prefix(graph, "after/"))
     known = [
@@ -124,9 +131,12 @@ def remainder_program(
         }
         for rank in (range(ranks) if ranks is not None else (None,))
     ]
-    swept = _by_rank(op, [sweep(graph, op, one, request.wrt) for one in known], ranks)
+    added = {
+        name: Tensor(seed_name(name), graph.tensors[name].dtype, graph.tensors[name].shape) for name in seeds
+    }
+    swept = _by_rank(op, [sweep(graph, op, one, request.wrt, added) for one in known], ranks)
     results = request.emit(op, graph, swept)
-    extra = {tensor.name: tensor for one in known for tensor in one.values()}
+    extra = {tensor.name: tensor for one in (*known, added) for tensor in one.values()}
     return assemble(graph, op, results, available=values, extra_inputs=extra)
 
 

@@ -1,6 +1,7 @@
 """Resolve a Target against a model's outputs to a Seed: indices checked, masks and positions made weights.
 
-From a Target, a Graph and the number of samples to a Seed. Refused, with what the output has: a name, a class, a
+From a Target, a Graph and the number of samples to a Seed; a sum of targets becomes weights over all their outputs.
+Refused, with what the output has: a name, a class, a
 coordinate or a shape that is not the model's. What only a run shows, as where a class is the highest, is asked for.
 """
 
@@ -29,6 +30,8 @@ def resolve(
     """
     if isinstance(target.weights, Mapping):
         return _over_several(target.weights, graph, samples)
+    if target.parts is not None:
+        return _sum(target.parts, graph, samples, sizes, values)
     y = _output(graph, target.output or graph.outputs[0])
     assert y.shape is not None
     if target.weights is not None:
@@ -75,6 +78,24 @@ def _over_several(weights: Mapping[str, np.ndarray], graph: Graph, samples: int)
     found = {y.name: _weights(weights[y.name], y, samples) for y in ys}
     first, *more = found
     return Seed(first, weights=found[first], more={name: found[name] for name in more})
+
+
+def _sum(
+    parts: Sequence[tuple[float, Target]],
+    graph: Graph,
+    samples: int,
+    sizes: Sizes | None,
+    values: Values | None,
+) -> Seed:
+    """The weights of a sum over every output that one of its parts is of."""
+    assert values is not None
+    totals: dict[str, np.ndarray] = {}
+    for factor, part in parts:
+        seed = resolve(part, graph, samples, sizes, values)
+        (weights,) = seed.cotangents({name: values(name) for name in seed.outputs})
+        for name, array in weights.items():
+            totals[name] = totals.get(name, 0) + factor * array
+    return _over_several(totals, graph, samples)
 
 
 def _weights(weights: np.ndarray, y: Tensor, samples: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Say which scalar is explained: a class per sample, the highest logit, one element, or weights over outputs.
+"""Say which scalar is explained: a class per sample, the highest logit, one element, weights over outputs, or a sum.
 
 A Target is what users write; analyzer/seeds.py resolves it against a model's outputs to a Seed: a class index per
 sample (−1 for the highest), several of them to be explained one by one, or weights shaped like the outputs, whose inner
@@ -36,6 +36,8 @@ class Target:
         several outputs.
     top: the k highest classes of each sample are explained one by one, over one forward pass. each: an array (N, k)
         of classes, likewise. `fn.gradients` then gives (N, k) outputs and gradients (N, k, *shape).
+    parts: (factor, Target) of every term of a sum, of one or of several outputs. Written with operators:
+        Target("logits", index=3) + 0.5 * Target("box", position=(0, 2)), Target(index=3) - Target(index=5).
     With none of them, the highest element of each sample.
     """
 
@@ -47,25 +49,65 @@ class Target:
     position: Index | None = None
     top: int | None = None
     each: np.ndarray | Sequence[Sequence[int]] | None = None
+    parts: tuple[tuple[float, Target], ...] | None = None
 
     def __post_init__(self) -> None:
-        said = [
-            name
-            for name in ("index", "weights", "position", "top", "each")
-            if getattr(self, name) is not None
-        ]
+        said = [name for name in _SAYS if getattr(self, name) is not None]
         if len(said) > 1:
             raise TargetError(f"a Target takes {' or '.join(said)}, not both")
         if (self.mask is not None or self.axis != 1) and self.index is None:
             raise TargetError("a mask, or the axis of the classes, goes with the index of a class")
         if isinstance(self.weights, Mapping) and self.output is not None:
             raise TargetError("weights by output name their outputs themselves: leave `output` away")
+        if self.parts is not None:
+            _check_parts(self.parts, self.output)
+
+    def __add__(self, other: Target) -> Target:
+        return Target(parts=(*self._terms, *other._terms)) if isinstance(other, Target) else NotImplemented
+
+    def __sub__(self, other: Target) -> Target:
+        return self + -other if isinstance(other, Target) else NotImplemented
+
+    def __neg__(self) -> Target:
+        return -1.0 * self
+
+    def __rmul__(self, factor: float) -> Target:
+        if not isinstance(factor, (int, float, np.integer, np.floating)):
+            return NotImplemented
+        return Target(parts=tuple((float(factor) * own, part) for own, part in self._terms))
+
+    @property
+    def _terms(self) -> tuple[tuple[float, Target], ...]:
+        return ((1.0, self),) if self.parts is None else self.parts
 
     @property
     def highest(self) -> bool:
         """Whether nothing is named: the highest element of each sample is explained."""
-        named = (self.index, self.weights, self.position, self.top, self.each)
-        return all(said is None for said in named)
+        return all(getattr(self, name) is None for name in _SAYS)
+
+    @property
+    def first_output(self) -> str | None:
+        """The first output that is named; None where none is."""
+        if self.parts is not None:
+            return self.parts[0][1].first_output
+        return next(iter(self.weights), None) if isinstance(self.weights, Mapping) else self.output
+
+    @property
+    def several(self) -> bool:
+        """Whether several classes of each sample are explained, one by one."""
+        return self.top is not None or self.each is not None
+
+
+_SAYS = ("index", "weights", "position", "top", "each", "parts")
+
+
+def _check_parts(parts: Sequence[tuple[float, Target]], output: str | None) -> None:
+    if output is not None:
+        raise TargetError("the parts of a sum name their outputs themselves: leave `output` away")
+    if not parts or any(part.several for _, part in parts):
+        raise TargetError("a sum is of targets that are one scalar of each sample, not of top or each")
+    if not np.isfinite([factor for factor, _ in parts]).all():
+        raise TargetError("the factors of a sum hold NaN or infinity")
 
 
 TargetLike = Target | int | Sequence[int] | np.ndarray | None
@@ -107,14 +149,11 @@ class Seed:
 
     @property
     def target(self) -> Target:
-        """What resolves to this seed."""
+        """What resolves to this seed, of one scalar a sample."""
+        if self.more:
+            assert self.weights is not None
+            return Target(weights={self.output: self.weights, **self.more})
         return Target(self.output, self.index, self.weights)
-
-    def cotangent(self, y: np.ndarray) -> np.ndarray:
-        """The weights over the output y: one-hot rows for an index. Raises TargetError where it is not one scalar."""
-        if self.ranks is not None or self.more:
-            raise TargetError(ONE_OUTPUT if self.more else ONE_SCALAR)
-        return self.cotangents({self.output: y})[0][self.output]
 
     def cotangents(self, ys: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
         """The weights over every output, {output: array}, for each scalar that is explained of a sample."""
@@ -170,16 +209,13 @@ ONE_SCALAR = (
     "one scalar of each sample is explained at a time here: of Target(top=…) and Target(each=…) fn.gradients gives the "
     "gradients, and integrated_gradients the attributions"
 )
-ONE_OUTPUT = "one output is explained here: of weights over several outputs fn.gradients gives the gradients"
 
 
-def one_scalar(target: TargetLike, *, of_several_outputs: bool = False) -> Target:
-    """The Target, where it is one scalar a sample, and of one output unless several may be. Raises TargetError."""
+def one_scalar(target: TargetLike) -> Target:
+    """The Target, where it is one scalar a sample. Raises TargetError."""
     wanted = as_target(target)
-    if wanted.top is not None or wanted.each is not None:
+    if wanted.several:
         raise TargetError(ONE_SCALAR)
-    if isinstance(wanted.weights, Mapping) and not of_several_outputs:
-        raise TargetError(ONE_OUTPUT)
     return wanted
 
 

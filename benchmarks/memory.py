@@ -53,7 +53,7 @@ def case(fn: Differentiable, x: np.ndarray, method: str) -> tuple[Call, Callable
     if method == "gradient":
         names = fn.differentiable_inputs
         return Call(observe(names, names), (), seed), lambda: fn.gradients(x, 0)
-    settings = Settings(seed.output, fn.roots(), explicit=False, psi=POST_PROCESSING["paper"])
+    settings = Settings(seed.outputs, fn.roots(), explicit=False, psi=POST_PROCESSING["paper"])
     request = plan(fn, {fn.graph.inputs[0]: x.shape}, settings).request
     return Call(request, (), seed), lambda: full_grad(fn, x, 0)
 

@@ -101,7 +101,7 @@ def measure(proto: onnx.ModelProto) -> dict[str, float]:
     graph = timed("read", lambda: Graph.from_proto(canonical))
     output, x = graph.outputs[0], graph.inputs[0]
     gradient = timed("gradient", lambda: full_program(graph, observe([], [x]), output, weights=True))
-    biases = timed("bias terms", lambda: find_biases(graph, output, [x]))
+    biases = timed("bias terms", lambda: find_biases(graph, (output,), [x]))
     everywhere = observe([], (x, *(bias.tensor for bias in biases)))
     timed("gradient at every term", lambda: full_program(graph, everywhere, output, weights=True))
     timed("ORT loads model", lambda: make_session(canonical, ["CPUExecutionProvider"]))

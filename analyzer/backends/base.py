@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy as np
 from analyzer.autodiff import active_tensors, refuse_zero_derivatives
 from analyzer.backends.pieces import Progress, batches, run
 from analyzer.backends.planning import Call
-from analyzer.errors import AnalysisError, InputError, ShapeError, TargetError, UnknownTensor
+from analyzer.errors import AnalysisError, InputError, ShapeError, UnknownTensor
 from analyzer.graph import Graph, Tensor
 from analyzer.liveness import Flow
 from analyzer.memory import Need
@@ -189,7 +189,7 @@ class Differentiable:
     def _evaluate(
         self, request: Request, feeds: Arrays, target: TargetLike, progress: Progress | None = None
     ) -> Evaluation:
-        wanted = as_target(target) if request.of_any_scalar else one_scalar(target)
+        wanted = as_target(target) if request.by_rank else one_scalar(target)
         seed = self.seed(wanted, samples_in(self.graph, feeds), feeds)
         for output in seed.outputs:
             refuse_zero_derivatives(self.graph, request.wrt, output)
@@ -207,21 +207,16 @@ class Differentiable:
             piece, _ = next(batches(self.graph, feeds, self.engine.batch or 1))
             return self.engine.forward(piece, [output])[output].shape
 
+        @cache
         def values(output: str) -> np.ndarray:
             return run(self, Call(None, (output,), None), feeds)[output]
 
-        several = target.weights if isinstance(target.weights, Mapping) else {}
-        output = self.graph.tensors.get(next(iter(several), target.output or self.graph.outputs[0]))
+        output = self.graph.tensors.get(target.first_output or self.graph.outputs[0])
         if output is not None and output.shape is not None and self.engine.batch in (None, samples):
             # An output may have a size of its own: transposed, joined, summed over the samples.
             stated = output.shape[0] if output.shape else 1
             samples = stated if isinstance(stated, int) else samples
         return resolve(target, self.graph, samples, sizes, values)
-
-    def check_target(self, output: str) -> None:
-        """Raise TargetError where the model has no float tensor of that name."""
-        if output not in self.graph.tensors:
-            raise TargetError(f"the model has no output {output!r}; it has {', '.join(self.graph.outputs)}")
 
     def _known(self, names: Collection[str]) -> None:
         for name in names:
@@ -313,6 +308,6 @@ def _check_shape(tensor: Tensor, array: np.ndarray, where: str, free: bool) -> N
     raise ShapeError(f"{where} has shape {array.shape}, the model takes {wanted}{hint}")
 
 
-def attributed(graph: Graph, output: str, inputs: Sequence[str]) -> frozenset[str]:
-    """The tensors between the inputs and the output that carry a gradient."""
-    return active_tensors(graph, inputs) & graph.ancestors([output])
+def attributed(graph: Graph, outputs: tuple[str, ...], inputs: Sequence[str]) -> frozenset[str]:
+    """The tensors between the inputs and the outputs that carry a gradient."""
+    return active_tensors(graph, inputs) & graph.ancestors(outputs)

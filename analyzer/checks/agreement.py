@@ -27,6 +27,7 @@ from analyzer.errors import AnalysisError
 from analyzer.graph import Graph
 from analyzer.memory import as_bytes
 from analyzer.precision import HALF
+from analyzer.samples import samples_in
 from analyzer.target import Target, TargetLike, one_scalar
 from converters import Model, load
 from converters.straight_through import straight_through as pass_rounding
@@ -127,12 +128,9 @@ def _chosen(backends: Sequence[str] | None, state: dict[str, str]) -> tuple[str,
 
 def fix_target(fn: Differentiable, feeds: Arrays, target: TargetLike) -> Target:
     """One target for all: near-equal logits must not be ranked anew by every backend."""
-    wanted = one_scalar(target)
-    name = wanted.output or fn.graph.outputs[0]
-    fn.check_target(name)
-    y = fn.forward(feeds, [name])[name]
-    weights = fn.seed(wanted, y.shape[0] if y.ndim else 1, feeds).cotangent(y)
-    return Target(name, weights=weights)
+    seed = fn.seed(one_scalar(target), samples_in(fn.graph, feeds), feeds)
+    (weights,) = seed.cotangents(fn.forward(feeds, seed.outputs))
+    return Target(weights=weights)
 
 
 def _completeness_row(fn: Differentiable, completeness: Completeness, reason: str, tolerance: float) -> Row:

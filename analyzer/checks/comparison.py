@@ -112,7 +112,7 @@ class Comparison:
         reader, side = self.readers[index], None
         if not reading.completeness.within(self.tolerances[COMPLETENESS]).all():
             side = self._choices(index)
-        if side is None or not follows_rules(self.graph, reader.output, side, reader.cotangent, self._excess):
+        if side is None or not follows_rules(self.graph, side, self._excess):
             return reading.completeness, ""
         assert isinstance(reader, Reader)
         ours = reader.decompose(self.feeds, replace(side, ties=()), reading.completeness.output)
@@ -229,9 +229,8 @@ class Comparison:
         return None
 
     def _explain(self, a: Side, b: Side) -> Explanation | None:
-        reader = self.readers[0]
         wrt = [name for name in a.gradients if name in b.gradients]
-        return explain(self.graph, reader.output, a, b, reader.cotangent, wrt, self._excess)
+        return explain(self.graph, a, b, wrt, self._excess)
 
     def _choices_at(self, point: Arrays, index: int) -> Side | None:
         """The source at every tensor, with the exact ties at which it chose otherwise than our rules; None where there
@@ -241,7 +240,7 @@ class Comparison:
         if reader.fn.backend != "source" or isinstance(reader, Twin):
             return None
         side = reader.everywhere(point)
-        ties = find_ties(self.graph, self.roots, reader.output, side, self._excess)
+        ties = find_ties(self.graph, self.roots, side, self._excess)
         return replace(side, ties=tuple(ties)) if ties else None
 
     def _excuse_maps(self, pair: Indices, rows: Sequence[Row]) -> None:

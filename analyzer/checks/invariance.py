@@ -8,7 +8,7 @@ far the reasons moved. Source: Sundararajan, Taly & Yan 2017, section 2.2 (imple
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from analyzer.checks.comparison import STEPS, Comparison, Progress
 from analyzer.checks.drift import drift_rows
 from analyzer.checks.localize import Origin
 from analyzer.checks.pairing import Layers, Pairing, Side, fed, pair_inputs, pair_layers, pair_outputs
-from analyzer.checks.reading import Reader, Reading
+from analyzer.checks.reading import Reader, Reading, weights_of
 from analyzer.checks.referee import judge_models
 from analyzer.checks.report import Report, Row
 from analyzer.checks.tolerances import COMPLETENESS, Tolerance, tolerances
@@ -79,7 +79,7 @@ def compare(
     fixed, roots = fix_target(mine, feeds, target), mine.roots(wrt)
     tell("pairing inputs, outputs and layers")
     inputs_b, outputs, layers = _paired(
-        mine, other, feeds, inputs_of_b, fixed.output, min(TOLERANCE, allowed["output"])
+        mine, other, feeds, inputs_of_b, weights_of(fixed), min(TOLERANCE, allowed["output"])
     )
     reader = Reader(mine, fixed, roots, names[0])
     spatial = reader.plan(feeds).layout.spatial
@@ -117,7 +117,7 @@ def _paired(
     b: Differentiable,
     feeds: Arrays,
     given: Mapping[str, str] | None,
-    explained: str | None,
+    explained: Collection[str],
     tolerance: float,
 ) -> tuple[Pairing, Pairing, Layers]:
     """Inputs, outputs and layers, in the layout that makes the outputs equal; else in that which matches most layers,
@@ -144,21 +144,21 @@ def _float_outputs(fn: Differentiable, feeds: Arrays) -> Arrays:
 def _sides(
     a: tuple[Differentiable, Arrays],
     b: tuple[Differentiable, Arrays],
-    explained: str | None,
+    explained: Collection[str],
     outputs: Pairing,
 ) -> tuple[Side, Side]:
     """Both models on a few samples. What is explained of them is drawn: it only tells tensors of equal values apart."""
     # An inner tensor may be explained, whose counterpart is yet to be found.
-    explained = explained if explained in outputs else next(iter(outputs), None)
-    if explained is None:
+    known = [name for name in explained if name in outputs] or [*outputs][:1]
+    if not known:
         raise AnalysisError("no output of the second model has the shape of one of the first")
-    one = outputs[explained]
-    ours, theirs = (fn.forward(feeds, [name])[name] for (fn, feeds), name in ((a, explained), (b, one.name)))
-    weights = np.random.default_rng(0).standard_normal(ours.shape).astype(ours.dtype)
-    return (
-        Side(*a, Target(explained, weights=weights)),
-        Side(*b, Target(one.name, weights=one.from_onnx(weights, theirs.shape))),
-    )
+    rng, ours, theirs = np.random.default_rng(0), {}, {}
+    for name in known:
+        one = outputs[name]
+        y, z = (fn.forward(feeds, [of])[of] for (fn, feeds), of in ((a, name), (b, one.name)))
+        ours[name] = rng.standard_normal(y.shape).astype(y.dtype)
+        theirs[one.name] = one.from_onnx(ours[name], z.shape)
+    return Side(*a, Target(weights=ours)), Side(*b, Target(weights=theirs))
 
 
 def _few(fn: Differentiable, feeds: Arrays) -> Arrays:

@@ -11,7 +11,7 @@ Where a side took another subgradient at an exact tie (ties.py), the gradients t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from analyzer.graph import Graph, Node
 from analyzer.ops import find
 from analyzer.ops.registry import Kind
 from analyzer.program import Program, assemble
-from analyzer.request import gradient_name, observe, remainder_program
+from analyzer.request import gradient_name, observe, remainder_program, seed_name
 
 Arrays = dict[str, np.ndarray]
 
@@ -53,11 +53,26 @@ class Tie:
 
 @dataclass(frozen=True)
 class Side:
-    """One backend's reading: values and gradients by tensor name, on the same inputs, and its own choices at ties."""
+    """One backend's reading: values and gradients by tensor name, on the same inputs, and its own choices at ties.
+
+    seeds: the weights of the explained scalar over every output that it is made of.
+    """
 
     values: Arrays
     gradients: Arrays
     ties: tuple[Tie, ...] = ()
+    seeds: Arrays = field(default_factory=dict)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What the explained scalar is made of."""
+        return tuple(self.seeds)
+
+    @property
+    def given(self) -> Arrays:
+        """What a program that goes on from it is fed, by the names of the program's inputs."""
+        gradients = {gradient_name(name): array for name, array in self.gradients.items()}
+        return {**self.values, **gradients, **{seed_name(name): array for name, array in self.seeds.items()}}
 
     @property
     def tied(self) -> list[Decision]:
@@ -78,22 +93,20 @@ class Explanation:
     held: Side
 
 
-def explain(
-    graph: Graph, output: str, a: Side, b: Side, cotangent: np.ndarray, wrt: Sequence[str], tolerance: float
-) -> Explanation | None:
+def explain(graph: Graph, a: Side, b: Side, wrt: Sequence[str], tolerance: float) -> Explanation | None:
     """Why the gradients of two sides at `wrt` differ: the decisions, or None where they do not explain it.
 
     The side that chose otherwise at exact ties, where there is one, is b.
     """
-    a, b = (_completed(graph, wrt, output, side) for side in (a, b))
-    decisions = differing_decisions(graph, wrt, output, a.values, b.values, tolerance)
+    a, b = (_completed(graph, wrt, side) for side in (a, b))
+    decisions = differing_decisions(graph, wrt, a.outputs, a.values, b.values, tolerance)
     if not decisions and not b.ties:
         return None
-    if not all(follows_rules(graph, output, side, cotangent, tolerance, wrt) for side in (a, b)):
+    if not all(follows_rules(graph, side, tolerance, wrt) for side in (a, b)):
         return None
-    held = {name: b.values[name] for name in _held(graph, wrt, output, decisions)}
+    held = {name: b.values[name] for name in _held(graph, wrt, a.outputs, decisions)}
     alike = replace(b, values={**a.values, **held})
-    apart = _backward_error(graph, output, alike, cotangent, wrt)
+    apart = _backward_error(graph, alike, wrt)
     if apart > tolerance:
         return None
     reasons = [
@@ -110,23 +123,25 @@ def listed(decisions: Sequence[Decision]) -> str:
     return shown + (f"; and {len(decisions) - 3} more nodes" if len(decisions) > 3 else "")
 
 
-def _held(graph: Graph, roots: Sequence[str], output: str, decisions: Sequence[Decision]) -> set[str]:
+def _held(
+    graph: Graph, roots: Sequence[str], outputs: tuple[str, ...], decisions: Sequence[Decision]
+) -> set[str]:
     """The tensors that the decisions hang on, and those of decisions that share one with them.
 
     A maximum is looked for among the values it was taken from: a node's input and output are of one side.
     """
     held = {name for one in decisions for name in _read_and_given(graph, one.node)}
-    nodes = [_read_and_given(graph, node) for node in decision_nodes(graph, roots, output)]
+    nodes = [_read_and_given(graph, node) for node in decision_nodes(graph, roots, outputs)]
     while grown := {name for names in nodes if held.intersection(names) for name in names} - held:
         held |= grown
     return held
 
 
-def decision_tensors(graph: Graph, roots: Sequence[str], output: str) -> frozenset[str]:
+def decision_tensors(graph: Graph, roots: Sequence[str], outputs: tuple[str, ...]) -> frozenset[str]:
     """The tensors that decisions at kinks hang on: what nodes with a value-dependent derivative read and give."""
     return frozenset(
         name
-        for node in decision_nodes(graph, roots, output)
+        for node in decision_nodes(graph, roots, outputs)
         for name in _read_and_given(graph, node)
         if graph.tensors[name].is_float or name in node.outputs
     )
@@ -139,17 +154,17 @@ def _read_and_given(graph: Graph, node: Node) -> list[str]:
 
 
 def differing_decisions(
-    graph: Graph, roots: Sequence[str], output: str, a: Arrays, b: Arrays, tolerance: float
+    graph: Graph, roots: Sequence[str], outputs: tuple[str, ...], a: Arrays, b: Arrays, tolerance: float
 ) -> list[Decision]:
     """The nodes on the path whose local derivative jumps between the values of two sides, in graph order."""
-    counted = ((node, jumps(graph, node, a, b, tolerance)) for node in decision_nodes(graph, roots, output))
+    counted = ((node, jumps(graph, node, a, b, tolerance)) for node in decision_nodes(graph, roots, outputs))
     return [Decision(node, count) for node, count in counted if count]
 
 
-def decision_nodes(graph: Graph, roots: Sequence[str], output: str) -> list[Node]:
+def decision_nodes(graph: Graph, roots: Sequence[str], outputs: tuple[str, ...]) -> list[Node]:
     """The nodes on the path from the roots whose derivative depends on their values and may jump."""
     found = []
-    for node in path_nodes(graph, roots, output):
+    for node in path_nodes(graph, roots, outputs):
         rules = find(node)
         kinds = (Kind.HOMOGENEOUS, Kind.ELEMENTWISE)
         if (
@@ -162,9 +177,9 @@ def decision_nodes(graph: Graph, roots: Sequence[str], output: str) -> list[Node
     return found
 
 
-def _completed(graph: Graph, roots: Sequence[str], output: str, side: Side) -> Side:
+def _completed(graph: Graph, roots: Sequence[str], side: Side) -> Side:
     """A side with the values that it lacks at decisions computed from those it has."""
-    missing = sorted(decision_tensors(graph, roots, output) - side.values.keys())
+    missing = sorted(decision_tensors(graph, roots, side.outputs) - side.values.keys())
     if not missing:
         return side
     wanted = {name: graph.tensors[name] for name in missing}
@@ -215,30 +230,25 @@ def _local_derivative(graph: Graph, node: Node) -> Program | None:
 
 def follows_rules(
     graph: Graph,
-    output: str,
     side: Side,
-    cotangent: np.ndarray,
     tolerance: float,
     wrt: Sequence[str] | None = None,
 ) -> bool:
     """Whether a side's gradients are the backward pass, by our rules and its choices at ties, of its own values."""
     at = list(side.gradients) if wrt is None else wrt
-    return _backward_error(graph, output, side, cotangent, at) <= tolerance
+    return _backward_error(graph, side, at) <= tolerance
 
 
-def _backward_error(
-    graph: Graph, output: str, side: Side, cotangent: np.ndarray, wrt: Sequence[str]
-) -> float:
+def _backward_error(graph: Graph, side: Side, wrt: Sequence[str]) -> float:
     """How far gradients are from what our rules give on the side's forward values: the worst relative L2.
 
     The gradients that show a choice at a tie are taken as they are.
     """
-    program = remainder_program(graph, observe((), wrt), list(side.values), [output, *side.chosen])
+    program = remainder_program(graph, observe((), wrt), list(side.values), side.chosen, seeds=side.outputs)
     session = make_session(program.proto, ["CPUExecutionProvider"])
-    gradients = {gradient_name(name): side.gradients[name] for name in side.chosen}
-    feeds = {**side.values, **gradients, gradient_name(output): cotangent}
+    given = side.given
     found = session.run(
-        [program.outputs[gradient_name(name)] for name in wrt], {name: feeds[name] for name in program.inputs}
+        [program.outputs[gradient_name(name)] for name in wrt], {name: given[name] for name in program.inputs}
     )
     return max(
         distance(array, side.gradients[name]).relative_l2 for name, array in zip(wrt, found, strict=True)

@@ -16,7 +16,7 @@ from analyzer.checks.metrics import distance
 from analyzer.emitter import Emitter
 from analyzer.graph import Graph, Node
 from analyzer.program import Program, assemble
-from analyzer.request import gradient_name, observe, remainder_program
+from analyzer.request import observe, remainder_program
 
 # At the node where two sides part, its own error is about the whole difference.
 OWN = 0.3
@@ -125,7 +125,7 @@ def _value_program(graph: Graph, name: str, side: Side) -> Program:
 
 def _gradient_program(graph: Graph, name: str, side: Side) -> Program:
     known = [other for other in side.gradients if other != name]
-    return remainder_program(graph, observe((), (name,)), list(side.values), known)
+    return remainder_program(graph, observe((), (name,)), list(side.values), known, seeds=side.outputs)
 
 
 @dataclass(frozen=True)
@@ -150,8 +150,7 @@ class _Pass:
     def _own_error(self, graph: Graph, name: str, side: Side) -> float:
         """How far a side's array is from what the graph makes of the side's own arrays around it."""
         program = self.program(graph, name, side)
-        gradients = {gradient_name(key): array for key, array in side.gradients.items()}
-        given = {**side.values, **gradients}
+        given = side.given
         session = make_session(program.proto, ["CPUExecutionProvider"])
         (found,) = session.run(None, {key: given[key] for key in program.inputs})
         return distance(found, self.arrays(side)[name]).relative_l2

@@ -73,26 +73,25 @@ class Reader:
         return self.fn.graph
 
     @property
-    def output(self) -> str:
-        """The explained output."""
-        assert self.target.output is not None
-        return self.target.output
+    def outputs(self) -> tuple[str, ...]:
+        """What the explained scalar is made of."""
+        return tuple(weights_of(self.target))
 
     def layers(self, feeds: Arrays) -> list[str]:
-        """The tensors between the roots and the output that the backend measures itself."""
+        """The tensors between the roots and the outputs that the backend measures itself."""
         own = frozenset(self.fn.engine.known(feeds))
-        path = attributed(self.fn.graph, self.output, self.roots) - feeds.keys()
+        path = attributed(self.fn.graph, self.outputs, self.roots) - feeds.keys()
         return [name for name in self.fn.tensors if name in own and name in path]
 
     @cached_property
     def _decisions(self) -> frozenset[str]:
-        return decision_tensors(self.fn.graph, self.roots, self.output)
+        return decision_tensors(self.fn.graph, self.roots, self.outputs)
 
     @property
     def settings(self) -> Settings:
         """The decomposition that is compared: all terms, and the published map."""
         spatial = tuple(self.spatial.items())
-        return Settings(self.output, self.roots, explicit=False, psi=PUBLISHED, spatial=spatial)
+        return Settings(self.outputs, self.roots, explicit=False, psi=PUBLISHED, spatial=spatial)
 
     def plan(self, feeds: Arrays) -> Plan:
         """FullGrad of the model at the inputs' sizes."""
@@ -107,7 +106,7 @@ class Reader:
         wrt = [*self.roots, *(name for name in layers if name in biased and name not in self.roots)]
         request = joined(planned.request, observe(layers, wrt))
         found = self.fn.evaluate(request, feeds, self.target)
-        side = _side(found.arrays, layers, wrt, feeds)
+        side = self._side(found.arrays, layers, wrt, feeds)
         floats = [name for name in self.fn.graph.outputs if self.fn.graph.tensors[name].is_float]
         others = [name for name in floats if name not in side.values]
         full_grad = read_full_grad(planned, found, {})
@@ -137,12 +136,6 @@ class Reader:
         """Maps as they are."""
         return maps
 
-    @property
-    def cotangent(self) -> np.ndarray:
-        """The explained scalar's weights over the output."""
-        assert isinstance(self.target.weights, np.ndarray)
-        return self.target.weights.astype(self.graph.tensors[self.output].dtype)
-
     def decompose(self, feeds: Arrays, side: Side, explained: np.ndarray) -> FullGrad:
         """FullGrad by our rules on values that were read, and on the gradients that show a choice at a tie.
 
@@ -150,11 +143,10 @@ class Reader:
         """
         planned = self.plan(feeds)
         program = remainder_program(
-            self.graph, planned.request, list(side.values), [self.output, *side.chosen]
+            self.graph, planned.request, list(side.values), side.chosen, seeds=side.outputs
         )
         session = make_session(program.proto, ["CPUExecutionProvider"])
-        gradients = {gradient_name(name): side.gradients[name] for name in side.chosen}
-        given = {**side.values, **gradients, gradient_name(self.output): self.cotangent}
+        given = side.given
         arrays = session.run(list(program.outputs.values()), {name: given[name] for name in program.inputs})
         found = Evaluation(explained, None, dict(zip(program.outputs, arrays, strict=True)))
         return read_full_grad(planned, found, {})
@@ -164,20 +156,31 @@ class Reader:
         layers = self.layers(feeds)
         wrt = list(dict.fromkeys([*self.roots, *layers]))
         found = self.fn.evaluate(observe(layers, wrt), feeds, self.target)
-        return _side(found.arrays, layers, wrt, feeds)
+        return self._side(found.arrays, layers, wrt, feeds)
 
     def at_point(self, feeds: Arrays) -> Side:
         """Gradients at the roots, and the values that kink decisions hang on, in one run."""
         values = [name for name in self.layers(feeds) if name in self._decisions]
         found = self.fn.evaluate(observe(values, self.roots), feeds, self.target)
-        return _side(found.arrays, values, self.roots, feeds)
+        return self._side(found.arrays, values, self.roots, feeds)
+
+    def _side(self, found: Arrays, values: Sequence[str], wrt: Sequence[str], feeds: Arrays) -> Side:
+        return Side(
+            {**feeds, **{name: found[f"value/{name}"] for name in values}},
+            {name: found[gradient_name(name)] for name in wrt},
+            seeds=seeds_of(self.target, self.graph),
+        )
 
 
-def _side(found: Arrays, values: Sequence[str], wrt: Sequence[str], feeds: Arrays) -> Side:
-    return Side(
-        {**feeds, **{name: found[f"value/{name}"] for name in values}},
-        {name: found[gradient_name(name)] for name in wrt},
-    )
+def weights_of(target: Target) -> Mapping[str, np.ndarray]:
+    """The weights of a scalar that was fixed (agreement.py), over every output that it is made of."""
+    assert isinstance(target.weights, Mapping)
+    return target.weights
+
+
+def seeds_of(target: Target, graph: Graph) -> Arrays:
+    """The same, each in the precision of the output."""
+    return {name: weights.astype(graph.tensors[name].dtype) for name, weights in weights_of(target).items()}
 
 
 def maps_of(found: FullGrad) -> Arrays:

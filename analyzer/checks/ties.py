@@ -22,7 +22,7 @@ from analyzer.checks.metrics import distance
 from analyzer.emitter import Emitter
 from analyzer.graph import Graph, Node
 from analyzer.program import Program, assemble
-from analyzer.request import gradient_name, observe, remainder_program
+from analyzer.request import observe, remainder_program
 
 # By how many ε of itself a value is moved off its tie: enough to outlast the rounding of what is added on the way.
 NUDGE = 8.0
@@ -52,25 +52,24 @@ class _Departure:
 
     def expected(self, moved: Arrays) -> np.ndarray:
         """The gradient by our rules, some values being moved."""
-        gradients = {gradient_name(name): array for name, array in self.side.gradients.items()}
-        given = {**self.side.values, **gradients, **moved}
+        given = {**self.side.given, **moved}
         (found,) = self.session.run(None, {name: given[name] for name in self.program.inputs})
         return np.asarray(found)
 
 
-def find_ties(graph: Graph, roots: Sequence[str], output: str, side: Side, tolerance: float) -> list[Tie]:
+def find_ties(graph: Graph, roots: Sequence[str], side: Side, tolerance: float) -> list[Tie]:
     """The ties at which a side, known at every tensor that it has, took another subgradient than our rules."""
-    decisive = {node.name for node in decision_nodes(graph, roots, output)}
-    departures = list(_departures(graph, output, decisive, side, tolerance))
+    decisive = {node.name for node in decision_nodes(graph, roots, side.outputs)}
+    departures = list(_departures(graph, decisive, side, tolerance))
     return [tie for group in _groups(departures) if (tie := _tie(graph, group, tolerance)) is not None]
 
 
 def _departures(
-    graph: Graph, output: str, decisive: Collection[str], side: Side, tolerance: float
+    graph: Graph, decisive: Collection[str], side: Side, tolerance: float
 ) -> Iterator[_Departure]:
     """The tensors in front of decisions whose gradient our rules do not give."""
     for name in side.gradients:
-        way = way_on(graph, name, side) if name != output else ()
+        way = way_on(graph, name, side)
         nodes = tuple(node for node in way if node.name in decisive)
         if not nodes:
             continue
@@ -78,7 +77,7 @@ def _departures(
         between = {given for node in way for given in node.outputs}
         values = [other for other in side.values if other not in between]
         gradients = [other for other in side.gradients if other != name]
-        program = remainder_program(graph, observe((), (name,)), values, gradients)
+        program = remainder_program(graph, observe((), (name,)), values, gradients, seeds=side.outputs)
         session = make_session(program.proto, ["CPUExecutionProvider"])
         found = _Departure(name, nodes, side, program, session)
         if distance(found.measured, found.expected({})).relative_l2 > tolerance:

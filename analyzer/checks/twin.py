@@ -18,7 +18,7 @@ from analyzer.backends.base import Arrays, attributed
 from analyzer.biases import find_biases
 from analyzer.checks.kinks import Side, decision_tensors
 from analyzer.checks.pairing import Pairing, by_inputs_of_a, fed
-from analyzer.checks.reading import Reader, Reading, maps_of
+from analyzer.checks.reading import Reader, Reading, maps_of, seeds_of, weights_of
 from analyzer.errors import AnalysisError
 from analyzer.graph import Graph
 from analyzer.methods.full_grad import read_full_grad
@@ -44,16 +44,9 @@ class Twin:
     spatial: Mapping[str, tuple[int, ...]]
 
     @property
-    def output(self) -> str:
-        """The explained output."""
-        assert self.target.output is not None
-        return self.target.output
-
-    @property
-    def cotangent(self) -> np.ndarray:
-        """The explained scalar's weights over the output."""
-        assert isinstance(self.target.weights, np.ndarray)
-        return self.target.weights.astype(self.graph.tensors[self.output].dtype)
+    def outputs_of_a(self) -> tuple[str, ...]:
+        """What the explained scalar is made of."""
+        return tuple(weights_of(self.target))
 
     @cached_property
     def tensors(self) -> Pairing:
@@ -62,9 +55,8 @@ class Twin:
 
     @cached_property
     def layers(self) -> tuple[str, ...]:
-        """The paired tensors between a's roots and the explained output, in a's order."""
-        assert self.target.output is not None
-        path = attributed(self.graph, self.target.output, self.roots)
+        """The paired tensors between a's roots and what is explained, in a's order."""
+        path = attributed(self.graph, self.outputs_of_a, self.roots)
         order = (name for node in self.graph.nodes for name in node.outputs)
         return tuple(name for name in order if name in self.tensors and name in path)
 
@@ -78,8 +70,7 @@ class Twin:
     def read(self, feeds: Arrays) -> Reading:
         """Values at every layer, gradients at the roots and at every bias of a, outputs, and b's own FullGrad."""
         began = time.perf_counter()
-        assert self.target.output is not None
-        biased = {bias.tensor for bias in find_biases(self.graph, self.target.output, self.roots, "all")}
+        biased = {bias.tensor for bias in find_biases(self.graph, self.outputs_of_a, self.roots)}
         side = self._side(feeds, self.layers, (*self.roots, *(n for n in self.layers if n in biased)))
         reader, theirs = self.as_reader(feeds)
         outputs = self.fn.forward(theirs, [one.name for one in self.outputs.values()])
@@ -100,8 +91,7 @@ class Twin:
 
     def at_point(self, feeds: Arrays) -> Side:
         """Gradients at the roots, and the values that kink decisions of a hang on."""
-        assert self.target.output is not None
-        decisive = decision_tensors(self.graph, self.roots, self.target.output)
+        decisive = decision_tensors(self.graph, self.roots, self.outputs_of_a)
         return self._side(feeds, [name for name in self.layers if name in decisive], self.roots)
 
     def _side(self, feeds: Arrays, values: Iterable[str], wrt: Iterable[str]) -> Side:
@@ -112,16 +102,19 @@ class Twin:
         arrays = self.fn.evaluate(request, theirs, self._target(theirs)).arrays
         found = {name: tensors[name].to_onnx(arrays[f"value/{tensors[name].name}"]) for name in seen}
         gradients = {name: tensors[name].to_onnx(arrays[gradient_name(tensors[name].name)]) for name in at}
-        return Side({**feeds, **found}, gradients)
+        return Side({**feeds, **found}, gradients, seeds=seeds_of(self.target, self.graph))
 
     def _target(self, theirs: Arrays) -> Target:
-        """The explained scalar in b's terms: the same weights over the output's counterpart."""
-        assert self.target.output is not None and isinstance(self.target.weights, np.ndarray)
-        one = self.tensors.get(self.target.output)
-        if one is None:
-            raise AnalysisError(f"{self.name} has no tensor with the values of {self.target.output!r}")
-        shape = self.fn.forward(theirs, [one.name])[one.name].shape
-        return Target(one.name, weights=one.from_onnx(self.target.weights, shape))
+        """The explained scalar in b's terms: the same weights over every output's counterpart."""
+        lost = [name for name in self.outputs_of_a if name not in self.tensors]
+        if lost:
+            raise AnalysisError(f"{self.name} has no tensor with the values of {lost[0]!r}")
+        found = {}
+        for name, weights in weights_of(self.target).items():
+            one = self.tensors[name]
+            shape = self.fn.forward(theirs, [one.name])[one.name].shape
+            found[one.name] = one.from_onnx(weights, shape)
+        return Target(weights=found)
 
     def as_reader(self, feeds: Arrays) -> tuple[Reader, Arrays]:
         """The same model under its own names, and its inputs."""

@@ -127,11 +127,7 @@ def bias_layers(graph: Graph, path: Path) -> list[dict[str, Any]]:
     """The nodes that have a bias term, in network order; those without a rule stand under `coverage`."""
     from analyzer.biases import find_biases
 
-    found = {
-        bias.tensor: bias
-        for output in path.outputs
-        for bias in find_biases(graph, output, path.roots, without_rule="skip")
-    }
+    found = find_biases(graph, path.outputs, path.roots, without_rule="skip")
     return [
         {
             "layer": bias.layer,
@@ -140,7 +136,7 @@ def bias_layers(graph: Graph, path: Path) -> list[dict[str, Any]]:
             "tensor": bias.tensor,
             "shape": _tensor(graph.tensors[bias.tensor])["shape"],
         }
-        for bias in found.values()
+        for bias in found
     ]
 
 

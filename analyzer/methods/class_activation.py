@@ -19,7 +19,7 @@ from analyzer.emitter import Emitter
 from analyzer.errors import AnalysisError
 from analyzer.graph import Graph, Tensor
 from analyzer.methods.fixed_sizes import at_input_sizes, samples_laid_out
-from analyzer.methods.full_grad import output_of
+from analyzer.methods.full_grad import seed_of
 from analyzer.methods.last_layer import last_layers, readings
 from analyzer.methods.maps import PostProcessing, saliency_map
 from analyzer.methods.placement import Layout, Placement, Spot, lay_out
@@ -64,24 +64,25 @@ def activation_map(
 ) -> ActivationMap:
     """A layer's map over every input that it lies over. The arguments are those of `grad_cam`."""
     fn = differentiate(model)
-    feeds, output, roots = fn.check_inputs(inputs), output_of(fn, target), fn.roots(wrt)
+    feeds, roots = fn.check_inputs(inputs), fn.roots(wrt)
+    seed = seed_of(fn, feeds, target)
     if layer is None:
-        layers = last_layers(fn, feeds, target, output, roots)
+        layers = last_layers(fn, feeds, seed, roots)
         if not layers:
             raise AnalysisError(
-                f"no tensor between {', '.join(map(repr, roots))} and {output!r} lies over the input: "
+                f"no tensor between {_listed(roots)} and {_listed(seed.outputs)} lies over the input: "
                 f"{options.method} has no layer to weigh"
             )
     else:
-        layers = dict.fromkeys(roots, _stated_layer(fn, layer, output))
-    layout = _layout(fn, feeds, output, roots, layers)
+        layers = dict.fromkeys(roots, _stated_layer(fn, layer, seed.outputs))
+    layout = _layout(fn, feeds, seed.outputs, roots, layers)
     spots = {root: _spot(layout.placements[name], root, name) for root, name in layers.items()}
     shown = {root: spot for root, spot in spots.items() if spot is not None}
     if not shown:
         raise AnalysisError(
             f"the elements of {layer!r} stand for no places in the input: {options.method} needs a layer with some"
         )
-    found = fn.evaluate(_request(layers, layout, shown, options), feeds, target, progress=progress)
+    found = fn.evaluate(_request(layers, layout, shown, options), feeds, seed.target, progress=progress)
 
     def form(of: Mapping[str, Any]) -> Any:
         return dict(of) if len(roots) > 1 else of[roots[0]]
@@ -96,24 +97,32 @@ def activation_map(
     )
 
 
-def _stated_layer(fn: Differentiable, layer: str, output: str) -> str:
-    """The tensor that a layer means. Raises UnknownTensor; AnalysisError where it is not one before the output."""
+def _stated_layer(fn: Differentiable, layer: str, outputs: tuple[str, ...]) -> str:
+    """The tensor that a layer means. Raises UnknownTensor; AnalysisError where it is not one before the outputs."""
     names = find_points(fn, layer)
     if len(names) > 1:
         raise AnalysisError(f"{layer!r} has several outputs, {', '.join(names)}: name one of them")
-    if names[0] not in fn.graph.ancestors([output]):
+    if names[0] not in fn.graph.ancestors(outputs):
         raise AnalysisError(
-            f"{output!r} does not depend on {names[0]!r}: there is no gradient to weigh it by"
+            f"{_listed(outputs)} does not depend on {names[0]!r}: there is no gradient to weigh it by"
         )
     return names[0]
 
 
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names))
+
+
 def _layout(
-    fn: Differentiable, feeds: Arrays, output: str, roots: Sequence[str], layers: Mapping[str, str]
+    fn: Differentiable,
+    feeds: Arrays,
+    outputs: tuple[str, ...],
+    roots: Sequence[str],
+    layers: Mapping[str, str],
 ) -> Layout:
     shapes = {name: array.shape for name, array in feeds.items()}
-    fixed = at_input_sizes(fn, shapes, (output, *roots))
-    known = {root: spatial for root, (spatial, _) in readings(fn, feeds, output, roots).items()}
+    fixed = at_input_sizes(fn, shapes, (*outputs, *roots))
+    known = {root: spatial for root, (spatial, _) in readings(fn, feeds, outputs, roots).items()}
     tensors = tuple(dict.fromkeys((*roots, *layers.values())))
     return lay_out(fn.graph, fixed, fn.places, samples_laid_out(fn), roots, tensors, known)
 

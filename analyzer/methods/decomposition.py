@@ -37,13 +37,13 @@ from analyzer.request import Request
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides a decomposition. explicit: the paper's own biases alone. gradients_alone: ∂f/∂y in place of its
-    product with the bias, as Simple FullGrad has it. arrays: give the terms themselves, too. without: the tensors
-    whose terms are left out. spatial: (root, its axes over which the map is drawn) where these are known; else the
-    layers tell.
+    """What decides a decomposition. outputs: what the explained scalar is made of. explicit: the paper's own biases
+    alone. gradients_alone: ∂f/∂y in place of its product with the bias, as Simple FullGrad has it. arrays: give the
+    terms themselves, too. without: the tensors whose terms are left out. spatial: (root, its axes over which the map
+    is drawn) where these are known; else the layers tell.
     """
 
-    output: str
+    outputs: tuple[str, ...]
     roots: tuple[str, ...]
     explicit: bool
     psi: PostProcessing
@@ -109,7 +109,7 @@ def plan(fn: Differentiable, shapes: Mapping[str, tuple[int, ...]], settings: Se
 
 def _plan(fn: Differentiable, shapes: Mapping[str, tuple[int, ...]], settings: Settings, key: object) -> Plan:
     terms = "explicit" if settings.explicit else "all"
-    every = find_biases(fn.graph, settings.output, settings.roots, terms)
+    every = find_biases(fn.graph, settings.outputs, settings.roots, terms)
     biases = tuple(bias for bias in every if bias.tensor not in settings.without)
     tensors = (*settings.roots, *(bias.tensor for bias in biases))
     layout = _layout(fn, shapes, settings, biases)
@@ -126,7 +126,7 @@ def _layout(
     """Where every term stands. What is no layer's doing, such as a rounding error, has no place."""
     tensors = (*settings.roots, *(bias.tensor for bias in biases))
     # A target within the network may not depend on every root: each is laid out all the same.
-    fixed = at_input_sizes(fn, shapes, (settings.output, *settings.roots))
+    fixed = at_input_sizes(fn, shapes, (*settings.outputs, *settings.roots))
     known, samples = dict(settings.spatial), samples_laid_out(fn)
     layout = lay_out(fn.graph, fixed, fn.places, samples, settings.roots, tensors, known)
     nowhere = {bias.tensor for bias in biases if not rules_of(bias.node).placed}

@@ -20,7 +20,8 @@ from analyzer.errors import AnalysisError
 from analyzer.methods.decomposition import Plan, Settings, form_of, plan
 from analyzer.methods.full_grad_result import Contribution, FullGrad, Terms
 from analyzer.methods.maps import PUBLISHED, PYTORCH_GRAD_CAM, PostProcessing
-from analyzer.target import Target, TargetLike, as_target, one_scalar
+from analyzer.samples import samples_in
+from analyzer.target import Seed, Target, TargetLike, one_scalar
 
 POST_PROCESSING: Mapping[str, PostProcessing] = {"paper": PUBLISHED, "pytorch-grad-cam": PYTORCH_GRAD_CAM}
 
@@ -55,12 +56,13 @@ def full_grad(
     if terms not in ("all", "explicit"):
         raise AnalysisError(f'terms is "all" or "explicit", not {terms!r}')
     fn = differentiate(model)
-    feeds, output = fn.check_inputs(inputs), output_of(fn, target)
+    feeds = fn.check_inputs(inputs)
+    seed = seed_of(fn, feeds, target)
     psi = post_processing_of(post_processing, align_corners, epsilon)
-    settings = Settings(output, fn.roots(wrt), terms == "explicit", psi)
+    settings = Settings(seed.outputs, fn.roots(wrt), terms == "explicit", psi)
     made = plan(fn, {name: array.shape for name, array in feeds.items()}, settings)
-    found = fn.evaluate(made.request, feeds, target, progress=progress)
-    result = read_full_grad(made, found, terms_of(fn, feeds, as_target(target), made, found))
+    found = fn.evaluate(made.request, feeds, seed.target, progress=progress)
+    result = read_full_grad(made, found, terms_of(fn, feeds, seed, made, found))
     return result if isinstance(inputs, Mapping) or wrt is not None else result.with_single_input()
 
 
@@ -92,10 +94,11 @@ def read_full_grad(made: Plan, found: Evaluation, bias_terms: Mapping[str, np.nd
     )
 
 
-def terms_of(fn: Differentiable, feeds: Arrays, target: Target, made: Plan, found: Evaluation) -> Terms:
+def terms_of(fn: Differentiable, feeds: Arrays, seed: Seed, made: Plan, found: Evaluation) -> Terms:
     """The bias terms of what was explained, to be computed when they are asked for."""
+    target = seed.target
     if target.highest:
-        target = Target(made.settings.output, index=found.target)
+        target = Target(seed.output, index=found.target)
     shapes = {name: array.shape for name, array in feeds.items()}
 
     def compute() -> Arrays:
@@ -106,11 +109,9 @@ def terms_of(fn: Differentiable, feeds: Arrays, target: Target, made: Plan, foun
     return Terms(tuple(bias.tensor for bias in made.biases), compute)
 
 
-def output_of(fn: Differentiable, target: TargetLike) -> str:
-    """The explained output's name. Raises TargetError where the model has none such."""
-    output = one_scalar(target).output or fn.graph.outputs[0]
-    fn.check_target(output)
-    return output
+def seed_of(fn: Differentiable, feeds: Arrays, target: TargetLike) -> Seed:
+    """What is explained at the feeds: one scalar a sample, of one or several outputs. Raises TargetError."""
+    return fn.seed(one_scalar(target), samples_in(fn.graph, feeds), feeds)
 
 
 def post_processing_of(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,14 +21,14 @@ from analyzer.emitter import Emitter
 from analyzer.errors import AnalysisError
 from analyzer.graph import Tensor
 from analyzer.methods.decomposition import Plan, Settings, form_of, plan, shown_spots
-from analyzer.methods.full_grad import output_of, post_processing_of
+from analyzer.methods.full_grad import post_processing_of, seed_of
 from analyzer.methods.maps import Layer, PostProcessing, saliency_map
 from analyzer.methods.noise import Noise
 from analyzer.methods.saliency_map import SaliencyMap
 from analyzer.methods.term_sums import Laid, lay, term_sums
 from analyzer.program import assemble
 from analyzer.samples import batched_inputs, samples_in
-from analyzer.target import Seed, Target, TargetLike, as_target
+from analyzer.target import Seed, TargetLike
 
 
 def simple_full_grad(
@@ -44,11 +44,12 @@ def simple_full_grad(
     model, inputs, target, post_processing, progress: as in `full_grad`. Raises what it raises.
     """
     fn = differentiate(model)
-    feeds, output = fn.check_inputs(inputs), output_of(fn, target)
+    feeds = fn.check_inputs(inputs)
+    chosen = seed_of(fn, feeds, target)
     psi = post_processing_of(post_processing, None, None)
-    settings = Settings(output, fn.roots(), explicit=True, psi=psi, gradients_alone=True)
+    settings = Settings(chosen.outputs, fn.roots(), explicit=True, psi=psi, gradients_alone=True)
     made = plan(fn, {name: array.shape for name, array in feeds.items()}, settings)
-    found = fn.evaluate(made.request, feeds, target, progress=progress)
+    found = fn.evaluate(made.request, feeds, chosen.target, progress=progress)
     return SaliencyMap(form_of(made.maps(found)), found.output, found.target)
 
 
@@ -78,15 +79,15 @@ def smooth_full_grad(
     if terms not in ("all", "explicit"):
         raise AnalysisError(f'terms is "all" or "explicit", not {terms!r}')
     fn = differentiate(model)
-    feeds, output = fn.check_inputs(inputs), output_of(fn, target)
+    feeds = fn.check_inputs(inputs)
+    chosen = seed_of(fn, feeds, target)
     psi = post_processing_of(post_processing, None, None)
-    settings = Settings(output, fn.roots(), terms == "explicit", psi, arrays=True)
+    settings = Settings(chosen.outputs, fn.roots(), terms == "explicit", psi, arrays=True)
     made = plan(fn, {name: array.shape for name, array in feeds.items()}, settings)
-    clean = fn.gradients(feeds, target, wrt=())
-    fixed = as_target(target)
-    if fixed.highest:
-        fixed = Target(output, index=clean.target)
-    copies = _Copies(fn, made, feeds, fn.seed(fixed, samples_in(fn.graph, feeds), feeds), Noise(noise, seed))
+    clean = fn.gradients(feeds, chosen.target, wrt=())
+    if chosen.target.highest:
+        chosen = replace(chosen, index=clean.target)
+    copies = _Copies(fn, made, feeds, chosen, Noise(noise, seed))
     pieces = copies.pieces()
     count = itertools.count(1)
 

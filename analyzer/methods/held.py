@@ -107,7 +107,7 @@ def hold(
         raise AnalysisError(
             f"the input {alone[0]!r} has no axis of samples along which a path could be followed"
         )
-    wanted = as_target(target) if several else one_scalar(target, of_several_outputs=True)
+    wanted = as_target(target) if several else one_scalar(target)
     found = fn.gradients(feeds, wanted, wrt=())
     seed = fn.seed(wanted, len(found.output), feeds)
     if found.target is not None and (fn.graph.tensors[seed.output].rank <= 2 or found.target.ndim == 2):

@@ -55,9 +55,7 @@ def gradient(
     """
     fn = differentiate(model)
     names = fn.roots(wrt)
-    found = fn.evaluate(
-        observe((), names), inputs, one_scalar(target, of_several_outputs=True), progress=progress
-    )
+    found = fn.evaluate(observe((), names), inputs, one_scalar(target), progress=progress)
     gradients = {name: found.arrays[gradient_name(name)] for name in names}
     return Attribution(
         map=_in_form(inputs, wrt, maps_of(fn.graph, gradients)),
@@ -83,9 +81,7 @@ def input_x_gradient(
     """
     fn = differentiate(model)
     names = fn.roots(wrt)
-    found = fn.evaluate(
-        observe(names, names), inputs, one_scalar(target, of_several_outputs=True), progress=progress
-    )
+    found = fn.evaluate(observe(names, names), inputs, one_scalar(target), progress=progress)
     products = {name: found.arrays[f"value/{name}"] * found.arrays[gradient_name(name)] for name in names}
     return Attribution(
         map=_in_form(inputs, wrt, maps_of(fn.graph, products, signed=True)),

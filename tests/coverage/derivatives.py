@@ -78,7 +78,7 @@ def derivatives(test: NodeTest, model: Model) -> list[Derivative]:
         names = [
             name
             for name in referee.differentiable_inputs
-            if test.inputs[name].size and path_nodes(graph, [name], output)
+            if test.inputs[name].size and path_nodes(graph, [name], (output,))
         ]
         together = _judged(test, held, names, output) if names else []
         if len(names) > 1 and any(one.failure for one in together):

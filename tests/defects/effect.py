@@ -54,7 +54,7 @@ def gradient_effect(network: Network, rule: WrongRule) -> float:
     """The largest relative L2 that a wrong rule makes in its own backend's gradients at the inputs and the biases."""
     graph = differentiate(network.model).graph
     roots = network.wrt or graph.inputs
-    biased = [bias.tensor for bias in find_biases(graph, graph.outputs[0], roots)]
+    biased = [bias.tensor for bias in find_biases(graph, graph.outputs[:1], roots)]
     wrt = list(dict.fromkeys([*roots, *biased]))
     target = Target(graph.outputs[0], index=network.target)
 

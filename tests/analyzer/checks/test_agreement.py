@@ -219,6 +219,10 @@ KINKED = parser.parse_model(
 )
 
 
+# What is explained: the sum of y.
+ONES = {"y": np.ones((1, 2), np.float32)}
+
+
 def _sides(eps: float):
     graph = differentiate(KINKED).graph
     x = np.array([[1.0, 0.0]], np.float32)
@@ -228,14 +232,15 @@ def _sides(eps: float):
         r = np.maximum(h, 0)
         values = {"x": h, "h": h, "r": r, "y": r * np.array([3, 4], np.float32)}
         names = [name for node in graph.nodes for name in (*node.inputs, *node.outputs)]
-        return Side({k: v for k, v in values.items() if k in names}, {"x": np.array([gradient], np.float32)})
+        gradients = {"x": np.array([gradient], np.float32)}
+        return Side({k: v for k, v in values.items() if k in names}, gradients, seeds=ONES)
 
     return graph, side(eps, [3, 4]), side(-eps, [3, 0])
 
 
 def test_a_decision_within_rounding_of_its_kink_explains_the_difference():
     graph, a, b = _sides(1e-7)
-    reason = explain(graph, "y", a, b, np.ones((1, 2), np.float32), ["x"], 1e-4)
+    reason = explain(graph, a, b, ["x"], 1e-4)
     assert reason is not None
     assert "1 decision of Relu" in reason.text
     assert "held equal, the gradients agree to 0e+00" in reason.text
@@ -256,24 +261,23 @@ def test_a_maximum_behind_a_decision_is_held_with_it():
         values = {"x": h, "h": h, "r": r, "y": r[..., ::2]}
         names = [name for node in graph.nodes for name in (*node.inputs, *node.outputs)]
         gradients = {"x": np.array([gradient, 0, 1, 0], np.float32).reshape(h.shape)}
-        return Side({name: values[name] for name in names}, gradients)
+        seeds = {"y": np.ones((1, 1, 1, 2), np.float32)}
+        return Side({name: values[name] for name in names}, gradients, seeds=seeds)
 
-    reason = explain(
-        graph, "y", side(1e-7, 1), side(-1e-7, 0), np.ones((1, 1, 1, 2), np.float32), ["x"], 1e-4
-    )
+    reason = explain(graph, side(1e-7, 1), side(-1e-7, 0), ["x"], 1e-4)
     assert reason is not None
     assert "Relu" in reason.text and "agree to 0e+00" in reason.text
 
 
 def test_values_that_really_differ_explain_nothing():
     graph, a, b = _sides(0.5)
-    assert explain(graph, "y", a, b, np.ones((1, 2), np.float32), ["x"], 1e-4) is None
+    assert explain(graph, a, b, ["x"], 1e-4) is None
 
 
 def test_a_decision_does_not_excuse_a_gradient_that_is_wrong_besides():
     graph, a, b = _sides(1e-7)
-    wrong = Side(b.values, {"x": np.array([[3.3, 0]], np.float32)})
-    assert explain(graph, "y", a, wrong, np.ones((1, 2), np.float32), ["x"], 1e-4) is None
+    wrong = Side(b.values, {"x": np.array([[3.3, 0]], np.float32)}, seeds=ONES)
+    assert explain(graph, a, wrong, ["x"], 1e-4) is None
 
 
 def test_report_as_json_and_html(tmp_path):
