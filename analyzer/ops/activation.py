@@ -16,7 +16,6 @@ from analyzer.graph import Tensor
 from analyzer.ops.registry import Elementwise, ExplicitRule, Homogeneous, Kink, SymmetricJacobian, register
 from analyzer.ops.support import cast
 
-
 _STEEPEST = 3e38
 
 
@@ -39,7 +38,8 @@ class Relu(Homogeneous):
     def vjp(op, g, y, x):
         if y.dtype != np.float32:
             return (lambda: gate(op, g, op.Greater(y, 0.0)),)
-        # min(1, 3e38 y) in one pass (two of Clip's, for its bounds), which ONNX Runtime has in float32 alone: 1 for every normal y > 0.
+        # min(1, 3e38 y) in one pass (two of Clip's, for its bounds), which ONNX Runtime has in float32 alone: 1 for
+        # every normal y > 0.
         return (lambda: op.Mul(g, op.HardSigmoid(y, alpha=_STEEPEST, beta=0.0)),)
 
 

@@ -180,7 +180,9 @@ def cropped(op: Emitter, t: Tensor, before: Sequence[int], after: Sequence[int])
     pads = list(call.attributes.get("pads") or [0] * len(wanted))
     if call.op_type == "ConvTranspose":
         pads = [pad + cut for pad, cut in zip(pads, wanted, strict=True)]
-    elif call.attributes.get("strides") is None and all(p >= cut for p, cut in zip(pads, wanted, strict=True)):
+    elif call.attributes.get("strides") is None and all(
+        p >= cut for p, cut in zip(pads, wanted, strict=True)
+    ):
         pads = [pad - cut for pad, cut in zip(pads, wanted, strict=True)]
     else:
         return None

@@ -22,7 +22,6 @@ from analyzer.ops.support import (
     zeros_like,
 )
 
-
 # From 0 to what exporters write for the end: the whole axis, whatever its size.
 _WHOLE = 2**31 - 1
 
@@ -176,8 +175,8 @@ def _by_convolution(op: Emitter, g: Tensor, pads: list[int], x: Tensor, axes: Te
     if places is None or min(pads) < 0:
         return None
     begins, ends = [0] * x.rank, [0] * x.rank
-    for place, before, after in zip(places, pads, pads[len(pads) // 2 :], strict=False):
-        begins[place], ends[place] = before, after
+    for axis, before, after in zip(places, pads, pads[len(pads) // 2 :], strict=False):
+        begins[axis], ends[axis] = before, after
     return conv_gradient.cropped(op, g, begins, ends)
 
 
