@@ -97,10 +97,12 @@ def scan(
     reverse: bool = False,
 ) -> tuple[list[Any], list[Any]]:
     """A Scan on a framework's own tensors: `step` takes the states and one element of each sequence."""
-    positions = range(int(sequences[0].shape[0]))
+    # Taken apart in one op, which has one gradient: that of an element taken by its index is as large as the sequence.
+    apart = framework.unbind if framework.__name__ == "torch" else framework.unstack
+    elements = list(zip(*(apart(sequence) for sequence in sequences), strict=True))
     rows = []
-    for position in reversed(positions) if reverse else positions:
-        states, outputs = step(states, [sequence[position] for sequence in sequences])
+    for row in reversed(elements) if reverse else elements:
+        states, outputs = step(states, [*row])
         rows.append(outputs)
     if reverse:
         rows.reverse()
