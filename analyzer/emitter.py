@@ -74,9 +74,9 @@ class Emitter:
         self.nodes: list[onnx.NodeProto] = []
         self.calls: list[Call] = []
         self.stated: dict[str, Tensor] = {}
+        self.notes: dict[str, Any] = {}
         self.initializers: dict[str, np.ndarray] = {}
         self._constants: dict[tuple[Any, ...], Tensor] = {}
-        self._makers: dict[str, Call] = {}
         self._count = 0
         self._current: Node | None = None
         self._extra: dict[str, tuple[Node, dict[int, Tensor]]] = {}
@@ -118,9 +118,7 @@ class Emitter:
         )
         dtype = _output_dtype(op_type, inputs, given)
         results = tuple(Tensor(output, dtype) for output in names)
-        call = Call(op_type, tuple(inputs), results, given)
-        self.calls.append(call)
-        self._makers.update(dict.fromkeys(names, call))
+        self.calls.append(Call(op_type, tuple(inputs), results, given))
         return results[0] if outputs == 1 else results
 
     def tensor(self, value: Argument, like: np.dtype[Any] | None = None) -> Tensor:
@@ -143,12 +141,12 @@ class Emitter:
         """The same tensor, stated to have this shape: a runtime that knows shapes arranges memory better."""
         if shape is None:
             return tensor
-        found = replace(tensor, shape=shape)
-        return self.stated.setdefault(tensor.name, found) if tensor.name in self._makers else found
+        return self.stated.setdefault(tensor.name, replace(tensor, shape=shape))
 
-    def maker(self, tensor: Tensor) -> Call | None:
-        """The emitted node that computes a tensor; None for what the graph, or nobody, computes."""
-        return self._makers.get(tensor.name)
+    def note(self, tensor: Tensor, what: Any) -> Tensor:
+        """The same tensor, with what its rule knows of it for the rules that follow: `notes` has it by name."""
+        self.notes[tensor.name] = what
+        return tensor
 
     def scan(
         self, step: Step, states: Sequence[Tensor], sequences: Sequence[Tensor], reverse: bool = False

@@ -20,6 +20,7 @@ from analyzer.backends.pieces import Progress
 from analyzer.backends.planning import plan_batch
 from analyzer.completeness import Completeness
 from analyzer.errors import AnalysisError
+from analyzer.methods.affine_start import behind_affine_start
 from analyzer.methods.ends import Baselines, path_ends
 from analyzer.methods.full_grad_result import chosen_input
 from analyzer.methods.held import Held, hold
@@ -166,6 +167,8 @@ def integrated_gradients(
     elif batch_size < 1:
         raise AnalysisError(f"batch_size is at least 1, not {batch_size}")
     lines = Lines(held, starts, batch_size)
+    if goal is None:
+        lines = behind_affine_start(lines)
     sums, interrupted = integrate(lines, goal, (rule, steps), progress)
     single = (at is None and not isinstance(inputs, Mapping)) or (at is not None and len(names) == 1)
     embedded = () if at is None else tuple(name for name in embedded_tokens(whole.graph) if name in names)

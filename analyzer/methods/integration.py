@@ -95,7 +95,8 @@ def integrate(
         return _by_rule(lines, numbers, *fixed, tell)
 
     kept = 2 if goal is None else goal.budget
-    line_bytes = kept * lines.targets * lines.size * max(lines.item_bytes, 8)
+    size = max(lines.size, lines.gradient_size)
+    line_bytes = kept * lines.targets * size * max(lines.item_bytes, 8)
     return integrate_groups(lines, lines.size, line_bytes, group, progress)
 
 
@@ -138,7 +139,7 @@ def _by_rule(
 ) -> tuple[list[Refined], bool]:
     """By a fixed quadrature, its nodes gone through evenly: an interrupt leaves a thinner one of the whole path."""
     nodes, weights = quadrature(rule, steps)
-    totals = np.zeros((len(numbers), lines.targets, lines.size))
+    totals = np.zeros((len(numbers), lines.targets, lines.gradient_size))
     mass, spent = np.zeros(len(numbers)), np.zeros(len(numbers), int)
     wanted = [(number, node) for node in evenly(steps) for number in numbers]
     interrupted = False
@@ -153,10 +154,12 @@ def _by_rule(
                 tell(int(spent.sum()), len(wanted))
     except KeyboardInterrupt:
         interrupted = True
-    found = []
-    for row, (number, difference) in enumerate(zip(numbers, differences(lines, numbers), strict=True)):
-        total = (totals[row] / mass[row] if mass[row] else totals[row]) * lines.direction(number)
-        found.append(unrefined(total, difference, int(spent[row]), whole=bool(spent[row] == steps)))
+    means = totals / np.where(mass, mass, 1)[:, None, None]
+    attributed = zip(lines.attributions(numbers, means), differences(lines, numbers), spent, strict=True)
+    found = [
+        unrefined(total, difference, int(taken), whole=bool(taken == steps))
+        for total, difference, taken in attributed
+    ]
     return found, interrupted
 
 

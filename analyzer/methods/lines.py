@@ -63,6 +63,11 @@ class Lines:
         """D: the numbers that are attributed in a sample."""
         return sum(self.held.feeds[name][0].size for name in self.held.names)
 
+    @property
+    def gradient_size(self) -> int:
+        """The numbers of a gradient."""
+        return self.size
+
     @cached_property
     def item_bytes(self) -> int:
         """Of a number of a gradient."""
@@ -106,6 +111,10 @@ class Lines:
             for name in self.held.names
         ]
         return np.concatenate([span.reshape(-1) for span in spans])
+
+    def attributions(self, lines: Sequence[int], gradients: np.ndarray) -> np.ndarray:
+        """Mean gradients (n, K, G) along these lines, times the inputs less the baselines: (n, K, D)."""
+        return np.stack([mean * self.direction(line) for line, mean in zip(lines, gradients, strict=True)])
 
     def area(self, a: Point, b: Point) -> np.ndarray:
         """The integral of the gradient over α from a to b by a trapezoid, (K, D); see `mean_gradient`."""

@@ -145,15 +145,20 @@ def _steps_of(low: Tensor | None, high: Tensor | None) -> list[dict[str, float]]
     """HardSigmoids that are 0 on a finite constant bound and 1 for every number off it; None for other bounds."""
     bounds = [(t, sign) for t, sign in ((low, 1.0), (high, -1.0)) if t is not None]
     values = [None if t.constant is None or t.constant.size != 1 else t.constant.item() for t, _ in bounds]
-    known = [value for value in values if value is not None and abs(value) < _STEEPEST]
+    known = [value for value in values if value is not None and _steppable(value)]
     if len(known) < len(bounds) or sorted(set(known)) != known:
         return None
     steps = []
     for value, (_, sign) in zip(known, bounds, strict=True):
         # A power of two, so that the bound is met exactly; the next number is off it by more than its inverse.
-        slope = sign * (2.0 ** (126 - frexp(value)[1]) if value else _STEEPEST)
+        slope = sign * (2.0 ** min(126, 126 - frexp(value)[1]) if value else _STEEPEST)
         steps.append({"alpha": slope, "beta": -slope * value})
     return steps
+
+
+def _steppable(bound: float) -> bool:
+    """Whether float32 holds the slope that tells a bound from the next number."""
+    return bound == 0 or 2.0**-100 < abs(bound) < _STEEPEST
 
 
 def _bounds(framework, x, low, high):

@@ -8,22 +8,36 @@ is
 With stride 1 that is a Conv of g by the flipped kernel, which runs as fast as the forward pass; the kernel's
 rearrangement is emitted as nodes, which a runtime folds when it loads a constant weight. With a stride it is
 a ConvTranspose: measured on ONNX Runtime it is mostly 1.3 to 4 times faster than one Conv for all phases of
-the stride with DepthToSpace, and 2 to 50 times faster than zeros inserted between the elements of g.
+the stride with DepthToSpace, and 2 to 50 times faster than zeros inserted between the elements of g. Large
+depthwise kernels are the exception: see conv_phases.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from analyzer.emitter import Emitter
 from analyzer.errors import UnsupportedOp
 from analyzer.graph import Tensor
+from analyzer.ops import conv_phases
 from analyzer.ops.support import ones, static
 from analyzer.ops.windows import Axis, begin
 
 _END = 2**62
+
+
+@dataclass(frozen=True)
+class _Convolved:
+    """What the gradient of a Conv's input was made from."""
+
+    g: Tensor
+    x: Tensor
+    w: Tensor
+    y: Tensor
+    axes: tuple[Axis, ...]
+    group: int
 
 
 def kernel_of(w: Tensor, kernel_shape: Sequence[int] | None) -> list[int]:
@@ -41,8 +55,10 @@ def of_input(
 ) -> Tensor:
     """The gradient of Conv's input."""
     if all(a.stride == 1 and a.before is not None for a in axes):
-        return _stride_one(op, g, x, w, y, axes, group)
-    return transposed(op, g, w, x, y, axes, group)
+        found = _stride_one(op, g, x, w, y, axes, group)
+    else:
+        found = transposed(op, g, w, x, y, axes, group)
+    return op.note(found, _Convolved(g, x, w, y, tuple(axes), group))
 
 
 def of_weight(op: Emitter, g: Tensor, x: Tensor, w: Tensor, axes: Sequence[Axis], group: int) -> Tensor:
@@ -169,24 +185,20 @@ def cut_to(op: Emitter, t: Tensor, like: Tensor, places: Sequence[int]) -> Tenso
 
 
 def cropped(op: Emitter, t: Tensor, before: Sequence[int], after: Sequence[int]) -> Tensor | None:
-    """t less its borders (sizes per axis), by the pads of the convolution that computes it; None where none does.
+    """t less its borders (sizes per axis), where it is the gradient of a Conv's input; None where it is none.
 
-    A gradient that is cut to what a Pad was given is not computed beyond that: it is convolved once, not cut.
+    A Conv of what was padded is a Conv with these pads: its gradient is not computed on the pads, to be cut off.
     """
-    call = op.maker(t)
-    if call is None or call.op_type not in ("Conv", "ConvTranspose") or any([*before[:2], *after[:2]]):
+    made = op.notes.get(t.name)
+    if not isinstance(made, _Convolved) or any([*before[:2], *after[:2]]):
         return None
-    wanted = [*before[2:], *after[2:]]
-    pads = list(call.attributes.get("pads") or [0] * len(wanted))
-    if call.op_type == "ConvTranspose":
-        pads = [pad + cut for pad, cut in zip(pads, wanted, strict=True)]
-    elif call.attributes.get("strides") is None and all(
-        p >= cut for p, cut in zip(pads, wanted, strict=True)
-    ):
-        pads = [pad - cut for pad, cut in zip(pads, wanted, strict=True)]
-    else:
-        return None
-    return op.emit(call.op_type, call.inputs, **{**call.attributes, "pads": pads})  # type: ignore[no-any-return]
+    axes = []
+    for a, front, behind in zip(made.axes, before[2:], after[2:], strict=True):
+        if a.before is None or a.after is None or (a.size is None and a.stride > 1):
+            return None
+        size = None if a.size is None else a.size - front - behind
+        axes.append(replace(a, before=a.before + front, after=a.after + behind, size=size))
+    return of_input(op, made.g, made.x, made.w, made.y, axes, made.group)
 
 
 def _stride_one(
@@ -210,6 +222,9 @@ def transposed(
     op: Emitter, g: Tensor, w: Tensor, x: Tensor, y: Tensor, axes: Sequence[Axis], group: int
 ) -> Tensor:
     """Spread g by the kernel over what its windows saw of x: a ConvTranspose of the spatial size of x."""
+    found = conv_phases.by_phases(op, g, w, _spatial(y, axes), axes, group)
+    if found is not None:
+        return found
     before, after, extra = [], [], []
     open_axes = []
     for place, a, out in zip(_places(axes), axes, _spatial(y, axes), strict=True):

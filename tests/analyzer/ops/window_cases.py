@@ -54,6 +54,20 @@ def convolutions() -> list[Case]:
             case("Conv", normal(2, 4, 9), normal(6, 2, 3), normal(6), group=2, active=(0, 1), **given)
         )
         cases.append(case("Conv", normal(2, 4, 9), normal(4, 1, 4), group=4, **given))
+    # Large depthwise kernels: a Conv for each phase of the stride.
+    for kernel, given in (
+        ((5, 5), {"strides": [2, 2], "pads": [2, 2, 2, 2]}),
+        ((5, 5), {"strides": [2, 2], "pads": [0, 1, 1, 0]}),
+        ((5, 4), {"strides": [3, 2]}),
+        ((7, 5), {"strides": [2, 3], "pads": [3, 0, 2, 1]}),
+        ((4, 4), {"strides": [4, 4]}),
+        ((5, 5), {"auto_pad": "SAME_UPPER", "strides": [2, 2]}),
+        ((4, 4), {"strides": [3, 3], "pads": [4, 4, 0, 0]}),
+    ):
+        weight = normal(3, 1, *kernel)
+        cases.append(
+            case("Conv", normal(2, 3, 11, 12), weight, group=3, active=(0, 1), symbolic=(0,), **given)
+        )
     for given in ({"strides": [2, 2, 2]}, {"pads": [1, 1, 1, 1, 1, 1]}, {"dilations": [1, 2, 1]}):
         cases.append(case("Conv", normal(1, 2, 5, 6, 5), normal(3, 2, 3, 2, 3), active=(0, 1), **given))
     for given in ({}, {"strides": [2, 2]}, {"strides": [2, 3]}, {"strides": [2, 2], "pads": [1, 1, 0, 0]}):
