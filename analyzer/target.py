@@ -207,7 +207,7 @@ class Seed:
 
 ONE_SCALAR = (
     "one scalar of each sample is explained at a time here: of Target(top=…) and Target(each=…) fn.gradients gives the "
-    "gradients, and integrated_gradients the attributions"
+    "gradients, integrated_gradients and conductance the attributions"
 )
 
 

@@ -26,9 +26,10 @@ from analyzer.layout import channel_axes, input_channel_axis
 from analyzer.methods.ends import Baselines, path_ends
 from analyzer.methods.held import Held, hold
 from analyzer.methods.integrated_gradients import ADAPTIVE, AT_ONCE, Progress
-from analyzer.methods.integration import differences, evenly, integrate_groups, unrefined
+from analyzer.methods.integration import Sums, differences, evenly, integrate_groups, unrefined
 from analyzer.methods.lines import Evaluated, Lines, Point, arrays_of, mean_gradient, vectors
 from analyzer.methods.path_result import PathAttributions, completeness_of
+from analyzer.methods.ranks import held_of_rank, joined, of_rank
 from analyzer.methods.refinement import Refined, as_goal, refine
 from analyzer.points import cut, find_points
 from analyzer.target import TargetLike
@@ -48,7 +49,8 @@ class Conductance(PathAttributions):
 
     beside: {input name: (N, *features)}, what reaches the output past these tensors, as through a skip connection,
     attributed to the inputs; empty where every way leads through them. Both together sum to f(x) − f(x′), which
-    `completeness` holds them to, up to `delta` (N,). The other numbers are those of `IntegratedGradients`.
+    `completeness` holds them to, up to `delta` (N,). The other numbers are those of `IntegratedGradients`, and so are
+    the shapes of a Target(top=k) or Target(each=…), of which `rank` gives the result of one class.
     """
 
     beside: Arrays
@@ -62,6 +64,13 @@ class Conductance(PathAttributions):
     scatter: np.ndarray | None = None
     map_error: np.ndarray | None = None
     map_change: np.ndarray | None = None
+
+    def rank(self, k: int) -> Conductance:
+        """The result of the k-th class of each sample, of a Target(top=…) or Target(each=…).
+
+        Raises AnalysisError where one scalar of each sample is explained.
+        """
+        return of_rank(self, k)
 
 
 def conductance(
@@ -102,7 +111,7 @@ def conductance(
     fn, feeds, starts, moved = path_ends(
         differentiate(model), inputs, baseline, along, baseline_inputs, np.random.default_rng(rng)
     )
-    held = hold(fn, feeds, target, moved)
+    held = hold(fn, feeds, target, moved, several=True)
     passages = _passages(held, starts, find_points(fn, at), batch_size)
 
     def group(numbers: range, tell: Progress | None) -> tuple[list[Refined], bool]:
@@ -110,26 +119,34 @@ def conductance(
             return refine(passages, numbers, goal, tell)
         return _by_rule(passages, numbers, rule, steps, tell)
 
-    # Of every point, its values and its gradient.
-    line_bytes = 2 * (steps if goal is None else goal.budget) * passages.size * passages.item_bytes
+    # Of every point, its values and its gradients.
+    vectors_kept = (1 + passages.lines.targets) * (steps if goal is None else goal.budget)
+    line_bytes = vectors_kept * passages.size * passages.item_bytes
     sums, interrupted = integrate_groups(passages.lines, passages.size, line_bytes, group, progress)
-    error = sums.standard_error(0)
-    totals = passages.arrays(sums.mean[:, 0])
+    how = (steps, rule) if goal is None else (sums.most, ADAPTIVE)
+    results = [_result(passages, sums, k, *how, interrupted) for k in range(passages.lines.targets)]
+    return results[0] if held.output.ndim == 1 else joined(results)
+
+
+def _result(passages: Passages, sums: Sums, k: int, steps: int, rule: str, interrupted: bool) -> Conductance:
+    """The result of the k-th class of each sample."""
+    error, own = sums.standard_error(k), held_of_rank(passages.lines.held, k)
+    totals = passages.arrays(sums.mean[:, k])
     return Conductance(
         attributions=passages.attributed(totals),
-        completeness=completeness_of(sums.difference[:, 0], totals),
+        completeness=completeness_of(sums.difference[:, k], totals),
         evaluations=sums.most,
-        output=held.output,
-        target=held.chosen,
+        output=own.output,
+        target=own.chosen,
         channel_axes=passages.channel_axes,
         beside={name: totals[name] for name in passages.beside},
-        converged=sums.converged[:, 0],
+        converged=sums.converged[:, k],
         spent=sums.spent,
-        steps=steps if goal is None else sums.most,
-        rule=rule if goal is None else ADAPTIVE,
+        steps=steps,
+        rule=rule,
         interrupted=interrupted,
         standard_error=None if error is None else passages.attributed(passages.arrays(error)),
-        **({} if goal is None else sums.stated(0)),
+        **(sums.stated(k) if rule == ADAPTIVE else {}),
     )
 
 
@@ -197,7 +214,8 @@ class Passages:
         held = self.lines.held
         feeds = _fed(self.rest, held.fn, held.feeds_at(points, rows), self.points)
         found = self.rest.gradients(feeds, held.target(rows), wrt=self.names)
-        return found.output, vectors(found.gradients, self.names, 1), vectors(feeds, self.names, 1)[:, 0]
+        gradients = vectors(found.gradients, self.names, self.lines.targets)
+        return found.output, gradients, vectors(feeds, self.names, 1)[:, 0]
 
 
 def _passages(
@@ -248,7 +266,7 @@ def _by_rule(
     found = []
     for number, difference in zip(numbers, differences(passages.lines, numbers), strict=True):
         points = sorted(seen[number], key=lambda point: point.alpha)
-        total = np.zeros((1, passages.size))
+        total = np.zeros((passages.lines.targets, passages.size))
         for a, b in pairwise(points):
             total += _GRADIENT[rule](a, b) * _change(a, b)
         found.append(unrefined(total, difference, len(points), whole=len(points) == steps))

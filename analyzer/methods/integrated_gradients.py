@@ -8,8 +8,8 @@ Source: Sundararajan, Taly & Yan 2017, "Axiomatic Attribution for Deep Networks"
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -18,16 +18,16 @@ from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.backends.base import Inputs
 from analyzer.backends.pieces import Progress
 from analyzer.backends.planning import plan_batch
-from analyzer.completeness import Completeness
 from analyzer.errors import AnalysisError
 from analyzer.methods.affine_start import behind_affine_start
 from analyzer.methods.ends import Baselines, path_ends
 from analyzer.methods.full_grad_result import chosen_input
-from analyzer.methods.held import Held, hold
-from analyzer.methods.integration import STATED, integrate
+from analyzer.methods.held import hold
+from analyzer.methods.integration import integrate
 from analyzer.methods.lines import Lines
 from analyzer.methods.path_result import PathAttributions, path_attributions
 from analyzer.methods.quadrature import quadrature
+from analyzer.methods.ranks import held_of_rank, joined, of_rank
 from analyzer.methods.refinement import as_goal
 from analyzer.methods.tokens import Names, plot_token_scores, scored_tokens, token_scores
 from analyzer.target import TargetLike
@@ -78,11 +78,7 @@ class IntegratedGradients(PathAttributions):
 
         Raises AnalysisError where one scalar of each sample is explained.
         """
-        if self.output.ndim != 2:
-            raise AnalysisError("one scalar of each sample is explained: there are no ranks")
-        own = {name: _each(lambda value: value[:, k], getattr(self, name)) for name in _RANKED}
-        sums = {name: value[:, k] for name, value in vars(self.completeness).items()}
-        return replace(self, **own, completeness=Completeness(**sums))
+        return of_rank(self, k)
 
     def token_scores(self, of: str | None = None) -> np.ndarray:
         """(N, T): the attribution of each token, summed over its vector. of: one of `embedded`, the first by default.
@@ -177,7 +173,7 @@ def integrated_gradients(
     results = []
     for k in range(lines.targets):
         vectors = lines.arrays(sums.mean[:, k])
-        found = path_attributions(_one_of(held, k), form, vectors, sums.difference[:, k], sums.most)
+        found = path_attributions(held_of_rank(held, k), form, vectors, sums.difference[:, k], sums.most)
         error = sums.standard_error(k)
         results.append(
             IntegratedGradients(
@@ -193,40 +189,7 @@ def integrated_gradients(
                 **({} if goal is None else sums.stated(k)),
             )
         )
-    return results[0] if held.output.ndim == 1 else _joined(results)
-
-
-def _one_of(held: Held, k: int) -> Held:
-    """What is held of the k-th class of each sample."""
-    if held.output.ndim == 1:
-        return held
-    assert held.chosen is not None
-    return replace(held, output=held.output[:, k], chosen=held.chosen[:, k])
-
-
-def _joined(results: Sequence[IntegratedGradients]) -> IntegratedGradients:
-    """The results of K classes as one, K being the second axis of the arrays that differ among them."""
-    first = results[0]
-    stacked = {
-        name: _each(lambda *values: np.stack(values, axis=1), *(getattr(one, name) for one in results))
-        for name in _RANKED
-    }
-    sums = {
-        name: np.stack([vars(one.completeness)[name] for one in results], axis=1)
-        for name in vars(first.completeness)
-    }
-    return replace(first, **stacked, completeness=Completeness(**sums))
-
-
-def _each(change: Callable[..., np.ndarray], *values: Any) -> Any:
-    """Arrays, or dicts of them, changed; None stays None."""
-    if isinstance(values[0], Mapping):
-        return {name: change(*(value[name] for value in values)) for name in values[0]}
-    return None if values[0] is None else change(*values)
-
-
-_RANKED = ("attributions", "output", "target", "converged", "standard_error", *STATED)
-"""What differs from one class of a sample to the next."""
+    return results[0] if held.output.ndim == 1 else joined(results)
 
 
 def _typed(lines: Lines, vectors: np.ndarray, single: bool) -> Any:

@@ -199,6 +199,30 @@ def test_the_stated_error_of_the_map_is_its_true_error():
     assert 0.4 < np.sqrt(np.mean(found.map_error**2) / np.mean(np.square(true))) < 2.5
 
 
+@pytest.mark.parametrize("settings", [{"steps": 9}, {"tolerance": 0.02}])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_highest_classes_share_one_path(backend, settings):
+    """As so many calls of one class each, also in what passes beside."""
+    net, x, baseline, _ = residual()
+    given = {"at": "middle", "baseline": [baseline.numpy(), 0.0], **settings}
+    found = conductance(on(backend), x.numpy(), Target(top=3), **given)
+    np.testing.assert_array_equal(found.target, net(x).detach().topk(3, dim=1).indices)
+    assert found.attributions.shape == (3, 3, 4, 6, 6) and found.beside["x"].shape == (3, 3, 2, 6, 6)
+    for k in range(3):
+        one, alone = found.rank(k), conductance(on(backend), x.numpy(), found.target[:, k], **given)
+        np.testing.assert_allclose(one.output, alone.output, rtol=1e-6)
+        np.testing.assert_allclose(one.completeness.output, alone.completeness.output, atol=1e-5)
+        total = sum(array.reshape(3, -1).sum(1) for array in (one.attributions, one.beside["x"]))
+        np.testing.assert_allclose(one.delta, total - one.completeness.output, atol=1e-5)
+        # Refined together, every class is met: each has the points that the others needed, too.
+        near = 1e-5 if "steps" in settings else 0.1
+        assert relative(one.attributions, alone.attributions) < near
+        assert relative(one.beside["x"], alone.beside["x"]) < near
+        assert one.converged.all()
+    with pytest.raises(AnalysisError, match="no ranks"):
+        found.rank(0).rank(0)
+
+
 @functools.cache
 def text() -> Any:
     torch.manual_seed(1)
