@@ -153,7 +153,7 @@ def run(
         complete = run_full_grad(fn, inputs)
         explicit = run_full_grad(fn, inputs, terms="explicit")
     with timed("Integrated Gradients"):
-        integrated = run_integrated_gradients(
+        (integrated,) = run_integrated_gradients(
             fn, inputs, baseline="black", steps=STEPS, tolerance=TOLERANCE, progress=progress
         )
     with timed("check the backends"):

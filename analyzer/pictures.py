@@ -103,11 +103,11 @@ def _overlays(
         note = "|x · ∂f/∂x|, what falls to the pixels"
         pictures["input-term"] = _unsigned("Input term", photograph, size[0], note)
     plane = _plane(result, name, index, layout)
+    key, caption = result.file_name_of(index), caption_of(result, index)
     if plane is not None and entry.signed:
-        pictures[result.method] = _signed(entry.caption, photograph, smoothed(plane, PIXELS), entry.note)
+        pictures[key] = _signed(caption, photograph, smoothed(plane, PIXELS), entry.note)
     elif plane is not None:
-        note = f"{entry.note}; brighter is more"
-        pictures[result.method] = _unsigned(entry.caption, photograph, plane, note)
+        pictures[key] = _unsigned(caption, photograph, plane, f"{entry.note}; brighter is more")
     if name in result.complete_maps and result.complete_maps[name].ndim == 3:
         plane = smoothed(result.complete_maps[name][index])
         note = f"red adds, blue takes away; {complete_sum(result, index)}"
@@ -124,6 +124,12 @@ def _plane(result: MethodResult, name: str, index: int, layout: str | None) -> n
         return None
     planes = to_planes(result.attributions[name][index : index + 1], layout)
     return None if planes is None else planes[0]
+
+
+def caption_of(result: MethodResult, index: int) -> str:
+    """The caption of one sample's picture or text, with its class where there are several."""
+    caption = METHODS[result.method].caption
+    return f"{caption}: {result.classes[index]}" if result.classes else caption
 
 
 def complete_sum(result: MethodResult, index: int) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analyzer.analysis import FULL_GRAD, MethodResult
+from analyzer.analysis.common import class_label
 from analyzer.figures.report import Completeness, Prediction, Sample, format_error, format_value
 from analyzer.methods.full_grad_result import layers_of
 from analyzer.pictures import result_bars
@@ -17,12 +18,7 @@ if TYPE_CHECKING:
     from analyzer.figures.report import Picture
 
 Names = Sequence[str] | None
-ARRAYS = ("unplaced_total", "explained", "total", "error", "target")
-
-
-def class_label(index: int, names: Names) -> str:
-    """How a class is called: its name, or "class 3"."""
-    return names[index] if names is not None and 0 <= index < len(names) else f"class {index}"
+ARRAYS = ("unplaced_total", "output", "explained", "total", "error", "target")
 
 
 def predictions(outputs: np.ndarray, names: Names = None, most: int = 5) -> list[tuple[Prediction, ...]]:
@@ -51,7 +47,7 @@ def completeness_rows(results: Sequence[MethodResult], names: Sequence[str]) -> 
     return [
         Completeness(
             sample=name,
-            method=result.label,
+            method=result.title_of(index),
             output=float(result.explained[index]),
             total=float(result.total[index]),
             error=float(result.error[index]),
@@ -76,15 +72,14 @@ def judgement(results: Sequence[MethodResult]) -> tuple[bool | None, str]:
     claimed = [result for result in results if any(passed is not None for passed in result.passed)]
     if not claimed:
         return None, "Completeness is stated, not claimed"
-    failed = [result for result in claimed if any(passed is False for passed in result.passed)]
+    failed = dict.fromkeys(_title(one) for one in claimed if any(passed is False for passed in one.passed))
     if failed:
-        return False, f"{' and '.join(_title(result) for result in failed)} miss what they must add up to"
-    worst = [
-        f"{_title(result)} is complete to {format_error(result.error.max())}"
-        for result in claimed
-        if result.error is not None
-    ]
-    return True, ", ".join(worst)
+        return False, f"{' and '.join(failed)} miss what they must add up to"
+    worst: dict[str, float] = {}
+    for result in claimed:
+        if result.error is not None:
+            worst[_title(result)] = max(worst.get(_title(result), 0.0), float(result.error.max()))
+    return True, ", ".join(f"{name} is complete to {format_error(error)}" for name, error in worst.items())
 
 
 def _title(result: MethodResult) -> str:
@@ -101,14 +96,15 @@ def samples(
 ) -> list[Sample]:
     """What the report shows of each input."""
     full_grads = [result for result in results if result.method == FULL_GRAD]
+    first = by_method(results)[0]
     return [
         Sample(
             name=name,
-            target=target_text(results[0], index, class_names),
+            target="; ".join(target_text(result, index, class_names) for result in first),
             pictures=tuple(pictures[index].values()),
             predictions=predicted[index],
             bars=result_bars(full_grads[0], index) if full_grads else (),
-            output=float(results[0].explained[index]),
+            output=float(results[0].output[index]),
             texts=texts[index] if texts else (),
         )
         for index, name in enumerate(names)
@@ -116,55 +112,82 @@ def samples(
 
 
 def target_text(result: MethodResult, index: int, class_names: Names) -> str:
-    """What was explained of one sample: "espresso (967)"."""
+    """What was explained of one sample: "espresso (967)", or what is no class as it was asked for."""
     if result.target is None:
-        return "a weighted sum of the outputs"
+        return result.asked or "a weighted sum of the outputs"
     chosen = int(result.target[index])
     named = class_names is not None and 0 <= chosen < len(class_names)
     return f"{class_label(chosen, class_names)} ({chosen})" if named else f"class {chosen}"
 
 
-def arrays_of(results: Sequence[MethodResult]) -> dict[str, np.ndarray]:
-    """The arrays that are written as .npz, by method: maps, attributions, completeness, layer totals."""
-    found: dict[str, np.ndarray] = {}
+def by_method(results: Sequence[MethodResult]) -> list[list[MethodResult]]:
+    """The results of each method: one, or one for each class that is explained of a sample."""
+    groups: dict[str, list[MethodResult]] = {}
     for result in results:
-        stem = result.method.replace("-", "_")
-        found |= {f"{stem}/attributions/{name}": array for name, array in result.attributions.items()}
-        known = {name: getattr(result, name) for name in ARRAYS}
-        found |= {f"{stem}/{name}": array for name, array in known.items() if array is not None}
-        for name, maps in (("map", result.maps), ("complete_map", result.complete_maps)):
-            several = len(maps) > 1
-            found |= {f"{stem}/{name}/{key}" if several else f"{stem}/{name}": m for key, m in maps.items()}
-        if result.shares:
-            found[f"{stem}/layer_totals"] = np.stack([share.total for share in result.shares], axis=1)
-            found[f"{stem}/layer_tensors"] = np.array([share.tensor for share in result.shares])
+        groups.setdefault(result.method, []).append(result)
+    return list(groups.values())
+
+
+def arrays_of(results: Sequence[MethodResult]) -> dict[str, np.ndarray]:
+    """The arrays that are written as .npz, by method: maps, attributions, completeness, layer totals.
+
+    Where several classes of a sample are explained, these are a second axis, (N, k, …).
+    """
+    found: dict[str, np.ndarray] = {}
+    for group in by_method(results):
+        parts = [_arrays(result) for result in group]
+        found |= (
+            parts[0]
+            if not group[0].classes
+            else {name: np.stack([part[name] for part in parts], axis=1) for name in parts[0]}
+        )
+    return found
+
+
+def _arrays(result: MethodResult) -> dict[str, np.ndarray]:
+    stem = result.method.replace("-", "_")
+    found = {f"{stem}/attributions/{name}": array for name, array in result.attributions.items()}
+    known = {name: getattr(result, name) for name in ARRAYS}
+    found |= {f"{stem}/{name}": array for name, array in known.items() if array is not None}
+    for name, maps in (("map", result.maps), ("complete_map", result.complete_maps)):
+        several = len(maps) > 1
+        found |= {f"{stem}/{name}/{key}" if several else f"{stem}/{name}": m for key, m in maps.items()}
+    if result.shares:
+        found[f"{stem}/layer_totals"] = np.stack([share.total for share in result.shares], axis=1)
+        found[f"{stem}/layer_tensors"] = np.array([share.tensor for share in result.shares])
     return found
 
 
 def as_json(results: Sequence[MethodResult], index: int, class_names: Names) -> dict[str, Any]:
-    """One sample's results for the machine-readable output."""
+    """One sample's results for the machine-readable output: a record of each method, or {"classes": records}."""
     return {
-        result.method: {
-            "target": None if result.target is None else int(result.target[index]),
-            "target_name": None
-            if result.target is None or class_names is None
-            else class_label(int(result.target[index]), class_names),
-            "output": float(result.explained[index]),
-            "completeness": completeness_json(result, index),
-            **_decomposition_json(result, index),
-            "settings": dict(result.settings),
-        }
-        for result in results
+        group[0].method: {"classes": [_record(result, index, class_names) for result in group]}
+        if group[0].classes
+        else _record(group[0], index, class_names)
+        for group in by_method(results)
+    }
+
+
+def _record(result: MethodResult, index: int, class_names: Names) -> dict[str, Any]:
+    chosen = None if result.target is None else int(result.target[index])
+    return {
+        "target": chosen,
+        "target_name": None if chosen is None or class_names is None else class_label(chosen, class_names),
+        "output": float(result.output[index]),
+        "completeness": completeness_json(result, index),
+        **_decomposition_json(result, index),
+        "settings": dict(result.settings),
     }
 
 
 def completeness_json(result: MethodResult, index: int) -> dict[str, Any] | None:
     """What one sample's attributions add up to; None of a method that gives a map alone."""
-    if result.total is None or result.error is None:
+    if result.total is None or result.error is None or result.delta is None:
         return None
     return {
         "explained": float(result.explained[index]),
         "total": float(result.total[index]),
+        "delta": float(result.delta[index]),
         "relative_error": float(result.error[index]),
         "passed": result.passed[index],
     }

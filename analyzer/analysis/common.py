@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +25,7 @@ def saliency_result(
         label=label,
         attributions={},
         maps=named(fn, found.map),
+        output=explained,
         explained=explained,
         total=None,
         error=None,
@@ -33,6 +34,11 @@ def saliency_result(
         seconds=time.perf_counter() - start,
         settings=settings,
     )
+
+
+def class_label(index: int, names: Sequence[str] | None) -> str:
+    """How a class is called: its name, or "class 3"."""
+    return names[index] if names is not None and 0 <= index < len(names) else f"class {index}"
 
 
 def named(fn: Differentiable, value: Any) -> Arrays:

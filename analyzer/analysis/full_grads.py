@@ -48,6 +48,7 @@ def run_full_grad(
         complete_maps=named(fn, found.complete_map),
         unplaced=found.unplaced,
         unplaced_total=doubles(found.unplaced_total),
+        output=doubles(found.completeness.output),
         explained=doubles(found.completeness.output),
         total=doubles(found.completeness.total),
         error=doubles(found.completeness.error),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from analyzer.analysis.common import baseline_text, named
+from analyzer.analysis.common import baseline_text, class_label, doubles, named
 from analyzer.analysis.result import Inputs, MethodResult, Progress
 from analyzer.completeness import sample_sums
 from analyzer.errors import AnalysisError
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from analyzer.backends import Differentiable
     from analyzer.methods import Conductance, IntegratedGradients
     from analyzer.target import TargetLike
+
+Found = TypeVar("Found", "IntegratedGradients", "Conductance")
 
 INTEGRATED_GRADIENTS, CONDUCTANCE = "integrated-gradients", "conductance"
 INTEGRATED_GRADIENTS_TOLERANCE = 0.01
@@ -37,8 +40,8 @@ def run_integrated_gradients(
     max_evaluations: int = 1024,
     seed: int = 0,
     progress: Progress | None = None,
-) -> MethodResult:
-    """Integrated Gradients of every sample.
+) -> list[MethodResult]:
+    """Integrated Gradients of every sample; of several classes of each, a result for each.
 
     Completeness fails where a `tolerance` was asked for and not met. Without one it holds to 1 %, and
     beyond that is stated and not judged: it is a matter of steps.
@@ -67,8 +70,11 @@ def run_integrated_gradients(
         "tolerance": tolerance,
     }
     label = f"Integrated Gradients, {found.evaluations} gradients"
-    attributions = _by_tensor(fn, found, at)
-    return _result(INTEGRATED_GRADIENTS, label, found, attributions, settings, max_evaluations, start)
+    results = [
+        _result(fn, INTEGRATED_GRADIENTS, label, one, at, settings, max_evaluations, start)
+        for one in _by_class(found)
+    ]
+    return _told_apart(fn, results) if found.output.ndim == 2 else results
 
 
 def run_conductance(
@@ -85,8 +91,8 @@ def run_conductance(
     max_evaluations: int = 1024,
     seed: int = 0,
     progress: Progress | None = None,
-) -> MethodResult:
-    """Conductance of every sample, with completeness as of Integrated Gradients.
+) -> list[MethodResult]:
+    """Conductance of every sample, with completeness as of Integrated Gradients; of several classes a result for each.
 
     Raises AnalysisError where no tensor within the network is named.
     """
@@ -111,18 +117,37 @@ def run_conductance(
         rng=np.random.default_rng(seed),
         progress=progress,
     )
-    beside = {name: sample_sums(array).tolist() for name, array in found.beside.items()}
-    settings = {"baseline": baseline_text(baseline), "at": at, "tolerance": tolerance, "beside": beside}
+    settings = {"baseline": baseline_text(baseline), "at": at, "tolerance": tolerance}
     label = f"Conductance, {found.evaluations} gradients"
-    attributions = _by_tensor(fn, found, at)
-    return _result(CONDUCTANCE, label, found, attributions, settings, max_evaluations, start)
+    results = []
+    for one in _by_class(found):
+        beside = {name: sample_sums(array).tolist() for name, array in one.beside.items()}
+        own = {**settings, "beside": beside}
+        results.append(_result(fn, CONDUCTANCE, label, one, at, own, max_evaluations, start))
+    return _told_apart(fn, results) if found.output.ndim == 2 else results
+
+
+def _by_class(found: Found) -> list[Found]:
+    """The result of each of several classes of a sample; itself where one scalar is explained."""
+    return [found] if found.output.ndim == 1 else [found.rank(k) for k in range(found.output.shape[1])]
+
+
+def _told_apart(fn: Differentiable, results: Sequence[MethodResult]) -> list[MethodResult]:
+    """Results of several classes, each with those of its samples by the first of their names."""
+    told = []
+    for result in results:
+        assert result.target is not None
+        labels = (class_label(int(one), fn.model.class_names) for one in result.target)
+        told.append(replace(result, classes=tuple(label.partition(",")[0] for label in labels)))
+    return told
 
 
 def _result(
+    fn: Differentiable,
     method: str,
     label: str,
     found: IntegratedGradients | Conductance,
-    attributions: dict[str, np.ndarray],
+    at: str | Sequence[str] | None,
     settings: dict[str, Any],
     most: int,
     start: float,
@@ -136,8 +161,9 @@ def _result(
     return MethodResult(
         method=method,
         label=label,
-        attributions=attributions,
+        attributions=_by_tensor(fn, found, at),
         maps={},
+        output=doubles(found.output),
         explained=found.completeness.output,
         total=found.completeness.total,
         error=found.completeness.error,

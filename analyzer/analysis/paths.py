@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analyzer.analysis.common import baseline_text, named
+from analyzer.analysis.common import baseline_text, doubles, named
 from analyzer.analysis.integrated import INTEGRATED_GRADIENTS_TOLERANCE
 from analyzer.analysis.result import Inputs, MethodResult, Progress
 from analyzer.errors import AnalysisError
@@ -121,7 +121,8 @@ def run_xrai(
         label=f"XRAI, {regions} regions",
         attributions={},
         maps=named(fn, found.map),
-        explained=found.output.astype(np.float64),
+        output=doubles(found.output),
+        explained=doubles(found.output),
         total=None,
         error=None,
         passed=(None,) * len(found.output),
@@ -147,6 +148,7 @@ def _result(
         label=label,
         attributions=named(fn, found.attributions),
         maps={},
+        output=doubles(found.output),
         explained=found.completeness.output,
         total=found.completeness.total,
         error=found.completeness.error,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from analyzer.analysis.full_grads import (
     FULL_GRAD,
@@ -58,13 +59,20 @@ from analyzer.analysis.result import MethodResult
 @dataclass(frozen=True)
 class Entry:
     """A method. caption, note: its name in pictures, and how they are read. signed: whether what it draws is: its map,
-    or where it has none its attributions, summed over channels.
+    or where it has none its attributions, summed over channels. by_class: whether it explains several classes of a
+    sample one by one; `run` then gives a list.
     """
 
-    run: Callable[..., MethodResult]
+    run: Callable[..., MethodResult | list[MethodResult]]
     caption: str
     note: str
     signed: bool = False
+    by_class: bool = False
+
+    def results(self, *given: Any, **settings: Any) -> list[MethodResult]:
+        """What the runner gives: one result, or one for each class that is explained of a sample."""
+        found = self.run(*given, **settings)
+        return found if isinstance(found, list) else [found]
 
     @property
     def settings(self) -> tuple[str, ...]:
@@ -85,12 +93,14 @@ METHODS: Mapping[str, Entry] = {
         "Integrated Gradients",
         "red speaks for the class, blue against it",
         signed=True,
+        by_class=True,
     ),
     CONDUCTANCE: Entry(
         run_conductance,
         "Conductance",
         "of units within the network: red speaks for the class, blue against it",
         signed=True,
+        by_class=True,
     ),
     EXPECTED_GRADIENTS: Entry(
         run_expected_gradients,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -116,11 +117,11 @@ def analyze(
     as_json: JsonOption = False,
 ) -> None:
     """Explain a model's outputs by any of the methods, with their completeness."""
-    from analyzer.analysis import INTEGRATED_GRADIENTS
+    from analyzer.analysis import INTEGRATED_GRADIENTS, METHODS
     from analyzer.backends import differentiate
     from analyzer.cli.inputs import ImageOptions, read_background, read_inputs
     from analyzer.cli.models import open_model
-    from analyzer.cli.targets import parse_target
+    from analyzer.cli.targets import parse_target, refuse_several
     from analyzer.cli.tokens import read_vocabulary, texts_of
     from analyzer.graph import Graph
     from analyzer.summary import predictions
@@ -165,6 +166,9 @@ def analyze(
         read = read_inputs([baseline_inputs], graph, loaded, images).arrays
         settings[INTEGRATED_GRADIENTS]["baseline_inputs"] = read
     chosen = parse_target(target, len(batch.names), class_count(graph), loaded.class_names, graph)
+    for one in settings:
+        if not METHODS[one].by_class:
+            refuse_several(chosen, one)
     if batch.assumed:
         terminal.note(ASSUMED)
     fn = differentiate(
@@ -174,7 +178,7 @@ def analyze(
         straight_through=straight_through,
         max_memory=max_memory,
     )
-    results = _run(terminal, fn, batch, chosen, settings)
+    results = [replace(one, asked=target or "") for one in _run(terminal, fn, batch, chosen, settings)]
     texts = texts_of(results, batch.arrays, graph, vocabulary)
     predicted = predictions(fn.forward(batch.inputs)[graph.outputs[0]], loaded.class_names)
     files = [] if output is None else write_results(output, model, fn, batch, results, predicted, texts)
@@ -202,8 +206,8 @@ def _run(
     """The methods in their order, each with its settings."""
     from analyzer.analysis import METHODS
 
-    results = []
+    results: list[MethodResult] = []
     for method, settings in methods.items():
         with terminal.progress(method) as progress:
-            results.append(METHODS[method].run(fn, batch.inputs, target, progress=progress, **settings))
+            results += METHODS[method].results(fn, batch.inputs, target, progress=progress, **settings)
     return results

@@ -29,23 +29,47 @@ def show_results(
     files: Sequence[Path],
     texts: Texts = (),
 ) -> None:
-    from analyzer.summary import completeness_rows, target_text
+    from analyzer.summary import completeness_rows
 
     show_predictions(terminal, batch.names, predicted)
-    terminal.heading("Explained")
-    terminal.table(
-        ("input", "target"),
-        [(name, target_text(results[0], index, class_names)) for index, name in enumerate(batch.names)],
-    )
+    show_targets(terminal, results, batch.names, class_names)
     show_completeness(terminal, completeness_rows(results, batch.names))
-    for result in results:
-        if result.note and result.total is not None:
-            terminal.remark(f"{result.label.partition(',')[0]}: {result.note}")
+    notes = (
+        f"{one.label.partition(',')[0]}: {one.note}" for one in results if one.note and one.total is not None
+    )
+    for note in dict.fromkeys(notes):
+        terminal.remark(note)
     for result in results:
         if result.shares:
             show_layers(terminal, result, batch.names)
     show_texts(terminal, batch.names, texts)
     show_files(terminal, files)
+
+
+def show_targets(
+    terminal: Terminal,
+    results: Sequence[MethodResult],
+    names: Sequence[str],
+    class_names: Sequence[str] | None,
+) -> None:
+    """A table of what is explained; of several classes of a sample with their outputs and deltas."""
+    from analyzer.figures.report import format_value
+    from analyzer.summary import by_method, target_text
+
+    terminal.heading("Explained")
+    groups = by_method(results)
+    if not groups[0][0].classes:
+        rows = [(name, target_text(results[0], index, class_names)) for index, name in enumerate(names)]
+        terminal.table(("input", "target"), rows)
+        return
+    deltas = [f"delta, {group[0].method}" for group in groups] if len(groups) > 1 else ["delta"]
+    cells = []
+    for index, name in enumerate(names):
+        for place, ranked in enumerate(zip(*groups, strict=True)):
+            text, output = target_text(ranked[0], index, class_names), f"{ranked[0].output[index]:.3f}"
+            shown = (format_value(float(one.delta[index])) for one in ranked if one.delta is not None)
+            cells.append(("" if place else name, text, output, *shown))
+    terminal.table(("input", "target", "output", *deltas), cells, right=range(2, 3 + len(groups)))
 
 
 def show_predictions(

@@ -77,7 +77,7 @@ def check(
     from analyzer.cli.inputs import ImageOptions, read_inputs
     from analyzer.cli.models import open_model
     from analyzer.cli.settings import allowed, read_settings
-    from analyzer.cli.targets import parse_target
+    from analyzer.cli.targets import parse_target, refuse_several
     from analyzer.graph import Graph
 
     terminal = Terminal(as_json)
@@ -92,6 +92,7 @@ def check(
     graph = Graph.from_proto(loaded.proto)
     batch = read_inputs(inputs, graph, loaded, ImageOptions(size, mean, std, layout, resize))
     chosen = parse_target(target, len(batch.names), class_count(graph), loaded.class_names, graph)
+    refuse_several(chosen, "check")
     if batch.assumed:
         terminal.note(ASSUMED)
     names = split_list(backends) if backends is not None else settings.backends

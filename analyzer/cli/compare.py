@@ -83,7 +83,7 @@ def compare(
     from analyzer.cli.inputs import ImageOptions, read_inputs
     from analyzer.cli.models import open_model
     from analyzer.cli.settings import allowed, read_settings
-    from analyzer.cli.targets import parse_target
+    from analyzer.cli.targets import parse_target, refuse_several
     from analyzer.graph import Graph
 
     terminal = Terminal(as_json)
@@ -98,6 +98,7 @@ def compare(
     graph = Graph.from_proto(a.proto)
     batch = read_inputs(inputs, graph, a, ImageOptions(size, mean, std, layout, resize))
     chosen = parse_target(target, len(batch.names), class_count(graph), a.class_names, graph)
+    refuse_several(chosen, "compare")
     if batch.assumed:
         terminal.note(ASSUMED)
     points = steps or settings.steps or STEPS

@@ -5,14 +5,13 @@ Refuses, naming the file: what cannot be read, wrong shapes, NaN and infinity.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from analyzer.cli.models import read_array
+from analyzer.cli.models import read_array, read_arrays
 from analyzer.cli.options import Layout, parse_channels, parse_size
 from analyzer.cli.terminal import UserError
 from analyzer.figures.images import image_layout, preprocess, read_image
@@ -151,13 +150,7 @@ def _read_photograph(path: Path, tensor: Tensor, preprocessing: Preprocessing) -
 
 
 def _read_npz(path: Path, graph: Graph) -> dict[str, np.ndarray]:
-    if not path.is_file():
-        raise UserError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not a readable .npz file of numbers") from error
+    arrays = read_arrays(path)
     if len(arrays) == len(graph.inputs) == 1:
         return {graph.inputs[0]: next(iter(arrays.values()))}
     missing = [name for name in graph.inputs if name not in arrays]

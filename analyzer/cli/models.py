@@ -7,6 +7,7 @@ import inspect
 import os
 import re
 import sys
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,8 +81,7 @@ def read_array(path: Path) -> Any:
     """A .npy array. Raises UserError where it is missing, damaged, or no array of numbers."""
     import numpy as np
 
-    if not path.is_file():
-        raise UserError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}")
+    _refuse_missing(path)
     try:
         array = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -89,6 +89,26 @@ def read_array(path: Path) -> Any:
     if not isinstance(array, np.ndarray):
         raise UserError(f"{path}: an archive of several arrays, where one .npy array is expected")
     return array
+
+
+def read_arrays(path: Path) -> dict[str, Any]:
+    """The arrays of an .npz, by name. Raises UserError where it is missing, damaged, or holds no numbers."""
+    import numpy as np
+
+    _refuse_missing(path)
+    try:
+        archive = np.load(path, allow_pickle=False)
+        if isinstance(archive, np.ndarray):
+            raise UserError(f"{path}: a single array, where an .npz of arrays by name is expected")
+        with archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: not a readable .npz file of numbers") from error
+
+
+def _refuse_missing(path: Path) -> None:
+    if not path.is_file():
+        raise UserError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}")
 
 
 def read_class_names(path: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Read --target: classes by index or name, over masks, elements by position, weights; of any output.
+"""Read --target: classes by index or name, over masks, elements by position, weights; of any output, and sums of these.
 
 From the option's text and what the model is known to have to what the API takes. Refuses, with the way out, a class, an
 output or a file that is not there; shapes are checked by the API.
@@ -16,11 +16,15 @@ import numpy as np
 from analyzer.cli.options import split_list
 from analyzer.cli.terminal import UserError
 from analyzer.graph import Graph
-from analyzer.target import PREDICTED, Target, TargetLike
+from analyzer.target import PREDICTED, Target, TargetLike, as_target
 
 CHANNELS_LAST = "last"
 # 2:17, -1:7, and -1: for the highest there.
 _POSITION = re.compile(r"-?\d+(:-?\d+)*:?")
+_TOP = re.compile(r"top(\d+)")
+# Names have dashes: a minus stands between blanks.
+_SIGNS = re.compile(r"\s*(\+|(?<=\s)-(?=\s))\s*")
+_FACTOR = re.compile(r"(?:(-?(?:\d+\.?\d*|\.\d+))\s*\*)?\s*(.*)")
 
 
 def parse_target(
@@ -41,15 +45,58 @@ def parse_target(
     2:17, or 2:17,0:4,…          an element by its coordinates, negative ones from the end
     -1:, or 3:,5:,…              the highest at a position
     FILE.npy                     weights over the output
+    top3                         the three highest classes, each by itself
     OUTPUT=…                     any of these, of another output, or of a tensor within the model
+    FILE.npz                     weights by output name, over several outputs
+    …+…, … - …, NUMBER*…         a sum of these, but for top3, of one or several outputs
     """
     if text is None:
         return None
     if not text.strip():
         raise UserError("--target is empty: give a class index or name")
-    whole = _index(text, names)
-    if whole is not None:
+    if (whole := _index(text, names)) is not None:
         return _in_range(whole, classes)
+    terms = _terms(text, graph)
+    targets = [_one(term, samples, classes, names, graph) for _, term in terms]
+    if len(terms) == 1 and terms[0][0] == 1:
+        return targets[0]
+    factors = [factor for factor, _ in terms]
+    return Target(parts=tuple(zip(factors, map(as_target, targets), strict=True)))
+
+
+def refuse_several(target: TargetLike, what: str) -> None:
+    """Raise UserError where several classes are explained one by one. what: explains one scalar of each sample."""
+    from analyzer.analysis import METHODS
+
+    if isinstance(target, Target) and target.several:
+        takers = " and ".join(name for name, entry in METHODS.items() if entry.by_class)
+        raise UserError(
+            f"--target top{target.top}: {what} explains one scalar of each sample; analyze --method {takers} "
+            "take several classes"
+        )
+
+
+def _terms(text: str, graph: Graph | None) -> list[tuple[float, str]]:
+    """The terms of a sum, each with its factor."""
+    output, equals, rest = text.partition("=")
+    named = bool(equals) and graph is not None and output.strip() in graph.tensors
+    head, said = (output + equals, rest) if named else ("", text)
+    # The name of a tensor or of a file may hold a sign itself.
+    path = said.removesuffix(f"@{CHANNELS_LAST}").rpartition("@")[2]
+    first, *more = [said] if Path(path.strip()).is_file() else _SIGNS.split(said)
+    found = []
+    for sign, part in zip(("+", *more[::2]), (head + first, *more[1::2]), strict=True):
+        factor, term = _FACTOR.fullmatch(part.strip()).groups()  # type: ignore[union-attr]
+        if not term:
+            raise UserError(f"--target {text}: a sign or a factor stands before nothing")
+        found.append(((-1 if sign == "-" else 1) * float(factor or 1), term))
+    return found
+
+
+def _one(
+    text: str, samples: int, classes: int | None, names: Sequence[str] | None, graph: Graph | None
+) -> TargetLike:
+    """A target that is no sum."""
     output, said = _output_in(text, graph)
     first = graph.outputs[0] if graph is not None else None
     # The classes of another output are counted where its shape is known: by the API.
@@ -59,6 +106,10 @@ def parse_target(
         return Target(output)
     if said.lower().endswith(".npy") and "@" not in said:
         return Target(output, weights=_rows_of(Path(said), samples, rank))
+    if said.lower().endswith(".npz") and output is None:
+        return _over_outputs(Path(said), samples, graph)
+    if highest := _TOP.fullmatch(said):
+        return Target(output, top=int(highest[1]))
     if (parts := split_list(said)) and ":" in said and all(_POSITION.fullmatch(part) for part in parts):
         return _positions(output, parts, samples)
     if "@" in said:
@@ -80,8 +131,8 @@ def _output_in(text: str, graph: Graph | None) -> tuple[str | None, str]:
 
 def _rank(graph: Graph | None, output: str | None) -> int | None:
     """The number of axes of an output, where the model says so."""
-    shape = graph.tensors[output].shape if graph is not None and output is not None else None
-    return None if shape is None else len(shape)
+    tensor = graph.tensors.get(output) if graph is not None and output is not None else None
+    return None if tensor is None or tensor.shape is None else len(tensor.shape)
 
 
 def _classes(text: str, samples: int, classes: int | None, names: Sequence[str] | None) -> int | np.ndarray:
@@ -125,11 +176,25 @@ def _masked(
     return Target(output, index=each, mask=over, axis=-1 if last else 1)
 
 
+def _over_outputs(path: Path, samples: int, graph: Graph | None) -> Target:
+    """Weights by output name."""
+    from analyzer.cli.models import read_arrays
+
+    weights = {
+        name: _repeated(array, samples, _rank(graph, name)) for name, array in read_arrays(path).items()
+    }
+    return Target(weights=weights)
+
+
 def _rows_of(path: Path, samples: int, axes: int | None) -> np.ndarray:
-    """An array with a row for each sample; one for all, which has an axis less, is repeated."""
+    """An array of a file with a row for each sample."""
     from analyzer.cli.models import read_array
 
-    array: np.ndarray = read_array(path)
+    return _repeated(read_array(path), samples, axes)
+
+
+def _repeated(array: np.ndarray, samples: int, axes: int | None) -> np.ndarray:
+    """An array with a row for each sample; one for all, which has an axis less, is repeated."""
     return np.stack([array] * samples) if axes is None or array.ndim < axes else array
 
 

@@ -60,8 +60,8 @@ def texts_of(
 
     The vocabulary is that of the first such tensor; further ones, as of segments, show their ids.
     """
-    from analyzer.analysis import METHODS
     from analyzer.methods.tokens import scored_tokens, token_scores
+    from analyzer.pictures import caption_of
 
     texts: list[list[ScoredTokens]] = [[] for _ in next(iter(inputs.values()))]
     embedded = [name for name in embedded_tokens(graph) if any(name in one.attributions for one in results)]
@@ -78,9 +78,10 @@ def texts_of(
             if name not in result.attributions:
                 continue
             scores = token_scores(result.attributions[name])
-            caption = METHODS[result.method].caption + (f", {name}" if len(embedded) > 1 else "")
+            of = f", {name}" if len(embedded) > 1 else ""
+            captions = [caption_of(result, index) + of for index in range(len(rows))]
             whole = result.explained if len(result.attributions) == 1 else None
-            found = scored_tokens(scores, rows, whole, [caption] * len(rows))
+            found = scored_tokens(scores, rows, whole, captions)
             for own, text in zip(texts, found, strict=True):
                 own.append(text)
     return texts

@@ -32,6 +32,7 @@ def result():
         attributions={name: np.ones(shape) for name, shape in shapes.items()},
         maps={name: np.abs(found) for name, found in flat.items()},
         complete_maps=flat,
+        output=np.array([4.0]),
         explained=np.array([4.0]),
         total=np.array([4.0]),
         error=np.array([0.0]),

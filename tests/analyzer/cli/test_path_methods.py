@@ -64,7 +64,8 @@ def test_a_background_is_an_array(files, json_of, tmp_path):
         arrays["expected_gradients/attributions/image"], eg.attributions, rtol=1e-4, atol=1e-6
     )
     method = document["samples"][0]["methods"]["expected-gradients"]
-    np.testing.assert_allclose(method["output"], eg.completeness.output, rtol=1e-4)
+    np.testing.assert_allclose(method["output"], eg.output, rtol=1e-4)
+    np.testing.assert_allclose(method["completeness"]["explained"], eg.completeness.output, rtol=1e-4)
 
 
 def test_a_background_is_a_folder_of_images_read_as_the_inputs_are(files, json_of, tmp_path):
