@@ -78,9 +78,9 @@ def _of_values(
     row, found = slice(index, index + 1), {}
     for result in results:
         if name in result.maps:
-            entry = METHODS[result.method]
-            unit = "units of the output, per element" if entry.signed else "saliency, without unit"
-            look = Look(unit=unit, signed=entry.signed)
+            entry, signed = METHODS[result.method], is_signed(result)
+            unit = "units of the output, per element" if signed else "saliency, without unit"
+            look = Look(unit=unit, signed=signed)
             png = figure_png(plot_input(result.maps[name][row], array[row], look, table=array.ndim == 2))
             found[result.method] = Picture(entry.caption, png, entry.note)
         if name in result.complete_maps:
@@ -104,7 +104,7 @@ def _overlays(
         pictures["input-term"] = _unsigned("Input term", photograph, size[0], note)
     plane = _plane(result, name, index, layout)
     key, caption = result.file_name_of(index), caption_of(result, index)
-    if plane is not None and entry.signed:
+    if plane is not None and is_signed(result):
         pictures[key] = _signed(caption, photograph, smoothed(plane, PIXELS), entry.note)
     elif plane is not None:
         pictures[key] = _unsigned(caption, photograph, plane, f"{entry.note}; brighter is more")
@@ -124,6 +124,11 @@ def _plane(result: MethodResult, name: str, index: int, layout: str | None) -> n
         return None
     planes = to_planes(result.attributions[name][index : index + 1], layout)
     return None if planes is None else planes[0]
+
+
+def is_signed(result: MethodResult) -> bool:
+    """Whether what is drawn of a result is signed."""
+    return result.signed or METHODS[result.method].signed
 
 
 def caption_of(result: MethodResult, index: int) -> str:

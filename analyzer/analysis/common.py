@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
 
 def saliency_result(
-    fn: Differentiable, method: str, label: str, found: SaliencyMap, settings: Mapping[str, Any], start: float
+    fn: Differentiable,
+    method: str,
+    label: str,
+    found: SaliencyMap,
+    settings: Mapping[str, Any],
+    start: float,
+    wrt: Sequence[str] | None = None,
 ) -> MethodResult:
     """The result of a method that gives a map and nothing that adds up. start: when it began."""
     explained = doubles(found.output)
@@ -24,7 +30,7 @@ def saliency_result(
         method=method,
         label=label,
         attributions={},
-        maps=named(fn, found.map),
+        maps=named(fn, found.map, wrt),
         output=explained,
         explained=explained,
         total=None,
@@ -33,6 +39,7 @@ def saliency_result(
         target=found.target,
         seconds=time.perf_counter() - start,
         settings=settings,
+        signed=found.signed,
     )
 
 
@@ -41,9 +48,16 @@ def class_label(index: int, names: Sequence[str] | None) -> str:
     return names[index] if names is not None and 0 <= index < len(names) else f"class {index}"
 
 
-def named(fn: Differentiable, value: Any) -> Arrays:
-    """Attributions as {input name: array}, also where the inputs were one array."""
-    return dict(value) if isinstance(value, Mapping) else {fn.differentiable_inputs[0]: value}
+def named(fn: Differentiable, value: Any, wrt: Sequence[str] | None = None) -> Arrays:
+    """Attributions as {name: array}, also where one input, or one tensor of `wrt`, is attributed."""
+    return dict(value) if isinstance(value, Mapping) else {fn.roots(wrt)[0]: value}
+
+
+def tensors_of(fn: Differentiable, wrt: Sequence[str] | None) -> tuple[str, ...] | None:
+    """The tensors that names mean, such as "embedding"; None for the inputs."""
+    from analyzer.points import find_points
+
+    return None if wrt is None else find_points(fn, wrt)
 
 
 def doubles(numbers: np.ndarray) -> np.ndarray:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from analyzer.analysis.common import doubles, named, saliency_result
+from analyzer.analysis.common import doubles, named, saliency_result, tensors_of
 from analyzer.analysis.result import Inputs, MethodResult, Progress
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def run_full_grad(
     inputs: Inputs,
     target: TargetLike = None,
     *,
+    wrt: Sequence[str] | None = None,
     terms: str = "all",
     post_processing: str = "paper",
     align_corners: bool | None = None,
@@ -38,14 +40,15 @@ def run_full_grad(
         "post_processing": post_processing,
         "align_corners": align_corners,
     }
-    found = full_grad(fn, inputs, target, progress=progress, **options)
+    tensors = tensors_of(fn, wrt)
+    found = full_grad(fn, inputs, target, wrt=tensors, progress=progress, **options)
     exact = found.completeness.within(FULL_GRAD_TOLERANCE)
     return MethodResult(
         method=FULL_GRAD,
         label=f"FullGrad, {terms} terms",
-        attributions=named(fn, found.input_term),
-        maps=named(fn, found.map),
-        complete_maps=named(fn, found.complete_map),
+        attributions=named(fn, found.input_term, tensors),
+        maps=named(fn, found.map, tensors),
+        complete_maps=named(fn, found.complete_map, tensors),
         unplaced=found.unplaced,
         unplaced_total=doubles(found.unplaced_total),
         output=doubles(found.completeness.output),
@@ -58,7 +61,7 @@ def run_full_grad(
         input_totals=found.input_totals,
         shares=found.contributions,
         note="" if terms == "all" else "the biases of the layers alone, as published",
-        settings=options,
+        settings=options | {"wrt": tensors},
     )
 
 

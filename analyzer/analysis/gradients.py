@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analyzer.analysis.common import named, saliency_result
+from analyzer.analysis.common import named, saliency_result, tensors_of
 from analyzer.analysis.result import Inputs, MethodResult, Progress
 from analyzer.completeness import measure, sample_sums
 
@@ -30,14 +30,16 @@ def run_gradient(
     inputs: Inputs,
     target: TargetLike = None,
     *,
+    wrt: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> MethodResult:
     """The gradient of every sample."""
     from analyzer.methods import gradient
 
     start = time.perf_counter()
-    found = gradient(fn, inputs, target, progress=progress)
-    return _attributed(fn, GRADIENT, "Gradient", found, {}, start)
+    tensors = tensors_of(fn, wrt)
+    found = gradient(fn, inputs, target, wrt=tensors, progress=progress)
+    return _attributed(fn, GRADIENT, "Gradient", found, {"wrt": tensors}, start, tensors)
 
 
 def run_input_x_gradient(
@@ -45,14 +47,16 @@ def run_input_x_gradient(
     inputs: Inputs,
     target: TargetLike = None,
     *,
+    wrt: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> MethodResult:
     """Input × gradient of every sample; how far its sum is from the output is stated and not judged."""
     from analyzer.methods import input_x_gradient
 
     start = time.perf_counter()
-    found = input_x_gradient(fn, inputs, target, progress=progress)
-    result = _attributed(fn, INPUT_X_GRADIENT, "Input × gradient", found, {}, start)
+    tensors = tensors_of(fn, wrt)
+    found = input_x_gradient(fn, inputs, target, wrt=tensors, progress=progress)
+    result = _attributed(fn, INPUT_X_GRADIENT, "Input × gradient", found, {"wrt": tensors}, start, tensors)
     arrays = result.attributions.values()
     total = np.sum([sample_sums(array) for array in arrays], axis=0)
     absolute = np.sum([sample_sums(np.abs(array)) for array in arrays], axis=0)
@@ -91,19 +95,21 @@ def _at_layer(method: str, label: str, function: str) -> Runner:
         inputs: Inputs,
         target: TargetLike = None,
         *,
+        wrt: Sequence[str] | None = None,
         layer: str | None = None,
+        relu: bool = True,
         align_corners: bool = False,
         progress: Progress | None = None,
     ) -> MethodResult:
         from analyzer import methods
 
         start = time.perf_counter()
-        options = {"layer": layer, "align_corners": align_corners}
+        tensors = tensors_of(fn, wrt)
+        options = {"wrt": tensors, "layer": layer, "relu": relu, "align_corners": align_corners}
         found = getattr(methods, function)(fn, inputs, target, progress=progress, **options)
         layers = found.layer.values() if isinstance(found.layer, Mapping) else [found.layer]
         at = ", ".join(dict.fromkeys(layers))
-        settings = {"layer": at, "align_corners": align_corners}
-        return saliency_result(fn, method, f"{label}, {at}", found, settings, start)
+        return saliency_result(fn, method, f"{label}, {at}", found, options | {"layer": at}, start, tensors)
 
     return run
 
@@ -123,7 +129,8 @@ def _attributed(
     found: Attribution,
     settings: Mapping[str, Any],
     start: float,
+    wrt: Sequence[str] | None = None,
 ) -> MethodResult:
     """The result of a method that gives a number for every element of the inputs."""
-    result = saliency_result(fn, method, label, found, settings, start)
-    return replace(result, attributions=named(fn, found.attributions))
+    result = saliency_result(fn, method, label, found, settings, start, wrt)
+    return replace(result, attributions=named(fn, found.attributions, wrt))

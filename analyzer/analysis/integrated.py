@@ -83,7 +83,9 @@ def run_conductance(
     target: TargetLike = None,
     *,
     at: str | Sequence[str] | None = None,
+    along: str | Sequence[str] | None = None,
     baseline: Any = 0.0,
+    baseline_inputs: Inputs | None = None,
     steps: int = 50,
     rule: str = "trapezoid",
     tolerance: float | None = None,
@@ -108,7 +110,9 @@ def run_conductance(
         inputs,
         target,
         at=at,
+        along=along,
         baseline=baseline,
+        baseline_inputs=baseline_inputs,
         steps=steps,
         rule=rule,
         tolerance=tolerance,
@@ -117,7 +121,12 @@ def run_conductance(
         rng=np.random.default_rng(seed),
         progress=progress,
     )
-    settings = {"baseline": baseline_text(baseline), "at": at, "tolerance": tolerance}
+    settings = {
+        "baseline": baseline_text(baseline) if baseline_inputs is None else "inputs",
+        "at": at,
+        "along": along,
+        "tolerance": tolerance,
+    }
     label = f"Conductance, {found.evaluations} gradients"
     results = []
     for one in _by_class(found):

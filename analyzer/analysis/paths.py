@@ -15,6 +15,7 @@ from analyzer.errors import AnalysisError
 
 if TYPE_CHECKING:
     from analyzer.backends import Differentiable
+    from analyzer.methods.blur import Border
     from analyzer.methods.path_result import PathAttributions
     from analyzer.target import TargetLike
 
@@ -64,16 +65,17 @@ def run_blur_ig(
     max_sigma: float = 50.0,
     steps: int = 100,
     rule: str = "gauss-legendre",
+    border: Border = "edge",
     progress: Progress | None = None,
 ) -> MethodResult:
     """Blur Integrated Gradients of every sample."""
     from analyzer.methods import blur_integrated_gradients
 
     start = time.perf_counter()
-    settings: dict[str, Any] = {"max_sigma": max_sigma, "steps": steps, "rule": rule}
+    settings: dict[str, Any] = {"max_sigma": max_sigma, "steps": steps, "rule": rule, "border": border}
     found = blur_integrated_gradients(fn, inputs, target, progress=progress, **settings)
     label = f"Blur Integrated Gradients, {found.evaluations} gradients"
-    return _result(fn, BLUR_IG, label, found, {**settings, "border": found.border}, start)
+    return _result(fn, BLUR_IG, label, found, settings, start)
 
 
 def run_guided_ig(
@@ -107,14 +109,26 @@ def run_xrai(
     inputs: Inputs,
     target: TargetLike = None,
     *,
+    baseline: Any = ("black", "white"),
     steps: int = 100,
+    min_pixels: int = 50,
+    seed: int = 0,
     progress: Progress | None = None,
 ) -> MethodResult:
-    """XRAI's map of every sample, of Integrated Gradients from black and from white."""
+    """XRAI's map of every sample, of Integrated Gradients from black and from white, or from other baselines."""
     from analyzer.methods import xrai
 
     start = time.perf_counter()
-    found = xrai(fn, inputs, target, steps=steps, progress=progress)
+    found = xrai(
+        fn,
+        inputs,
+        target,
+        baseline=baseline,
+        steps=steps,
+        min_pixels=min_pixels,
+        rng=np.random.default_rng(seed),
+        progress=progress,
+    )
     regions = ", ".join(str(count) for count in found.ranks.max(axis=(1, 2)))
     return MethodResult(
         method=XRAI,
@@ -128,7 +142,12 @@ def run_xrai(
         passed=(None,) * len(found.output),
         target=found.target,
         seconds=time.perf_counter() - start,
-        settings={"steps": steps, "baseline": "black, white"},
+        settings={
+            "steps": steps,
+            "baseline": baseline_text(baseline),
+            "min_pixels": min_pixels,
+            "seed": seed,
+        },
     )
 
 

@@ -27,7 +27,7 @@ class MethodResult:
     difference from another; total and error are None of a method that gives a map and no sum. passed: per sample, None
     where completeness is not claimed. input_totals, shares: what FullGrad sums, (N,).
     classes: how the class of each sample is called, where this is the result of one of several. asked: the target in
-    the user's words.
+    the user's words. signed: whether the map is, which the table of methods tells of every map that is always.
     """
 
     method: str
@@ -50,6 +50,7 @@ class MethodResult:
     settings: Mapping[str, Any] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
     asked: str = ""
+    signed: bool = False
 
     @property
     def delta(self) -> np.ndarray | None:

@@ -14,21 +14,26 @@ from analyzer.cli.analyze_files import document, write_results
 from analyzer.cli.analyze_view import show_results
 from analyzer.cli.method_options import (
     AlignCornersOption,
+    AlongOption,
     AnchorsOption,
     AtOption,
+    AttributedOption,
     BackgroundOption,
     BaselineInputsOption,
     BaselineOption,
+    BorderOption,
     FractionOption,
     LayerOption,
     MapWithinOption,
     MaxDistOption,
     MaxSigmaOption,
     MethodOption,
+    MinPixelsOption,
     MostEvaluationsOption,
     NoiseOption,
     PointsOption,
     PostProcessingOption,
+    ReluOption,
     RuleOption,
     SamplesOption,
     SeedOption,
@@ -85,12 +90,14 @@ def analyze(
             "-o", "--output", help="Folder for overlays, charts, arrays, report.html and summary.json."
         ),
     ] = None,
+    wrt: AttributedOption = None,
     terms: TermsOption = None,
     post_processing: PostProcessingOption = None,
     align_corners: AlignCornersOption = None,
     samples: SamplesOption = None,
     noise: NoiseOption = None,
     layer: LayerOption = None,
+    relu: ReluOption = None,
     steps: PointsOption = None,
     rule: RuleOption = None,
     baseline: BaselineOption = None,
@@ -98,13 +105,16 @@ def analyze(
     map_tolerance: MapWithinOption = None,
     max_evaluations: MostEvaluationsOption = None,
     at: AtOption = None,
+    along: AlongOption = None,
     baseline_inputs: BaselineInputsOption = None,
     tokens: TokensOption = None,
     background: BackgroundOption = None,
     max_sigma: MaxSigmaOption = None,
+    border: BorderOption = None,
     fraction: FractionOption = None,
     max_dist: MaxDistOption = None,
     anchors: AnchorsOption = None,
+    min_pixels: MinPixelsOption = None,
     seed: SeedOption = None,
     size: SizeOption = None,
     mean: MeanOption = None,
@@ -117,7 +127,7 @@ def analyze(
     as_json: JsonOption = False,
 ) -> None:
     """Explain a model's outputs by any of the methods, with their completeness."""
-    from analyzer.analysis import INTEGRATED_GRADIENTS, METHODS
+    from analyzer.analysis import METHODS
     from analyzer.backends import differentiate
     from analyzer.cli.inputs import ImageOptions, read_background, read_inputs
     from analyzer.cli.models import open_model
@@ -128,12 +138,14 @@ def analyze(
 
     terminal = Terminal(as_json)
     given = {
+        "wrt": wrt or None,
         "terms": terms,
         "post_processing": post_processing,
         "align_corners": align_corners,
         "samples": samples,
         "noise": noise,
         "layer": layer,
+        "relu": relu,
         "steps": steps,
         "rule": rule,
         "baseline": baseline,
@@ -141,12 +153,15 @@ def analyze(
         "map_tolerance": map_tolerance,
         "max_evaluations": max_evaluations,
         "at": at,
+        "along": along,
         "baseline_inputs": baseline_inputs,
         "background": background,
         "max_sigma": max_sigma,
+        "border": border,
         "fraction": fraction,
         "max_dist": max_dist,
         "anchors": anchors,
+        "min_pixels": min_pixels,
         "seed": seed,
     }
     settings = settings_of(method, given)
@@ -164,7 +179,9 @@ def analyze(
                 own["background"] = read_background(background, graph, loaded, images)
     if baseline_inputs is not None:
         read = read_inputs([baseline_inputs], graph, loaded, images).arrays
-        settings[INTEGRATED_GRADIENTS]["baseline_inputs"] = read
+        for own in settings.values():
+            if "baseline_inputs" in own:
+                own["baseline_inputs"] = read
     chosen = parse_target(target, len(batch.names), class_count(graph), loaded.class_names, graph)
     for one in settings:
         if not METHODS[one].by_class:

@@ -36,6 +36,13 @@ class PostProcessing(StrEnum):
     PYTORCH_GRAD_CAM = "pytorch-grad-cam"
 
 
+class BorderOf(StrEnum):
+    """What a blur takes to lie beyond the border of an image."""
+
+    EDGE = "edge"
+    ZERO = "zero"
+
+
 class Rule(StrEnum):
     """The quadrature rules."""
 
@@ -53,6 +60,15 @@ MethodOption = Annotated[
         "--method",
         metavar="NAME",
         help=f"{', '.join(METHODS)}. Repeat for several. Default: {FULL_GRAD}.",
+    ),
+]
+AttributedOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--wrt",
+        metavar="NAME",
+        help="Of full-grad, gradients and class activation maps: attribute this tensor in place of the inputs: "
+        "'embedding', a module's path, a tensor. Repeat for more.",
     ),
 ]
 TermsOption = Annotated[
@@ -106,6 +122,14 @@ LayerOption = Annotated[
         rich_help_panel=ACTIVATION_PANEL,
     ),
 ]
+ReluOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--relu/--no-relu",
+        help="Keep what speaks for the class alone, or what speaks against it, too. Default: --relu, as published.",
+        rich_help_panel=ACTIVATION_PANEL,
+    ),
+]
 PointsOption = Annotated[
     int | None,
     typer.Option(
@@ -127,7 +151,8 @@ BaselineOption = Annotated[
     str | None,
     typer.Option(
         "--baseline",
-        help=f"{', '.join(NAMES)}, a number in the model's units, or a .npy; several by commas. Default: 0.",
+        help=f"{', '.join(NAMES)}, a number in the model's units, or a .npy; several by commas. Default: 0; xrai "
+        "black,white.",
         rich_help_panel=INTEGRATED_PANEL,
     ),
 ]
@@ -165,12 +190,22 @@ AtOption = Annotated[
         rich_help_panel=INTEGRATED_PANEL,
     ),
 ]
+AlongOption = Annotated[
+    str | None,
+    typer.Option(
+        "--along",
+        metavar="NAME",
+        help="Of conductance: tensors along which the path runs in place of the inputs, as --at names them.",
+        rich_help_panel=INTEGRATED_PANEL,
+    ),
+]
 BaselineInputsOption = Annotated[
     Path | None,
     typer.Option(
         "--baseline-inputs",
         metavar="FILE",
-        help="With --at: inputs whose values there are the baseline, such as padding tokens; a .npy or an .npz.",
+        help="With --at, of conductance with --along: inputs whose values there are the baseline, such as padding "
+        "tokens; a .npy or an .npz.",
         rich_help_panel=INTEGRATED_PANEL,
     ),
 ]
@@ -187,6 +222,23 @@ MaxSigmaOption = Annotated[
     float | None,
     typer.Option(
         "--max-sigma", help="Widest blur of blur-ig, in pixels. Default: 50.", rich_help_panel=PATH_PANEL
+    ),
+]
+BorderOption = Annotated[
+    BorderOf | None,
+    typer.Option(
+        "--border",
+        help="What blur-ig takes to lie beyond the border. Default: edge, which repeats it.",
+        rich_help_panel=PATH_PANEL,
+    ),
+]
+MinPixelsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--min-pixels",
+        min=1,
+        help="Of xrai: a segment that adds fewer is left out. Default: 50.",
+        rich_help_panel=PATH_PANEL,
     ),
 ]
 FractionOption = Annotated[
@@ -238,8 +290,9 @@ def settings_of(methods: Sequence[str] | None, given: Mapping[str, Any]) -> dict
             takers = [method for method, entry in METHODS.items() if name in entry.settings]
             option = f"--{name.replace('_', '-')}"
             raise UserError(f"{option} is a setting of {', '.join(takers)}; --method names none of them")
-    if "at" in stated:
-        stated["at"] = split_list(stated["at"])
+    for name in ("at", "along"):
+        if name in stated:
+            stated[name] = split_list(stated[name])
     if "baseline" in stated:
         stated["baseline"] = read_baseline(stated["baseline"])
     return {

@@ -30,7 +30,7 @@ TokensOption = Annotated[
     typer.Option(
         "--tokens",
         metavar="FILE",
-        help="With --at embedding: the vocabulary, one token a line, the first of id 0. Default: ids are shown.",
+        help="With --at or --wrt embedding: the vocabulary, one token a line, from id 0 on. Default: ids are shown.",
         rich_help_panel="Integrated Gradients",
     ),
 ]
@@ -38,8 +38,10 @@ TokensOption = Annotated[
 
 def read_vocabulary(path: Path, settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The tokens by id. Raises UserError for what is no text, and where no method attributes inner tensors."""
-    if not any("at" in own for own in settings.values()):
-        raise UserError("--tokens names embedded tokens: give --method integrated-gradients --at embedding")
+    if not any("at" in own or "wrt" in own for own in settings.values()):
+        raise UserError(
+            "--tokens names embedded tokens: give --method integrated-gradients --at embedding, or --wrt embedding"
+        )
     try:
         # Tokens may hold any other break of lines that Unicode has.
         lines = path.read_bytes().decode("utf-8").removesuffix("\n").split("\n")
@@ -60,11 +62,13 @@ def texts_of(
 
     The vocabulary is that of the first such tensor; further ones, as of segments, show their ids.
     """
-    from analyzer.methods.tokens import scored_tokens, token_scores
+    from analyzer.methods.tokens import scored_tokens
     from analyzer.pictures import caption_of
 
     texts: list[list[ScoredTokens]] = [[] for _ in next(iter(inputs.values()))]
-    embedded = [name for name in embedded_tokens(graph) if any(name in one.attributions for one in results)]
+    embedded = [
+        name for name in embedded_tokens(graph) if any(_scores(one, name) is not None for one in results)
+    ]
     if vocabulary is not None and not embedded:
         raise UserError(
             "--tokens names embedded tokens, and nothing is attributed to any: give --at embedding"
@@ -75,16 +79,26 @@ def texts_of(
             continue
         rows = [_named(row, vocabulary if name == embedded[0] else None) for row in ids]
         for result in results:
-            if name not in result.attributions:
+            scores = _scores(result, name)
+            if scores is None:
                 continue
-            scores = token_scores(result.attributions[name])
             of = f", {name}" if len(embedded) > 1 else ""
             captions = [caption_of(result, index) + of for index in range(len(rows))]
-            whole = result.explained if len(result.attributions) == 1 else None
-            found = scored_tokens(scores, rows, whole, captions)
+            alone = len(result.attributions) == 1 and result.total is not None
+            found = scored_tokens(scores, rows, result.explained if alone else None, captions)
             for own, text in zip(texts, found, strict=True):
                 own.append(text)
     return texts
+
+
+def _scores(result: MethodResult, name: str) -> np.ndarray | None:
+    """A number for each token (N, T): of the method's own map where it draws one, else the sum over each vector."""
+    from analyzer.methods.tokens import token_scores
+
+    drawn = result.complete_maps or result.maps
+    if name in drawn:
+        return drawn[name]
+    return token_scores(result.attributions[name]) if name in result.attributions else None
 
 
 def tokens_json(texts: Sequence[ScoredTokens]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def path_ends(
     if at is None:
         if baseline_inputs is not None:
             raise AnalysisError(
-                "baseline_inputs go with `at`: for the inputs themselves, they are the baseline"
+                "baseline_inputs go with tensors within the network: for the inputs themselves, they are the baseline"
             )
         return fn, feeds, baseline_feeds(fn, feeds, baseline, rng), fn.roots()
     points = find_points(fn, at)
