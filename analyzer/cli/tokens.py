@@ -63,7 +63,7 @@ def texts_of(
     The vocabulary is that of the first such tensor; further ones, as of segments, show their ids.
     """
     from analyzer.methods.tokens import scored_tokens
-    from analyzer.pictures import caption_of
+    from analyzer.pictures import caption_of, is_signed
 
     texts: list[list[ScoredTokens]] = [[] for _ in next(iter(inputs.values()))]
     embedded = [
@@ -83,7 +83,10 @@ def texts_of(
             if scores is None:
                 continue
             of = f", {name}" if len(embedded) > 1 else ""
-            captions = [caption_of(result, index) + of for index in range(len(rows))]
+            size = (
+                ", by size" if result.attributions and not (result.complete_maps or is_signed(result)) else ""
+            )
+            captions = [caption_of(result, index) + size + of for index in range(len(rows))]
             alone = len(result.attributions) == 1 and result.total is not None
             found = scored_tokens(scores, rows, result.explained if alone else None, captions)
             for own, text in zip(texts, found, strict=True):

@@ -81,6 +81,8 @@ def test_full_grad_and_gradients_of_embedded_tokens(reader, written):
     for sample, sums in zip(document["samples"], by_token, strict=True):
         (text,) = [one for one in sample["tokens"] if one["caption"] == "FullGrad"]
         np.testing.assert_allclose(text["scores"], sums, rtol=1e-5)
+    captions = [text["caption"] for text in document["samples"][0]["tokens"]]
+    assert captions == ["FullGrad", "Gradient, by size", "Input × gradient"]
     assert document["samples"][0]["tokens"][0]["tokens"] == ["good", "bad", "not", "pad"]
 
 
