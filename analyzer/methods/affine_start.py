@@ -71,7 +71,11 @@ def frontier(graph: Graph, names: Sequence[str], outputs: Sequence[str]) -> tupl
     found: dict[str, None] = {name: None for name in outputs if name in names}
     costly: set[str] = set()
     for node in graph.nodes:
-        if not leading.intersection(node.outputs) or node.op_type in _SIZES or not varying.intersection(node.reads):
+        if (
+            not leading.intersection(node.outputs)
+            or node.op_type in _SIZES
+            or not varying.intersection(node.reads)
+        ):
             continue
         varying.update(name for name in node.outputs if name)
         if _is_affine(graph, node, varying, affine):

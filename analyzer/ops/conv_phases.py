@@ -77,9 +77,7 @@ def _woven(
     for down in phases[0]:
         parts = []
         for across in phases[1]:
-            taps = op.Slice(
-                w, [down.last, across.last], [-_END, -_END], [2, 3], [-high.stride, -wide.stride]
-            )
+            taps = op.Slice(w, [down.last, across.last], [-_END, -_END], [2, 3], [-high.stride, -wide.stride])
             pads = [down.before, across.before, down.after, across.after]
             parts.append(op.Unsqueeze(op.Conv(g, taps, pads=pads, group=group), [-1]))
         rows.append(op.Reshape(op.Concat(*parts, axis=-1), [-1, group, tall, 1, long * wide.stride]))
