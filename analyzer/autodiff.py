@@ -10,6 +10,7 @@ Refuses, by name, a node on that path that has no VJP rule.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import reduce
 
 import numpy as np
 
@@ -128,7 +129,8 @@ def _total(
     if not parts:
         return None
     if len(parts) > 1:
-        total = op.Add(*parts) if len(parts) == 2 else op.Sum(*parts)
+        # Two by two: measured, ONNX Runtime's Sum of three takes as long as four Adds.
+        total = reduce(op.Add, parts)
         found[name] = parts = [op.shaped(total, graph.tensors[name].shape)]
     return parts[0]
 

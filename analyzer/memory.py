@@ -112,8 +112,11 @@ def _control_groups() -> Iterator[int]:
         for folder in (inside, *inside.parents):
             if not folder.is_relative_to(root):
                 break
-            limit, used = (_read(folder / name).strip() for name in names[:2])
-            if limit.isdigit() and used.isdigit():
+            limit = _read(folder / names[0]).strip()
+            if not limit.isdigit() or int(limit) >= _NO_LIMIT:
+                continue
+            used = _read(folder / names[1]).strip()
+            if used.isdigit():
                 # Files that nobody has open count as used, and are given up when memory is wanted.
                 stat = _read(folder / "memory.stat")
                 cache = re.search(rf"^{names[2]} (\d+)$", stat, re.MULTILINE)

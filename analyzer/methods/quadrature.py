@@ -9,6 +9,7 @@ Source: Davis & Rabinowitz 1984, "Methods of Numerical Integration".
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 
@@ -19,8 +20,14 @@ Rule = tuple[np.ndarray, np.ndarray]
 
 def gauss_legendre(steps: int) -> Rule:
     """The roots of a Legendre polynomial: all inside, denser towards both ends."""
-    nodes, weights = np.polynomial.legendre.leggauss(steps)
+    nodes, weights = _legendre(steps)
     return (nodes + 1) / 2, weights / 2
+
+
+@lru_cache
+def _legendre(steps: int) -> Rule:
+    """Nodes in [−1, 1], found as eigenvalues, which takes as long as a small network's gradient."""
+    return np.polynomial.legendre.leggauss(steps)
 
 
 def trapezoid(steps: int) -> Rule:

@@ -7,7 +7,7 @@ below it for the Relu family, 0 at both bounds of a clip.
 from __future__ import annotations
 
 from functools import reduce
-from math import frexp, pi, sqrt
+from math import frexp, log, pi, sqrt
 
 import numpy as np
 
@@ -17,6 +17,13 @@ from analyzer.ops.registry import Elementwise, ExplicitRule, Homogeneous, Kink, 
 from analyzer.ops.support import cast
 
 _STEEPEST = 3e38
+
+
+def _half_and_half(op: Emitter, x: Tensor) -> Tensor:
+    """(1 + x) / 2 of x in [−1, 1], in one pass where ONNX Runtime has one."""
+    if x.dtype == np.float32:
+        return op.HardSigmoid(x, alpha=0.5, beta=0.5)
+    return op.Mul(op.Add(x, 1.0), 0.5)
 
 
 def gate(op: Emitter, g: Tensor, condition: Tensor) -> Tensor:
@@ -366,8 +373,8 @@ class Gelu(Elementwise):
         return 0.5 * x * (1 + tf.math.erf(x * sqrt(0.5)))
 
     def vjp(op, g, y, x, *, approximate):
-        square = op.Mul(x, x)
         if approximate == "tanh":
+            square = op.Mul(x, x)
             # y = x (1 + tanh u) / 2 with u = √(2/π) (x + 0.044715 x³)
             scale = sqrt(2 / pi)
             u = op.Mul(x, op.Add(op.Mul(square, 0.044715 * scale), scale))
@@ -376,9 +383,10 @@ class Gelu(Elementwise):
             inner = op.Mul(op.Mul(x, du), op.Sub(1.0, op.Mul(t, t)))
             slope = op.Mul(op.Add(op.Add(t, 1.0), inner), 0.5)
         else:
-            density = op.Mul(op.Exp(op.Mul(square, -0.5)), 1 / sqrt(2 * pi))
-            mass = op.Mul(op.Add(op.Erf(op.Mul(x, sqrt(0.5))), 1.0), 0.5)
-            slope = op.Add(mass, op.Mul(x, density))
+            # With t = x/√2: (1 + erf t) / 2 + t·exp(−t²)/√π
+            t = op.Mul(x, sqrt(0.5))
+            density = op.Exp(op.Sub(-log(pi) / 2, op.Mul(t, t)))
+            slope = op.Add(_half_and_half(op, op.Erf(t)), op.Mul(t, density))
         return (lambda: op.Mul(g, slope),)
 
 
