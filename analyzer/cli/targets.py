@@ -22,6 +22,7 @@ CHANNELS_LAST = "last"
 # 2:17, -1:7, and -1: for the highest there.
 _POSITION = re.compile(r"-?\d+(:-?\d+)*:?")
 _TOP = re.compile(r"top(\d+)")
+_EACH = "each:"
 # Names have dashes: a minus stands between blanks.
 _SIGNS = re.compile(r"\s*(\+|(?<=\s)-(?=\s))\s*")
 _FACTOR = re.compile(r"(?:(-?(?:\d+\.?\d*|\.\d+))\s*\*)?\s*(.*)")
@@ -46,9 +47,10 @@ def parse_target(
     -1:, or 3:,5:,…              the highest at a position
     FILE.npy                     weights over the output
     top3                         the three highest classes, each by itself
+    each:CLASS,CLASS,…           these classes of every sample, each by itself
     OUTPUT=…                     any of these, of another output, or of a tensor within the model
     FILE.npz                     weights by output name, over several outputs
-    …+…, … - …, NUMBER*…         a sum of these, but for top3, of one or several outputs
+    …+…, … - …, NUMBER*…         a sum of these, but for top3 and each:, of one or several outputs
     """
     if text is None:
         return None
@@ -71,8 +73,8 @@ def refuse_several(target: TargetLike, what: str) -> None:
     if isinstance(target, Target) and target.several:
         takers = " and ".join(name for name, entry in METHODS.items() if entry.by_class)
         raise UserError(
-            f"--target top{target.top}: {what} explains one scalar of each sample; analyze --method {takers} "
-            "take several classes"
+            f"--target {'each' if target.top is None else f'top{target.top}'}: {what} explains one scalar of each "
+            f"sample; analyze --method {takers} take several classes"
         )
 
 
@@ -110,6 +112,8 @@ def _one(
         return _over_outputs(Path(said), samples, graph)
     if highest := _TOP.fullmatch(said):
         return Target(output, top=int(highest[1]))
+    if said.startswith(_EACH):
+        return Target(output, each=_each(said.removeprefix(_EACH), samples, counted, known))
     if (parts := split_list(said)) and ":" in said and all(_POSITION.fullmatch(part) for part in parts):
         return _positions(output, parts, samples)
     if "@" in said:
@@ -144,6 +148,14 @@ def _classes(text: str, samples: int, classes: int | None, names: Sequence[str] 
         return _in_range(_known(parts[0], names), classes)
     _one_each(parts, samples, "classes")
     return np.asarray([_in_range(_known(part, names), classes) for part in parts])
+
+
+def _each(text: str, samples: int, classes: int | None, names: Sequence[str] | None) -> np.ndarray:
+    """Several classes of every sample, (N, k)."""
+    found = [_in_range(_known(part, names), classes) for part in split_list(text)]
+    if not found:
+        raise UserError("--target each: names no class")
+    return np.tile(np.asarray(found), (samples, 1))
 
 
 def _positions(output: str | None, parts: Sequence[str], samples: int) -> Target:

@@ -155,12 +155,29 @@ def test_both_checks_take_sums(heads, json_of):
         ("top0", "at least 1, not 0"),
         ("top6", "has 5 classes"),
         ("9+1", "out of range"),
+        ("each:", "names no class"),
+        ("each:1,9", "out of range"),
+        ("each:1,ant", "stores no class names"),
+        ("box=each:1,2", "2 is out of range"),
     ],
 )
 def test_a_sum_that_is_none_is_refused_in_one_line(heads, command, text, message):
     options = ("--method", "integrated-gradients", "--target", text)
     status, out, errors = command("analyze", "heads.onnx", "x.npy", *options)
     assert status == 2 and message in errors and errors.count("\n") == 1 and not out
+
+
+def test_classes_of_every_sample_are_explained_each_by_itself(heads, json_of):
+    options = ("--method", "integrated-gradients", "--steps", "2")
+    _, found = json_of("analyze", "heads.onnx", "x.npy", "--target", "each:4,0", *options)
+    for sample, row in zip(found["samples"], Y, strict=True):
+        records = sample["methods"]["integrated-gradients"]["classes"]
+        assert [one["target"] for one in records] == [4, 0]
+        np.testing.assert_allclose([one["output"] for one in records], row[[4, 0]], rtol=1e-6)
+        # Linear and without biases: the path from zeros adds up to the output itself.
+        np.testing.assert_allclose(
+            [one["completeness"]["total"] for one in records], row[[4, 0]], rtol=1e-5, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("model", ["plain.onnx", "stored.onnx"])
