@@ -80,8 +80,8 @@ TargetOption = Annotated[
         help="What to explain: a class by index or name, or a comma list, one per sample; CLASS@mask.npy or "
         "CLASS@predicted, a class summed over pixels (@last: channels last); 2:17, an element by its coordinates; -1:, "
         "the highest at a position; weights.npy; OUTPUT=…, of another output; weights.npz, of several by name; "
-        "'tabby - tiger cat', '3+0.5*box=0:', a sum of these. Of analyze, top3 or each:tabby,lynx: several classes, each "
-        "by itself. Default: the highest class.",
+        "'tabby - tiger cat', '3+0.5*box=0:', a sum of these; of analyze, top3 or each:tabby,lynx: several classes, "
+        "each by itself. Default: the highest class.",
     ),
 ]
 StraightThroughOption = Annotated[
