@@ -9,7 +9,10 @@ from onnx import parser
 from torch import Tensor, nn
 
 from analyzer import Target, check, compare, differentiate, full_grad, gradient, integrated_gradients
+from analyzer.checks.kinks import Side, explain
+from analyzer.checks.localize import backward_origin
 from analyzer.errors import TargetError
+from analyzer.graph import Graph
 from analyzer.methods import grad_cam, layer_cam, simple_full_grad, smooth_full_grad
 from converters import Model, convert
 from tests.zoo.draw import draw, normal
@@ -172,3 +175,44 @@ def test_twins_are_compared_on_a_sum_over_outputs(heads):
     logits = differentiate(model).graph.outputs[0]
     rows = compare(model, convert(other, x), x.numpy(), Target(logits, index=3)).rows
     assert all(row["passed"] for row in rows if row["quantity"] == "input gradient")
+
+
+# y = c · relu(x) and z = y²: of y + ½ z the gradient at y is 1 + y, the first term the target's own.
+CHAINED = parser.parse_model(
+    '<ir_version: 10, opset_import: ["": 23]> g (float[n,2] x) => (float[n,2] y, float[n,2] z)'
+    " <float[2] c = {3, 4}> { h = Identity(x) r = Relu(h) y = Mul(r, c) z = Mul(y, y) }"
+)
+
+
+def side_of(shift: float, at_x: list[float], at_y: list[float] | None = None) -> tuple[Graph, Side]:
+    """A reading of the sum where x = (1, shift), its gradients as given."""
+    graph = differentiate(CHAINED).graph
+    x = np.array([[1, shift]], np.float32)
+    r = np.maximum(x, 0)
+    y = r * np.array([3, 4], np.float32)
+    known = {"x": x, "h": x, "r": r, "y": y, "z": y * y}
+    names = {name for node in graph.nodes for name in (*node.inputs, *node.outputs)}
+    gradients = {"x": np.array([at_x], np.float32)}
+    if at_y is not None:
+        gradients |= {"y": np.array([at_y], np.float32), "z": np.full((1, 2), 0.5, np.float32)}
+    seeds = {"y": np.ones((1, 2), np.float32), "z": np.full((1, 2), 0.5, np.float32)}
+    return graph, Side({k: v for k, v in known.items() if k in names}, gradients, seeds=seeds)
+
+
+def test_a_decision_explains_a_sum_whose_parts_are_computed_from_one_another():
+    graph, a = side_of(1e-7, [12, 4])
+    _, b = side_of(-1e-7, [12, 0])
+    reason = explain(graph, a, b, ["x"], 1e-4)
+    assert reason is not None and "1 decision of Relu" in reason.text
+    # The gradient without what y itself adds, 3 y at the first element, is nobody's decision.
+    _, wrong = side_of(-1e-7, [9, 0])
+    assert explain(graph, a, wrong, ["x"], 1e-4) is None
+
+
+def test_a_wrong_gradient_is_found_at_the_output_that_adds_to_it():
+    graph, a = side_of(0.5, [12, 12], [4, 3])
+    _, b = side_of(0.5, [9, 9], [3, 2.25])
+    apart = {"x": 0.25, "y": 0.25}
+    origin = backward_origin(graph, {"a": a, "b": b}, apart, 1e-4)
+    assert origin is not None and (origin.tensor, origin.side) == ("y", "b")
+    np.testing.assert_allclose(origin.error, 0.25, rtol=1e-3)
