@@ -14,7 +14,7 @@ import numpy as np
 from analyzer.emitter import Emitter
 from analyzer.graph import Tensor
 from analyzer.ops.registry import Elementwise, ExplicitRule, Homogeneous, Kink, SymmetricJacobian, register
-from analyzer.ops.support import cast
+from analyzer.ops.support import RowProduct, cast
 
 _STEEPEST = 3e38
 
@@ -390,6 +390,19 @@ class Gelu(Elementwise):
         return (lambda: op.Mul(g, slope),)
 
 
+def _is_wider(weights: Tensor, product: RowProduct, axis: int) -> bool:
+    """Whether a product is one of these weights along their last axis, and shorter there than they are."""
+    long, short = (t.shape[-1] if t.shape else None for t in (weights, product.y))
+    last = weights.shape is not None and axis in (-1, len(weights.shape) - 1)
+    return (
+        last
+        and weights.name == product.a.name
+        and isinstance(long, int)
+        and isinstance(short, int)
+        and short < long
+    )
+
+
 @register
 class Softmax(SymmetricJacobian):
     def torch(torch, x, *, axis):
@@ -399,6 +412,10 @@ class Softmax(SymmetricJacobian):
         return tf.nn.softmax(x, axis)
 
     def vjp(op, g, y, x, *, axis):
+        known = op.notes.get(g.name)
+        if isinstance(known, RowProduct) and _is_wider(y, known, axis):
+            # Attention's weights: their rows are longer than what they weigh.
+            return (lambda: op.Mul(y, op.Sub(g, op.ReduceSum(op.Mul(known.g, known.y), [-1]))),)
         weighted = op.Mul(g, y)
         return (lambda: op.Sub(weighted, op.Mul(y, op.ReduceSum(weighted, [axis]))),)
 

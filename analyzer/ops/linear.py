@@ -10,7 +10,7 @@ from analyzer.emitter import Emitter
 from analyzer.errors import UnsupportedOp
 from analyzer.graph import Tensor
 from analyzer.ops.registry import Affine, ExplicitRule, Multilinear, register
-from analyzer.ops.support import is_zero, rank_of, reshape_like, sum_known
+from analyzer.ops.support import RowProduct, is_zero, rank_of, reshape_like, sum_known
 
 
 def bilinear_residual(
@@ -93,7 +93,8 @@ class MatMul(Multilinear):
         def of_a():
             matrix = op.Unsqueeze(b, [0]) if column else _transposed(op, b)
             product = op.MatMul(wide, matrix)
-            return _sum_batch(op, op.Squeeze(product, [-2]) if row else product, a, b)
+            whole = _sum_batch(op, op.Squeeze(product, [-2]) if row else product, a, b)
+            return op.note(whole, RowProduct(a, g, y)) if whole is product and not column else whole
 
         def of_b():
             matrix = op.Unsqueeze(a, [1]) if row else _transposed(op, a)

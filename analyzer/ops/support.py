@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,18 @@ from onnx import helper, numpy_helper
 from analyzer.emitter import Emitter
 from analyzer.errors import UnsupportedOp
 from analyzer.graph import Shape, Tensor
+
+
+@dataclass(frozen=True)
+class RowProduct:
+    """What is known of g·Bᵀ, the gradient at A of y = A·B: its rows times A's have the sums of g's rows times y's.
+
+    Source: Dao et al. 2022, "FlashAttention", appendix B.4.
+    """
+
+    a: Tensor
+    g: Tensor
+    y: Tensor
 
 
 def ints(value: Any) -> list[int]:

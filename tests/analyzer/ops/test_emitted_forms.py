@@ -147,6 +147,32 @@ def test_values_of_inputs_are_those_given_and_not_to_be_written():
         found.values["x"][0] = 0
 
 
+@pytest.mark.parametrize("width, sums", [(3, "of products"), (9, "of weights")])
+def test_sums_of_attention_are_taken_of_the_shorter_rows(width, sums):
+    """Of weights (…, 8) and values of that width, against autograd."""
+
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.query, self.key, self.value = (nn.Linear(5, n) for n in (4, 4, width))
+
+        def forward(self, x):
+            weights = torch.softmax(self.query(x) @ self.key(x).transpose(1, 2), -1)
+            return (weights @ self.value(x)).sum(1)
+
+    torch.manual_seed(0)
+    net = Attention().eval()
+    x = np.random.default_rng(0).standard_normal((2, 8, 5)).astype(np.float32)
+    model = convert(net, torch.from_numpy(x))
+    graph = differentiate(model).graph
+    program = full_program(graph, observe((), graph.inputs), graph.outputs[0], weights=False)
+    (softmax,) = [node for node in program.nodes if node.op_type == "Softmax"]
+    factors = [set(node.input) for node in program.nodes if node.op_type == "Mul"]
+    onto = [names for names in factors if softmax.output[0] in names]
+    assert len(onto) == (1 if sums == "of products" else 2)
+    close_to_autograd(net, model, x)
+
+
 def test_a_slice_that_takes_a_whole_axis_moves_nothing():
     model = parser.parse_model(
         '<ir_version: 10, opset_import: ["": 23]> g (float[n,4,3] x) => (float[n,3] y)'
