@@ -106,8 +106,8 @@ WrtOption = Annotated[
     list[str] | None,
     typer.Option(
         "--wrt",
-        metavar="TENSOR",
-        help="Attribute this tensor, such as a text model's embedded tokens, in place of the inputs. Repeat for more.",
+        metavar="NAME",
+        help="Attribute this tensor in place of the inputs: 'embedding', a module's path, a tensor. Repeat for more.",
     ),
 ]
 ToleranceOption = Annotated[

@@ -86,6 +86,13 @@ def test_full_grad_and_gradients_of_embedded_tokens(reader, written):
     assert document["samples"][0]["tokens"][0]["tokens"] == ["good", "bad", "not", "pad"]
 
 
+def test_both_checks_attribute_embedded_tokens(reader, json_of):
+    for command in (("check", "reader.onnx"), ("compare", "reader.onnx", "reader.onnx")):
+        status, found = json_of(*command, "read.npy", "--wrt", "embedding")
+        attributed = {row["tensor"] for row in found["rows"] if row["quantity"] == "input gradient"}
+        assert status == 0 and attributed == {"vectors"}
+
+
 def test_conductance_runs_along_tokens_from_padding(reader, written):
     options = ("--method", "conductance", "--at", "features", "--along", "embedding", "--steps", "9")
     _, arrays = written("reader.onnx", "read.npy", *options, "--baseline-inputs", "padding.npy")
