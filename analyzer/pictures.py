@@ -1,7 +1,7 @@
 """The pictures of results: per sample the photograph, an overlay per map and the chart of layers, as PNG.
 
 Reads MethodResults and the model's inputs; gives Pictures by a short name, for files and for the HTML report. Tables,
-signals and volumes have FullGrad's maps in their own form; other inputs that are no images have the chart alone.
+signals and volumes have maps and attributions in their own form; other inputs that are no images have the chart alone.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def sample_pictures(
     preprocessing: Preprocessing | None,
 ) -> list[dict[str, Picture]]:
     """Per sample, by a short name: of an image the photograph and an overlay per map, of a signal, a volume or a table
-    FullGrad's maps in their own form.
+    maps and attributions in their own form.
 
     Where several inputs have pictures, the names begin with the input's.
     """
@@ -74,23 +74,34 @@ def _of_image(
 def _of_values(
     results: Sequence[MethodResult], name: str, index: int, array: np.ndarray
 ) -> dict[str, Picture]:
-    """The maps of an input that is no image."""
+    """The maps of an input that is no image, or its attributions summed over channels."""
     row, found = slice(index, index + 1), {}
     for result in results:
-        if name in result.maps:
+        values = result.maps.get(name) if result.maps else _summed(result, name)
+        if values is not None:
             entry, signed = METHODS[result.method], is_signed(result)
             unit = "units of the output, per element" if signed else "saliency, without unit"
-            look = Look(unit=unit, signed=signed)
-            png = figure_png(plot_input(result.maps[name][row], array[row], look, table=array.ndim == 2))
-            found[result.method] = Picture(entry.caption, png, entry.note)
+            caption = caption_of(result, index)
+            look = Look(unit=unit, signed=signed, samples=(caption,))
+            png = figure_png(plot_input(values[row], array[row], look, table=array.ndim == 2))
+            found[result.file_name_of(index)] = Picture(caption, png, entry.note)
         if name in result.complete_maps:
-            look = Look(unit="units of the output, per element", signed=True)
+            look = Look(unit="units of the output, per element", signed=True, samples=("Complete map",))
             png = figure_png(
                 plot_input(result.complete_maps[name][row], array[row], look, table=array.ndim == 2)
             )
             note = f"red adds, blue takes away; {complete_sum(result, index)}"
             found[COMPLETE_MAP] = Picture("Complete map", png, note)
     return found
+
+
+def _summed(result: MethodResult, name: str) -> np.ndarray | None:
+    """The attributions of an input summed over its channels, (N, *spatial); None where these are not known."""
+    if name not in result.attributions or name not in result.channel_axes:
+        return None
+    values = result.attributions[name]
+    summed: np.ndarray = values.sum(axis=result.channel_axes[name]) if values.ndim > 2 else values
+    return summed
 
 
 def _overlays(

@@ -172,6 +172,7 @@ def _result(
         label=label,
         attributions=_by_tensor(fn, found, at),
         maps={},
+        channel_axes=found.channel_axes,
         output=doubles(found.output),
         explained=found.completeness.output,
         total=found.completeness.total,

@@ -167,6 +167,7 @@ def _result(
         label=label,
         attributions=named(fn, found.attributions),
         maps={},
+        channel_axes=found.channel_axes,
         output=doubles(found.output),
         explained=found.completeness.output,
         total=found.completeness.total,

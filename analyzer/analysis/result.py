@@ -27,7 +27,8 @@ class MethodResult:
     difference from another; total and error are None of a method that gives a map and no sum. passed: per sample, None
     where completeness is not claimed. input_totals, shares: what FullGrad sums, (N,).
     classes: how the class of each sample is called, where this is the result of one of several. asked: the target in
-    the user's words. signed: whether the map is, which the table of methods tells of every map that is always.
+    the user's words. channel_axes: {name of what is attributed: the axis that a picture sums over}. signed: whether
+    the map has signs; of those that always have, the table of methods tells.
     """
 
     method: str
@@ -50,6 +51,7 @@ class MethodResult:
     settings: Mapping[str, Any] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
     asked: str = ""
+    channel_axes: Mapping[str, int] = field(default_factory=dict)
     signed: bool = False
 
     @property

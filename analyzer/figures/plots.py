@@ -27,6 +27,7 @@ MOST_FEATURES = 40
 class Look:
     """What a figure says of its map. signed: red above zero and blue below. unit: of the values. smoothing: of images,
     see `smoothed`. features: the names of a table's columns. errors (N, features): the standard errors of a table.
+    samples: what tables, signals and volumes are called, by default by their numbers.
     """
 
     title: str = ""
@@ -35,6 +36,11 @@ class Look:
     smoothing: float = 0.0
     features: Sequence[str] | None = None
     errors: np.ndarray | None = None
+    samples: Sequence[str] = ()
+
+    def sample(self, index: int) -> str:
+        """What one of the samples is called."""
+        return self.samples[index] if self.samples else f"sample {index}"
 
 
 def plot_input(values: np.ndarray, inputs: np.ndarray | None, look: Look, *, table: bool) -> Figure:
@@ -85,7 +91,7 @@ def _tables(values: np.ndarray, look: Look) -> Figure:
                 row, range(count), xerr=errors[index], fmt="none", ecolor=INK, elinewidth=0.9, capsize=2
             )
         axes.axvline(0, color=INK, linewidth=0.8)
-        axes.set_title(f"sample {index}", fontsize=9, loc="left")
+        axes.set_title(look.sample(index), fontsize=9, loc="left")
         axes.set_yticks(range(count), names, fontsize=8)
         axes.locator_params(axis="x", nbins=5)
         axes.grid(axis="x", color="#e5e7eb", linewidth=0.6)
@@ -138,7 +144,7 @@ def _signals(values: np.ndarray, signals: np.ndarray | None, look: Look) -> Figu
     grid = figure.subplots(len(values), 1, squeeze=False, sharex=True)[:, 0]
     steps = np.arange(values.shape[1])
     for index, (axes, row) in enumerate(zip(grid, values, strict=True)):
-        axes.set_title(f"sample {index}", fontsize=9, loc="left")
+        axes.set_title(look.sample(index), fontsize=9, loc="left")
         axes.set_xlim(-0.5, len(row) - 0.5)
         _plain(axes)
         if signals is None:
@@ -230,7 +236,7 @@ def _volumes(values: np.ndarray, volumes: np.ndarray | None, look: Look) -> Figu
             else:
                 ground = normalized(volumes[index].mean(axis=0).mean(axis=axis))
                 pixels = overlay(np.repeat(ground[..., None], 3, axis=-1), plane, signed=look.signed)
-            row.append((f"sample {index}, {side}", pixels, scale))
+            row.append((f"{look.sample(index)}, {side}", pixels, scale))
         rows.append(row)
     return panel(rows, title=look.title)
 

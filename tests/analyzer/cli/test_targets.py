@@ -240,3 +240,13 @@ def test_who_explains_one_scalar_names_those_who_take_several_classes(command, a
     assert status == 2 and errors.count("\n") == 1
     assert f"--target top3: {who} explains one scalar of each sample" in errors
     assert "--method integrated-gradients and conductance take several classes" in errors
+
+
+def test_tables_have_a_picture_of_each_class(heads, command):
+    options = ("--method", "integrated-gradients", "--method", "guided-ig", "--steps", "2", "-o", "out")
+    assert command("analyze", "heads.onnx", "x.npy", "--target", "1", *options)[0] == 0
+    assert (heads / "out" / "x-0-guided-ig.png").is_file()
+    options = ("--method", "integrated-gradients", "--steps", "2", "-o", "classes")
+    assert command("analyze", "heads.onnx", "x.npy", "--target", "each:4,0", *options)[0] == 0
+    names = {path.name for path in (heads / "classes").glob("*.png")}
+    assert names == {f"x-{row}-integrated-gradients-class-{one}.png" for row in (0, 1) for one in (4, 0)}
