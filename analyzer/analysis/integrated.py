@@ -74,7 +74,7 @@ def run_integrated_gradients(
         _result(fn, INTEGRATED_GRADIENTS, label, one, at, settings, max_evaluations, start)
         for one in _by_class(found)
     ]
-    return _told_apart(fn, results) if found.output.ndim == 2 else results
+    return _told_apart(fn, results, _note(found, max_evaluations)) if found.output.ndim == 2 else results
 
 
 def run_conductance(
@@ -133,7 +133,7 @@ def run_conductance(
         beside = {name: sample_sums(array).tolist() for name, array in one.beside.items()}
         own = {**settings, "beside": beside}
         results.append(_result(fn, CONDUCTANCE, label, one, at, own, max_evaluations, start))
-    return _told_apart(fn, results) if found.output.ndim == 2 else results
+    return _told_apart(fn, results, _note(found, max_evaluations)) if found.output.ndim == 2 else results
 
 
 def _by_class(found: Found) -> list[Found]:
@@ -141,13 +141,14 @@ def _by_class(found: Found) -> list[Found]:
     return [found] if found.output.ndim == 1 else [found.rank(k) for k in range(found.output.shape[1])]
 
 
-def _told_apart(fn: Differentiable, results: Sequence[MethodResult]) -> list[MethodResult]:
-    """Results of several classes, each with those of its samples by the first of their names."""
+def _told_apart(fn: Differentiable, results: Sequence[MethodResult], note: str) -> list[MethodResult]:
+    """Results of several classes, each with those of its samples by the first of their names. note: of all together."""
     told = []
     for result in results:
         assert result.target is not None
         labels = (class_label(int(one), fn.model.class_names) for one in result.target)
-        told.append(replace(result, classes=tuple(label.partition(",")[0] for label in labels)))
+        classes = tuple(label.partition(",")[0] for label in labels)
+        told.append(replace(result, classes=classes, note=note))
     return told
 
 
@@ -162,11 +163,7 @@ def _result(
     start: float,
 ) -> MethodResult:
     """What is held to 1 % without a tolerance, and to the tolerance with one. most: the gradients allowed."""
-    refined = found.map_error is not None
-    scale = np.maximum(np.abs(found.completeness.output), np.finfo(np.float32).eps)
-    near = np.abs(found.delta) <= INTEGRATED_GRADIENTS_TOLERANCE * scale
-    close = found.converged & (True if refined else near)
-    unmet = False if refined or found.interrupted else None
+    unmet = None if found.map_error is None and not found.interrupted else False
     return MethodResult(
         method=method,
         label=label,
@@ -177,10 +174,10 @@ def _result(
         explained=found.completeness.output,
         total=found.completeness.total,
         error=found.completeness.error,
-        passed=tuple(True if fine else unmet for fine in close),
+        passed=tuple(True if fine else unmet for fine in _met(found)),
         target=found.target,
         seconds=time.perf_counter() - start,
-        note=_note(found, bool(close.all()), most),
+        note=_note(found, most),
         settings={
             "steps": found.steps,
             "rule": found.rule,
@@ -200,8 +197,16 @@ def _by_tensor(
     return {name: found.attributions_at(name) for name in found.channel_axes}
 
 
-def _note(found: IntegratedGradients | Conductance, close: bool, most: int) -> str:
+def _met(found: IntegratedGradients | Conductance) -> np.ndarray:
+    """(N,), or (N, k) of several classes: whether the sum is as near as it must be."""
+    scale = np.maximum(np.abs(found.completeness.output), np.finfo(np.float32).eps)
+    near: np.ndarray = np.abs(found.delta) <= INTEGRATED_GRADIENTS_TOLERANCE * scale
+    return found.converged if found.map_error is not None else found.converged & near
+
+
+def _note(found: IntegratedGradients | Conductance, most: int) -> str:
     """What the numbers do not tell by themselves."""
+    close = bool(_met(found).all())
     if found.interrupted:
         return f"interrupted after {found.evaluations} gradients: the error is that of what was computed"
     if found.map_error is not None:

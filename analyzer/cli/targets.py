@@ -25,7 +25,7 @@ _TOP = re.compile(r"top(\d+)")
 _EACH = "each:"
 # Names have dashes: a minus stands between blanks.
 _SIGNS = re.compile(r"\s*(\+|(?<=\s)-(?=\s))\s*")
-_FACTOR = re.compile(r"(?:(-?(?:\d+\.?\d*|\.\d+))\s*\*)?\s*(.*)")
+_FACTOR = re.compile(r"(?:(-?(?:\d+\.?\d*|\.\d+))\s*\*)?\s*(.*)", re.DOTALL)
 
 
 def parse_target(
@@ -88,7 +88,9 @@ def _terms(text: str, graph: Graph | None) -> list[tuple[float, str]]:
     first, *more = [said] if Path(path.strip()).is_file() else _SIGNS.split(said)
     found = []
     for sign, part in zip(("+", *more[::2]), (head + first, *more[1::2]), strict=True):
-        factor, term = _FACTOR.fullmatch(part.strip()).groups()  # type: ignore[union-attr]
+        read = _FACTOR.fullmatch(part.strip())
+        assert read is not None
+        factor, term = read.groups()
         if not term:
             raise UserError(f"--target {text}: a sign or a factor stands before nothing")
         found.append(((-1 if sign == "-" else 1) * float(factor or 1), term))

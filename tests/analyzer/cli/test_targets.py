@@ -242,6 +242,14 @@ def test_who_explains_one_scalar_names_those_who_take_several_classes(command, a
     assert "--method integrated-gradients and conductance take several classes" in errors
 
 
+def test_what_is_said_of_several_classes_is_said_once(command):
+    options = ("--method", "integrated-gradients", "--tolerance", "0.05", "--target", "top3")
+    _, shown, _ = command("analyze", "plain.onnx", "batch.npy", *options)
+    assert shown.count("the map is within") == 1
+    _, shown, _ = command("analyze", "plain.onnx", "batch.npy", *options[:2], *options[4:], "--steps", "1")
+    assert shown.count("more steps, or a tolerance") == 1
+
+
 def test_tables_have_a_picture_of_each_class(heads, command):
     options = ("--method", "integrated-gradients", "--method", "guided-ig", "--steps", "2", "-o", "out")
     assert command("analyze", "heads.onnx", "x.npy", "--target", "1", *options)[0] == 0
