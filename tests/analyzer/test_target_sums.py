@@ -78,12 +78,18 @@ class Summed(nn.Module):
         return scalar(self.net, x)[:, None]
 
 
+@pytest.fixture(scope="module")
+def summed(heads) -> Model:
+    net, x, _ = heads
+    return convert(Summed(net), x)
+
+
 @pytest.mark.parametrize("method", [full_grad, simple_full_grad, smooth_full_grad])
-def test_the_map_of_a_sum_is_that_of_the_network_that_adds_up(heads, method):
-    net, x, model = heads
+def test_the_map_of_a_sum_is_that_of_the_network_that_adds_up(heads, summed, method):
+    _, x, model = heads
     options = {"samples": 3} if method is smooth_full_grad else {}
     found = method(model, x.numpy(), target_of(model), **options)
-    expected = method(convert(Summed(net), x), x.numpy(), 0, **options)
+    expected = method(summed, x.numpy(), 0, **options)
     np.testing.assert_allclose(found.map, expected.map, rtol=1e-3, atol=1e-4)
 
 
