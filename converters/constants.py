@@ -17,6 +17,9 @@ from converters.runtime import ReferenceSession, RuntimeFailure, run
 LARGEST = 1 << 30
 """Bytes of one folded tensor, and of all that one round may add."""
 
+_WEIGHT = 1024
+"""Elements of a constant that are worth to be stored once."""
+
 RANDOM = (
     "RandomNormal",
     "RandomNormalLike",
@@ -29,7 +32,7 @@ RANDOM = (
 
 def fold_constants(draft: Draft) -> bool:
     """Replace constant nodes by their results. Returns whether any was replaced."""
-    foldable = _foldable(draft)
+    foldable = _without_repeats(draft, _foldable(draft))
     if not foldable:
         return False
     inside = {id(node) for node in foldable}
@@ -42,6 +45,29 @@ def fold_constants(draft: Draft) -> bool:
         node for node in foldable if all(name in results or name not in outside for name in node.output)
     )
     return bool(results)
+
+
+def _without_repeats(draft: Draft, nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """The nodes less those that compute of the same weights what another computes: these leave the draft.
+
+    A sequence that the exporter unrolled transposes its weights in every step, and would store them as often.
+    """
+    first: dict[tuple[object, ...], onnx.NodeProto] = {}
+    same: dict[str, str] = {}
+    repeats = []
+    for node in nodes:
+        inputs = tuple(same.get(name, name) for name in node.input)
+        if not any(name in draft.constants and draft.constants[name].size >= _WEIGHT for name in inputs):
+            continue
+        attributes = tuple(sorted(attribute.SerializeToString() for attribute in node.attribute))
+        known = first.setdefault((node.op_type, inputs, attributes, tuple(map(bool, node.output))), node)
+        if known is not node:
+            same.update((own, other) for own, other in zip(node.output, known.output, strict=True) if own)
+            repeats.append(node)
+    draft.remove(repeats)
+    draft.rename(same)
+    gone = {id(node) for node in repeats}
+    return [node for node in nodes if id(node) not in gone]
 
 
 def _foldable(draft: Draft) -> list[onnx.NodeProto]:

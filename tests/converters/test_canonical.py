@@ -52,6 +52,18 @@ def test_constants_are_folded_under_their_own_names() -> None:
     np.testing.assert_array_equal(numpy_helper.to_array(stored), weight * 2)
 
 
+def test_weights_that_every_step_transposes_are_stored_once() -> None:
+    nodes, last = [], "x"
+    for step in range(3):
+        nodes.append(helper.make_node("Transpose", ["w"], [f"t{step}"], perm=[1, 0]))
+        nodes.append(helper.make_node("MatMul", [last, f"t{step}"], [last := f"h{step}"]))
+    weight = normal(40, 40)
+    model = canonicalise(make_model(nodes, {"x": ("n", 40)}, ["h2"], {"w": weight}))
+    assert ops(model) == {"MatMul": 3}
+    (stored,) = model.graph.initializer
+    np.testing.assert_array_equal(numpy_helper.to_array(stored), weight.T)
+
+
 def test_a_constant_that_would_fill_memory_is_left_to_run_time() -> None:
     nodes = [
         helper.make_node("ConstantOfShape", ["size"], ["huge"]),
