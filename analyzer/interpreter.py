@@ -113,21 +113,21 @@ class Interpreter:
 
     def run(
         self,
-        feeds: Mapping[str, Any],
+        feeds: dict[str, Any],
         wanted: Collection[str],
         watch: Callable[[Any], Any] | None = None,
     ) -> dict[str, Any]:
-        """The wanted tensors as the framework's tensors, from feeds that are such tensors.
+        """The wanted tensors as the framework's tensors, from feeds that are such tensors and are used up.
 
         `watch` is applied to each wanted tensor as it is computed, and its result takes the
         tensor's place: so a tensor that depends on no floating input can be differentiated for.
-        Only nodes that `wanted` depends on are run, and a value is dropped after its last reader.
+        Only nodes that `wanted` depends on are run, and a value is dropped after its last reader, a feed from its dict.
         """
         needed = self.graph.ancestors(wanted)
         nodes = [node for node in self.graph.nodes if any(name in needed for name in node.outputs)]
         nodes = [node for node in nodes if not all(name in feeds or not name for name in node.outputs)]
         last_reader = {name: position for position, node in enumerate(nodes) for name in node.reads}
-        values = dict(feeds)
+        values = feeds
         keep = set(wanted)
         for position, node in enumerate(nodes):
             self._run_node(node, values)

@@ -7,9 +7,10 @@ per sample, and their sums at every node. A size that only running shows is left
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import onnx
@@ -24,22 +25,27 @@ COUNTS = (2, 3)
 
 # Larger constants are weights: no shape depends on their values.
 _LIGHT = 1024
-_VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
+VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
+"""Ops whose output lies where their first input does."""
 
 Shapes = Mapping[str, tuple[int, ...]]
+Types = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
+"""The shape of a tensor and its elements, by name, as far as they are known."""
 
 
 @dataclass(frozen=True)
 class Flow:
     """A program with the size of every tensor: {name: (fixed bytes, bytes per sample)}.
 
-    results: the shape of each named result with two samples and with three, None where it is unknown.
+    results: the shape of each named result with two samples and with three, None where it is unknown. types: of its
+    tensors at these `COUNTS`.
     """
 
     program: Program
     sizes: Mapping[str, np.ndarray]
     results: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]] | None]
     unknown: tuple[str, ...]
+    types: tuple[Types, Types]
 
     @cached_property
     def constant(self) -> frozenset[str]:
@@ -71,8 +77,11 @@ class Flow:
         """The flow with the bytes of tensors that were measured with one sample; they are taken to grow with it."""
         return replace(self, sizes={**self.sizes, **{n: np.array([0.0, size]) for n, size in sizes.items()}})
 
-    def live(self) -> np.ndarray:
-        """What is held at every node, (nodes, 2): a tensor from its node to the last that reads it, views as one."""
+    def live(self, copied: Callable[[onnx.NodeProto], Collection[str]] = lambda node: ()) -> np.ndarray:
+        """What is held at every node, (nodes, 2): a tensor from its node to the last that reads it, views as one.
+
+        copied: the tensors of which a node holds another copy while it runs.
+        """
         storage = self._storage()
         last: dict[str, int] = {}
         for index, node in enumerate(self.program.nodes):
@@ -84,7 +93,7 @@ class Flow:
         for index, node in enumerate(self.program.nodes):
             made = {storage.get(name, name) for name in node.output if name} & set(node.output)
             held = held + sum((self.size(name) for name in made), np.zeros(2))
-            moments.append(held)
+            moments.append(held + sum((self.size(name) for name in copied(node)), np.zeros(2)))
             ended = {storage.get(name, name) for name in (*reads(node), *made)} - set(self.program.inputs)
             held = held - sum((self.size(n) for n in ended if last.get(n, index) == index), np.zeros(2))
         return np.array(moments).reshape(-1, 2)
@@ -99,7 +108,7 @@ class Flow:
         """The tensor whose memory another one is a view of."""
         found: dict[str, str] = {}
         for node in self.program.nodes:
-            if node.op_type in _VIEWS and not node.domain:
+            if node.op_type in VIEWS and not node.domain:
                 found[node.output[0]] = found.get(node.input[0], node.input[0])
         return found
 
@@ -111,37 +120,33 @@ def flow(program: Program, at: tuple[Shapes, Shapes]) -> Flow:
     """
     light = {name: array for name, array in program.constants.items() if array.size <= _LIGHT}
     proto = program.with_constants(light)
-    few, more = (_shapes(proto, shapes) for shapes in at)
+    few, more = (types_of(proto, shapes) for shapes in at)
     sizes: dict[str, np.ndarray] = {}
     unknown = []
     for name in dict.fromkeys(name for node in program.nodes for name in node.output if name):
         if few.get(name) is None or more.get(name) is None:
             unknown.append(name)
     for name in few.keys() & more.keys():
-        sizes[name] = _affine(few[name], more[name])
+        sizes[name] = affine(*(math.prod(shape) * dtype.itemsize for shape, dtype in (few[name], more[name])))
     results = {
         key: (few[tensor.name][0], more[tensor.name][0]) if tensor.name in sizes else None
         for key, tensor in program.results.items()
     }
-    return Flow(program, sizes, results, tuple(unknown))
+    return Flow(program, sizes, results, tuple(unknown), (few, more))
 
 
-Sized = tuple[tuple[int, ...], int]
-"""A shape, and the bytes of an element."""
-
-
-def _shapes(proto: onnx.ModelProto, shapes: Shapes) -> dict[str, Sized]:
-    found: dict[str, Sized] = {}
+def types_of(proto: onnx.ModelProto, shapes: Shapes) -> Types:
+    """The types of a model's tensors for inputs of these shapes. Raises InvalidModel where it does not take them."""
+    found = {}
     for name, known in types_at(proto, shapes).items():
         shape, kind = shape_of(known), known.tensor_type.elem_type
         if shape is not None and kind and all(isinstance(size, int) for size in shape):
-            item = np.dtype(helper.tensor_dtype_to_np_dtype(kind)).itemsize
-            found[name] = tuple(int(size or 0) for size in shape), item
+            dtype = np.dtype(helper.tensor_dtype_to_np_dtype(kind))
+            found[name] = tuple(int(size or 0) for size in shape), dtype
     return found
 
 
-def _affine(few: Sized, more: Sized) -> np.ndarray:
-    """(fixed, per sample) of a size that is known at two numbers of samples."""
-    low, high = (math.prod(shape) * item for shape, item in (few, more))
-    each = (high - low) / (COUNTS[1] - COUNTS[0])
-    return np.array([low - COUNTS[0] * each, each])
+def affine(few: float, more: float) -> np.ndarray:
+    """(fixed, per sample) of a number that is known at `COUNTS` samples."""
+    each = (more - few) / (COUNTS[1] - COUNTS[0])
+    return np.array([few - COUNTS[0] * each, each])

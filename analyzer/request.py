@@ -140,6 +140,27 @@ def remainder_program(
     return assemble(graph, op, results, available=values, extra_inputs=extra)
 
 
+def sized_program(
+    graph: Graph,
+    request: Request,
+    outputs: Sequence[str],
+    gradients: Collection[str],
+    ranks: int | None = None,
+) -> Program:
+    """The forward pass and the `remainder_program` of a backend that measures these gradients, for its sizes alone.
+
+    A gradient is as large as its tensor, whose negation stands in its place.
+    """
+    op = Emitter(graph.opset, prefix=_free_prefix(graph, "after/"))
+    known = [
+        {name: op.shaped(op.Neg(graph.tensors[name]), graph.tensors[name].shape) for name in gradients}
+        for _ in range(ranks or 1)
+    ]
+    swept = _by_rank(op, [sweep(graph, op, one, request.wrt) for one in known], ranks)
+    values = {f"value/{name}": graph.tensors[name] for name in outputs}
+    return assemble(graph, op, {**values, **request.emit(op, graph, swept)})
+
+
 def _by_rank(op: Emitter, swept: Sequence[dict[str, Tensor]], ranks: int | None) -> dict[str, Tensor]:
     """The gradients of one scalar, or those of several stacked along a last axis."""
     if ranks is None:

@@ -21,6 +21,7 @@ from analyzer.errors import AnalysisError, InputError, ShapeError, UnknownTensor
 from analyzer.graph import Graph, Tensor
 from analyzer.liveness import Flow
 from analyzer.memory import Need
+from analyzer.program import Program
 from analyzer.request import CHOSEN, OUTPUT, Request, observe
 from analyzer.samples import Place, batched_inputs, find_places, samples_in
 from analyzer.seeds import resolve
@@ -65,6 +66,12 @@ class Backend(Protocol):
 
     def evaluate(self, request: Request, feeds: Mapping[str, np.ndarray], seed: Seed) -> Arrays:
         """The results of the request; the explained scalar under OUTPUT, its class under CHOSEN."""
+
+    def program(self, request: Request, seed: Seed) -> Program:
+        """What answers a request, as one ONNX program: all that is computed, or what stands for its sizes.
+
+        Raises UnsupportedOp where a node on the path has no rule.
+        """
 
     def need(self, flow: Flow, wrt: Collection[str]) -> Need:
         """The memory that computing what this program states takes, with gradients at `wrt`."""

@@ -12,23 +12,29 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import onnx
 
 from analyzer.autodiff import active_tensors
+from analyzer.backends.inside import content_of
 from analyzer.graph import Graph
 from analyzer.interpreter import Framework, Interpreter
-from analyzer.liveness import Flow
+from analyzer.liveness import Flow, affine
 from analyzer.memory import Need
 from analyzer.program import Program
-from analyzer.request import CHOSEN, OUTPUT, Request, gradient_name, remainder_program
+from analyzer.request import CHOSEN, OUTPUT, Request, gradient_name, remainder_program, sized_program
 from analyzer.samples import fixed_batch
 from analyzer.target import Seed
 
 Arrays = dict[str, np.ndarray]
 
-OVERHEAD = 64 * 2**20
-"""Bytes that a framework takes for threads, kernels and workspaces."""
-GRADIENTS = 3
-"""Copies of a measured tensor that a method reads: its value, its gradient, and a tensor of the framework."""
+OVERHEAD = 96 * 2**20
+"""Bytes that a framework takes for threads, kernels and workspaces, and the first call for its programs."""
+FRAGMENTS = 1.75
+"""What follows the gradients takes and frees tensors of many sizes, whose rests in the heap others do not fit into:
+measured up to 1.9 of what is alive."""
+GRADIENTS = 2
+"""Copies of a measured gradient that a method reads: the framework's own, and a tensor of it in what follows. Its value
+lies in what is kept."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +59,14 @@ class Measured:
 class Native(ABC):
     """Base of the backends whose gradients come from a framework's own autodiff.
 
-    keeps: the memory of a differentiated forward pass, as a multiple of its tensors. copies: of the weights.
+    keeps: the memory of a differentiated forward pass, as a multiple of its tensors. record: the bytes of an op on the
+    way back, its tensors aside. copies: of the weights.
     """
 
     name: str
     # All of them, and the gradients on their way.
     keeps = 1.15
+    record = 2**10
     copies = 2
 
     def __init__(self, graph: Graph, framework: Framework) -> None:
@@ -100,23 +108,37 @@ class Native(ABC):
         supplied = {**feeds, **measured.values}
         for rank, found in zip(ranks, measured.gradients, strict=True):
             supplied |= {gradient_name(name, rank): g for name, g in found.items()}
-        tensors = {name: self.framework.tensor(supplied[name]) for name in program.inputs}
+            found.clear()
+        measured.values.clear()
+        # Only the framework's copies stay, each until it is read: they may be the larger part of all memory.
+        tensors = {name: self.framework.tensor(supplied.pop(name)) for name in program.inputs}
         computed = interpreter.run(tensors, list(program.outputs.values()))
         results = {key: self.framework.array(computed[name]) for key, name in program.outputs.items()}
         chosen = seed.chosen(measured.outputs[seed.output])
         explained = seed.explained(measured.outputs)
         return {OUTPUT: explained, **({} if chosen is None else {CHOSEN: chosen}), **results}
 
+    def program(self, request: Request, seed: Seed) -> Program:
+        """The forward pass and what follows the gradients, for their sizes; all tensors are taken to be known."""
+        measurable = self._measurable(request, seed, self.graph.tensors.keys())
+        return sized_program(self.graph, request, seed.outputs, measurable, seed.ranks)
+
     def need(self, flow: Flow, wrt: Collection[str]) -> Need:
-        """What the framework keeps for the way back, the measured gradients with copies, and those of the weights."""
-        forward = flow.total(self.graph.producer)
-        if all(self.graph.producer.keys() >= set(node.output) for node in flow.program.nodes):
-            # Nothing is differentiated, and a value goes with its last reader.
-            held = flow.live()
-        else:
-            kept = self.keeps * forward + GRADIENTS * flow.total(wrt)
-            held = np.concatenate([flow.live(), kept.reshape(1, 2)])
+        """What the framework keeps for the way back, then what follows the gradients, and copies of the weights."""
+        held = FRAGMENTS * flow.live(_beside)
+        if any(not self.graph.producer.keys() >= set(node.output) for node in flow.program.nodes):
+            held = np.concatenate([held, self._differentiated(flow, wrt).reshape(1, 2)])
+        # Otherwise nothing is differentiated, and a value goes with its last reader.
         return Need(held + np.array([OVERHEAD + self.copies * flow.weights, 0]))
+
+    def _differentiated(self, flow: Flow, wrt: Collection[str]) -> np.ndarray:
+        """What the forward pass keeps for the way back, inside of its nodes too, and the measured gradients."""
+        made = {name for node in flow.program.nodes for name in node.output if name in self.graph.producer}
+        inside = [content_of(self.graph, made, types, self.framework.name) for types in flow.types]
+        tensors = flow.total(made) + affine(*(found.bytes for found in inside))
+        records = self.record * affine(*(found.ops for found in inside))
+        found: np.ndarray = self.keeps * tensors + records + GRADIENTS * flow.total(wrt)
+        return found
 
     def release(self) -> None:
         """Drop the programs that follow the framework's gradients."""
@@ -128,11 +150,21 @@ class Native(ABC):
         key = (request.key, seed.outputs, seed.ranks)
         if key not in self._programs:
             known = frozenset(self.known(feeds))
-            roots = (*request.wrt, *(name for name in self.graph.inputs if self.graph.tensors[name].is_float))
-            leading = self.graph.ancestors(seed.outputs)
-            active = active_tensors(self.graph, roots)
-            measurable = (known & leading & active) | {*seed.outputs}
-            # A wanted tensor that the target does not depend on has gradient zero, which the sweep supplies.
+            measurable = self._measurable(request, seed, known)
             program = remainder_program(self.graph, request, known, measurable, seed.ranks)
             self._programs[key] = (program, Interpreter(Graph.from_proto(program.proto), self.framework))
         return self._programs[key]
+
+    def _measurable(self, request: Request, seed: Seed, known: Collection[str]) -> frozenset[str]:
+        """The tensors among those known whose gradients the framework can tell.
+
+        A wanted tensor that the target does not depend on has gradient zero, which the sweep supplies.
+        """
+        roots = (*request.wrt, *(name for name in self.graph.inputs if self.graph.tensors[name].is_float))
+        leading = self.graph.ancestors(seed.outputs)
+        return (active_tensors(self.graph, roots) & leading & set(known)) | {*seed.outputs}
+
+
+def _beside(node: onnx.NodeProto) -> Collection[str]:
+    """What a Scan holds twice while it runs: the elements of its sequences beside them."""
+    return (*node.input, *node.output) if node.op_type == "Scan" and not node.domain else ()

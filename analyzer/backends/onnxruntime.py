@@ -94,6 +94,10 @@ class OnnxRuntime:
         targets = seed.fed(self._rows(seed.output, feeds))
         return self._run((request.key, seed.form), program, feeds, targets)
 
+    def program(self, request: Request, seed: Seed) -> Program:
+        """The gradient graph itself."""
+        return program_for(self.graph, request, seed)
+
     def need(self, flow: Flow, wrt: Collection[str]) -> Need:
         """The tensors that are live together, and what a session and the making of it leave behind."""
         return Need(FRAGMENTS * flow.live() + np.array([MAKING * flow.weights + FOLDING * flow.folded, 0]))

@@ -30,13 +30,16 @@ _INDEPENDENT = 1e-3
 def run(fn: Differentiable, call: Call, feeds: Arrays, progress: Progress | None = None) -> Arrays:
     """The results of a call for all samples. progress: called with the samples done and all after every piece.
 
-    Raises NotEnoughMemory where a single sample does not fit.
+    Raises NotEnoughMemory where a single sample, or a batch that the model states, does not fit.
     """
     tell = progress or (lambda done, total: None)
     total, size = samples_in(fn.graph, feeds), fn.engine.batch
     places: Mapping[str, Place] | None = None
     if size is None:
         size, places = cut(fn, call, feeds, steady(fn, feeds) if progress is not None else total)
+    elif not ample(fn, feeds, size, fn.max_memory) and (found := planned(fn, call, feeds)) is not None:
+        # A stated batch cannot be cut: it fits, or is refused.
+        fitting(fn, call, found.need, fn.max_memory)
     if size == total:
         results = _computed(fn, call, feeds, None)
         tell(total, total)

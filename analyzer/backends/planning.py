@@ -19,7 +19,7 @@ from analyzer.graph import Graph
 from analyzer.liveness import COUNTS, Flow, Shapes, flow
 from analyzer.memory import Need, budget, free_memory, text_of
 from analyzer.program import Program, assemble
-from analyzer.request import Request, observe, program_for
+from analyzer.request import Request, observe
 from analyzer.samples import Place, batched_inputs, samples_in
 from analyzer.target import Seed, TargetLike, as_target
 from converters.errors import ConversionError
@@ -51,11 +51,12 @@ class Call:
             return ("forward", self.names)
         return (self.request.key, self.seed.form)
 
-    def program(self, graph: Graph) -> Program:
+    def program(self, fn: Differentiable) -> Program:
         """What is computed, as one ONNX program. Raises UnsupportedOp where a node on the path has no rule."""
+        graph = fn.graph
         if self.request is None or self.seed is None:
             return assemble(graph, Emitter(graph.opset), {name: graph.tensors[name] for name in self.names})
-        return program_for(graph, self.request, self.seed)
+        return fn.engine.program(self.request, self.seed)
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,10 @@ def steady(fn: Differentiable, feeds: Arrays) -> int:
 
 
 def fitting(fn: Differentiable, call: Call, need: Need, max_memory: int | None) -> int:
-    """How many samples of a call fit, at least one. Raises NotEnoughMemory where not even one does."""
+    """How many samples of a call fit, at least one. Raises NotEnoughMemory where not even one does.
+
+    Of a model that states its batch, the need of any number is that of the batch.
+    """
     allowed = budget(max_memory)
     fits = need.samples(allowed)
     if max_memory is None:
@@ -126,8 +130,9 @@ def fitting(fn: Differentiable, call: Call, need: Need, max_memory: int | None) 
     needed, most = need.at(1), allowed if max_memory is not None else free_memory()
     if needed <= most:
         return 1
+    least = "one sample" if fn.engine.batch is None else f"the stated batch of {fn.engine.batch}"
     raise NotEnoughMemory(
-        f"one sample needs about {text_of(needed)} of memory on {fn.backend}, and "
+        f"{least} needs about {text_of(needed)} of memory on {fn.backend}, and "
         f"{text_of(most)} {'may be used' if max_memory is not None else 'is free'}: "
         f'allow more with max_memory="{math.ceil(needed / 2**20)} MiB" (--max-memory), or make the inputs smaller'
     )
@@ -149,12 +154,19 @@ def planned(fn: Differentiable, call: Call, feeds: Arrays) -> Planned | None:
 
 
 def _planned(fn: Differentiable, call: Call, feeds: Arrays) -> Planned:
-    program = call.program(fn.graph)
-    few, more = (_shapes(fn.graph, call, program, feeds, samples) for samples in COUNTS)
+    program = call.program(fn)
+    # Of a stated batch there is one size: all of it is fixed.
+    counts = COUNTS if fn.engine.batch is None else (fn.engine.batch, fn.engine.batch)
+    few, more = (_shapes(fn.graph, call, program, feeds, samples) for samples in counts)
     found = flow(program, (few, more))
     if found.unknown:
         found = found.with_measured(_measured(fn, call, found, feeds))
-    wrt = call.request.wrt if call.request is not None else ()
+    # Of each of the scalars that are explained.
+    wrt = (
+        call.request.wrt * (call.seed.ranks or 1)
+        if call.request is not None and call.seed is not None
+        else ()
+    )
     return Planned(fn.engine.need(found, wrt), _places(fn, call, found))
 
 
@@ -168,7 +180,7 @@ def _measured(fn: Differentiable, call: Call, found: Flow, feeds: Arrays) -> Map
     session = make_session(found.program.returning(found.unknown), ["CPUExecutionProvider"])
     wanted = {entry.name for entry in session.get_inputs()}
     targets = [name for name in found.program.inputs if name not in one]
-    given = {**one, **dict(zip(targets, seed.fed(1) if seed is not None else (), strict=True))}
+    given = {**one, **dict(zip(targets, seed.fed(1) if seed is not None and targets else (), strict=True))}
     given = {name: array for name, array in given.items() if name in wanted}
     return {
         name: array.nbytes
@@ -180,8 +192,8 @@ def _shapes(graph: Graph, call: Call, program: Program, feeds: Arrays, samples: 
     """The shapes of what a program is fed with so many samples; what the graph does not have is the target."""
     batched = batched_inputs(graph)
     shapes = {name: (samples, *a.shape[1:]) if name in batched else a.shape for name, a in feeds.items()}
-    targets = call.seed.fed(samples) if call.seed is not None else ()
     lacking = [name for name in program.inputs if name not in shapes]
+    targets = call.seed.fed(samples) if call.seed is not None and lacking else ()
     fed = {name: (samples, *array.shape[1:]) for name, array in zip(lacking, targets, strict=True)}
     return {name: shapes[name] if name in shapes else fed[name] for name in program.inputs}
 

@@ -15,10 +15,12 @@ import numpy as np
 
 from analyzer.backends.matching import MOVES_ONLY, Match, match
 from analyzer.backends.native import Arrays, Fed, Measured, Native
-from analyzer.backends.onnxruntime import OnnxRuntime
+from analyzer.backends.onnxruntime import FRAGMENTS, MAKING, OnnxRuntime
 from analyzer.errors import AnalysisError, BackendError
 from analyzer.graph import Graph
 from analyzer.interpreter import Framework, TensorFlow, Torch
+from analyzer.liveness import Flow
+from analyzer.memory import Need
 from analyzer.samples import fixed_batch
 from analyzer.target import Seed
 from converters.model import Model, PyTorchSource, TensorFlowSource
@@ -156,6 +158,14 @@ class SourceBackend(Native):
                 for gradients in found.gradients
             ],
         )
+
+    def need(self, flow: Flow, wrt: Collection[str]) -> Need:
+        """That of any framework, and of the search for the source's tensors among all values of both networks."""
+        needed = super().need(flow, wrt)
+        every = flow.total(self.graph.producer.keys())
+        samples = np.array([1.0, float(self.batch or MATCHED_SAMPLES)])
+        searched = (1 + FRAGMENTS) * float(every @ samples) + MAKING * flow.weights
+        return Need(np.concatenate([needed.moments, [[searched, 0.0]]]))
 
     def cut(self, graph: Graph) -> SourceBackend:
         """The network run from inner tensors on: those that the graph has among its inputs, and this one's not."""

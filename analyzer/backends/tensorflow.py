@@ -7,10 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from analyzer.autodiff import active_tensors
 from analyzer.backends.native import Arrays, Measured, Native
 from analyzer.graph import Graph
 from analyzer.interpreter import Interpreter, TensorFlow
+from analyzer.liveness import Flow
+from analyzer.memory import Need
 from analyzer.target import Seed
+
+AT_LEAST, AGGREGATED = 4, 128 * 2**20
+"""The tape adds the contributions to one gradient up where they are more than so many, and more than so many bytes."""
 
 
 class TensorFlowBackend(Native):
@@ -19,6 +25,7 @@ class TensorFlowBackend(Native):
     name = "tensorflow"
     # Its kernels have channels last: what they read is kept in both layouts.
     keeps = 2.0
+    record = 2**11
 
     def __init__(self, graph: Graph) -> None:
         super().__init__(graph, TensorFlow())
@@ -27,6 +34,15 @@ class TensorFlowBackend(Native):
     def known(self, feeds: Mapping[str, np.ndarray]) -> Collection[str]:
         """All tensors: the graph itself is what runs."""
         return self.graph.tensors.keys()
+
+    def need(self, flow: Flow, wrt: Collection[str]) -> Need:
+        """That of any framework, and what the many readers of a tensor contribute, held side by side."""
+        needed = super().need(flow, wrt)
+        active = active_tensors(self.graph, wrt)
+        many = any(
+            len(readers) > AT_LEAST for name, readers in self.graph.consumers.items() if name in active
+        )
+        return Need(needed.moments + np.array([AGGREGATED, 0])) if many else needed
 
     def cut(self, graph: Graph) -> TensorFlowBackend:
         """A graph cut out of this one."""

@@ -17,7 +17,7 @@ from analyzer.errors import UnsupportedOp
 from analyzer.graph import Tensor
 from analyzer.ops import conv_gradient
 from analyzer.ops import taps as at
-from analyzer.ops.eager import composed
+from analyzer.ops.eager import Composed
 from analyzer.ops.registry import ExplicitRule, Kink, register
 from analyzer.ops.support import axis_size, cast, ones, per_channel, rank_of, reshape_like, static, sum_known
 
@@ -124,7 +124,7 @@ def _deform_conv(
 class DeformConv(ExplicitRule):
     kinks = (Kink("a tap at a whole pixel", "to the offset the slope towards the next pixel"),)
 
-    torch = tensorflow = composed(_deform_conv)
+    torch = tensorflow = Composed(_deform_conv)
 
     # At whole positions the slope is the one above them.
     def vjp(op, g, y, x, w, offset, b=None, mask=None, *, group, **attributes):

@@ -1,7 +1,7 @@
 """Run node-writing code at once in a framework: `Eager(tf).Mul(a, b)` is Mul's TensorFlow form, applied.
 
 An op that a framework lacks is written once, as ONNX nodes, and serves three times: as its torch form, as its
-TensorFlow form, and as what its VJP reads. `composed` makes the two forms of such a function. Every op
+TensorFlow form, and as what its VJP reads. `Composed` makes the two forms of such a function. Every op
 that the function writes must have forms itself.
 """
 
@@ -109,19 +109,22 @@ def scan(
     return states, [framework.stack(column) for column in zip(*rows, strict=True)]
 
 
-def composed(write: Callable[..., Any], constant: Sequence[int] = ()) -> Callable[..., Any]:
+@dataclass(frozen=True)
+class Composed:
     """The form, in either framework, of an op that `write(op, *inputs, **attributes)` writes as nodes.
 
     Inputs in `constant` are kept from the framework's own autodiff.
     """
 
-    def form(framework: Any, *inputs: Any, **attributes: Any) -> Any:
+    write: Callable[..., Any]
+    constant: Sequence[int] = ()
+
+    def __call__(self, framework: Any, *inputs: Any, **attributes: Any) -> Any:
+        """The op's outputs, computed node by node."""
         stop = getattr(framework, "stop_gradient", None) or framework.Tensor.detach
-        given = [stop(x) if i in constant and x is not None else x for i, x in enumerate(inputs)]
+        given = [stop(x) if i in self.constant and x is not None else x for i, x in enumerate(inputs)]
         device = next((getattr(x, "device", None) for x in given if x is not None), None)
         op = Eager(framework, device)
         held = [None if x is None else op.hold(x) for x in given]
-        result = write(op, *held, **attributes)
+        result = self.write(op, *held, **attributes)
         return tuple(op.release(t) for t in result) if isinstance(result, tuple) else op.release(result)
-
-    return form

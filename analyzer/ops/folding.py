@@ -14,7 +14,7 @@ import numpy as np
 from analyzer.emitter import Emitter
 from analyzer.errors import UnsupportedOp
 from analyzer.graph import Tensor
-from analyzer.ops.eager import composed
+from analyzer.ops.eager import Composed
 from analyzer.ops.registry import Homogeneous, register
 from analyzer.ops.support import constant_ints, filled, reshape_like
 from analyzer.ops.windows import windows
@@ -57,7 +57,7 @@ def _col2im(
 @register
 class Col2Im(Homogeneous):
     inactive = frozenset({1, 2})
-    torch = tensorflow = composed(_col2im)
+    torch = tensorflow = Composed(_col2im)
 
     def vjp(op, g, y, x, image_shape, block_shape, **geometry):
         if len(geometry["dilations"] or [1, 1]) != 2 and max(geometry["dilations"]) > 1:

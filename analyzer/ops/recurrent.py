@@ -19,7 +19,7 @@ import numpy as np
 from analyzer.emitter import Emitter
 from analyzer.errors import UnsupportedOp
 from analyzer.graph import Tensor
-from analyzer.ops.eager import composed
+from analyzer.ops.eager import Composed
 from analyzer.ops.recurrent_cells import Cell, Weights, activation_functions, gru, lstm, rnn
 from analyzer.ops.registry import ExplicitRule, Kink, register
 from analyzer.ops.steps import pull_back, push_forward, zeros
@@ -356,7 +356,7 @@ class LSTM(ExplicitRule):
     kinks = _KINKS
     several_outputs = True
     inactive = frozenset({4})
-    torch = tensorflow = composed(partial(forward, _LSTM))
+    torch = tensorflow = Composed(partial(forward, _LSTM))
     vjp = partial(vjp, _LSTM)
     residual = partial(residual, _LSTM)
 
@@ -366,7 +366,7 @@ class GRU(ExplicitRule):
     kinks = _KINKS
     several_outputs = True
     inactive = frozenset({4})
-    torch = tensorflow = composed(partial(forward, _GRU))
+    torch = tensorflow = Composed(partial(forward, _GRU))
     vjp = partial(vjp, _GRU)
     residual = partial(residual, _GRU)
 
@@ -376,6 +376,6 @@ class RNN(ExplicitRule):
     kinks = _KINKS
     several_outputs = True
     inactive = frozenset({4})
-    torch = tensorflow = composed(partial(forward, _RNN))
+    torch = tensorflow = Composed(partial(forward, _RNN))
     vjp = partial(vjp, _RNN)
     residual = partial(residual, _RNN)

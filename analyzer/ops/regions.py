@@ -13,7 +13,7 @@ import numpy as np
 from analyzer.emitter import Emitter
 from analyzer.graph import Tensor
 from analyzer.ops import taps as at
-from analyzer.ops.eager import composed
+from analyzer.ops.eager import Composed
 from analyzer.ops.registry import Homogeneous, Kink, register
 from analyzer.ops.support import axis_size, cast, zeros_like
 
@@ -163,7 +163,7 @@ def _roi_align(
 class RoiAlign(Homogeneous):
     kinks = (Kink("equal maxima in a bin, mode max", "the first of them"),)
     inactive = _REGIONS
-    torch = tensorflow = composed(_roi_align, constant=(1, 2))
+    torch = tensorflow = Composed(_roi_align, constant=(1, 2))
 
     # The mean of bilinear samples is a matrix along each axis. A maximum is of the samples' four weighted taps,
     # as the standard's evaluator has it.
@@ -240,7 +240,7 @@ def _max_roi_pool(
 class MaxRoiPool(Homogeneous):
     kinks = (Kink("equal maxima in a bin", "the first of them, in row-major order"),)
     inactive = _REGIONS
-    torch = tensorflow = composed(_max_roi_pool, constant=(1,))
+    torch = tensorflow = Composed(_max_roi_pool, constant=(1,))
 
     # Of equal maxima the first has the gradient. An empty bin is 0 and has none.
     def vjp(op, g, y, x, rois, *, pooled_shape, spatial_scale):

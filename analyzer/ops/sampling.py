@@ -7,7 +7,7 @@ from typing import Any
 from analyzer.emitter import Emitter
 from analyzer.graph import Tensor
 from analyzer.ops import taps as at
-from analyzer.ops.eager import composed
+from analyzer.ops.eager import Composed
 from analyzer.ops.registry import ExplicitRule, Kink, register
 from analyzer.ops.support import axis_size, cast, rank_of, reshape_like
 
@@ -53,11 +53,11 @@ class GridSample(ExplicitRule):
     def torch(torch, x, grid, *, align_corners, mode, padding_mode):
         if x.dim() not in (4, 5) or (x.dim() == 5 and mode == "cubic"):
             given = {"align_corners": align_corners, "mode": mode, "padding_mode": padding_mode}
-            return composed(_grid_sample)(torch, x, grid, **given)
+            return Composed(_grid_sample)(torch, x, grid, **given)
         name = {"linear": "bilinear", "cubic": "bicubic"}.get(mode, mode)
         return torch.nn.functional.grid_sample(x, grid, name, padding_mode, bool(align_corners))
 
-    tensorflow = composed(_grid_sample)
+    tensorflow = Composed(_grid_sample)
 
     # The nearest pixel does not move with the grid. At whole positions the polynomial above them holds.
     def vjp(op, g, y, x, grid, **attributes):

@@ -17,7 +17,7 @@ from onnx import helper
 from analyzer.emitter import Emitter
 from analyzer.errors import UnsupportedOp
 from analyzer.graph import Shape, Tensor
-from analyzer.ops.eager import composed
+from analyzer.ops.eager import Composed
 from analyzer.ops.indexing import ungather
 from analyzer.ops.registry import Homogeneous, Multilinear, PiecewiseConstant, register
 from analyzer.ops.support import axis_size, cast, constant_ints, ints, ones, place, rank_of
@@ -172,7 +172,7 @@ def _stft(
 @register
 class STFT(Multilinear):
     inactive = frozenset({1, 3})
-    torch = tensorflow = composed(_stft)
+    torch = tensorflow = Composed(_stft)
 
     def vjp(op, g, y, signal, step, window=None, length=None, *, onesided):
         positions = replace(_positions(op, signal, step, window, length), shape=(None, None))

@@ -84,6 +84,22 @@ def test_a_sample_that_does_not_fit_is_refused():
         plan_batch(fn, None, x, 0)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_stated_batch_that_does_not_fit_is_refused(backend):
+    stated = model(
+        [helper.make_node("Exp", ["x"], ["a"]), helper.make_node("ReduceSum", ["a", "axes"], ["y"])],
+        {"x": [4, WIDTH]},
+        {"y": [4, 1]},
+        axes=np.array([1]),
+    )
+    x = np.zeros((6, WIDTH), np.float32)
+    with pytest.raises(NotEnoughMemory, match=r"the stated batch of 4 needs about .*4.9 KiB may be used"):
+        differentiate(stated, backend, max_memory=5000).gradients(x, 0)
+    # Two batches, the second filled up: e⁰ at every element.
+    found = differentiate(stated, backend, max_memory=2**30).gradients(x, 0)
+    np.testing.assert_array_equal(found.gradients["x"], np.ones_like(x))
+
+
 def counted(fn, monkeypatch):
     """The number of samples in every piece that the backend computes gradients of, in a list that grows."""
     sizes, evaluate = [], fn.engine.evaluate
