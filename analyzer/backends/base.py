@@ -58,6 +58,10 @@ class Backend(Protocol):
     def batch(self) -> int | None:
         """The number of samples that it must be fed, None where any will do."""
 
+    @property
+    def single(self) -> tuple[Backend, int] | None:
+        """The same on one thread, and how many may be called side by side; None where that is never faster."""
+
     def forward(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> Arrays:
         """The values of these tensors."""
 

@@ -79,6 +79,11 @@ class Native(ABC):
         """The number of samples that it must be fed: what the graph's inputs state."""
         return fixed_batch(self.graph)
 
+    @property
+    def single(self) -> None:
+        """None: the framework spreads a batch over its threads itself."""
+        return None
+
     @abstractmethod
     def known(self, feeds: Mapping[str, np.ndarray]) -> Collection[str]:
         """The tensors whose values and gradients the framework measures itself."""

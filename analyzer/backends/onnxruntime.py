@@ -6,11 +6,14 @@ in it where that works, else in float32, with a warning; arrays keep the graph's
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -30,6 +33,7 @@ from converters.errors import one_line
 from converters.runtime import crashing_optimizers
 
 Arrays = dict[str, np.ndarray]
+CPU = "CPUExecutionProvider"
 
 # Each session holds its own copy of the weights, and making one costs as much as several runs: as many are kept as
 # fit in this many bytes of programs, and two in any case, which a method may need in turn.
@@ -63,9 +67,10 @@ class OnnxRuntime:
     ) -> None:
         self.graph = graph
         self._computed = graph
-        self._providers = list(providers or ["CPUExecutionProvider"])
+        self._providers = list(providers or [CPU])
         self._threads = threads
         self._sessions: OrderedDict[Hashable, _Ready] = OrderedDict()
+        self._making = Lock()
 
     @property
     def batch(self) -> int | None:
@@ -75,6 +80,17 @@ class OnnxRuntime:
     def known(self, feeds: Mapping[str, np.ndarray]) -> Collection[str]:
         """All tensors: the graph itself is what runs."""
         return self.graph.tensors.keys()
+
+    @cached_property
+    def single(self) -> tuple[OnnxRuntime, int] | None:
+        """The same on one thread of the processor, and its threads, where it computes in float32 as it stands."""
+        threads = self._threads if self._threads is not None else _cores()
+        if threads < 2 or self._providers != [CPU] or not precisions(self.graph) <= {FLOAT32}:
+            return None
+        lane = OnnxRuntime(self.graph, self._providers, 1)
+        # One store of sessions, so that what is kept is bounded once.
+        lane._sessions, lane._making = self._sessions, self._making
+        return lane, threads
 
     def forward(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> Arrays:
         """The values of these tensors."""
@@ -144,19 +160,7 @@ class OnnxRuntime:
         feeds: Mapping[str, np.ndarray],
         targets: Sequence[np.ndarray],
     ) -> Arrays:
-        if key not in self._sessions:
-            program = program_of(self._computed)
-            proto, inputs, outputs = program.proto, program.inputs, program.outputs
-            # The proto has copied the weights, and so will the session.
-            del program
-            size = proto.ByteSize()
-            self._make_room(size)
-            self._sessions[key] = _Ready(
-                make_session(proto, self._providers, self._threads), size, inputs, outputs
-            )
-            del proto
-        ready = self._sessions[key]
-        self._sessions.move_to_end(key)
+        ready = self._ready((self._threads, key), program_of)
         # What the model has no input for is the target's, in the order of its outputs.
         own = [name for name in ready.inputs if name not in feeds]
         given = {**{n: feeds[n] for n in ready.inputs if n in feeds}, **dict(zip(own, targets, strict=True))}
@@ -168,6 +172,22 @@ class OnnxRuntime:
         except Exception as error:
             raise BackendError(f"ONNX Runtime could not run the graph: {one_line(error)}") from error
         return {name: self._stated(name, array) for name, array in zip(names, arrays, strict=True)}
+
+    def _ready(self, key: Hashable, program_of: Callable[[Graph], Program]) -> _Ready:
+        """The session of a program, made once however many threads ask for it."""
+        with self._making:
+            if key not in self._sessions:
+                program = program_of(self._computed)
+                proto, inputs, outputs = program.proto, program.inputs, program.outputs
+                # The proto has copied the weights, and so will the session.
+                del program
+                size = proto.ByteSize()
+                self._make_room(size)
+                self._sessions[key] = _Ready(
+                    make_session(proto, self._providers, self._threads), size, inputs, outputs
+                )
+            self._sessions.move_to_end(key)
+            return self._sessions[key]
 
     def _make_room(self, size: int) -> None:
         """Drop the sessions used longest ago until one of this many bytes may be added."""
@@ -183,6 +203,14 @@ class OnnxRuntime:
         tensors = self.graph.tensors
         like = next((n for n in (name, name.partition("/")[2]) if n in tensors), self.graph.outputs[0])
         return array.astype(tensors[like].dtype)
+
+
+def _cores() -> int:
+    """The processors that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS and Windows do not say
+        return os.cpu_count() or 1
 
 
 def make_session(proto: onnx.ModelProto, providers: Sequence[str], threads: int | None = None) -> Any:

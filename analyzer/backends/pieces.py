@@ -13,18 +13,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from analyzer.backends.independence import independent
+from analyzer.backends.lanes import lanes
 from analyzer.backends.planning import Call, ample, fitting, place_of, planned, steady
 from analyzer.graph import Graph
 from analyzer.samples import Place, batched_inputs, samples_in
 
 if TYPE_CHECKING:
-    from analyzer.backends.base import Arrays, Differentiable
+    from analyzer.backends.base import Arrays, Backend, Differentiable
 
 Progress = Callable[[int, int], None]
 """Called with what is done and with all there is to do."""
-
-# Relative L2 of what two samples give together and alone: rounding leaves 1e-6, a mixture of samples far more.
-_INDEPENDENT = 1e-3
 
 
 def run(fn: Differentiable, call: Call, feeds: Arrays, progress: Progress | None = None) -> Arrays:
@@ -48,13 +47,7 @@ def run(fn: Differentiable, call: Call, feeds: Arrays, progress: Progress | None
     for part, rows in batches(fn.graph, feeds, size):
         pieces.append(_computed(fn, call, part, rows))
         tell(int(rows[-1]) + 1, total)
-    joined = {}
-    for name in list(pieces[0]):
-        # Each part is let go of with its joining: results may be the larger part of all memory.
-        parts = [piece.pop(name) for piece in pieces]
-        place = _stated_place(fn, name, parts[0], size) if places is None else places.get(name, Place(0))
-        joined[name] = parts[0] if place is None else place.joined(parts, size, total)
-    return joined
+    return _joined(fn, pieces, places, size, total)
 
 
 def batches(graph: Graph, feeds: Arrays, size: int) -> Iterator[tuple[Arrays, np.ndarray]]:
@@ -67,9 +60,35 @@ def batches(graph: Graph, feeds: Arrays, size: int) -> Iterator[tuple[Arrays, np
 
 def _computed(fn: Differentiable, call: Call, feeds: Arrays, rows: np.ndarray | None) -> Arrays:
     """The results on a piece; rows: the samples that it holds, None for all."""
+    found = lanes(fn, call, feeds)
+    if found is None:
+        return _evaluated(fn.engine, call, feeds, rows)
+
+    def evaluated(piece: tuple[Arrays, np.ndarray]) -> Arrays:
+        part, own = piece
+        return _evaluated(found.engine, call, part, own if rows is None else rows[own])
+
+    pieces = found.each(evaluated, batches(fn.graph, feeds, found.size))
+    return _joined(fn, pieces, found.places, found.size, samples_in(fn.graph, feeds))
+
+
+def _evaluated(engine: Backend, call: Call, feeds: Arrays, rows: np.ndarray | None) -> Arrays:
     if call.request is None or call.seed is None:
-        return fn.engine.forward(feeds, call.names)
-    return fn.engine.evaluate(call.request, feeds, call.seed if rows is None else call.seed.rows(rows))
+        return engine.forward(feeds, call.names)
+    return engine.evaluate(call.request, feeds, call.seed if rows is None else call.seed.rows(rows))
+
+
+def _joined(
+    fn: Differentiable, pieces: list[Arrays], places: Mapping[str, Place] | None, size: int, total: int
+) -> Arrays:
+    """The results of pieces of `size` samples as those of all."""
+    joined = {}
+    for name in list(pieces[0]):
+        # Each part is let go of with its joining: results may be the larger part of all memory.
+        parts = [piece.pop(name) for piece in pieces]
+        place = _stated_place(fn, name, parts[0], size) if places is None else places.get(name, Place(0))
+        joined[name] = parts[0] if place is None else place.joined(parts, size, total)
+    return joined
 
 
 def _stated_place(fn: Differentiable, name: str, array: np.ndarray, size: int) -> Place | None:
@@ -95,40 +114,9 @@ def cut(
     fits = total
     if found is not None:
         fits = min(at_most, max(1, fitting(fn, call, found.need, fn.max_memory) // times))
-    if found is None or found.places is None or fits >= total or not _independent(fn, call, feeds):
+    if found is None or found.places is None or fits >= total or not independent(fn, call, feeds):
         return total, None
     # Of one size: a runtime lays out its memory for each size anew.
     size = math.ceil(total / math.ceil(total / fits))
     fn.plans["fitted", call.key] = size * times
     return size, found.places
-
-
-def _independent(fn: Differentiable, call: Call, feeds: Arrays) -> bool:
-    """Whether the first and the last sample give together what each gives alone."""
-    names = call.names if call.seed is None else call.seed.outputs
-    key = ("independent", names)
-    if key not in fn.plans:
-        batched = batched_inputs(fn.graph)
-
-        def forward(rows: list[int]) -> Arrays:
-            return fn.engine.forward({n: a[rows] if n in batched else a for n, a in feeds.items()}, names)
-
-        together, first, last = forward([0, -1]), forward([0]), forward([-1])
-        fn.plans[key] = all(
-            _close(together[name], _place_in(fn, name).joined([first[name], last[name]], 1, 2))
-            for name in names
-        )
-    return bool(fn.plans[key])
-
-
-def _place_in(fn: Differentiable, name: str) -> Place:
-    return fn.places.get(name) or Place(0)
-
-
-def _close(found: np.ndarray, expected: np.ndarray) -> bool:
-    if found.shape != expected.shape:
-        return False
-    if found.dtype.kind != "f":
-        return bool(np.array_equal(found, expected))
-    scale = np.linalg.norm(expected.astype(np.float64))
-    return bool(np.linalg.norm(found.astype(np.float64) - expected) <= _INDEPENDENT * scale)

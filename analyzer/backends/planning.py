@@ -101,7 +101,7 @@ def plan_batch(
 
 def ample(fn: Differentiable, feeds: Arrays, samples: int, max_memory: int | None) -> bool:
     """Whether so many samples surely fit, by the size of the forward pass alone."""
-    fixed, each = _forward_bytes(fn, feeds)
+    fixed, each = forward_bytes(fn, feeds)
     needed = AMPLE * (fixed + samples * each)
     if max_memory is None and needed <= TRIVIAL:
         return True
@@ -110,7 +110,7 @@ def ample(fn: Differentiable, feeds: Arrays, samples: int, max_memory: int | Non
 
 def steady(fn: Differentiable, feeds: Arrays) -> int:
     """How many samples are computed between two reports of progress, at least one."""
-    _, each = _forward_bytes(fn, feeds)
+    _, each = forward_bytes(fn, feeds)
     return max(1, STEADY // max(each, 1))
 
 
@@ -225,7 +225,7 @@ def _grows(few: tuple[int, ...], more: tuple[int, ...], axis: int) -> bool:
     return few[axis] % COUNTS[0] == 0 and tuple(expected) == more
 
 
-def _forward_bytes(fn: Differentiable, feeds: Arrays) -> tuple[int, int]:
+def forward_bytes(fn: Differentiable, feeds: Arrays) -> tuple[int, int]:
     """The bytes of all tensors of the graph, weights included: fixed, and per sample."""
     symbols: dict[str, int] = {}
     for name, array in feeds.items():
