@@ -28,7 +28,8 @@ _LEAST_TENSORS, _MOST_WEIGHTS = 64 * 2**20, 2**28
 # Of the threads' time, what may go by while the last runs end.
 _IDLE = 0.2
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
