@@ -43,8 +43,9 @@ LARGEST_IN_MEMORY = 2**31 - 2**20
 # Copies of the weights while a session is made: in the program, its bytes, the runtime's reading of them, the session,
 # packed for its kernels; and of what it computes from them alone. Much of their memory stays with the process.
 MAKING, FOLDING = 5, 2
-# The runtime's arena grows in doubling regions, whose rests large tensors do not fit into: measured up to 1.7.
-FRAGMENTS = 1.5
+# The runtime's arena grows in doubling regions, whose rests large tensors do not fit into, and runs side by side have
+# their tensors at different moments: measured up to 1.75.
+FRAGMENTS = 1.75
 
 
 @dataclass(frozen=True)
