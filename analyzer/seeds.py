@@ -1,8 +1,8 @@
 """Resolve a Target against a model's outputs to a Seed: indices checked, masks and positions made weights.
 
 From a Target, a Graph and the number of samples to a Seed; a sum of targets becomes weights over all their outputs.
-Refused, with what the output has: a name, a class, a
-coordinate or a shape that is not the model's. What only a run shows, as where a class is the highest, is asked for.
+Refused, with what the output has: a name, a class, a coordinate or a shape that is not the model's. What only a run
+shows, as where a class is the highest, is asked for.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Compute a call on a batch, in pieces where the file fixes their size or memory bounds it.
+"""Compute a call on a batch, in pieces where the file fixes their size, memory bounds it or threads go side by side.
 
 From a model on a backend, a Call and checked feeds to the results for all samples. A memory budget cuts a batch only
 where that changes no result: in each the samples lie on an axis of their own, and two of them run together give what

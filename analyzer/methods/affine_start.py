@@ -64,7 +64,7 @@ _LARGER = 2
 def frontier(graph: Graph, names: Sequence[str], outputs: Sequence[str]) -> tuple[str, ...]:
     """The tensors, affine in the inputs `names`, from which all of the outputs that depends on these is computed.
 
-    None where an input or an output is among them, or where nothing costly lies before them.
+    Empty where an input or an output is among them, or where nothing costly lies before them.
     """
     leading = graph.ancestors(outputs)
     varying, affine = set(names), set(names)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 from hypothesis import given
 
 from tests.analyzer.ops import product_strategies, strategies, window_strategies
-from tests.analyzer.ops.agreement import assert_everywhere
+from tests.analyzer.ops.agreement import assert_everywhere, assert_in_frameworks
+from tests.analyzer.ops.harness import forward
+from tests.analyzer.ops.values import case as case_of
 
 
 @given(strategies.unary())
@@ -90,4 +93,16 @@ def test_transposed_convolutions(case):
 
 @given(window_strategies.pools())
 def test_pools(case):
-    assert_everywhere(case)
+    if window_strategies.runs_by_the_standard(case):
+        assert_everywhere(case)
+    else:
+        assert_in_frameworks(case)
+
+
+def test_a_pool_of_windows_that_do_not_reach_each_other_takes_no_pads():
+    """The standard's own sizes: the windows of a kernel of one start at 0, s, 2s, …"""
+    x = np.arange(1.0, 13).reshape(1, 1, 3, 4)
+    pool = case_of("MaxPool", x, kernel_shape=[1, 1], strides=[1, 2], auto_pad="SAME_UPPER", ceil_mode=0)
+    assert not window_strategies.runs_by_the_standard(pool)
+    assert np.array_equal(forward(pool, pool.feeds), x[..., ::2])
+    assert_in_frameworks(pool)
