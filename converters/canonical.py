@@ -32,13 +32,12 @@ from converters.opset import (
 from converters.packed import split_packed
 from converters.rebatch import BATCH, free_batch, name_batch
 from converters.runtime import without_trailing_blanks
+from converters.settle import settle
 from converters.simplify import simplify
 from converters.unroll import explain_control_flow, unroll_loops
 
 CANONICAL_KEY = "onnxplain.canonical"
 _VERSION = "2"
-# Folding shapes can make further nodes constant: real models need two or three rounds, nested loops one a level.
-_ROUNDS = 32
 
 __all__ = ["BATCH", "CANONICAL_KEY", "CANONICAL_OPSET", "canonicalise", "check", "is_canonical"]
 
@@ -152,7 +151,8 @@ def _with_output_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
 def _settle(draft: Draft) -> None:
     """Expand, unroll, simplify and fold constants until nothing changes."""
     draft.remove_unused()
-    for _ in range(_ROUNDS):
+
+    def rewrite() -> bool:
         draft.infer_types()
         changed = expand_fused(draft)
         if lower_ops(draft) | expand_functions(draft):
@@ -162,8 +162,9 @@ def _settle(draft: Draft) -> None:
         changed |= simplify(draft)
         changed |= fold_constants(draft)
         draft.remove_unused()
-        if not changed:
-            break
+        return changed
+
+    settle(rewrite)
     if draft.opsets.get("", 0) <= CANONICAL_OPSET:
         draft.opsets[""] = runnable_opset(all_nodes(draft.nodes))
 
