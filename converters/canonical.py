@@ -12,6 +12,7 @@ from __future__ import annotations
 import onnx
 
 from converters.affine import merge_affine
+from converters.claims import fill_in, set_aside
 from converters.constants import fold_constants
 from converters.draft import Draft
 from converters.errors import InvalidModel, one_line
@@ -56,12 +57,15 @@ def canonicalise(
     working.CopyFrom(proto)
     working = without_trailing_blanks(name_domains(inline_functions(working)))
     draft = Draft(working)
+    claims = set_aside(draft)
     refuse_foreign(draft)
     if draft.opsets.get("", 0) > CANONICAL_OPSET:
         # Newer ops are expanded, and loops around them unrolled, before the graph can be relabelled.
         _settle(draft)
     set_opset(draft)
     inline_calls(draft, working.functions)
+    _settle(draft)
+    fill_in(draft, claims)
     _settle(draft)
     # Branches and loops that were opened may have held such ops too.
     refuse_foreign(draft)
