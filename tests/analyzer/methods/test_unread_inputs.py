@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from analyzer import Target, check, differentiate, full_grad
+from analyzer import Target, check, compare, differentiate, full_grad
 from tests.converters.helpers import make_model, normal
 
 node = helper.make_node
@@ -105,3 +105,4 @@ def test_an_input_without_axes_has_a_gradient_and_a_term() -> None:
     full = full_grad(fn, one, 1)
     assert full.completeness.error.max() < 1e-6
     assert check(model, one, 1, backends=["onnxruntime", "torch"]).passed
+    assert compare(model, model, feeds, 1, backend="onnxruntime").passed
