@@ -105,4 +105,4 @@ def test_an_input_without_axes_has_a_gradient_and_a_term() -> None:
     full = full_grad(fn, one, 1)
     assert full.completeness.error.max() < 1e-6
     assert check(model, one, 1, backends=["onnxruntime", "torch"]).passed
-    assert compare(model, model, feeds, 1, backend="onnxruntime").passed
+    assert compare(model, model, one, 1, backend="onnxruntime").passed
