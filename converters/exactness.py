@@ -27,22 +27,31 @@ def is_float(array: np.ndarray) -> bool:
 def rounded(exact: np.ndarray, dtype: np.dtype[Any], scale: float | np.ndarray = 0.0) -> np.ndarray | None:
     """Return float64 numbers in another float type; None where one of them would be lost.
 
-    A number is lost if it is NaN or infinite, overflows, or underflows: its relative error exceeds the unit u of the
-    type, and its absolute error exceeds u² of the largest of the numbers and of `scale` (what it is added to).
+    scale: the largest weight in the same sum as each number.
+    A number is lost if it is not finite, overflows, becomes 0, or loses digits to underflow: its relative error exceeds
+    the unit u of the type (2⁻²⁴ in float32), and its absolute error exceeds u² of `scale` (2⁻¹⁸ of it in float16).
     """
     if not np.isfinite(exact).all():
         return None
     with np.errstate(over="ignore", under="ignore"):
         stored: np.ndarray = exact.astype(dtype)
-    if exact.dtype == dtype:
-        return stored
-    unit = float(_unit(dtype))
-    largest = max(float(np.abs(exact).max(initial=0.0)), float(np.max(scale, initial=0.0)))
+    unit, floor = _UNITS[dtype.name]
     error = np.abs(stored.astype(np.float64) - exact)
-    return stored if bool((error <= np.maximum(unit * np.abs(exact), unit * unit * largest)).all()) else None
+    kept = (error <= np.maximum(unit * np.abs(exact), floor * scale)) & (stored.astype(bool) | (exact == 0))
+    return stored if bool(kept.all()) else None
 
 
-def _unit(dtype: np.dtype[Any]) -> float:
-    """Return the largest relative error of rounding to a type."""
-    bits = {"float16": 11, "bfloat16": 8, "float32": 24, "float64": 53}[dtype.name]
-    return 2.0**-bits
+_UNITS = {
+    "float16": (2.0**-11, 2.0**-18),
+    "bfloat16": (2.0**-8, 2.0**-16),
+    "float32": (2.0**-24, 2.0**-48),
+    "float64": (2.0**-53, 2.0**-106),
+}
+
+
+def largest_factor(dtype: np.dtype[Any]) -> float:
+    """Return the largest factor that may move into other constants: the reciprocal of the unit of the type.
+
+    A larger one would make terms overflow that cancel in the file.
+    """
+    return 1 / _UNITS[dtype.name][0]

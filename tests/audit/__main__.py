@@ -24,11 +24,15 @@ def main() -> int:
     counts = []
     for name in names:
         begun = time.perf_counter()
-        counts.append(audit(PASSES[name], share, options.seed, None if options.json else _progress(name, share)))
+        counts.append(
+            audit(PASSES[name], share, options.seed, None if options.json else _progress(name, share))
+        )
         if not options.json:
             print(f"\r{line(counts[-1])} {time.perf_counter() - begun:6.1f} s", flush=True)
     if options.json:
-        print(json.dumps({"passes": [asdict(count) for count in counts], "passed": _passed(counts)}, indent=2))
+        print(
+            json.dumps({"passes": [asdict(count) for count in counts], "passed": _passed(counts)}, indent=2)
+        )
     else:
         _show(counts, options.verbose)
     return 0 if _passed(counts) else 1
@@ -80,9 +84,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.audit", description=__doc__)
     parser.add_argument("--graphs", type=int, default=10_000, help="how many to draw, over all passes")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--pass", dest="passes", action="append", choices=list(PASSES), help="one pass; repeatable")
+    parser.add_argument(
+        "--pass", dest="passes", action="append", choices=list(PASSES), help="one pass; repeatable"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument("--verbose", action="store_true", help="print graphs that could not be evaluated as well")
+    parser.add_argument(
+        "--verbose", action="store_true", help="print graphs that could not be evaluated as well"
+    )
     return parser
 
 

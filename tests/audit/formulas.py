@@ -24,7 +24,13 @@ class LayerNormalization(OpRun):
     """The standard's formula in the type of the input: the evaluator computes it in float32."""
 
     def _run(
-        self, x: Any, scale: Any, bias: Any = None, axis: Any = None, epsilon: Any = None, stash_type: Any = None
+        self,
+        x: Any,
+        scale: Any,
+        bias: Any = None,
+        axis: Any = None,
+        epsilon: Any = None,
+        stash_type: Any = None,
     ) -> Any:
         over = tuple(range(axis % x.ndim, x.ndim))
         mean = x.mean(over, keepdims=True)

@@ -45,7 +45,9 @@ class Pass:
     opset: int = 23
 
 
-def _on_draft(*passes: Callable[[Draft], Any], infers: bool = True) -> Callable[[onnx.ModelProto], onnx.ModelProto]:
+def _on_draft(
+    *passes: Callable[[Draft], Any], infers: bool = True
+) -> Callable[[onnx.ModelProto], onnx.ModelProto]:
     """Return what applies passes to a draft of a model, as `canonicalise` does."""
 
     def apply(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -19,7 +19,18 @@ BATCH = "batch"
 Size = int | str
 Draw = Callable[[Any], Any]
 
-FLAVOURS = ("ordinary", "ordinary", "ordinary", "zero", "negative zero", "one", "tiny", "huge", "mixed", "rare")
+FLAVOURS = (
+    "ordinary",
+    "ordinary",
+    "ordinary",
+    "zero",
+    "negative zero",
+    "one",
+    "tiny",
+    "huge",
+    "mixed",
+    "rare",
+)
 """Kinds of constants. "mixed" spans 16 decades; "rare" has a NaN or an infinity in one place."""
 
 
@@ -102,14 +113,18 @@ class Sketch:
         tiny, huge = (1e-4, 1e3) if self.dtype == np.float16 else (1e-28, 1e28)
         if flavour == "mixed":
             values = values * 10.0 ** (
-                self.rng.integers(-8, 8, shape) if self.dtype != np.float16 else self.rng.integers(-3, 2, shape)
+                self.rng.integers(-8, 8, shape)
+                if self.dtype != np.float16
+                else self.rng.integers(-3, 2, shape)
             )
         elif flavour == "rare" and values.size:
             values.flat[int(self.rng.integers(values.size))] = self.rng.choice([np.nan, np.inf, -np.inf])
         else:
-            values = {"zero": 0 * np.abs(values), "negative zero": -0.0 * np.abs(values), "one": values**0}.get(
-                flavour, values * {"tiny": tiny, "huge": huge}.get(flavour, 1.0)
-            )
+            values = {
+                "zero": 0 * np.abs(values),
+                "negative zero": -0.0 * np.abs(values),
+                "one": values**0,
+            }.get(flavour, values * {"tiny": tiny, "huge": huge}.get(flavour, 1.0))
         return np.asarray(values, self.dtype)
 
     def weight(self, *shape: int, flavour: str | None = None) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -103,7 +104,9 @@ def examine(one: Pass, sketch: Sketch, count: Count) -> None:
     count.graphs += 1
     try:
         before = Evaluations(one, drawn)
-    except Exception as error:  # the evaluator documents no exceptions; a graph that does not run is not counted
+    except (
+        Exception
+    ) as error:  # the evaluator documents no exceptions; a graph that does not run is not counted
         count.invalid += 1
         count.unexpected.append(f"{type(error).__name__}: {error}\n{printer.to_text(drawn.model.graph)}")
         return
@@ -122,7 +125,9 @@ def examine(one: Pass, sketch: Sketch, count: Count) -> None:
     try:
         found = before.compare(model, count)
     except Exception as error:
-        raise Difference(_text(one, drawn, model, f"the graph does not run after the pass: {error!r}")) from error
+        raise Difference(
+            _text(one, drawn, model, f"the graph does not run after the pass: {error!r}")
+        ) from error
     if found:
         raise Difference(_text(one, drawn, model, found))
 
@@ -170,12 +175,15 @@ class Evaluations:
             if native is None:
                 found = bitwise(expected, values)
             else:
-                found = within(expected, values, lambda noise, given=given: self._double(given, noise), tolerance)
-                found = found or stays_finite(self._native(arrays), native(arrays))
+                noisy = partial(self._double, given)
+                found = within(expected, values, noisy, tolerance)
+                found = found or stays_finite(self._native(arrays), native(arrays), expected, noisy)
             if found:
                 return f"{found}, at {kind} values {_listed(arrays)}"
         return None
 
 
 def _listed(arrays: dict[str, np.ndarray]) -> str:
-    return ", ".join(f"{name}={np.array2string(a.ravel()[:12], separator=', ')}" for name, a in arrays.items())
+    return ", ".join(
+        f"{name}={np.array2string(a.ravel()[:12], separator=', ')}" for name, a in arrays.items()
+    )

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from tests.audit.sketch import Sketch
+from tests.audit.values import SUMMED
 
 PARAMETER = ("ordinary", "ordinary", "ordinary", "zero", "one", "tiny", "huge", "mixed", "rare")
 
 
 def draw_folds(sketch: Sketch) -> None:
     """A layer, and one to three of BatchNorm, Mul, Div, Add and Sub behind it."""
+    sketch.notes[SUMMED] = True
     name, shape = _layer(sketch)
     for _ in range(sketch.number(1, 3)):
         if sketch.chance(50):
@@ -25,7 +27,9 @@ def draw_folds(sketch: Sketch) -> None:
 
 def _layer(sketch: Sketch) -> tuple[str, tuple[int, ...]]:
     """A layer with a constant weight (a computed one, rarely), its output's shape known."""
-    kind = sketch.choose("Conv", "MatMul", "Gemm", "ConvTranspose", "BatchNormalization", "MatMul bias", "input")
+    kind = sketch.choose(
+        "Conv", "MatMul", "Gemm", "ConvTranspose", "BatchNormalization", "MatMul bias", "input"
+    )
     channels = sketch.number(1, 3)
     flavour = sketch.choose("ordinary", "ordinary", "ordinary", "mixed", "tiny", "rare")
     if kind in ("Conv", "ConvTranspose"):
@@ -67,9 +71,14 @@ def _convolution(sketch: Sketch, kind: str, channels: int, flavour: str) -> tupl
 
 def _gemm(sketch: Sketch, channels: int, flavour: str) -> tuple[str, tuple[int, ...]]:
     transposed = sketch.chance(50)
-    parts = [sketch.input(2, 3), sketch.weight(*((channels, 3) if transposed else (3, channels)), flavour=flavour)]
+    parts = [
+        sketch.input(2, 3),
+        sketch.weight(*((channels, 3) if transposed else (3, channels)), flavour=flavour),
+    ]
     if sketch.chance(70):
-        parts.append(sketch.weight(*sketch.choose((channels,), (1, channels), (1,), (), (2, channels), (2, 1))))
+        parts.append(
+            sketch.weight(*sketch.choose((channels,), (1, channels), (1,), (), (2, channels), (2, 1)))
+        )
     y = sketch.add(
         "Gemm",
         *parts,
@@ -148,12 +157,15 @@ def draw_biases(sketch: Sketch) -> None:
     node = sketch.nodes[-1]
     if len(node.input) > 2 and sketch.chance(60):
         bias = sketch.constants[node.input[2]]
-        node.input[2] = sketch.weight(*bias.shape, flavour=sketch.choose("zero", "negative zero", "tiny", "rare"))
+        node.input[2] = sketch.weight(
+            *bias.shape, flavour=sketch.choose("zero", "negative zero", "tiny", "rare")
+        )
     sketch.output(name)
 
 
 def draw_packed(sketch: Sketch) -> None:
     """A dense layer whose features are told apart by Split, Slice or Gather, of equal and unequal sizes."""
+    sketch.notes[SUMMED] = True
     sizes = [sketch.number(1, 3) for _ in range(sketch.number(2, 3))]
     if sketch.chance(60):
         sizes = [sizes[0]] * len(sizes)
@@ -161,7 +173,9 @@ def draw_packed(sketch: Sketch) -> None:
     lead = sketch.shape(sketch.number(1, 2), 3)
     free = sketch.chance(40)
     x = sketch.input(*(("batch", *lead[1:], 3) if free else (*lead, 3)))
-    bias = sketch.weight(*sketch.choose((features,), (1, features), (1, 1, features), (1, 1, 1, features), (1,)))
+    bias = sketch.weight(
+        *sketch.choose((features,), (1, features), (1, 1, features), (1, 1, 1, features), (1,))
+    )
     if len(lead) == 1 and sketch.chance(50):
         transposed = sketch.chance(50)
         w = sketch.weight(*((features, 3) if transposed else (3, features)), flavour="ordinary")
@@ -202,7 +216,9 @@ def _part(sketch: Sketch, y: str, sizes: list[int], rank: int) -> None:
             if sketch.chance(5):
                 start = 0
             bounds = [sketch.integers(int(v)) for v in (start, end, axis)]
-            sketch.output(str(sketch.add("Slice", y, *bounds, *([sketch.integers(1)] if sketch.chance(30) else []))))
+            sketch.output(
+                str(sketch.add("Slice", y, *bounds, *([sketch.integers(1)] if sketch.chance(30) else [])))
+            )
     elif kind == "Gather":
         places = sketch.shuffled(range(int(ends[-1]))) if sketch.chance(50) else list(range(int(ends[-1])))
         for start, end in zip(ends - sizes, ends, strict=True):

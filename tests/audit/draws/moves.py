@@ -46,7 +46,9 @@ def _identity(sketch: Sketch, x: str, shape: Shape) -> Value:
 def _neutral(sketch: Sketch, x: str, shape: Shape) -> Value:
     """A sum with a zero of either sign, or a product by one, whose shape may raise the rank or a size."""
     op_type = sketch.choose("Add", "Sub", "Mul", "Div")
-    wide = sketch.choose((), (1,), shape, (1, *shape), tuple(2 if size == 1 else size for size in shape), (0,))
+    wide = sketch.choose(
+        (), (1,), shape, (1, *shape), tuple(2 if size == 1 else size for size in shape), (0,)
+    )
     if wide == (0,) and shape[-1:] != (1,):
         wide = ()
     value = 1.0 if op_type in ("Mul", "Div") else sketch.choose(0.0, -0.0)
@@ -59,7 +61,12 @@ def _cast(sketch: Sketch, x: str, shape: Shape) -> Value:
     """To the own type, or through another type and back."""
     own = helper.np_dtype_to_tensor_dtype(sketch.dtype)
     through = sketch.choose(
-        own, TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.BOOL, TensorProto.BFLOAT16
+        own,
+        TensorProto.FLOAT16,
+        TensorProto.FLOAT,
+        TensorProto.DOUBLE,
+        TensorProto.BOOL,
+        TensorProto.BFLOAT16,
     )
     y = str(sketch.add("Cast", x, to=through))
     if sketch.chance(30):
@@ -135,7 +142,9 @@ def _squeeze(sketch: Sketch, x: str, shape: Shape) -> Value:
     y = str(sketch.add("Squeeze", y, sketch.integers(one)))
     other = sketch.choose(one, 0, -1)
     narrow = tuple(size for axis, size in enumerate(wide) if axis != one)
-    return str(sketch.add("Unsqueeze", y, sketch.integers(other))), np.expand_dims(np.empty(narrow), other).shape
+    return str(sketch.add("Unsqueeze", y, sketch.integers(other))), np.expand_dims(
+        np.empty(narrow), other
+    ).shape
 
 
 def _dropout(sketch: Sketch, x: str, shape: Shape) -> Value:
@@ -201,7 +210,9 @@ def _reduce(sketch: Sketch, x: str, shape: Shape) -> Value:
     """A mean over no axes, which is over all of them, or over none with noop_with_empty_axes."""
     noop = sketch.choose(0, 1)
     axes = [sketch.constant(np.zeros(0, np.int64))] if sketch.chance(50) else []
-    y = str(sketch.add(sketch.choose("ReduceMax", "ReduceMean", "ReduceSum"), x, *axes, noop_with_empty_axes=noop))
+    y = str(
+        sketch.add(sketch.choose("ReduceMax", "ReduceMean", "ReduceSum"), x, *axes, noop_with_empty_axes=noop)
+    )
     return y, shape if noop else (1,) * len(shape)
 
 
@@ -264,7 +275,10 @@ def _recurrent(sketch: Sketch, x: str, shape: Shape) -> Value:
     """A recurrent layer with states that are zeros, −0.0, computed or nearly zeros."""
     op_type, gates = sketch.choose(("RNN", 1), ("GRU", 3), ("LSTM", 4))
     data = sketch.input(2, 1, 2)
-    w, r = sketch.weight(1, gates * 2, 2, flavour="ordinary"), sketch.weight(1, gates * 2, 2, flavour="ordinary")
+    w, r = (
+        sketch.weight(1, gates * 2, 2, flavour="ordinary"),
+        sketch.weight(1, gates * 2, 2, flavour="ordinary"),
+    )
     states = []
     for _ in range(2 if op_type == "LSTM" else 1):
         state = sketch.weight(1, 1, 2, flavour=sketch.choose("zero", "negative zero", "tiny", "ordinary"))
