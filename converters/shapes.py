@@ -58,12 +58,21 @@ def _evaluate(draft: Draft, known: dict[str, _Symbols], node: onnx.NodeProto) ->
         return None
     try:
         value = rule(node, *operands)
-    except (IndexError, ValueError, TypeError):  # not a shape computation after all: leave it to run time
+    except (IndexError, ValueError, TypeError, ArithmeticError):  # no shape computation: leave it to run time
         return None
     if value is None:
         return None
     value = np.asarray(value, object)
-    return value if value.size <= _LONGEST else None
+    return value if value.size <= _LONGEST and _fits(draft, node, value) else None
+
+
+def _fits(draft: Draft, node: onnx.NodeProto, value: _Symbols) -> bool:
+    """Return whether all numbers are in the range of the node's result; others would wrap at run time."""
+    known = draft.type_of(node.output[0])
+    narrow = known is not None and known.tensor_type.elem_type == onnx.TensorProto.INT32
+    limits = np.iinfo(np.int32 if narrow else np.int64)
+    numbers = [int(item) for item in value.ravel() if isinstance(item, (int, np.integer))]
+    return all(limits.min <= number <= limits.max for number in numbers)
 
 
 def _operand(draft: Draft, known: dict[str, _Symbols], name: str) -> _Symbols | None:
@@ -108,16 +117,20 @@ def _gather(node: onnx.NodeProto, data: _Symbols, indices: _Symbols) -> _Symbols
 def _slice(
     node: onnx.NodeProto, data: _Symbols, starts: _Symbols, ends: _Symbols, *rest: _Symbols
 ) -> _Symbols:
-    step = int(rest[1][0]) if len(rest) > 1 else 1
-    return data[slice(int(starts[0]), int(ends[0]), step)]
+    axes = [int(axis) for axis in rest[0]] if rest else list(range(len(starts)))
+    steps = [int(step) for step in rest[1]] if len(rest) > 1 else [1] * len(axes)
+    selection = [slice(None)] * data.ndim
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        selection[axis] = slice(int(start), int(end), step)
+    return data[tuple(selection)]
 
 
 def _concat(node: onnx.NodeProto, *parts: _Symbols) -> _Symbols:
-    return np.concatenate(parts)
+    return np.concatenate(parts, int(attribute(node, "axis", 0)))
 
 
 def _squeeze(node: onnx.NodeProto, data: _Symbols, *axes: _Symbols) -> _Symbols:
-    return data.reshape(()) if data.shape == (1,) else data
+    return np.squeeze(data, tuple(int(axis) for axis in axes[0]) if axes else None)
 
 
 def _unsqueeze(node: onnx.NodeProto, data: _Symbols, axes: _Symbols) -> _Symbols | None:
@@ -132,11 +145,13 @@ def _cast(node: onnx.NodeProto, data: _Symbols) -> _Symbols | None:
     return data if attribute(node, "to") in (onnx.TensorProto.INT64, onnx.TensorProto.INT32) else None
 
 
-def _product(node: onnx.NodeProto, data: _Symbols, *axes: _Symbols) -> _Symbols:
+def _product(node: onnx.NodeProto, data: _Symbols, *axes: _Symbols) -> _Symbols | None:
+    if data.ndim > 1 or attribute(node, "noop_with_empty_axes", 0):
+        return None
     result = np.asarray(1, object)
     for item in data.ravel():
         result = _multiply(node, result, np.asarray(item, object))
-    return result.reshape((1,) if attribute(node, "keepdims", 1) else ())
+    return result.reshape((1,) * data.ndim if attribute(node, "keepdims", 1) else ())
 
 
 def _arithmetic(function: Callable[[int, int], int], neutral: int | None = None) -> Callable[..., _Symbols]:
@@ -247,15 +262,27 @@ def _fix_expand(draft: Draft, known: dict[str, _Symbols], node: onnx.NodeProto) 
 
 
 def _expanded(draft: Draft, known: dict[str, _Symbols], node: onnx.NodeProto) -> _Symbols | None:
-    """The shape that data takes when it is expanded to a known target; None where an axis is not known."""
+    """Return the shape that data takes when it is expanded to a known target; None where an axis is not known.
+
+    A symbol may be one: then the other size is the result's.
+    """
     given, target = draft.shape(node.input[0]), known.get(node.input[1])
     if given is None or target is None or target.ndim != 1:
         return None
     rank = max(len(given), target.size)
     own = [1] * (rank - len(given)) + list(given)
     wanted = [1] * (rank - target.size) + list(target)
-    sizes = [b if a == 1 else a for a, b in zip(own, wanted, strict=True)]
+    sizes = [_broadcast(a, b) for a, b in zip(own, wanted, strict=True)]
     return None if None in sizes else _array(tuple(sizes))
+
+
+def _broadcast(a: int | str | None, b: int | str | None) -> int | str | None:
+    """Return the size that two sizes broadcast to; None where it is not known."""
+    if a == 1 or a == b:
+        return b
+    if b == 1:
+        return a
+    return next((size for size in (a, b) if isinstance(size, (int, np.integer)) and size > 1), None)
 
 
 def _note_shape(draft: Draft, target: _Symbols | None, node: onnx.NodeProto) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from onnx.reference.op_run import OpRun
+from onnx.reference.ops import op_loop, op_scan
 
 
 class Dropout(OpRun):
@@ -40,6 +41,66 @@ class LayerNormalization(OpRun):
         return (y.astype(x.dtype), mean, 1 / deviation)[: max(len(self.onnx_node.output), 1)]
 
 
+class Loop(op_loop.Loop):
+    """A loop as the standard states it: the evaluator ends one without a condition before it begins."""
+
+    def _run(self, most: Any, alive: Any, *states: Any, context: Any = None, **others: Any) -> Any:
+        names, count = self.body.input_names, len(states)
+        collected: list[list[Any]] = [[] for _ in self.body.output_names[1 + count :]]
+        step, alive = 0, True if alive is None else bool(np.all(alive))
+        while alive and (most is None or step < int(np.asarray(most).item())):
+            given = [np.asarray(step, np.int64), np.asarray(alive), *states]
+            results = self._run_body(dict(context or {}) | dict(zip(names, given, strict=True)))
+            alive, states = bool(np.all(results[0])), tuple(results[1 : 1 + count])
+            for items, item in zip(collected, results[1 + count :], strict=True):
+                items.append(item)
+            step += 1
+        return (*states, *(np.stack(items) if items else np.zeros(0) for items in collected))
+
+
+class Scan(op_scan.Scan):
+    """A scan along any axis, in both directions: the evaluator knows the first axis, forwards."""
+
+    def __init__(self, node: Any, run_params: Any) -> None:
+        OpRun.__init__(self, node, run_params)
+
+    def _run(self, *given: Any, context: Any = None, **others: Any) -> Any:
+        count = len(given) - self.num_scan_inputs
+        states, names = list(given[:count]), self.body.input_names
+        scanned = [
+            np.moveaxis(array, axis, 0)[:: -1 if reverse else 1]
+            for array, axis, reverse in zip(
+                given[count:],
+                self.scan_input_axes or [0] * self.num_scan_inputs,
+                self.scan_input_directions or [0] * self.num_scan_inputs,
+                strict=True,
+            )
+        ]
+        collected: list[list[Any]] = [[] for _ in self.body.output_names[count:]]
+        for items in zip(*scanned, strict=True):
+            inner = dict(zip(names, [*states, *items], strict=True))
+            results = self._run_body(dict(context or {}) | inner)
+            states = results[:count]
+            for found, item in zip(collected, results[count:], strict=True):
+                found.append(item)
+        axes = self.scan_output_axes or [0] * len(collected)
+        backwards = self.scan_output_directions or [0] * len(collected)
+        joined = [
+            np.stack(items[:: -1 if reverse else 1], axis)
+            for items, axis, reverse in zip(collected, axes, backwards, strict=True)
+        ]
+        return (*states, *joined)
+
+
+class SequenceInsert(OpRun):
+    """An insertion at any place: the evaluator takes the place behind the last item for the first one."""
+
+    def _run(self, items: Any, item: Any, place: Any = None) -> Any:
+        found = list(items)
+        found.insert(len(found) if place is None else int(np.asarray(place).item()), item)
+        return (found,)
+
+
 class RMSNormalization(OpRun):
     """The standard's formula in the type of the input."""
 
@@ -65,5 +126,13 @@ class ConvTranspose(OpRun):
         return (y if bias is None else y + bias.reshape(-1, *(1,) * len(kernel)),)
 
 
-FORMULAS: list[type[OpRun]] = [ConvTranspose, Dropout, LayerNormalization, RMSNormalization]
+FORMULAS: list[type[OpRun]] = [
+    ConvTranspose,
+    Dropout,
+    LayerNormalization,
+    Loop,
+    RMSNormalization,
+    Scan,
+    SequenceInsert,
+]
 """Classes that take the evaluator's place, for the op of their name."""

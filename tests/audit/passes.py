@@ -22,7 +22,7 @@ from converters.packed import split_packed
 from converters.sequences import lower_sequences
 from converters.shapes import fix_shapes, join_reshapes
 from converters.unroll import unroll_loops
-from tests.audit.draws import linear, moves
+from tests.audit.draws import control, linear, moves, sequences, shapes
 from tests.audit.sketch import Sketch
 
 F64, F32, F16 = np.float64, np.float32, np.float16
@@ -81,6 +81,9 @@ PASSES: dict[str, Pass] = {
     one.name: one
     for one in (
         Pass("simplify", moves.draw, _on_draft(_simplify_alone), bitwise=True, dtypes=(F64, F32, F16)),
+        Pass("shapes", shapes.draw, _on_draft(fix_shapes, join_reshapes), bitwise=True),
+        Pass("sequences", sequences.draw, _on_draft(lower_sequences), bitwise=True),
+        Pass("unroll", control.draw, _on_draft(unroll_loops), bitwise=True),
         Pass("fold", linear.draw_folds, _on_draft(fold_batch_norms), rounds=True, dtypes=(F64, F32, F16)),
         Pass("zero biases", linear.draw_biases, _on_draft(drop_zero_biases)),
         Pass("affine", linear.draw_affine, _on_draft(merge_affine), rounds=True, dtypes=(F64, F32, F16)),

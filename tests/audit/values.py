@@ -64,7 +64,7 @@ def feeds(drawn: Drawn) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
     """Yield the kind and the arrays of one evaluation after the other."""
     for index, kind in enumerate(KINDS):
         rng = np.random.default_rng([drawn.seed, 1 + index])
-        sizes: dict[str, int] = {}
+        sizes: dict[str, int] = dict(drawn.notes.get("sizes", {}))
         found = {}
         for name, (dtype, shape) in drawn.inputs.items():
             for symbol in shape:
