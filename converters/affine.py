@@ -2,7 +2,10 @@
 
 Rewrites a Draft. Two sums in a row are two biases where one would do: x − mean, / deviation, · scale, + shift is the
 BatchNormalization that other exporters write as one product and one sum. Only values that nobody else reads are merged,
-and the bias of a layer stays its own. Arithmetic is in float64, storage in the constants' dtype.
+and the bias of a layer stays its own. Arithmetic is in float64; each constant is rounded once, to the file's type of
+unit u. So the result differs by at most 4u of the sum of the magnitudes of its terms. A chain stays where a constant
+would be lost to underflow or overflow, where a factor on the way is so large or small that NaN or infinity would arise
+elsewhere, or where the merged terms are so much larger than the last sum that they cancel.
 """
 
 from __future__ import annotations
@@ -12,12 +15,15 @@ import onnx
 from onnx import helper
 
 from converters.draft import Draft, is_standard
+from converters.exactness import largest_factor, rounded
 from converters.splice import inherit_origin
 
 _SUMS, _STEPS = ("Add", "Sub"), ("Add", "Sub", "Mul", "Div")
 # The sum behind one of these is the bias that it has no input for.
 _WITHOUT_BIAS = ("MatMul", "Einsum")
 _LARGEST = 1 << 24
+# (x − 1e6) / 0.01 is accurate where x is near 1e6, and x / 0.01 − 1e8 is not.
+_CANCELS = 1024.0
 
 
 def merge_affine(draft: Draft) -> int:
@@ -66,28 +72,16 @@ def _computed(draft: Draft, node: onnx.NodeProto) -> str:
 
 
 def _merged(draft: Draft, chain: list[onnx.NodeProto]) -> list[onnx.NodeProto] | None:
-    """x·factor + shift in place of a chain; None where that takes larger constants, or does not fit the dtype."""
-    last, factor, shift = chain[-1], np.ones(()), np.zeros(())
-    largest = 0
-    for node in chain:
-        x = _computed(draft, node)
-        stored = draft.constants[node.input[1] if node.input[0] == x else node.input[0]]
-        constant, dtype = stored.astype(np.float64), stored.dtype
-        largest = max(largest, constant.size)
-        if node.op_type == "Add":
-            shift = shift + constant
-        elif node.op_type == "Sub":
-            factor, shift = (factor, shift - constant) if node.input[0] == x else (-factor, constant - shift)
-        else:
-            scale = constant if node.op_type == "Mul" else 1 / constant
-            factor, shift = factor * scale, shift * scale
-    if max(factor.size, shift.size) > max(_LARGEST, largest):
+    """x·factor + shift in place of a chain; None where that takes larger constants, or is not what the chain computes."""
+    found = _composed(draft, chain)
+    if found is None:
         return None
-    with np.errstate(over="ignore"):
-        stored_factor, stored_shift = factor.astype(dtype), shift.astype(dtype)
-    if not (np.isfinite(stored_factor).all() and np.isfinite(stored_shift).all()):
+    factor, shift = found
+    dtype = _constant(draft, chain[0]).dtype
+    stored_factor, stored_shift = rounded(factor, dtype), rounded(shift, dtype)
+    if stored_factor is None or stored_shift is None:
         return None
-    name, nodes = _computed(draft, chain[0]), []
+    last, name, nodes = chain[-1], _computed(draft, chain[0]), []
     if not (factor == 1).all():
         by, product = draft.fresh(f"{last.output[0]}.factor"), draft.fresh(f"{last.output[0]}.product")
         draft.constants[by] = stored_factor
@@ -98,3 +92,40 @@ def _merged(draft: Draft, chain: list[onnx.NodeProto]) -> list[onnx.NodeProto] |
     nodes.append(helper.make_node("Add", [name, to], list(last.output), last.name))
     inherit_origin(nodes, last)
     return nodes
+
+
+def _composed(draft: Draft, chain: list[onnx.NodeProto]) -> tuple[np.ndarray, np.ndarray] | None:
+    """The factor and the shift of a chain, in float64; None where they may not take its place.
+
+    The shift has at least the factor's shape, so that a factor of ones can be left out.
+    """
+    factor, shift, before = np.ones(()), np.zeros(()), np.zeros(())
+    most, largest = largest_factor(_constant(draft, chain[0]).dtype), 0
+    for node in chain:
+        constant = _constant(draft, node).astype(np.float64)
+        largest = max(largest, constant.size)
+        with np.errstate(all="ignore"):
+            if node.op_type in _SUMS:
+                before = shift
+                if node.op_type == "Sub" and node.input[1] in draft.constants:
+                    constant = -constant
+                elif node.op_type == "Sub":
+                    factor, before = -factor, -shift
+                shift = before + constant
+            else:
+                scale = constant if node.op_type == "Mul" else 1 / constant
+                factor, shift, before = factor * scale, shift * scale, before * scale
+        if max(factor.size, shift.size) > max(_LARGEST, largest):
+            return None
+        # Between these, no term overflows or underflows that the chain itself keeps.
+        sizes = np.abs(factor[factor != 0])
+        if not (np.isfinite(shift).all() and (sizes <= most).all() and (sizes * most >= 1).all()):
+            return None
+    added = np.abs(shift - before).max(initial=1.0)
+    if not np.isfinite(factor).all() or np.abs(before).max(initial=0.0) > _CANCELS * added:
+        return None
+    return factor, np.broadcast_to(shift, np.broadcast_shapes(shift.shape, factor.shape))
+
+
+def _constant(draft: Draft, node: onnx.NodeProto) -> np.ndarray:
+    return draft.constants[node.input[1] if node.input[1] in draft.constants else node.input[0]]

@@ -241,12 +241,12 @@ def is_standard(node: onnx.NodeProto, *op_types: str) -> bool:
 
 
 def attribute(node: onnx.NodeProto, name: str, default: float | int | None = None) -> Any:
-    """A node's attribute, or `default` where it is not given."""
+    """Return a node's attribute, or `default` where it is not given: a float as ONNX stores it, in float32."""
     for entry in node.attribute:
         if entry.name == name:
             value = helper.get_attribute_value(entry)
             return list(value) if entry.type == onnx.AttributeProto.INTS else value
-    return default
+    return float(np.float32(default)) if isinstance(default, float) else default
 
 
 def shape_of(known: onnx.TypeProto) -> Shape | None:

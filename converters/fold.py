@@ -3,7 +3,10 @@
 Rewrites a Draft. A per-channel map y = x·factor + shift after a Conv, ConvTranspose, Gemm or MatMul goes
 into that layer's weight and bias, if nobody else reads the value between: BatchNormalization, the chain of
 Mul and Add that TensorFlow exports for it, and the Add of a bias alone. The layer takes over the name of
-the last folded value, which it now computes. Arithmetic is in float64, storage in the weight's dtype.
+the last folded value, which it now computes. Arithmetic is in float64; whatever is folded, each weight and bias is
+rounded once, to the weight's dtype of unit u. So an output differs by at most u of the sum of the magnitudes of its
+terms, Σ|w·x| + |b|, where the file's own rounding is larger. A fold is not applied where a constant is not finite or
+would be lost to overflow or underflow, where the factor exceeds 1/u, and to integers.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import numpy as np
 import onnx
 
 from converters.draft import Draft, attribute, is_standard
+from converters.exactness import is_float, largest_factor, rounded
 
 SCOPES_KEY = "pkg.torch.onnx.name_scopes"
 OUTPUT_OF_KEY = "onnxplain.output_of"
@@ -43,11 +47,17 @@ class _Folding:
         self.producers = draft.producers()
         self.consumer = {name: node for node in draft.nodes for name in node.input if self.uses[name] == 1}
         self.removed: list[onnx.NodeProto] = []
+        self._exact: dict[str, np.ndarray] = {}
 
     def array(self, node: onnx.NodeProto, index: int) -> np.ndarray | None:
         """The constant at an input, or None where it is omitted or computed."""
         name = node.input[index] if index < len(node.input) else ""
         return self.draft.constants.get(name)
+
+    def exact(self, node: onnx.NodeProto, index: int) -> np.ndarray:
+        """The constant at an input in float64, as it was before it was rounded for an earlier fold."""
+        name = node.input[index]
+        return self._exact.get(name, self.draft.constants[name].astype(np.float64))
 
     def layer_before(self, name: str, *op_types: str) -> onnx.NodeProto | None:
         """The node of one of these ops that computes a tensor for its one reader alone."""
@@ -61,10 +71,13 @@ class _Folding:
         self.producers[layer.output[0]] = layer
         self.removed.append(last)
 
-    def store(self, layer: onnx.NodeProto, index: int, name: str, array: np.ndarray) -> None:
-        """Put a new constant at an input of a layer."""
+    def store(
+        self, layer: onnx.NodeProto, index: int, name: str, stored: np.ndarray, exact: np.ndarray
+    ) -> None:
+        """Put a new constant at an input of a layer, and remember it as it was before rounding."""
         fresh = self.draft.fresh(name)
-        self.draft.constants[fresh] = array
+        self.draft.constants[fresh] = stored
+        self._exact[fresh] = exact
         while len(layer.input) <= index:
             layer.input.append("")
         layer.input[index] = fresh
@@ -113,8 +126,9 @@ def _fold_batch_norm(folding: _Folding, node: onnx.NodeProto) -> None:
         return
     scale, offset, mean, variance = (np.asarray(array, np.float64) for array in parameters)
     epsilon = attribute(node, "epsilon", 1e-5)
-    factor = scale / np.sqrt(variance + epsilon)
-    change = _ChannelMap(factor, offset - mean * factor, _stem(node.input[1]))
+    with np.errstate(all="ignore"):  # a factor that is not finite is refused where it is stored
+        factor = scale / np.sqrt(variance + epsilon)
+        change = _ChannelMap(factor, offset - mean * factor, _stem(node.input[1]))
     layer = folding.layer_before(node.input[0], *_LAYERS, "MatMul", "Add")
     if layer is None:
         return
@@ -140,11 +154,12 @@ def _fold_scale(folding: _Folding, node: onnx.NodeProto) -> None:
     if node.op_type == "Div":
         if index == 1 or not constant.all():
             return
-        constant = 1.0 / constant
+        with np.errstate(over="ignore"):
+            constant = 1.0 / constant
     layer = folding.layer_before(node.input[index], *_LAYERS, "MatMul", "Add")
     if layer is None:
         return
-    factor = _along_channels(folding, layer, node, constant)
+    factor = _along_channels(folding, layer, constant)
     if factor is None:
         return
     change = _ChannelMap(factor, np.zeros_like(factor), _stem(node.output[0]))
@@ -160,7 +175,7 @@ def _fold_shift(folding: _Folding, node: onnx.NodeProto) -> None:
     if layer is None:
         return
     constant = np.asarray(folding.array(node, 1 - index), np.float64)
-    shift = _along_channels(folding, layer, node, constant if node.op_type == "Add" else -constant)
+    shift = _along_channels(folding, layer, constant if node.op_type == "Add" else -constant)
     if shift is None:
         return
     change = _ChannelMap(np.ones_like(shift), shift, _stem(node.output[0]))
@@ -191,9 +206,7 @@ def _shift_follows(folding: _Folding, node: onnx.NodeProto) -> bool:
     return True
 
 
-def _along_channels(
-    folding: _Folding, layer: onnx.NodeProto, node: onnx.NodeProto, constant: np.ndarray
-) -> np.ndarray | None:
+def _along_channels(folding: _Folding, layer: onnx.NodeProto, constant: np.ndarray) -> np.ndarray | None:
     """A broadcast constant as one number per channel of the layer; None where it is anything else."""
     channels = _channels(folding, layer)
     if channels is None:
@@ -205,13 +218,13 @@ def _along_channels(
     elif layer.op_type == "Gemm":
         rank, axis = 2, 1
     elif layer.op_type == "BatchNormalization":
-        shape = folding.draft.shape(node.output[0])
+        shape = folding.draft.shape(layer.input[0])
         if shape is None:
             return None
         rank, axis = len(shape), 1
     else:
         # A product has its channels last. Its rank matters only to a constant that may raise it.
-        shape = folding.draft.shape(node.output[0])
+        shape = folding.draft.shape(layer.output[0])
         rank = len(shape) if shape is not None else 1
         axis = rank - 1
     if constant.ndim > rank:
@@ -249,7 +262,7 @@ def _product_before(folding: _Folding, add: onnx.NodeProto) -> onnx.NodeProto | 
 def _absorb(folding: _Folding, layer: onnx.NodeProto, change: _ChannelMap) -> bool:
     """Put a channel map into a layer's own weight and bias."""
     weight, channels = folding.array(layer, 1), _channels(folding, layer)
-    if weight is None or channels != len(change.factor):
+    if weight is None or not is_float(weight) or channels != len(change.factor):
         return False
     if layer.op_type == "BatchNormalization" and (
         attribute(layer, "training_mode", 0) or sum(bool(name) for name in layer.output) > 1
@@ -258,26 +271,37 @@ def _absorb(folding: _Folding, layer: onnx.NodeProto, change: _ChannelMap) -> bo
     bias = np.zeros(channels)
     bias_name = layer.input[2] if len(layer.input) > 2 else ""
     if bias_name:
-        stored = folding.draft.constants.get(bias_name)
-        if stored is None:
+        if folding.array(layer, 2) is None:
             return False
+        stored = folding.exact(layer, 2)
         padded = (1,) * (2 - stored.ndim) + stored.shape
         if layer.op_type == "Gemm" and (padded[0] != 1 or padded[1] not in (1, channels)):
             return False
         beta = float(attribute(layer, "beta", 1.0)) if layer.op_type == "Gemm" else 1.0
-        bias = np.broadcast_to(beta * stored.astype(np.float64).reshape(-1), (channels,))
-    scaled = _in_dtype(_scale_weight(layer, weight, change.factor), weight)
-    shifted = _in_dtype(bias * change.factor + change.shift, weight)
+        bias = np.broadcast_to(beta * stored.reshape(-1), (channels,))
+    with np.errstate(all="ignore"):
+        shift = bias * change.factor + change.shift
+    shifted, scaled, weights = rounded(shift, weight.dtype), None, folding.exact(layer, 1)
+    if shifted is not None and _is_moderate(change.factor, weight):
+        # A small alpha behind large products would hide that these overflow.
+        alpha = float(attribute(layer, "alpha", 1.0)) if layer.op_type == "Gemm" else 1.0
+        weights = weights * alpha * _spread(layer, change.factor, weights)
+        scaled = rounded(weights, weight.dtype, _spread(layer, _largest(layer, weights), weights))
     if scaled is None or shifted is None or (layer.op_type == "MatMul" and shifted.any()):
         return False
     if not np.all(change.factor == 1.0):
-        folding.store(layer, 1, f"{_stem(layer.input[1])}.folded_weight", scaled)
+        folding.store(layer, 1, f"{_stem(layer.input[1])}.folded_weight", scaled, weights)
+        _set_float(layer, "alpha", 1.0)
     if shifted.any() or layer.op_type == "BatchNormalization":
-        folding.store(layer, 2, f"{change.stem}.folded_bias", shifted)
+        folding.store(layer, 2, f"{change.stem}.folded_bias", shifted, shift)
         _set_float(layer, "beta", 1.0)
     elif bias_name:
         del layer.input[2]
     return True
+
+
+def _is_moderate(factor: np.ndarray, weight: np.ndarray) -> bool:
+    return bool((np.abs(factor) <= largest_factor(weight.dtype)).all())
 
 
 def _absorb_product(folding: _Folding, add: onnx.NodeProto, change: _ChannelMap) -> bool:
@@ -286,16 +310,17 @@ def _absorb_product(folding: _Folding, add: onnx.NodeProto, change: _ChannelMap)
     if product is None:
         return False
     index = 1 - (_variable_input(folding, add) or 0)
-    bias = np.asarray(folding.array(add, index), np.float64)
-    spread = _along_channels(folding, product, add, bias)
+    spread = _along_channels(folding, product, folding.exact(add, index))
     weight = folding.array(product, 1)
-    if spread is None or weight is None or len(change.factor) != len(spread):
+    if spread is None or weight is None or not is_float(weight) or len(change.factor) != len(spread):
         return False
-    shifted = _in_dtype(spread * change.factor + change.shift, weight)
+    with np.errstate(all="ignore"):
+        shift = spread * change.factor + change.shift
+    shifted = rounded(shift, weight.dtype)
     only_scale = _ChannelMap(change.factor, np.zeros_like(change.factor), change.stem)
     if shifted is None or not _absorb(folding, product, only_scale):
         return False
-    folding.store(add, index, f"{change.stem}.folded_bias", shifted)
+    folding.store(add, index, f"{change.stem}.folded_bias", shifted, shift)
     return True
 
 
@@ -311,29 +336,32 @@ def _absorb_as_gemm(folding: _Folding, product: onnx.NodeProto, change: _Channel
     return False
 
 
-def _scale_weight(layer: onnx.NodeProto, weight: np.ndarray, factor: np.ndarray) -> np.ndarray:
-    """The weight with each output channel multiplied by its factor, in float64."""
-    w = weight.astype(np.float64)
+def _spread(layer: onnx.NodeProto, values: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """One value per output channel, shaped to broadcast to the layer's weight."""
     if layer.op_type == "Conv":
-        spread = factor.reshape(-1, *(1,) * (w.ndim - 1))
-    elif layer.op_type == "ConvTranspose":
+        return values.reshape(-1, *(1,) * (w.ndim - 1))
+    if layer.op_type == "ConvTranspose":
         # Weight axes are (inputs of all groups, outputs of one group, *kernel).
         groups = int(attribute(layer, "group", 1))
-        of_inputs = np.repeat(factor.reshape(groups, -1), w.shape[0] // groups, axis=0)
-        spread = of_inputs.reshape(*of_inputs.shape, *(1,) * (w.ndim - 2))
-    elif layer.op_type == "Gemm" and attribute(layer, "transB", 0):
-        spread = factor[:, None]
+        of_inputs = np.repeat(values.reshape(groups, -1), w.shape[0] // groups, axis=0)
+        return of_inputs.reshape(*of_inputs.shape, *(1,) * (w.ndim - 2))
+    if layer.op_type == "Gemm" and attribute(layer, "transB", 0):
+        return values[:, None]
+    return values
+
+
+def _largest(layer: onnx.NodeProto, w: np.ndarray) -> np.ndarray:
+    """The largest magnitude among the weights of each output channel."""
+    if layer.op_type == "ConvTranspose":
+        groups = int(attribute(layer, "group", 1))
+        grouped = w.reshape(groups, w.shape[0] // groups, w.shape[1], -1).swapaxes(1, 2)
+        rows = grouped.reshape(groups * w.shape[1], -1)
+    elif layer.op_type in ("Conv", "BatchNormalization") or attribute(layer, "transB", 0):
+        rows = w.reshape(w.shape[0], -1)
     else:
-        spread = factor
-    scaled: np.ndarray = w * spread
-    return scaled
-
-
-def _in_dtype(array: np.ndarray, like: np.ndarray) -> np.ndarray | None:
-    """The array in the weight's dtype; None where it does not fit (float16 overflows early)."""
-    with np.errstate(over="ignore"):
-        stored = array.astype(like.dtype)
-    return stored if np.isfinite(stored.astype(np.float64)).all() else None
+        rows = w.T
+    found: np.ndarray = np.abs(rows).max(axis=1, initial=0.0)
+    return found
 
 
 def _set_float(node: onnx.NodeProto, name: str, value: float) -> None:

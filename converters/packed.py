@@ -83,6 +83,10 @@ class _Packing:
         # A bias along other axes, such as positions, belongs to no feature alone.
         if bias.size != features or bias.ndim == 0 or bias.shape[-1] != features:
             return None
+        product = self._draft.shape(nodes[0].output[0])
+        # One with more axes than the product raises the rank of the sum.
+        if bias.ndim > 1 and (product is None or bias.ndim > len(product)):
+            return None
         return _Layer(nodes, weight, bias.reshape(-1), features)
 
     def ways(self, layer: _Layer) -> list[np.ndarray]:
@@ -182,8 +186,9 @@ class _Packing:
             return [] if indices is None else [x.take(indices, axis)]
         if node.op_type == "Split":
             sizes = self._numbers(node, 1)
-            if sizes is None:
-                return np.array_split(x, len(node.output), axis)
+            if sizes is None:  # equal parts, but for a smaller last one
+                size = -(-x.shape[axis] // len(node.output))
+                sizes = [size] * len(node.output)
             return np.split(x, np.cumsum(sizes)[:-1], axis)
         starts, ends, axes, steps = (self._numbers(node, index) for index in (1, 2, 3, 4))
         if starts is None or ends is None or axes is None or any(step != 1 for step in steps or []):

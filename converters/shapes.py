@@ -58,12 +58,21 @@ def _evaluate(draft: Draft, known: dict[str, _Symbols], node: onnx.NodeProto) ->
         return None
     try:
         value = rule(node, *operands)
-    except (IndexError, ValueError, TypeError):  # not a shape computation after all: leave it to run time
+    except (IndexError, ValueError, TypeError, ArithmeticError):  # no shape computation: leave it to run time
         return None
     if value is None:
         return None
     value = np.asarray(value, object)
-    return value if value.size <= _LONGEST else None
+    return value if value.size <= _LONGEST and _fits(draft, node, value) else None
+
+
+def _fits(draft: Draft, node: onnx.NodeProto, value: _Symbols) -> bool:
+    """Return whether all numbers are in the range of the node's result; others would wrap at run time."""
+    known = draft.type_of(node.output[0])
+    narrow = known is not None and known.tensor_type.elem_type == onnx.TensorProto.INT32
+    limits = np.iinfo(np.int32 if narrow else np.int64)
+    numbers = [int(item) for item in value.ravel() if isinstance(item, (int, np.integer))]
+    return all(limits.min <= number <= limits.max for number in numbers)
 
 
 def _operand(draft: Draft, known: dict[str, _Symbols], name: str) -> _Symbols | None:
@@ -108,16 +117,20 @@ def _gather(node: onnx.NodeProto, data: _Symbols, indices: _Symbols) -> _Symbols
 def _slice(
     node: onnx.NodeProto, data: _Symbols, starts: _Symbols, ends: _Symbols, *rest: _Symbols
 ) -> _Symbols:
-    step = int(rest[1][0]) if len(rest) > 1 else 1
-    return data[slice(int(starts[0]), int(ends[0]), step)]
+    axes = [int(axis) for axis in rest[0]] if rest else list(range(len(starts)))
+    steps = [int(step) for step in rest[1]] if len(rest) > 1 else [1] * len(axes)
+    selection = [slice(None)] * data.ndim
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        selection[axis] = slice(int(start), int(end), step)
+    return data[tuple(selection)]
 
 
 def _concat(node: onnx.NodeProto, *parts: _Symbols) -> _Symbols:
-    return np.concatenate(parts)
+    return np.concatenate(parts, int(attribute(node, "axis", 0)))
 
 
 def _squeeze(node: onnx.NodeProto, data: _Symbols, *axes: _Symbols) -> _Symbols:
-    return data.reshape(()) if data.shape == (1,) else data
+    return np.squeeze(data, tuple(int(axis) for axis in axes[0]) if axes else None)
 
 
 def _unsqueeze(node: onnx.NodeProto, data: _Symbols, axes: _Symbols) -> _Symbols | None:
@@ -132,11 +145,13 @@ def _cast(node: onnx.NodeProto, data: _Symbols) -> _Symbols | None:
     return data if attribute(node, "to") in (onnx.TensorProto.INT64, onnx.TensorProto.INT32) else None
 
 
-def _product(node: onnx.NodeProto, data: _Symbols, *axes: _Symbols) -> _Symbols:
+def _product(node: onnx.NodeProto, data: _Symbols, *axes: _Symbols) -> _Symbols | None:
+    if data.ndim > 1 or attribute(node, "noop_with_empty_axes", 0):
+        return None
     result = np.asarray(1, object)
     for item in data.ravel():
         result = _multiply(node, result, np.asarray(item, object))
-    return result.reshape((1,) if attribute(node, "keepdims", 1) else ())
+    return result.reshape((1,) * data.ndim if attribute(node, "keepdims", 1) else ())
 
 
 def _arithmetic(function: Callable[[int, int], int], neutral: int | None = None) -> Callable[..., _Symbols]:
@@ -264,7 +279,7 @@ def _broadcast(a: int | str | None, b: int | str | None) -> int | str | None:
     if b == 1:
         return a
     # A symbol meets a number above 1: the symbol is that number, or 1.
-    return next((size for size in (a, b) if isinstance(size, (int, np.integer))), None)
+    return next((size for size in (a, b) if isinstance(size, (int, np.integer)) and size > 1), None)
 
 
 def _note_shape(draft: Draft, target: _Symbols | None, node: onnx.NodeProto) -> bool:

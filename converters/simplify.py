@@ -1,7 +1,7 @@
 """Remove what computes nothing.
 
 Rewrites a Draft whose types are inferred: Constant nodes, Identity, inference Dropout, casts to the own type, sums
-with zero and products by one, Transposes and Squeezes that cancel, branches whose condition is known, all-zero
+with −0.0, differences with 0.0, products by one, Transposes and Squeezes that cancel, branches whose condition is known, all-zero
 initial states; with lists of tensors (sequences.py), computed shapes (shapes.py) and functions in primitives
 (joins). Names of graph outputs never change.
 """
@@ -13,6 +13,7 @@ import onnx
 from onnx import helper
 
 from converters.draft import Draft, attribute, is_standard, value_of
+from converters.exactness import is_zero
 from converters.joins import join_primitives
 from converters.joins.pools import name_global_pools
 from converters.sequences import lower_sequences
@@ -134,14 +135,16 @@ def _is_copy(draft: Draft, node: onnx.NodeProto) -> bool:
 
 
 def _is_neutral(draft: Draft, node: onnx.NodeProto) -> bool:
-    """Whether a sum or product by a constant leaves every number, and the shape, as it is."""
-    neutral = {"Add": 0, "Sub": 0, "Mul": 1, "Div": 1}.get(node.op_type)
-    constant = draft.constants.get(node.input[1]) if neutral is not None else None
-    return (
-        constant is not None
-        and bool((constant == neutral).all())
-        and _same_shape(draft, node.input[0], node.output[0])
-    )
+    """Return whether a sum or product with a constant keeps the bits of every number, and the shape."""
+    if node.op_type not in ("Add", "Sub", "Mul", "Div"):
+        return False
+    constant = draft.constants.get(node.input[1])
+    if constant is None or not _same_shape(draft, node.input[0], node.output[0]):
+        return False
+    if node.op_type in ("Mul", "Div"):
+        return bool((constant == 1).all())
+    # −0.0 + 0.0 and −0.0 − (−0.0) are 0.0.
+    return is_zero(constant, negative=node.op_type == "Add")
 
 
 def _same_shape(draft: Draft, before: str, after: str) -> bool:
@@ -226,10 +229,10 @@ def _drop_zero_states(draft: Draft) -> bool:
 
 
 def _is_zero(draft: Draft, producers: dict[str, onnx.NodeProto], name: str) -> bool:
-    """Whether a tensor holds zeros alone, whatever its shape."""
+    """Return whether a tensor holds 0.0 alone, whatever its shape."""
     while name not in draft.constants:
         node = producers.get(name)
         if node is None or not is_standard(node, *_REARRANGING):
             return False
         name = node.input[0]
-    return not draft.constants[name].any()
+    return is_zero(draft.constants[name])

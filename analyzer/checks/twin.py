@@ -143,7 +143,7 @@ class Twin:
     def map_of(self, root: str, drawn: np.ndarray) -> np.ndarray:
         """b's map of a root's counterpart, its axes in the order of a's."""
         order = self._spatial_order(root)
-        if order is not None:
+        if order:
             drawn = drawn.transpose(0, *(1 + sorted(order).index(axis) for axis in order))
         return np.ascontiguousarray(drawn)
 
