@@ -6,24 +6,23 @@ definition, wherever the file's result is finite: an op that is more exact than 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from converters.joins.rounded import Array, Precision, Rounded
 
-_SAMPLES = 8
+_SAMPLES = 6
 _MARGIN = 8.0
+_ELEMENTS = 1 << 16
 
 Computation = Callable[[Rounded], Rounded]
 
 
 def agrees(file: Computation, op: Computation, points: Iterable[Array], precision: Precision) -> bool:
-    """Whether two computations agree at all points; points that the precision does not hold are left out."""
+    """Whether two computations agree at all points, which must be numbers of the precision."""
     with np.errstate(all="ignore"):
-        return all(
-            _agrees_at(file, op, x, precision) for x in map(precision.round, points) if np.isfinite(x).all()
-        )
+        return all(_agrees_at(file, op, x, precision) for x in points)
 
 
 def _agrees_at(file: Computation, op: Computation, x: Array, precision: Precision) -> bool:
@@ -42,7 +41,8 @@ def _rounding_error(op: Computation, x: Array, precision: Precision) -> Array:
         return np.asarray(values, np.float64)
 
     def moved(values: Array) -> Array:
-        return values * (1 + precision.unit * rng.choice((-1.0, 1.0), np.shape(values)))
+        signs = rng.integers(0, 2, np.shape(values)) * 2 - 1
+        return values * (1 + precision.unit * signs)
 
     centre = op(Rounded(x, exact)).values
     errors = [np.abs(op(Rounded(x, moved)).values - centre) for _ in range(_SAMPLES)]
@@ -51,7 +51,7 @@ def _rounding_error(op: Computation, x: Array, precision: Precision) -> Array:
     return _MARGIN * found
 
 
-def numbers(constants: Iterable[float]) -> Array:
+def numbers(constants: Iterable[float], precision: Precision) -> list[Array]:
     """Return the points at which a function of one number is compared.
 
     They are ordinary, tiny, huge and saturating ones, and the neighbourhood of the file's own constants.
@@ -61,15 +61,22 @@ def numbers(constants: Iterable[float]) -> Array:
     near = np.concatenate([kinks * factor for factor in (1, 1 - 1e-6, 1 + 1e-6, 1 - 1e-3, 1 + 1e-3)])
     parts = [[0.0], powers, np.linspace(0.0123, 30, 241), np.linspace(30, 110, 81), near]
     positive = np.concatenate([np.asarray(part, np.float64) for part in parts])
-    return np.concatenate([positive, -positive])
+    points = precision.round(np.concatenate([positive, -positive]))
+    return [points[np.isfinite(points)]]
 
 
-def arrays(shape: tuple[int, ...]) -> list[Array]:
-    """Return the points at which a function of many numbers is compared."""
+def arrays(shape: Sequence[int], axes: Sequence[int], precision: Precision) -> list[Array]:
+    """Return the points at which a function of all elements along axes is compared, large ones at fewer points.
+
+    shape: of one point, with one element along the other axes. The points lie along the first of these.
+    """
     rng = np.random.default_rng(0)
-    noise = rng.standard_normal(shape)
-    one = np.zeros(shape)
-    one[..., 0] = 1.0
-    scaled = [factor * noise for factor in (1e-30, 1e-12, 1e-6, 1e-3, 1.0, 1e3, 1e6, 1e18, 1e30)]
-    moved = [0.3 + 2 * noise, 30 + noise, 1e3 + noise, -1e3 + noise, 1.0 + 1e-3 * noise]
-    return [np.zeros(shape), np.ones(shape), *scaled, *moved, 80 * one, -120 * one, 1e4 * one]
+    noise, one = rng.standard_normal(shape), np.zeros(shape)
+    one[tuple(-1 if axis in axes else 0 for axis in range(len(shape)))] = 1.0
+    points = [0.3 + 2 * noise, 1e3 + noise, 1e-6 * noise, 1e30 * noise, 0 * noise, 80 * one, -120 * one]
+    points += [factor * noise for factor in (1e-30, 1e-12, 1e-3, 1e3, 1e6, 1e18)]
+    points += [30 + noise, -1e3 + noise, 1 + 1e-3 * noise, 1 + 0 * noise, 1e4 * one]
+    rounded = [precision.round(x) for x in points[: max(5, _ELEMENTS // noise.size)]]
+    finite = [x for x in rounded if np.isfinite(x).all()]
+    others = [axis for axis in range(len(shape)) if axis not in axes]
+    return [np.concatenate(finite, others[0])] if others else finite

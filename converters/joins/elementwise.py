@@ -183,7 +183,7 @@ class Elementwise:
         stored = [
             number(name) for node in still.nodes for name in node.input if name in self._draft.constants
         ]
-        return found if agrees(file, op, [numbers(stored)], precision) else None
+        return found if agrees(file, op, numbers(stored, precision), precision) else None
 
     def _nodes(self, region: Region, still: _Still, found: _Match) -> list[onnx.NodeProto] | None:
         last, entry = region.last, region.entry

@@ -62,7 +62,10 @@ class Coefficient:
         if self.name or self.value == 0 or (self.value < 0 and exponent.denominator != 1):
             raise Opaque
         count = self.roundings * math.ceil(abs(exponent))
-        return Coefficient(float(self.value ** float(exponent)), count)
+        try:
+            return Coefficient(float(self.value ** float(exponent)), count)
+        except OverflowError:
+            raise Opaque from None
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,8 @@ class Form:
         return Form.of(terms)
 
     def __pow__(self, exponent: float) -> Form:
+        if not math.isfinite(exponent):
+            raise Opaque
         power = Fraction(exponent)
         if power.denominator == 1 and 0 < power <= 4:
             result = self

@@ -74,7 +74,7 @@ class _Sums:
 
     def agrees(self, op: Callable[[Rounded], Rounded]) -> bool:
         """Whether the file's values are the op's."""
-        return agrees(self.values, op, arrays(self.sizes), self.precision)
+        return agrees(self.values, op, arrays(self.sizes, self.axes, self.precision), self.precision)
 
 
 def normalization(draft: Draft, region: Region) -> list[onnx.NodeProto] | None:
@@ -102,8 +102,8 @@ def _read(draft: Draft, region: Region) -> _Sums | None:
     extents = [shape[axis] for axis in axes]
     if 0 in shape or not all(isinstance(size, int) and size > 1 for size in extents):
         return None
-    # Scale and shift lie along the normalised axes: of the others two positions are enough.
-    sizes = tuple(size if axis in axes and isinstance(size, int) else 2 for axis, size in enumerate(shape))
+    # Scale and shift lie along the normalised axes: of the others one position is enough.
+    sizes = tuple(size if axis in axes and isinstance(size, int) else 1 for axis, size in enumerate(shape))
     if math.prod(sizes) > _LARGEST:
         return None
     return _Sums(draft, region, axes, sizes, precision)
@@ -135,11 +135,11 @@ class _Norm:
     def values(self, x: Rounded, sums: _Sums) -> Rounded:
         """Return what the op computes."""
         scale, epsilon = x.constant(self.scale), x.constant(np.asarray(self.epsilon))
-        given = {"epsilon": epsilon, "axes": sums.axes, "count": sums.count}
+        over = (epsilon, sums.axes, sums.count)
         if self.shift is None:
-            computed = formulas.rms_normalization(x, scale, **given)
+            computed = formulas.rms_normalization(x, scale, *over)
         else:
-            computed = formulas.layer_normalization(x, scale, x.constant(self.shift), **given)
+            computed = formulas.layer_normalization(x, scale, x.constant(self.shift), *over)
         result: Rounded = computed
         return result
 
