@@ -1,6 +1,6 @@
 """Regions of a graph: the nodes between one computed tensor and another, when nobody else reads what lies between.
 
-Reads a Draft. Only nodes that `values` can evaluate, and moves of elements between them, are taken in, and no more
+Reads a Draft. Only nodes that `nodes` can compute, and moves of elements between them, are taken in, and no more
 than MOST of them.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import onnx
 
 from converters.draft import Draft, is_standard, reads
-from converters.joins.values import FUNCTIONS, REDUCTIONS
+from converters.joins.nodes import OPS, REDUCTIONS
 
 MOVES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten")
 """Ops that rearrange the elements of their first input. TensorFlow's layouts leave them within an activation."""
@@ -92,7 +92,7 @@ class Reader:
     def _is_open(self, node: onnx.NodeProto) -> bool:
         """Whether a node may lie in a region. What depends on constants alone is not folded yet, and may not."""
         return (
-            is_standard(node, *FUNCTIONS, *MOVES)
+            is_standard(node, *OPS, *MOVES)
             and id(node) not in self._consumed
             and not any(node.output[1:])
             and any(name not in self._constants for name in reads(node))
