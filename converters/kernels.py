@@ -8,11 +8,15 @@ tensor. Reads nodes or a model, returns the same with these nodes rewritten; the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 import numpy as np
 import onnx
 from google.protobuf.message import EncodeError
 from onnx import helper, numpy_helper
+
+# These compute their gates by the same approximation inside one kernel.
+INEXACT_CELLS = frozenset({"LSTM", "GRU"})
 
 
 def exact_nodes(
@@ -45,16 +49,15 @@ def exact(proto: onnx.ModelProto) -> onnx.ModelProto:
         return proto
     del copy.graph.node[:]
     copy.graph.node.extend(nodes)
-    copy.graph.initializer.append(numpy_helper.from_array(np.float32(1), one))
+    copy.graph.initializer.append(numpy_helper.from_array(np.array(1, np.float32), one))
     return copy
 
 
 def _float32_tensors(proto: onnx.ModelProto) -> frozenset[str]:
     """Return the tensors of the main graph that are known to be float32."""
-    try:
+    # A model above 2 GiB cannot be inferred; it may state its types itself.
+    with suppress(onnx.shape_inference.InferenceError, ValueError, EncodeError):
         proto = onnx.shape_inference.infer_shapes(proto)
-    except (onnx.shape_inference.InferenceError, ValueError, EncodeError):
-        pass  # a model above 2 GiB cannot be inferred; it may state its types itself
     graph = proto.graph
     return frozenset(
         info.name

@@ -164,7 +164,9 @@ class _Pass:
             return None
         return errors if min(errors.values()) < excess <= max(errors.values()) else None
 
-    def _own_error(self, graph: Graph, name: str, side: Side, run: Callable[[Program, Arrays], Arrays]) -> float:
+    def _own_error(
+        self, graph: Graph, name: str, side: Side, run: Callable[[Program, Arrays], Arrays]
+    ) -> float:
         """How far a side's array is from what the graph makes of the side's own arrays around it."""
         program = self.program(graph, name, side)
         given = side.given
