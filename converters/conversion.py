@@ -21,13 +21,13 @@ from converters.files import read_onnx
 from converters.model import Model, Preprocessing, Verification, set_metadata
 from converters.order import in_order
 from converters.original import Original, draws
+from converters.precisions import TOLERANCE
 from converters.pytorch import Converted
 from converters.quiet import quiet
 from converters.verify import Arrays, FreeAxes, NoFiniteOutput, Reference
 from converters.verify import verify as verify_graph
 
 NOTE_KEY = "onnxplain.note"
-TOLERANCE = 1e-3
 
 
 def convert(

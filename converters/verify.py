@@ -20,15 +20,11 @@ from converters.hard_points import finite_distance, hard_points, spread
 from converters.kernels import INEXACT_CELLS, exact
 from converters.model import Verification
 from converters.original import Original, first_difference
+from converters.precisions import HALF_TOLERANCE, QUANTIZED_TOLERANCE, QUANTIZERS
 from converters.runtime import ReferenceSession, RuntimeFailure, Session
 
 # Norms below this per element count as rounding noise: an output of exact zeros may come out as 1e-9.
 _FLOOR = 1e-6
-# Half precision rounds at 1e-3 (float16) and 8e-3 (bfloat16) per operation.
-_HALF_TOLERANCE = 5e-2
-# A code that is rounded the other way moves an output by a quantum: kernels differ in the last bit before it.
-_QUANTIZED_TOLERANCE = 5e-2
-_QUANTIZERS = ("QuantizeLinear", "DynamicQuantizeLinear")
 
 Arrays = Mapping[str, np.ndarray]
 FreeAxes = Mapping[str, Mapping[int, str]]
@@ -82,8 +78,8 @@ def verify(
     Raises VerificationFailed where an output differs by more than `tolerance` (5 % where the graph quantizes
     or the output is in half precision), in shape, or has no finite value to compare.
     """
-    quantized = any(node.op_type in _QUANTIZERS for node in proto.graph.node)
-    tolerance = max(tolerance, _QUANTIZED_TOLERANCE) if quantized else tolerance
+    quantized = any(node.op_type in QUANTIZERS for node in proto.graph.node)
+    tolerance = max(tolerance, QUANTIZED_TOLERANCE) if quantized else tolerance
     # The runtime's optimizer would put integer kernels of its own in place of a quantized graph.
     runner = _Runner(proto, reference, tolerance, _session(proto, optimise=not quantized))
     worst_absolute = worst_relative = 0.0
@@ -185,7 +181,7 @@ class _Runner:
     def _without_inexact(
         self, given: Arrays, expected: Sequence[np.ndarray]
     ) -> tuple[list[np.ndarray], Sequence[np.ndarray]] | None:
-        """The outputs, and those of an ONNX original, without the runtime's inexact kernels; None where none is used."""
+        """The outputs, and those of an ONNX original, without the runtime's inexact kernels; None without any."""
         if self._exact is None:
             return None
         try:
@@ -223,7 +219,7 @@ class _Runner:
 
 def _allowed(truth: np.ndarray, tolerance: float) -> float:
     half = truth.dtype in (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
-    return max(tolerance, _HALF_TOLERANCE) if half else tolerance
+    return max(tolerance, HALF_TOLERANCE) if half else tolerance
 
 
 def _run_original(reference: Reference, given: Arrays) -> Sequence[np.ndarray]:
