@@ -124,6 +124,11 @@ class Difference:
     op_type: str
     relative: float
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The name of the node."""
+        return (self.node,)
+
     def __str__(self) -> str:
         return (
             f"the first node that differs is {self.op_type} {self.node!r}: "
@@ -148,9 +153,9 @@ def first_difference(
         return None
     apart = {name: _apart(ours[name], file[name]) for name in names}
     nodes = {name: node for node in canonical.graph.node for name in node.output if name}
-    following = _following(canonical, names)
+    after = following(canonical, names)
     for name in names:
-        beyond = following[name]
+        beyond = after[name]
         if apart[name] > tolerance and not (beyond and all(apart[other] <= tolerance for other in beyond)):
             return Difference(name, nodes[name].name, nodes[name].op_type, apart[name])
     return None
@@ -164,17 +169,14 @@ def _apart(ours: np.ndarray, file: np.ndarray) -> float:
     return finite_distance(ours, file, FLOOR)
 
 
-def _following(proto: onnx.ModelProto, names: Collection[str]) -> dict[str, list[str]]:
+def following(proto: onnx.ModelProto, names: Collection[str]) -> dict[str, list[str]]:
     """Return for each tensor the next ones of `names` that are computed from it."""
     known = set(names)
     found: dict[str, list[str]] = {}
     # From the last node to the first: what follows a tensor outside of `names` is known by then.
     for node in reversed(proto.graph.node):
         next_ones = [
-            following
-            for name in node.output
-            if name
-            for following in ([name] if name in known else found.get(name, []))
+            one for name in node.output if name for one in ([name] if name in known else found.get(name, []))
         ]
         for name in node.input:
             if name:
