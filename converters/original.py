@@ -115,6 +115,20 @@ def computed(proto: onnx.ModelProto) -> list[str]:
     return [name for node in proto.graph.node for name in node.output if name]
 
 
+def left_out(original: onnx.ModelProto, canonical: onnx.ModelProto) -> list[str]:
+    """Return the inputs and outputs of a file that the canonical graph lacks, each as a phrase."""
+    constants = {tensor.name for tensor in original.graph.initializer}
+    return [
+        f"{side} {info.name!r}"
+        for side, theirs, ours in (
+            ("input", original.graph.input, canonical.graph.input),
+            ("output", original.graph.output, canonical.graph.output),
+        )
+        for info in theirs
+        if info.name not in constants | {own.name for own in ours}
+    ]
+
+
 @dataclass(frozen=True)
 class Difference:
     """The first node whose tensor a canonical graph computes otherwise than the file. relative: relative L2."""
