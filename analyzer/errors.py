@@ -9,6 +9,8 @@ AnalysisError
 ├── MissingFramework    a backend's framework is not installed (also an ImportError)
 ├── NotEnoughMemory     a single sample needs more memory than may be used
 ├── BackendError        a backend could not run the model; the message says on which node
+├── VerificationError   the explained output is not that of the user's file
+├── NothingToCompare    a check has one side alone; the message names what to install
 └── Disagreement        raised by `report.raise_for_disagreement()`
     └── NotEquivalent   raised by `analyzer.testing.assert_equivalent` (also an AssertionError)
 """
@@ -50,6 +52,14 @@ class NotEnoughMemory(AnalysisError):
 
 class BackendError(AnalysisError):
     """A backend could not run the model; the message names the node and the cause."""
+
+
+class VerificationError(AnalysisError):
+    """The explained output is not that of the user's file; the message names the first node that differs."""
+
+
+class NothingToCompare(AnalysisError):
+    """A check has one side alone; the message names what to install."""
 
 
 class Disagreement(AnalysisError):

@@ -18,8 +18,10 @@ from onnx import helper, numpy_helper
 
 from analyzer.emitter import Emitter
 from analyzer.graph import Graph, Node, Shape, Tensor, captured
+from converters.kernels import exact_nodes
 
 IR_VERSION = 10
+ONE = "exact/one"
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,25 @@ def assemble(
         taken.add(name)
         results[key] = Tensor(name, tensor.dtype)
     stated = [op.stated[name] for name in sorted(produced & op.stated.keys() - taken)]
-    return Program(nodes, inputs, constants, results, graph.opset, stated)
+    exact = exact_nodes(nodes, lambda node: _shows_tails(graph, op, node.output[0]), ONE)
+    if len(exact) > len(nodes):
+        constants[ONE] = np.asarray(1, np.float32)
+    return Program(exact, inputs, constants, results, graph.opset, stated)
+
+
+def _shows_tails(graph: Graph, op: Emitter, y: str) -> bool:
+    """Whether the relative error of a Sigmoid can be seen: in float32, except in x · sigmoid(a · x), where all that
+    reads it multiplies it by its own input, and an absolute error of 1e-7 is below the rounding of what follows.
+    """
+    tensor = graph.tensors.get(y)
+    if tensor is None:
+        return any(call.outputs[0].name == y and call.outputs[0].dtype == np.float32 for call in op.calls)
+    (x,) = graph.producer[y].inputs
+    scaled = graph.producer.get(x)
+    own = {x, *(scaled.inputs if scaled is not None and scaled.op_type == "Mul" else ())}
+    readers = graph.consumers.get(y, ())
+    gated = readers and all(node.op_type == "Mul" and own & set(node.inputs) for node in readers)
+    return tensor.dtype == np.float32 and (y in graph.outputs or not gated)
 
 
 def _info(tensor: Tensor, shape: Shape | None) -> onnx.ValueInfoProto:

@@ -17,17 +17,18 @@ from converters import pytorch
 from converters.axes import normalise_axes
 from converters.canonical import canonicalise, check, is_canonical, keeps_batch_norm
 from converters.draft import shape_of
-from converters.errors import ConversionError, InvalidModel
+from converters.errors import ConversionError, InvalidModel, VerificationFailed
 from converters.files import read_onnx
-from converters.model import Model, Preprocessing, set_metadata
+from converters.model import Model, Preprocessing, Verification, set_metadata
 from converters.order import in_order
+from converters.original import Original, draws
+from converters.precisions import TOLERANCE
 from converters.pytorch import Converted
 from converters.quiet import quiet
-from converters.runtime import ReferenceSession, RuntimeFailure, Session
-from converters.verify import Arrays, FreeAxes, Reference, verify
+from converters.verify import Arrays, FreeAxes, NoFiniteOutput, Reference
+from converters.verify import verify as verify_graph
 
 NOTE_KEY = "onnxplain.note"
-TOLERANCE = 1e-3
 
 
 def convert(
@@ -62,7 +63,7 @@ def convert(
     if free_axes and not converted.free_axes:
         raise ConversionError(f"free_axes: {converted.reference.label} states its own free axes")
     proto = canonicalise(converted.proto, fold_batch_norm=fold_batch_norm)
-    verification = verify(
+    verification = verify_graph(
         proto,
         converted.reference,
         converted.example,
@@ -75,14 +76,17 @@ def convert(
     for note in converted.notes:
         warnings.warn(note, stacklevel=2)
         helper.set_model_props(proto, {**_metadata(proto), NOTE_KEY: note})
-    return Model(proto, converted.source, verification)
+    return Model(proto, converted.source, verification, _other(converted.reference.proto, proto))
 
 
-def load(model: Model | onnx.ModelProto | str | os.PathLike[str]) -> Model:
+def load(model: Model | onnx.ModelProto | str | os.PathLike[str], *, verify: bool = True) -> Model:
     """A Model from an .onnx file, a ModelProto or a Model, brought to the canonical form where it is not.
 
-    Raises InvalidModel for a file that is missing, damaged or no ONNX model, and for external weights
-    outside its folder; UnsupportedModel for ops that the canonical opset cannot express.
+    verify: compare the canonical graph with the file, on noise and on hard inputs. A file that does not run on noise
+    of its declared shapes is compared when it is explained.
+    Raises VerificationFailed where the canonical graph computes something else than the file; InvalidModel for a
+    file that is missing, damaged or not an ONNX model, and for external weights outside its folder;
+    UnsupportedModel for ops that the canonical opset cannot express.
     """
     if isinstance(model, Model):
         return model
@@ -92,11 +96,47 @@ def load(model: Model | onnx.ModelProto | str | os.PathLike[str]) -> Model:
         if is_canonical(proto):
             return Model(proto)
         proto = normalise_axes(proto)
-        return Model(canonicalise(proto, fold_batch_norm=not keeps_batch_norm(proto)))
+        canonical = canonicalise(proto, fold_batch_norm=not keeps_batch_norm(proto))
+        found = _verified_file(proto, canonical) if verify else None
+        return Model(canonical, None, found, _other(proto, canonical))
     except ConversionError as error:
         if isinstance(model, onnx.ModelProto):
             raise
         raise type(error)(f"{os.fspath(model)}: {error}") from error
+
+
+def _verified_file(proto: onnx.ModelProto, canonical: onnx.ModelProto) -> Verification | None:
+    """Compare the canonical graph of a file with the file; None where noise is no input for it, or it draws."""
+    if draws(proto):
+        return None
+    try:
+        converted = _convert_onnx(proto, None)
+        return verify_graph(
+            canonical, converted.reference, converted.example, batches=0, tolerance=TOLERANCE, seed=0
+        )
+    except NoFiniteOutput:
+        return None
+    except VerificationFailed:
+        raise
+    except ConversionError:
+        return None
+
+
+def _other(original: onnx.ModelProto | None, canonical: onnx.ModelProto) -> onnx.ModelProto | None:
+    """The original, where its graph is not the canonical one."""
+    if original is None or _content(original) == _content(canonical):
+        return None
+    return original
+
+
+def _content(proto: onnx.ModelProto) -> tuple[Any, ...]:
+    """What a model computes, but for its names of nodes."""
+    graph = proto.graph
+    nodes = [
+        (node.op_type, node.domain, *node.input, "", *node.output, *node.attribute) for node in graph.node
+    ]
+    opsets = {entry.domain: entry.version for entry in proto.opset_import}
+    return nodes, list(graph.initializer), opsets, list(proto.functions)
 
 
 def _metadata(proto: onnx.ModelProto) -> dict[str, str]:
@@ -172,37 +212,14 @@ def _convert_onnx(proto: onnx.ModelProto, example: Any) -> Converted:
     proto = in_order(proto)
     check(proto, shapes=False)
     proto = normalise_axes(proto)
-    session, runtime = _session_of(proto)
-    infos = {info.name: info for info in proto.graph.input if info.name in session.inputs}
-    feeds = _example_of(infos, example)
-    sizes = {shape[0] for info in infos.values() if (shape := shape_of(info.type))}
-    fixed = [size for size in sizes if isinstance(size, int)]
+    original = Original(proto)
+    feeds = _example_of(original.infos, example)
 
     def run(arrays: Arrays) -> Sequence[np.ndarray]:
-        try:
-            return session.run(arrays)
-        except RuntimeFailure as failure:
-            raise InvalidModel(f"{runtime} cannot run the model as given: {failure}") from failure
+        return list(original.run(arrays).values())
 
-    label = f"{runtime} on the model as given"
-    return Converted(proto, None, Reference(run, label, fixed[0] if fixed else None), feeds)
-
-
-def _session_of(proto: onnx.ModelProto) -> tuple[Session | ReferenceSession, str]:
-    """What runs a model as given, and its name: ONNX's own evaluator where the runtime lacks a kernel."""
-    try:
-        return Session(proto, optimise=False), f"ONNX Runtime {_runtime_version()}"
-    except RuntimeFailure as failure:
-        try:
-            return ReferenceSession(proto), f"the reference evaluator of ONNX {onnx.__version__}"
-        except RuntimeFailure:
-            raise InvalidModel(f"ONNX Runtime cannot load the model as given: {failure}") from failure
-
-
-def _runtime_version() -> str:
-    import onnxruntime
-
-    return str(onnxruntime.__version__)
+    label = f"{original.runtime} on the model as given"
+    return Converted(proto, None, Reference(run, label, original.batch, proto), feeds)
 
 
 def _example_of(infos: dict[str, onnx.ValueInfoProto], example: Any) -> dict[str, np.ndarray]:

@@ -78,11 +78,15 @@ class TensorFlowSource:
 
 @dataclass(frozen=True)
 class Model:
-    """A canonical ONNX graph with its verification and, in memory only, the network it came from."""
+    """A canonical ONNX graph with its verification and, in memory only, the network or the file it came from.
+
+    original: the ONNX model as it was given, None where it is the canonical graph itself or another framework's.
+    """
 
     proto: onnx.ModelProto
     source: PyTorchSource | TensorFlowSource | None = field(default=None, repr=False)
     verification: Verification | None = None
+    original: onnx.ModelProto | None = field(default=None, repr=False, compare=False)
 
     @property
     def preprocessing(self) -> Preprocessing | None:

@@ -74,6 +74,11 @@ class ReferenceSession:
         return [np.asarray(value) for value in values]
 
 
+def runtime_version() -> str:
+    """Return the version of ONNX Runtime."""
+    return str(onnxruntime.__version__)
+
+
 def without_trailing_blanks(proto: onnx.ModelProto) -> onnx.ModelProto:
     """The model with omitted inputs at a node's end left out; itself where there are none.
 

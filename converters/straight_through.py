@@ -64,7 +64,8 @@ def straight_through(model: Model) -> Model:
     draft = Draft(proto)
     _Floats(draft).rewrite()
     # Folding a quantizer's scale into the layer before it would move what is rounded.
-    return Model(canonicalise(draft.to_proto(), fold_batch_norm=False, dynamic_batch=False))
+    marked_proto = canonicalise(draft.to_proto(), fold_batch_norm=False, dynamic_batch=False)
+    return Model(marked_proto, original=model.original)
 
 
 class _Floats:

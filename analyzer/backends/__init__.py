@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import onnx
 
-from analyzer.backends.base import Differentiable, Gradients
+from analyzer.backends.base import Backend, Differentiable, Gradients
+from analyzer.backends.file import explaining, explains
 from analyzer.backends.planning import plan_batch
 from analyzer.errors import AnalysisError
 from analyzer.graph import Graph
@@ -31,6 +32,7 @@ def differentiate(
     threads: int | None = None,
     straight_through: bool = False,
     max_memory: int | str | None = None,
+    verify: bool = True,
 ) -> Differentiable:
     """Bind a model to a backend that computes values and gradients at any of its tensors.
 
@@ -44,8 +46,11 @@ def differentiate(
     providers, threads: ONNX Runtime's execution providers (default CPU) and threads. device: torch's device.
     max_memory: what a call may take beside its results, in bytes or as "2 GiB": larger batches are computed in pieces.
         Default: half of what is free.
-    Raises AnalysisError for an unknown backend or an option that it does not have, MissingFramework where
-    its framework is not installed, ConversionError where the file is no usable model.
+    verify: compare an .onnx file with the canonical graph made of it, when it is loaded and on all inputs that are
+        explained. False explains the graph unseen.
+    Raises VerificationFailed or VerificationError where the explained graph is not the file; AnalysisError for an
+    unknown backend or an option that it does not have, MissingFramework where its framework is not installed,
+    ConversionError where the file is not a usable model.
     """
     if isinstance(model, Differentiable):
         return model
@@ -61,7 +66,8 @@ def differentiate(
             'straight_through=True needs backend="onnxruntime", "torch" or "tensorflow": '
             "the source rounds by rules of its own"
         )
-    loaded = pass_rounding(load(model)) if straight_through else load(model)
+    loaded = load(model, verify=verify)
+    loaded = pass_rounding(loaded) if straight_through else loaded
     return bind(
         loaded,
         Graph.from_proto(loaded.proto),
@@ -71,6 +77,7 @@ def differentiate(
         device=device,
         threads=threads,
         max_memory=as_bytes(max_memory),
+        verify=verify,
     )
 
 
@@ -84,24 +91,37 @@ def bind(
     device: str | None = None,
     threads: int | None = None,
     max_memory: int | None = None,
+    verify: bool = True,
 ) -> Differentiable:
     """A loaded model on a backend. stated: its graph, which several backends may share: it holds the weights."""
     graph = in_precision(stated, FLOAT64) if precision else at_least_float32(stated)
+    engine: Backend
     if backend == "onnxruntime":
         from analyzer.backends.onnxruntime import OnnxRuntime
 
-        return Differentiable(loaded, OnnxRuntime(graph, providers, threads), max_memory)
-    if backend == "torch":
+        engine = OnnxRuntime(graph, providers, threads)
+    elif backend == "torch":
         from analyzer.backends.torch import TorchBackend
 
-        return Differentiable(loaded, TorchBackend(graph, device), max_memory)
-    if backend == "tensorflow":
+        engine = TorchBackend(graph, device)
+    elif backend == "tensorflow":
         from analyzer.backends.tensorflow import TensorFlowBackend
 
-        return Differentiable(loaded, TensorFlowBackend(graph), max_memory)
-    from analyzer.backends.source import source_backend
+        engine = TensorFlowBackend(graph)
+    else:
+        from analyzer.backends.source import source_backend
 
-    return Differentiable(loaded, source_backend(loaded, graph, half=graph is not stated), max_memory)
+        engine = source_backend(loaded, graph, half=graph is not stated)
+    return Differentiable(loaded, engine, max_memory, verify=verify)
 
 
-__all__ = ["BACKENDS", "Differentiable", "Gradients", "ModelLike", "differentiate", "plan_batch"]
+__all__ = [
+    "BACKENDS",
+    "Differentiable",
+    "Gradients",
+    "ModelLike",
+    "differentiate",
+    "explaining",
+    "explains",
+    "plan_batch",
+]

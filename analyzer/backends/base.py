@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from analyzer.autodiff import active_tensors, refuse_zero_derivatives
+from analyzer.backends.file import FileCheck, file_of
 from analyzer.backends.pieces import Progress, batches, run
 from analyzer.backends.planning import Call
 from analyzer.errors import AnalysisError, InputError, ShapeError, UnknownTensor
@@ -98,6 +99,8 @@ class Differentiable:
     """Bytes that a call may take beside its results; None for half of what is free."""
     plans: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
     """What methods have worked out of this model, by a key of their own."""
+    verify: bool = True
+    """Whether the output of the model's file is compared with what is explained, on the inputs that are explained."""
 
     @property
     def backend(self) -> str:
@@ -125,9 +128,16 @@ class Differentiable:
         """Where the samples lie in every tensor of which it can be told."""
         return find_places(self.graph)
 
+    @cached_property
+    def file(self) -> FileCheck | None:
+        """The file that the model was read from; None where nothing is to be compared with it."""
+        return file_of(self, self.model) if self.verify else None
+
     def release(self) -> None:
         """Let go of what was made ready to run, copies of the weights among it; it is made again on demand."""
         self.engine.release()
+        if self.file is not None:
+            self.file.release()
         for plan in self.plans.values():
             if isinstance(plan, Differentiable):
                 plan.release()
@@ -164,7 +174,11 @@ class Differentiable:
         feeds = self.check_inputs(inputs)
         if not names:
             return {}
-        return run(self, Call(None, names, None), feeds)
+        found = run(self, Call(None, names, None), feeds)
+        shown = [name for name in names if name in self.graph.outputs]
+        if shown and self.file is not None and self.file.due(feeds, shown):
+            self.file.compare_values(feeds, {name: found[name] for name in shown})
+        return found
 
     def gradients(
         self, inputs: Inputs, target: TargetLike = None, wrt: str | Sequence[str] | None = None
@@ -210,7 +224,10 @@ class Differentiable:
         for output in seed.outputs:
             refuse_zero_derivatives(self.graph, request.wrt, output)
         arrays = run(self, Call(request, (), seed), feeds, progress)
-        return Evaluation(arrays.pop(OUTPUT), arrays.pop(CHOSEN, None), arrays)
+        explained = arrays.pop(OUTPUT)
+        if self.file is not None and self.file.due(feeds, seed.outputs):
+            self.file.compare(feeds, seed, explained)
+        return Evaluation(explained, arrays.pop(CHOSEN, None), arrays)
 
     def check_inputs(self, inputs: Inputs) -> Arrays:
         """The feeds {input name: array} in the model's dtypes. Raises InputError or ShapeError."""

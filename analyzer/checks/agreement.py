@@ -14,22 +14,25 @@ import ml_dtypes
 import numpy as np
 from onnx import helper
 
-from analyzer.backends import BACKENDS, Differentiable, ModelLike, bind
+from analyzer.backends import BACKENDS, Differentiable, ModelLike, bind, explaining
 from analyzer.backends.base import Arrays, Inputs
 from analyzer.checks.attributions import worst_attributions
 from analyzer.checks.comparison import STEPS, Comparison, Progress
+from analyzer.checks.file_side import FILE, FileSide, file_side
+from analyzer.checks.localize import Origin
 from analyzer.checks.reading import Reader
 from analyzer.checks.referee import judge_backends
 from analyzer.checks.report import Report, Row
 from analyzer.checks.tolerances import COMPLETENESS, Tolerance, tolerances
 from analyzer.completeness import Completeness
-from analyzer.errors import AnalysisError
+from analyzer.errors import AnalysisError, NothingToCompare
 from analyzer.graph import Graph
 from analyzer.memory import as_bytes
 from analyzer.precision import HALF
 from analyzer.samples import samples_in
 from analyzer.target import Target, TargetLike, one_scalar
 from converters import Model, load
+from converters.original import Difference
 from converters.straight_through import straight_through as pass_rounding
 
 
@@ -43,6 +46,7 @@ def available_backends(model: Model) -> dict[str, str]:
     }
 
 
+@explaining()
 def check(
     model: ModelLike,
     inputs: Inputs,
@@ -56,8 +60,9 @@ def check(
     referee: bool | None = None,
     max_memory: int | str | None = None,
     progress: Progress | None = None,
+    verify: bool = True,
 ) -> Report:
-    """Compare every backend with every other on one model.
+    """Compare every backend with every other on one model, and with the model's own file.
 
     inputs, target: as for `gradients`; None explains the class that the first backend ranks highest.
     wrt: the tensors that are attributed, such as the "embedding" of a text model (see `Differentiable.roots`);
@@ -71,15 +76,22 @@ def check(
         gradients that are within the tolerance of it on both; by default where something is in excess and torch is
         there.
     max_memory: of every backend, as for `differentiate`. progress: called with a phrase that says what is being run.
-    Raises AnalysisError for an unknown backend, InputError, TargetError, UnsupportedOp.
+    verify: whether an .onnx file is compared with the canonical graph when it is loaded, as for `differentiate`. The
+        file, run as given, is the side "file" in any case.
+    Raises AnalysisError for an unknown backend, InputError, TargetError, UnsupportedOp; NothingToCompare where there
+    is one side alone.
     """
-    loaded = pass_rounding(load(model)) if straight_through else load(model)
+    loaded = load(model, verify=verify)
+    loaded = pass_rounding(loaded) if straight_through else loaded
     state = available_backends(loaded)
     chosen = _chosen(backends, state)
     allowed = tolerances(tolerance)
     stated = Graph.from_proto(loaded.proto)
-    functions = [bind(loaded, stated, name, max_memory=as_bytes(max_memory)) for name in chosen]
+    functions = [bind(loaded, stated, name, max_memory=as_bytes(max_memory), verify=False) for name in chosen]
     feeds = functions[0].check_inputs(inputs)
+    file = file_side(loaded, functions[0], feeds, allowed, alone=len(chosen) < 2)
+    if len(chosen) < 2 and (file is None or file.reason):
+        raise NothingToCompare(_alone(chosen[0], state, file))
     fixed = fix_target(functions[0], feeds, target)
     # What was made ready to rank the classes holds a copy of the weights.
     functions[0].release()
@@ -90,10 +102,17 @@ def check(
     by_pair = {pair: comparison.rows_of(pair, readings) for pair in comparison.pairs}
     rows = [row for found in by_pair.values() for row in found]
     judged = judge_backends(comparison, readings, rows, loaded, referee)
-    origins = {
+    origins: dict[tuple[str, str], Origin | Difference | None] = {
         (chosen[a], chosen[b]): comparison.origin((a, b), readings, found)
         for (a, b), found in by_pair.items()
     }
+    compared = "" if file is None or file.reason else FILE
+    if file is not None and compared:
+        for name, reading in zip(chosen, readings, strict=True):
+            by_file = file.rows(name, reading)
+            rows += by_file
+            if (first := file.origin(by_file)) is not None:
+                origins[name, FILE] = first
     settled = [comparison.settled(index, reading) for index, reading in enumerate(readings)]
     readings = [reading.without_layers(comparison.roots) for reading in readings]
     if wrt is None:
@@ -104,8 +123,11 @@ def check(
             _completeness_row(fn, *one, allowed[COMPLETENESS])
             for fn, one in zip(functions, settled, strict=True)
         ],
-        backends=chosen,
-        skipped={name: reason for name, reason in state.items() if reason and name not in chosen},
+        backends=(*chosen, *filter(None, [compared])),
+        skipped={
+            **{name: reason for name, reason in state.items() if reason and name not in chosen},
+            **({FILE: file.reason} if file is not None and file.reason else {}),
+        },
         seconds=dict(zip(chosen, comparison.seconds, strict=True)),
         origins={pair: str(origin) for pair, origin in origins.items() if origin},
         suspects={pair: origin.names for pair, origin in origins.items() if origin},
@@ -116,9 +138,23 @@ def check(
     )
 
 
+def _alone(name: str, state: dict[str, str], file: FileSide | None) -> str:
+    """Say why there is nothing to compare with a backend, and what to install."""
+    missing = [reason for reason in state.values() if reason.startswith("not installed")]
+    how = (
+        f"{missing[0].removeprefix('not installed: ')} adds a side"
+        if missing
+        else f"name two of {', '.join(n for n, reason in state.items() if not reason)}"
+    )
+    why = f"; {file.reason}" if file is not None else ""
+    return f"expected two sides to compare, found {name} alone{why}. Fix: {how}"
+
+
 def _chosen(backends: Sequence[str] | None, state: dict[str, str]) -> tuple[str, ...]:
     chosen = (
-        tuple(dict.fromkeys(backends)) if backends is not None else tuple(n for n in BACKENDS if not state[n])
+        tuple(name for name in dict.fromkeys(backends) if name != FILE)
+        if backends is not None
+        else tuple(n for n in BACKENDS if not state[n])
     )
     unknown = [name for name in chosen if name not in BACKENDS]
     if unknown:

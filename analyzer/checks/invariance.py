@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from analyzer.backends import Differentiable, ModelLike, differentiate
+from analyzer.backends import Differentiable, ModelLike, differentiate, explaining
 from analyzer.backends.base import Arrays, Inputs
 from analyzer.backends.matching import TOLERANCE
 from analyzer.checks.agreement import fix_target
@@ -36,6 +36,7 @@ from analyzer.target import Target, TargetLike
 MATCHED_SAMPLES = 2
 
 
+@explaining()
 def compare(
     a: ModelLike | Differentiable,
     b: ModelLike | Differentiable,
@@ -52,6 +53,7 @@ def compare(
     referee: bool | None = None,
     max_memory: int | str | None = None,
     progress: Progress | None = None,
+    verify: bool = True,
 ) -> Report:
     """Compare two models that should be the same function, and their reasons.
 
@@ -59,7 +61,8 @@ def compare(
         where several orders fit, that which makes the outputs equal, or most layers. inputs_of_b: {input of a: input
         of b} where neither names nor shapes tell.
     backend: what computes both; a model may also come bound to one, `differentiate(model, …)`.
-    tolerance, steps, straight_through, max_memory, progress: as for `check`. names: what the report calls the two.
+    tolerance, steps, straight_through, max_memory, progress: as for `check`. verify: compare both with their files, as
+        for `differentiate`. names: what the report calls the two.
     referee: whether both are run in float64 on torch as well, to say whether an excess is rounding or the models'; by
         default where something is in excess and torch is there.
     Rows name tensors of a, and those of b under `tensor_b`; `matched`, `near`, `unmatched` and `inner` say which
@@ -72,7 +75,7 @@ def compare(
         raise AnalysisError(f"the two models are both called {names[0]!r}")
     tell = progress or (lambda what: None)
     mine, other = (
-        differentiate(model, backend, straight_through=straight_through, max_memory=max_memory)
+        differentiate(model, backend, straight_through=straight_through, max_memory=max_memory, verify=verify)
         for model in (a, b)
     )
     feeds = mine.check_inputs(inputs)
@@ -81,6 +84,8 @@ def compare(
     inputs_b, outputs, layers = _paired(
         mine, other, feeds, inputs_of_b, weights_of(fixed), min(TOLERANCE, allowed["output"])
     )
+    _verify_file(mine, feeds)
+    _verify_file(other, other.check_inputs(fed(inputs_b, feeds)))
     reader = Reader(mine, fixed, roots, names[0])
     spatial = reader.plan(feeds).layout.spatial
     twin = Twin(names[1], mine.graph, other, fixed, roots, inputs_b, outputs, layers.all, spatial)
@@ -110,6 +115,13 @@ def compare(
             names, readings, comparison.integrated, roots, mine.model.preprocessing
         ),
     )
+
+
+def _verify_file(fn: Differentiable, feeds: Arrays) -> None:
+    """Compare the outputs of a model with those of its file. Raises VerificationError."""
+    if fn.file is not None and not fn.file.drawn:
+        fn.file.compare_values(feeds, fn.forward(feeds))
+        fn.file.release()
 
 
 def _paired(

@@ -50,6 +50,7 @@ from analyzer.cli.options import (
     MaxMemoryOption,
     MeanOption,
     ModelArgument,
+    NoVerifyOption,
     ResizeOption,
     SizeOption,
     StdOption,
@@ -123,6 +124,7 @@ def analyze(
     resize: ResizeOption = None,
     example: ExampleOption = None,
     straight_through: StraightThroughOption = False,
+    no_verify: NoVerifyOption = False,
     max_memory: MaxMemoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -169,7 +171,7 @@ def analyze(
         raise UserError(f"{output}: a file, where -o takes a folder")
     vocabulary = None if tokens is None else read_vocabulary(tokens, settings)
     with terminal.progress("reading the model"):
-        loaded = open_model(model, example, straight_through=straight_through)
+        loaded = open_model(model, example, straight_through=straight_through, verify=not no_verify)
     graph = Graph.from_proto(loaded.proto)
     images = ImageOptions(size, mean, std, layout, resize)
     batch = read_inputs(inputs, graph, loaded, images)
@@ -194,6 +196,7 @@ def analyze(
         precision=precision.value if precision else None,
         straight_through=straight_through,
         max_memory=max_memory,
+        verify=not no_verify,
     )
     results = [replace(one, asked=target or "") for one in _run(terminal, fn, batch, chosen, settings)]
     texts = texts_of(results, batch.arrays, graph, vocabulary)

@@ -18,6 +18,7 @@ from analyzer.cli.options import (
     MaxMemoryOption,
     MeanOption,
     ModelArgument,
+    NoVerifyOption,
     RefereeOption,
     ResizeOption,
     SizeOption,
@@ -64,6 +65,7 @@ def check(
     resize: ResizeOption = None,
     example: ExampleOption = None,
     straight_through: StraightThroughOption = False,
+    no_verify: NoVerifyOption = False,
     max_memory: MaxMemoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -84,7 +86,7 @@ def check(
     destinations, settings = Destinations(html, junit), read_settings(Path.cwd())
     tolerances = allowed(tolerance or (), settings)
     with terminal.progress("reading the model"):
-        loaded = open_model(model, example, straight_through=straight_through)
+        loaded = open_model(model, example, straight_through=straight_through, verify=not no_verify)
         if source is not None and straight_through:
             raise UserError("--straight-through leaves --source out: it rounds by rules of its own")
         if source is not None:
@@ -108,6 +110,7 @@ def check(
             steps=points,
             referee=settings.referee if referee is None else referee,
             max_memory=max_memory,
+            verify=not no_verify,
             progress=step,
         )
     files = destinations.write(report, Path(model).name)

@@ -17,6 +17,7 @@ from analyzer.cli.options import (
     LayoutOption,
     MaxMemoryOption,
     MeanOption,
+    NoVerifyOption,
     RefereeOption,
     ResizeOption,
     SizeOption,
@@ -68,6 +69,7 @@ def compare(
         Path | None, typer.Option("--example-b", help="The same for B, in its own layout.")
     ] = None,
     straight_through: StraightThroughOption = False,
+    no_verify: NoVerifyOption = False,
     max_memory: MaxMemoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -94,7 +96,8 @@ def compare(
         read_pairs(pair),
     )
     with terminal.progress("reading the models"):
-        a, b = open_model(first, example), open_model(second, example_b)
+        a = open_model(first, example, verify=not no_verify)
+        b = open_model(second, example_b, verify=not no_verify)
     graph = Graph.from_proto(a.proto)
     batch = read_inputs(inputs, graph, a, ImageOptions(size, mean, std, layout, resize))
     chosen = parse_target(target, len(batch.names), class_count(graph), a.class_names, graph)
@@ -118,6 +121,7 @@ def compare(
             referee=settings.referee if referee is None else referee,
             straight_through=straight_through,
             max_memory=max_memory,
+            verify=not no_verify,
             progress=step,
         )
     files = destinations.write(report, " against ".join(called))

@@ -37,7 +37,7 @@ def inspect(
     is_file = model.lower().endswith(".onnx")
     with terminal.progress("reading the model"):
         try:
-            loaded = open_model(model, example, straight_through=straight_through)
+            loaded = open_model(model, example, straight_through=straight_through, verify=False)
         except UnsupportedModel as error:
             if not is_file:
                 raise
@@ -59,6 +59,7 @@ def describe(name: str, model: Model, file: onnx.ModelProto) -> dict[str, Any]:
     """Everything that is shown of a canonical model, as plain data; `file` is what it was made from."""
     from analyzer.graph import Graph
     from analyzer.inspection import differentiable_path
+    from converters.original import left_out
 
     graph = Graph.from_proto(model.proto)
     path = differentiable_path(graph)
@@ -82,6 +83,7 @@ def describe(name: str, model: Model, file: onnx.ModelProto) -> dict[str, Any]:
             "ends": [{"node": node.name, "op": _op(node.domain, node.op_type)} for node in path.ends],
         },
         "coverage": backend_coverage(graph, path, model),
+        "left_out": [] if model.original is None else left_out(model.original, model.proto),
         "refused": None,
     }
 
@@ -104,6 +106,7 @@ def refused(name: str, file: onnx.ModelProto, error: Exception) -> dict[str, Any
         "layers": [],
         "path": None,
         "coverage": {},
+        "left_out": [],
         "refused": str(error),
     }
 

@@ -16,6 +16,7 @@ def show(terminal: Terminal, document: dict[str, Any]) -> None:
     """Print the whole document."""
     _show_head(terminal, document)
     _show_tensors(terminal, document)
+    _show_left_out(terminal, document["left_out"])
     terminal.heading("Operators")
     terminal.out.print(" · ".join(f"{op}×{count}" for op, count in document["operators"].items()))
     if document["refused"]:
@@ -53,6 +54,11 @@ def _show_tensors(terminal: Terminal, document: dict[str, Any]) -> None:
         [(side, item["name"], item["dtype"], _shape(item["shape"])) for side, item in sides],
         fixed=(0, 2),
     )
+
+
+def _show_left_out(terminal: Terminal, left_out: Sequence[str]) -> None:
+    if left_out:
+        terminal.out.print(f"Left out of the explained graph: {', '.join(left_out)}", style="yellow")
 
 
 def _show_layers(terminal: Terminal, layers: Sequence[dict[str, Any]]) -> None:

@@ -23,17 +23,23 @@ _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
 def open_model(
-    source: str, example: Path | None = None, *, straight_through: bool = False, **options: Any
+    source: str,
+    example: Path | None = None,
+    *,
+    straight_through: bool = False,
+    verify: bool = True,
+    **options: Any,
 ) -> Model:
     """The Model of a path or a factory; an .onnx file is loaded, everything else converted.
 
-    straight_through: the model whose derivative passes straight through its rounding.
+    straight_through: the model whose derivative passes straight through its rounding. verify: compare an .onnx file
+    with the canonical graph.
     """
     from converters import convert, load
     from converters.straight_through import straight_through as pass_rounding
 
     if source.lower().endswith(".onnx"):
-        loaded = load(source)
+        loaded = load(source, verify=verify)
     else:
         loaded = convert(*network_and_example(source, example), **options)
     return pass_rounding(loaded) if straight_through else loaded

@@ -91,6 +91,13 @@ StraightThroughOption = Annotated[
         help="Differentiate a quantized model straight through its rounding; it is refused otherwise.",
     ),
 ]
+NoVerifyOption = Annotated[
+    bool,
+    typer.Option(
+        "--no-verify",
+        help="Do not compare the output of the .onnx file with what is explained.",
+    ),
+]
 MaxMemoryOption = Annotated[
     str | None,
     typer.Option(

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.backends import Differentiable, ModelLike, differentiate
+from analyzer.backends import Differentiable, ModelLike, differentiate, explains
 from analyzer.backends.base import Arrays, Inputs
 from analyzer.backends.pieces import Progress
 from analyzer.errors import AnalysisError
@@ -40,6 +40,7 @@ class BlurIntegratedGradients(PathAttributions):
     border: str
 
 
+@explains
 def blur_integrated_gradients(
     model: Differentiable | ModelLike,
     inputs: Inputs,
@@ -51,6 +52,7 @@ def blur_integrated_gradients(
     border: Border = "edge",
     batch_size: int = 16,
     progress: Progress | None = None,
+    verify: bool = True,
 ) -> BlurIntegratedGradients:
     """Integrate the gradient from the inputs to the inputs under a Gaussian blur.
 
@@ -67,7 +69,7 @@ def blur_integrated_gradients(
     if not 0 < max_sigma < np.inf:
         raise AnalysisError(f"max_sigma is in pixels, above 0, not {max_sigma}")
     nodes, weights = quadrature(rule, steps)
-    fn = differentiate(model)
+    fn = differentiate(model, verify=verify)
     held = hold(fn, fn.check_inputs(inputs), target)
     axes = _blurred_axes(held)
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from analyzer.autodiff import active_tensors
-from analyzer.backends import Differentiable, ModelLike, differentiate
+from analyzer.backends import Differentiable, ModelLike, differentiate, explains
 from analyzer.backends.base import Arrays, Inputs
 from analyzer.backends.planning import plan_batch
 from analyzer.errors import AnalysisError
@@ -73,6 +73,7 @@ class Conductance(PathAttributions):
         return of_rank(self, k)
 
 
+@explains
 def conductance(
     model: Differentiable | ModelLike,
     inputs: Inputs,
@@ -90,6 +91,7 @@ def conductance(
     batch_size: int | None = None,
     rng: np.random.Generator | int | None = None,
     progress: Progress | None = None,
+    verify: bool = True,
 ) -> Conductance:
     """Integrate ∂F/∂y · dy over the elements y of tensors, while the input moves from the baseline to the inputs.
 
@@ -109,7 +111,12 @@ def conductance(
         raise AnalysisError(f"conductance needs at least 2 steps, the ends of the path, not {steps}")
     goal = as_goal(tolerance, map_tolerance, max_evaluations)
     fn, feeds, starts, moved = path_ends(
-        differentiate(model), inputs, baseline, along, baseline_inputs, np.random.default_rng(rng)
+        differentiate(model, verify=verify),
+        inputs,
+        baseline,
+        along,
+        baseline_inputs,
+        np.random.default_rng(rng),
     )
     held = hold(fn, feeds, target, moved, several=True)
     passages = _passages(held, starts, fn.roots(at), batch_size)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.backends import Differentiable, ModelLike, differentiate
+from analyzer.backends import Differentiable, ModelLike, differentiate, explains
 from analyzer.backends.base import Arrays, Inputs
 from analyzer.backends.pieces import Progress
 from analyzer.completeness import sample_sums
@@ -57,6 +57,7 @@ class Draws:
     orders: np.ndarray
 
 
+@explains
 def expected_gradients(
     model: Differentiable | ModelLike,
     inputs: Inputs,
@@ -67,6 +68,7 @@ def expected_gradients(
     rng: np.random.Generator | int = 0,
     batch_size: int = 16,
     progress: Progress | None = None,
+    verify: bool = True,
 ) -> ExpectedGradients:
     """Average the gradient between the inputs and baselines drawn from a background, times their difference.
 
@@ -80,7 +82,7 @@ def expected_gradients(
     """
     if not isinstance(samples, (int, np.integer)) or samples < 2:
         raise AnalysisError(f"a standard error takes a whole number of samples, at least 2, not {samples}")
-    fn = differentiate(model)
+    fn = differentiate(model, verify=verify)
     held = hold(fn, fn.check_inputs(inputs), target)
     data = _background(held, background)
     streams = np.random.default_rng(rng).spawn(held.samples)

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from analyzer.backends import Differentiable, ModelLike, differentiate
+from analyzer.backends import Differentiable, ModelLike, differentiate, explains
 from analyzer.backends.base import Arrays, Evaluation, Inputs
 from analyzer.backends.pieces import Progress
 from analyzer.completeness import measure
@@ -26,6 +26,7 @@ from analyzer.target import Seed, Target, TargetLike, one_scalar
 POST_PROCESSING: Mapping[str, PostProcessing] = {"paper": PUBLISHED, "pytorch-grad-cam": PYTORCH_GRAD_CAM}
 
 
+@explains
 def full_grad(
     model: Differentiable | ModelLike,
     inputs: Inputs,
@@ -37,6 +38,7 @@ def full_grad(
     align_corners: bool | None = None,
     epsilon: float | None = None,
     progress: Progress | None = None,
+    verify: bool = True,
 ) -> FullGrad:
     """Decompose the explained output into an input term and bias terms, and draw its maps.
 
@@ -55,7 +57,7 @@ def full_grad(
     """
     if terms not in ("all", "explicit"):
         raise AnalysisError(f'terms is "all" or "explicit", not {terms!r}')
-    fn = differentiate(model)
+    fn = differentiate(model, verify=verify)
     feeds = fn.check_inputs(inputs)
     seed = seed_of(fn, feeds, target)
     psi = post_processing_of(post_processing, align_corners, epsilon)

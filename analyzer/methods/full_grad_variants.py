@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from analyzer.backends import Differentiable, ModelLike, differentiate
+from analyzer.backends import Differentiable, ModelLike, differentiate, explains
 from analyzer.backends.base import Arrays, Inputs
 from analyzer.backends.onnxruntime import make_session
 from analyzer.backends.pieces import Progress, cut
@@ -31,6 +31,7 @@ from analyzer.samples import batched_inputs, samples_in
 from analyzer.target import Seed, TargetLike
 
 
+@explains
 def simple_full_grad(
     model: Differentiable | ModelLike,
     inputs: Inputs,
@@ -38,12 +39,13 @@ def simple_full_grad(
     *,
     post_processing: str | PostProcessing = "paper",
     progress: Progress | None = None,
+    verify: bool = True,
 ) -> SaliencyMap:
     """FullGrad's map with the gradient at every layer that has a bias in place of gradient times bias.
 
     model, inputs, target, post_processing, progress: as in `full_grad`. Raises what it raises.
     """
-    fn = differentiate(model)
+    fn = differentiate(model, verify=verify)
     feeds = fn.check_inputs(inputs)
     chosen = seed_of(fn, feeds, target)
     psi = post_processing_of(post_processing, None, None)
@@ -53,6 +55,7 @@ def simple_full_grad(
     return SaliencyMap(form_of(made.maps(found)), found.output, found.target)
 
 
+@explains
 def smooth_full_grad(
     model: Differentiable | ModelLike,
     inputs: Inputs,
@@ -64,6 +67,7 @@ def smooth_full_grad(
     terms: str = "all",
     post_processing: str | PostProcessing = "paper",
     progress: Progress | None = None,
+    verify: bool = True,
 ) -> SaliencyMap:
     """FullGrad's map of terms that are averaged, with their signs, over noisy copies of the inputs.
 
@@ -78,7 +82,7 @@ def smooth_full_grad(
         raise AnalysisError(f"samples is at least 1 and noise at least 0, not {samples} and {noise}")
     if terms not in ("all", "explicit"):
         raise AnalysisError(f'terms is "all" or "explicit", not {terms!r}')
-    fn = differentiate(model)
+    fn = differentiate(model, verify=verify)
     feeds = fn.check_inputs(inputs)
     chosen = seed_of(fn, feeds, target)
     psi = post_processing_of(post_processing, None, None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from analyzer.backends import Differentiable, ModelLike
+from analyzer.backends import Differentiable, ModelLike, explains
 from analyzer.backends.base import Inputs
 from analyzer.backends.pieces import Progress
 from analyzer.emitter import Emitter
@@ -18,6 +18,7 @@ from analyzer.methods.class_activation import ActivationMap, Options, activation
 from analyzer.target import TargetLike
 
 
+@explains
 def grad_cam(
     model: Differentiable | ModelLike,
     inputs: Inputs,
@@ -28,6 +29,7 @@ def grad_cam(
     relu: bool = True,
     align_corners: bool = False,
     progress: Progress | None = None,
+    verify: bool = True,
 ) -> ActivationMap:
     """ReLU(Σ_k α_k A^k) with α_k the mean over places of ∂y/∂A^k.
 
@@ -48,6 +50,7 @@ def grad_cam(
     return activation_map(model, inputs, target, layer, wrt, options, progress)
 
 
+@explains
 def grad_cam_plus_plus(
     model: Differentiable | ModelLike,
     inputs: Inputs,
@@ -58,6 +61,7 @@ def grad_cam_plus_plus(
     relu: bool = True,
     align_corners: bool = False,
     progress: Progress | None = None,
+    verify: bool = True,
 ) -> ActivationMap:
     """ReLU(Σ_k w_k A^k) with w_k = Σ_ij α_ij ReLU(∂y/∂A^k_ij), α in the paper's closed form for y = exp(score).
 

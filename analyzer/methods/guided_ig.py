@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.backends import Differentiable, ModelLike, differentiate
+from analyzer.backends import Differentiable, ModelLike, differentiate, explains
 from analyzer.backends.base import Arrays, Gradients, Inputs
 from analyzer.backends.pieces import Progress
 from analyzer.errors import AnalysisError
@@ -68,6 +68,7 @@ class GuidedIntegratedGradients(PathAttributions):
     settings: PathSettings
 
 
+@explains
 def guided_integrated_gradients(
     model: Differentiable | ModelLike,
     inputs: Inputs,
@@ -82,6 +83,7 @@ def guided_integrated_gradients(
     rng: np.random.Generator | int | None = None,
     batch_size: int = 16,
     progress: Progress | None = None,
+    verify: bool = True,
 ) -> GuidedIntegratedGradients:
     """Integrate the gradient along a path that moves features of small gradient first.
 
@@ -97,7 +99,7 @@ def guided_integrated_gradients(
     UnsupportedOp.
     """
     settings = PathSettings(steps, fraction, max_dist, anchors, rule)
-    fn = differentiate(model)
+    fn = differentiate(model, verify=verify)
     feeds = fn.check_inputs(inputs)
     held = hold(fn, feeds, target)
     starts = baseline_feeds(fn, feeds, baseline, np.random.default_rng(rng))

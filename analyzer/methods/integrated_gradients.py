@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from analyzer.backends import Differentiable, ModelLike, differentiate
+from analyzer.backends import Differentiable, ModelLike, differentiate, explains
 from analyzer.backends.base import Inputs
 from analyzer.backends.pieces import Progress
 from analyzer.backends.planning import plan_batch
@@ -114,6 +114,7 @@ class IntegratedGradients(PathAttributions):
         return plot_token_scores(self.token_scores(name), features, self.completeness.output, name)
 
 
+@explains
 def integrated_gradients(
     model: Differentiable | ModelLike,
     inputs: Inputs,
@@ -130,6 +131,7 @@ def integrated_gradients(
     batch_size: int | None = None,
     rng: np.random.Generator | int | None = None,
     progress: Progress | None = None,
+    verify: bool = True,
 ) -> IntegratedGradients:
     """Integrate the gradient along the straight line from the baseline to the inputs.
 
@@ -148,13 +150,14 @@ def integrated_gradients(
     batch_size: points evaluated at once, by default as many as memory allows, at most 16.
     progress: called with (gradients computed, gradients planned or foreseen). An interrupt (Ctrl-C) ends the
         computation with what is known by then.
+    verify: compare the model's .onnx file with what is explained, as for `differentiate`.
     Raises InputError, ShapeError, TargetError, UnknownTensor, UnsupportedOp; AnalysisError for options out of range,
     or where a gradient on the path is not finite.
     Source: Sundararajan, Taly & Yan 2017, eq. 1; within the network, Dhamdhere, Sundararajan & Yan 2018, section 2.
     """
     quadrature(rule, steps)
     goal = as_goal(tolerance, map_tolerance, max_evaluations)
-    whole = differentiate(model)
+    whole = differentiate(model, verify=verify)
     rng = np.random.default_rng(rng)
     fn, feeds, starts, names = path_ends(whole, inputs, baseline, at, baseline_inputs, rng)
     held = hold(fn, feeds, target, names, several=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from analyzer.backends import Differentiable, ModelLike
+from analyzer.backends import Differentiable, ModelLike, explains
 from analyzer.backends.base import Inputs
 from analyzer.backends.pieces import Progress
 from analyzer.emitter import Emitter
@@ -16,6 +16,7 @@ from analyzer.methods.class_activation import ActivationMap, Options, activation
 from analyzer.target import TargetLike
 
 
+@explains
 def layer_cam(
     model: Differentiable | ModelLike,
     inputs: Inputs,
@@ -26,6 +27,7 @@ def layer_cam(
     relu: bool = True,
     align_corners: bool = False,
     progress: Progress | None = None,
+    verify: bool = True,
 ) -> ActivationMap:
     """ReLU(Σ_k ReLU(∂y/∂A^k) ⊙ A^k): fine enough for early layers, too. The arguments are those of `grad_cam`.
 

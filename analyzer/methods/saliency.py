@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.backends import Differentiable, ModelLike, differentiate
+from analyzer.backends import Differentiable, ModelLike, differentiate, explains
 from analyzer.backends.base import Arrays, Inputs
 from analyzer.backends.pieces import Progress
 from analyzer.graph import Graph
@@ -34,6 +34,7 @@ class Attribution(SaliencyMap):
     attributions: Any
 
 
+@explains
 def gradient(
     model: Differentiable | ModelLike,
     inputs: Inputs,
@@ -41,6 +42,7 @@ def gradient(
     *,
     wrt: str | Sequence[str] | None = None,
     progress: Progress | None = None,
+    verify: bool = True,
 ) -> Attribution:
     """The gradient of the explained output, in units of the output per unit of the input.
 
@@ -48,12 +50,13 @@ def gradient(
     target: see `Target`; None explains the highest logit of each sample.
     wrt: the tensors that are attributed, such as the embedded tokens of a text model; default the floating inputs.
     progress: called with the samples done and all.
+    verify: compare the model's .onnx file with what is explained, as for `differentiate`.
     Returns `attributions` like the inputs, with their sign, and the published map: the largest size over channels.
     Raises InputError, ShapeError, TargetError, UnknownTensor, UnsupportedOp; AnalysisError where the model has no
     floating input.
     Source: Simonyan, Vedaldi & Zisserman 2013, section 3.
     """
-    fn = differentiate(model)
+    fn = differentiate(model, verify=verify)
     names = fn.roots(wrt)
     found = fn.evaluate(observe((), names), inputs, one_scalar(target), progress=progress)
     gradients = {name: found.arrays[gradient_name(name)] for name in names}
@@ -65,6 +68,7 @@ def gradient(
     )
 
 
+@explains
 def input_x_gradient(
     model: Differentiable | ModelLike,
     inputs: Inputs,
@@ -72,6 +76,7 @@ def input_x_gradient(
     *,
     wrt: str | Sequence[str] | None = None,
     progress: Progress | None = None,
+    verify: bool = True,
 ) -> Attribution:
     """Each element of the inputs times its gradient, in units of the output: FullGrad's input term.
 
@@ -79,7 +84,7 @@ def input_x_gradient(
     homogeneous, as one of ReLU layers without biases; FullGrad adds what they miss elsewhere. The map is signed.
     Source: Shrikumar et al. 2016; Ancona et al. 2018, section 2.
     """
-    fn = differentiate(model)
+    fn = differentiate(model, verify=verify)
     names = fn.roots(wrt)
     found = fn.evaluate(observe(names, names), inputs, one_scalar(target), progress=progress)
     products = {name: found.arrays[f"value/{name}"] * found.arrays[gradient_name(name)] for name in names}

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.backends import Differentiable, ModelLike, differentiate
+from analyzer.backends import Differentiable, ModelLike, differentiate, explains
 from analyzer.backends.base import Arrays, Inputs
 from analyzer.backends.pieces import Progress
 from analyzer.errors import AnalysisError
@@ -35,6 +35,7 @@ class SmoothAttribution(Attribution):
     standard_error: Any | None
 
 
+@explains
 def smooth_grad(
     model: Differentiable | ModelLike,
     inputs: Inputs,
@@ -45,6 +46,7 @@ def smooth_grad(
     seed: int = 0,
     batch_size: int = 16,
     progress: Progress | None = None,
+    verify: bool = True,
 ) -> SmoothAttribution:
     """The mean of the gradient over noisy copies of the inputs.
 
@@ -61,6 +63,7 @@ def smooth_grad(
     return moments.result(inputs, moments.mean, standard_error=moments.standard_error())
 
 
+@explains
 def smooth_grad_squared(
     model: Differentiable | ModelLike,
     inputs: Inputs,
@@ -71,6 +74,7 @@ def smooth_grad_squared(
     seed: int = 0,
     batch_size: int = 16,
     progress: Progress | None = None,
+    verify: bool = True,
 ) -> SmoothAttribution:
     """The mean of the squared gradient over noisy copies of the inputs. The arguments are those of `smooth_grad`.
 
@@ -80,6 +84,7 @@ def smooth_grad_squared(
     return moments.result(inputs, moments.mean, standard_error=moments.standard_error())
 
 
+@explains
 def var_grad(
     model: Differentiable | ModelLike,
     inputs: Inputs,
@@ -90,6 +95,7 @@ def var_grad(
     seed: int = 0,
     batch_size: int = 16,
     progress: Progress | None = None,
+    verify: bool = True,
 ) -> SmoothAttribution:
     """The variance of the gradient over noisy copies of the inputs, (1/n) Σ (g − ḡ)².
 

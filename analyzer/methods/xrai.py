@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analyzer.backends import Differentiable, ModelLike, differentiate
+from analyzer.backends import Differentiable, ModelLike, differentiate, explains
 from analyzer.backends.base import Arrays
 from analyzer.backends.pieces import Progress
 from analyzer.errors import AnalysisError, ShapeError
@@ -72,6 +72,7 @@ class Xrai:
         return plot_maps(self.map, images, title="XRAI", unit="mean attribution of the region")
 
 
+@explains
 def xrai(
     model: Differentiable | ModelLike,
     inputs: np.ndarray | Mapping[str, np.ndarray],
@@ -85,6 +86,7 @@ def xrai(
     rng: np.random.Generator | int | None = None,
     batch_size: int | None = None,
     progress: Progress | None = None,
+    verify: bool = True,
 ) -> Xrai:
     """Rank the regions of images by the attributions in them.
 
@@ -98,7 +100,7 @@ def xrai(
     """
     if min_pixels < 1:
         raise AnalysisError(f"min_pixels is at least 1, not {min_pixels}")
-    fn = differentiate(model)
+    fn = differentiate(model, verify=verify)
     feeds = fn.check_inputs(inputs)
     name, channel = _image_input(fn, feeds)
     images = np.moveaxis(feeds[name], channel, -1)
