@@ -12,6 +12,7 @@ from __future__ import annotations
 import onnx
 
 from converters.affine import merge_affine
+from converters.axes import state_axes
 from converters.constants import fold_constants
 from converters.draft import Draft
 from converters.errors import InvalidModel, one_line
@@ -154,7 +155,8 @@ def _settle(draft: Draft) -> None:
     draft.remove_unused()
     for _ in range(_ROUNDS):
         draft.infer_types()
-        changed = expand_fused(draft)
+        changed = state_axes(draft)
+        changed |= expand_fused(draft)
         if lower_ops(draft) | expand_functions(draft):
             changed = True
             draft.infer_types()

@@ -62,15 +62,18 @@ def _attention(
         return nn.aten_scaled_dot_product_attention(
             query, key, value, None, dropout_p, is_causal, scale, enable_gqa
         )
-    op, rank = _op(), len(query.shape)
+    op, rank, width = _op(), len(query.shape), query.shape[-1]
     if enable_gqa and query.shape[1] != key.shape[1]:
         key, value = nn._attention_repeat_kv_for_group_query(query, key, value)
-    if is_causal:
-        attn_mask = nn._causal_attention_mask(query, key)
-    root = op.Sqrt(op.CastLike(nn._attention_scale(query) if scale is None else _tensor(scale), query))
+    if scale is not None or isinstance(width, int):
+        root = _tensor(math.sqrt(1 / math.sqrt(width) if scale is None else scale), query)
+    else:
+        root = op.Sqrt(nn._attention_scale(query))
     turned = op.Transpose(key, perm=[*range(rank - 2), rank - 1, rank - 2])
     scores = op.MatMul(op.Mul(query, root), op.Mul(turned, root))
     if attn_mask is None:
+        if is_causal:
+            scores = op.Add(scores, nn._causal_attention_mask(query, key))
         return op.MatMul(op.Softmax(scores, axis=-1), value)
     zero, last = _tensor(0.0, query), _tensor([-1])
     if str(attn_mask.dtype) == "BOOL":
@@ -145,7 +148,10 @@ def _cdist(x1: Any, x2: Any, p: float, compute_mode: int | None = None) -> Any:
     if p == 0.0:
         return op.ReduceSum(op.CastLike(op.Greater(size, _tensor(0.0, x1)), x1), last, keepdims=0)
     total = op.ReduceSum(op.Pow(size, _tensor(p, x1)), last, keepdims=0)
-    return op.Pow(total, _tensor(1.0 / p, x1))
+    # The root has no derivative at 0; PyTorch's is 0 there.
+    none = op.Equal(total, _tensor(0.0, x1))
+    root = op.Pow(op.Where(none, _tensor(1.0, x1), total), _tensor(1.0 / p, x1))
+    return op.Where(none, _tensor(0.0, x1), root)
 
 
 def _copy(self: Any, src: Any, non_blocking: bool = False) -> Any:
