@@ -1,180 +1,55 @@
-"""Read the axes that a file declares: what is unknown is unknown, and what is one size has one symbol.
+"""Write the axes of Squeeze, Unsqueeze and the reductions as the standard says: a vector that is stated.
 
-From a ModelProto to a copy with normalised shapes. Exporters write an unknown size as -1, 0, "?" or "". Some give
-every input a batch symbol, or one symbol to two sizes. Which free axes of the inputs share a size is found by running
-the model: an axis that may change alone has a size of its own.
+Rewrites a Draft whose types are inferred. Axes given as a scalar, as PyTorch's exporter does, become a vector.
+A Squeeze without axes removes every axis of size 1 when it runs; a symbolic size counts as larger than 1, so that
+the rank of the result is that of the export, and a batch of one keeps its axis.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations
-
 import numpy as np
 import onnx
-from onnx import helper
 
-from converters.draft import is_invented, reads, shape_of, subgraphs
-from converters.runtime import RuntimeFailure, Session
+from converters.draft import Draft, is_standard
 
-_UNKNOWN = frozenset({"", "?", "*", "-1", "0", "none", "null", "unknown", "dynamic"})
-"""What exporters write for a free size, and for every other free size as well."""
-
-_MOST_TRIALS = 32
-
-Axis = tuple[str, int]
-"""An input and one of its axes."""
+_WITH_AXES = ("Squeeze", "Unsqueeze")
 
 
-def normalise_axes(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the model with unknown sizes unstated, and with one symbol for each size of its inputs."""
-    normal = onnx.ModelProto()
-    normal.CopyFrom(proto)
-    for info in _infos(normal.graph):
-        for axis in _dims(info.type):
-            if axis.HasField("dim_value") and axis.dim_value <= 0:
-                axis.ClearField("dim_value")
-            elif axis.dim_param.strip().lower() in _UNKNOWN or is_invented(axis.dim_param):
-                axis.ClearField("dim_param")
-    _share_symbols(normal)
-    return normal
+def state_axes(draft: Draft) -> bool:
+    """State the axes of every node as a vector. Returns whether a node changed."""
+    changed = False
+    for node in draft.nodes:
+        if not is_standard(node) or not (node.op_type in _WITH_AXES or node.op_type.startswith("Reduce")):
+            continue
+        axes = draft.constants.get(node.input[1]) if len(node.input) > 1 else None
+        if axes is not None and axes.ndim == 0:
+            _set_axes(draft, node, axes.reshape(1))
+            changed = True
+        elif node.op_type == "Squeeze" and not _states_axes(node):
+            changed |= _state_squeezed(draft, node)
+    return changed
 
 
-def _infos(graph: onnx.GraphProto) -> Iterator[onnx.ValueInfoProto]:
-    yield from (*graph.input, *graph.output, *graph.value_info)
-    for node in graph.node:
-        for body in subgraphs(node):
-            yield from _infos(body)
+def _states_axes(node: onnx.NodeProto) -> bool:
+    return (len(node.input) > 1 and bool(node.input[1])) or any(a.name == "axes" for a in node.attribute)
 
 
-def _dims(known: onnx.TypeProto) -> Sequence[onnx.TensorShapeProto.Dimension]:
-    return known.tensor_type.shape.dim if known.HasField("tensor_type") else ()
-
-
-def _share_symbols(proto: onnx.ModelProto) -> None:
-    """Give free axes of the inputs the same symbol where they have the same size, and only there."""
-    constants = {tensor.name for tensor in proto.graph.initializer}
-    inputs = {info.name: info for info in proto.graph.input if info.name not in constants}
-    stated = {
-        (name, index): axis.dim_param
-        for name, info in inputs.items()
-        for index, axis in enumerate(_dims(info.type))
-        if not axis.HasField("dim_value") and (axis.dim_param or index == 0)
-    }
-    firsts = [axis for axis in stated if axis[1] == 0]
-    repeated = [axis for axis, symbol in stated.items() if list(stated.values()).count(symbol) > 1]
-    if len(firsts) < 2 and not repeated:
-        return
-    try:
-        trial = _Trial(proto, inputs)
-    except RuntimeFailure:  # a graph that ONNX Runtime does not load: its symbols are all there is
-        return
-    if not trial.runs(()):
-        return
-    found = _joined(_separated(stated, trial), firsts, trial)
-    changed = {stated[axis] for axis in stated if found[axis] != stated[axis]} - {""}
-    for (name, index), symbol in found.items():
-        _dims(inputs[name].type)[index].dim_param = symbol
-    for info in (*proto.graph.value_info, *proto.graph.output):
-        for axis in _dims(info.type):
-            if axis.dim_param in changed:
-                axis.ClearField("dim_param")
-
-
-class _Trial:
-    """A model that is run with chosen sizes of its free axes."""
-
-    def __init__(self, proto: onnx.ModelProto, inputs: Mapping[str, onnx.ValueInfoProto]) -> None:
-        self._session = Session(proto, optimise=False)
-        self._inputs = inputs
-        self._outputs = {name: _outputs_of(proto.graph, name) for name in inputs}
-
-    def may_differ(self, chosen: Sequence[Axis], others: Sequence[Axis]) -> bool:
-        """Return whether axes may change without others, though one output depends on the inputs of both.
-
-        Inputs that meet in no output, as those of two towers, never show whether they share a size.
-        """
-        reached = {output for name, _ in chosen for output in self._outputs[name]}
-        meet = any(not reached.isdisjoint(self._outputs[name]) for name, _ in others)
-        return meet and self.runs(chosen)
-
-    def runs(self, changed: Sequence[Axis]) -> bool:
-        """Return whether the model runs where these axes alone have another size."""
-        for whole in (1, 0):
-            feeds = {
-                name: self._values(name, info, changed, whole)
-                for name, info in self._inputs.items()
-                if name in self._session.inputs
-            }
-            try:
-                self._session.run(feeds)
-            except RuntimeFailure:
-                continue
-            return True
+def _state_squeezed(draft: Draft, node: onnx.NodeProto) -> bool:
+    """Give a Squeeze without axes those whose size is stated as 1. Returns whether they are known."""
+    shape = draft.shape(node.input[0])
+    if shape is None or None in shape or draft.opsets.get("", 0) < 13:
         return False
-
-    def _values(
-        self, name: str, info: onnx.ValueInfoProto, changed: Sequence[Axis], whole: int
-    ) -> np.ndarray:
-        """Return floats at random, and whole numbers that are all one: an index that every table has."""
-        shape = shape_of(info.type) or ()
-        usual, other = (32, 64) if len(shape) > 3 else (8, 12)
-        sizes = []
-        for index, size in enumerate(shape):
-            free = (2, 3) if index == 0 else (usual, other)
-            sizes.append(size if isinstance(size, int) else free[(name, index) in changed])
-        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type))
-        if dtype.kind in "iub":
-            return np.full(sizes, whole).astype(dtype)
-        return np.random.default_rng(0).standard_normal(sizes).astype(dtype)
+    axes = [axis for axis, size in enumerate(shape) if size == 1]
+    if axes:
+        _set_axes(draft, node, np.array(axes, np.int64))
+    else:
+        del node.input[1:]
+        node.op_type = "Identity"
+    return True
 
 
-def _outputs_of(graph: onnx.GraphProto, name: str) -> frozenset[str]:
-    """Return the outputs that depend on an input."""
-    found = {name}
-    for node in graph.node:
-        if not found.isdisjoint(reads(node)):
-            found.update(node.output)
-    return frozenset(info.name for info in graph.output if info.name in found)
-
-
-def _separated(stated: Mapping[Axis, str], trial: _Trial) -> dict[Axis, str]:
-    """Return the symbols of all axes; those that may change without the others of their symbol get a new one."""
-    found = dict(stated)
-    for symbol in dict.fromkeys(stated.values()):
-        group = [axis for axis, own in stated.items() if own == symbol]
-        whole = len(group)
-        # One axis of two may change alone just where the other may; two of three just where the third may.
-        for count in (1, 2):
-            for chosen in list(combinations(group, count))[:_MOST_TRIALS]:
-                others = [axis for axis in group if axis not in chosen]
-                if len(group) - len(others) == count <= len(others) and trial.may_differ(chosen, others):
-                    group = others
-                    found.update(dict.fromkeys(chosen, _symbol(chosen[0], found)))
-        if not symbol and len(group) < whole:
-            found.update(dict.fromkeys(group, _symbol(group[0], found)))
-    return found
-
-
-def _joined(found: dict[Axis, str], firsts: Sequence[Axis], trial: _Trial) -> dict[Axis, str]:
-    """Return the symbols with one for all first axes that can only change together."""
-    groups: dict[str, list[Axis]] = {}
-    for axis in firsts:
-        groups.setdefault(found[axis], []).append(axis)
-    if len(groups) < 2 or not trial.runs(firsts):
-        return found
-    tied = [group for group in groups.values() if not trial.runs(group)]
-    if len(tied) > 1:
-        shared = found[tied[0][0]] or _symbol(tied[0][0], found)
-        found = found | {axis: shared for group in tied for axis in group}
-    return found
-
-
-def _symbol(axis: Axis, taken: Mapping[Axis, str]) -> str:
-    symbol = f"{axis[0]}_{axis[1]}"
-    while symbol in taken.values():
-        symbol = f"{symbol}_"
-    return symbol
-
-
-__all__ = ["normalise_axes"]
+def _set_axes(draft: Draft, node: onnx.NodeProto, axes: np.ndarray) -> None:
+    name = draft.fresh(f"{node.output[0]}.axes")
+    draft.constants[name] = axes.astype(np.int64)
+    del node.input[1:]
+    node.input.append(name)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import onnx
 
 from converters.affine import merge_affine
+from converters.axes import state_axes
 from converters.claims import fill_in, set_aside
 from converters.constants import fold_constants
 from converters.draft import Draft
@@ -158,7 +159,8 @@ def _settle(draft: Draft) -> None:
 
     def rewrite() -> bool:
         draft.infer_types()
-        changed = expand_fused(draft)
+        changed = state_axes(draft)
+        changed |= expand_fused(draft)
         if lower_ops(draft) | expand_functions(draft):
             changed = True
             draft.infer_types()

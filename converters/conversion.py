@@ -14,11 +14,11 @@ import onnx
 from onnx import helper
 
 from converters import pytorch
-from converters.axes import normalise_axes
 from converters.canonical import canonicalise, check, is_canonical, keeps_batch_norm
 from converters.draft import shape_of
 from converters.errors import ConversionError, InvalidModel, VerificationFailed
 from converters.files import read_onnx
+from converters.input_axes import normalise_axes
 from converters.model import Model, Preprocessing, Verification, set_metadata
 from converters.order import in_order
 from converters.original import Original, draws
@@ -54,8 +54,8 @@ def convert(
     free_axes: {argument: {axis: symbol}}, the axes besides the batch whose size is free, such as
       {"x": {1: "time"}}, for a source that is traced from the example; others state theirs.
     fold_batch_norm: False keeps BatchNorm layers apart from the layer before them.
-    batches, tolerance, seed: how many random batches are compared with the original besides the example,
-      and the relative L2 error that is allowed in each output.
+    batches, tolerance, seed: the number of test inputs, made from the example, that are compared with the original
+      besides it; the relative L2 error that is allowed in each output (5 % in half precision); the seed of both.
     Returns a Model with its `verification` and, in memory, its `source`.
     Raises a ConversionError: InvalidModel, UnsupportedModel, VerificationFailed or MissingFramework.
     """
@@ -73,9 +73,11 @@ def convert(
         free_axes=converted.free_axes,
     )
     set_metadata(proto, preprocessing, list(class_names) if class_names is not None else None)
-    for note in converted.notes:
+    notes = (*converted.notes, *verification.notes)
+    for note in notes:
         warnings.warn(note, stacklevel=2)
-        helper.set_model_props(proto, {**_metadata(proto), NOTE_KEY: note})
+    if notes:
+        helper.set_model_props(proto, {**_metadata(proto), NOTE_KEY: "; ".join(notes)})
     return Model(proto, converted.source, verification, _other(converted.reference.proto, proto))
 
 

@@ -42,13 +42,15 @@ class Preprocessing:
 class Verification:
     """What the converted graph was measured against, and the error found.
 
-    `max_abs_error` and `relative_l2` are the worst over all outputs and batches, in the outputs' units.
+    `batches` counts the test inputs compared besides the example. `max_abs_error` and `relative_l2` are the worst
+    over all outputs and batches, in the outputs' units. `notes` say what the verification leaves open.
     """
 
     reference: str
     batches: int
     max_abs_error: float
     relative_l2: float
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

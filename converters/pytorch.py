@@ -1,22 +1,18 @@
 """Convert PyTorch: an nn.Module with an example, an ExportedProgram, or a .pt2 file.
 
 Returns the exporter's ONNX graph, unoptimised, the source whose FX node names are the graph's tensor names,
-and the original as a reference to verify against. The module is exported in inference mode and given back
-exactly as it came. Refuses what torch.export cannot trace, in one line.
+and the original as a reference to verify against. The module is exported in inference mode and restored
+afterwards. Refuses models that torch.export cannot trace, in one line.
 """
 
 from __future__ import annotations
 
-import contextlib
-import inspect
-import itertools
+import dataclasses
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-import ml_dtypes
-import numpy as np
 import onnx
 
 from converters.errors import ConversionError, InvalidModel, UnsupportedModel, one_line
@@ -24,6 +20,21 @@ from converters.frameworks import import_framework
 from converters.model import PyTorchSource
 from converters.quiet import quiet
 from converters.rebatch import BATCH
+from converters.refusals import refusal
+from converters.torch_call import (
+    Call,
+    by_parameter,
+    flat_forward,
+    inference_mode,
+    make_call,
+    run_call,
+    runner,
+    tensors_of,
+    to_numpy,
+)
+from converters.torch_ops import translations
+from converters.torch_program import state_squeezed_axes
+from converters.torch_samples import reads_one_sample
 from converters.verify import Arrays, FreeAxes, Reference
 
 if TYPE_CHECKING:
@@ -55,6 +66,7 @@ def is_pytorch(source: object) -> bool:
 def convert_module(module: torch.nn.Module, example: Any, free_axes: FreeAxes | None = None) -> Converted:
     """Convert an nn.Module. `example` is a tensor or array, a tuple of them, or a dict by argument name.
 
+    Arguments without a tensor are constants of the conversion.
     free_axes: {argument: {axis: symbol}}, the axes besides the batch whose size is free.
     """
     torch = import_framework("torch")
@@ -63,36 +75,40 @@ def convert_module(module: torch.nn.Module, example: Any, free_axes: FreeAxes | 
             f"{type(module).__name__} is an nn.Module: give an `example` input, from which it is traced"
         )
     module = _unwrapped(torch, module)
-    arguments, keywords = _arguments(torch, module, example)
-    stated = _stated_axes(torch, module, arguments, keywords, free_axes or {})
-    with _inference_mode(torch, module):
-        program, notes = _export(torch, module, arguments, keywords, stated)
-        proto, decomposed = _to_onnx(torch, program)
+    _refuse_untraceable(torch, module)
+    call = make_call(torch, module, example)
+    _refuse_inputs(torch, call)
+    stated = _stated_axes(torch, call, free_axes or {})
+    with inference_mode(torch, module):
+        traced = _export(torch, call, stated)
+        proto, decomposed = to_onnx(torch, traced.program)
     names = _input_names(proto)
-    leaves = _tensors(torch, (arguments, keywords))
+    leaves = tensors_of(torch, call.tree)
     free = {name: axes for name, axes in zip(names, stated, strict=True) if axes}
     _name_axes(proto, free)
-    batch = None if not notes else int(leaves[0].shape[0])
-    reference = Reference(_module_runner(torch, module, arguments, keywords, names), _label(torch), batch)
+    reference = Reference(runner(torch, traced.call, names), _label(torch), traced.batch)
     feeds = {name: to_numpy(leaf) for name, leaf in zip(names, leaves, strict=True)}
-    return Converted(proto, PyTorchSource(decomposed, names), reference, feeds, notes, free)
+    return Converted(proto, PyTorchSource(decomposed, names), reference, feeds, traced.notes, free)
 
 
 def convert_program(program: ExportedProgram) -> Converted:
     """Convert an ExportedProgram, with the inputs that it was traced with as its example."""
     torch = import_framework("torch")
     if program.example_inputs is None:
-        raise UnsupportedModel("the ExportedProgram holds no example inputs; export it with them")
+        raise UnsupportedModel(
+            "the ExportedProgram holds no example inputs. Fix: export it with them, or convert the nn.Module"
+        )
     arguments, keywords = program.example_inputs
-    proto, decomposed = _to_onnx(torch, program)
+    call = Call(program.module(), tuple(arguments), dict(keywords), {})
+    proto, decomposed = to_onnx(torch, program)
     names = _input_names(proto)
-    leaves = _tensors(torch, (arguments, keywords))
+    leaves = tensors_of(torch, call.tree)
     first = next((info for info in proto.graph.input if info.type.tensor_type.shape.dim), None)
     fixed = first is not None and first.type.tensor_type.shape.dim[0].HasField("dim_value")
     batch = int(leaves[0].shape[0]) if fixed else None
-    runner = _module_runner(torch, program.module(), arguments, keywords, names)
     feeds = {name: to_numpy(leaf) for name, leaf in zip(names, leaves, strict=True)}
-    return Converted(proto, PyTorchSource(decomposed, names), Reference(runner, _label(torch), batch), feeds)
+    reference = Reference(runner(torch, call, names), _label(torch), batch)
+    return Converted(proto, PyTorchSource(decomposed, names), reference, feeds)
 
 
 def load_program(path: str | os.PathLike[str]) -> ExportedProgram:
@@ -105,16 +121,9 @@ def load_program(path: str | os.PathLike[str]) -> ExportedProgram:
             return cast("ExportedProgram", torch.export.load(path))
     except Exception as error:  # zip, JSON and schema errors have no common base
         raise InvalidModel(
-            f"{os.fspath(path)} is no .pt2 file, or a damaged one: {one_line(error)}"
+            f"{os.fspath(path)} is not a .pt2 file, or a damaged one ({one_line(error, 120)}). "
+            "Fix: write it again with torch.export.save"
         ) from error
-
-
-def to_numpy(tensor: torch.Tensor) -> np.ndarray:
-    """A tensor as an array; bfloat16 keeps its type."""
-    tensor = tensor.detach().cpu().resolve_conj().resolve_neg()
-    if str(tensor.dtype) == "torch.bfloat16":
-        return tensor.float().numpy().astype(ml_dtypes.bfloat16)
-    return tensor.numpy()
 
 
 def _label(torch: Any) -> str:
@@ -129,42 +138,35 @@ def _unwrapped(torch: Any, module: Any) -> Any:
     return _unwrapped(torch, module.module) if isinstance(module, parallel) else module
 
 
-def _arguments(torch: Any, module: torch.nn.Module, example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The example as positional and keyword arguments, with tensors on the module's device."""
-    weight = next(itertools.chain(module.parameters(), module.buffers()), None)
-    device = weight.device if weight is not None else torch.device("cpu")
-    floating = next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
-
-    def prepare(value: Any) -> Any:
-        if isinstance(value, np.ndarray):
-            tensor = torch.from_numpy(np.ascontiguousarray(value)).to(device)
-            # NumPy makes float64 unasked; a float32 module would refuse it.
-            return tensor.to(floating) if value.dtype == np.float64 and floating is not None else tensor
-        return value.detach().to(device) if isinstance(value, torch.Tensor) else value
-
-    tree_map = torch.utils._pytree.tree_map
-    if isinstance(example, dict):
-        return (), {name: tree_map(prepare, value) for name, value in example.items()}
-    values = tuple(example) if isinstance(example, (tuple, list)) else (example,)
-    return tuple(tree_map(prepare, value) for value in values), {}
+def _refuse_untraceable(torch: Any, module: Any) -> None:
+    """Raise UnsupportedModel for TorchScript, and for weights that are not dense."""
+    for name, part in module.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            where = f"the submodule {name!r}" if name else "the model"
+            raise UnsupportedModel(
+                f"{where} is TorchScript (torch.jit.trace or torch.jit.script), which holds no Python code to trace. "
+                "Fix: give the nn.Module that it was made from"
+            )
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        if tensor.layout is not torch.strided:
+            raise UnsupportedModel(
+                f"the weight {name!r} is sparse, and sparse tensors have no ONNX form. Fix: call .to_dense() on it"
+            )
 
 
-def _tensors(torch: Any, tree: Any) -> list[torch.Tensor]:
-    """The tensors of nested arguments, in the order in which the exporter numbers them."""
-    return [leaf for leaf in torch.utils._pytree.tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
-
-
-@contextlib.contextmanager
-def _inference_mode(torch: Any, module: torch.nn.Module) -> Iterator[None]:
-    """Every submodule in eval mode, each given back its own flag, whatever happens."""
-    flags = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for part, training in flags:
-            part.training = training
+def _refuse_inputs(torch: Any, call: Call) -> None:
+    """Raise UnsupportedModel for inputs that no graph takes."""
+    for name, value in call.named:
+        for tensor in tensors_of(torch, value):
+            if tensor.is_complex():
+                raise UnsupportedModel(
+                    f"the input {name!r} is complex, and ONNX graphs take real numbers. Fix: give "
+                    "torch.view_as_real(x), and begin forward with torch.view_as_complex"
+                )
+            if tensor.layout is not torch.strided:
+                raise UnsupportedModel(
+                    f"the input {name!r} is sparse, and ONNX graphs take dense tensors. Fix: give x.to_dense()"
+                )
 
 
 def _refuse_quantized(module: torch.nn.Module) -> None:
@@ -177,17 +179,15 @@ def _refuse_quantized(module: torch.nn.Module) -> None:
             )
 
 
-def _stated_axes(
-    torch: Any, module: Any, arguments: Sequence[Any], keywords: Mapping[str, Any], free_axes: FreeAxes
-) -> list[Mapping[int, str]]:
+def _stated_axes(torch: Any, call: Call, free_axes: FreeAxes) -> list[Mapping[int, str]]:
     """For every tensor of the arguments, in the exporter's order, the axes that the user calls free."""
-    named = [*zip(_parameters(module, len(arguments)), arguments, strict=True), *keywords.items()]
-    unknown = [name for name in free_axes if name not in dict(named)]
+    known = dict(call.named)
+    unknown = [name for name in free_axes if name not in known]
     if unknown:
         raise ConversionError(
-            f"free_axes names {unknown[0]!r}; the example's arguments are {', '.join(dict(named))}"
+            f"free_axes names {unknown[0]!r}; the example's arguments are {', '.join(known)}"
         )
-    return [free_axes.get(name, {}) for name, value in named for _ in _tensors(torch, value)]
+    return [free_axes.get(name, {}) for name, value in call.named for _ in tensors_of(torch, value)]
 
 
 def _name_axes(proto: onnx.ModelProto, free: FreeAxes) -> None:
@@ -203,63 +203,83 @@ def _name_axes(proto: onnx.ModelProto, free: FreeAxes) -> None:
                 dim.dim_param = symbols[dim.dim_param]
 
 
-def _export(
-    torch: Any,
-    module: torch.nn.Module,
-    arguments: tuple[Any, ...],
-    keywords: dict[str, Any],
-    stated: Sequence[Mapping[int, str]],
-) -> tuple[ExportedProgram, tuple[str, ...]]:
+@dataclass(frozen=True)
+class _Traced:
+    """A program, the call that it computes, the one batch that it takes (None: any), and notes for the user."""
+
+    program: ExportedProgram
+    call: Call
+    batch: int | None
+    notes: tuple[str, ...]
+
+
+def _export(torch: Any, call: Call, stated: Sequence[Mapping[int, str]]) -> _Traced:
     """Trace with a symbolic batch; where that fails, with the example's batch, and a note that says so."""
-    refusal: Exception | None = None
-    leaves = _tensors(torch, (arguments, keywords))
-    batch = leaves[0].shape[0] if leaves and leaves[0].ndim else 0
-    with quiet("torch"):
-        if batch:
-            # A batch of 0 or 1 would be frozen by the tracer.
-            traced = _with_batch(torch, (arguments, keywords), batch, max(batch, 2))
-            dynamic = _free_axes(torch, (arguments, keywords), batch, stated)
-            try:
-                return _trace(torch, module, traced[0], traced[1], dynamic), ()
-            except Exception as error:  # torch.export documents no exceptions
-                refusal = error
+    refused: Exception | None = None
+    leaves, left_out = tensors_of(torch, call.tree), list[str]()
+    batch = next((int(leaf.shape[0]) for leaf in leaves if leaf.ndim), 0)
+    alone = batch == 1 and reads_one_sample(torch, call)
+    if batch and not alone:
+        # The tracer would freeze a batch of 0 or 1.
+        traced = call.with_tree(_with_batch(torch, call.tree, batch, max(batch, 2)))
         try:
-            fixed = _free_axes(torch, (arguments, keywords), 0, stated) if any(stated) else None
-            program = _trace(torch, module, arguments, keywords, fixed)
-        except Exception as error:
-            _refuse_quantized(module)
-            raise UnsupportedModel(
-                f"torch.export cannot trace {type(module).__name__}: {one_line(error)}"
-            ) from error
-    why = one_line(refusal, 160) if refusal is not None else "the first input has no batch axis"
-    return program, (f"PyTorch's own program is traced for the example's batch size alone: {why}",)
+            program = _trace(torch, traced, _free_axes(torch, call.tree, batch, stated), left_out)
+            return _Traced(program, call, None, _left_out(left_out))
+        except ConversionError:
+            raise
+        except Exception as error:  # torch.export documents no exceptions
+            refused = error
+    call = dataclasses.replace(call, adds_axis=batch == 1)
+    fixed = _free_axes(torch, call.tree, 0, stated) if any(stated) else None
+    try:
+        program = _trace(torch, call, fixed, left_out)
+    except ConversionError:
+        raise
+    except Exception as error:
+        _refuse_quantized(call.module)
+        _refuse_example(torch, call)
+        raise UnsupportedModel(
+            refusal(f"torch.export cannot trace {type(call.module).__name__}", error)
+        ) from error
+    note = _batch_note(alone, batch, refused)
+    return _Traced(program, call, batch or None, (note, *_left_out(left_out)))
 
 
-def _trace(torch: Any, module: Any, arguments: Any, keywords: Any, dynamic: Any) -> ExportedProgram:
-    shapes = None if dynamic is None else {**_by_parameter(module, dynamic[0]), **dynamic[1]}
-    program = torch.export.export(module, arguments, keywords, dynamic_shapes=shapes, strict=False)
+def _batch_note(alone: bool, batch: int, refused: Exception | None) -> str:
+    """Return why a program takes the example's batch alone."""
+    if alone:
+        return "the model reads the first sample alone: it is converted for one sample at a time"
+    why = "no input has a batch axis" if refused is None else one_line(refused, 160)
+    return f"PyTorch's own program is traced for the example's batch size alone ({batch}): {why}"
+
+
+def _left_out(outputs: Sequence[str]) -> tuple[str, ...]:
+    """Return the note on outputs that are not tensors."""
+    return (f"outputs left out, since they are not tensors: {', '.join(outputs)}",) if outputs else ()
+
+
+def _refuse_example(torch: Any, call: Call) -> None:
+    """Raise UnsupportedModel where the module itself does not run on the example."""
+    try:
+        run_call(torch, call, tensors_of(torch, call.tree))
+    except ConversionError:
+        raise
+    except Exception as error:  # the original is the user's code
+        shapes = ", ".join(f"{name} {tuple(getattr(value, 'shape', ()))}" for name, value in call.named)
+        raise UnsupportedModel(
+            f"{type(call.module).__name__} itself fails on the example, {shapes} ({one_line(error, 160)}). "
+            "Fix: give an example on which module(example) runs"
+        ) from error
+
+
+def _trace(torch: Any, call: Call, dynamic: Any, left_out: list[str]) -> ExportedProgram:
+    """Trace a call; `dynamic` holds the free axes of its tensors, None where all are fixed."""
+    shapes = None if dynamic is None else {**by_parameter(call.module, dynamic[0]), **dynamic[1]}
+    with quiet("torch"), flat_forward(torch, call, left_out):
+        program = torch.export.export(
+            call.module, call.positional, call.keywords, dynamic_shapes=shapes, strict=False
+        )
     return cast("ExportedProgram", program)
-
-
-def _parameters(module: Any, count: int) -> list[str]:
-    """The parameter that each positional argument goes to; *args take all that are left."""
-    names: list[str] = []
-    for parameter in inspect.signature(module.forward).parameters.values():
-        left = count - len(names)
-        names += [parameter.name] * (left if parameter.kind is parameter.VAR_POSITIONAL else min(left, 1))
-    return names
-
-
-def _by_parameter(module: Any, positional: Sequence[Any]) -> dict[str, Any]:
-    """What belongs to positional arguments, by the names that forward gives them; *args take a tuple."""
-    names = _parameters(module, len(positional))
-    collects = {
-        p.name for p in inspect.signature(module.forward).parameters.values() if p.kind is p.VAR_POSITIONAL
-    }
-    found: dict[str, Any] = {}
-    for name, value in zip(names, positional, strict=True):
-        found[name] = (*found.get(name, ()), value) if name in collects else value
-    return found
 
 
 def _with_batch(torch: Any, tree: Any, batch: int, size: int) -> Any:
@@ -289,17 +309,23 @@ def _free_axes(torch: Any, tree: Any, batch: int, stated: Sequence[Mapping[int, 
     return torch.utils._pytree.tree_map(axes, tree)
 
 
-def _to_onnx(torch: Any, program: torch.export.ExportedProgram) -> tuple[onnx.ModelProto, ExportedProgram]:
+def to_onnx(torch: Any, program: torch.export.ExportedProgram) -> tuple[onnx.ModelProto, ExportedProgram]:
     """The exporter's graph, with nothing folded, and the decomposed program that its names come from."""
     try:
         with quiet("torch", "onnxscript"):
+            state_squeezed_axes(torch, program)
             exported = torch.onnx.export(
-                program, dynamo=True, optimize=False, opset_version=_EXPORT_OPSET, verbose=False
+                program,
+                dynamo=True,
+                optimize=False,
+                opset_version=_EXPORT_OPSET,
+                verbose=False,
+                custom_translation_table=translations(torch),
             )
             _tell_apart(exported.model.graph)
             return exported.model_proto, exported.exported_program
     except Exception as error:  # the exporter's errors have no common base
-        raise UnsupportedModel(f"the model has no ONNX form: {_cause(error)}") from error
+        raise UnsupportedModel(refusal("the model has no ONNX form", error)) from error
 
 
 def _tell_apart(graph: onnx_ir.Graph) -> None:
@@ -311,41 +337,6 @@ def _tell_apart(graph: onnx_ir.Graph) -> None:
         graph.initializers[name].name = f"{name}.stored"
 
 
-def _cause(error: BaseException) -> str:
-    """The first line of the innermost cause: the exporter wraps it in a page of advice."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return first.strip()
-
-
 def _input_names(proto: onnx.ModelProto) -> tuple[str, ...]:
     stored = {tensor.name for tensor in proto.graph.initializer}
     return tuple(info.name for info in proto.graph.input if info.name not in stored)
-
-
-def _module_runner(torch: Any, module: Any, arguments: Any, keywords: Any, names: Sequence[str]) -> Any:
-    """A function from arrays by ONNX name to the original's outputs, in order."""
-    pytree = torch.utils._pytree
-
-    def run(feeds: Arrays) -> list[np.ndarray]:
-        waiting = iter(names)
-
-        def fill(value: Any) -> Any:
-            if not isinstance(value, torch.Tensor):
-                return value
-            array = feeds[next(waiting)]
-            if array.dtype == ml_dtypes.bfloat16:
-                return torch.from_numpy(array.astype(np.float32)).to(value.device, torch.bfloat16)
-            return torch.from_numpy(np.array(array)).to(value.device)
-
-        given, named = pytree.tree_map(fill, (arguments, keywords))
-        flags = _inference_mode(torch, module) if isinstance(module, torch.nn.Module) else torch.no_grad()
-        # An exported program's module has its mode traced in, and refuses eval().
-        if type(module).__module__.startswith("torch.fx") or hasattr(module, "_guards_fn"):
-            flags = torch.no_grad()
-        with flags, quiet():
-            result = module(*given, **named)
-        return [to_numpy(leaf) for leaf in pytree.tree_leaves(result) if isinstance(leaf, torch.Tensor)]
-
-    return run

@@ -95,9 +95,24 @@ def without_trailing_blanks(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def crashing_optimizers(proto: onnx.ModelProto) -> list[str]:
-    """The runtime's own optimizers that crash on a model: the layout of 1.32 for convolutions, on some of float16."""
+    """Return the optimizers of ONNX Runtime 1.32 that crash the process on such a model.
+
+    NchwcTransformer crashes on some float16 convolutions. ConstantFolding crashes where it inlines an If
+    inside another subgraph, as in an exported EmbeddingBag.
+    """
     halves = any(weight.data_type == onnx.TensorProto.FLOAT16 for weight in proto.graph.initializer)
-    return ["NchwcTransformer"] if halves else []
+    nested = any(_holds_if(body) for node in proto.graph.node for body in _bodies(node))
+    return ["NchwcTransformer"] * halves + ["ConstantFolding"] * nested
+
+
+def _bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    """Return the subgraphs of a node."""
+    return [body for entry in node.attribute for body in ([entry.g] if entry.HasField("g") else entry.graphs)]
+
+
+def _holds_if(graph: onnx.GraphProto) -> bool:
+    """Return whether a subgraph holds an If at any depth."""
+    return any(node.op_type == "If" or any(map(_holds_if, _bodies(node))) for node in graph.node)
 
 
 def run(

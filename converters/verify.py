@@ -1,64 +1,38 @@
-"""Compare a converted graph with its original: outputs on random batches and on hard inputs, by relative L2.
+"""Compare a converted graph with its original: outputs on the example, on variants of it and on hard inputs.
 
-Reads the canonical ModelProto, a function that runs the original, and an example; returns a Verification.
-Raises VerificationFailed, which names the output, the error, and of an ONNX original the first node that differs.
+Reads the canonical ModelProto, a function that runs the original, and an example; returns a Verification with the
+largest relative L2. Raises VerificationFailed, which names the output, the error, and of an ONNX original the first
+node that differs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
-import ml_dtypes
 import numpy as np
 import onnx
 
-from converters.errors import ConversionError, UnsupportedModel, VerificationFailed, one_line
+from converters.errors import ConversionError, UnsupportedModel, VerificationFailed
 from converters.hard_points import finite_distance, hard_points, spread
 from converters.kernels import INEXACT_CELLS, exact
 from converters.model import Verification
 from converters.original import Original, first_difference
+from converters.original_runs import OriginalRuns
 from converters.precisions import HALF_TOLERANCE, QUANTIZED_TOLERANCE, QUANTIZERS
+from converters.reference import FLOOR, Arrays, Reference, relative_l2
 from converters.runtime import ReferenceSession, RuntimeFailure, Session
+from converters.variants import FreeAxes
 
-# Norms below this per element count as rounding noise: an output of exact zeros may come out as 1e-9.
-_FLOOR = 1e-6
+_HALVES = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 
-Arrays = Mapping[str, np.ndarray]
-FreeAxes = Mapping[str, Mapping[int, str]]
-
-
-@dataclass(frozen=True)
-class Reference:
-    """The original, to be run: arrays by ONNX input name in, outputs in the order of the ONNX graph out.
-
-    `label` names framework and version. `batch` is the one batch size it accepts, None where any will do.
-    `proto` is the original itself where it is an ONNX model.
-    """
-
-    run: Callable[[Arrays], Sequence[np.ndarray]]
-    label: str
-    batch: int | None = None
-    proto: onnx.ModelProto | None = None
+__all__ = ["Arrays", "FreeAxes", "NoFiniteOutput", "Reference", "free_inputs", "relative_l2", "verify"]
 
 
 class NoFiniteOutput(VerificationFailed):
     """An output has no finite value on any test input: nothing was compared."""
-
-
-def relative_l2(value: np.ndarray, expected: np.ndarray) -> float:
-    """‖value − expected‖ / ‖expected‖ over finite elements; infinite where NaN or infinity stand apart."""
-    v, e = value.astype(np.float64), expected.astype(np.float64)
-    finite = np.isfinite(e)
-    if v.shape != e.shape or not np.array_equal(v[~finite], e[~finite], equal_nan=True):
-        return float("inf")
-    v, e = v[finite], e[finite]
-    if not np.isfinite(v).all():
-        return float("inf")
-    floor = _FLOOR * np.sqrt(max(e.size, 1))
-    return float(np.linalg.norm(v - e) / max(np.linalg.norm(e), floor))
 
 
 def verify(
@@ -71,25 +45,24 @@ def verify(
     seed: int,
     free_axes: FreeAxes | None = None,
 ) -> Verification:
-    """Compare the graph with its original on the example, on `batches` random batches like it, and on hard inputs.
+    """Compare the graph with its original on the example, on `batches` variants of it, and on hard inputs.
 
-    free_axes: {input: {axis: symbol}}, the axes that every other random batch has twice as long.
-    Hard inputs (hard_points.py) are compared where the original gives finite values, as far as it determines them.
-    Raises VerificationFailed where an output differs by more than `tolerance` (5 % where the graph quantizes
-    or the output is in half precision), in shape, or has no finite value to compare.
+    free_axes: {input: {axis: symbol}}, the axes that every other variant has twice as long.
+    Variants on which the original fails are left out, with a note. Hard inputs (hard_points.py) are compared where
+    the original gives finite values, as far as it determines them. Raises VerificationFailed where an output differs
+    by more than `tolerance` (5 % where the graph quantizes or computes in half precision), in shape, or has no
+    finite value to compare.
     """
     quantized = any(node.op_type in QUANTIZERS for node in proto.graph.node)
-    tolerance = max(tolerance, QUANTIZED_TOLERANCE) if quantized else tolerance
-    # The runtime's optimizer would put integer kernels of its own in place of a quantized graph.
-    runner = _Runner(proto, reference, tolerance, _session(proto, optimise=not quantized))
+    # The runtime's optimizer would replace parts of a quantized graph by integer kernels.
+    session = _session(proto, optimise=not quantized)
+    points = OriginalRuns(reference, example, free_inputs(proto), batches, seed, free_axes or {})
+    runner = _Runner(proto, reference, _allowed(proto, tolerance, quantized), session, points)
     worst_absolute = worst_relative = 0.0
     compared = dict.fromkeys(runner.outputs, 0)
-    feeds = [example, *random_batches(example, free_inputs(proto), batches, reference.batch, seed)]
-    feeds[2::2] = [_stretched(given, free_axes or {}) for given in feeds[2::2]]
-    for given in feeds:
-        expected = _run_original(reference, given)
-        values, found = runner.compared(given, expected)
-        for name, value, truth in zip(runner.outputs, values, expected, strict=True):
+    for given, expected in points.runs():
+        values, truths, found = runner.compared(given, expected)
+        for name, value, truth in zip(runner.outputs, values, truths, strict=True):
             finite = np.isfinite(truth.astype(np.float64))
             compared[name] += int(finite.sum()) + (truth.size == 0)
             difference = np.abs(value.astype(np.float64) - truth.astype(np.float64))[finite]
@@ -102,7 +75,16 @@ def verify(
         )
     for told, given in hard_points(example, seed):
         runner.compare_hard(told, given)
-    return Verification(reference.label, batches, worst_absolute, worst_relative)
+    return Verification(reference.label, points.compared, worst_absolute, worst_relative, points.notes())
+
+
+def _allowed(proto: onnx.ModelProto, tolerance: float, quantized: bool) -> float:
+    """Return the relative L2 that is allowed, by the precision in which the graph computes."""
+    if quantized:
+        tolerance = max(tolerance, QUANTIZED_TOLERANCE)
+    typed = (*proto.graph.value_info, *proto.graph.output)
+    half = any(info.type.tensor_type.elem_type in _HALVES for info in typed)
+    return max(tolerance, HALF_TOLERANCE) if half else tolerance
 
 
 @dataclass
@@ -116,23 +98,53 @@ class _Runner:
     reference: Reference
     tolerance: float
     session: Session | ReferenceSession
+    points: OriginalRuns
 
     @property
     def outputs(self) -> list[str]:
         """The names of the outputs."""
         return self.session.outputs
 
-    def compared(self, given: Arrays, expected: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list[float]]:
-        """Return the outputs and their relative errors. Raises VerificationFailed where one is too large."""
+    def compared(
+        self, given: Arrays, expected: Sequence[np.ndarray]
+    ) -> tuple[Sequence[np.ndarray], Sequence[np.ndarray], list[float]]:
+        """Return the outputs, the original's in their shapes, and the relative errors.
+
+        Raises VerificationFailed where an error is larger than the tolerance.
+        """
         values = self._run(given)
-        try:
-            return values, self._errors(values, expected)
-        except VerificationFailed as failure:
-            if (again := self._without_inexact(given, expected)) is not None:
-                values, expected = again
-                with suppress(VerificationFailed):
-                    return values, self._errors(values, expected)
-            raise self._located(failure, given) from None
+        expected = self._shaped(values, expected)
+        errors = self._errors(values, expected)
+        if self._accepted(errors):
+            return values, expected, errors
+        if (again := self._without_inexact(given, expected)) is not None:
+            exact_values, exact_truths = again[0], self._shaped(*again)
+            with suppress(VerificationFailed):
+                found = self._errors(exact_values, exact_truths)
+                if self._accepted(found):
+                    return exact_values, exact_truths, found
+        index = next(index for index, error in enumerate(errors) if not error <= self.tolerance)
+        self.points.refuse_random(given, index, self.tolerance)
+        raise self._located(self._difference(self.outputs[index], errors[index], self.points.at), given)
+
+    def _accepted(self, errors: Sequence[float]) -> bool:
+        return all(error <= self.tolerance for error in errors)
+
+    def _shaped(self, values: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [
+            self.points.with_batch_axis(name, truth, value)
+            for name, value, truth in zip(self.outputs, values, expected, strict=True)
+        ]
+
+    def _difference(self, name: str, relative: float, at: str) -> VerificationFailed:
+        example = (
+            " Or compare on the example alone with batches=0 (--batches 0)." if at != "the example" else ""
+        )
+        return VerificationFailed(
+            f"output {name!r} differs from {self.reference.label} by {relative:.2g} (relative L2; allowed "
+            f"{self.tolerance:.2g}) on {at}. Fix: if the model rounds that much, raise tolerance= (--tolerance)."
+            f"{example}"
+        )
 
     def compare_hard(self, told: str, given: Arrays) -> None:
         """Compare on inputs at which the original may fail, overflow, or be undetermined in its precision."""
@@ -141,20 +153,18 @@ class _Runner:
                 expected = self.reference.run(given)
         except Exception:  # nobody meant the original for these inputs
             return
-        values = self._run(given)
-        errors = self._hard_errors(values, expected)
-        allowed = [_allowed(truth, self.tolerance) for truth in expected]
-        if all(error <= most for error, most in zip(errors, allowed, strict=True)):
+        errors = self._hard_errors(self._run(given), expected)
+        if self._accepted(errors):
             return
         if (again := self._without_inexact(given, expected)) is not None:
             errors = self._hard_errors(*again)
-        moves = spread(self.reference.run, given, expected, _FLOOR)
-        for name, error, most, moved in zip(self.outputs, errors, allowed, moves, strict=True):
-            if not error <= max(most, moved):
+        moves = spread(self.reference.run, given, expected, FLOOR)
+        for name, error, moved in zip(self.outputs, errors, moves, strict=True):
+            if not error <= max(self.tolerance, moved):
                 raise self._located(
                     VerificationFailed(
                         f"output {name!r} differs from {self.reference.label} by {error:.2g} for {told} "
-                        f"(relative L2; allowed {max(most, moved):.2g})"
+                        f"(relative L2; allowed {max(self.tolerance, moved):.2g})"
                     ),
                     given,
                 )
@@ -168,14 +178,14 @@ class _Runner:
 
     def _errors(self, values: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> list[float]:
         return [
-            _compare(name, value, truth, self.tolerance, self.reference.label)
+            _compare(name, value, truth, self.reference.label)
             for name, value, truth in zip(self.outputs, values, expected, strict=True)
         ]
 
     def _hard_errors(self, values: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> list[float]:
         return [
-            finite_distance(value, truth, _FLOOR) if value.shape == truth.shape else float("inf")
-            for value, truth in zip(values, expected, strict=True)
+            finite_distance(value, truth, FLOOR) if value.shape == truth.shape else float("inf")
+            for value, truth in zip(values, self._shaped(values, expected), strict=True)
         ]
 
     def _without_inexact(
@@ -217,23 +227,6 @@ class _Runner:
         return failure if first is None else VerificationFailed(f"{failure}; {first}")
 
 
-def _allowed(truth: np.ndarray, tolerance: float) -> float:
-    half = truth.dtype in (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
-    return max(tolerance, HALF_TOLERANCE) if half else tolerance
-
-
-def _run_original(reference: Reference, given: Arrays) -> Sequence[np.ndarray]:
-    try:
-        return reference.run(given)
-    except ConversionError:
-        raise
-    except Exception as error:  # the original is the user's code
-        shapes = ", ".join(f"{name} {array.shape}" for name, array in given.items())
-        raise ConversionError(
-            f"the original fails in {reference.label} on {shapes}: {one_line(error)}"
-        ) from error
-
-
 def _without_kernel(
     proto: onnx.ModelProto, given: Arrays, failure: RuntimeFailure
 ) -> tuple[ReferenceSession, list[np.ndarray]]:
@@ -256,18 +249,12 @@ def _session(proto: onnx.ModelProto, optimise: bool) -> Session | ReferenceSessi
             raise UnsupportedModel(f"ONNX Runtime cannot load the converted graph: {failure}") from failure
 
 
-def _compare(name: str, value: np.ndarray, truth: np.ndarray, tolerance: float, label: str) -> float:
+def _compare(name: str, value: np.ndarray, truth: np.ndarray, label: str) -> float:
     if value.shape != truth.shape:
         raise VerificationFailed(
             f"output {name!r} has shape {value.shape} on ONNX Runtime and {truth.shape} in {label}"
         )
-    allowed = _allowed(truth, tolerance)
-    relative = relative_l2(value, truth)
-    if not relative <= allowed:
-        raise VerificationFailed(
-            f"output {name!r} differs from {label} by {relative:.2g} (relative L2; allowed {allowed:.2g})"
-        )
-    return relative
+    return relative_l2(value, truth)
 
 
 def free_inputs(proto: onnx.ModelProto) -> frozenset[str]:
@@ -277,41 +264,3 @@ def free_inputs(proto: onnx.ModelProto) -> frozenset[str]:
         for info in proto.graph.input
         if info.type.tensor_type.shape.dim and not info.type.tensor_type.shape.dim[0].HasField("dim_value")
     )
-
-
-def random_batches(
-    example: Arrays, free: frozenset[str], count: int, batch: int | None, seed: int
-) -> list[dict[str, np.ndarray]]:
-    """Random inputs of the example's range, of 1, 2, 3, … samples where the batch is free."""
-    found = []
-    for index in range(count):
-        rng = np.random.default_rng(seed + index)
-        size = batch or index + 1
-        found.append(
-            {name: _like(array, size if name in free else None, rng) for name, array in example.items()}
-        )
-    return found
-
-
-def _stretched(feeds: Arrays, free_axes: FreeAxes) -> Arrays:
-    """The arrays with twice the size along their free axes."""
-    found = dict(feeds)
-    for name, axes in free_axes.items():
-        for axis in axes:
-            found[name] = np.concatenate([found[name], np.flip(found[name], axis)], axis)
-    return found
-
-
-def _like(array: np.ndarray, size: int | None, rng: np.random.Generator) -> np.ndarray:
-    """Values between the example's least and greatest; where these coincide, noise or that one integer."""
-    shape = array.shape if size is None else (size, *array.shape[1:])
-    if array.dtype == bool:
-        return rng.integers(0, 2, shape).astype(bool)
-    if array.dtype.kind not in "fiu" and array.dtype != ml_dtypes.bfloat16:
-        return np.resize(array, shape)
-    low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
-    if array.dtype.kind in "iu":
-        return rng.integers(int(low), int(high) + 1, shape).astype(array.dtype)
-    if not low < high or not np.isfinite([low, high]).all():
-        return rng.standard_normal(shape).astype(array.dtype)
-    return rng.uniform(low, high, shape).astype(array.dtype)

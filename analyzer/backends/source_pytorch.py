@@ -29,7 +29,7 @@ class PyTorchNetwork:
         self._onnx_inputs = source.inputs
         specs = self._program.graph_signature.input_specs
         nodes = [node for node in self._program.graph.nodes if node.op == "placeholder"]
-        user = [node for node, spec in zip(nodes, specs, strict=True) if spec.kind.name == "USER_INPUT"]
+        user = [node for node, spec in zip(nodes, specs, strict=True) if _is_tensor(spec)]
         self._inputs = {name: node.name for name, node in zip(source.inputs, user, strict=True)}
         sizes = [node.meta["val"].shape[0] for node in user if getattr(node.meta.get("val"), "ndim", 0)]
         # A symbolic size is torch's own type, and unhashable: only a traced number is an int.
@@ -92,7 +92,13 @@ class PyTorchNetwork:
                 target = getattr(target, "impl_aten", target)
                 # Attention kernels lay their output out in several ways: the trace's may take a view, and this not.
                 target = torch.ops.aten.reshape.default if target is torch.ops.aten.view.default else target
-                return super().call_function(target, *torch.utils._pytree.tree_map(widened, (args, kwargs)))
+                args, kwargs = torch.utils._pytree.tree_map(widened, (args, kwargs))
+                if target is torch.ops.aten.copy.default:
+                    # PyTorch has no derivative of the copy that replaces an assignment in place.
+                    return args[1].to(args[0]).expand_as(args[0])
+                if target is torch.ops.aten._embedding_bag_forward_only.default:
+                    target = torch.ops.aten._embedding_bag.default
+                return super().call_function(target, args, kwargs)
 
             def run_node(self, node: Any) -> Any:
                 result = super().run_node(node)
@@ -149,8 +155,11 @@ class PyTorchNetwork:
         user = iter([feeds.get(name) for name in self._onnx_inputs])
         arguments = []
         for spec in self._program.graph_signature.input_specs:
-            if spec.kind.name == "USER_INPUT":
+            if _is_tensor(spec):
                 arguments.append(next(user))
+            elif spec.kind.name == "USER_INPUT":
+                # A number or None among the example's arguments is a constant of the program.
+                arguments.append(getattr(spec.arg, "value", None))
             elif spec.target in self._program.state_dict:
                 # Weights are constants here: no gradient is wanted for them, and none is kept.
                 arguments.append(self._widened(self._program.state_dict[spec.target].detach()))
@@ -167,6 +176,11 @@ class PyTorchNetwork:
         if isinstance(value, torch.Tensor):
             return value.float() if value.dtype in half else value
         return torch.float32 if isinstance(value, torch.dtype) and value in half else value
+
+
+def _is_tensor(spec: Any) -> bool:
+    """Return whether an input of the program is a tensor that the user gives."""
+    return spec.kind.name == "USER_INPUT" and type(spec.arg).__name__ == "TensorArgument"
 
 
 def _op_name(node: Any) -> str:

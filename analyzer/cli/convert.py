@@ -35,6 +35,20 @@ def convert(
     no_fold: Annotated[
         bool, typer.Option("--no-fold-batch-norm", help="Keep BatchNorm apart from the layer before it.")
     ] = False,
+    batches: Annotated[
+        int,
+        typer.Option(
+            "--batches",
+            min=0,
+            help="Test inputs to compare besides the example, made from its rows and values.",
+        ),
+    ] = 3,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            "--tolerance", min=0.0, help="Relative L2 error to allow in each output (default 1e-3)."
+        ),
+    ] = None,
     example: ExampleOption = None,
     size: SizeOption = None,
     mean: MeanOption = None,
@@ -47,6 +61,7 @@ def convert(
     from analyzer.cli.inputs import ImageOptions
     from analyzer.cli.models import network_and_example, read_class_names
     from converters import convert as convert_model
+    from converters.conversion import TOLERANCE
 
     terminal = Terminal(as_json)
     _check_destination(output)
@@ -56,7 +71,13 @@ def convert(
     network, sample = network_and_example(source, example)
     with terminal.progress("converting and verifying"):
         model = convert_model(
-            network, sample, preprocessing=preprocessing, class_names=names, fold_batch_norm=not no_fold
+            network,
+            sample,
+            preprocessing=preprocessing,
+            class_names=names,
+            fold_batch_norm=not no_fold,
+            batches=batches,
+            tolerance=TOLERANCE if tolerance is None else tolerance,
         )
     _check_class_names(model, names)
     model.save(output)

@@ -12,12 +12,8 @@ import onnx
 
 from converters import simplify as simplify_module
 from converters.affine import merge_affine
-from converters.constants import fold_constants
 from converters.draft import Draft
 from converters.fold import drop_zero_biases, fold_batch_norms
-from converters.joins import join_primitives
-from converters.joins.pools import name_global_pools
-from converters.masking import guard_masked_rows
 from converters.packed import split_packed
 from converters.sequences import lower_sequences
 from converters.shapes import fix_shapes, join_reshapes

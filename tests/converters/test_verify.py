@@ -8,7 +8,8 @@ import pytest
 from onnx import helper
 
 from converters import ConversionError, VerificationFailed, convert
-from converters.verify import Reference, random_batches, relative_l2, verify
+from converters.variants import variants
+from converters.verify import Reference, relative_l2, verify
 from tests.converters.helpers import make_model, normal
 
 MODEL = make_model(
@@ -66,7 +67,7 @@ def test_an_original_that_fails_is_named() -> None:
 
 def test_test_batches_keep_to_the_range_of_the_example() -> None:
     example = {"ids": np.array([[2, 5]]), "mask": np.ones((1, 2), bool), "image": np.float32([[0.0, 1.0]])}
-    batches = random_batches(example, frozenset(example), 3, None, 0)
+    batches = [variants(example, frozenset(example), index, None, 0, {})[0] for index in range(3)]
     assert [len(batch["ids"]) for batch in batches] == [1, 2, 3]
     for batch in batches:
         assert batch["ids"].min() >= 2 and batch["ids"].max() <= 5

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from analyzer import differentiate, integrated_gradients
 from converters import UnsupportedModel, load
-from converters.axes import normalise_axes
+from converters.input_axes import normalise_axes
 from converters.settle import settle
 from converters.sizes import types_at
 from tests.converters.helpers import Shape, make_model, normal, run

@@ -1,0 +1,104 @@
+"""Say why PyTorch's exporters refuse a model, and how to fix it.
+
+Reads the exception of torch.export or torch.onnx; returns one line: our reason, the tool's own words in brackets,
+and a fix. The reason is found in the message, or in the functions that the traceback went through.
+"""
+
+from __future__ import annotations
+
+import re
+import traceback
+from typing import Any
+
+from converters.errors import one_line
+
+_PACKED = (
+    "pack_padded_sequence gives sizes that depend on the lengths' values",
+    "run the RNN on the padded batch, and read its output at lengths - 1 with torch.gather",
+)
+_WEIGHTS_ALONE = (
+    "if it reads weights alone, compute its result before the conversion and store it as a buffer; for a "
+    'parametrization, call torch.nn.utils.parametrize.remove_parametrizations(module, "weight")'
+)
+
+# A pattern of the tool's message, the reason, the fix; the first that fits is taken.
+_FAMILIES = (
+    (r"pack_padded_sequence|PackedSequence", *_PACKED),
+    (
+        r"data-dependent|Could not guard|GuardOnDataDependent|_local_scalar_dense|\.item\(\)|nonzero|unbacked",
+        "a branch or a size depends on the values of the input",
+        "write branches with torch.where or torch.cond, and replace .item(), nonzero() and boolean indexing by "
+        "a product with a mask",
+    ),
+    (
+        r"ScriptModule|ScriptMethod|ScriptFunction",
+        "TorchScript holds no Python code to trace",
+        "give the nn.Module that was traced or scripted",
+    ),
+    (
+        r"[Ss]parse",
+        "sparse tensors have no ONNX form",
+        "call .to_dense() on sparse weights and inputs before the conversion",
+    ),
+    (
+        r"complex|view_as_real|fft",
+        "complex numbers reach an op without a form in real numbers",
+        "give real and imaginary parts as two real tensors, and write the op in real numbers",
+    ),
+    (
+        r"linalg|slogdet|logdet|matrix_exp|\bdet\b|inverse|cholesky|svd|eig|\bqr\b",
+        "a linear-algebra op has no ONNX form",
+        _WEIGHTS_ALONE,
+    ),
+    (
+        r"numpy|FakeTensor.*(tolist|__array__)|tolist",
+        "forward leaves PyTorch's tensors (NumPy, lists)",
+        "write forward with torch functions alone",
+    ),
+    (
+        r"device",
+        "tensors lie on different devices",
+        "move the module and every tensor that forward makes to one device, as in module.cpu()",
+    ),
+    (
+        r"unsupported dtype|not implemented for|expected .* dtype|dtype",
+        "a type of number does not fit an op",
+        "convert the module in one precision, as in module.float(), with an example of the same type",
+    ),
+    (
+        r"No ONNX function found|No decompositions registered|custom op|torch\.ops\.",
+        "an op has no ONNX form",
+        f"write it with other PyTorch ops; {_WEIGHTS_ALONE}",
+    ),
+)
+_OTHER = (
+    "the exporter cannot follow forward",
+    "simplify the part that the message names, or export the model to ONNX yourself and give the .onnx file",
+)
+_MISSING = re.compile(r"OpOverload\(op='([\w.:]+)'")
+
+
+def refusal(what: str, error: BaseException, limit: int = 220) -> str:
+    """Return one line that says what failed, why, in whose words, and how to fix it."""
+    cause = innermost(error)
+    text = one_line(cause, limit)
+    reason, fix = _family(cause, text)
+    missing = _MISSING.search(text)
+    # The op's name says more than the page around it.
+    words = f"no form for {missing[1]}" if missing else f"{type(cause).__name__}: {text}"
+    return f"{what}: {reason} ({words}). Fix: {fix}"
+
+
+def innermost(error: BaseException) -> BaseException:
+    """Return the first cause of an exception: the exporter wraps it in a page of advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _family(error: BaseException, text: str) -> tuple[str, str]:
+    """Return the reason and the fix that fit an exception."""
+    calls: list[Any] = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+    if "pack_padded_sequence" in calls or "pad_packed_sequence" in calls:
+        return _PACKED
+    return next(((reason, fix) for pattern, reason, fix in _FAMILIES if re.search(pattern, text)), _OTHER)
