@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from converters import tf_export
+from converters import tf_export, tf_freeze
 from converters.errors import ConversionError, InvalidModel, UnsupportedModel, one_line
 from converters.frameworks import import_framework
 from converters.model import TensorFlowSource
@@ -24,6 +24,10 @@ from converters.quiet import quiet
 from converters.verify import Arrays, FreeAxes, Reference
 
 _FREE_SIZES = 32
+_STATEFUL = (
+    "the model keeps a state from one call to the next: it was converted with the state of this moment, "
+    "which no analysis changes"
+)
 
 
 @dataclass(frozen=True)
@@ -77,13 +81,14 @@ def convert_tensorflow(source: Any, example: Any, free_axes: FreeAxes | None = N
     tf = import_framework("tensorflow")
     import_framework("tf2onnx")
     try:
-        with quiet("tensorflow", "absl", native=True):
+        with quiet("tensorflow", "absl", native=True), tf_freeze.unchanged(_state(source)):
             traced = _trace(tf, source, example, free_axes or {})
     except ConversionError:
         raise
     except Exception as error:  # tracing runs the user's code, which raises what it likes
         raise UnsupportedModel(f"TensorFlow cannot trace the model: {one_line(error)}") from error
-    frozen = tf_export.freeze(tf, traced.function)
+    frozen = tf_freeze.freeze(tf, traced.function)
+    assigned = traced.function.variables if tf_freeze.assigns(traced.function) else ()
     proto = tf_export.to_onnx(tf, frozen, traced.inputs, traced.outputs)
     stated = TensorFlowSource(
         frozen,
@@ -95,12 +100,19 @@ def convert_tensorflow(source: Any, example: Any, free_axes: FreeAxes | None = N
     fixed = next((size for size in sizes if size is not None), None)
 
     def run(feeds: Arrays) -> list[np.ndarray]:
-        result = traced.run([feeds[name] for name in traced.inputs])
+        with tf_freeze.unchanged(assigned):
+            result = traced.run([feeds[name] for name in traced.inputs])
         return [np.asarray(value) for value in tf.nest.flatten(result)]
 
     feeds = dict(zip(traced.inputs, traced.example, strict=True))
     reference = Reference(run, f"TensorFlow {tf.__version__}", fixed)
-    return Converted(proto, stated, reference, feeds, free_axes=traced.free_axes)
+    notes = (_STATEFUL,) if assigned and tf_freeze.keeps_state(tf, traced.function) else ()
+    return Converted(proto, stated, reference, feeds, notes, traced.free_axes)
+
+
+def _state(source: Any) -> list[Any]:
+    """The variables of a model that are not trained: among them what a stateful layer assigns to."""
+    return [variable for variable in getattr(source, "variables", ()) if not variable.trainable]
 
 
 def _trace(tf: Any, source: Any, example: Any, free_axes: FreeAxes) -> _Traced:

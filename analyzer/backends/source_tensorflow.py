@@ -31,7 +31,7 @@ class TensorFlowNetwork:
         graph = tf.Graph()
         with graph.as_default():
             tf.graph_util.import_graph_def(_differentiable_definition(tf, source.function.graph), name="")
-        self._session = tf.compat.v1.Session(graph=graph)
+        self._session = _session(tf, graph)
         self._graph = source.function.graph
         self._inputs = dict(source.inputs)
         shapes = [self._graph.get_tensor_by_name(name).shape for name in self._inputs.values()]
@@ -140,8 +140,15 @@ class TensorFlowNetwork:
                 # tf.gradients rewrites a loop in place, to keep what the way back needs; the session that has run
                 # knows the loop as it was.
                 self._session.close()
-                self._session = tf.compat.v1.Session(graph=graph)
+                self._session = _session(tf, graph)
         return self._added[key]
+
+
+def _session(tf: Any, graph: Any) -> Any:
+    """A session that runs a graph as stated: TensorFlow's optimizer fuses nodes although their outputs are fetched."""
+    config = tf.compat.v1.ConfigProto()
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
+    return tf.compat.v1.Session(graph=graph, config=config)
 
 
 def _differentiable_definition(tf: Any, graph: Any) -> Any:
