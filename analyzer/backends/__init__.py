@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import onnx
 
-from analyzer.backends.base import Differentiable, Gradients
+from analyzer.backends.at_sizes import at_sizes, has_control_flow
+from analyzer.backends.base import Differentiable, Gradients, Inputs
 from analyzer.backends.planning import plan_batch
 from analyzer.errors import AnalysisError
 from analyzer.graph import Graph
@@ -74,6 +75,16 @@ def differentiate(
     )
 
 
+def for_inputs(model: ModelLike | Differentiable, inputs: Inputs) -> Differentiable:
+    """A model on its backend, ONNX Runtime by default, for inputs of these sizes: loops that depend on sizes are
+    written out for them.
+
+    Raises InputError or ShapeError where the inputs are not the model's.
+    """
+    fn = differentiate(model)
+    return at_sizes(fn, fn.check_inputs(inputs)) if has_control_flow(fn.graph) else fn
+
+
 def bind(
     loaded: Model,
     stated: Graph,
@@ -104,4 +115,12 @@ def bind(
     return Differentiable(loaded, source_backend(loaded, graph, half=graph is not stated), max_memory)
 
 
-__all__ = ["BACKENDS", "Differentiable", "Gradients", "ModelLike", "differentiate", "plan_batch"]
+__all__ = [
+    "BACKENDS",
+    "Differentiable",
+    "Gradients",
+    "ModelLike",
+    "differentiate",
+    "for_inputs",
+    "plan_batch",
+]

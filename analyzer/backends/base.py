@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from analyzer.autodiff import active_tensors, refuse_zero_derivatives
+from analyzer.backends.at_sizes import at_sizes
 from analyzer.backends.pieces import Progress, batches, run
 from analyzer.backends.planning import Call
 from analyzer.errors import AnalysisError, InputError, ShapeError, UnknownTensor
@@ -82,6 +83,9 @@ class Backend(Protocol):
 
     def cut(self, graph: Graph) -> Backend:
         """The same for a graph that was cut out of this one, whose further inputs are tensors of it."""
+
+    def rebound(self, graph: Graph) -> Backend:
+        """The same for another graph of the same model."""
 
     def release(self) -> None:
         """Let go of copies of the weights, which are made again when they are needed."""
@@ -160,7 +164,7 @@ class Differentiable:
         feeds = self.check_inputs(inputs)
         if not names:
             return {}
-        return run(self, Call(None, names, None), feeds)
+        return run(at_sizes(self, feeds), Call(None, names, None), feeds)
 
     def gradients(
         self, inputs: Inputs, target: TargetLike = None, wrt: Sequence[str] | None = None
@@ -174,6 +178,9 @@ class Differentiable:
         names = tuple(dict.fromkeys(wrt)) if wrt is not None else self.differentiable_inputs
         self._differentiable(names)
         feeds = self.check_inputs(inputs)
+        sized = at_sizes(self, feeds)
+        if sized is not self:
+            return sized.gradients(feeds, target, wrt)
         computed = [name for name in names if name not in feeds]
         results = self._evaluate(observe(computed, names), feeds, target)
         return Gradients(

@@ -15,7 +15,8 @@ import numpy as np
 from onnx import helper
 
 from analyzer.backends import BACKENDS, Differentiable, ModelLike, bind
-from analyzer.backends.base import Arrays, Inputs
+from analyzer.backends.at_sizes import has_control_flow, model_at_sizes
+from analyzer.backends.base import Arrays, Inputs, check_inputs
 from analyzer.checks.attributions import worst_attributions
 from analyzer.checks.comparison import STEPS, Comparison, Progress
 from analyzer.checks.reading import Reader
@@ -27,7 +28,7 @@ from analyzer.errors import AnalysisError
 from analyzer.graph import Graph
 from analyzer.memory import as_bytes
 from analyzer.points import find_points
-from analyzer.precision import HALF
+from analyzer.precision import HALF, at_least_float32
 from analyzer.samples import samples_in
 from analyzer.target import Target, TargetLike, one_scalar
 from converters import Model, load
@@ -79,6 +80,9 @@ def check(
     chosen = _chosen(backends, state)
     allowed = tolerances(tolerance)
     stated = Graph.from_proto(loaded.proto)
+    if has_control_flow(stated):
+        loaded = model_at_sizes(loaded, stated, chosen, check_inputs(at_least_float32(stated), inputs))
+        stated = Graph.from_proto(loaded.proto)
     functions = [bind(loaded, stated, name, max_memory=as_bytes(max_memory)) for name in chosen]
     feeds = functions[0].check_inputs(inputs)
     fixed = fix_target(functions[0], feeds, target)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.backends import Differentiable, ModelLike, differentiate
+from analyzer.backends import Differentiable, ModelLike, for_inputs
 from analyzer.backends.base import Arrays, Inputs
 from analyzer.backends.pieces import Progress
 from analyzer.errors import AnalysisError
@@ -67,7 +67,7 @@ def blur_integrated_gradients(
     if not 0 < max_sigma < np.inf:
         raise AnalysisError(f"max_sigma is in pixels, above 0, not {max_sigma}")
     nodes, weights = quadrature(rule, steps)
-    fn = differentiate(model)
+    fn = for_inputs(model, inputs)
     held = hold(fn, fn.check_inputs(inputs), target)
     axes = _blurred_axes(held)
 

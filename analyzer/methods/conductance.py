@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from analyzer.autodiff import active_tensors
-from analyzer.backends import Differentiable, ModelLike, differentiate
+from analyzer.backends import Differentiable, ModelLike, for_inputs
 from analyzer.backends.base import Arrays, Inputs
 from analyzer.backends.planning import plan_batch
 from analyzer.errors import AnalysisError
@@ -109,7 +109,7 @@ def conductance(
         raise AnalysisError(f"conductance needs at least 2 steps, the ends of the path, not {steps}")
     goal = as_goal(tolerance, map_tolerance, max_evaluations)
     fn, feeds, starts, moved = path_ends(
-        differentiate(model), inputs, baseline, along, baseline_inputs, np.random.default_rng(rng)
+        for_inputs(model, inputs), inputs, baseline, along, baseline_inputs, np.random.default_rng(rng)
     )
     held = hold(fn, feeds, target, moved, several=True)
     passages = _passages(held, starts, find_points(fn, at), batch_size)

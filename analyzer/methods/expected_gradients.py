@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.backends import Differentiable, ModelLike, differentiate
+from analyzer.backends import Differentiable, ModelLike, for_inputs
 from analyzer.backends.base import Arrays, Inputs
 from analyzer.backends.pieces import Progress
 from analyzer.completeness import sample_sums
@@ -80,7 +80,7 @@ def expected_gradients(
     """
     if not isinstance(samples, (int, np.integer)) or samples < 2:
         raise AnalysisError(f"a standard error takes a whole number of samples, at least 2, not {samples}")
-    fn = differentiate(model)
+    fn = for_inputs(model, inputs)
     held = hold(fn, fn.check_inputs(inputs), target)
     data = _background(held, background)
     streams = np.random.default_rng(rng).spawn(held.samples)

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from analyzer.backends import Differentiable, ModelLike, differentiate
+from analyzer.backends import Differentiable, ModelLike, for_inputs
 from analyzer.backends.base import Arrays, Evaluation, Inputs
 from analyzer.backends.pieces import Progress
 from analyzer.completeness import measure
@@ -55,7 +55,7 @@ def full_grad(
     """
     if terms not in ("all", "explicit"):
         raise AnalysisError(f'terms is "all" or "explicit", not {terms!r}')
-    fn = differentiate(model)
+    fn = for_inputs(model, inputs)
     feeds = fn.check_inputs(inputs)
     seed = seed_of(fn, feeds, target)
     psi = post_processing_of(post_processing, align_corners, epsilon)

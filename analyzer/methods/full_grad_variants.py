@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from analyzer.backends import Differentiable, ModelLike, differentiate
+from analyzer.backends import Differentiable, ModelLike, for_inputs
 from analyzer.backends.base import Arrays, Inputs
 from analyzer.backends.onnxruntime import make_session
 from analyzer.backends.pieces import Progress, cut
@@ -43,7 +43,7 @@ def simple_full_grad(
 
     model, inputs, target, post_processing, progress: as in `full_grad`. Raises what it raises.
     """
-    fn = differentiate(model)
+    fn = for_inputs(model, inputs)
     feeds = fn.check_inputs(inputs)
     chosen = seed_of(fn, feeds, target)
     psi = post_processing_of(post_processing, None, None)
@@ -78,7 +78,7 @@ def smooth_full_grad(
         raise AnalysisError(f"samples is at least 1 and noise at least 0, not {samples} and {noise}")
     if terms not in ("all", "explicit"):
         raise AnalysisError(f'terms is "all" or "explicit", not {terms!r}')
-    fn = differentiate(model)
+    fn = for_inputs(model, inputs)
     feeds = fn.check_inputs(inputs)
     chosen = seed_of(fn, feeds, target)
     psi = post_processing_of(post_processing, None, None)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.backends import Differentiable, ModelLike, differentiate
+from analyzer.backends import Differentiable, ModelLike, for_inputs
 from analyzer.backends.base import Arrays, Gradients, Inputs
 from analyzer.backends.pieces import Progress
 from analyzer.errors import AnalysisError
@@ -97,7 +97,7 @@ def guided_integrated_gradients(
     UnsupportedOp.
     """
     settings = PathSettings(steps, fraction, max_dist, anchors, rule)
-    fn = differentiate(model)
+    fn = for_inputs(model, inputs)
     feeds = fn.check_inputs(inputs)
     held = hold(fn, feeds, target)
     starts = baseline_feeds(fn, feeds, baseline, np.random.default_rng(rng))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from analyzer.backends import Differentiable, ModelLike, differentiate
+from analyzer.backends import Differentiable, ModelLike, for_inputs
 from analyzer.backends.base import Inputs
 from analyzer.backends.pieces import Progress
 from analyzer.backends.planning import plan_batch
@@ -154,7 +154,7 @@ def integrated_gradients(
     """
     quadrature(rule, steps)
     goal = as_goal(tolerance, map_tolerance, max_evaluations)
-    whole = differentiate(model)
+    whole = for_inputs(model, inputs)
     rng = np.random.default_rng(rng)
     fn, feeds, starts, names = path_ends(whole, inputs, baseline, at, baseline_inputs, rng)
     held = hold(fn, feeds, target, names, several=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.backends import Differentiable, ModelLike, differentiate
+from analyzer.backends import Differentiable, ModelLike, for_inputs
 from analyzer.backends.base import Arrays, Inputs
 from analyzer.backends.pieces import Progress
 from analyzer.graph import Graph
@@ -53,7 +53,7 @@ def gradient(
     floating input.
     Source: Simonyan, Vedaldi & Zisserman 2013, section 3.
     """
-    fn = differentiate(model)
+    fn = for_inputs(model, inputs)
     names = fn.roots(wrt)
     found = fn.evaluate(observe((), names), inputs, one_scalar(target), progress=progress)
     gradients = {name: found.arrays[gradient_name(name)] for name in names}
@@ -79,7 +79,7 @@ def input_x_gradient(
     homogeneous, as one of ReLU layers without biases; FullGrad adds what they miss elsewhere. The map is signed.
     Source: Shrikumar et al. 2016; Ancona et al. 2018, section 2.
     """
-    fn = differentiate(model)
+    fn = for_inputs(model, inputs)
     names = fn.roots(wrt)
     found = fn.evaluate(observe(names, names), inputs, one_scalar(target), progress=progress)
     products = {name: found.arrays[f"value/{name}"] * found.arrays[gradient_name(name)] for name in names}

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.backends import Differentiable, ModelLike, differentiate
+from analyzer.backends import Differentiable, ModelLike, for_inputs
 from analyzer.backends.base import Arrays, Inputs
 from analyzer.backends.pieces import Progress
 from analyzer.errors import AnalysisError
@@ -154,7 +154,7 @@ def _moments(
     """The moments of a function of the gradient over noisy copies."""
     if samples < 1:
         raise AnalysisError(f"samples is at least 1, not {samples}")
-    fn = differentiate(model)
+    fn = for_inputs(model, inputs)
     held = hold(fn, fn.check_inputs(inputs), target)
     zeros = [{name: np.zeros(held.feeds[name].shape) for name in held.names} for _ in range(2)]
     moments = _Moments(held, samples, *zeros)

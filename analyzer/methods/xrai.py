@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analyzer.backends import Differentiable, ModelLike, differentiate
+from analyzer.backends import Differentiable, ModelLike, for_inputs
 from analyzer.backends.base import Arrays
 from analyzer.backends.pieces import Progress
 from analyzer.errors import AnalysisError, ShapeError
@@ -98,7 +98,7 @@ def xrai(
     """
     if min_pixels < 1:
         raise AnalysisError(f"min_pixels is at least 1, not {min_pixels}")
-    fn = differentiate(model)
+    fn = for_inputs(model, inputs)
     feeds = fn.check_inputs(inputs)
     name, channel = _image_input(fn, feeds)
     images = np.moveaxis(feeds[name], channel, -1)
