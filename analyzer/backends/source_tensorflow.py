@@ -17,6 +17,7 @@ from converters.model import TensorFlowSource
 _LOOPS = ("While", "StatelessWhile")
 # They ask how large a tensor is, not what it holds.
 _SIZES = ("Shape", "ShapeN", "Size", "Rank")
+_FILLS = ("ZerosLike", "OnesLike")
 
 
 class TensorFlowNetwork:
@@ -34,20 +35,38 @@ class TensorFlowNetwork:
         self._session = _session(tf, graph)
         self._graph = source.function.graph
         self._inputs = dict(source.inputs)
+        self._outputs = tuple(source.outputs.values())
         shapes = [self._graph.get_tensor_by_name(name).shape for name in self._inputs.values()]
         sizes = {shape[0] for shape in shapes if shape.rank}
         self.batch: int | None = sizes.pop() if len(sizes) == 1 else None
         self._added: dict[tuple[tuple[str, ...], tuple[str, ...]], tuple[dict[str, str], dict[str, str]]] = {}
 
     def names(self) -> dict[str, bool]:
-        """Every float tensor of the graph that is no constant, and whether a layer computes it."""
+        """Every float tensor that the outputs depend on and that is no constant, and whether a layer computes it."""
+        leading = self._leading()
         return {
             tensor.name: operation.type not in MOVES_ONLY
             for operation in self._graph.get_operations()
-            if operation.type not in ("Const", "Placeholder", "NoOp")
+            if operation.name in leading and operation.type not in ("Const", "Placeholder", "NoOp")
             for tensor in operation.outputs
             if tensor.dtype.is_floating
         }
+
+    def _leading(self) -> set[str]:
+        """The operations whose values the outputs depend on.
+
+        Keras computes the first step of a masked layer once more, for the shape of its output alone. It has the values
+        of the step in the loop and no gradient.
+        """
+        stack = [self._graph.get_tensor_by_name(name).op for name in self._outputs]
+        found: set[str] = set()
+        while stack:
+            operation = stack.pop()
+            if operation.name not in found:
+                found.add(operation.name)
+                reads = () if operation.type in (*_SIZES, *_FILLS) else operation.inputs
+                stack.extend(tensor.op for tensor in reads)
+        return found
 
     def candidates(self, name: str) -> Sequence[str]:
         """tf2onnx keeps the graph's names, with its own endings for what it rewrote."""
