@@ -11,7 +11,20 @@ from analyzer.graph import Graph, Node
 # What hands on tokens: moved, shifted into one joint table, picked column by column, or clipped to the table. A choice
 # between two is written as a sum of products with a mask and its opposite, too.
 _MOVES = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose"})
-_TOKENS = _MOVES | {"Add", "Sub", "Mul", "Mod", "Clip", "Max", "Min", "Where", "Slice", "Split", "Concat", "Gather"}
+_TOKENS = _MOVES | {
+    "Add",
+    "Sub",
+    "Mul",
+    "Mod",
+    "Clip",
+    "Max",
+    "Min",
+    "Where",
+    "Slice",
+    "Split",
+    "Concat",
+    "Gather",
+}
 # What makes numbers of the rows of an integer table.
 _ROWS = _MOVES | {"DequantizeLinear"}
 _PRODUCTS = frozenset({"MatMul", "Gemm", "Einsum"})

@@ -153,7 +153,11 @@ def _refuse_leftovers(proto: onnx.ModelProto) -> None:
     known |= {name for node in proto.graph.node for name in node.output}
     foreign = sorted({node.op_type for node in _nodes(proto.graph) if not _is_onnx(node)})
     if foreign:
-        raise UnsupportedModel(f"tf2onnx has no ONNX form for the TensorFlow ops {', '.join(foreign)}")
+        first = next(node for node in _nodes(proto.graph) if not _is_onnx(node))
+        raise UnsupportedModel(
+            f"tf2onnx has no ONNX form for the TensorFlow ops {', '.join(foreign)}; the first is {first.name!r}. "
+            "Fix: convert a model that starts after it, or write it with other ops"
+        )
     dangling = sorted({name for node in proto.graph.node for name in reads(node)} - known)
     if dangling:
         raise UnsupportedModel(f"tf2onnx left inputs that nothing computes: {', '.join(dangling[:5])}")

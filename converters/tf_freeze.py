@@ -83,6 +83,39 @@ def _without_assignments(function: Any) -> Any:
     return tools._construct_concrete_function(function, graph_def, converted)
 
 
+def in_float32(tf: Any, frozen: Any) -> Any:
+    """A frozen function whose half-precision layers compute in float32; itself where it has none.
+
+    Every backend analyzes such a model in float32, and tf2onnx does not know all of its ops in half precision.
+    """
+    graph_def = frozen.graph.as_graph_def(add_shapes=True)
+    if not _widen(tf, graph_def):
+        return frozen
+    _rename_functions(graph_def, f"_float32_{next(_COUNT)}")
+    return _wrap(tf, graph_def, frozen)
+
+
+def _widen(tf: Any, graph_def: Any) -> bool:
+    """Put float32 in place of half-precision types and constants. Returns whether there were any."""
+    half = {tf.float16.as_datatype_enum, tf.bfloat16.as_datatype_enum}
+    wide, changed = tf.float32.as_datatype_enum, False
+    for node in _nodes(graph_def):
+        for value in node.attr.values():
+            if value.type in half:
+                value.type, changed = wide, True
+            for index, dtype in enumerate(value.list.type):
+                if dtype in half:
+                    value.list.type[index], changed = wide, True
+            if value.HasField("tensor") and value.tensor.dtype in half:
+                array = tf.make_ndarray(value.tensor).astype("float32")
+                value.tensor.CopyFrom(tf.make_tensor_proto(array, tf.float32))
+    for function in graph_def.library.function:
+        for argument in (*function.signature.input_arg, *function.signature.output_arg):
+            if argument.type in half:
+                argument.type, changed = wide, True
+    return changed
+
+
 def _nodes(graph_def: Any) -> list[Any]:
     """The nodes of a GraphDef and of its functions."""
     inner = (node for function in graph_def.library.function for node in function.node_def)

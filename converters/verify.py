@@ -34,11 +34,13 @@ class Reference:
     """The original, to be run: arrays by ONNX input name in, outputs in the order of the ONNX graph out.
 
     `label` names framework and version. `batch` is the one batch size it accepts, None where any will do.
+    `half` says that it computes in half precision, whatever its outputs are.
     """
 
     run: Callable[[Arrays], Sequence[np.ndarray]]
     label: str
     batch: int | None = None
+    half: bool = False
 
 
 def relative_l2(value: np.ndarray, expected: np.ndarray) -> float:
@@ -67,11 +69,13 @@ def verify(
     """Compare the graph with its original on the example and on `batches` random batches like it.
 
     free_axes: {input: {axis: symbol}}, the axes that every other random batch has twice as long.
-    Raises VerificationFailed where an output differs by more than `tolerance` (5 % where the graph quantizes
-    or the output is in half precision), in shape, or has no finite value to compare.
+    Raises VerificationFailed where an output differs by more than `tolerance` (5 % where either side
+    quantizes or computes in half precision), in shape, or has no finite value to compare.
     """
     quantized = any(node.op_type in _QUANTIZERS for node in proto.graph.node)
     tolerance = max(tolerance, _QUANTIZED_TOLERANCE) if quantized else tolerance
+    if reference.half or _computes_in_half(proto):
+        tolerance = max(tolerance, _HALF_TOLERANCE)
     # The runtime's optimizer would put integer kernels of its own in place of a quantized graph.
     session = _session(proto, optimise=not quantized)
     worst_absolute = worst_relative = 0.0
@@ -97,6 +101,15 @@ def verify(
             f"output {empty[0]!r} has no finite value on any test input: give an `example` of the usual range"
         )
     return Verification(reference.label, batches, worst_absolute, worst_relative)
+
+
+def _computes_in_half(proto: onnx.ModelProto) -> bool:
+    """Whether a tensor of the graph is in half precision: its weights, or what a Cast makes."""
+    casts = (
+        attribute.i for node in proto.graph.node for attribute in node.attribute if attribute.name == "to"
+    )
+    kinds = {*casts, *(tensor.data_type for tensor in proto.graph.initializer)}
+    return not kinds.isdisjoint({onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16})
 
 
 def _run_original(reference: Reference, given: Arrays) -> Sequence[np.ndarray]:

@@ -177,7 +177,6 @@ def _differentiable_definition(tf: Any, graph: Any) -> Any:
     Conv2D a group.
     """
     definition = graph.as_graph_def()
-    _widen(tf, definition)
     for node in definition.node:
         # A custom gradient is a Python closure over the traced graph, which freezing leaves behind. The forward
         # nodes are differentiated instead: for tf.nn.silu, which only saves memory so, it is the same.
@@ -192,21 +191,6 @@ def _differentiable_definition(tf: Any, graph: Any) -> Any:
             node = nodes[operation.name]
             _split_into_groups(tf, definition, node, groups, tf.dtypes.as_dtype(node.attr["T"].type))
     return definition
-
-
-def _widen(tf: Any, definition: Any) -> None:
-    """Half-precision types and constants in float32, in which every backend analyzes such a model."""
-    half = {tf.float16.as_datatype_enum, tf.bfloat16.as_datatype_enum}
-    functions = [node for function in definition.library.function for node in function.node_def]
-    for node in (*definition.node, *functions):
-        for value in node.attr.values():
-            if value.type in half:
-                value.type = tf.float32.as_datatype_enum
-            for index, dtype in enumerate(value.list.type):
-                value.list.type[index] = tf.float32.as_datatype_enum if dtype in half else dtype
-            if value.HasField("tensor") and value.tensor.dtype in half:
-                wide = tf.make_ndarray(value.tensor).astype("float32")
-                value.tensor.CopyFrom(tf.make_tensor_proto(wide, tf.float32))
 
 
 def _split_into_groups(tf: Any, definition: Any, node: Any, groups: int, dtype: Any) -> None:
