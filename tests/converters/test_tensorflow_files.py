@@ -94,11 +94,11 @@ def test_text_is_refused_with_the_part_of_the_model_that_can_be_converted() -> N
         .partition(", and give it ")[0]
     )
     rest = eval(code, {"keras": keras, "model": model})
-    texts, two = np.array([["the dog sat"]], object), np.ones((1, 2), np.float32)
+    texts, two = tf.constant([["the dog sat"]]), np.ones((1, 2), np.float32)
     ids = np.asarray(model.get_layer(words.name)(texts))
     fn = differentiate(convert(rest))
     (found,) = fn.forward(dict(zip(fn.graph.inputs, (ids, two), strict=True))).values()
-    np.testing.assert_allclose(found, np.asarray(model([tf.constant([["the dog sat"]]), two])), rtol=1e-5)
+    np.testing.assert_allclose(found, np.asarray(model([texts, tf.constant(two)])), rtol=1e-5)
 
 
 def test_text_inside_a_function_is_refused_in_one_line() -> None:
