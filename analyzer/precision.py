@@ -36,13 +36,14 @@ def in_precision(graph: Graph, precision: DType) -> Graph:
 
 
 def at_least_float32(graph: Graph) -> Graph:
-    """A model of half-precision inputs and outputs in float32; any other as it is.
+    """A model of half-precision inputs and outputs, or weights, in float32; any other as it is.
 
-    A model that takes or gives float32 and rounds to half inside means that rounding.
+    A model of float32 weights that rounds to half inside means that rounding.
     """
     border = [graph.tensors[name] for name in (*graph.inputs, *graph.outputs)]
     floats = {tensor.dtype for tensor in border if tensor.is_float}
-    if not floats or not floats <= HALF:
+    weights = any(t.dtype in HALF and t.constant is not None and t.shape for t in graph.tensors.values())
+    if not weights and (not floats or not floats <= HALF):
         return graph
     return _with(graph, lambda dtype: FLOAT32 if dtype in HALF else dtype)
 

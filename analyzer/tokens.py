@@ -8,9 +8,23 @@ from __future__ import annotations
 
 from analyzer.graph import Graph, Node
 
-# What hands on tokens: moved, shifted into one joint table, picked column by column, or clipped to the table.
+# What hands on tokens: moved, shifted into one joint table, picked column by column, or clipped to the table. A choice
+# between two is written as a sum of products with a mask and its opposite, too.
 _MOVES = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose"})
-_TOKENS = _MOVES | {"Add", "Sub", "Mod", "Clip", "Max", "Min", "Where", "Slice", "Split", "Concat", "Gather"}
+_TOKENS = _MOVES | {
+    "Add",
+    "Sub",
+    "Mul",
+    "Mod",
+    "Clip",
+    "Max",
+    "Min",
+    "Where",
+    "Slice",
+    "Split",
+    "Concat",
+    "Gather",
+}
 # What makes numbers of the rows of an integer table.
 _ROWS = _MOVES | {"DequantizeLinear"}
 _PRODUCTS = frozenset({"MatMul", "Gemm", "Einsum"})
@@ -61,5 +75,5 @@ def _is_one_hot(graph: Graph, node: Node, tokens: set[str]) -> bool:
 def _moves_tokens(node: Node, tokens: set[str]) -> bool:
     """Whether a node hands on tokens, by its data; a mask or an index that is made of them is none."""
     data = {"Where": node.inputs[1:], "Gather": node.inputs[:1], "Concat": node.inputs}
-    arithmetic = node.inputs if node.op_type in ("Add", "Sub", "Max", "Min") else node.inputs[:1]
+    arithmetic = node.inputs if node.op_type in ("Add", "Sub", "Mul", "Max", "Min") else node.inputs[:1]
     return bool(tokens.intersection(data.get(node.op_type, arithmetic)))

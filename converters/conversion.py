@@ -29,6 +29,12 @@ from converters.verify import Arrays, FreeAxes, NoFiniteOutput, Reference
 from converters.verify import verify as verify_graph
 
 NOTE_KEY = "onnxplain.note"
+_OF_TENSORFLOW = (".keras", ".h5", ".hdf5", ".pb", ".pbtxt")
+_KINDS = ".onnx, .pt2, .keras, .h5, a frozen .pb, or a SavedModel folder"
+_FIXES = {
+    ".tflite": "Fix: convert the Keras model or SavedModel that the TensorFlow Lite file was made from, or the file "
+    "that python -m tf2onnx.convert --tflite MODEL.tflite --output MODEL.onnx writes",
+}
 
 
 def convert(
@@ -45,8 +51,8 @@ def convert(
 ) -> Model:
     """Convert a model of any framework to one canonical ONNX graph, and hold it to the original.
 
-    source: a torch nn.Module, ExportedProgram or .pt2 path; a Keras model or .keras path; a tf.Module,
-      tf.function, ConcreteFunction or SavedModel folder; an onnx.ModelProto or .onnx path; or
+    source: a torch nn.Module, ExportedProgram or .pt2 path; a Keras model, .keras or .h5 path; a tf.Module,
+      tf.function, ConcreteFunction, SavedModel folder or frozen .pb graph; an onnx.ModelProto or .onnx path; or
       "package.module:factory", where factory() returns a model, or a model and an example.
     example: one array or tensor, a tuple of them, or a dict {name: array}, first axis the batch. Needed
       where the source does not say its inputs: an nn.Module, a subclassed Keras model, a tf.function
@@ -185,13 +191,15 @@ def _convert_path(path: str, example: Any, free_axes: FreeAxes | None) -> Conver
         raise InvalidModel(f"{path} does not exist")
     if suffix == ".pt2":
         return pytorch.convert_program(pytorch.load_program(path))
-    if suffix == ".keras" or os.path.isdir(path):
+    if suffix in _OF_TENSORFLOW or os.path.isdir(path):
         from converters import tensorflow
 
         return tensorflow.convert_path(path, example)
     if suffix == ".onnx":
         return _convert_onnx(read_onnx(path), example)
-    raise InvalidModel(f"{path} is of no known kind: .onnx, .pt2, .keras, or a SavedModel folder")
+    raise InvalidModel(
+        f"{path} is of no known kind: {_KINDS}. {_FIXES.get(suffix, 'Fix: convert the model object itself')}"
+    )
 
 
 def _convert_factory(spec: str, example: Any, free_axes: FreeAxes | None) -> Converted:

@@ -76,7 +76,9 @@ class Draft:
                 kind = helper.np_dtype_to_tensor_dtype(array.dtype)
                 proto.graph.input.append(helper.make_tensor_value_info(name, kind, array.shape))
         for name, known in self.types.items():
-            proto.graph.value_info.add(name=name, type=known)
+            # What computed a constant may have told less of it.
+            if name not in self.constants:
+                proto.graph.value_info.add(name=name, type=known)
         return proto
 
     def _write(self, proto: onnx.ModelProto, tensors: Mapping[str, onnx.TensorProto]) -> None:

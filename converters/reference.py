@@ -25,13 +25,15 @@ class Reference:
     """The original, to be run: arrays by ONNX input name in, outputs in the order of the ONNX graph out.
 
     `label` names framework and version. `batch` is the one batch size it accepts, None where any will do.
-    `proto` is the original itself where it is an ONNX model.
+    `proto` is the original itself where it is an ONNX model. `half` says that it computes in half precision, whatever
+    its outputs are.
     """
 
     run: Callable[[Arrays], Sequence[np.ndarray]]
     label: str
     batch: int | None = None
     proto: onnx.ModelProto | None = None
+    half: bool = False
 
 
 def relative_l2(value: np.ndarray, expected: np.ndarray) -> float:

@@ -15,15 +15,22 @@ from typing import Any
 
 import numpy as np
 
-from converters import tf_export
+from converters import tf_export, tf_freeze
 from converters.errors import ConversionError, InvalidModel, UnsupportedModel, one_line
 from converters.frameworks import import_framework
 from converters.model import TensorFlowSource
 from converters.pytorch import Converted
 from converters.quiet import quiet
+from converters.tf_graph_def import read_graph
+from converters.tf_text import refuse_text
 from converters.verify import Arrays, FreeAxes, Reference
 
 _FREE_SIZES = 32
+_STATEFUL = (
+    "the model keeps a state from one call to the next: it was converted with the state of this moment, "
+    "which no analysis changes"
+)
+_HALF = "layers that compute in half precision were converted in float32"
 
 
 @dataclass(frozen=True)
@@ -48,8 +55,14 @@ def is_tensorflow(source: object) -> bool:
 
 
 def convert_path(path: str, example: Any) -> Converted:
-    """Convert a .keras file or a SavedModel folder."""
+    """Convert a .keras or .h5 file, a frozen .pb graph or a SavedModel folder."""
     tf = import_framework("tensorflow")
+    if os.path.basename(path) in ("saved_model.pb", "saved_model.pbtxt"):
+        path = os.path.dirname(path) or "."
+    if path.lower().endswith((".pb", ".pbtxt")):
+        with quiet("tensorflow", "absl", native=True):
+            graph = read_graph(tf, path)
+        return convert_tensorflow(graph, example)
     if os.path.isdir(path):
         if not os.path.isfile(os.path.join(path, "saved_model.pb")):
             raise InvalidModel(f"{path} is a folder without a saved_model.pb: no SavedModel")
@@ -64,7 +77,10 @@ def convert_path(path: str, example: Any) -> Converted:
         with quiet("tensorflow", "absl", native=True):
             model = keras.saving.load_model(path, compile=False)
     except Exception as error:
-        raise InvalidModel(f"{path} cannot be loaded by Keras: {one_line(error)}") from error
+        raise InvalidModel(
+            f"{path} cannot be loaded by Keras: {one_line(error).rstrip('.')}. Fix: make the model in Python, as where it was "
+            "trained, load the weights with model.load_weights, and convert the model"
+        ) from error
     return convert_tensorflow(model, example)
 
 
@@ -77,13 +93,16 @@ def convert_tensorflow(source: Any, example: Any, free_axes: FreeAxes | None = N
     tf = import_framework("tensorflow")
     import_framework("tf2onnx")
     try:
-        with quiet("tensorflow", "absl", native=True):
+        with quiet("tensorflow", "absl", native=True), tf_freeze.unchanged(_state(source)):
             traced = _trace(tf, source, example, free_axes or {})
     except ConversionError:
         raise
     except Exception as error:  # tracing runs the user's code, which raises what it likes
         raise UnsupportedModel(f"TensorFlow cannot trace the model: {one_line(error)}") from error
-    frozen = tf_export.freeze(tf, traced.function)
+    refuse_text(tf, source, traced.function)
+    given = tf_freeze.freeze(tf, traced.function)
+    frozen = tf_freeze.in_float32(tf, given)
+    assigned = traced.function.variables if tf_freeze.assigns(traced.function) else ()
     proto = tf_export.to_onnx(tf, frozen, traced.inputs, traced.outputs)
     stated = TensorFlowSource(
         frozen,
@@ -95,12 +114,25 @@ def convert_tensorflow(source: Any, example: Any, free_axes: FreeAxes | None = N
     fixed = next((size for size in sizes if size is not None), None)
 
     def run(feeds: Arrays) -> list[np.ndarray]:
-        result = traced.run([feeds[name] for name in traced.inputs])
+        with tf_freeze.unchanged(assigned):
+            arrays = zip(traced.inputs, traced.example, strict=True)
+            result = traced.run([feeds[name].astype(like.dtype, copy=False) for name, like in arrays])
         return [np.asarray(value) for value in tf.nest.flatten(result)]
 
-    feeds = dict(zip(traced.inputs, traced.example, strict=True))
-    reference = Reference(run, f"TensorFlow {tf.__version__}", fixed)
-    return Converted(proto, stated, reference, feeds, free_axes=traced.free_axes)
+    kinds = [tensor.dtype.as_numpy_dtype for tensor in frozen.inputs]
+    feeds = {
+        name: array.astype(kind, copy=False)
+        for name, array, kind in zip(traced.inputs, traced.example, kinds, strict=True)
+    }
+    reference = Reference(run, f"TensorFlow {tf.__version__}", fixed, half=frozen is not given)
+    stateful = assigned and tf_freeze.keeps_state(tf, traced.function)
+    notes = [note for note, holds in ((_STATEFUL, stateful), (_HALF, reference.half)) if holds]
+    return Converted(proto, stated, reference, feeds, tuple(notes), traced.free_axes)
+
+
+def _state(source: Any) -> list[Any]:
+    """The variables of a model that are not trained: among them what a stateful layer assigns to."""
+    return [variable for variable in getattr(source, "variables", ()) if not variable.trainable]
 
 
 def _trace(tf: Any, source: Any, example: Any, free_axes: FreeAxes) -> _Traced:
@@ -164,7 +196,8 @@ def _with_inference(model: Any) -> Callable[..., Any]:
 
 def _trace_concrete(tf: Any, function: Any, example: Any, keep: Any) -> _Traced:
     """A ConcreteFunction: its inputs and their names are its own."""
-    arguments, keywords = function.structured_input_signature
+    # A function that was pruned from a wrapped graph takes its inputs one after the other.
+    arguments, keywords = function.structured_input_signature or (_flat_signature(tf, function), {})
     specs = [spec for spec in tf.nest.flatten((arguments, keywords)) if isinstance(spec, tf.TensorSpec)]
     names = _unique([spec.name or f"input_{index}" for index, spec in enumerate(specs)])
 
@@ -179,6 +212,12 @@ def _trace_concrete(tf: Any, function: Any, example: Any, keep: Any) -> _Traced:
     return _Traced(
         function, _eager(tf, call_flat), tuple(names), outputs, _example(tf, specs, names, example), keep
     )
+
+
+def _flat_signature(tf: Any, function: Any) -> tuple[Any, ...]:
+    captured = {tensor.name for tensor in function.graph.internal_captures}
+    inputs = [tensor for tensor in function.inputs if tensor.name not in captured]
+    return tuple(tf.TensorSpec(tensor.shape, tensor.dtype, name=tensor.op.name) for tensor in inputs)
 
 
 def _trace_function(tf: Any, function: Any, example: Any, keep: Any, free_axes: FreeAxes) -> _Traced:

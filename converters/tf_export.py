@@ -1,13 +1,11 @@
-"""Freeze a concrete function and hand it to tf2onnx.
+"""Convert a frozen concrete function with tf2onnx.
 
-Reads a tf ConcreteFunction; returns the frozen one, with compiled inner functions inlined, and its ONNX
-graph. Refuses graphs in which tf2onnx left a TensorFlow op or an input that nothing computes: it only
-logs these.
+Reads a tf ConcreteFunction without variables (tf_freeze.py); returns its ONNX graph. Refuses graphs in which
+tf2onnx left a TensorFlow op or an input that nothing computes: it only logs these.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,68 +18,6 @@ from converters.rebatch import BATCH
 
 # Later opsets are refused (19) or turn global pooling into means and transposes (18).
 _EXPORT_OPSET = 17
-_COUNT = itertools.count()
-_UNWANTED = ("_XlaMustCompile", "_noinline")
-
-
-def freeze(tf: Any, function: Any) -> Any:
-    """The function with its variables as constants and its inner calls inlined."""
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-    try:
-        with quiet("tensorflow", "absl", native=True):
-            frozen = convert_variables_to_constants_v2(function, lower_control_flow=False)
-            graph_def = frozen.graph.as_graph_def(add_shapes=True)
-            if not any(node.op.endswith("PartitionedCall") for node in graph_def.node):
-                return frozen
-            # Keras compiles some ops (grouped convolution, exact GELU) as functions of their own.
-            _allow_inlining(graph_def)
-            _rename_functions(graph_def, f"_inlined_{next(_COUNT)}")
-            wrapped = _wrap(tf, graph_def, frozen)
-            return convert_variables_to_constants_v2(
-                wrapped, lower_control_flow=False, aggressive_inlining=True
-            )
-    except Exception as error:  # TensorFlow documents no exceptions here
-        raise UnsupportedModel(f"TensorFlow cannot freeze the model: {one_line(error)}") from error
-
-
-def _allow_inlining(graph_def: Any) -> None:
-    nodes = [
-        *graph_def.node,
-        *(node for function in graph_def.library.function for node in function.node_def),
-    ]
-    for holder in (*nodes, *graph_def.library.function):
-        for key in _UNWANTED:
-            holder.attr.pop(key, None)
-
-
-def _rename_functions(graph_def: Any, suffix: str) -> None:
-    """TensorFlow keeps one definition per function name: changed functions need names of their own."""
-    names = {function.signature.name for function in graph_def.library.function}
-    for function in graph_def.library.function:
-        function.signature.name += suffix
-    nodes = [
-        *graph_def.node,
-        *(node for function in graph_def.library.function for node in function.node_def),
-    ]
-    for node in nodes:
-        for value in node.attr.values():
-            for called in [value.func] if value.HasField("func") else value.list.func:
-                if called.name in names:
-                    called.name += suffix
-        if node.op in names:
-            node.op += suffix
-    for gradient in graph_def.library.gradient:
-        gradient.function_name += suffix
-        gradient.gradient_func += suffix
-
-
-def _wrap(tf: Any, graph_def: Any, frozen: Any) -> Any:
-    """A GraphDef as a concrete function with the inputs and outputs of another, by name."""
-    wrapped = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph_def, name=""), [])
-    element = wrapped.graph.as_graph_element
-    inputs = [element(tensor.name) for tensor in frozen.inputs]
-    return wrapped.prune(inputs, [element(tensor.name) for tensor in frozen.outputs])
 
 
 def to_onnx(tf: Any, frozen: Any, inputs: Sequence[str], outputs: Sequence[str]) -> onnx.ModelProto:
@@ -217,7 +153,11 @@ def _refuse_leftovers(proto: onnx.ModelProto) -> None:
     known |= {name for node in proto.graph.node for name in node.output}
     foreign = sorted({node.op_type for node in _nodes(proto.graph) if not _is_onnx(node)})
     if foreign:
-        raise UnsupportedModel(f"tf2onnx has no ONNX form for the TensorFlow ops {', '.join(foreign)}")
+        first = next(node for node in _nodes(proto.graph) if not _is_onnx(node))
+        raise UnsupportedModel(
+            f"tf2onnx has no ONNX form for the TensorFlow ops {', '.join(foreign)}; the first is {first.name!r}. "
+            "Fix: convert a model that starts after it, or write it with other ops"
+        )
     dangling = sorted({name for node in proto.graph.node for name in reads(node)} - known)
     if dangling:
         raise UnsupportedModel(f"tf2onnx left inputs that nothing computes: {', '.join(dangling[:5])}")

@@ -57,7 +57,7 @@ def verify(
     # The runtime's optimizer would replace parts of a quantized graph by integer kernels.
     session = _session(proto, optimise=not quantized)
     points = OriginalRuns(reference, example, free_inputs(proto), batches, seed, free_axes or {})
-    runner = _Runner(proto, reference, _allowed(proto, tolerance, quantized), session, points)
+    runner = _Runner(proto, reference, _allowed(proto, reference, tolerance), session, points)
     worst_absolute = worst_relative = 0.0
     compared = dict.fromkeys(runner.outputs, 0)
     for given, expected in points.runs():
@@ -78,13 +78,13 @@ def verify(
     return Verification(reference.label, points.compared, worst_absolute, worst_relative, points.notes())
 
 
-def _allowed(proto: onnx.ModelProto, tolerance: float, quantized: bool) -> float:
-    """Return the relative L2 that is allowed, by the precision in which the graph computes."""
-    if quantized:
+def _allowed(proto: onnx.ModelProto, reference: Reference, tolerance: float) -> float:
+    """Return the relative L2 that is allowed, by the precision in which either side computes."""
+    if any(node.op_type in QUANTIZERS for node in proto.graph.node):
         tolerance = max(tolerance, QUANTIZED_TOLERANCE)
     typed = (*proto.graph.value_info, *proto.graph.output)
     half = any(info.type.tensor_type.elem_type in _HALVES for info in typed)
-    return max(tolerance, HALF_TOLERANCE) if half else tolerance
+    return max(tolerance, HALF_TOLERANCE) if half or reference.half else tolerance
 
 
 @dataclass

@@ -11,12 +11,9 @@ epsilon, a padding or an activation, is not looked at: `analyzer.compare` is wha
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from functools import singledispatch
 from typing import Any
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np

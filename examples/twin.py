@@ -7,10 +7,7 @@ flatten; dense, ReLU, dense. Images are higher than wide, so that a swapped axis
 
 from __future__ import annotations
 
-import os
 from typing import Any
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np

@@ -1,17 +1,6 @@
-"""Settings that every test shares: quiet frameworks, deterministic hypothesis."""
+"""Settings that every test shares: deterministic hypothesis. The environment is that of a user."""
 
 from __future__ import annotations
-
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
-if "PYTEST_XDIST_WORKER" in os.environ:
-    # Workers side by side: threads of their own would only wait for each other.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
-    os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
 from hypothesis import settings
 

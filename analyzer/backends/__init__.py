@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import onnx
 
-from analyzer.backends.base import Backend, Differentiable, Gradients
+from analyzer.backends.at_sizes import at_sizes, has_control_flow
+from analyzer.backends.base import Backend, Differentiable, Gradients, Inputs
 from analyzer.backends.file import explaining, explains
 from analyzer.backends.planning import plan_batch
 from analyzer.errors import AnalysisError
@@ -81,6 +82,16 @@ def differentiate(
     )
 
 
+def for_inputs(model: ModelLike | Differentiable, inputs: Inputs) -> Differentiable:
+    """A model on its backend, ONNX Runtime by default, for inputs of these sizes: loops that depend on sizes are
+    written out for them.
+
+    Raises InputError or ShapeError where the inputs are not the model's.
+    """
+    fn = differentiate(model)
+    return at_sizes(fn, fn.check_inputs(inputs)) if has_control_flow(fn.graph) else fn
+
+
 def bind(
     loaded: Model,
     stated: Graph,
@@ -123,5 +134,6 @@ __all__ = [
     "differentiate",
     "explaining",
     "explains",
+    "for_inputs",
     "plan_batch",
 ]

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from analyzer.autodiff import active_tensors, refuse_zero_derivatives
+from analyzer.backends.at_sizes import at_sizes
 from analyzer.backends.file import FileCheck, file_of
 from analyzer.backends.pieces import Progress, batches, run
 from analyzer.backends.planning import Call
@@ -84,6 +85,9 @@ class Backend(Protocol):
 
     def cut(self, graph: Graph) -> Backend:
         """The same for a graph that was cut out of this one, whose further inputs are tensors of it."""
+
+    def rebound(self, graph: Graph) -> Backend:
+        """The same for another graph of the same model."""
 
     def release(self) -> None:
         """Let go of copies of the weights, which are made again when they are needed."""
@@ -174,7 +178,7 @@ class Differentiable:
         feeds = self.check_inputs(inputs)
         if not names:
             return {}
-        found = run(self, Call(None, names, None), feeds)
+        found = run(at_sizes(self, feeds), Call(None, names, None), feeds)
         shown = [name for name in names if name in self.graph.outputs]
         if shown and self.file is not None and self.file.due(feeds, shown):
             self.file.compare_values(feeds, {name: found[name] for name in shown})
@@ -193,6 +197,9 @@ class Differentiable:
         names = find_tensors(self.graph, wrt) if wrt is not None else self.differentiable_inputs
         self._differentiable(names)
         feeds = self.check_inputs(inputs)
+        sized = at_sizes(self, feeds)
+        if sized is not self:
+            return sized.gradients(feeds, target, wrt)
         computed = [name for name in names if name not in feeds]
         results = self._evaluate(observe(computed, names), feeds, target)
         return Gradients(

@@ -329,11 +329,11 @@ def explains(method: _Method) -> _Method:
 
     @wraps(method)
     def explained(*args: Any, **options: Any) -> Any:
-        from analyzer.backends import differentiate
+        from analyzer.backends import differentiate, for_inputs
 
         given = signature.bind(*args, **options).arguments
         verify = given.get("verify", True)
-        fn = differentiate(given["model"], verify=verify)
+        fn = for_inputs(differentiate(given["model"], verify=verify), given["inputs"])
         given["model"] = fn
         bound = inspect.BoundArguments(signature, cast("OrderedDict[str, Any]", given))
         with explaining(*([(fn, given["inputs"])] if verify else [])):

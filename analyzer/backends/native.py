@@ -102,6 +102,10 @@ class Native(ABC):
     def cut(self, graph: Graph) -> Native:
         """The same for a graph that was cut out of this one, whose further inputs are tensors of it."""
 
+    def rebound(self, graph: Graph) -> Native:
+        """The same for another graph of the same model."""
+        return self.cut(graph)
+
     def evaluate(self, request: Request, feeds: Mapping[str, np.ndarray], seed: Seed) -> Arrays:
         """The results of the request; the explained scalar under OUTPUT, its class under CHOSEN."""
         program, interpreter = self._program(request, feeds, seed)

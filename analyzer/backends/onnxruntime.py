@@ -123,6 +123,10 @@ class OnnxRuntime:
         """A graph cut out of this one, with the same settings."""
         return OnnxRuntime(graph, self._providers, self._threads)
 
+    def rebound(self, graph: Graph) -> OnnxRuntime:
+        """Another graph of the same model, with the same settings."""
+        return self.cut(graph)
+
     def release(self) -> None:
         """Drop the sessions."""
         self._sessions.clear()

@@ -171,6 +171,10 @@ class SourceBackend(Native):
         """The network run from inner tensors on: those that the graph has among its inputs, and this one's not."""
         return SourceBackend(graph, self.network, self._outputs, whole=self._whole or self)
 
+    def rebound(self, graph: Graph) -> SourceBackend:
+        """The same network for another graph of it."""
+        return SourceBackend(graph, self.network, self._outputs, whole=self._whole)
+
     def _fed(self, feeds: Mapping[str, np.ndarray]) -> Fed:
         """What the network is fed: its own inputs, and tensors in place of those that it computes."""
         if self._whole is None:

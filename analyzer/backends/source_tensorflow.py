@@ -17,6 +17,7 @@ from converters.model import TensorFlowSource
 _LOOPS = ("While", "StatelessWhile")
 # They ask how large a tensor is, not what it holds.
 _SIZES = ("Shape", "ShapeN", "Size", "Rank")
+_FILLS = ("ZerosLike", "OnesLike")
 
 
 class TensorFlowNetwork:
@@ -31,23 +32,41 @@ class TensorFlowNetwork:
         graph = tf.Graph()
         with graph.as_default():
             tf.graph_util.import_graph_def(_differentiable_definition(tf, source.function.graph), name="")
-        self._session = tf.compat.v1.Session(graph=graph)
+        self._session = _session(tf, graph)
         self._graph = source.function.graph
         self._inputs = dict(source.inputs)
+        self._outputs = tuple(source.outputs.values())
         shapes = [self._graph.get_tensor_by_name(name).shape for name in self._inputs.values()]
         sizes = {shape[0] for shape in shapes if shape.rank}
         self.batch: int | None = sizes.pop() if len(sizes) == 1 else None
         self._added: dict[tuple[tuple[str, ...], tuple[str, ...]], tuple[dict[str, str], dict[str, str]]] = {}
 
     def names(self) -> dict[str, bool]:
-        """Every float tensor of the graph that is no constant, and whether a layer computes it."""
+        """Every float tensor that the outputs depend on and that is no constant, and whether a layer computes it."""
+        leading = self._leading()
         return {
             tensor.name: operation.type not in MOVES_ONLY
             for operation in self._graph.get_operations()
-            if operation.type not in ("Const", "Placeholder", "NoOp")
+            if operation.name in leading and operation.type not in ("Const", "Placeholder", "NoOp")
             for tensor in operation.outputs
             if tensor.dtype.is_floating
         }
+
+    def _leading(self) -> set[str]:
+        """The operations whose values the outputs depend on.
+
+        Keras computes the first step of a masked layer once more, for the shape of its output alone. It has the values
+        of the step in the loop and no gradient.
+        """
+        stack = [self._graph.get_tensor_by_name(name).op for name in self._outputs]
+        found: set[str] = set()
+        while stack:
+            operation = stack.pop()
+            if operation.name not in found:
+                found.add(operation.name)
+                reads = () if operation.type in (*_SIZES, *_FILLS) else operation.inputs
+                stack.extend(tensor.op for tensor in reads)
+        return found
 
     def candidates(self, name: str) -> Sequence[str]:
         """tf2onnx keeps the graph's names, with its own endings for what it rewrote."""
@@ -140,8 +159,15 @@ class TensorFlowNetwork:
                 # tf.gradients rewrites a loop in place, to keep what the way back needs; the session that has run
                 # knows the loop as it was.
                 self._session.close()
-                self._session = tf.compat.v1.Session(graph=graph)
+                self._session = _session(tf, graph)
         return self._added[key]
+
+
+def _session(tf: Any, graph: Any) -> Any:
+    """A session that runs a graph as stated: TensorFlow's optimizer fuses nodes although their outputs are fetched."""
+    config = tf.compat.v1.ConfigProto()
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
+    return tf.compat.v1.Session(graph=graph, config=config)
 
 
 def _differentiable_definition(tf: Any, graph: Any) -> Any:
@@ -151,7 +177,6 @@ def _differentiable_definition(tf: Any, graph: Any) -> Any:
     Conv2D a group.
     """
     definition = graph.as_graph_def()
-    _widen(tf, definition)
     for node in definition.node:
         # A custom gradient is a Python closure over the traced graph, which freezing leaves behind. The forward
         # nodes are differentiated instead: for tf.nn.silu, which only saves memory so, it is the same.
@@ -166,21 +191,6 @@ def _differentiable_definition(tf: Any, graph: Any) -> Any:
             node = nodes[operation.name]
             _split_into_groups(tf, definition, node, groups, tf.dtypes.as_dtype(node.attr["T"].type))
     return definition
-
-
-def _widen(tf: Any, definition: Any) -> None:
-    """Half-precision types and constants in float32, in which every backend analyzes such a model."""
-    half = {tf.float16.as_datatype_enum, tf.bfloat16.as_datatype_enum}
-    functions = [node for function in definition.library.function for node in function.node_def]
-    for node in (*definition.node, *functions):
-        for value in node.attr.values():
-            if value.type in half:
-                value.type = tf.float32.as_datatype_enum
-            for index, dtype in enumerate(value.list.type):
-                value.list.type[index] = tf.float32.as_datatype_enum if dtype in half else dtype
-            if value.HasField("tensor") and value.tensor.dtype in half:
-                wide = tf.make_ndarray(value.tensor).astype("float32")
-                value.tensor.CopyFrom(tf.make_tensor_proto(wide, tf.float32))
 
 
 def _split_into_groups(tf: Any, definition: Any, node: Any, groups: int, dtype: Any) -> None:

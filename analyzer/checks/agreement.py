@@ -15,7 +15,8 @@ import numpy as np
 from onnx import helper
 
 from analyzer.backends import BACKENDS, Differentiable, ModelLike, bind, explaining
-from analyzer.backends.base import Arrays, Inputs
+from analyzer.backends.at_sizes import has_control_flow, model_at_sizes
+from analyzer.backends.base import Arrays, Inputs, check_inputs
 from analyzer.checks.attributions import worst_attributions
 from analyzer.checks.comparison import STEPS, Comparison, Progress
 from analyzer.checks.file_side import FILE, FileSide, file_side
@@ -28,7 +29,7 @@ from analyzer.completeness import Completeness
 from analyzer.errors import AnalysisError, NothingToCompare
 from analyzer.graph import Graph
 from analyzer.memory import as_bytes
-from analyzer.precision import HALF
+from analyzer.precision import HALF, at_least_float32
 from analyzer.samples import samples_in
 from analyzer.target import Target, TargetLike, one_scalar
 from converters import Model, load
@@ -87,6 +88,9 @@ def check(
     chosen = _chosen(backends, state)
     allowed = tolerances(tolerance)
     stated = Graph.from_proto(loaded.proto)
+    if has_control_flow(stated):
+        loaded = model_at_sizes(loaded, stated, chosen, check_inputs(at_least_float32(stated), inputs))
+        stated = Graph.from_proto(loaded.proto)
     functions = [bind(loaded, stated, name, max_memory=as_bytes(max_memory), verify=False) for name in chosen]
     feeds = functions[0].check_inputs(inputs)
     file = file_side(loaded, functions[0], feeds, allowed, alone=len(chosen) < 2)

@@ -9,10 +9,12 @@ far the reasons moved. Source: Sundararajan, Taly & Yan 2017, section 2.2 (imple
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 
-from analyzer.backends import Differentiable, ModelLike, differentiate, explaining
+from analyzer.backends import Differentiable, ModelLike, differentiate, explaining, for_inputs
+from analyzer.backends.at_sizes import has_control_flow
 from analyzer.backends.base import Arrays, Inputs
 from analyzer.backends.matching import TOLERANCE
 from analyzer.checks.agreement import fix_target
@@ -26,7 +28,7 @@ from analyzer.checks.referee import judge_models
 from analyzer.checks.report import Report, Row
 from analyzer.checks.tolerances import COMPLETENESS, Tolerance, tolerances
 from analyzer.checks.twin import Twin
-from analyzer.errors import AnalysisError
+from analyzer.errors import AnalysisError, ShapeError
 from analyzer.graph import Graph
 from analyzer.methods.saliency import maps_of
 from analyzer.samples import batched_inputs
@@ -78,7 +80,10 @@ def compare(
         differentiate(model, backend, straight_through=straight_through, max_memory=max_memory, verify=verify)
         for model in (a, b)
     )
+    mine = for_inputs(mine, inputs)
     feeds = mine.check_inputs(inputs)
+    if has_control_flow(other.graph):
+        other = _at_sizes_of(other, feeds, inputs_of_b)
     fixed, roots = fix_target(mine, feeds, target), mine.roots(wrt)
     tell("pairing inputs, outputs and layers")
     inputs_b, outputs, layers = _paired(
@@ -122,6 +127,14 @@ def _verify_file(fn: Differentiable, feeds: Arrays) -> None:
     if fn.file is not None and not fn.file.drawn:
         fn.file.compare_values(feeds, fn.forward(feeds))
         fn.file.release()
+
+
+def _at_sizes_of(b: Differentiable, feeds: Arrays, given: Mapping[str, str] | None) -> Differentiable:
+    """The second model at the sizes of the inputs, in the first layout that it takes."""
+    for pairing in pair_inputs(feeds, b.graph, given):
+        with suppress(ShapeError):
+            return for_inputs(b, fed(pairing, feeds))
+    return b
 
 
 def _paired(

@@ -130,7 +130,7 @@ def analyze(
 ) -> None:
     """Explain a model's outputs by any of the methods, with their completeness."""
     from analyzer.analysis import METHODS
-    from analyzer.backends import differentiate
+    from analyzer.backends import differentiate, for_inputs
     from analyzer.cli.inputs import ImageOptions, read_background, read_inputs
     from analyzer.cli.models import open_model
     from analyzer.cli.targets import parse_target, refuse_several
@@ -198,6 +198,8 @@ def analyze(
         max_memory=max_memory,
         verify=not no_verify,
     )
+    fn = for_inputs(fn, batch.inputs)
+    graph = fn.graph
     results = [replace(one, asked=target or "") for one in _run(terminal, fn, batch, chosen, settings)]
     texts = texts_of(results, batch.arrays, graph, vocabulary)
     predicted = predictions(fn.forward(batch.inputs)[graph.outputs[0]], loaded.class_names)

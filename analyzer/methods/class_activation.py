@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from analyzer.backends import Differentiable, ModelLike, differentiate
+from analyzer.backends import Differentiable, ModelLike, for_inputs
 from analyzer.backends.base import Arrays, Inputs
 from analyzer.backends.pieces import Progress
 from analyzer.emitter import Emitter
@@ -62,7 +62,7 @@ def activation_map(
     progress: Progress | None = None,
 ) -> ActivationMap:
     """A layer's map over every input that it lies over. The arguments are those of `grad_cam`."""
-    fn = differentiate(model)
+    fn = for_inputs(model, inputs)
     feeds, roots = fn.check_inputs(inputs), fn.roots(wrt)
     seed = seed_of(fn, feeds, target)
     if layer is None:

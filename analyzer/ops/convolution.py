@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from analyzer.ops import conv_gradient
+from analyzer.ops.convolution_tensorflow import convolve, cut, insert_zeros, transposed_kernel
 from analyzer.ops.linear import bilinear_residual
 from analyzer.ops.registry import Affine, register
 from analyzer.ops.support import ones, per_channel, rank_of
@@ -30,8 +31,8 @@ class Conv(Affine):
         )
         x = tf.pad(x, [(0, 0), (0, 0)] + [(max(a.before, 0), max(a.after, 0)) for a in axes])
         for position, a in enumerate(axes, 2):
-            x = _cut(tf, x, position, max(-a.before, 0), max(-a.after, 0))
-        y = _tf_convolve(tf, x, w, [a.stride for a in axes], [a.dilation for a in axes], group)
+            x = cut(tf, x, position, max(-a.before, 0), max(-a.after, 0))
+        y = convolve(tf, x, w, [a.stride for a in axes], [a.dilation for a in axes], group)
         return y if b is None else y + tf.reshape(b, [-1, *ones(len(axes))])
 
     def vjp(op, g, y, x, w, b=None, *, auto_pad, dilations, group, kernel_shape, pads, strides):
@@ -68,16 +69,16 @@ class ConvTranspose(Affine):
     def tensorflow(tf, x, w, b=None, *, group, dilations, strides, kernel_shape, **rest):
         axes = conv_gradient.transposed_windows(x.shape[2:], w.shape[2:], strides, dilations, **rest)
         for position, a in enumerate(axes, 2):
-            x = _tf_insert_zeros(tf, x, position, a.stride)
+            x = insert_zeros(tf, x, position, a.stride)
         reach = [a.extent - 1 for a in axes]
         x = tf.pad(x, [(0, 0), (0, 0)] + [(r, r) for r in reach])
-        full = _tf_convolve(
-            tf, x, _tf_transposed(tf, w, group), ones(len(axes)), [a.dilation for a in axes], group
+        full = convolve(
+            tf, x, transposed_kernel(tf, w, group), ones(len(axes)), [a.dilation for a in axes], group
         )
         for position, a in enumerate(axes, 2):
             size = full.shape[position]
             behind = a.size - (size - a.before)
-            full = _cut(tf, full, position, max(a.before, 0), max(-behind, 0))
+            full = cut(tf, full, position, max(a.before, 0), max(-behind, 0))
             grow = [(0, 0)] * (len(axes) + 2)
             grow[position] = (max(-a.before, 0), max(behind, 0))
             full = tf.pad(full, grow)
@@ -110,69 +111,3 @@ class ConvTranspose(Affine):
 
 def _may_exceed(axis, output_padding, position):
     return bool(output_padding) and output_padding[position] >= axis.stride
-
-
-def _cut(tf, x, position, before, after):
-    """x without its first and last elements along one axis."""
-    if not before and not after:
-        return x
-    begins, sizes = [0] * len(x.shape), [-1] * len(x.shape)
-    begins[position], sizes[position] = before, x.shape[position] - before - after
-    return tf.slice(x, begins, sizes)
-
-
-def _tf_insert_zeros(tf, x, position, step):
-    if step == 1:
-        return x
-    shape = list(x.shape)
-    spread = tf.pad(
-        tf.expand_dims(x, position + 1),
-        [(0, 0)] * (position + 1) + [(0, step - 1)] + [(0, 0)] * (len(shape) - position - 1),
-    )
-    shape[position] *= step
-    merged = tf.reshape(spread, shape)
-    return _cut(tf, merged, position, 0, step - 1)
-
-
-def _tf_transposed(tf, w, group):
-    """The weight of the convolution that a ConvTranspose by w is: flipped, channels swapped in each group."""
-    spatial = list(w.shape[2:])
-    split = tf.reshape(w, [group, w.shape[0] // group, w.shape[1], *spatial])
-    swapped = tf.transpose(split, [0, 2, 1, *range(3, 3 + len(spatial))])
-    merged = tf.reshape(swapped, [group * w.shape[1], w.shape[0] // group, *spatial])
-    return tf.reverse(merged, list(range(2, 2 + len(spatial))))
-
-
-def _tf_convolve(tf, x, w, strides, dilations, group):
-    """A convolution without pads. TensorFlow's CPU kernels want channels last, and have no 1-D."""
-    rank = len(strides)
-    if rank == 1:
-        x, w = tf.expand_dims(x, 2), tf.expand_dims(w, 2)
-        y = _tf_convolve(tf, x, w, [1, *strides], [1, *dilations], group)
-        return tf.squeeze(y, 2)
-    if rank == 2 and strides[0] != strides[1] and 1 in w.shape[2:]:
-        # Where the kernel is one wide the stride there is a choice of rows: equal strides have more kernels.
-        position = 2 if w.shape[2] == 1 else 3
-        x = tf.gather(x, list(range(0, x.shape[position], strides[position - 2])), axis=position)
-        strides = [1, strides[1]] if position == 2 else [strides[0], 1]
-        if group == x.shape[1] and group > 1:
-            strides = [max(strides)] * 2
-            x = _tf_insert_zeros(tf, x, position, strides[0])
-    if max(dilations) > 1 and (max(strides) > 1 or rank > 2 or group > 1):
-        # The CPU kernels take one or the other: put the dilation's zeros into the kernel.
-        for position, dilation in enumerate(dilations, 2):
-            w = _tf_insert_zeros(tf, w, position, dilation)
-        dilations = ones(rank)
-    last = [0, *range(2, 2 + rank), 1]
-    x = tf.transpose(x, last)
-    if rank == 2 and group > 1 and group == x.shape[-1] and strides[0] == strides[1]:
-        kernel = tf.reshape(tf.transpose(w, [2, 3, 0, 1]), [*w.shape[2:], group, w.shape[0] // group])
-        y = tf.nn.depthwise_conv2d(x, kernel, [1, *strides, 1], "VALID")
-    else:
-        # Stated, because conv3d's gradient knows no default.
-        layout = "NHWC" if rank == 2 else "NDHWC"
-        kernel = tf.transpose(w, [*range(2, 2 + rank), 1, 0])
-        pieces = zip(tf.split(x, group, -1), tf.split(kernel, group, -1), strict=True)
-        parts = [tf.nn.convolution(u, k, strides, "VALID", layout, dilations) for u, k in pieces]
-        y = parts[0] if group == 1 else tf.concat(parts, -1)
-    return tf.transpose(y, [0, rank + 1, *range(1, rank + 1)])

@@ -158,9 +158,12 @@ def test_things_that_are_no_models_are_refused(tmp_path: Path) -> None:
         convert({"not": "a model"})
     with pytest.raises(ConversionError, match="neither a file nor a factory"):
         convert("no_such_module:factory")
-    (tmp_path / "weights.h5").write_bytes(b"x")
+    (tmp_path / "weights.bin").write_bytes(b"x")
     with pytest.raises(InvalidModel, match="no known kind"):
-        convert(tmp_path / "weights.h5")
+        convert(tmp_path / "weights.bin")
+    (tmp_path / "model.tflite").write_bytes(b"x")
+    with pytest.raises(InvalidModel, match="Fix: convert the Keras model or SavedModel"):
+        convert(tmp_path / "model.tflite")
 
 
 def factory() -> tuple[onnx.ModelProto, np.ndarray]:

@@ -13,9 +13,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import track

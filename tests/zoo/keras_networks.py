@@ -7,11 +7,8 @@ seconds to build and convert. `example_input` gives a batch in the range that a 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np

@@ -1,0 +1,102 @@
+"""A model at the sizes of its inputs, where loops or branches depend on them.
+
+From a Differentiable and feeds to a Differentiable whose loops are written out for these sizes: recurrent layers on
+sequences of free length, branches on a shape. Any other model is returned as it is.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from analyzer.graph import Graph, Node
+from analyzer.ops import find
+from analyzer.precision import FLOAT64, at_least_float32, in_precision, precisions
+from analyzer.samples import batched_inputs
+from converters.model import Model
+from converters.specialise import CONTROL_FLOW, specialised
+
+if TYPE_CHECKING:
+    from analyzer.backends.base import Arrays, Differentiable
+
+# Each has its own copy of the weights.
+_KEPT = 4
+_KEY, _SETTLED = "at sizes", "is at sizes"
+
+
+def at_sizes(fn: Differentiable, feeds: Arrays) -> Differentiable:
+    """The model at the sizes of the feeds, made once for each; itself where it has no control flow in the way.
+
+    Warns when it writes loops out. Raises VerificationFailed where the outputs then change.
+    """
+    if _SETTLED in fn.plans or not _in_the_way(fn.graph, fn.backend):
+        return fn
+    batched = batched_inputs(fn.graph)
+    # Whether the loops allow a free batch is seen when they are written out.
+    open_ended = (_KEY, tuple((n, a.shape[1:] if n in batched else a.shape) for n, a in feeds.items()), None)
+    fixed = (_KEY, tuple((name, array.shape) for name, array in feeds.items()), "fixed")
+    for key in (open_ended, fixed):
+        if key in fn.plans:
+            found: Differentiable = fn.plans[key] or fn
+            return found
+    proto = specialised(fn.model.proto, feeds)
+    if proto is None:
+        fn.plans[fixed] = None
+        return fn
+    made = _bound(fn, replace(fn.model, proto=proto))
+    kept = [key for key in fn.plans if isinstance(key, tuple) and key[0] == _KEY]
+    for key in kept[: max(len(kept) - _KEPT + 1, 0)]:
+        del fn.plans[key]
+    fn.plans[open_ended if made.engine.batch is None else fixed] = made
+    warnings.warn(_note(made.graph), stacklevel=3)
+    return made
+
+
+def model_at_sizes(model: Model, graph: Graph, backends: tuple[str, ...], feeds: Arrays) -> Model:
+    """The same for a model that several backends share, where control flow is in the way of one of them."""
+    if not any(_in_the_way(graph, name) for name in backends):
+        return model
+    proto = specialised(model.proto, feeds)
+    if proto is None:
+        return model
+    warnings.warn(_note(Graph.from_proto(proto)), stacklevel=3)
+    return replace(model, proto=proto)
+
+
+def has_control_flow(graph: Graph) -> bool:
+    """Whether a loop or branch has stayed in a graph."""
+    return any(node.op_type in CONTROL_FLOW and not node.domain for node in graph.nodes)
+
+
+def _in_the_way(graph: Graph, backend: str) -> bool:
+    """Whether the backend cannot run, or no rule differentiates, a loop or branch of the graph."""
+    nodes = [node for node in graph.nodes if node.op_type in CONTROL_FLOW and not node.domain]
+    nodes = [node for node in nodes if find(node) is None]
+    if not nodes or backend in ("torch", "tensorflow"):
+        return bool(nodes)
+    computed = graph.descendants(graph.inputs)
+    return any(_passes_floats(graph, node, computed) for node in nodes)
+
+
+def _passes_floats(graph: Graph, node: Node, computed: frozenset[str]) -> bool:
+    reads = any(name in computed and graph.tensors[name].is_float for name in node.reads if name)
+    return reads and any(graph.tensors[name].is_float for name in node.outputs if name)
+
+
+def _bound(fn: Differentiable, model: Model) -> Differentiable:
+    """A model with other nodes on the backend of another, in its precision."""
+    stated = Graph.from_proto(model.proto)
+    double = precisions(fn.graph) <= {FLOAT64} and not precisions(stated) <= {FLOAT64}
+    graph = in_precision(stated, FLOAT64) if double else at_least_float32(stated)
+    return replace(fn, model=model, engine=fn.engine.rebound(graph), plans={_SETTLED: True})
+
+
+def _note(graph: Graph) -> str:
+    shapes = ", ".join(f"{name} {_shape(graph, name)}" for name in graph.inputs)
+    return f"loops and branches that depend on sizes are written out for the inputs at hand: {shapes}"
+
+
+def _shape(graph: Graph, name: str) -> str:
+    axes = graph.tensors[name].shape or ()
+    return f"({', '.join('N' if not isinstance(axis, int) else str(axis) for axis in axes)})"

@@ -1,0 +1,172 @@
+"""Loops and branches of any ONNX file that depend on sizes: written out for the inputs at hand, never for others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from analyzer import check, differentiate, full_grad, integrated_gradients
+from analyzer.errors import UnsupportedOp
+from converters import load
+from converters.specialise import specialised
+from tests.converters.helpers import ops
+
+W = np.random.default_rng(0).normal(0, 0.7, (3, 3)).astype(np.float32)
+
+
+def _info(name: str, *shape: int | str, kind: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def _model(nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray]) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        nodes,
+        "sized",
+        [_info("x", "N", "T", 3)],
+        [_info("y", "N", 3)],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def _begin() -> list[onnx.NodeProto]:
+    """A state of zeros for each sample."""
+    return [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Gather", ["shape", "one"], ["length"]),
+        helper.make_node("Gather", ["shape", "outer"], ["state_shape"]),
+        helper.make_node("Expand", ["zero", "state_shape"], ["h0"]),
+    ]
+
+
+BEGIN = {
+    "one": np.asarray(1, np.int64),
+    "outer": np.asarray([0, 2], np.int64),
+    "zero": np.zeros((), np.float32),
+    "w": W,
+}
+
+
+def _loop(count: str = "length", more: list[onnx.NodeProto] | None = None) -> onnx.ModelProto:
+    """h = tanh(h·w + x_t) over the steps t."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["cond"], ["cond_out"]),
+            helper.make_node("Gather", ["x", "t"], ["x_t"], axis=1),
+            helper.make_node("MatMul", ["h", "w"], ["hw"]),
+            helper.make_node("Add", ["hw", "x_t"], ["sum"]),
+            helper.make_node("Tanh", ["sum"], ["h_out"]),
+        ],
+        "body",
+        [_info("t", kind=TensorProto.INT64), _info("cond", kind=TensorProto.BOOL), _info("h", "N", 3)],
+        [_info("cond_out", kind=TensorProto.BOOL), _info("h_out", "N", 3)],
+    )
+    loop = helper.make_node("Loop", [count, "", "h0"], ["y"], body=body)
+    return _model([*_begin(), *(more or []), loop], BEGIN)
+
+
+def _scan() -> onnx.ModelProto:
+    """The same as a Scan."""
+    body = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["h", "w"], ["hw"]),
+            helper.make_node("Add", ["hw", "x_t"], ["sum"]),
+            helper.make_node("Tanh", ["sum"], ["h_out"]),
+        ],
+        "body",
+        [_info("h", "N", 3), _info("x_t", "N", 3)],
+        [_info("h_out", "N", 3)],
+    )
+    scan = helper.make_node("Scan", ["h0", "x"], ["y"], body=body, num_scan_inputs=1, scan_input_axes=[1])
+    return _model([*_begin(), scan], BEGIN)
+
+
+def _branch() -> onnx.ModelProto:
+    """The mean over the steps, of the squares where there are more than three."""
+    squares, plain = (
+        helper.make_graph(nodes, name, [], [_info(f"{name}_out", "N", "T", 3)])
+        for name, nodes in (
+            ("squares", [helper.make_node("Mul", ["x", "x"], ["squares_out"])]),
+            ("plain", [helper.make_node("Tanh", ["x"], ["plain_out"])]),
+        )
+    )
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Gather", ["shape", "one"], ["length"]),
+        helper.make_node("Greater", ["length", "three"], ["long"]),
+        helper.make_node("If", ["long"], ["chosen"], then_branch=squares, else_branch=plain),
+        helper.make_node("ReduceMean", ["chosen"], ["y"], axes=[1], keepdims=0),
+    ]
+    return _model(nodes, {"one": BEGIN["one"], "three": np.asarray(3, np.int64)})
+
+
+def _recurrence(x: np.ndarray) -> np.ndarray:
+    h = np.zeros((len(x), 3))
+    for t in range(x.shape[1]):
+        h = np.tanh(h @ W.astype(np.float64) + x[:, t])
+    return h
+
+
+def _mean(x: np.ndarray) -> np.ndarray:
+    return (x * x if x.shape[1] > 3 else np.tanh(x)).mean(1)
+
+
+CASES: dict[str, tuple[Callable[[], onnx.ModelProto], Callable[[np.ndarray], np.ndarray]]] = {
+    "Loop": (_loop, _recurrence),
+    "Scan": (_scan, _recurrence),
+    "If": (_branch, _mean),
+}
+
+
+def _slope(function: Callable[[np.ndarray], np.ndarray], x: np.ndarray, line: np.ndarray) -> np.ndarray:
+    """The derivative of each sample's output 1 along a line, in float64."""
+    step = 1e-6
+    return (function(x + step * line)[:, 1] - function(x - step * line)[:, 1]) / (2 * step)
+
+
+@pytest.mark.filterwarnings("ignore:loops and branches")
+@pytest.mark.parametrize("backend", ["onnxruntime", "torch"])
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_at_every_length(name: str, backend: str) -> None:
+    build, function = CASES[name]
+    fn = differentiate(build(), backend)
+    rng = np.random.default_rng(1)
+    for samples, length in ((2, 5), (3, 5), (2, 2), (1, 1)):
+        x = rng.normal(size=(samples, length, 3)).astype(np.float32)
+        np.testing.assert_allclose(fn.forward(x)["y"], function(x.astype(np.float64)), rtol=1e-5, atol=1e-6)
+        found = fn.gradients(x, 1)
+        line = rng.normal(size=x.shape)
+        expected = _slope(function, x.astype(np.float64), line)
+        np.testing.assert_allclose((found.gradients["x"] * line).sum((1, 2)), expected, rtol=1e-4, atol=1e-6)
+        assert full_grad(fn, x, 1).completeness.error.max() <= 1e-5
+        assert np.abs(integrated_gradients(fn, x, 1).delta).max() <= 1e-4
+
+
+@pytest.mark.filterwarnings("ignore:loops and branches")
+def test_check_and_one_model_a_length() -> None:
+    proto, x = _loop(), np.random.default_rng(2).normal(size=(2, 4, 3)).astype(np.float32)
+    check(proto, x, 1).raise_for_disagreement()
+    sized = specialised(load(proto).proto, {"x": x})
+    assert sized is not None and not ops(sized).keys() & {"Loop", "Scan", "If"}
+    # The batch stays free: many points are computed in one call.
+    assert sized.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    fn = differentiate(proto)
+    for length in range(1, 9):
+        fn.gradients(x[:, :1].repeat(length, 1), 1)
+    assert len(fn.plans) <= 4
+
+
+def test_a_count_that_depends_on_values_stays_refused() -> None:
+    count = [
+        helper.make_node("ReduceMax", ["x"], ["largest"], keepdims=0),
+        helper.make_node("Cast", ["largest"], ["count"], to=TensorProto.INT64),
+    ]
+    proto, x = _loop("count", count), np.full((1, 4, 3), 2.5, np.float32)
+    fn = differentiate(proto)
+    np.testing.assert_allclose(fn.forward(x)["y"], _recurrence(x[:, :2].astype(np.float64)), rtol=1e-5)
+    with pytest.raises(UnsupportedOp, match="computed while running"):
+        fn.gradients(x, 1)
