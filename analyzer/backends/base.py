@@ -25,7 +25,7 @@ from analyzer.program import Program
 from analyzer.request import CHOSEN, OUTPUT, Request, observe
 from analyzer.samples import Place, batched_inputs, find_places, samples_in
 from analyzer.seeds import resolve
-from analyzer.target import Seed, Target, TargetLike, as_target, one_scalar
+from analyzer.target import Seed, Target, TargetLike, as_target, chosen_classes, one_scalar
 from converters.model import Model
 
 Arrays = dict[str, np.ndarray]
@@ -137,7 +137,7 @@ class Differentiable:
         Raises UnknownTensor for a name that the graph has not or that is no float, AnalysisError where there is
         nothing to attribute, or where one of the tensors is computed from another.
         """
-        names = tuple(dict.fromkeys(wrt)) if wrt is not None else self.differentiable_inputs
+        names = named_tensors(wrt) if wrt is not None else self.differentiable_inputs
         if not names:
             raise AnalysisError(
                 "the model has no floating input: name tensors to attribute, such as its embedded tokens, in `wrt`"
@@ -171,7 +171,7 @@ class Differentiable:
         Raises InputError, ShapeError, TargetError, UnknownTensor, or UnsupportedOp where a node between a
         wanted tensor and the target has no rule.
         """
-        names = tuple(dict.fromkeys(wrt)) if wrt is not None else self.differentiable_inputs
+        names = named_tensors(wrt) if wrt is not None else self.differentiable_inputs
         self._differentiable(names)
         feeds = self.check_inputs(inputs)
         computed = [name for name in names if name not in feeds]
@@ -205,7 +205,9 @@ class Differentiable:
         for output in seed.outputs:
             refuse_zero_derivatives(self.graph, request.wrt, output)
         arrays = run(self, Call(request, (), seed), feeds, progress)
-        return Evaluation(arrays.pop(OUTPUT), arrays.pop(CHOSEN, None), arrays)
+        classes = arrays.pop(CHOSEN, None)
+        stated = None if classes is None else chosen_classes(classes, seed.output)
+        return Evaluation(arrays.pop(OUTPUT), stated, arrays)
 
     def check_inputs(self, inputs: Inputs) -> Arrays:
         """The feeds {input name: array} in the model's dtypes. Raises InputError or ShapeError."""
@@ -248,6 +250,11 @@ class Evaluation:
     output: np.ndarray
     target: np.ndarray | None
     arrays: Arrays
+
+
+def named_tensors(names: str | Sequence[str]) -> tuple[str, ...]:
+    """Return names once each, in their order; a string is one name, not its letters."""
+    return (names,) if isinstance(names, str) else tuple(dict.fromkeys(names))
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:
