@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analyzer.autodiff import active_tensors, carries_gradient, path_nodes, rules_of
+from analyzer.autodiff import active_tensors, carries_gradient, leading_tensors, path_nodes, rules_of
 from analyzer.emitter import Emitter
 from analyzer.errors import UnsupportedOp
 from analyzer.graph import Graph, Node, Tensor
@@ -61,7 +61,7 @@ def find_biases(
     list what is known of a graph that cannot be differentiated.
     """
     active = active_tensors(graph, inputs)
-    leading = graph.ancestors(outputs)
+    leading = leading_tensors(graph, outputs)
     scratch = Emitter(graph.opset)
     found = []
     for node in path_nodes(graph, inputs, outputs):

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from analyzer.autodiff import active_tensors, refuse_zero_derivatives
+from analyzer.autodiff import active_tensors, check_gradient_paths, refuse_zero_derivatives
 from analyzer.backends.pieces import Progress, batches, run
 from analyzer.backends.planning import Call
 from analyzer.errors import AnalysisError, InputError, ShapeError, UnknownTensor
@@ -175,7 +175,7 @@ class Differentiable:
         self._differentiable(names)
         feeds = self.check_inputs(inputs)
         computed = [name for name in names if name not in feeds]
-        results = self._evaluate(observe(computed, names), feeds, target)
+        results = self._evaluate(observe(computed, names), feeds, target, named=wrt is not None)
         return Gradients(
             output=results.output,
             target=results.target,
@@ -198,12 +198,18 @@ class Differentiable:
         return self._evaluate(request, self.check_inputs(inputs), target, progress)
 
     def _evaluate(
-        self, request: Request, feeds: Arrays, target: TargetLike, progress: Progress | None = None
+        self,
+        request: Request,
+        feeds: Arrays,
+        target: TargetLike,
+        progress: Progress | None = None,
+        named: bool = False,
     ) -> Evaluation:
         wanted = as_target(target) if request.by_rank else one_scalar(target)
         seed = self.seed(wanted, samples_in(self.graph, feeds), feeds)
         for output in seed.outputs:
             refuse_zero_derivatives(self.graph, request.wrt, output)
+        check_gradient_paths(self.graph, request.wrt, seed.outputs, named=named)
         arrays = run(self, Call(request, (), seed), feeds, progress)
         classes = arrays.pop(CHOSEN, None)
         stated = None if classes is None else chosen_classes(classes, seed.output)
