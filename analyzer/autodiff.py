@@ -9,7 +9,8 @@ Refuses, by name, a node on that path that has no VJP rule.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -46,10 +47,21 @@ def active_tensors(graph: Graph, roots: Iterable[str], blocked: Iterable[str] = 
     return frozenset(name for name in reached if graph.tensors[name].is_float)
 
 
+def leading_tensors(graph: Graph, targets: Iterable[str]) -> frozenset[str]:
+    """Float tensors on which one of the `targets` depends differentiably."""
+    found = set(targets)
+    for node in reversed(graph.nodes):
+        if found.intersection(node.outputs):
+            found.update(
+                name for index, name in enumerate(node.reads) if name and carries_gradient(graph, node, index)
+            )
+    return frozenset(found)
+
+
 def path_nodes(graph: Graph, roots: Iterable[str], targets: tuple[str, ...]) -> tuple[Node, ...]:
     """The nodes on a differentiable path from `roots` to one of the `targets`, in topological order."""
     active = active_tensors(graph, roots)
-    leading = graph.ancestors(targets)
+    leading = leading_tensors(graph, targets)
     return tuple(
         node
         for node in graph.nodes
@@ -89,6 +101,89 @@ def refuse_zero_derivatives(graph: Graph, roots: Iterable[str], target: str) -> 
             f"{found[0]} lies between the input and the target and draws at random by what it reads: "
             "a draw has no gradient. Attribute a tensor behind it, or a target before it."
         )
+
+
+_SHAPE_ALONE = {
+    "Shape": 0,
+    "Size": 0,
+    "EyeLike": 0,
+    "RandomNormalLike": 0,
+    "RandomUniformLike": 0,
+    "CastLike": 1,
+}
+"""Ops that read an input for its shape or type, not for its values."""
+
+
+def check_gradient_paths(graph: Graph, wrt: Iterable[str], outputs: Sequence[str], *, named: bool) -> None:
+    """Refuse gradients that are zero only because a step or a cast to integers lies on every path to the target.
+
+    named: whether the caller named `wrt`. A tensor whose values do not change the target has the gradient 0, rightly.
+    Raises UnsupportedOp where no tensor that changes the target has a differentiable path, or an input that is
+    named has none; warns of an input that is not named.
+    """
+    leading, changing = leading_tensors(graph, outputs), graph.ancestors(outputs)
+
+    def by_value(node: Node, index: int) -> bool:
+        return _SHAPE_ALONE.get(node.op_type) != index
+
+    lost, reaching = [], 0
+    for name in dict.fromkeys(wrt):
+        if name in outputs or name not in changing:
+            continue
+        if not active_tensors(graph, [name]).isdisjoint(outputs):
+            reaching += 1
+        elif not graph.descendants([name], by_value).isdisjoint(outputs):
+            lost.append(name)
+    inputs = [name for name in lost if name in graph.inputs]
+    if lost and (not reaching or (named and inputs)):
+        raise UnsupportedOp(_lost_path(graph, (inputs or lost)[0], outputs, leading))
+    for name in inputs:
+        warnings.warn(_lost_path(graph, name, outputs, leading), stacklevel=4)
+
+
+def path_ends(graph: Graph, roots: Iterable[str], targets: Iterable[str]) -> tuple[Node, ...]:
+    """The nodes that read what depends on the roots, lead to a target, and pass no derivative on."""
+    active, leading = active_tensors(graph, roots), graph.ancestors(targets)
+    return tuple(
+        node
+        for node in graph.nodes
+        if leading.intersection(node.outputs)
+        and active.intersection(node.reads)
+        and node.op_type not in _SHAPE_ALONE
+        and not any(name in active and carries_gradient(graph, node, i) for i, name in enumerate(node.reads))
+    )
+
+
+def _lost_path(graph: Graph, name: str, outputs: Sequence[str], leading: frozenset[str]) -> str:
+    """Say where every path from a tensor to the target ends, and what to attribute in its place."""
+    ends = path_ends(graph, [name], outputs)
+    ends = ends or tuple(
+        node for node in graph.nodes if name in node.reads and not _carries(graph, node, name)
+    )
+    behind = graph.descendants({output for node in ends for output in node.outputs if output})
+    first = [
+        output
+        for node in graph.nodes
+        for output in node.outputs
+        if output in behind and output in leading and graph.tensors[output].is_float
+        and not any(u in behind and u in leading and carries_gradient(graph, node, i) for i, u in enumerate(node.reads))
+    ]  # fmt: skip
+    where = ", ".join(str(node) for node in ends[:3]) or "ops without a derivative"
+    first = [output for output in first if output not in outputs]
+    if not first:
+        fix = "no tensor after it has a gradient: explain an output before it, or use a method without gradients"
+    else:
+        fix = f"attribute what is computed after it, wrt={first[:3]} (path methods: at={first[0]!r})"
+    if any(node.op_type == "Round" for node in ends):
+        fix += ", or differentiate through Round by straight_through=True"
+    return (
+        f"the gradient at {name!r} is no answer: every path to the target {outputs[0]!r} ends at {where}, "
+        f"whose derivative is zero. Fix: {fix}."
+    )
+
+
+def _carries(graph: Graph, node: Node, name: str) -> bool:
+    return any(u == name and carries_gradient(graph, node, i) for i, u in enumerate(node.reads))
 
 
 def sweep(

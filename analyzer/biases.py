@@ -14,10 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analyzer.autodiff import active_tensors, carries_gradient, path_nodes, rules_of
+from analyzer.autodiff import active_tensors, carries_gradient, leading_tensors, path_nodes, rules_of
 from analyzer.emitter import Emitter
 from analyzer.errors import UnsupportedOp
 from analyzer.graph import Graph, Node, Tensor
+from analyzer.magnitudes import MASKED, softmax_axis
 from analyzer.ops import find
 from analyzer.ops.registry import Homogeneous, Kind, Op
 from analyzer.scopes import layer_of
@@ -60,7 +61,7 @@ def find_biases(
     list what is known of a graph that cannot be differentiated.
     """
     active = active_tensors(graph, inputs)
-    leading = graph.ancestors(outputs)
+    leading = leading_tensors(graph, outputs)
     scratch = Emitter(graph.opset)
     found = []
     for node in path_nodes(graph, inputs, outputs):
@@ -107,15 +108,20 @@ def residuals(graph: Graph, op: Emitter, node: Node, active: Sequence[bool]) -> 
                 op, tuple(active), tuple(outputs) if rules.several_outputs else y, *inputs, **node.attributes
             )
             found = tuple(stated) if rules.several_outputs else (stated,)
-            return tuple(_finite(graph, op, r) for r in found)
-        if rules.kind is Kind.HOMOGENEOUS:
+        elif rules.kind is Kind.HOMOGENEOUS:
             assert issubclass(rules, Homogeneous)
-            return tuple(_scaled(op, output, 1 - rules.degree) for output in outputs)
-        assert y is not None
-        if rules.kind is Kind.MULTILINEAR:
-            return (_scaled(op, y, 1 - sum(active)),)
-        assert rules.kind in (Kind.ELEMENTWISE, Kind.SYMMETRIC), f"{node}: its kind needs a `residual`"
-        return (_minus_own_product(graph, op, rules, node, y, inputs, active),)
+            found = tuple(_scaled(op, output, 1 - rules.degree) for output in outputs)
+        elif rules.kind is Kind.MULTILINEAR:
+            found = (_scaled(op, y, 1 - sum(active)),)
+        else:
+            assert rules.kind in (Kind.ELEMENTWISE, Kind.SYMMETRIC), f"{node}: its kind needs a `residual`"
+            assert y is not None
+            found = (_minus_own_product(graph, op, rules, node, y, inputs, active),)
+    unmasked = (
+        _without_masked_rows(graph, op, node, found[0], active) if rules.kind is Kind.AFFINE else found[0]
+    )
+    careful = not graph.infinite.isdisjoint((*node.reads, *node.outputs))
+    return tuple(finite(op, r) if careful else r for r in (unmasked, *found[1:]))
 
 
 def _scaled(op: Emitter, y: Tensor | None, factor: float) -> Tensor | None:
@@ -126,16 +132,46 @@ def _scaled(op: Emitter, y: Tensor | None, factor: float) -> Tensor | None:
     return op.Neg(y) if factor == -1 else op.Mul(y, float(factor))
 
 
-def _finite(graph: Graph, op: Emitter, t: Tensor | None) -> Tensor | None:
-    """t with 0 for ±∞, in a graph that has infinite constants, such as the −∞ of an attention mask.
+def finite(op: Emitter, t: Tensor | None) -> Tensor | None:
+    """Return t with 0 for ±∞, as the mask of an attention may hold.
 
     Nothing passes a softmax, an exponential or a maximum at −∞: its gradient is 0 there, and 0 · ∞ counts as 0.
     """
-    if t is None or not graph.holds_infinity:
-        return t
+    if t is None:
+        return None
     if t.constant is not None:
         return op.tensor(np.where(np.isinf(t.constant), 0, t.constant).astype(t.dtype))
     return op.Where(op.IsInf(t), op.tensor(0, t.dtype), t)
+
+
+def _without_masked_rows(
+    graph: Graph, op: Emitter, node: Node, r: Tensor | None, active: Sequence[bool]
+) -> Tensor | None:
+    """Return r less one number per row, in the rows that a mask hides whole from a softmax.
+
+    A softmax does not see such a shift: the gradients of a row sum to 0. Their product with −1e9, or with the lowest
+    number there is, would be rounding errors far larger than the output. So is a sum with it, which rounds the scores
+    away: there r is what the sum did, less its row's maximum.
+    """
+    if r is None or graph.masking.isdisjoint(node.reads):
+        return r
+    axis = softmax_axis(graph, node.outputs[0])
+    shapes = [graph.tensors[name].shape for name in node.reads if name]
+    ranks = [len(shape) for shape in shapes if shape is not None]
+    if axis is None or len(ranks) < len(shapes) or max(ranks) < -axis:
+        return r
+    if r.constant is not None and (r.rank < -axis or (r.constant.max(axis) >= MASKED).all()):
+        return r
+    wide = r if r.shape is not None and r.rank == max(ranks) else op.Expand(r, [1] * max(ranks))
+    highest = op.ReduceMax(wide, [axis], keepdims=1)
+    shifted = op.Sub(wide, highest)
+    moving = [graph.tensors[name] for name, moves in zip(node.inputs, active, strict=True) if moves]
+    if node.op_type == "Add" and len(moving) == 1:
+        y = graph.tensors[node.outputs[0]]
+        # Two lowest numbers may add up to −∞, of which the difference to its row's maximum is NaN.
+        y = op.Max(y, float(np.finfo(np.float16).min)) if y.name in graph.infinite else y
+        shifted = op.Sub(op.Sub(y, op.ReduceMax(y, [axis], keepdims=1)), moving[0])
+    return op.Where(op.Less(highest, MASKED), shifted, wide)
 
 
 def _minus_own_product(
@@ -147,13 +183,14 @@ def _minus_own_product(
     inputs: Sequence[Tensor | None],
     active: Sequence[bool],
 ) -> Tensor:
-    """y − Σ J_i u_i, where J_i is its own transpose: the VJP rule applied to u_i is J_i u_i."""
+    """Emit y − Σ J_i u_i, where J_i is its own transpose: the VJP rule applied to u_i is J_i u_i."""
     result = y
     for index, u in enumerate(inputs):
         if u is None or not active[index]:
             continue
         assert rules.vjp is not None
-        entry = rules.vjp(op, _finite(graph, op, u), y, *inputs, **node.attributes)[index]
+        vector = finite(op, u) if u.name in graph.infinite else u
+        entry = rules.vjp(op, vector, y, *inputs, **node.attributes)[index]
         entry = entry() if callable(entry) else entry
         if entry is not None:
             result = op.Sub(result, entry)

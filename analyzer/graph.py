@@ -15,6 +15,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from analyzer.magnitudes import infinite_tensors, masking_tensors
+
 Shape = tuple[int | str | None, ...]
 
 
@@ -120,10 +122,14 @@ class Graph:
         return {node.name: index for index, node in enumerate(self.nodes)}
 
     @cached_property
-    def holds_infinity(self) -> bool:
-        """Whether a constant holds an infinity, as the mask of an attention does."""
-        constants = (tensor.constant for tensor in self.tensors.values() if tensor.is_float)
-        return any(constant is not None and bool(np.isinf(constant).any()) for constant in constants)
+    def infinite(self) -> frozenset[str]:
+        """The float tensors that may hold an infinity, as the masked scores of an attention do."""
+        return infinite_tensors(self)
+
+    @cached_property
+    def masking(self) -> frozenset[str]:
+        """The float tensors that may hold the large negative numbers of a mask."""
+        return masking_tensors(self)
 
     @cached_property
     def consumers(self) -> Mapping[str, tuple[Node, ...]]:

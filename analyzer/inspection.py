@@ -6,10 +6,17 @@ node's rule is tried: it emits its nodes, and what it refuses is the reason. Not
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from analyzer.autodiff import active_tensors, carries_gradient, path_nodes, quantizers_between, sweep
+from analyzer.autodiff import (
+    active_tensors,
+    carries_gradient,
+    path_ends,
+    path_nodes,
+    quantizers_between,
+    sweep,
+)
 from analyzer.emitter import Emitter
 from analyzer.errors import UnsupportedOp
 from analyzer.graph import Graph, Node, Tensor
@@ -69,7 +76,7 @@ def differentiable_path(graph: Graph) -> Path:
     found = {id(node) for nodes in between.values() for node in nodes}
     nodes = tuple(node for node in graph.nodes if id(node) in found)
     reached = tuple(name for name in floats if between[name])
-    return Path(roots, bool(inputs), reached, nodes, () if nodes else _ends(graph, roots))
+    return Path(roots, bool(inputs), reached, nodes, () if nodes else path_ends(graph, roots, graph.outputs))
 
 
 def _path_of_codes(graph: Graph, roots: Sequence[str], target: str) -> tuple[Node, ...]:
@@ -118,19 +125,6 @@ def inner_roots(graph: Graph) -> tuple[str, ...]:
 
 def _is_variable_float(graph: Graph, name: str, computed: frozenset[str]) -> bool:
     return name in computed and graph.tensors[name].is_float
-
-
-def _ends(graph: Graph, roots: Iterable[str]) -> tuple[Node, ...]:
-    """The nodes that read what depends on the roots, lead to an output, and pass no derivative on."""
-    active = active_tensors(graph, roots)
-    leading = graph.ancestors(graph.outputs)
-    return tuple(
-        node
-        for node in graph.nodes
-        if leading.intersection(node.outputs)
-        and active.intersection(node.reads)
-        and not any(name in active and carries_gradient(graph, node, i) for i, name in enumerate(node.reads))
-    )
 
 
 def coverage(graph: Graph, path: Path) -> dict[str, Coverage]:

@@ -201,7 +201,7 @@ def _weights_seeds(
     scalars = []
     for name, target in weights.items():
         y = graph.tensors[name]
-        rows = _rows(op, _weighted(op, y, target, graph.holds_infinity), y.rank)
+        rows = _rows(op, _weighted(op, y, target, name in graph.infinite), y.rank)
         scalars.append(op.ReduceSum(rows, [1], keepdims=0))
     return [dict(weights)], {OUTPUT: scalars[0] if len(scalars) == 1 else op.Sum(*scalars)}
 
@@ -223,7 +223,7 @@ def _index_seeds(
     for rank in range(1 if ranks is None else ranks):
         one = op.Unsqueeze(chosen, [1]) if ranks is None else op.Gather(chosen, [rank], axis=1)
         one_hot = op.Cast(op.Equal(one, classes), to=op.dtype_of(y))
-        weighted = _weighted(op, rows, one_hot, graph.holds_infinity)
+        weighted = _weighted(op, rows, one_hot, output in graph.infinite)
         scalars.append(op.ReduceSum(weighted, [1], keepdims=int(ranks is not None)))
         seeds.append({output: op.Reshape(one_hot, shape)})
     return seeds, {OUTPUT: scalars[0] if ranks is None else op.Concat(*scalars, axis=1), CHOSEN: chosen}

@@ -14,7 +14,7 @@ import numpy as np
 
 from analyzer.errors import TargetError
 from analyzer.graph import Graph, Tensor
-from analyzer.target import HIGHEST, PREDICTED, Index, Seed, Target
+from analyzer.target import HIGHEST, PREDICTED, Bare, Chosen, Index, Seed, Target, chosen_classes
 
 Sizes = Callable[[str], tuple[int, ...]]
 Values = Callable[[str], np.ndarray]
@@ -32,7 +32,7 @@ def resolve(
         return _over_several(target.weights, graph, samples)
     if target.parts is not None:
         return _sum(target.parts, graph, samples, sizes, values)
-    y = _output(graph, target.output or graph.outputs[0])
+    y = _output(graph, _named(target, graph))
     assert y.shape is not None
     if target.weights is not None:
         return Seed(y.name, weights=_weights(target.weights, y, samples))
@@ -44,16 +44,59 @@ def resolve(
         return Seed(y.name, index=_highest(target.top, y, samples))
     if target.each is not None:
         return Seed(y.name, index=_classes(target.each, y, samples))
+    if isinstance(target.index, Chosen) and y.rank > 2:
+        return Seed(y.name, index=chosen_classes(_flat(target.index, y, samples), y.name))
+    if isinstance(target.index, Bare):
+        target = replace(target, index=_read_tuple(target.index, y, samples))
     if target.position is not None:
         return Seed(y.name, weights=_at(target.position, y, samples, values))
     assert target.index is not None
     if isinstance(target.index, tuple):
-        if target.mask is not None or target.axis != 1:
+        if target.mask is not None or target.axis is not None:
             raise TargetError(
                 f"a mask, or an axis, goes with a class, not with the coordinates {target.index}"
             )
         return Seed(y.name, weights=_at(target.index, y, samples, None))
     return _summed(target, target.index, y, samples, values)
+
+
+def _named(target: Target, graph: Graph) -> str:
+    """The output that a target is of. A result's own classes may come from another model: there it is the first."""
+    given = target.index if target.each is None else target.each
+    if not isinstance(given, Chosen):
+        return target.output or graph.outputs[0]
+    name = target.output or given.output
+    return name if name in graph.tensors and name is not None else graph.outputs[0]
+
+
+def _flat(index: Chosen, y: Tensor, samples: int) -> np.ndarray:
+    """Positions in the flattened samples, checked."""
+    assert y.shape is not None
+    array = np.asarray(index)
+    if array.shape != (samples,):
+        raise TargetError(f"target indices of shape {array.shape} for {samples} samples: give one per sample")
+    known = all(isinstance(axis, int) for axis in y.shape[1:])
+    return _checked(array, int(np.prod(_static(y.shape[1:], y))) if known else None, y)
+
+
+def _read_tuple(given: Bare, y: Tensor, samples: int) -> Index:
+    """A bare tuple as the coordinates of one element, or as a class per sample, where only one of them fits."""
+    assert y.shape is not None
+    element, each = tuple(given), list(given)
+    if len(y.shape) <= 2:
+        if len(given) not in (1, samples):
+            raise TargetError(
+                f"the target {element} has {len(given)} classes for {samples} samples of {y.name!r} {y.shape}. "
+                "Fix: give an int, or one class per sample"
+            )
+        return np.asarray(each if len(given) == samples else each * samples)
+    if len(given) == len(y.shape) - 1 and len(given) != samples:
+        return element
+    raise TargetError(
+        f"the target {element} has two readings for {samples} samples of {y.name!r} {y.shape}. Fix: "
+        f"Target(index={element}) explains the element at these coordinates of each sample, "
+        f"Target(index={each}, axis=1) or Target(index={each}, axis=-1) a class per sample"
+    )
 
 
 def _output(graph: Graph, output: str) -> Tensor:
@@ -170,7 +213,7 @@ def _at(position: Index, y: Tensor, samples: int, values: Values | None) -> np.n
 def _summed(target: Target, index: Index, y: Tensor, samples: int, values: Values | None) -> Seed:
     """A class of each sample; where the output has further axes, summed over these, or over a mask of them."""
     assert y.shape is not None
-    axis = _class_axis(target.axis, y)
+    axis = _class_axis(target, y)
     classes = y.shape[axis] if len(y.shape) > 1 else 1
     array = _integers(index)
     if array.ndim == 0:
@@ -219,17 +262,47 @@ def _masks(
     return lambda sample, one: array[sample]
 
 
-def _class_axis(axis: int, y: Tensor) -> int:
+def _class_axis(target: Target, y: Tensor) -> int:
     """The axis of the classes, counted from the first."""
     assert y.shape is not None
-    rank = len(y.shape)
-    if rank <= 1 and axis == 1:
+    rank, axis = len(y.shape), target.axis
+    if rank <= 1 and axis in (None, 1):
         return 1
+    if axis is None:
+        return _only_axis(target, y)
     if not isinstance(axis, (int, np.integer)) or not -rank < axis < rank or axis % rank == 0:
         raise TargetError(
             f"the output {y.name!r} {y.shape} has no axis {axis!r} of classes behind the samples"
         )
     return int(axis) % rank
+
+
+def _only_axis(target: Target, y: Tensor) -> int:
+    """The axis of the classes where the shapes leave one reading. Raises TargetError where they leave two."""
+    assert y.shape is not None
+    rank = len(y.shape)
+    axes = sorted({1, rank - 1})
+    if target.mask is None:
+        fitting = [axis for axis in axes if y.shape[axis] != 1] or axes[:1]
+    elif isinstance(target.mask, str):
+        fitting = axes[:1]
+    else:
+        shape = np.shape(target.mask)
+        rests = {axis: (*y.shape[1:axis], *y.shape[axis + 1 :]) for axis in axes}
+        fitting = [a for a in axes if any(_fits(own, rests[a]) for own in (shape, shape[1:]))] or axes[:1]
+    if len(fitting) == 1:
+        return fitting[0]
+    if target.mask is not None:
+        raise TargetError(
+            f"the classes of {y.name!r} {y.shape} may lie on axis 1 or on axis -1. Fix: give axis=1 or axis=-1"
+        )
+    index = target.index.tolist() if isinstance(target.index, np.ndarray) else target.index
+    numbers = ", ".join("ijkl"[: rank - 1])
+    raise TargetError(
+        f"the target {index} has two readings for the output {y.name!r} {y.shape}. Fix: Target(index={index}, axis=1) "
+        f"sums a class on axis 1 over the other axes, Target(index={index}, axis=-1) one on the last axis "
+        f"(--target {index}@all, {index}@all@last); Target(index=({numbers})) explains one element"
+    )
 
 
 def _numbers(value: object, what: str) -> np.ndarray:
@@ -256,6 +329,8 @@ def _checked(array: np.ndarray, size: int | str | None, y: Tensor) -> np.ndarray
 def _in_range(index: int, size: int | str | None, y: Tensor) -> int:
     if isinstance(size, int) and not -size <= index < size:
         raise TargetError(f"the target {index} is out of range: the output {y.name!r} has {size} classes")
+    if not isinstance(size, int) and index < 0:
+        raise TargetError(f"the target {index} counts from the end of {y.name!r}, whose size is unknown")
     return index % size if isinstance(size, int) else index
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,30 @@ PREDICTED = "predicted"
 Index = int | tuple[int, ...] | Sequence[int] | np.ndarray
 
 
+class Chosen(np.ndarray):
+    """The classes that a result explains, (N,) or (N, k), which may be given back as a target.
+
+    Where the output has more axes than (N, classes), the positions of the elements in each flattened sample.
+    output: the name of the output.
+    """
+
+    output: str | None = None
+
+    def __array_finalize__(self, obj: Any) -> None:
+        self.output = getattr(obj, "output", None)
+
+
+def chosen_classes(classes: np.ndarray, output: str) -> Chosen:
+    """Return classes of an output as a result states them."""
+    view = np.asarray(classes).view(Chosen)
+    view.output = output
+    return view
+
+
+class Bare(tuple[int, ...]):
+    """A tuple given as a target: coordinates, or a class per sample. The output's shape decides, or it is refused."""
+
+
 @dataclass(frozen=True)
 class Target:
     """The scalar to explain, per sample.
@@ -28,8 +53,10 @@ class Target:
     index: an int is a class, the same for every sample; an array (N,) a class per sample; an array (N, k)
         the sum of k classes per sample; a tuple the coordinates of one element, without the batch axis, negative ones
         from the end. On an output with more axes than (N, classes) a class is summed over the remaining axes.
+    axis: the axis of the classes: 1, or -1 where channels come last. Required where an output has more axes than
+        (N, classes), unless all but one have size 1 or the shape of the mask decides; 1 where the mask is "predicted".
     mask: (*remaining axes) or (N, *remaining axes), booleans or weights: where a class is summed; "predicted" is
-        where it is the highest. axis: the axis of the classes, 1, or -1 where channels come last.
+        where it is the highest.
     position: the coordinates of one element, as a tuple or an array (N, k), one row a sample. Where they are fewer
         than the axes, the highest of the elements there: Target(position=-1) is the last step's highest logit.
     weights: an array shaped like one sample of the output, or like the whole output; {output: array} sums over
@@ -45,7 +72,7 @@ class Target:
     index: Index | None = None
     weights: np.ndarray | Mapping[str, np.ndarray] | None = None
     mask: np.ndarray | str | None = None
-    axis: int = 1
+    axis: int | None = None
     position: Index | None = None
     top: int | None = None
     each: np.ndarray | Sequence[Sequence[int]] | None = None
@@ -55,7 +82,7 @@ class Target:
         said = [name for name in _SAYS if getattr(self, name) is not None]
         if len(said) > 1:
             raise TargetError(f"a Target takes {' or '.join(said)}, not both")
-        if (self.mask is not None or self.axis != 1) and self.index is None:
+        if (self.mask is not None or self.axis is not None) and self.index is None:
             raise TargetError("a mask, or the axis of the classes, goes with the index of a class")
         if isinstance(self.weights, Mapping) and self.output is not None:
             raise TargetError("weights by output name their outputs themselves: leave `output` away")
@@ -233,11 +260,20 @@ def as_target(target: TargetLike) -> Target:
         return target
     if target is None:
         return Target()
+    if isinstance(target, Chosen) and target.ndim:
+        return Target(target.output, index=target) if target.ndim == 1 else Target(target.output, each=target)
     if isinstance(target, (bool, float, str)):
         raise TargetError(f"a target is None, an int, an array (N,) of ints or a Target, not {target!r}")
     if isinstance(target, (int, np.integer)):
         return Target(index=int(target))
-    array = np.asarray(target)
+    array = np.asarray(target.detach().cpu() if hasattr(target, "detach") else target)
     if array.dtype.kind not in "iu":
         raise TargetError(f"target indices are ints, not {array.dtype}; weights go into Target(weights=…)")
+    if array.ndim > 1:
+        raise TargetError(
+            f"a target of shape {array.shape} has two readings. Fix: Target(index=array) sums the classes of a sample, "
+            "Target(each=array) explains them one by one"
+        )
+    if isinstance(target, tuple):
+        return Target(index=Bare(array.tolist()))
     return Target(index=array if array.ndim else int(array))

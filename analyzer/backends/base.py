@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from analyzer.autodiff import active_tensors, refuse_zero_derivatives
+from analyzer.autodiff import active_tensors, check_gradient_paths, refuse_zero_derivatives
 from analyzer.backends.at_sizes import at_sizes
 from analyzer.backends.file import FileCheck, file_of
 from analyzer.backends.pieces import Progress, batches, run
@@ -28,7 +28,7 @@ from analyzer.program import Program
 from analyzer.request import CHOSEN, OUTPUT, Request, observe
 from analyzer.samples import Place, batched_inputs, find_places, samples_in
 from analyzer.seeds import resolve
-from analyzer.target import Seed, Target, TargetLike, as_target, one_scalar
+from analyzer.target import Seed, Target, TargetLike, as_target, chosen_classes, one_scalar
 from converters.model import Model
 
 Arrays = dict[str, np.ndarray]
@@ -201,7 +201,7 @@ class Differentiable:
         if sized is not self:
             return sized.gradients(feeds, target, wrt)
         computed = [name for name in names if name not in feeds]
-        results = self._evaluate(observe(computed, names), feeds, target)
+        results = self._evaluate(observe(computed, names), feeds, target, named=wrt is not None)
         return Gradients(
             output=results.output,
             target=results.target,
@@ -224,17 +224,24 @@ class Differentiable:
         return self._evaluate(request, self.check_inputs(inputs), target, progress)
 
     def _evaluate(
-        self, request: Request, feeds: Arrays, target: TargetLike, progress: Progress | None = None
+        self,
+        request: Request,
+        feeds: Arrays,
+        target: TargetLike,
+        progress: Progress | None = None,
+        named: bool = False,
     ) -> Evaluation:
         wanted = as_target(target) if request.by_rank else one_scalar(target)
         seed = self.seed(wanted, samples_in(self.graph, feeds), feeds)
         for output in seed.outputs:
             refuse_zero_derivatives(self.graph, request.wrt, output)
+        check_gradient_paths(self.graph, request.wrt, seed.outputs, named=named)
         arrays = run(self, Call(request, (), seed), feeds, progress)
-        explained = arrays.pop(OUTPUT)
+        explained, classes = arrays.pop(OUTPUT), arrays.pop(CHOSEN, None)
         if self.file is not None and self.file.due(feeds, seed.outputs):
             self.file.compare(feeds, seed, explained)
-        return Evaluation(explained, arrays.pop(CHOSEN, None), arrays)
+        stated = None if classes is None else chosen_classes(classes, seed.output)
+        return Evaluation(explained, stated, arrays)
 
     def check_inputs(self, inputs: Inputs) -> Arrays:
         """The feeds {input name: array} in the model's dtypes. Raises InputError or ShapeError."""

@@ -19,6 +19,7 @@ from analyzer.graph import Graph
 from analyzer.target import PREDICTED, Target, TargetLike, as_target
 
 CHANNELS_LAST = "last"
+ALL = "all"
 # 2:17, -1:7, and -1: for the highest there.
 _POSITION = re.compile(r"-?\d+(:-?\d+)*:?")
 _TOP = re.compile(r"top(\d+)")
@@ -43,6 +44,7 @@ def parse_target(
     CLASS, or CLASS,CLASS,…      a class, or one for each sample
     CLASS@FILE.npy               a class summed over a mask; @FILE.npy@last where channels come last
     CLASS@predicted              a class summed where it is the highest; @predicted@last
+    CLASS@all                    a class summed over all other axes; @all@last where channels come last
     2:17, or 2:17,0:4,…          an element by its coordinates, negative ones from the end
     -1:, or 3:,5:,…              the highest at a position
     FILE.npy                     weights over the output
@@ -184,6 +186,8 @@ def _masked(
     named, _, mask = (part.strip() for part in text.removesuffix(f"@{CHANNELS_LAST}").rpartition("@"))
     index = _classes(named, samples, None if last else classes, names)
     each = np.full(samples, index) if isinstance(index, int) else index
+    if mask == ALL:
+        return Target(output, index=each, axis=-1 if last else 1)
     # A mask has no axis of classes.
     axes = None if rank is None else rank - 1
     over = PREDICTED if mask == PREDICTED else _rows_of(Path(mask), samples, axes)
@@ -249,7 +253,10 @@ def _index(text: str, names: Sequence[str] | None) -> int | None:
 
 
 def _in_range(index: int, classes: int | None) -> int:
-    if index < 0 or (classes is not None and index >= classes):
-        known = f"the model has {classes} classes, 0 to {classes - 1}" if classes else "classes count from 0"
-        raise UserError(f"--target {index} is out of range: {known}")
+    """A class, a negative one counted from the last."""
+    if classes is not None and not -classes <= index < classes:
+        raise UserError(
+            f"--target {index} is out of range: the model has {classes} classes, 0 to {classes - 1}, "
+            "or negative ones from the last"
+        )
     return index

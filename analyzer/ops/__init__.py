@@ -24,6 +24,7 @@ from analyzer.ops import (
     scatter,
     selection,
     shape,
+    softmax,
     spectral,
     transcendental,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "scatter",
     "selection",
     "shape",
+    "softmax",
     "spectral",
     "transcendental",
 ]

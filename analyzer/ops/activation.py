@@ -1,4 +1,4 @@
-"""Activations: elementwise functions of one input, and the softmaxes.
+"""Activations: elementwise functions of one input.
 
 Subgradients at a kink belong to the choice that both frameworks make for the op by that name: the side
 below it for the Relu family, 0 at both bounds of a clip.
@@ -13,10 +13,12 @@ import numpy as np
 
 from analyzer.emitter import Emitter
 from analyzer.graph import Tensor
-from analyzer.ops.registry import Elementwise, ExplicitRule, Homogeneous, Kink, SymmetricJacobian, register
-from analyzer.ops.support import RowProduct, cast
+from analyzer.ops.registry import Elementwise, ExplicitRule, Homogeneous, Kink, register
+from analyzer.ops.support import cast
 
 _STEEPEST = 3e38
+_SATURATED = 20.0
+"""Where Erf and Gelu are at their limits in any precision. Powers of much larger numbers would overflow."""
 
 
 def _half_and_half(op: Emitter, x: Tensor) -> Tensor:
@@ -147,6 +149,13 @@ class Clip(Elementwise):
         entries.append(None if high is None else of_high)
         return tuple(entries)
 
+    # y is the input that the gradient goes to, so that J u is the VJP of y: x itself may be infinite.
+    def residual(op, active, y, x, low=None, high=None):
+        entries = Clip.vjp(op, y, y, x, low, high)
+        for moves, entry in zip(active, entries, strict=False):
+            y = op.Sub(y, entry()) if moves and entry is not None else y
+        return y
+
 
 def _steps_of(low: Tensor | None, high: Tensor | None) -> list[dict[str, float]] | None:
     """HardSigmoids that are 0 on a finite constant bound and 1 for every number off it; None for other bounds."""
@@ -211,8 +220,9 @@ class Softplus(Elementwise):
     def tensorflow(tf, x):
         return tf.math.softplus(x)
 
+    # exp(x − softplus x) is the sigmoid: ONNX Runtime's own is 0 below −18.
     def vjp(op, g, y, x):
-        return (lambda: op.Mul(g, op.Sigmoid(x)),)
+        return (lambda: op.Mul(g, op.Exp(op.Sub(x, y))),)
 
 
 @register
@@ -224,15 +234,16 @@ class Softsign(Elementwise):
         return tf.nn.softsign(x)
 
     def vjp(op, g, y, x):
+        # Divided twice: the square would overflow.
         scale = op.Add(op.Abs(x), 1.0)
-        return (lambda: op.Div(g, op.Mul(scale, scale)),)
+        return (lambda: op.Div(op.Div(g, scale), scale),)
 
 
 @register
 class Elu(Elementwise):
     kinks = (Kink("x = 0", "alpha"),)
 
-    # The unused branch of each `where` is kept finite.
+    # The unused branch of each `where` is kept finite. A VJP by y + alpha would not vanish far below 0, but round.
     def torch(torch, x, *, alpha):
         return torch.where(x > 0, x, alpha * torch.expm1(torch.where(x > 0, 0.0, x)))
 
@@ -240,7 +251,7 @@ class Elu(Elementwise):
         return tf.where(x > 0, x, alpha * tf.math.expm1(tf.where(x > 0, tf.zeros_like(x), x)))
 
     def vjp(op, g, y, x, *, alpha):
-        slope = op.Where(op.Greater(x, 0.0), 1.0, op.Add(y, alpha))
+        slope = op.Where(op.Greater(x, 0.0), 1.0, op.Mul(op.Exp(x), alpha))
         return (lambda: op.Mul(g, slope),)
 
 
@@ -255,7 +266,7 @@ class Selu(Elementwise):
         return gamma * Elu.tensorflow(tf, x, alpha=alpha)
 
     def vjp(op, g, y, x, *, alpha, gamma):
-        slope = op.Where(op.Greater(x, 0.0), gamma, op.Add(y, alpha * gamma))
+        slope = op.Where(op.Greater(x, 0.0), gamma, op.Mul(op.Exp(x), alpha * gamma))
         return (lambda: op.Mul(g, slope),)
 
 
@@ -270,7 +281,7 @@ class Celu(Elementwise):
         return tf.where(x > 0, x, alpha * tf.math.expm1(tf.where(x > 0, tf.zeros_like(x), x) / alpha))
 
     def vjp(op, g, y, x, *, alpha):
-        slope = op.Where(op.Greater(x, 0.0), 1.0, op.Add(op.Div(y, alpha), 1.0))
+        slope = op.Where(op.Greater(x, 0.0), 1.0, op.Exp(op.Div(x, alpha)))
         return (lambda: op.Mul(g, slope),)
 
 
@@ -286,6 +297,10 @@ class ThresholdedRelu(Elementwise):
 
     def vjp(op, g, y, x, *, alpha):
         return (lambda: gate(op, g, op.Greater(x, alpha)),)
+
+    # y is x or 0.
+    def residual(op, active, y, x, *, alpha):
+        return None
 
 
 @register
@@ -344,8 +359,10 @@ class Mish(Elementwise):
         return x * tf.tanh(tf.math.softplus(x))
 
     def vjp(op, g, y, x):
-        t = op.Tanh(op.Softplus(x))
-        slope = op.Add(t, op.Mul(op.Mul(x, op.Sigmoid(x)), op.Sub(1.0, op.Mul(t, t))))
+        s = op.Softplus(x)
+        t = op.Tanh(s)
+        sigmoid = op.Exp(op.Sub(x, s))
+        slope = op.Add(t, op.Mul(op.Mul(x, sigmoid), op.Sub(1.0, op.Mul(t, t))))
         return (lambda: op.Mul(g, slope),)
 
 
@@ -354,26 +371,35 @@ class Erf(Elementwise):
     def torch(torch, x):
         return torch.erf(x)
 
+    # TensorFlow's own is NaN at huge numbers of double precision.
     def tensorflow(tf, x):
-        return tf.math.erf(x)
+        return tf.math.erf(tf.clip_by_value(x, -_SATURATED, _SATURATED))
 
     def vjp(op, g, y, x):
         bell = op.Exp(op.Neg(op.Mul(x, x)))
         return (lambda: op.Mul(g, op.Mul(bell, 2 / sqrt(pi))),)
 
 
+def _gelu_by_tanh(framework, x, clipped):
+    # The frameworks' own derivative is 0 · ∞ where x³ overflows.
+    return 0.5 * x * (1 + framework.tanh(sqrt(2 / pi) * (clipped + 0.044715 * clipped * clipped * clipped)))
+
+
 @register
 class Gelu(Elementwise):
     def torch(torch, x, *, approximate):
-        return torch.nn.functional.gelu(x, approximate=approximate)
+        if approximate == "tanh":
+            return _gelu_by_tanh(torch, x, torch.clamp(x, -_SATURATED, _SATURATED))
+        return torch.nn.functional.gelu(x)
 
     def tensorflow(tf, x, *, approximate):
         if approximate == "tanh":
-            return 0.5 * x * (1 + tf.tanh(sqrt(2 / pi) * (x + 0.044715 * x * x * x)))
-        return 0.5 * x * (1 + tf.math.erf(x * sqrt(0.5)))
+            return _gelu_by_tanh(tf, x, tf.clip_by_value(x, -_SATURATED, _SATURATED))
+        return 0.5 * x * (1 + Erf.tensorflow(tf, x * sqrt(0.5)))
 
     def vjp(op, g, y, x, *, approximate):
         if approximate == "tanh":
+            x = op.Clip(x, -_SATURATED, _SATURATED)
             square = op.Mul(x, x)
             # y = x (1 + tanh u) / 2 with u = √(2/π) (x + 0.044715 x³)
             scale = sqrt(2 / pi)
@@ -388,50 +414,3 @@ class Gelu(Elementwise):
             density = op.Exp(op.Sub(-log(pi) / 2, op.Mul(t, t)))
             slope = op.Add(_half_and_half(op, op.Erf(t)), op.Mul(t, density))
         return (lambda: op.Mul(g, slope),)
-
-
-def _is_wider(weights: Tensor, product: RowProduct, axis: int) -> bool:
-    """Whether a product is one of these weights along their last axis, and shorter there than they are."""
-    long, short = (t.shape[-1] if t.shape else None for t in (weights, product.y))
-    last = weights.shape is not None and axis in (-1, len(weights.shape) - 1)
-    return (
-        last
-        and weights.name == product.a.name
-        and isinstance(long, int)
-        and isinstance(short, int)
-        and short < long
-    )
-
-
-@register
-class Softmax(SymmetricJacobian):
-    def torch(torch, x, *, axis):
-        return torch.softmax(x, axis)
-
-    def tensorflow(tf, x, *, axis):
-        return tf.nn.softmax(x, axis)
-
-    def vjp(op, g, y, x, *, axis):
-        known = op.notes.get(g.name)
-        if isinstance(known, RowProduct) and _is_wider(y, known, axis):
-            # Attention's weights: their rows are longer than what they weigh.
-            return (lambda: op.Mul(y, op.Sub(g, op.ReduceSum(op.Mul(known.g, known.y), [-1]))),)
-        weighted = op.Mul(g, y)
-        return (lambda: op.Sub(weighted, op.Mul(y, op.ReduceSum(weighted, [axis]))),)
-
-
-@register
-class LogSoftmax(ExplicitRule):
-    def torch(torch, x, *, axis):
-        return torch.log_softmax(x, axis)
-
-    def tensorflow(tf, x, *, axis):
-        return tf.nn.log_softmax(x, axis)
-
-    def vjp(op, g, y, x, *, axis):
-        return (lambda: op.Sub(g, op.Mul(op.Exp(y), op.ReduceSum(g, [axis]))),)
-
-    # J x = x − Σ softmax(x)·x
-    def residual(op, active, y, x, *, axis):
-        mean = op.ReduceSum(op.Mul(op.Exp(y), x), [axis])
-        return op.Add(op.Sub(y, x), mean)

@@ -152,7 +152,7 @@ class Reciprocal(Homogeneous):
         return tf.math.reciprocal(x)
 
     def vjp(op, g, y, x):
-        return (lambda: op.Neg(op.Mul(g, op.Mul(y, y))),)
+        return (lambda: op.Neg(op.Mul(op.Mul(g, y), y)),)
 
 
 @register
@@ -207,9 +207,21 @@ class Pow(Elementwise):
 
         # 0ᵇ stays 0 while b > 0: its derivative there is 0, not 0·(−∞).
         def of_exponent():
-            return op.Mul(g, op.Mul(y, op.Log(op.Where(op.Equal(a, 0.0), 1.0, a))))
+            return op.Mul(g, op.Mul(y, _log_base(op, a)))
 
         return of_base, of_exponent
+
+    # J_a a = b·y and J_b b = y·b·log a.
+    def residual(op, active, y, a, b):
+        exponent = b if b.dtype == a.dtype else cast(op, b, a)
+        parts = [op.Mul(exponent, _log_base(op, a))] if active[1] else []
+        parts += [exponent] if active[0] else []
+        return op.Mul(y, op.Sub(1.0, parts[0] if len(parts) == 1 else op.Add(*parts)))
+
+
+def _log_base(op, a):
+    """log a, but 0 where a is 0: a power of 0 stays 0."""
+    return op.Log(op.Where(op.Equal(a, 0.0), 1.0, a))
 
 
 def _torch_terms(torch, terms):
@@ -219,6 +231,15 @@ def _torch_terms(torch, terms):
 def _tf_terms(tf, terms):
     shape = reduce(tf.broadcast_static_shape, [term.shape for term in terms])
     return tf.stack([tf.broadcast_to(term, shape) for term in terms])
+
+
+def _not_shared(op, active, y, terms):
+    """What the operands without a gradient keep of the extremum y, to which those that equal it contribute evenly."""
+    fixed = [term for term, moves in zip(terms, active, strict=True) if not moves]
+    if not fixed:
+        return None
+    hits = {term.name: cast(op, op.Equal(term, y), y) for term in terms}
+    return op.Mul(y, op.Div(op.Sum(*(hits[t.name] for t in fixed)), op.Sum(*(hits[t.name] for t in terms))))
 
 
 def _shared_among_equals(op, g, y, terms):
@@ -246,6 +267,9 @@ class Max(Elementwise):
     def vjp(op, g, y, *terms):
         return _shared_among_equals(op, g, y, terms)
 
+    def residual(op, active, y, *terms):
+        return _not_shared(op, active, y, terms)
+
 
 @register
 class Min(Elementwise):
@@ -261,6 +285,9 @@ class Min(Elementwise):
 
     def vjp(op, g, y, *terms):
         return _shared_among_equals(op, g, y, terms)
+
+    def residual(op, active, y, *terms):
+        return _not_shared(op, active, y, terms)
 
 
 @register

@@ -20,6 +20,7 @@ from analyzer.ops.support import (
 )
 
 _AXES_INPUT = frozenset({1})
+_LOWEST = -1e3
 
 
 def reduced_axes(x: Any, axes: Any, noop: int) -> list[int]:
@@ -246,7 +247,7 @@ class ReduceLogSumExp(ExplicitRule):
 
     def torch(torch, x, axes=None, *, keepdims, noop_with_empty_axes):
         over = reduced_axes(x, axes, noop_with_empty_axes)
-        return torch.logsumexp(x, over, keepdim=bool(keepdims)) if over else x
+        return _torch_log_sum_exp(torch, x, over, bool(keepdims)) if over else x
 
     def tensorflow(tf, x, axes=None, *, keepdims, noop_with_empty_axes):
         over = reduced_axes(x, axes, noop_with_empty_axes)
@@ -256,19 +257,35 @@ class ReduceLogSumExp(ExplicitRule):
         over = rule_axes(op, x, axes, noop_with_empty_axes)
 
         def of_x():
-            shares = op.Exp(op.Sub(x, kept(op, y, over, keepdims)))
-            return op.Mul(kept(op, g, over, keepdims), shares)
+            _, exponentials, total = _shifted(op, x, over)
+            return op.Mul(kept(op, g, over, keepdims), op.Div(exponentials, total))
 
         return of_x if over else g, None
 
-    # J x = Σ softmax(x)·x
+    # J x = Σ p·x with the softmax p: r = Σ p·(y − x), and y is the maximum plus the logarithm of the total.
     def residual(op, active, y, x, axes=None, *, keepdims, noop_with_empty_axes):
         over = rule_axes(op, x, axes, noop_with_empty_axes)
         if not over:
             return None
-        shares = op.Exp(op.Sub(x, kept(op, y, over, keepdims)))
-        mean = op.ReduceSum(op.Mul(shares, x), over, keepdims=keepdims, noop_with_empty_axes=1)
-        return op.Sub(y, mean)
+        below, exponentials, total = _shifted(op, x, over)
+        drop = op.Mul(op.Div(exponentials, total), op.Sub(op.Log(total), below))
+        return op.ReduceSum(drop, over, keepdims=keepdims, noop_with_empty_axes=1)
+
+
+def _torch_log_sum_exp(torch, x, over, keepdim):
+    # The derivative of torch's own is exp(x − y), of which rounding y leaves nothing where it is large.
+    highest = x.detach().amax(over, keepdim=True)
+    highest = torch.where(torch.isfinite(highest), highest, 0.0)
+    y = torch.log((x - highest).exp().sum(over, keepdim=True)) + highest
+    return y if keepdim else y.squeeze(tuple(over))
+
+
+def _shifted(op: Emitter, x: Tensor, over: list[int] | Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """x less its maximum, where it is not so low that its exponential is 0; the exponentials, and their sum."""
+    highest = op.ReduceMax(x, over, keepdims=1, noop_with_empty_axes=1)
+    below = op.Max(op.Sub(x, highest), _LOWEST)
+    exponentials = op.Exp(below)
+    return below, exponentials, op.ReduceSum(exponentials, over, keepdims=1, noop_with_empty_axes=1)
 
 
 @register

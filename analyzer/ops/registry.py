@@ -72,7 +72,7 @@ class Op:
     vjp: Callable[..., Any] | None = None
     residual: Callable[..., Any] | None = None
     """residual(op, active, y, *inputs, **attributes): r, or None where it is zero. `active` has a bool
-    per input. Needed for the kinds AFFINE and EXPLICIT_RULE; the other kinds derive it. With
+    per input. Needed for the kinds AFFINE and EXPLICIT_RULE; for the other kinds the default is derived. With
     `several_outputs`, y is a tuple and so is the result, an entry per output."""
 
 

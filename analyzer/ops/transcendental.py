@@ -133,8 +133,12 @@ class Asinh(Elementwise):
     def tensorflow(tf, x):
         return tf.asinh(x)
 
+    # √(x² + 1) by the larger of |x| and 1, whose square would overflow.
     def vjp(op, g, y, x):
-        return (lambda: op.Div(g, op.Sqrt(op.Add(op.Mul(x, x), 1.0))),)
+        size = op.Abs(x)
+        large, small = op.Max(size, 1.0), op.Min(size, 1.0)
+        ratio = op.Div(small, large)
+        return (lambda: op.Div(g, op.Mul(large, op.Sqrt(op.Add(op.Mul(ratio, ratio), 1.0)))),)
 
 
 @register
@@ -146,7 +150,7 @@ class Acosh(Elementwise):
         return tf.acosh(x)
 
     def vjp(op, g, y, x):
-        return (lambda: op.Div(g, op.Sqrt(op.Sub(op.Mul(x, x), 1.0))),)
+        return (lambda: op.Div(g, op.Mul(op.Sqrt(op.Sub(x, 1.0)), op.Sqrt(op.Add(x, 1.0)))),)
 
 
 @register

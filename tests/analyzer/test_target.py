@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from onnx import parser
 
-from analyzer import Target, differentiate
-from analyzer.errors import TargetError
+from analyzer import Target, differentiate, full_grad, integrated_gradients
+from analyzer.errors import TargetError, UnknownTensor
 
 LINEAR = parser.parse_model(
     '<ir_version: 10, opset_import: ["": 23]> g (float[n,3] x) => (float[n,3] y, float[n,3] z)'
@@ -54,7 +54,7 @@ def test_output_is_the_explained_scalar():
 @pytest.mark.parametrize("backend", ["onnxruntime", "torch", "tensorflow"])
 def test_a_class_of_an_output_with_more_axes_is_summed_over_them(backend):
     x = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
-    found = differentiate(GRID, backend).gradients(x, 1)
+    found = differentiate(GRID, backend).gradients(x, Target(index=1, axis=1))
     expected = 2 * x
     expected[:, 0] = 0
     np.testing.assert_allclose(found.gradients["x"], expected)
@@ -76,7 +76,7 @@ def test_any_inner_tensor_may_be_explained(backend):
     np.testing.assert_allclose(unit.output, x[:, 1, 2] ** 2)
     np.testing.assert_allclose(unit.gradients["x"][:, 1, 2], 2 * x[:, 1, 2])
     assert np.count_nonzero(unit.gradients["x"]) == 2
-    channel = fn.gradients(x, Target("h", index=1))
+    channel = fn.gradients(x, Target("h", index=1, axis=1))
     np.testing.assert_allclose(channel.output, (x[:, 1] ** 2).sum(axis=1))
     weighted = fn.gradients(x, Target("h", weights=np.float32([[1, 0, 0], [0, -2, 0]])))
     np.testing.assert_allclose(weighted.output, x[:, 0, 0] ** 2 - 2 * x[:, 1, 1] ** 2)
@@ -106,3 +106,84 @@ def test_what_is_refused(target, message):
 def test_index_and_weights_exclude_each_other():
     with pytest.raises(TargetError, match="not both"):
         Target(index=0, weights=np.ones(3))
+
+
+CUBE = np.arange(1, 13, dtype=np.float32).reshape(2, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (1, r"two readings .*Target\(index=1, axis=1\).*Target\(index=1, axis=-1\)"),
+        ([1, 0], r"two readings .*Target\(index=\[1, 0\], axis=1\).*axis=-1"),
+        (np.int64(1), "two readings"),
+        (Target(index=1), "two readings"),
+        ((1, 2), r"two readings .*Target\(index=\(1, 2\)\).*Target\(index=\[1, 2\], axis=1\)"),
+        ((1,), "two readings"),
+        ([[1, 0], [0, 1]], r"two readings.*Target\(index=array\).*Target\(each=array\)"),
+        (True, "not True"),
+        (np.array([True, False]), "ints, not bool"),
+    ],
+)
+def test_a_target_of_two_readings_is_refused_with_both_spellings(target, message):
+    with pytest.raises(TargetError, match=message):
+        differentiate(GRID).gradients(CUBE, target)
+
+
+def test_a_tuple_is_read_where_the_shape_leaves_one_reading():
+    # Coordinates of one element of three samples; a class per sample of (N, classes).
+    three = np.concatenate([CUBE, CUBE[:1]])
+    np.testing.assert_allclose(differentiate(GRID).gradients(three, (1, 2)).output, three[:, 1, 2] ** 2)
+    np.testing.assert_allclose(differentiate(LINEAR).gradients(X, (0, 2)).output, [2, 4])
+    with pytest.raises(TargetError, match="3 classes for 2 samples"):
+        differentiate(LINEAR).gradients(X, (0, 2, 1))
+
+
+@pytest.mark.parametrize("shape", ["n,4,1,1", "n,1,1,4", "n,1,4"])
+def test_a_class_is_taken_where_all_other_axes_have_size_1(shape):
+    dims = [int(size) for size in shape.split(",")[1:]]
+    model = parser.parse_model(
+        f'<ir_version: 10, opset_import: ["": 23]> g (float[{shape}] x) => (float[{shape}] y) {{ y = Mul(x, x) }}'
+    )
+    x = np.arange(1, 9, dtype=np.float32).reshape(2, *dims)
+    np.testing.assert_allclose(differentiate(model).gradients(x, 2).output, [9, 49])
+
+
+@pytest.mark.parametrize("target", [None, Target(index=(1, 0)), Target(position=-1), Target(index=0, axis=1)])
+@pytest.mark.parametrize("backend", ["onnxruntime", "torch"])
+def test_the_target_of_a_result_is_a_target(backend, target):
+    fn = differentiate(GRID, backend)
+    found = fn.gradients(CUBE, target)
+    if found.target is None:
+        return
+    for given in (found.target, Target(index=found.target)):
+        again = fn.gradients(CUBE, given)
+        np.testing.assert_array_equal(again.output, found.output)
+        np.testing.assert_array_equal(again.gradients["x"], found.gradients["x"])
+
+
+@pytest.mark.parametrize("target", [None, 1, [2, 0], Target("z"), Target("z", index=1), Target("z", top=2)])
+def test_the_target_of_a_result_keeps_its_output_and_ranks(target):
+    fn = differentiate(LINEAR)
+    found = fn.gradients(X, target)
+    again = fn.gradients(X, found.target)
+    np.testing.assert_array_equal(again.output, found.output)
+    np.testing.assert_array_equal(again.gradients["x"], found.gradients["x"])
+
+
+def test_the_highest_element_of_every_method_is_a_target():
+    fn = differentiate(GRID)
+    for method in (full_grad, integrated_gradients):
+        found = method(fn, CUBE)
+        again = method(fn, CUBE, found.target)
+        np.testing.assert_array_equal(found.target, again.target)
+        np.testing.assert_allclose(again.completeness.output, found.completeness.output)
+    terms = full_grad(differentiate(GRID), CUBE).bias_terms
+    np.testing.assert_allclose(sum(t.sum(axis=(1, 2)) for t in terms.values()), [-36, -144])
+
+
+def test_a_string_is_one_tensor_to_attribute():
+    found = differentiate(LINEAR).gradients(X, 1, wrt="x")
+    assert list(found.gradients) == ["x"]
+    with pytest.raises(UnknownTensor, match="'xy'"):
+        differentiate(LINEAR).gradients(X, 1, wrt="xy")

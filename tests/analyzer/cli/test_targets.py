@@ -49,7 +49,9 @@ TARGETS = {
     "steps=0:,3:": Target("steps", position=np.array([0, 3])),
     "steps=weights.npy": Target("steps", weights=np.arange(12).reshape(4, 3)),
     "steps=": Target("steps"),
-    "h=1": Target("h", index=1),
+    "h=1@all": Target("h", index=1, axis=1),
+    "last=2@all@last": Target("last", index=2, axis=-1),
+    "last=-1@all@last": Target("last", index=-1, axis=-1),
 }
 
 

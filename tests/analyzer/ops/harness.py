@@ -131,7 +131,7 @@ def gradients(case: Case, g: np.ndarray, name: str) -> list[np.ndarray]:
 
 def onnxruntime_gradients(case: Case, g: np.ndarray) -> list[np.ndarray]:
     """The gradients by the gradient graph in float32 on ONNX Runtime."""
-    session = _session(gradient_model(case, np.float32))
+    session = onnxruntime_session(gradient_model(case, np.float32))
     feeds = {**case.feeds, "g": g}
     kinds = {i.name: np.float64 if i.type == "tensor(double)" else np.float32 for i in session.get_inputs()}
     return session.run(None, {name: as_dtype(feeds[name], kind) for name, kind in kinds.items()})
@@ -140,10 +140,11 @@ def onnxruntime_gradients(case: Case, g: np.ndarray) -> list[np.ndarray]:
 def onnxruntime_forward(case: Case) -> np.ndarray:
     """The result in float32 on ONNX Runtime."""
     feeds = {k: as_dtype(v, np.float32) for k, v in case.feeds.items()}
-    return _session(case.proto(np.float32)).run([case.result], feeds)[0]
+    return onnxruntime_session(case.proto(np.float32)).run([case.result], feeds)[0]
 
 
-def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+def onnxruntime_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    """A session of one thread."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 4
     return onnxruntime.InferenceSession(
@@ -153,19 +154,32 @@ def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
 
 def native_gradients(case: Case, g: np.ndarray, name: str) -> list[np.ndarray]:
     """The gradients by the framework's own autodiff through the op's form, in float64."""
+    return _native(case, case.graph, case.feeds, name, g)
+
+
+def run_native(case: Case, dtype: Any, name: str) -> list[np.ndarray]:
+    """The same in another floating dtype, for a cotangent of ones."""
+    feeds = {k: as_dtype(v, dtype) for k, v in case.feeds.items()}
+    return _native(case, Graph.from_proto(case.proto(dtype)), feeds, name, None)
+
+
+def _native(
+    case: Case, graph: Graph, arrays: Mapping[str, np.ndarray], name: str, g: np.ndarray | None
+) -> list[np.ndarray]:
     made = framework(name)
-    graph = case.graph
-    feeds = {k: made.tensor(v) for k, v in case.feeds.items()}
+    feeds = {k: made.tensor(v) for k, v in arrays.items()}
     if name == "torch":
         leaves = [feeds[k].requires_grad_(True) for k in case.wrt]
         y = Interpreter(graph, made).run(feeds, [case.result])[case.result]
-        found = made.module.autograd.grad(y, leaves, made.tensor(g), allow_unused=True)
+        seed = made.module.ones_like(y) if g is None else made.tensor(g)
+        found = made.module.autograd.grad(y, leaves, seed, allow_unused=True)
     else:
         leaves = [feeds[k] for k in case.wrt]
         with made.module.GradientTape() as tape:
             tape.watch(leaves)
             y = Interpreter(graph, made).run(feeds, [case.result])[case.result]
-        found = tape.gradient(y, leaves, made.tensor(g))
+        seed = made.module.ones_like(y) if g is None else made.tensor(g)
+        found = tape.gradient(y, leaves, seed)
         found = [f if f is None else made.module.convert_to_tensor(f) for f in found]
     return [
         np.zeros_like(case.feeds[k]) if f is None else made.array(f)
