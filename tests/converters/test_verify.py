@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -85,8 +87,12 @@ def test_a_planted_wrong_conversion_is_refused(monkeypatch: pytest.MonkeyPatch) 
     """A folding rule with its sign flipped is caught, whatever the graph looks like."""
     from converters import fold
 
-    real = fold._scale_weight
-    monkeypatch.setattr(fold, "_scale_weight", lambda layer, weight, factor: -real(layer, weight, factor))
+    real = fold._absorb
+    monkeypatch.setattr(
+        fold,
+        "_absorb",
+        lambda folding, layer, change: real(folding, layer, replace(change, factor=-change.factor)),
+    )
     nodes = [helper.make_node("Conv", ["x", "w"], ["z"])]
     nodes += [helper.make_node("BatchNormalization", ["z", "one", "one", "one", "two"], ["y"])]
     ones = np.ones(6, np.float32)
