@@ -1,4 +1,4 @@
-"""A region becomes an op only where it computes the op's values, in float64 to 1e-12 and in float32 as the file does."""
+"""A region becomes an op only where it has the op's values: to 1e-12 in float64 and as the file does in float32."""
 
 from __future__ import annotations
 
@@ -103,3 +103,11 @@ def test_attributes_of_float32_are_not_given_to_a_file_in_float64() -> None:
     for body in (layer_norm(epsilon=1e-5), "l = Mul(x, {0.1}) y = Max(x, l)"):
         proto = load(network(body, "double")).proto
         assert len(proto.graph.node) == body.count("=")
+
+
+def test_a_sum_of_two_terms_of_one_structure_has_a_normal_form() -> None:
+    # Neither the sum nor its negative is the one that an odd function is written of.
+    body = "l = Exp(x) e = Neg(x) n = Exp(e) d = Sub(l, n) f = Erf(d) y = Add(f, {0.5})"
+    twice = "l = Mul(x, {2}) a = Exp(l) b = Exp(x) d = Sub(a, b) f = Erf(d) y = Add(f, {0.5})"
+    for one in (body, twice):
+        assert len(load(network(one)).proto.graph.node) == one.count("=")
