@@ -1,9 +1,9 @@
 """Functions that are written in primitives become the one op that the standard has for them.
 
-Rewrites a Draft whose types are inferred. Exporters write a LayerNormalization as ten nodes or as one, a GELU by erf
-or by erfc, a Softplus with a threshold or without; a decomposition by nodes would differ with each. A region of nodes
-between one tensor and another is therefore recognised by what it computes, not by how it is written: it is evaluated
-in float64 and compared with what the op gives. What is read elsewhere, or matches no op, is left alone.
+Rewrites a Draft whose types are inferred. Exporters write a LayerNormalization as ten nodes or as one, and a GELU in
+many orders of its factors; a decomposition by nodes would differ with each. A region of nodes between one tensor and
+another becomes an op only if it has the op's formula, with every constant equal after rounding to the file's precision,
+and the op's values in that precision. Any other region, or one whose inner values are read elsewhere, stays as it is.
 """
 
 from __future__ import annotations

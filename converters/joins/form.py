@@ -135,9 +135,14 @@ class Form:
 
     @property
     def leads_with_minus(self) -> bool:
-        """Whether the first product, in the order of their structure, has a negative coefficient."""
+        """Whether the first product, in the order of their structure, has a negative coefficient.
+
+        Of several with one structure the largest counts. Of a form and its negative at most one leads with minus.
+        """
         products = [(_product_key(product), one.value) for product, one in self.items if product]
-        return bool(products) and min(products)[1] < 0
+        first = min((key for key, _ in products), default="")
+        values = [value for key, value in products if key == first]
+        return bool(values) and max(values) < -min(values)
 
     def __add__(self, other: Form | float) -> Form:
         terms = self.terms

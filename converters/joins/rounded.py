@@ -60,8 +60,8 @@ class Precision:
             return np.asarray(x, np.float64).astype(self.dtype).astype(np.float64)
 
     def holds(self, value: float) -> bool:
-        """Whether a number is one of the type's."""
-        return bool(self.round(value) == value)
+        """Whether a formula's number is one of the type's; in float64, where all are, one of float32's."""
+        return float(np.float32(value)) == value if self.is_double else bool(self.round(value) == value)
 
     def equal(self, value: float, expected: float, roundings: int) -> bool:
         """Whether a number made of so many constants of a file is what the formula has there.
@@ -78,6 +78,8 @@ class Precision:
             return roundings > 1 and difference <= 2.0**-50
         if roundings > 1:
             return difference <= roundings * self.unit
+        if self.is_double:
+            return difference <= 2.0**-51  # as exact as the inverse of a constant can be computed here
         divisors = (1 / expected, 1 / float(self.round(expected)))
         return bool(
             self.round(value) == self.round(expected)

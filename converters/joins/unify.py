@@ -23,7 +23,12 @@ def unify(form: Form, pattern: Form, precision: Precision) -> Bound | None:
 
 
 def _forms(form: Form, pattern: Form, precision: Precision, bound: Bound) -> Iterator[Bound]:
-    if len(form.items) == len(pattern.items):
+    wanted_number = pattern.constant
+    if not form.items and wanted_number is not None and wanted_number.name:
+        decided = _coefficient(Coefficient(0.0), wanted_number, precision, bound)
+        if decided is not None:
+            yield decided
+    elif len(form.items) == len(pattern.items):
         # What has fewer ways to match comes first.
         wanted = sorted(pattern.terms.items(), key=lambda item: len(item[0]))
         yield from _terms(form.terms, wanted, precision, bound)
