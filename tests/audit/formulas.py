@@ -41,6 +41,14 @@ class LayerNormalization(OpRun):
         return (y.astype(x.dtype), mean, 1 / deviation)[: max(len(self.onnx_node.output), 1)]
 
 
+class LogSoftmax(OpRun):
+    """x less the logarithm of the sum of exponentials: the evaluator takes the logarithm of what may be 0."""
+
+    def _run(self, x: Any, axis: int = -1) -> Any:
+        shifted = x - x.max(axis=axis, keepdims=True)
+        return ((shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))).astype(x.dtype),)
+
+
 class Loop(op_loop.Loop):
     """A loop as the standard states it: the evaluator ends one without a condition before it begins."""
 
@@ -92,6 +100,63 @@ class Scan(op_scan.Scan):
         return (*states, *joined)
 
 
+class _Pool(OpRun):
+    """A pool with pads and strides of one: the evaluator drops NaN, and fails on small images."""
+
+    def _windows(self, x: Any, kernel: Any, pads: Any, auto_pad: Any, filler: float) -> Any:
+        axes = len(kernel)
+        if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+            less, more = [(k - 1) // 2 for k in kernel], [k // 2 for k in kernel]
+            pads = [*less, *more] if auto_pad == "SAME_UPPER" else [*more, *less]
+        pads = pads or [0] * 2 * axes
+        around = [(0, 0), (0, 0), *zip(pads[:axes], pads[axes:], strict=True)]
+        padded = np.pad(x, around, constant_values=filler)
+        return np.lib.stride_tricks.sliding_window_view(padded, kernel, tuple(range(2, 2 + axes)))
+
+
+class MaxPool(_Pool):
+    """The largest number of every window, NaN where there is one."""
+
+    def _run(
+        self, x: Any, kernel_shape: Any = None, pads: Any = None, auto_pad: Any = None, **others: Any
+    ) -> Any:
+        windows = self._windows(x, kernel_shape, pads, auto_pad, -np.inf)
+        return (windows.max(tuple(range(-len(kernel_shape), 0))),)
+
+
+class AveragePool(_Pool):
+    """The mean of every window, with or without its pads."""
+
+    def _run(
+        self,
+        x: Any,
+        kernel_shape: Any = None,
+        pads: Any = None,
+        auto_pad: Any = None,
+        count_include_pad: int = 0,
+        **others: Any,
+    ) -> Any:
+        over = tuple(range(-len(kernel_shape), 0))
+        total = self._windows(x, kernel_shape, pads, auto_pad, 0.0).sum(over)
+        ones = np.ones_like(x)
+        count = self._windows(ones, kernel_shape, pads, auto_pad, float(count_include_pad or 0)).sum(over)
+        return ((total / count).astype(x.dtype),)
+
+
+class GlobalMaxPool(OpRun):
+    """The largest number of every channel, for images of any rank."""
+
+    def _run(self, x: Any) -> Any:
+        return (x.max(tuple(range(2, x.ndim)), keepdims=True),)
+
+
+class GlobalAveragePool(OpRun):
+    """The mean of every channel."""
+
+    def _run(self, x: Any) -> Any:
+        return (x.mean(tuple(range(2, x.ndim)), keepdims=True).astype(x.dtype),)
+
+
 class SequenceInsert(OpRun):
     """An insertion at any place: the evaluator takes the place behind the last item for the first one."""
 
@@ -127,10 +192,15 @@ class ConvTranspose(OpRun):
 
 
 FORMULAS: list[type[OpRun]] = [
+    AveragePool,
     ConvTranspose,
     Dropout,
+    GlobalAveragePool,
+    GlobalMaxPool,
     LayerNormalization,
+    LogSoftmax,
     Loop,
+    MaxPool,
     RMSNormalization,
     Scan,
     SequenceInsert,

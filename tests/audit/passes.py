@@ -22,7 +22,7 @@ from converters.packed import split_packed
 from converters.sequences import lower_sequences
 from converters.shapes import fix_shapes, join_reshapes
 from converters.unroll import unroll_loops
-from tests.audit.draws import control, linear, moves, sequences, shapes
+from tests.audit.draws import attention, control, linear, moves, primitives, sequences, shapes
 from tests.audit.sketch import Sketch
 
 F64, F32, F16 = np.float64, np.float32, np.float16
@@ -88,6 +88,10 @@ PASSES: dict[str, Pass] = {
         Pass("zero biases", linear.draw_biases, _on_draft(drop_zero_biases)),
         Pass("affine", linear.draw_affine, _on_draft(merge_affine), rounds=True, dtypes=(F64, F32, F16)),
         Pass("packed", linear.draw_packed, _on_draft(split_packed)),
+        Pass("constants", primitives.draw_constants, _on_draft(fold_constants), rounds=True),
+        Pass("pools", primitives.draw_pools, _on_draft(name_global_pools)),
+        Pass("masking", attention.draw_masked, _on_draft(guard_masked_rows)),
+        Pass("joins", primitives.draw_joins, _on_draft(join_primitives), rounds=True),
     )
 }
 """Every pass, by name."""

@@ -152,7 +152,7 @@ class Evaluations:
 
     def __init__(self, one: Pass, drawn: Drawn) -> None:
         self._pass, self._dtype = one, drawn.dtype
-        self._wide = not one.bitwise
+        self._wide = not one.bitwise and drawn.dtype != np.float64
         self._native = Evaluation(drawn.model)
         self._double = Evaluation(in_float64(drawn.model)) if self._wide else self._native
         self._feeds = list(feeds(drawn))
@@ -172,12 +172,13 @@ class Evaluations:
             given = self._given(arrays)
             values = after(given)
             count.values += sum(int(np.size(value)) for value in values)
-            if native is None:
+            noisy = partial(self._double, given)
+            if self._pass.bitwise:
                 found = bitwise(expected, values)
             else:
-                noisy = partial(self._double, given)
                 found = within(expected, values, noisy, tolerance)
-                found = found or stays_finite(self._native(arrays), native(arrays), expected, noisy)
+            if native is not None and not found:
+                found = stays_finite(self._native(arrays), native(arrays), expected, noisy)
             if found:
                 return f"{found}, at {kind} values {_listed(arrays)}"
         return None

@@ -71,7 +71,9 @@ def _step(body: _Body, state: str, others: list[str], outer: list[str]) -> str:
         return body.add("Add", state, body.add("Abs", body.add("Neg", outer[0])))
     if kind == "other" and others:
         return body.add("Max", state, sketch.choose(*others))
-    return body.add(kind if kind in ("Mul", "Add") else "Add", state, body.constant(sketch.array((2,), "ordinary")))
+    return body.add(
+        kind if kind in ("Mul", "Add") else "Add", state, body.constant(sketch.array((2,), "ordinary"))
+    )
 
 
 def _loop(sketch: Sketch) -> None:
@@ -93,7 +95,11 @@ def _loop(sketch: Sketch) -> None:
         body.output(item if sketch.chance(50) else body.add("Neg", item), body.kind, (2,))
     most = sketch.choose(3, 1, 0, 2, -1, None)
     ends = body.outputs[0].name != alive or most is None
-    limit = "" if most is None and ends else sketch.constant(np.asarray(most if most is not None else 2, np.int64))
+    limit = (
+        ""
+        if most is None and ends
+        else sketch.constant(np.asarray(most if most is not None else 2, np.int64))
+    )
     begins = sketch.choose("", sketch.constant(np.asarray(True)), sketch.constant(np.asarray(False)))
     if not limit:
         body.nodes.append(

@@ -60,7 +60,13 @@ def _expand(sketch: Sketch, x: str, y: str, free: tuple[Size, ...]) -> str:
         sketch.notes["sizes"] = {"other": 1}
     result = str(sketch.add("Expand", other, str(sketch.add("Shape", x))))
     back = str(sketch.add("Shape", result))
-    return str(sketch.add("Add", result, str(sketch.add("Cast", str(sketch.add("ReduceProd", back, keepdims=0)), to=_own(sketch)))))
+    return str(
+        sketch.add(
+            "Add",
+            result,
+            str(sketch.add("Cast", str(sketch.add("ReduceProd", back, keepdims=0)), to=_own(sketch))),
+        )
+    )
 
 
 def _own(sketch: Sketch) -> int:
@@ -73,7 +79,9 @@ def _arithmetic(sketch: Sketch, x: str, y: str, free: tuple[Size, ...]) -> str:
     for _ in range(sketch.number(1, 3)):
         op_type = sketch.choose("Add", "Mul", "Sub", "Div", "Max", "Min", "Equal", "Mod", "Cast")
         if op_type == "Cast":
-            narrow = sketch.add("Cast", size, to=sketch.choose(TensorProto.INT32, TensorProto.FLOAT, TensorProto.BOOL))
+            narrow = sketch.add(
+                "Cast", size, to=sketch.choose(TensorProto.INT32, TensorProto.FLOAT, TensorProto.BOOL)
+            )
             size = str(sketch.add("Cast", str(narrow), to=TensorProto.INT64))
             continue
         c = sketch.integers(sketch.choose(1, 2, -1, 3, -2, 0, 2**31, -(2**33)))
