@@ -8,6 +8,8 @@ import numpy as np
 from onnx.reference.op_run import OpRun
 from onnx.reference.ops import op_loop, op_scan
 
+from tests.audit.contrib import CONTRIB, normal_gelu
+
 
 class Dropout(OpRun):
     """Dropout with an omitted ratio, which the evaluator does not take; its random numbers have one seed."""
@@ -19,6 +21,13 @@ class Dropout(OpRun):
             kept = np.random.default_rng(0).random(x.shape) >= ratio
             x = (np.where(kept, x, 0) / (1 - ratio)).astype(x.dtype)
         return (x, kept)[: len(self.onnx_node.output)]
+
+
+class Gelu(OpRun):
+    """x · Φ(x), or its approximation by tanh: the evaluator rounds the formula's constants to float32."""
+
+    def _run(self, x: Any, approximate: str = "none") -> Any:
+        return (normal_gelu(x, approximate == "tanh"),)
 
 
 class LayerNormalization(OpRun):
@@ -192,9 +201,11 @@ class ConvTranspose(OpRun):
 
 
 FORMULAS: list[type[OpRun]] = [
+    *CONTRIB,
     AveragePool,
     ConvTranspose,
     Dropout,
+    Gelu,
     GlobalAveragePool,
     GlobalMaxPool,
     LayerNormalization,

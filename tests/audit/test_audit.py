@@ -51,7 +51,7 @@ def test_a_pass_that_fails_and_one_that_does_nothing_do_not_pass(monkeypatch):
     [
         ([1.0, np.nan, 0.0], None),
         ([1.0 + 1e-15, np.nan, 0.0], None),
-        ([1.0 + 1e-11, np.nan, 0.0], "1.00000000001 after"),
+        ([1.0 + 1e-11, np.nan, 0.0], "after"),
         ([1.0, np.inf, 0.0], "inf"),
         ([1.0, np.nan, 1e-300], "1e-300"),
     ],
