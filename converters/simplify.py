@@ -2,8 +2,8 @@
 
 Rewrites a Draft whose types are inferred: Constant nodes, Identity, inference Dropout, casts to the own type, sums
 with −0.0, differences with 0.0, products by one, Transposes and Squeezes that cancel, branches whose condition is
-known, initial states of zeros; with lists of tensors (sequences.py), computed shapes (shapes.py) and functions in primitives
-(joins). Names of graph outputs never change.
+known, initial states of zeros; with lists of tensors (sequences.py), computed shapes (shapes.py) and functions in
+primitives (joins). Names of graph outputs never change.
 """
 
 from __future__ import annotations
