@@ -72,7 +72,7 @@ def _computed(draft: Draft, node: onnx.NodeProto) -> str:
 
 
 def _merged(draft: Draft, chain: list[onnx.NodeProto]) -> list[onnx.NodeProto] | None:
-    """x·factor + shift in place of a chain; None where that takes larger constants, or is not what the chain computes."""
+    """x·factor + shift in place of a chain; None where a chain must stay."""
     found = _composed(draft, chain)
     if found is None:
         return None

@@ -14,12 +14,14 @@ from collections.abc import Iterable
 import onnx
 import onnx.inliner
 
-from converters.draft import Draft, is_standard, subgraphs
+from converters.draft import Draft, attribute, is_standard, subgraphs
 from converters.errors import InvalidModel, UnsupportedModel, one_line
 
 CANONICAL_OPSET = 23
 # ONNX's own converter is complete up to here; onnxscript's begins here.
 _HANDOVER = 18
+# Pad has its value as an input from here.
+_PAD_INPUTS = 11
 
 
 # ONNX Runtime has kernels for these up to here; what came later are types alone.
@@ -89,7 +91,11 @@ def set_opset(draft: Draft) -> None:
         _downgrade(draft, version)
     elif not _unchanged(draft, version):
         if version < _HANDOVER:
+            if version < _PAD_INPUTS:
+                _drop_unread_pad_values(draft)
             _upgrade_by_onnx(draft, version)
+            if version < _PAD_INPUTS:
+                _type_pad_values(draft)
         _upgrade_by_onnxscript(draft)
     draft.opsets[""] = runnable_opset(all_nodes(draft.nodes))
 
@@ -136,6 +142,26 @@ def _upgrade_by_onnx(draft: Draft, version: int) -> None:
         raise UnsupportedModel(
             f"the model cannot be brought from opset {version} to {CANONICAL_OPSET}: {one_line(error)}"
         ) from error
+
+
+def _drop_unread_pad_values(draft: Draft) -> None:
+    """Remove the value of every Pad that does not fill with it: ONNX's converter would leave the attribute."""
+    for node in all_nodes(draft.nodes):
+        if is_standard(node, "Pad") and attribute(node, "mode", None) not in (None, b"constant"):
+            for entry in [entry for entry in node.attribute if entry.name == "value"]:
+                node.attribute.remove(entry)
+
+
+def _type_pad_values(draft: Draft) -> None:
+    """Give the values of Pad, which were attributes, the type of the data: ONNX's converter makes them float32."""
+    nodes = []
+    for node in draft.nodes:
+        if is_standard(node, "Pad") and len(node.input) > 2 and node.input[2]:
+            typed = draft.fresh(f"{node.output[0]}.value")
+            nodes.append(onnx.helper.make_node("CastLike", [node.input[2], node.input[0]], [typed]))
+            node.input[2] = typed
+        nodes.append(node)
+    draft.nodes = nodes
 
 
 def _upgrade_by_onnxscript(draft: Draft) -> None:

@@ -1,9 +1,9 @@
 """Remove what computes nothing.
 
 Rewrites a Draft whose types are inferred: Constant nodes, Identity, inference Dropout, casts to the own type, sums
-with −0.0, differences with 0.0, products by one, Transposes and Squeezes that cancel, branches whose condition is known, all-zero
-initial states; with lists of tensors (sequences.py), computed shapes (shapes.py) and functions in primitives
-(joins). Names of graph outputs never change.
+with −0.0, differences with 0.0, products by one, Transposes and Squeezes that cancel, branches whose condition is
+known, initial states of zeros; with lists of tensors (sequences.py), computed shapes (shapes.py) and functions in
+primitives (joins). Names of graph outputs never change.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ types, the sign of zero included; one NaN equals another. A pass that changes th
 products is compared in float64. Each element may differ by 1e-12 of its condition: the effect of relative noise in
 every input, constant and intermediate value, which is measured by evaluating the graph with such noise. So an element
 is compared with the size of the terms that it is the sum of, never with a constant. NaN and infinity must be where
-they were, unless the noise moves them, too. Where a pass stores new constants in float32 or float16, the unit 2⁻²⁴ or 2⁻¹¹ (times 32) takes the place of
-1e-12. In the graph's own type, every finite number must stay finite.
+they were, unless the noise moves them, too. Where a pass stores new constants in float32 or float16, 32 units of that
+type, 2⁻²⁴ or 2⁻¹¹, take the place of 1e-12. In the graph's own type, every finite number must stay finite.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from converters.runtime import Session
 from tests.audit.formulas import FORMULAS
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
@@ -41,6 +42,24 @@ class Evaluation:
                 for name, value in zip(node.output, node.run(*given, **context), strict=False):
                     results[name] = value if noise is None else _noisy(value, *noise)
         return [results[name] for name in self.outputs]
+
+
+class Runtime:
+    """A graph on ONNX Runtime without optimisations: for ops of old opsets, which the evaluator does not know.
+
+    Noise is added to the inputs alone.
+    """
+
+    def __init__(self, proto: onnx.ModelProto) -> None:
+        self._session = Session(proto, optimise=False)
+        self.outputs = self._session.outputs
+
+    def __call__(
+        self, feeds: Mapping[str, np.ndarray], noise: tuple[np.random.Generator, float] | None = None
+    ) -> list[Any]:
+        """Return the outputs."""
+        given = dict(feeds) if noise is None else {name: _noisy(a, *noise) for name, a in feeds.items()}
+        return self._session.run(given)
 
 
 def _noisy(value: Any, rng: np.random.Generator, scale: float) -> Any:

@@ -8,6 +8,8 @@ import numpy as np
 from onnx.reference.op_run import OpRun
 from onnx.reference.ops import op_loop, op_scan
 
+from tests.audit.contrib import CONTRIB, normal_gelu
+
 
 class Dropout(OpRun):
     """Dropout with an omitted ratio, which the evaluator does not take; its random numbers have one seed."""
@@ -19,6 +21,13 @@ class Dropout(OpRun):
             kept = np.random.default_rng(0).random(x.shape) >= ratio
             x = (np.where(kept, x, 0) / (1 - ratio)).astype(x.dtype)
         return (x, kept)[: len(self.onnx_node.output)]
+
+
+class Gelu(OpRun):
+    """x · Φ(x), or its approximation by tanh: the evaluator rounds the formula's constants to float32."""
+
+    def _run(self, x: Any, approximate: str = "none") -> Any:
+        return (normal_gelu(x, approximate == "tanh"),)
 
 
 class LayerNormalization(OpRun):
@@ -39,6 +48,14 @@ class LayerNormalization(OpRun):
         y = (x - mean) / deviation * scale
         y = y if bias is None else y + bias
         return (y.astype(x.dtype), mean, 1 / deviation)[: max(len(self.onnx_node.output), 1)]
+
+
+class LogSoftmax(OpRun):
+    """x less the logarithm of the sum of exponentials: the evaluator takes the logarithm of what may be 0."""
+
+    def _run(self, x: Any, axis: int = -1) -> Any:
+        shifted = x - x.max(axis=axis, keepdims=True)
+        return ((shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))).astype(x.dtype),)
 
 
 class Loop(op_loop.Loop):
@@ -92,6 +109,63 @@ class Scan(op_scan.Scan):
         return (*states, *joined)
 
 
+class _Pool(OpRun):
+    """A pool with pads and strides of one: the evaluator drops NaN, and fails on small images."""
+
+    def _windows(self, x: Any, kernel: Any, pads: Any, auto_pad: Any, filler: float) -> Any:
+        axes = len(kernel)
+        if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+            less, more = [(k - 1) // 2 for k in kernel], [k // 2 for k in kernel]
+            pads = [*less, *more] if auto_pad == "SAME_UPPER" else [*more, *less]
+        pads = pads or [0] * 2 * axes
+        around = [(0, 0), (0, 0), *zip(pads[:axes], pads[axes:], strict=True)]
+        padded = np.pad(x, around, constant_values=filler)
+        return np.lib.stride_tricks.sliding_window_view(padded, kernel, tuple(range(2, 2 + axes)))
+
+
+class MaxPool(_Pool):
+    """The largest number of every window, NaN where there is one."""
+
+    def _run(
+        self, x: Any, kernel_shape: Any = None, pads: Any = None, auto_pad: Any = None, **others: Any
+    ) -> Any:
+        windows = self._windows(x, kernel_shape, pads, auto_pad, -np.inf)
+        return (windows.max(tuple(range(-len(kernel_shape), 0))),)
+
+
+class AveragePool(_Pool):
+    """The mean of every window, with or without its pads."""
+
+    def _run(
+        self,
+        x: Any,
+        kernel_shape: Any = None,
+        pads: Any = None,
+        auto_pad: Any = None,
+        count_include_pad: int = 0,
+        **others: Any,
+    ) -> Any:
+        over = tuple(range(-len(kernel_shape), 0))
+        total = self._windows(x, kernel_shape, pads, auto_pad, 0.0).sum(over)
+        ones = np.ones_like(x)
+        count = self._windows(ones, kernel_shape, pads, auto_pad, float(count_include_pad or 0)).sum(over)
+        return ((total / count).astype(x.dtype),)
+
+
+class GlobalMaxPool(OpRun):
+    """The largest number of every channel, for images of any rank."""
+
+    def _run(self, x: Any) -> Any:
+        return (x.max(tuple(range(2, x.ndim)), keepdims=True),)
+
+
+class GlobalAveragePool(OpRun):
+    """The mean of every channel."""
+
+    def _run(self, x: Any) -> Any:
+        return (x.mean(tuple(range(2, x.ndim)), keepdims=True).astype(x.dtype),)
+
+
 class SequenceInsert(OpRun):
     """An insertion at any place: the evaluator takes the place behind the last item for the first one."""
 
@@ -127,10 +201,17 @@ class ConvTranspose(OpRun):
 
 
 FORMULAS: list[type[OpRun]] = [
+    *CONTRIB,
+    AveragePool,
     ConvTranspose,
     Dropout,
+    Gelu,
+    GlobalAveragePool,
+    GlobalMaxPool,
     LayerNormalization,
+    LogSoftmax,
     Loop,
+    MaxPool,
     RMSNormalization,
     Scan,
     SequenceInsert,

@@ -12,13 +12,32 @@ import onnx
 
 from converters import simplify as simplify_module
 from converters.affine import merge_affine
+from converters.canonical import canonicalise
+from converters.constants import fold_constants
 from converters.draft import Draft
 from converters.fold import drop_zero_biases, fold_batch_norms
+from converters.functions import expand_functions
+from converters.fused import expand_fused
+from converters.joins import join_primitives
+from converters.joins.pools import name_global_pools
+from converters.masking import guard_masked_rows
+from converters.opset import set_opset
 from converters.packed import split_packed
 from converters.sequences import lower_sequences
 from converters.shapes import fix_shapes, join_reshapes
 from converters.unroll import unroll_loops
-from tests.audit.draws import control, linear, moves, sequences, shapes
+from tests.audit.draws import (
+    attention,
+    control,
+    fused,
+    linear,
+    moves,
+    opsets,
+    primitives,
+    sequences,
+    shapes,
+    whole,
+)
 from tests.audit.sketch import Sketch
 
 F64, F32, F16 = np.float64, np.float32, np.float16
@@ -29,7 +48,7 @@ class Pass:
     """One row of the audit.
 
     draw: fills a Sketch. apply: gives the model after the pass. bitwise: the pass moves data and computes nothing.
-    rounds: it stores new constants in the graph's own type.
+    rounds: it stores new constants in the graph's own type. runtime: both sides run on ONNX Runtime.
     """
 
     name: str
@@ -37,6 +56,7 @@ class Pass:
     apply: Callable[[onnx.ModelProto], onnx.ModelProto]
     bitwise: bool = False
     rounds: bool = False
+    runtime: bool = False
     dtypes: tuple[Any, ...] = (F64, F32)
     opset: int = 23
 
@@ -84,6 +104,14 @@ PASSES: dict[str, Pass] = {
         Pass("zero biases", linear.draw_biases, _on_draft(drop_zero_biases)),
         Pass("affine", linear.draw_affine, _on_draft(merge_affine), rounds=True, dtypes=(F64, F32, F16)),
         Pass("packed", linear.draw_packed, _on_draft(split_packed)),
+        Pass("constants", primitives.draw_constants, _on_draft(fold_constants), rounds=True),
+        Pass("pools", primitives.draw_pools, _on_draft(name_global_pools)),
+        Pass("masking", attention.draw_masked, _on_draft(guard_masked_rows)),
+        Pass("fused", fused.draw, _on_draft(expand_fused)),
+        Pass("functions", fused.draw_functions, _on_draft(expand_functions)),
+        Pass("opset", opsets.draw, _on_draft(set_opset), runtime=True, dtypes=(F64,)),
+        Pass("canonical", whole.draw, canonicalise, rounds=True),
+        Pass("joins", primitives.draw_joins, _on_draft(join_primitives), rounds=True),
     )
 }
 """Every pass, by name."""

@@ -31,7 +31,7 @@ FLAVOURS = (
     "mixed",
     "rare",
 )
-"""Kinds of constants. "mixed" spans 16 decades; "rare" has a NaN or an infinity in one place."""
+"""Kinds of constants. "mixed" spans 16 decades, "saturated" −40 to 40; "rare" has a NaN or an infinity in one place."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,8 @@ class Sketch:
                 if self.dtype != np.float16
                 else self.rng.integers(-3, 2, shape)
             )
+        elif flavour == "saturated":
+            values = values * 12
         elif flavour == "rare" and values.size:
             values.flat[int(self.rng.integers(values.size))] = self.rng.choice([np.nan, np.inf, -np.inf])
         else:

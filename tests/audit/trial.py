@@ -19,7 +19,7 @@ from onnx import printer
 
 from converters.errors import ConversionError
 from tests.audit.comparison import TOLERANCE, bitwise, stays_finite, tolerance_of, within
-from tests.audit.evaluation import Evaluation, in_float64, widened
+from tests.audit.evaluation import Evaluation, Runtime, in_float64, widened
 from tests.audit.passes import Pass
 from tests.audit.sketch import Drawn, Sketch
 from tests.audit.values import feeds
@@ -152,9 +152,10 @@ class Evaluations:
 
     def __init__(self, one: Pass, drawn: Drawn) -> None:
         self._pass, self._dtype = one, drawn.dtype
-        self._wide = not one.bitwise
-        self._native = Evaluation(drawn.model)
-        self._double = Evaluation(in_float64(drawn.model)) if self._wide else self._native
+        self._wide = not (one.bitwise or one.runtime) and drawn.dtype != np.float64
+        self._make = Runtime if one.runtime else Evaluation
+        self._native = self._make(drawn.model)
+        self._double = self._make(in_float64(drawn.model)) if self._wide else self._native
         self._feeds = list(feeds(drawn))
         self._before = [self._double(self._given(arrays)) for _, arrays in self._feeds]
 
@@ -163,8 +164,8 @@ class Evaluations:
 
     def compare(self, model: onnx.ModelProto, count: Count) -> str | None:
         """Return the first difference of the graph after the pass, None where there is none."""
-        after = Evaluation(in_float64(model) if self._wide else model)
-        native = Evaluation(model) if self._wide else None
+        after = self._make(in_float64(model) if self._wide else model)
+        native = self._make(model) if self._wide else None
         if after.outputs != self._double.outputs:
             return f"the outputs are {self._double.outputs} before and {after.outputs} after"
         tolerance = tolerance_of(self._dtype) if self._pass.rounds else TOLERANCE
@@ -172,12 +173,12 @@ class Evaluations:
             given = self._given(arrays)
             values = after(given)
             count.values += sum(int(np.size(value)) for value in values)
-            if native is None:
-                found = bitwise(expected, values)
-            else:
-                noisy = partial(self._double, given)
+            noisy = partial(self._double, given)
+            found = bitwise(expected, values) if self._pass.bitwise else None
+            if not self._pass.bitwise:
                 found = within(expected, values, noisy, tolerance)
-                found = found or stays_finite(self._native(arrays), native(arrays), expected, noisy)
+            if native is not None and not found:
+                found = stays_finite(self._native(arrays), native(arrays), expected, noisy)
             if found:
                 return f"{found}, at {kind} values {_listed(arrays)}"
         return None

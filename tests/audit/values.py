@@ -82,7 +82,7 @@ SUMMED = "summed"
 def _array(
     kind: str, rng: Rng, shape: tuple[int, ...], dtype: np.dtype[Any], notes: Mapping[str, Any]
 ) -> np.ndarray:
-    if dtype == bool:
+    if dtype.kind == "b":
         return rng.random(shape) < (1.0 if kind == "masked" else 0.5)
     if dtype.kind in "iu":
         low, high = notes.get("integers", (0 if dtype.kind == "u" else -5, 6))

@@ -85,7 +85,7 @@ def _integer_cast(sketch: Sketch, x: str, shape: Shape) -> Value:
     y = sketch.add("Add", str(y), sketch.integers(0)) if sketch.chance(50) else y
     y = sketch.add("Div", str(y), sketch.integers(1)) if sketch.chance(50) else y
     wide = str(sketch.add("Cast", str(y), to=helper.np_dtype_to_tensor_dtype(sketch.dtype)))
-    return str(sketch.add("Max", x, wide)), np.broadcast_shapes(shape, (1,) if not shape else shape)
+    return str(sketch.add("Max", x, wide)), np.broadcast_shapes(shape, shape or (1,))
 
 
 def _transpose(sketch: Sketch, x: str, shape: Shape) -> Value:
