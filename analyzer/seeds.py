@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from analyzer.arrays import as_array
 from analyzer.errors import TargetError
 from analyzer.graph import Graph, Tensor
 from analyzer.target import HIGHEST, PREDICTED, Index, Seed, Target
@@ -32,7 +33,7 @@ def resolve(
         return _over_several(target.weights, graph, samples)
     if target.parts is not None:
         return _sum(target.parts, graph, samples, sizes, values)
-    y = _output(graph, target.output or graph.outputs[0])
+    y = _output(graph, target.output or graph.default_output)
     assert y.shape is not None
     if target.weights is not None:
         return Seed(y.name, weights=_weights(target.weights, y, samples))
@@ -62,7 +63,10 @@ def _output(graph: Graph, output: str) -> Tensor:
         raise TargetError(f"the model has no output {output!r}; it has {', '.join(graph.outputs)}")
     y = graph.tensors[output]
     if not y.is_float:
-        raise TargetError(f"the output {output!r} is {y.dtype} and has no gradient")
+        raise TargetError(
+            f"the output {output!r} is {y.dtype} and has no gradient. Fix: name a float tensor that it is computed from, "
+            "such as the logits, in Target(output=…)"
+        )
     if y.shape is None:
         raise TargetError(f"the rank of {output!r} is unknown: an index or weights cannot be checked")
     return y
@@ -233,7 +237,7 @@ def _class_axis(axis: int, y: Tensor) -> int:
 
 
 def _numbers(value: object, what: str) -> np.ndarray:
-    array = np.asarray(value)
+    array = as_array(value)
     if array.dtype.kind not in "fiub":
         raise TargetError(f"target {what} are numbers, not {array.dtype}")
     if not np.isfinite(array).all():
@@ -242,7 +246,7 @@ def _numbers(value: object, what: str) -> np.ndarray:
 
 
 def _integers(value: object) -> np.ndarray:
-    array = np.asarray(value)
+    array = as_array(value)
     if array.dtype.kind not in "iu":
         raise TargetError(f"target indices are ints, not {array.dtype}; weights go into Target(weights=…)")
     return array

@@ -87,6 +87,9 @@ def load(model: Model | onnx.ModelProto | str | os.PathLike[str]) -> Model:
     """
     if isinstance(model, Model):
         return model
+    if not isinstance(model, (onnx.ModelProto, str, os.PathLike)) or _is_convertible(model):
+        # An nn.Module lacks an example, and says so.
+        return convert(model)
     proto = in_order(model if isinstance(model, onnx.ModelProto) else read_onnx(model))
     try:
         check(proto, shapes=False)
@@ -97,6 +100,13 @@ def load(model: Model | onnx.ModelProto | str | os.PathLike[str]) -> Model:
         if isinstance(model, onnx.ModelProto):
             raise
         raise type(error)(f"{os.fspath(model)}: {error}") from error
+
+
+def _is_convertible(model: object) -> bool:
+    """Return whether a path is that of another framework's model."""
+    if not isinstance(model, (str, os.PathLike)):
+        return False
+    return os.path.isdir(model) or Path(model).suffix.lower() in (".pt2", ".keras", *foreign.SUFFIXES)
 
 
 def _metadata(proto: onnx.ModelProto) -> dict[str, str]:
