@@ -64,8 +64,8 @@ def _output(graph: Graph, output: str) -> Tensor:
     y = graph.tensors[output]
     if not y.is_float:
         raise TargetError(
-            f"the output {output!r} is {y.dtype} and has no gradient. Fix: name a float tensor that it is computed from, "
-            "such as the logits, in Target(output=…)"
+            f"the output {output!r} is {y.dtype} and has no gradient. Fix: name a float tensor that it is computed "
+            "from, such as the logits, in Target(output=…)"
         )
     if y.shape is None:
         raise TargetError(f"the rank of {output!r} is unknown: an index or weights cannot be checked")

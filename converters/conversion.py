@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from converters import pytorch
+from converters import foreign, pytorch
 from converters.canonical import canonicalise, check, is_canonical, keeps_batch_norm
 from converters.draft import shape_of
 from converters.errors import ConversionError, InvalidModel
@@ -128,20 +128,25 @@ def _convert_source(source: Any, example: Any, free_axes: FreeAxes | None) -> Co
     if tensorflow.is_tensorflow(source):
         return tensorflow.convert_tensorflow(source, example, free_axes)
     raise ConversionError(
-        f"a {type(source).__module__}.{type(source).__qualname__} is no model that onnxplain knows: it takes "
-        "PyTorch, Keras and TensorFlow models, ONNX models, and paths"
+        f"a {type(source).__module__}.{type(source).__qualname__} is not a model that onnxplain knows. "
+        "Fix: give a PyTorch, Keras, TensorFlow or ONNX model, or the path of one"
     )
 
 
 def _convert_pytorch(source: Any, example: Any, free_axes: FreeAxes | None) -> Converted:
     from torch.export import ExportedProgram
+    from torch.jit import ScriptFunction, ScriptModule
     from torch.nn import Module
 
     if isinstance(source, ExportedProgram):
         return pytorch.convert_program(source)
     if isinstance(source, Module):
         return pytorch.convert_module(source, example, free_axes)
-    raise ConversionError(f"a {type(source).__name__} is no model: give an nn.Module or an ExportedProgram")
+    script = isinstance(source, (ScriptFunction, ScriptModule))
+    why = "is TorchScript, which holds no Python code to trace" if script else "is not a model"
+    raise ConversionError(
+        f"a torch.{type(source).__name__} {why}. Fix: give an nn.Module with an example, or an ExportedProgram"
+    )
 
 
 def _convert_path(path: str, example: Any, free_axes: FreeAxes | None) -> Converted:
@@ -151,6 +156,8 @@ def _convert_path(path: str, example: Any, free_axes: FreeAxes | None) -> Conver
         return _convert_factory(path, example, free_axes)
     if not os.path.exists(path):
         raise InvalidModel(f"{path} does not exist")
+    if refusal := foreign.refusal_of(path):
+        raise InvalidModel(refusal)
     if suffix == ".pt2":
         return pytorch.convert_program(pytorch.load_program(path))
     if suffix == ".keras" or os.path.isdir(path):
