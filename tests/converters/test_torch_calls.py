@@ -318,3 +318,29 @@ def test_a_torchscript_file_is_refused_as_what_it_is(tmp_path: Path) -> None:
 def test_a_module_in_place_of_a_model_is_refused_with_the_call_that_helps() -> None:
     with pytest.raises(ConversionError, match=r"onnxplain\.convert\(module, example\)"):
         full_grad(nn.Linear(6, 3), X.numpy())  # type: ignore[arg-type]
+
+
+class Weighted(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.bag, self.head = nn.EmbeddingBag(20, 8, mode="sum"), nn.Linear(8, 4)
+
+    def forward(self, text: torch.Tensor, offsets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        return self.head(self.bag(text, offsets, weights))
+
+
+@pytest.mark.filterwarnings("ignore:the original fails")
+def test_the_weights_of_a_bag_have_the_gradient_of_autograd() -> None:
+    given = {
+        "text": torch.tensor([3, 1, 9, 4, 5]),
+        "offsets": torch.tensor([0, 2, 2]),
+        "weights": torch.tensor([0.5, -1.0, 2.0, 0.1, 1.0]),
+    }
+    net = Weighted().eval()
+    w = given["weights"].clone().requires_grad_()
+    (truth,) = torch.autograd.grad(net(given["text"], given["offsets"], w)[:, 1].sum(), w)
+    model, feeds = convert(net, given), {name: tensor.numpy() for name, tensor in given.items()}
+    for backend in ("onnxruntime", "source"):
+        found = differentiate(model, backend).gradients(feeds, 1).gradients["weights"]
+        np.testing.assert_allclose(found, truth.numpy(), atol=1e-6)
