@@ -128,7 +128,7 @@ def _convert_source(source: Any, example: Any, free_axes: FreeAxes | None) -> Co
     if tensorflow.is_tensorflow(source):
         return tensorflow.convert_tensorflow(source, example, free_axes)
     raise ConversionError(
-        f"a {type(source).__module__}.{type(source).__qualname__} is not a model that onnxplain knows. "
+        f"a {type(source).__module__}.{type(source).__qualname__} is no model that onnxplain knows. "
         "Fix: give a PyTorch, Keras, TensorFlow or ONNX model, or the path of one"
     )
 

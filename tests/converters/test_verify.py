@@ -138,7 +138,7 @@ def test_a_batch_axis_that_the_original_drops_is_a_note() -> None:
 
 def test_a_random_original_is_named() -> None:
     rng = np.random.default_rng(0)
-    with pytest.raises(VerificationFailed, match="the original is random: two runs .* Fix: "):
+    with pytest.raises(VerificationFailed, match=r"the original is random: two runs .* Fix: "):
         check(lambda feeds: [feeds["x"] * 2 + rng.normal(size=feeds["x"].shape).astype(np.float32)])
 
 
