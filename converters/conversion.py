@@ -16,7 +16,7 @@ from onnx import helper
 from converters import foreign, pytorch
 from converters.canonical import canonicalise, check, is_canonical, keeps_batch_norm
 from converters.draft import shape_of
-from converters.errors import ConversionError, InvalidModel
+from converters.errors import ConversionError, InvalidModel, UnsupportedModel
 from converters.files import read_onnx
 from converters.model import Model, Preprocessing, set_metadata
 from converters.order import in_order
@@ -190,6 +190,14 @@ def _convert_onnx(proto: onnx.ModelProto, example: Any) -> Converted:
     check(proto, shapes=False)
     session, runtime = _session_of(proto)
     infos = {info.name: info for info in proto.graph.input if info.name in session.inputs}
+    text = [
+        name for name, info in infos.items() if info.type.tensor_type.elem_type == onnx.TensorProto.STRING
+    ]
+    if text:
+        raise UnsupportedModel(
+            f"the input {text[0]!r} is text, which has no gradient. Fix: cut the model behind the step that turns text "
+            "into numbers, and give these numbers as the input"
+        )
     feeds = _example_of(infos, example)
     sizes = {shape[0] for info in infos.values() if (shape := shape_of(info.type))}
     fixed = [size for size in sizes if isinstance(size, int)]
