@@ -143,7 +143,7 @@ def _convert_pytorch(source: Any, example: Any, free_axes: FreeAxes | None) -> C
     if isinstance(source, Module):
         return pytorch.convert_module(source, example, free_axes)
     script = isinstance(source, (ScriptFunction, ScriptModule))
-    why = "is TorchScript, which holds no Python code to trace" if script else "is not a model"
+    why = "is TorchScript, which holds no Python code to trace" if script else "is no model"
     raise ConversionError(
         f"a torch.{type(source).__name__} {why}. Fix: give an nn.Module with an example, or an ExportedProgram"
     )
