@@ -261,6 +261,11 @@ def rules_of(node: Node) -> type[Op]:
     rules = find(node)
     if rules is None or rules.vjp is None:
         op_type = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+        if node.op_type.startswith("TreeEnsemble"):
+            raise UnsupportedOp(
+                f"node {node.name!r} ({op_type}) is piecewise constant: its gradient is zero wherever it exists. "
+                "Fix: use a method for trees, such as TreeSHAP, or explain a differentiable model"
+            )
         reason = f": {node.metadata[REASON_KEY]}" if REASON_KEY in node.metadata else ""
         raise UnsupportedOp(
             f"node {node.name!r} ({op_type}) lies between the input and the target and has no VJP rule{reason}. "

@@ -148,7 +148,7 @@ def run(
         model = convert(network, inputs, preprocessing=PREPROCESSING, class_names=names)
     with timed("predict"):
         fn = differentiate(model)
-        outputs = fn.forward(inputs)[fn.graph.outputs[0]]
+        outputs = fn.forward(inputs)[fn.graph.default_output]
     with timed("FullGrad"):
         complete = run_full_grad(fn, inputs)
         explicit = run_full_grad(fn, inputs, terms="explicit")

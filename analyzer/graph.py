@@ -167,6 +167,15 @@ class Graph:
                 found.update(name for name in node.reads if name)
         return frozenset(found)
 
+    @cached_property
+    def default_output(self) -> str:
+        """The output that is explained by default: the first float output that depends on an input."""
+        inputs = frozenset(self.inputs)
+        for name in self.outputs:
+            if self.tensors[name].is_float and not inputs.isdisjoint(self.ancestors([name])):
+                return name
+        return self.outputs[0]
+
 
 _UNKNOWN_DTYPE: np.dtype[Any] = np.dtype("float32")
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from analyzer.arrays import as_array
 from analyzer.errors import TargetError
 from analyzer.graph import Graph, Tensor
 from analyzer.target import HIGHEST, PREDICTED, Bare, Chosen, Index, Seed, Target, chosen_classes
@@ -64,9 +65,9 @@ def _named(target: Target, graph: Graph) -> str:
     """The output that a target is of. A result's own classes may come from another model: there it is the first."""
     given = target.index if target.each is None else target.each
     if not isinstance(given, Chosen):
-        return target.output or graph.outputs[0]
+        return target.output or graph.default_output
     name = target.output or given.output
-    return name if name in graph.tensors and name is not None else graph.outputs[0]
+    return name if name in graph.tensors and name is not None else graph.default_output
 
 
 def _flat(index: Chosen, y: Tensor, samples: int) -> np.ndarray:
@@ -105,7 +106,10 @@ def _output(graph: Graph, output: str) -> Tensor:
         raise TargetError(f"the model has no output {output!r}; it has {', '.join(graph.outputs)}")
     y = graph.tensors[output]
     if not y.is_float:
-        raise TargetError(f"the output {output!r} is {y.dtype} and has no gradient")
+        raise TargetError(
+            f"the output {output!r} is {y.dtype} and has no gradient. Fix: name a float tensor that it is computed "
+            "from, such as the logits, in Target(output=…)"
+        )
     if y.shape is None:
         raise TargetError(f"the rank of {output!r} is unknown: an index or weights cannot be checked")
     return y
@@ -306,7 +310,7 @@ def _only_axis(target: Target, y: Tensor) -> int:
 
 
 def _numbers(value: object, what: str) -> np.ndarray:
-    array = np.asarray(value)
+    array = as_array(value)
     if array.dtype.kind not in "fiub":
         raise TargetError(f"target {what} are numbers, not {array.dtype}")
     if not np.isfinite(array).all():
@@ -315,7 +319,7 @@ def _numbers(value: object, what: str) -> np.ndarray:
 
 
 def _integers(value: object) -> np.ndarray:
-    array = np.asarray(value)
+    array = as_array(value)
     if array.dtype.kind not in "iu":
         raise TargetError(f"target indices are ints, not {array.dtype}; weights go into Target(weights=…)")
     return array

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from analyzer.arrays import as_array
 from analyzer.errors import TargetError
 
 HIGHEST = -1
@@ -49,7 +50,8 @@ class Bare(tuple[int, ...]):
 class Target:
     """The scalar to explain, per sample.
 
-    output: the name of a model output, or of any float tensor; None is the first output.
+    output: the name of a model output, or of any float tensor; None is the first float output that
+        depends on the input.
     index: an int is a class, the same for every sample; an array (N,) a class per sample; an array (N, k)
         the sum of k classes per sample; a tuple the coordinates of one element, without the batch axis, negative ones
         from the end. On an output with more axes than (N, classes) a class is summed over the remaining axes.
@@ -266,7 +268,7 @@ def as_target(target: TargetLike) -> Target:
         raise TargetError(f"a target is None, an int, an array (N,) of ints or a Target, not {target!r}")
     if isinstance(target, (int, np.integer)):
         return Target(index=int(target))
-    array = np.asarray(target.detach().cpu() if hasattr(target, "detach") else target)
+    array = as_array(target)
     if array.dtype.kind not in "iu":
         raise TargetError(f"target indices are ints, not {array.dtype}; weights go into Target(weights=…)")
     if array.ndim > 1:

@@ -13,10 +13,10 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from converters import pytorch
+from converters import foreign, pytorch
 from converters.canonical import canonicalise, check, is_canonical, keeps_batch_norm
 from converters.draft import shape_of
-from converters.errors import ConversionError, InvalidModel, VerificationFailed
+from converters.errors import ConversionError, InvalidModel, UnsupportedModel, VerificationFailed
 from converters.files import read_onnx
 from converters.input_axes import normalise_axes
 from converters.model import Model, Preprocessing, Verification, set_metadata
@@ -98,6 +98,9 @@ def load(model: Model | onnx.ModelProto | str | os.PathLike[str], *, verify: boo
     """
     if isinstance(model, Model):
         return model
+    if not isinstance(model, (onnx.ModelProto, str, os.PathLike)) or _is_convertible(model):
+        # An nn.Module lacks an example, and says so.
+        return convert(model)
     proto = in_order(model if isinstance(model, onnx.ModelProto) else read_onnx(model))
     try:
         check(proto, shapes=False)
@@ -147,6 +150,13 @@ def _content(proto: onnx.ModelProto) -> tuple[Any, ...]:
     return nodes, list(graph.initializer), opsets, list(proto.functions)
 
 
+def _is_convertible(model: object) -> bool:
+    """Return whether a path is that of another framework's model."""
+    if not isinstance(model, (str, os.PathLike)):
+        return False
+    return os.path.isdir(model) or Path(model).suffix.lower() in (".pt2", ".keras", *foreign.SUFFIXES)
+
+
 def _metadata(proto: onnx.ModelProto) -> dict[str, str]:
     return {entry.key: entry.value for entry in proto.metadata_props}
 
@@ -166,20 +176,25 @@ def _convert_source(source: Any, example: Any, free_axes: FreeAxes | None) -> Co
     if tensorflow.is_tensorflow(source):
         return tensorflow.convert_tensorflow(source, example, free_axes)
     raise ConversionError(
-        f"a {type(source).__module__}.{type(source).__qualname__} is no model that onnxplain knows: it takes "
-        "PyTorch, Keras and TensorFlow models, ONNX models, and paths"
+        f"a {type(source).__module__}.{type(source).__qualname__} is no model that onnxplain knows. "
+        "Fix: give a PyTorch, Keras, TensorFlow or ONNX model, or the path of one"
     )
 
 
 def _convert_pytorch(source: Any, example: Any, free_axes: FreeAxes | None) -> Converted:
     from torch.export import ExportedProgram
+    from torch.jit import ScriptFunction, ScriptModule
     from torch.nn import Module
 
     if isinstance(source, ExportedProgram):
         return pytorch.convert_program(source)
     if isinstance(source, Module):
         return pytorch.convert_module(source, example, free_axes)
-    raise ConversionError(f"a {type(source).__name__} is no model: give an nn.Module or an ExportedProgram")
+    script = isinstance(source, (ScriptFunction, ScriptModule))
+    why = "is TorchScript, which holds no Python code to trace" if script else "is no model"
+    raise ConversionError(
+        f"a torch.{type(source).__name__} {why}. Fix: give an nn.Module with an example, or an ExportedProgram"
+    )
 
 
 def _convert_path(path: str, example: Any, free_axes: FreeAxes | None) -> Converted:
@@ -189,6 +204,8 @@ def _convert_path(path: str, example: Any, free_axes: FreeAxes | None) -> Conver
         return _convert_factory(path, example, free_axes)
     if not os.path.exists(path):
         raise InvalidModel(f"{path} does not exist")
+    if refusal := foreign.refusal_of(path):
+        raise InvalidModel(refusal)
     if suffix == ".pt2":
         return pytorch.convert_program(pytorch.load_program(path))
     if suffix in _OF_TENSORFLOW or os.path.isdir(path):
@@ -223,6 +240,14 @@ def _convert_onnx(proto: onnx.ModelProto, example: Any) -> Converted:
     check(proto, shapes=False)
     proto = normalise_axes(proto)
     original = Original(proto)
+    text = [
+        n for n, info in original.infos.items() if info.type.tensor_type.elem_type == onnx.TensorProto.STRING
+    ]
+    if text:
+        raise UnsupportedModel(
+            f"the input {text[0]!r} is text, which has no gradient. Fix: cut the model behind the step that turns text "
+            "into numbers, and give these numbers as the input"
+        )
     feeds = _example_of(original.infos, example)
 
     def run(arrays: Arrays) -> Sequence[np.ndarray]:

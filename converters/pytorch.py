@@ -72,7 +72,8 @@ def convert_module(module: torch.nn.Module, example: Any, free_axes: FreeAxes | 
     torch = import_framework("torch")
     if example is None:
         raise ConversionError(
-            f"{type(module).__name__} is an nn.Module: give an `example` input, from which it is traced"
+            f"{type(module).__name__} is an nn.Module, which is traced from an example. Fix: give an `example` input, "
+            "as in onnxplain.convert(module, example), and use the Model that it returns"
         )
     module = _unwrapped(torch, module)
     _refuse_untraceable(torch, module)

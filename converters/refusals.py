@@ -98,7 +98,10 @@ def innermost(error: BaseException) -> BaseException:
 
 def _family(error: BaseException, text: str) -> tuple[str, str]:
     """Return the reason and the fix that fit an exception."""
-    calls: list[Any] = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
-    if "pack_padded_sequence" in calls or "pad_packed_sequence" in calls:
+    frames: list[Any] = list(traceback.extract_tb(error.__traceback__))
+    packing = any(frame.name in ("pack_padded_sequence", "pad_packed_sequence") for frame in frames)
+    # A recurrent layer takes its batch from the data alone where the sequence is packed.
+    recurrent = any(frame.filename.endswith("modules/rnn.py") for frame in frames)
+    if packing or (recurrent and "got FakeTensor" in text):
         return _PACKED
     return next(((reason, fix) for pattern, reason, fix in _FAMILIES if re.search(pattern, text)), _OTHER)

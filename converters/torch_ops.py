@@ -23,6 +23,8 @@ def translations(torch: Any) -> dict[Any, Callable[..., Any]]:
     aten = torch.ops.aten
     return {
         aten.scaled_dot_product_attention.default: _attention,
+        aten.embedding_bag.default: _embedding_bag,
+        aten.embedding_bag.padding_idx: _embedding_bag,
         aten._embedding_bag.default: _embedding_bag,
         aten._embedding_bag_forward_only.default: _embedding_bag,
         aten._cdist_forward.default: _cdist,
@@ -98,7 +100,7 @@ def _embedding_bag(
     sparse: bool = False,
     per_sample_weights: Any = None,
     include_last_offset: bool = False,
-    padding_idx: int = -1,
+    padding_idx: int | None = None,
 ) -> Any:
     """Return the sum, mean or maximum of the embeddings in each bag; a bag starts at each offset.
 
@@ -115,7 +117,7 @@ def _embedding_bag(
         op.Slice(starts, _tensor([1]), _tensor([2**62])), op.Unsqueeze(counted, axis), axis=0
     )
     inside = op.And(op.GreaterOrEqual(positions, starts), op.Less(positions, following))
-    if padding_idx >= 0:
+    if padding_idx is not None and padding_idx >= 0:
         inside = op.And(inside, op.Not(op.Equal(op.Cast(indices, to=7), _tensor(padding_idx))))
     member, rows = op.CastLike(inside, weight), op.Gather(weight, indices)
     size = op.ReduceSum(member, _tensor([1]), keepdims=1)

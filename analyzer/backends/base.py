@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from analyzer.arrays import as_array
 from analyzer.autodiff import active_tensors, check_gradient_paths, refuse_zero_derivatives
 from analyzer.backends.at_sizes import at_sizes
 from analyzer.backends.file import FileCheck, file_of
@@ -258,7 +259,7 @@ class Differentiable:
         def values(output: str) -> np.ndarray:
             return run(self, Call(None, (output,), None), feeds)[output]
 
-        output = self.graph.tensors.get(target.first_output or self.graph.outputs[0])
+        output = self.graph.tensors.get(target.first_output or self.graph.default_output)
         if output is not None and output.shape is not None and self.engine.batch in (None, samples):
             # An output may have a size of its own: transposed, joined, summed over the samples.
             stated = output.shape[0] if output.shape else 1
@@ -326,10 +327,10 @@ def check_inputs(graph: Graph, inputs: Inputs) -> Arrays:
 
 def _check_input(tensor: Tensor, value: object, *, free: bool) -> np.ndarray:
     """One feed in the dtype of its tensor; `free` lets any number of samples pass."""
-    array = np.asarray(value)
     where = f"the input {tensor.name!r}"
+    array = as_array(value)
     if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
-        raise InputError(f"{where} takes {tensor.dtype} numbers, not {array.dtype}")
+        raise InputError(f"{where} takes {tensor.dtype} numbers, not {array.dtype}{_conversion(array)}")
     if not tensor.is_float and array.dtype.kind == "f":
         raise InputError(f"{where} takes {tensor.dtype}, not {array.dtype}")
     if tensor.shape is not None:
@@ -339,6 +340,15 @@ def _check_input(tensor: Tensor, value: object, *, free: bool) -> np.ndarray:
         raise InputError(f"{where} holds NaN or infinity ({bad} of {array.size} elements)")
     # Not ascontiguousarray, which makes a scalar a vector of one.
     return np.asarray(array, dtype=tensor.dtype, order="C")
+
+
+def _conversion(array: np.ndarray) -> str:
+    """Return the fix for an array that holds no real numbers."""
+    if array.dtype.kind == "c":
+        return ". Fix: give real and imaginary parts as real numbers, in the layout that the model takes"
+    if array.dtype.kind in "OSU":
+        return ". Fix: give an array of numbers, with rows of one length"
+    return ""
 
 
 def _check_shape(tensor: Tensor, array: np.ndarray, where: str, free: bool) -> None:

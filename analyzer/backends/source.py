@@ -21,7 +21,7 @@ from analyzer.graph import Graph
 from analyzer.interpreter import Framework, TensorFlow, Torch
 from analyzer.liveness import Flow
 from analyzer.memory import Need
-from analyzer.samples import fixed_batch
+from analyzer.samples import batched_inputs, fixed_batch
 from analyzer.target import Seed
 from converters.model import Model, PyTorchSource, TensorFlowSource
 
@@ -195,7 +195,7 @@ class SourceBackend(Native):
     def _matches(self, feeds: Mapping[str, np.ndarray]) -> dict[str, Match]:
         if self._found is None:
             if self._whole is None:
-                self._found = self._search(feeds if self.batch else _samples(feeds))
+                self._found = self._search(feeds if self.batch else _samples(self.graph, feeds))
             else:
                 self._found = self._inherited(self._whole)
         return self._found
@@ -239,8 +239,11 @@ class SourceBackend(Native):
         return found
 
 
-def _samples(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The first samples; where there is one alone, it stands twice."""
+def _samples(graph: Graph, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the first samples, a single one twice; all of the inputs where some have no axis of samples."""
+    if {name for name, array in feeds.items() if array.ndim} - set(batched_inputs(graph)):
+        # Offsets or indices of a stated size may point at rows that a part would lack.
+        return dict(feeds)
     return {
         name: np.take(array, np.arange(MATCHED_SAMPLES), axis=0, mode="clip") if array.ndim else array
         for name, array in feeds.items()

@@ -202,7 +202,7 @@ def analyze(
     graph = fn.graph
     results = [replace(one, asked=target or "") for one in _run(terminal, fn, batch, chosen, settings)]
     texts = texts_of(results, batch.arrays, graph, vocabulary)
-    predicted = predictions(fn.forward(batch.inputs)[graph.outputs[0]], loaded.class_names)
+    predicted = predictions(fn.forward(batch.inputs)[graph.default_output], loaded.class_names)
     files = [] if output is None else write_results(output, model, fn, batch, results, predicted, texts)
     show_results(terminal, batch, results, predicted, loaded.class_names, files, texts)
     terminal.document(
@@ -213,8 +213,8 @@ def analyze(
 
 
 def class_count(graph: Any) -> int | None:
-    """How many classes the first output has, where its shape says so."""
-    shape = graph.tensors[graph.outputs[0]].shape
+    """Return the number of classes of the default output, where its shape says so."""
+    shape = graph.tensors[graph.default_output].shape
     return shape[1] if shape and len(shape) > 1 and isinstance(shape[1], int) else None
 
 

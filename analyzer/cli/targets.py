@@ -104,7 +104,7 @@ def _one(
 ) -> TargetLike:
     """A target that is no sum."""
     output, said = _output_in(text, graph)
-    first = graph.outputs[0] if graph is not None else None
+    first = graph.default_output if graph is not None else None
     # The classes of another output are counted where its shape is known: by the API.
     counted, known = (classes, names) if output in (None, first) else (None, None)
     rank = _rank(graph, output or first)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analyzer.arrays import as_array
 from analyzer.figures.heat import Scale, heat_map, overlay, scale_of, smoothed
 from analyzer.figures.images import photographs, to_planes
 
@@ -86,7 +87,7 @@ def plot_maps(
     planes = to_planes(maps, layout)
     if planes is None:
         return _feature_bars(maps, title, names)
-    pictures = None if images is None else photographs(np.asarray(images), preprocessing)
+    pictures = None if images is None else photographs(as_array(images), preprocessing)
     captions = list(names) if names is not None else [f"sample {index}" for index in range(len(planes))]
     shown = [smoothed(plane, smoothing) if smoothing else plane for plane in planes]
     scales = [scale_of(plane, unit, signed=signed) for plane in shown]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analyzer.arrays import as_array
 from analyzer.figures.heat import heat_map, normalized, overlay, scale_of
 from analyzer.figures.palette import sequential, signed_colours
 from analyzer.figures.panels import Captioned, panel, plot_maps
@@ -64,7 +65,7 @@ def plot_input(values: np.ndarray, inputs: np.ndarray | None, look: Look, *, tab
 
 def _channels_first(inputs: np.ndarray, values: np.ndarray) -> np.ndarray:
     """The input as (N, channels, *spatial). Raises ValueError where its size is not the map's."""
-    inputs = np.asarray(inputs)
+    inputs = as_array(inputs)
     if inputs.shape == values.shape:
         return inputs[:, None]
     for channel in (1, inputs.ndim - 1):

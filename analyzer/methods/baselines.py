@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from analyzer.arrays import as_array
 from analyzer.backends import Differentiable
 from analyzer.backends.base import Arrays
 from analyzer.errors import AnalysisError, InputError, ShapeError
@@ -192,7 +193,7 @@ def _dataset(samples: object, x: np.ndarray) -> list[np.ndarray]:
 def numbers(value: object, what: str) -> np.ndarray:
     """An array of finite numbers. what: what it is, for the error. Raises InputError."""
     try:
-        array = np.asarray(value)
+        array = as_array(value)
     # Rows of different lengths.
     except ValueError as error:
         raise InputError(f"{what} is an array of numbers: {error}") from error

@@ -11,7 +11,7 @@ import onnx
 
 from converters.draft import Draft, is_standard
 from converters.errors import UnsupportedModel
-from converters.fused import activations, attention, decoder, layers, norms, quantized
+from converters.fused import activations, attention, classical, decoder, layers, norms, quantized
 from converters.fused.builder import EXPANSIONS, MICROSOFT, Expansion, Undetermined, describe, expand
 
 LAYOUTS = ("com.microsoft.nchwc", "com.ms.internal.nhwc")
@@ -23,6 +23,7 @@ __all__ = [
     "EXPANSIONS",
     "activations",
     "attention",
+    "classical",
     "decoder",
     "expand_fused",
     "layers",

@@ -10,6 +10,7 @@ import pytest
 from onnx import helper
 
 from converters import ConversionError, VerificationFailed, convert
+from converters.model import Verification
 from converters.variants import variants
 from converters.verify import Reference, relative_l2, verify
 from tests.converters.helpers import make_model, normal
@@ -22,7 +23,7 @@ EXAMPLE = {"x": normal(2, 4)}
 
 def check(
     reference: object, model: onnx.ModelProto = MODEL, example: dict[str, np.ndarray] = EXAMPLE
-) -> object:
+) -> Verification:
     return verify(model, Reference(reference, "the test"), example, batches=2, tolerance=1e-3, seed=0)
 
 
@@ -99,3 +100,56 @@ def test_a_planted_wrong_conversion_is_refused(monkeypatch: pytest.MonkeyPatch) 
     constants = {"w": normal(6, 4, 1, 1), "one": ones, "two": 2 * ones}
     with pytest.raises(VerificationFailed, match="'y' differs"):
         convert(make_model(nodes, {"x": ("n", 4, 3, 3)}, ["y"], constants))
+
+
+def test_test_inputs_keep_the_rules_of_the_example() -> None:
+    """Lengths stay sorted and theirs, an end token stays in its row, one-hot rows stay one-hot, masks see a key."""
+    ids = np.array([[5, 7, 9, 2], [6, 2, 0, 0], [2, 0, 0, 0]])
+    lengths = (ids != 0).sum(1)
+    example = {"ids": ids, "lengths": lengths, "mask": ids != 0, "hot": np.eye(4, dtype=np.float32)[:3]}
+    for index in range(4):
+        for given in variants(example, frozenset(example), index, None, 0, {}):
+            assert (np.diff(given["lengths"]) <= 0).all()
+            assert (given["lengths"] == (given["ids"] != 0).sum(1)).all()
+            assert (given["ids"] == 2).any(1).all() and given["mask"].any(1).all()
+            assert ((given["ids"] != 0) == given["mask"]).all()
+            assert (given["hot"].sum(1) == 1).all()
+
+
+def test_test_inputs_that_the_original_refuses_are_left_out_with_a_note() -> None:
+    def original(feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+        if len(feeds["x"]) != 2:
+            raise ValueError("two rows alone")
+        return [feeds["x"] * 2]
+
+    found = check(original)
+    assert found.batches == 2
+    assert len(found.notes) == 1 and "two rows alone" in found.notes[0]
+
+
+def test_an_original_that_refuses_every_test_input_is_verified_on_the_example() -> None:
+    def original(feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+        if feeds["x"] is not EXAMPLE["x"]:
+            raise ValueError("another input")
+        return [feeds["x"] * 2]
+
+    found = check(original)
+    assert found.batches == 0 and "fails on 2 of 2 test inputs" in found.notes[0]
+
+
+def test_a_batch_axis_that_the_original_drops_is_a_note() -> None:
+    found = check(lambda feeds: [np.squeeze(feeds["x"] * 2)])
+    assert found.batches == 2 and "drops the batch axis of y" in found.notes[0]
+
+
+def test_a_random_original_is_named() -> None:
+    rng = np.random.default_rng(0)
+    with pytest.raises(VerificationFailed, match=r"the original is random: two runs .* Fix: "):
+        check(lambda feeds: [feeds["x"] * 2 + rng.normal(size=feeds["x"].shape).astype(np.float32)])
+
+
+def test_the_message_names_the_options_that_help() -> None:
+    with pytest.raises(VerificationFailed, match=r"Fix: .*--tolerance"):
+        check(lambda feeds: [feeds["x"] * 2.1])
+    with pytest.raises(VerificationFailed, match=r"made from the example\. Fix: .*--batches 0"):
+        check(lambda feeds: [feeds["x"] * (2 if feeds["x"] is EXAMPLE["x"] else 2.1)])

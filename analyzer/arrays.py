@@ -1,0 +1,16 @@
+"""Take what users hand over as an array: NumPy arrays, nested lists, tensors of PyTorch and TensorFlow."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from converters.pytorch import is_pytorch
+
+
+def as_array(value: object) -> np.ndarray:
+    """Return a value as an array; a PyTorch tensor may need gradients, lie on a GPU or be in bfloat16."""
+    if is_pytorch(value):
+        from converters.torch_call import to_numpy
+
+        return to_numpy(value)  # type: ignore[arg-type]
+    return np.asarray(value)
