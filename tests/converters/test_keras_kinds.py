@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from tensorflow.python.ops import gen_nn_ops
 
 from analyzer import check, compare, differentiate, full_grad, integrated_gradients
 from analyzer.points import find_points
@@ -67,12 +68,12 @@ def _assert_right(net: Any, x: np.ndarray, tolerance: float = 1e-5) -> None:
     assert full_grad(model, x, 1).completeness.error.max() <= 1e-4
 
 
-def _separable(size: int) -> Any:
+def _separable() -> Any:
     """A small network of separable convolutions and shortcuts on grayscale images, of the mini-Xception kind."""
     keras.utils.set_random_seed(0)
-    inputs = keras.Input((size, size, 1))
+    inputs = keras.Input((64, 64, 1))
     hidden = layers.ReLU()(layers.Conv2D(8, 3)(inputs))
-    for channels in (16, 32, 64, 128):
+    for channels in (16, 24):
         short = layers.Conv2D(channels, 1, strides=2, padding="same", use_bias=False)(hidden)
         hidden = layers.SeparableConv2D(channels, 3, padding="same", activation="relu")(hidden)
         hidden = layers.MaxPooling2D(3, 2, padding="same")(hidden)
@@ -81,8 +82,34 @@ def _separable(size: int) -> Any:
 
 
 def test_separable_convolutions_on_grayscale_images() -> None:
-    """TensorFlow's kernel for the gradient of their weights ends the process: it must never be asked for."""
-    _assert_right(_separable(64), _x(1, 64, 64, 1))
+    """TensorFlow's kernel for the gradient of their weights is able to end the process."""
+    _assert_right(_separable(), _x(1, 64, 64, 1))
+
+
+def test_the_tensorflow_backend_asks_for_no_gradient_of_a_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any, **keywords: Any) -> None:
+        raise AssertionError("the gradient of a weight")
+
+    stack = [
+        layers.Conv2D(4, 3, groups=2),
+        layers.SeparableConv2D(4, 3),
+        layers.Conv2D(4, 3, dilation_rate=2),
+    ]
+    stack += [layers.Conv2DTranspose(4, 2, strides=2), layers.Reshape((8, 8, 2, 2)), layers.Conv3D(2, 2)]
+    net = _net((12, 12, 2), *stack, layers.GlobalAveragePooling3D())
+    model, x = convert(net), _x(2, 12, 12, 2)
+    truth = _truth(net, x)
+    kernels = [name for name in dir(gen_nn_ops) if "conv" in name and "backprop_filter" in name]
+    assert len(kernels) >= 3
+    for name in kernels:
+        monkeypatch.setattr(gen_nn_ops, name, refuse)
+    (found,) = differentiate(model, "tensorflow").gradients(x, 1).gradients.values()
+    assert _relative(found, truth) <= 1e-5
+    with pytest.raises(AssertionError, match="the gradient of a weight"), tf.GradientTape() as tape:
+        # The same kernels serve a tape on the original.
+        given = tf.constant(x)
+        tape.watch(given)
+        tape.gradient(net(given), given)
 
 
 @pytest.mark.parametrize("activation", ["silu", "mish"])
