@@ -1,14 +1,12 @@
-"""Inner tensors as points of attribution: find them by what users call them, and cut a model there.
+"""Cut a model at inner tensors, the points of attribution.
 
-`find_points` reads ONNX tensor names, module paths, names of Keras layers, or "embedding". `cut` returns the same
-model, on the same backend, from these tensors on: they are its inputs, beside the original ones that are still
-needed, so any method attributes them as it attributes an image. Refused by name: what is found in no graph, a tensor
-that is computed from another of the points, and one whose samples do not lie along its first axis.
+`cut` returns the model from these tensors on, on the same backend. They are its inputs, together with the original
+inputs that are still needed, so any method attributes them as it attributes an image. Refuses a tensor that is computed
+from another of the points, and a tensor whose samples do not lie along its first axis.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
@@ -17,34 +15,10 @@ from onnx import helper
 
 from analyzer.backends import Differentiable
 from analyzer.backends.base import batched_inputs
-from analyzer.errors import AnalysisError, UnknownTensor
+from analyzer.errors import AnalysisError
 from analyzer.graph import Graph, Node
 from analyzer.samples import Place
-from analyzer.scopes import find_layer, output_of, path_of
-from analyzer.tokens import embedded_tokens
 from converters.model import PREPROCESSING_KEY, Model
-
-EMBEDDING = "embedding"
-"""Stands for the vectors of a model's tokens."""
-
-# They ask how large a tensor is, not what it holds.
-_SIZES = frozenset({"Shape", "Size"})
-_SUGGESTED = 3
-
-
-def find_points(fn: Differentiable, at: str | Sequence[str]) -> tuple[str, ...]:
-    """The ONNX names of the tensors that `at` means, each once.
-
-    at: "embedding", the vectors that the inputs look up in constant tables, before anything is added; the ONNX name of
-        a float tensor; the path of a module ("layer1.0") or the name of a Keras layer ("dense", "block/dense"), as
-        the exporter recorded it: its output is meant, or every one of its outputs. Or a sequence of these.
-    Raises UnknownTensor where there is no such tensor or layer, with names that are near; AnalysisError where a name
-    means several layers, or where one of the tensors is computed from another.
-    """
-    wanted = [at] if isinstance(at, str) else list(at) if isinstance(at, Sequence) else []
-    if not wanted or not all(isinstance(name, str) for name in wanted):
-        raise UnknownTensor(f"name tensors or layers, as text, not {at!r}")
-    return fn.roots([found for name in wanted for found in _found(fn.graph, name)])
 
 
 def cut(fn: Differentiable, points: Sequence[str]) -> Differentiable:
@@ -148,63 +122,3 @@ def _batched_twin(fn: Differentiable, name: str, samples: int | str | None) -> s
         ),
         None,
     )  # fmt: skip
-
-
-def _found(graph: Graph, name: str) -> tuple[str, ...]:
-    """What one name means: the tokens' vectors, a tensor, or the outputs of a layer."""
-    if name == EMBEDDING and (vectors := embedded_tokens(graph)):
-        return vectors
-    tensor = graph.tensors.get(name)
-    if tensor is not None and tensor.constant is None:
-        return (name,)
-    if outputs := _layer_outputs(graph, name):
-        return outputs
-    if tensor is not None:
-        raise UnknownTensor(f"{name!r} is a constant of the model: nothing is attributed to it")
-    if name == EMBEDDING:
-        raise UnknownTensor(
-            'no input is looked up in a constant table, which "embedding" means: name a tensor'
-        )
-    layers = [scope for node in graph.nodes for scope in output_of(node) if scope]
-    known = dict.fromkeys([*layers, *(output for node in graph.nodes for output in node.outputs if output)])
-    near = difflib.get_close_matches(name, known, n=_SUGGESTED)
-    hint = f"; near are {', '.join(map(repr, near))}" if near else "; fn.tensors lists the tensors"
-    raise UnknownTensor(f"the graph has no tensor and no layer {name!r}{hint}")
-
-
-def _layer_outputs(graph: Graph, name: str) -> tuple[str, ...]:
-    """The float tensors that a layer computes and something else reads; none where there is no such layer."""
-    homes = find_layer(graph, name)
-    if not homes:
-        _refuse_folded(graph, name)
-    several = list(dict.fromkeys(homes.values()))
-    if len(several) > 1:
-        raise AnalysisError(f"several layers are called {name!r}: {', '.join(several)}; name one of them")
-    fed = graph.descendants(graph.inputs)
-    found = [
-        output
-        for node in graph.nodes
-        if node.name in homes
-        for output in node.outputs
-        if output in fed and graph.tensors[output].is_float and _leaves(graph, output, homes)
-    ]
-    return tuple(found)
-
-
-def _refuse_folded(graph: Graph, layer: str) -> None:
-    """Raise UnknownTensor for a module whose output is no tensor: the one behind it was folded into it."""
-    for node in graph.nodes:
-        path, _, modules = path_of(node)
-        if modules and layer in path:
-            raise UnknownTensor(
-                f"{layer!r} was folded together with {output_of(node)[-1]!r}, whose output is "
-                f"{node.outputs[0]!r}; convert(…, fold_batch_norm=False) keeps both"
-            )
-
-
-def _leaves(graph: Graph, name: str, layer: Collection[str]) -> bool:
-    """Whether a tensor is read outside a layer, for more than its size."""
-    readers = graph.consumers.get(name, ())
-    return name in graph.outputs or any(
-        node.name not in layer and node.op_type not in _SIZES for node in readers
-    )

@@ -12,6 +12,7 @@ from __future__ import annotations
 import onnx
 
 from converters.affine import merge_affine
+from converters.claims import fill_in, set_aside
 from converters.constants import fold_constants
 from converters.draft import Draft
 from converters.errors import InvalidModel, one_line
@@ -32,13 +33,12 @@ from converters.opset import (
 from converters.packed import split_packed
 from converters.rebatch import BATCH, free_batch, name_batch
 from converters.runtime import without_trailing_blanks
+from converters.settle import settle
 from converters.simplify import simplify
 from converters.unroll import explain_control_flow, unroll_loops
 
 CANONICAL_KEY = "onnxplain.canonical"
 _VERSION = "2"
-# Folding shapes can make further nodes constant: real models need two or three rounds, nested loops one a level.
-_ROUNDS = 32
 
 __all__ = ["BATCH", "CANONICAL_KEY", "CANONICAL_OPSET", "canonicalise", "check", "is_canonical"]
 
@@ -57,12 +57,15 @@ def canonicalise(
     working.CopyFrom(proto)
     working = without_trailing_blanks(name_domains(inline_functions(working)))
     draft = Draft(working)
+    claims = set_aside(draft)
     refuse_foreign(draft)
     if draft.opsets.get("", 0) > CANONICAL_OPSET:
         # Newer ops are expanded, and loops around them unrolled, before the graph can be relabelled.
         _settle(draft)
     set_opset(draft)
     inline_calls(draft, working.functions)
+    _settle(draft)
+    fill_in(draft, claims)
     _settle(draft)
     # Branches and loops that were opened may have held such ops too.
     refuse_foreign(draft)
@@ -152,7 +155,8 @@ def _with_output_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
 def _settle(draft: Draft) -> None:
     """Expand, unroll, simplify and fold constants until nothing changes."""
     draft.remove_unused()
-    for _ in range(_ROUNDS):
+
+    def rewrite() -> bool:
         draft.infer_types()
         changed = expand_fused(draft)
         if lower_ops(draft) | expand_functions(draft):
@@ -162,8 +166,9 @@ def _settle(draft: Draft) -> None:
         changed |= simplify(draft)
         changed |= fold_constants(draft)
         draft.remove_unused()
-        if not changed:
-            break
+        return changed
+
+    settle(rewrite)
     if draft.opsets.get("", 0) <= CANONICAL_OPSET:
         draft.opsets[""] = runnable_opset(all_nodes(draft.nodes))
 

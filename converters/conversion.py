@@ -14,6 +14,7 @@ import onnx
 from onnx import helper
 
 from converters import pytorch
+from converters.axes import normalise_axes
 from converters.canonical import canonicalise, check, is_canonical, keeps_batch_norm
 from converters.draft import shape_of
 from converters.errors import ConversionError, InvalidModel
@@ -96,6 +97,7 @@ def load(model: Model | onnx.ModelProto | str | os.PathLike[str]) -> Model:
         check(proto, shapes=False)
         if is_canonical(proto):
             return Model(proto)
+        proto = normalise_axes(proto)
         return Model(canonicalise(proto, fold_batch_norm=not keeps_batch_norm(proto)))
     except ConversionError as error:
         if isinstance(model, onnx.ModelProto):
@@ -177,6 +179,7 @@ def _convert_onnx(proto: onnx.ModelProto, example: Any) -> Converted:
     """A plain ONNX model: its reference is itself as given, run without optimisations."""
     proto = in_order(proto)
     check(proto, shapes=False)
+    proto = normalise_axes(proto)
     session, runtime = _session_of(proto)
     infos = {info.name: info for info in proto.graph.input if info.name in session.inputs}
     feeds = _example_of(infos, example)

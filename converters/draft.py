@@ -49,6 +49,8 @@ class Draft:
         self.types: dict[str, onnx.TypeProto] = {info.name: info.type for info in graph.value_info}
         self.unrolled = 0
         """How many nodes unrolled loops have brought so far."""
+        self.stated: set[tuple[str, int]] = set()
+        """The axes, as (tensor, axis), whose size was stated besides shape inference."""
         self._taken = {info.name for info in graph.input} | self.constants.keys()
         self._taken.update(name for node in self.nodes for name in _written(node))
 
@@ -308,10 +310,15 @@ def _domain(domain: str) -> str:
     return "" if domain == "ai.onnx" else domain
 
 
+def is_invented(size: int | str | None) -> bool:
+    """Return whether an axis has no size: none is stated, or a symbol that shape inference invented (unk__7)."""
+    return size is None or (isinstance(size, str) and size.startswith("unk__"))
+
+
 def _forget_invented_symbols(known: onnx.TypeProto) -> None:
-    """Shape inference invents symbols (unk__7) and would keep them where it can now say `batch`."""
+    """Remove invented symbols: shape inference would keep them where it can now say `batch`."""
     for axis in known.tensor_type.shape.dim if known.tensor_type.HasField("shape") else ():
-        if axis.dim_param.startswith("unk__"):
+        if is_invented(axis.dim_param):
             axis.ClearField("dim_param")
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 
-from converters.draft import Draft, Shape, attribute, is_standard
+from converters.draft import Draft, Shape, attribute, is_invented, is_standard
 
 # Longer integer vectors are data, not shapes.
 _LONGEST = 64
@@ -247,25 +247,46 @@ def _fix_expand(draft: Draft, known: dict[str, _Symbols], node: onnx.NodeProto) 
 
 
 def _expanded(draft: Draft, known: dict[str, _Symbols], node: onnx.NodeProto) -> _Symbols | None:
-    """The shape that data takes when it is expanded to a known target; None where an axis is not known."""
+    """Return the shape that data takes when it is expanded to a known target, None for each axis that is open."""
     given, target = draft.shape(node.input[0]), known.get(node.input[1])
     if given is None or target is None or target.ndim != 1:
         return None
     rank = max(len(given), target.size)
     own = [1] * (rank - len(given)) + list(given)
     wanted = [1] * (rank - target.size) + list(target)
-    sizes = [b if a == 1 else a for a, b in zip(own, wanted, strict=True)]
-    return None if None in sizes else _array(tuple(sizes))
+    return _array(tuple(_broadcast(a, b) for a, b in zip(own, wanted, strict=True)))
+
+
+def _broadcast(a: int | str | None, b: int | str | None) -> int | str | None:
+    """Return the size of two sizes that are broadcast, None where it depends on the run."""
+    if a == 1 or a == b:
+        return b
+    if b == 1:
+        return a
+    # A symbol meets a number above 1: the symbol is that number, or 1.
+    return next((size for size in (a, b) if isinstance(size, (int, np.integer))), None)
 
 
 def _note_shape(draft: Draft, target: _Symbols | None, node: onnx.NodeProto) -> bool:
-    """The shape of a result that a node is given, symbols included: ONNX's inference follows numbers alone."""
-    known = draft.type_of(node.output[0])
-    if target is None or known is None or draft.shape(node.output[0]) == tuple(target):
+    """State the sizes of a result that ONNX's shape inference left open, symbols included.
+
+    Every axis is stated at most once: inference may forget it again, and settling must end.
+    """
+    name = node.output[0]
+    known, shape = draft.type_of(name), draft.shape(name)
+    if target is None or known is None or (shape is not None and len(shape) != target.size):
         return False
-    stated = onnx.helper.make_tensor_type_proto(known.tensor_type.elem_type, list(target))
-    draft.types[node.output[0]] = stated
-    return True
+    found = list(shape or [None] * target.size)
+    stated = False
+    for axis, size in enumerate(target.tolist()):
+        open_ended = is_invented(found[axis]) and not is_invented(size)
+        if open_ended and (name, axis) not in draft.stated:
+            found[axis] = size
+            draft.stated.add((name, axis))
+            stated = True
+    if stated:
+        draft.types[name] = onnx.helper.make_tensor_type_proto(known.tensor_type.elem_type, found)
+    return stated
 
 
 def join_reshapes(draft: Draft) -> bool:

@@ -11,6 +11,7 @@ import onnx
 
 from converters.constants import fold_constants
 from converters.draft import Draft
+from converters.settle import settle
 from converters.shapes import fix_shapes
 
 
@@ -40,9 +41,11 @@ def _at(proto: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> Draft:
     draft.types.clear()
     for info in draft.outputs:
         info.type.tensor_type.ClearField("shape")
-    changed = True
-    while changed:
+
+    def fix() -> bool:
         draft.infer_types()
         changed = fix_shapes(draft)
-        changed |= fold_constants(draft)
+        return fold_constants(draft) or changed
+
+    settle(fix)
     return draft

@@ -78,8 +78,8 @@ def convert_path(path: str, example: Any) -> Converted:
             model = keras.saving.load_model(path, compile=False)
     except Exception as error:
         raise InvalidModel(
-            f"{path} cannot be loaded by Keras: {one_line(error).rstrip('.')}. Fix: make the model in Python, as where it was "
-            "trained, load the weights with model.load_weights, and convert the model"
+            f"{path} cannot be loaded by Keras: {one_line(error).rstrip('.')}. Fix: make the model in Python, as "
+            "where it was trained, load the weights with model.load_weights, and convert the model"
         ) from error
     return convert_tensorflow(model, example)
 

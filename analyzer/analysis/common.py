@@ -55,9 +55,7 @@ def named(fn: Differentiable, value: Any, wrt: Sequence[str] | None = None) -> A
 
 def tensors_of(fn: Differentiable, wrt: Sequence[str] | None) -> tuple[str, ...] | None:
     """The tensors that names mean, such as "embedding"; None for the inputs."""
-    from analyzer.points import find_points
-
-    return None if wrt is None else find_points(fn, wrt)
+    return None if wrt is None else fn.roots(wrt)
 
 
 def doubles(numbers: np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ from analyzer.errors import AnalysisError, InputError, ShapeError, UnknownTensor
 from analyzer.graph import Graph, Tensor
 from analyzer.liveness import Flow
 from analyzer.memory import Need
+from analyzer.names import find_tensors
 from analyzer.program import Program
 from analyzer.request import CHOSEN, OUTPUT, Request, observe
 from analyzer.samples import Place, batched_inputs, find_places, samples_in
@@ -135,13 +136,16 @@ class Differentiable:
             if isinstance(plan, Differentiable):
                 plan.release()
 
-    def roots(self, wrt: Sequence[str] | None = None) -> tuple[str, ...]:
-        """The tensors that are attributed: those named, else the floating inputs.
+    def roots(self, wrt: str | Sequence[str] | None = None) -> tuple[str, ...]:
+        """Return the ONNX names of the tensors that are attributed: those of `wrt`, else the floating inputs.
 
-        Raises UnknownTensor for a name that the graph has not or that is no float, AnalysisError where there is
-        nothing to attribute, or where one of the tensors is computed from another.
+        wrt: ONNX names, module paths, names of Keras layers, or "embedding"; see `find_tensors`.
+        Raises UnknownTensor for a name that the graph does not have or whose tensor is not a float, AnalysisError
+        where nothing can be attributed, or where one of the tensors is computed from another.
         """
-        names = tuple(dict.fromkeys(wrt)) if wrt is not None else self.differentiable_inputs
+        names = find_tensors(self.graph, wrt) if wrt is not None else self.differentiable_inputs
+        if wrt is not None and not names:
+            raise UnknownTensor("`wrt` names no tensor; leave it out to attribute the floating inputs")
         if not names:
             raise AnalysisError(
                 "the model has no floating input: name tensors to attribute, such as its embedded tokens, in `wrt`"
@@ -167,15 +171,16 @@ class Differentiable:
         return run(at_sizes(self, feeds), Call(None, names, None), feeds)
 
     def gradients(
-        self, inputs: Inputs, target: TargetLike = None, wrt: Sequence[str] | None = None
+        self, inputs: Inputs, target: TargetLike = None, wrt: str | Sequence[str] | None = None
     ) -> Gradients:
         """The explained output of each sample, and its gradient at `wrt` (default: the floating inputs).
 
-        inputs: (N, *features), or {input name: array}. target: see `Target`.
+        inputs: (N, *features), or {input name: array}. target: see `Target`. wrt: see `roots`; the results have
+        ONNX names, and one tensor may be computed from another.
         Raises InputError, ShapeError, TargetError, UnknownTensor, or UnsupportedOp where a node between a
         wanted tensor and the target has no rule.
         """
-        names = tuple(dict.fromkeys(wrt)) if wrt is not None else self.differentiable_inputs
+        names = find_tensors(self.graph, wrt) if wrt is not None else self.differentiable_inputs
         self._differentiable(names)
         feeds = self.check_inputs(inputs)
         sized = at_sizes(self, feeds)

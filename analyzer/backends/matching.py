@@ -47,10 +47,10 @@ class Match:
         """A source array (value or gradient) in ONNX's axes, of any number of samples."""
         if self.split:
             apart = array.reshape(-1, *self.split).transpose(self.order)
-            return np.ascontiguousarray(apart.reshape(-1, *self.joined))
+            return np.asarray(apart.reshape(-1, *self.joined), order="C")
         ones = (1,) * (len(self.order) - len(self.kept))
         shape = (*(array.shape[axis] for axis in self.kept), *ones)
-        return np.ascontiguousarray(array.reshape(shape).transpose(self.order))
+        return np.asarray(array.reshape(shape).transpose(self.order), order="C")
 
     def shape_of(self, shape: tuple[int, ...], seen: tuple[int, ...]) -> tuple[int, ...]:
         """The source's shape of an array of this shape in ONNX's axes. seen: what it was when it was matched."""

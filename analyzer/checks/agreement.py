@@ -27,7 +27,6 @@ from analyzer.completeness import Completeness
 from analyzer.errors import AnalysisError
 from analyzer.graph import Graph
 from analyzer.memory import as_bytes
-from analyzer.points import find_points
 from analyzer.precision import HALF, at_least_float32
 from analyzer.samples import samples_in
 from analyzer.target import Target, TargetLike, one_scalar
@@ -62,8 +61,8 @@ def check(
     """Compare every backend with every other on one model.
 
     inputs, target: as for `gradients`; None explains the class that the first backend ranks highest.
-    wrt: the tensors that are attributed, such as the "embedding" of a text model (see `find_points`); default the
-        floating inputs.
+    wrt: the tensors that are attributed, such as the "embedding" of a text model (see `Differentiable.roots`);
+        default the floating inputs.
         Integrated Gradients, whose path starts at the inputs, are then left out.
     backends: names; default all that are installed, the source included where the model has one.
     tolerance: of relative L2, 1e-4 by default; a number for every quantity, or {quantity: number}, see
@@ -88,7 +87,7 @@ def check(
     fixed = fix_target(functions[0], feeds, target)
     # What was made ready to rank the classes holds a copy of the weights.
     functions[0].release()
-    roots = roots_of(functions[0], wrt)
+    roots = functions[0].roots(wrt)
     readers = [Reader(fn, fixed, roots, fn.backend) for fn in functions]
     comparison = Comparison(readers, feeds, fixed, allowed, progress)
     readings = comparison.readings()
@@ -131,11 +130,6 @@ def _chosen(backends: Sequence[str] | None, state: dict[str, str]) -> tuple[str,
     if not chosen:
         raise AnalysisError("no backend to check")
     return chosen
-
-
-def roots_of(fn: Differentiable, wrt: Sequence[str] | None) -> tuple[str, ...]:
-    """The tensors that are attributed: those that the names mean, else the floating inputs."""
-    return fn.roots() if wrt is None else find_points(fn, wrt)
 
 
 def fix_target(fn: Differentiable, feeds: Arrays, target: TargetLike) -> Target:

@@ -48,7 +48,7 @@ def worst_attributions(
     count = len(next(iter(maps[0].values())))
     inputs = {name: readings[0].side.values[name] for name in roots if name in readings[0].side.values}
     kept = [inputs, *maps, *integrated]
-    size = sum(array.nbytes // max(len(array), 1) for arrays in kept for array in arrays.values())
+    size = sum(array.nbytes // max(_rows(array), 1) for arrays in kept for array in arrays.values())
     most = min(MOST_SAMPLES, MOST_BYTES // max(size, 1))
     samples = _furthest_first([*_pairs(maps), *_pairs(integrated)], count)[:most]
     if not samples:
@@ -82,7 +82,7 @@ def _furthest_first(pairs: Sequence[tuple[np.ndarray, np.ndarray]], count: int) 
     apart = np.zeros(count)
     for a, b in pairs:
         # An array without the axis of samples tells none from another.
-        if len(a) == count:
+        if a.ndim and _rows(a) == count:
             apart = np.maximum(apart, _relative_l2(a, b))
     return tuple(int(index) for index in np.argsort(-apart, kind="stable"))
 
@@ -95,7 +95,12 @@ def _relative_l2(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(distances), distances, np.inf)
 
 
+def _rows(array: np.ndarray) -> int:
+    """Return the size of the first axis, 1 for an array without axes."""
+    return array.shape[0] if array.ndim else 1
+
+
 def _taken(array: np.ndarray, samples: Sequence[int], count: int) -> np.ndarray:
-    if len(array) == count:
+    if array.ndim and _rows(array) == count:
         return array[list(samples)]
     return np.broadcast_to(array, (len(samples), *array.shape)).copy()

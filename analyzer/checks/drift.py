@@ -26,7 +26,10 @@ def drift_rows(
     outputs: (N, …) of both models. attributions: {kind: ({tensor: (N, …)} of both models)}. maps: likewise, of tensors
     with spatial axes (N, *spatial).
     """
-    moved = {kind: _moved(_rows(left), _rows(right)) for kind, (left, right) in attributions.items()}
+    count = len(outputs[0])
+    moved = {
+        kind: _moved(_rows(left, count), _rows(right, count)) for kind, (left, right) in attributions.items()
+    }
     for kind, (left, right) in maps.items():
         if left:
             moved[kind]["ssim"] = np.min([ssim(left[name], right[name]) for name in left], axis=0)
@@ -41,13 +44,20 @@ def drift_rows(
                 for name, values in found.items()
             },
         }
-        for sample in range(len(outputs[0]))
+        for sample in range(count)
     ]
     return sorted(rows, key=lambda row: -max(row[f"{kind} relative_l2"] for kind in attributions))
 
 
-def _rows(arrays: Arrays) -> np.ndarray:
-    return np.concatenate([array.reshape(len(array), -1) for array in arrays.values()], axis=1)
+def _rows(arrays: Arrays, count: int) -> np.ndarray:
+    """Return all arrays as one row per sample; an array that all samples share is part of every row."""
+    rows = [
+        array.reshape(count, -1)
+        if array.ndim and len(array) == count
+        else np.broadcast_to(array.reshape(1, -1), (count, array.size))
+        for array in arrays.values()
+    ]
+    return np.concatenate(rows, axis=1)
 
 
 def _moved(left: np.ndarray, right: np.ndarray) -> Arrays:

@@ -17,7 +17,7 @@ from analyzer.backends import Differentiable, ModelLike, differentiate, for_inpu
 from analyzer.backends.at_sizes import has_control_flow
 from analyzer.backends.base import Arrays, Inputs
 from analyzer.backends.matching import TOLERANCE
-from analyzer.checks.agreement import fix_target, roots_of
+from analyzer.checks.agreement import fix_target
 from analyzer.checks.attributions import worst_attributions
 from analyzer.checks.comparison import STEPS, Comparison, Progress
 from analyzer.checks.drift import drift_rows
@@ -81,7 +81,7 @@ def compare(
     feeds = mine.check_inputs(inputs)
     if has_control_flow(other.graph):
         other = _at_sizes_of(other, feeds, inputs_of_b)
-    fixed, roots = fix_target(mine, feeds, target), roots_of(mine, wrt)
+    fixed, roots = fix_target(mine, feeds, target), mine.roots(wrt)
     tell("pairing inputs, outputs and layers")
     inputs_b, outputs, layers = _paired(
         mine, other, feeds, inputs_of_b, weights_of(fixed), min(TOLERANCE, allowed["output"])

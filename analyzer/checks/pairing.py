@@ -120,7 +120,9 @@ def _orders(graph: Graph, wanted: Tensor, array: np.ndarray) -> list[tuple[int, 
 
 def fed(pairing: Pairing, feeds: Arrays) -> Arrays:
     """The inputs of b."""
-    return {name: np.ascontiguousarray(feeds[one.name].transpose(one.order)) for name, one in pairing.items()}
+    return {
+        name: np.asarray(feeds[one.name].transpose(one.order), order="C") for name, one in pairing.items()
+    }
 
 
 def by_inputs_of_a(inputs: Pairing) -> Pairing:

@@ -24,7 +24,6 @@ from analyzer.methods.last_layer import last_layers, readings
 from analyzer.methods.maps import PostProcessing, saliency_map
 from analyzer.methods.placement import Layout, Placement, Spot, lay_out
 from analyzer.methods.saliency_map import SaliencyMap
-from analyzer.points import find_points
 from analyzer.request import Request
 from analyzer.target import TargetLike
 
@@ -58,7 +57,7 @@ def activation_map(
     inputs: Inputs,
     target: TargetLike,
     layer: str | None,
-    wrt: Sequence[str] | None,
+    wrt: str | Sequence[str] | None,
     options: Options,
     progress: Progress | None = None,
 ) -> ActivationMap:
@@ -99,7 +98,7 @@ def activation_map(
 
 def _stated_layer(fn: Differentiable, layer: str, outputs: tuple[str, ...]) -> str:
     """The tensor that a layer means. Raises UnknownTensor; AnalysisError where it is not one before the outputs."""
-    names = find_points(fn, layer)
+    names = fn.roots(layer)
     if len(names) > 1:
         raise AnalysisError(f"{layer!r} has several outputs, {', '.join(names)}: name one of them")
     if names[0] not in fn.graph.ancestors(outputs):

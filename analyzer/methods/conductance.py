@@ -31,7 +31,7 @@ from analyzer.methods.lines import Evaluated, Lines, Point, arrays_of, mean_grad
 from analyzer.methods.path_result import PathAttributions, completeness_of
 from analyzer.methods.ranks import held_of_rank, joined, of_rank
 from analyzer.methods.refinement import Refined, as_goal, refine
-from analyzer.points import cut, find_points
+from analyzer.points import cut
 from analyzer.target import TargetLike
 
 _GRADIENT: Mapping[str, Callable[[Point, Point], np.ndarray]] = {
@@ -112,7 +112,7 @@ def conductance(
         for_inputs(model, inputs), inputs, baseline, along, baseline_inputs, np.random.default_rng(rng)
     )
     held = hold(fn, feeds, target, moved, several=True)
-    passages = _passages(held, starts, find_points(fn, at), batch_size)
+    passages = _passages(held, starts, fn.roots(at), batch_size)
 
     def group(numbers: range, tell: Progress | None) -> tuple[list[Refined], bool]:
         if goal is not None:

@@ -14,7 +14,7 @@ from analyzer.backends import Differentiable
 from analyzer.backends.base import Arrays, Inputs
 from analyzer.errors import AnalysisError
 from analyzer.methods.baselines import BaselineLike, baseline_feeds
-from analyzer.points import cut, find_points
+from analyzer.points import cut
 
 Baselines = BaselineLike | Mapping[str, BaselineLike]
 
@@ -35,7 +35,7 @@ def path_ends(
                 "baseline_inputs go with tensors within the network: for the inputs themselves, they are the baseline"
             )
         return fn, feeds, baseline_feeds(fn, feeds, baseline, rng), fn.roots()
-    points = find_points(fn, at)
+    points = fn.roots(at)
     rest = cut(fn, points)
     end = {**fn.forward(feeds, points), **{name: feeds[name] for name in rest.graph.inputs if name in feeds}}
     if baseline_inputs is None:

@@ -31,7 +31,7 @@ def full_grad(
     inputs: Inputs,
     target: TargetLike = None,
     *,
-    wrt: Sequence[str] | None = None,
+    wrt: str | Sequence[str] | None = None,
     terms: str = "all",
     post_processing: str | PostProcessing = "paper",
     align_corners: bool | None = None,

@@ -22,7 +22,7 @@ def layer_cam(
     target: TargetLike = None,
     *,
     layer: str | None = None,
-    wrt: Sequence[str] | None = None,
+    wrt: str | Sequence[str] | None = None,
     relu: bool = True,
     align_corners: bool = False,
     progress: Progress | None = None,

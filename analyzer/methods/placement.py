@@ -261,7 +261,8 @@ def _shape(fixed: Graph, name: str) -> Sizes:
 def _symbols(graph: Graph, fixed: Graph) -> dict[str, int]:
     """What the symbols in shapes stand for at these sizes."""
     found: dict[str, int] = {}
-    for name in graph.inputs:
+    # The graph at fixed sizes has only the inputs that the explained output depends on.
+    for name in fixed.inputs:
         for axis, size in zip(graph.tensors[name].shape or (), fixed.tensors[name].shape or (), strict=True):
             if isinstance(axis, str) and isinstance(size, int):
                 found[axis] = size

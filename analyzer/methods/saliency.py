@@ -39,7 +39,7 @@ def gradient(
     inputs: Inputs,
     target: TargetLike = None,
     *,
-    wrt: Sequence[str] | None = None,
+    wrt: str | Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> Attribution:
     """The gradient of the explained output, in units of the output per unit of the input.
@@ -70,7 +70,7 @@ def input_x_gradient(
     inputs: Inputs,
     target: TargetLike = None,
     *,
-    wrt: Sequence[str] | None = None,
+    wrt: str | Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> Attribution:
     """Each element of the inputs times its gradient, in units of the output: FullGrad's input term.
@@ -114,6 +114,6 @@ def _channel_axis(graph: Graph, name: str, known: dict[str, int]) -> int | None:
     return input_channel_axis(graph, name, known) if name in known or rank > 3 else rank - 1
 
 
-def _in_form(inputs: Inputs, wrt: Sequence[str] | None, arrays: Arrays) -> Any:
+def _in_form(inputs: Inputs, wrt: str | Sequence[str] | None, arrays: Arrays) -> Any:
     """An array where one array was explained, else {name: array}."""
     return arrays if isinstance(inputs, Mapping) or wrt is not None else next(iter(arrays.values()))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from analyzer import differentiate, integrated_gradients
 from analyzer.errors import AnalysisError, UnknownTensor
 from analyzer.graph import Graph
-from analyzer.points import cut, find_points
+from analyzer.points import cut
 from analyzer.tokens import embedded_tokens
 from converters import convert, load
 from tests.zoo.draw import draw, normal, tokens
@@ -112,7 +112,7 @@ def test_a_cut_model_is_the_rest_of_the_network(case, backend):
     net, arguments, shape, model = case
     fn = differentiate(model, backend)
     names = fn.graph.inputs
-    (point,) = find_points(fn, "first")
+    (point,) = fn.roots("first")
     whole = dict(zip(names, (a.numpy() for a in arguments), strict=True))
     own = fn.forward(whole, [point])[point]
     part = cut(fn, [point])
@@ -137,7 +137,7 @@ def test_a_cut_model_is_the_rest_of_the_network(case, backend):
 def test_nothing_before_the_points_remains(case):
     net, _, _, model = case
     fn = differentiate(model)
-    (point,) = find_points(fn, "first")
+    (point,) = fn.roots("first")
     part = cut(fn, [point])
     assert fn.graph.ancestors([point]).isdisjoint(part.tensors[1:])
     assert cut(fn, [point]) is part
@@ -156,7 +156,7 @@ def test_attributions_of_a_layer_are_those_of_captum(case):
     product = captum.attr.LayerGradientXActivation(net, net.first).attribute(arguments, target=1).detach()
 
     fn = differentiate(model)
-    (point,) = find_points(fn, "first")
+    (point,) = fn.roots("first")
     feeds, zeros = (
         {name: a.numpy() for name, a in zip(fn.graph.inputs, given, strict=True)}
         for given in (arguments, starts)
@@ -201,7 +201,7 @@ def test_a_keras_model_is_cut_at_a_layer_by_its_name(keras_case, backend):
 
     model, rest = keras_case
     fn = differentiate(model, backend)
-    (point,) = find_points(fn, "stem")
+    (point,) = fn.roots("stem")
     rng = np.random.default_rng(0)
     value = fn.forward(rng.normal(size=(2, 8, 8, 3)).astype(np.float32), [point])[point]
     channels_first = value.shape == (2, 4, 6, 6)
@@ -315,23 +315,23 @@ def named():
 
 
 def test_a_module_means_its_outputs(named):
-    assert find_points(named, "stem") == find_points(named, "stem.2") == ("relu",)
-    head, tensor = find_points(named, "head")[0], named.graph.tensors
+    assert named.roots("stem") == named.roots("stem.2") == ("relu",)
+    head, tensor = named.roots("head")[0], named.graph.tensors
     assert named.graph.producer[head].op_type == "Gemm" and tensor[head].shape[1:] == (3,)
-    assert {tensor[name].shape for name in find_points(named, "lstm")} == {("batch", 9, 5), (1, "batch", 5)}
-    assert find_points(named, [head, "head"]) == (head,)
+    assert {tensor[name].shape for name in named.roots("lstm")} == {("batch", 9, 5), (1, "batch", 5)}
+    assert named.roots([head, "head"]) == (head,)
 
 
 def test_a_folded_batch_norm_has_the_output_and_its_convolution_none(named):
-    (folded,) = find_points(named, "stem.1")
+    (folded,) = named.roots("stem.1")
     assert named.graph.producer[folded].op_type == "Conv"
     with pytest.raises(UnknownTensor, match="was folded together with"):
-        find_points(named, "stem.0")
+        named.roots("stem.0")
     net = draw(Named())
     apart = differentiate(convert(net, normal(2, 3, 5, 5), fold_batch_norm=False))
     x = normal(2, 3, 5, 5)
     for path, module in (("stem.0", net.stem[:1]), ("stem.1", net.stem[:2])):
-        (point,) = find_points(apart, path)
+        (point,) = apart.roots(path)
         value = apart.forward(x.numpy(), [point])[point]
         np.testing.assert_allclose(value, module(x).detach(), rtol=1e-4, atol=1e-5)
 
@@ -342,15 +342,15 @@ def test_a_folded_batch_norm_has_the_output_and_its_convolution_none(named):
         ("heat", UnknownTensor, "no tensor and no layer 'heat'; near are .*'head'"),
         ("embedding", UnknownTensor, "no input is looked up in a constant table"),
         ("head.weight", UnknownTensor, "is a constant"),
-        ([], UnknownTensor, "name tensors or layers"),
-        (3, UnknownTensor, "name tensors or layers, as text, not 3"),
+        ([], UnknownTensor, "names no tensor"),
+        (3, UnknownTensor, "names of tensors or layers, as text, got 3"),
         (["stem", "head"], AnalysisError, "computed from 'relu': attribute one of them"),
         ("again", AnalysisError, "computed from"),
     ],
 )
 def test_points_that_are_refused(named, at, error, message):
     with pytest.raises(error, match=message):
-        find_points(named, at)
+        named.roots(at)
 
 
 def test_a_layer_name_that_several_have_is_refused():
@@ -359,13 +359,13 @@ def test_a_layer_name_that_several_have_is_refused():
         f'{HEADER} g (float[n,2] x) => (float[n,2] y) {{ {nodes} y = Tanh("b/dense/Relu:0") }}'
     )
     fn = differentiate(graph)
-    assert find_points(fn, "a/dense") == ("a/dense/Relu:0",)
+    assert fn.roots("a/dense") == ("a/dense/Relu:0",)
     with pytest.raises(AnalysisError, match="several layers are called 'dense': a/dense, b/dense"):
-        find_points(fn, "dense")
+        fn.roots("dense")
 
 
 def test_a_tensor_whose_samples_lie_elsewhere_cannot_be_an_input(named):
-    (state,) = (name for name in find_points(named, "lstm") if named.graph.tensors[name].shape[0] == 1)
+    (state,) = (name for name in named.roots("lstm") if named.graph.tensors[name].shape[0] == 1)
     with pytest.raises(AnalysisError, match="does not hold one sample after the other along its first axis"):
         cut(named, [state])
     moved = f"{HEADER} g (float[n,3] x) => (float[n,3] y) {{ h = Exp(x) t = Transpose(h) e = Exp(t) y = Transpose(e) }}"
@@ -389,7 +389,7 @@ def test_the_source_is_cut_where_it_is_known_to_have_the_tensor():
     x = normal(2, 4).numpy()
     fn = differentiate(convert(draw(Silu()), normal(2, 4)), "source")
     sigmoid = next(node.outputs[0] for node in fn.graph.nodes if node.op_type == "Sigmoid")
-    (first,) = find_points(fn, "first")
+    (first,) = fn.roots("first")
     part, inner = cut(fn, [first]), cut(fn, [sigmoid])
     value = differentiate(fn.model).forward(x, [first])[first]
     with pytest.raises(AnalysisError, match="run the whole model once"):

@@ -122,7 +122,7 @@ def test_several_inputs_need_names_and_one_batch():
 
 
 def test_unknown_tensors_backends_and_options_are_refused():
-    with pytest.raises(UnknownTensor, match="no tensor 'nothing'"):
+    with pytest.raises(UnknownTensor, match="no tensor and no layer 'nothing'"):
         differentiate(DENSE).gradients(X, 0, ["nothing"])
     with pytest.raises(AnalysisError, match="unknown backend 'jax'"):
         differentiate(DENSE, "jax")

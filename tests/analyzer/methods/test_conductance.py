@@ -14,7 +14,7 @@ from torch import nn
 
 from analyzer import Target, conductance, differentiate, integrated_gradients
 from analyzer.errors import AnalysisError, UnknownTensor
-from analyzer.points import cut, find_points
+from analyzer.points import cut
 from converters import convert
 
 BACKENDS = ["onnxruntime", "torch", "tensorflow", "source"]
@@ -257,7 +257,7 @@ def test_padding_tokens_are_a_baseline():
     fn = differentiate(model)
     padding = np.zeros_like(words.numpy())
     found = conductance(fn, words.numpy(), 1, at="block", along="embedding", baseline_inputs=padding)
-    (vectors,) = find_points(fn, "embedding")
+    (vectors,) = fn.roots("embedding")
     part = cut(fn, [vectors])
     ends = [fn.forward(tokens, [vectors])[vectors] for tokens in (words.numpy(), padding)]
     expected = conductance(part, ends[0], 1, at="block", baseline=ends[1])

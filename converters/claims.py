@@ -1,0 +1,69 @@
+"""Shapes that a file states of computed tensors: the computed shape wins, the stated one fills its gaps.
+
+Works on a Draft. Exporters state shapes of the example that they traced, and tools that edit a graph leave old ones.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+
+from onnx import helper
+
+from converters.draft import Draft, Shape, is_invented, shape_of
+
+Claims = Mapping[str, Shape]
+
+
+def set_aside(draft: Draft) -> Claims:
+    """Remove the stated shapes of computed tensors from a draft, and return them. Their types stay."""
+    found = {}
+    # The shape of a constant is that of its values.
+    draft.types = {name: known for name, known in draft.types.items() if name not in draft.constants}
+    for name, known in [*draft.types.items(), *((info.name, info.type) for info in draft.outputs)]:
+        shape = shape_of(known) if known.HasField("tensor_type") else None
+        if shape is not None:
+            found[name] = shape
+            known.tensor_type.ClearField("shape")
+    return found
+
+
+def fill_in(draft: Draft, claims: Claims) -> None:
+    """State the sizes that inference has left open.
+
+    Warns of an output whose stated shape contradicts the computed one.
+    """
+    outputs = {info.name: info.type for info in draft.outputs}
+    for name, claimed in claims.items():
+        known = draft.type_of(name)
+        if known is None or not known.HasField("tensor_type"):
+            continue
+        computed = shape_of(known)
+        merged = _merged(computed, claimed)
+        if computed is not None and name in outputs and _contradict(computed, claimed):
+            warnings.warn(
+                f"the file states the shape {_text(claimed)} for its output {name!r}; its graph computes "
+                f"{_text(computed)}, which is used",
+                stacklevel=2,
+            )
+        if merged != computed:
+            known.CopyFrom(helper.make_tensor_type_proto(known.tensor_type.elem_type, merged))
+
+
+def _merged(computed: Shape | None, claimed: Shape) -> Shape:
+    if computed is None:
+        return claimed
+    if len(computed) != len(claimed):
+        return computed
+    return tuple(b if is_invented(a) else a for a, b in zip(computed, claimed, strict=True))
+
+
+def _contradict(computed: Shape, claimed: Shape) -> bool:
+    """Return whether ranks differ, or a stated number is not the computed size."""
+    return len(computed) != len(claimed) or any(
+        isinstance(b, int) and not is_invented(a) and a != b for a, b in zip(computed, claimed, strict=True)
+    )
+
+
+def _text(shape: Shape) -> str:
+    return f"({', '.join('?' if is_invented(size) else str(size) for size in shape)})"
