@@ -16,7 +16,6 @@ from keras import layers
 from tensorflow.python.ops import gen_nn_ops
 
 from analyzer import check, compare, differentiate, full_grad, integrated_gradients
-from analyzer.points import find_points
 from converters import convert
 
 TOKENS = np.array([[1, 2, 3, 4, 0, 0], [3, 1, 4, 1, 5, 8]], np.int32)
@@ -208,7 +207,7 @@ def test_every_embedding_of_the_inputs_is_found(name: str) -> None:
     net = build()
     x = {given.name: TOKENS.astype(given.dtype) for given in net.inputs}
     fn = differentiate(convert(net))
-    points = find_points(fn, "embedding")
+    points = fn.roots(["embedding"])
     assert len(points) == count
     found = integrated_gradients(fn, x, 1, at="embedding")
     # From zero vectors on, what is explained is the output less that of zero vectors.
