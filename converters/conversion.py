@@ -17,9 +17,9 @@ from converters import pytorch
 from converters.axes import normalise_axes
 from converters.canonical import canonicalise, check, is_canonical, keeps_batch_norm
 from converters.draft import shape_of
-from converters.errors import ConversionError, InvalidModel
+from converters.errors import ConversionError, InvalidModel, VerificationFailed
 from converters.files import read_onnx
-from converters.model import Model, Preprocessing, set_metadata
+from converters.model import Model, Preprocessing, Verification, set_metadata
 from converters.order import in_order
 from converters.pytorch import Converted
 from converters.quiet import quiet
@@ -67,6 +67,24 @@ def convert(
     converted = _convert_source(source, example, free_axes)
     if free_axes and not converted.free_axes:
         raise ConversionError(f"free_axes: {converted.reference.label} states its own free axes")
+    try:
+        proto, verification = _verified(converted, fold_batch_norm, batches, tolerance, seed)
+    except VerificationFailed:
+        if converted.at_example is None:
+            raise
+        converted = converted.at_example()
+        proto, verification = _verified(converted, fold_batch_norm, batches, tolerance, seed)
+    set_metadata(proto, preprocessing, list(class_names) if class_names is not None else None)
+    for note in converted.notes:
+        warnings.warn(note, stacklevel=2)
+        helper.set_model_props(proto, {**_metadata(proto), NOTE_KEY: note})
+    return Model(proto, converted.source, verification)
+
+
+def _verified(
+    converted: Converted, fold_batch_norm: bool, batches: int, tolerance: float, seed: int
+) -> tuple[onnx.ModelProto, Verification]:
+    """The canonical form of what a framework's converter returned, compared with the original."""
     proto = canonicalise(converted.proto, fold_batch_norm=fold_batch_norm)
     verification = verify(
         proto,
@@ -77,11 +95,7 @@ def convert(
         seed=seed,
         free_axes=converted.free_axes,
     )
-    set_metadata(proto, preprocessing, list(class_names) if class_names is not None else None)
-    for note in converted.notes:
-        warnings.warn(note, stacklevel=2)
-        helper.set_model_props(proto, {**_metadata(proto), NOTE_KEY: note})
-    return Model(proto, converted.source, verification)
+    return proto, verification
 
 
 def load(model: Model | onnx.ModelProto | str | os.PathLike[str]) -> Model:

@@ -11,7 +11,7 @@ import contextlib
 import inspect
 import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -45,6 +45,8 @@ class Converted:
     example: Arrays
     notes: tuple[str, ...] = ()
     free_axes: FreeAxes = field(default_factory=dict)
+    at_example: Callable[[], Converted] | None = None
+    """Convert the same for inputs of the example's sizes, where the source leaves more than the batch open."""
 
 
 def is_pytorch(source: object) -> bool:

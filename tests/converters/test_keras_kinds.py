@@ -171,6 +171,16 @@ def test_two_models_of_free_length_are_compared() -> None:
     compare(model, model, x, 1, steps=2).raise_for_disagreement()
 
 
+def test_a_layer_that_tf2onnx_converts_at_fixed_sizes_alone_is_converted_at_those_of_the_example() -> None:
+    stack = [layers.TimeDistributed(layers.Dense(4, activation="tanh")), layers.GlobalAveragePooling1D()]
+    net, x = _net((None, 3), *stack), _x(2, 4, 3)
+    with pytest.warns(UserWarning, match="at the sizes of the `example`"):
+        model = convert(net, x)
+    for backend in ("onnxruntime", "source"):
+        (found,) = differentiate(model, backend).gradients(x, 1).gradients.values()
+        assert _relative(found, _truth(net, x)) <= 1e-5
+
+
 def test_full_grad_of_the_source_in_a_masked_layer() -> None:
     """Keras computes the first step of the layer twice; the copy has the values and no gradient."""
     stack = [layers.Embedding(9, 4, mask_zero=True), layers.Bidirectional(layers.LSTM(4, dropout=0.1))]
