@@ -222,15 +222,8 @@ def _trace_keras(tf: Any, model: Any, example: Any, free_axes: FreeAxes) -> _Tra
     function = tf.function(call_flat, autograph=False).get_concrete_function(*specs)
     stated = getattr(model, "output_names", None)
     outputs = _output_names(tf, function, stated)
-    return _Traced(
-        function,
-        _eager(tf, call_flat),
-        tuple(names),
-        outputs,
-        _example(tf, specs, names, example),
-        model,
-        call=call_flat,
-    )
+    arrays = _example(tf, specs, names, example)
+    return _Traced(function, _eager(tf, call_flat), tuple(names), outputs, arrays, model, call=call_flat)
 
 
 def _with_inference(model: Any) -> Callable[..., Any]:
