@@ -68,6 +68,26 @@ def convert(
     converted = _convert_source(source, example, free_axes)
     if free_axes and not converted.free_axes:
         raise ConversionError(f"free_axes: {converted.reference.label} states its own free axes")
+    try:
+        proto, verification = _verified(converted, fold_batch_norm, batches, tolerance, seed)
+    except VerificationFailed:
+        if converted.at_example is None:
+            raise
+        converted = converted.at_example()
+        proto, verification = _verified(converted, fold_batch_norm, batches, tolerance, seed)
+    set_metadata(proto, preprocessing, list(class_names) if class_names is not None else None)
+    notes = (*converted.notes, *verification.notes)
+    for note in notes:
+        warnings.warn(note, stacklevel=2)
+    if notes:
+        helper.set_model_props(proto, {**_metadata(proto), NOTE_KEY: "; ".join(notes)})
+    return Model(proto, converted.source, verification, _other(converted.reference.proto, proto))
+
+
+def _verified(
+    converted: Converted, fold_batch_norm: bool, batches: int, tolerance: float, seed: int
+) -> tuple[onnx.ModelProto, Verification]:
+    """The canonical form of what a framework's converter returned, compared with the original."""
     proto = canonicalise(converted.proto, fold_batch_norm=fold_batch_norm)
     verification = verify_graph(
         proto,
@@ -78,13 +98,7 @@ def convert(
         seed=seed,
         free_axes=converted.free_axes,
     )
-    set_metadata(proto, preprocessing, list(class_names) if class_names is not None else None)
-    notes = (*converted.notes, *verification.notes)
-    for note in notes:
-        warnings.warn(note, stacklevel=2)
-    if notes:
-        helper.set_model_props(proto, {**_metadata(proto), NOTE_KEY: "; ".join(notes)})
-    return Model(proto, converted.source, verification, _other(converted.reference.proto, proto))
+    return proto, verification
 
 
 def load(model: Model | onnx.ModelProto | str | os.PathLike[str], *, verify: bool = True) -> Model:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -56,6 +56,8 @@ class Converted:
     example: Arrays
     notes: tuple[str, ...] = ()
     free_axes: FreeAxes = field(default_factory=dict)
+    at_example: Callable[[], Converted] | None = None
+    """Convert the same for inputs of the example's sizes, where the source leaves more than the batch open."""
 
 
 def is_pytorch(source: object) -> bool:

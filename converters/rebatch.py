@@ -27,20 +27,38 @@ _TOLERANCE = 1e-3
 def name_batch(draft: Draft) -> None:
     """Call a symbolic (or unnamed) first axis of the inputs `batch`."""
     names: dict[str, str] = {}
+    unnamed = False
     for info in draft.inputs:
         shape = shape_of(info.type)
         if not shape or isinstance(shape[0], int):
             continue
         if shape[0] is None:
             info.type.tensor_type.shape.dim[0].dim_param = BATCH
+            unnamed = True
         elif not names:
             names[shape[0]] = BATCH
+    if unnamed:
+        _infer_anew(draft)
     if set(names) == {BATCH}:
         return
     for known in [*(info.type for info in (*draft.inputs, *draft.outputs)), *draft.types.values()]:
         for axis in known.tensor_type.shape.dim if known.tensor_type.HasField("shape") else ():
             if axis.dim_param in names:
                 axis.dim_param = names[axis.dim_param]
+
+
+def _infer_anew(draft: Draft) -> None:
+    """Infer all types from those of the inputs: an axis without a name would keep the name from what follows it."""
+    before, draft.types = draft.types, {}
+    for info in draft.outputs:
+        for axis in info.type.tensor_type.shape.dim if shape_of(info.type) else ():
+            if not axis.HasField("dim_value") and not axis.dim_param:
+                info.type.tensor_type.ClearField("shape")
+                break
+    draft.infer_types()
+    for name, known in before.items():
+        if name not in draft.types or shape_of(draft.types[name]) is None:
+            draft.types[name] = known
 
 
 def free_batch(draft: Draft) -> Draft:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,11 +26,6 @@ from converters.tf_text import refuse_text
 from converters.verify import Arrays, FreeAxes, Reference
 
 _FREE_SIZES = 32
-_STATEFUL = (
-    "the model keeps a state from one call to the next: it was converted with the state of this moment, "
-    "which no analysis changes"
-)
-_HALF = "layers that compute in half precision were converted in float32"
 
 
 @dataclass(frozen=True)
@@ -47,6 +42,29 @@ class _Traced:
     example: tuple[np.ndarray, ...]
     keep: Any
     free_axes: FreeAxes = field(default_factory=dict)
+    call: Callable[..., Any] | None = None
+    """What was traced, on flat tensors, where it can be traced again for other sizes."""
+
+    @property
+    def _shapes(self) -> list[Any]:
+        # What the function captures follows its inputs.
+        return [tensor.shape for tensor in self.function.inputs[: len(self.inputs)]]
+
+    @property
+    def leaves_sizes_open(self) -> bool:
+        """Whether an input leaves another size than the batch open."""
+        return any(shape.rank and None in shape.as_list()[1:] for shape in self._shapes)
+
+    def at_example(self, tf: Any) -> _Traced:
+        """The same for inputs of the example's sizes, the batch free as it is."""
+        shapes = self._shapes
+        free = [
+            [None if shape[0] is None else array.shape[0], *array.shape[1:]] if array.ndim else []
+            for shape, array in zip(shapes, self.example, strict=True)
+        ]
+        assert self.call is not None
+        function = _concrete(tf, self.call, free, self.example, self.inputs)
+        return replace(self, function=function, free_axes={}, call=None)
 
 
 def is_tensorflow(source: object) -> bool:
@@ -78,8 +96,8 @@ def convert_path(path: str, example: Any) -> Converted:
             model = keras.saving.load_model(path, compile=False)
     except Exception as error:
         raise InvalidModel(
-            f"{path} cannot be loaded by Keras: {one_line(error).rstrip('.')}. Fix: make the model in Python, as where it was "
-            "trained, load the weights with model.load_weights, and convert the model"
+            f"{path} cannot be loaded by Keras: {one_line(error).rstrip('.')}. Fix: make the model in Python, as "
+            "where it was trained, load the weights with model.load_weights, and convert the model"
         ) from error
     return convert_tensorflow(model, example)
 
@@ -100,6 +118,23 @@ def convert_tensorflow(source: Any, example: Any, free_axes: FreeAxes | None = N
     except Exception as error:  # tracing runs the user's code, which raises what it likes
         raise UnsupportedModel(f"TensorFlow cannot trace the model: {one_line(error)}") from error
     refuse_text(tf, source, traced.function)
+
+    def at_example() -> Converted:
+        with quiet("tensorflow", "absl", native=True):
+            fixed = traced.at_example(tf)
+        return replace(_converted(tf, fixed), notes=(tf_freeze.SIZED,))
+
+    open_ended = traced.call is not None and traced.leaves_sizes_open
+    try:
+        return replace(_converted(tf, traced), at_example=at_example if open_ended else None)
+    except UnsupportedModel:
+        if not open_ended:
+            raise
+        return at_example()
+
+
+def _converted(tf: Any, traced: _Traced) -> Converted:
+    """What is made of a traced model."""
     given = tf_freeze.freeze(tf, traced.function)
     frozen = tf_freeze.in_float32(tf, given)
     assigned = traced.function.variables if tf_freeze.assigns(traced.function) else ()
@@ -126,7 +161,9 @@ def convert_tensorflow(source: Any, example: Any, free_axes: FreeAxes | None = N
     }
     reference = Reference(run, f"TensorFlow {tf.__version__}", fixed, half=frozen is not given)
     stateful = assigned and tf_freeze.keeps_state(tf, traced.function)
-    notes = [note for note, holds in ((_STATEFUL, stateful), (_HALF, reference.half)) if holds]
+    notes = [
+        note for note, holds in ((tf_freeze.STATEFUL, stateful), (tf_freeze.HALF, reference.half)) if holds
+    ]
     return Converted(proto, stated, reference, feeds, tuple(notes), traced.free_axes)
 
 
@@ -185,9 +222,8 @@ def _trace_keras(tf: Any, model: Any, example: Any, free_axes: FreeAxes) -> _Tra
     function = tf.function(call_flat, autograph=False).get_concrete_function(*specs)
     stated = getattr(model, "output_names", None)
     outputs = _output_names(tf, function, stated)
-    return _Traced(
-        function, _eager(tf, call_flat), tuple(names), outputs, _example(tf, specs, names, example), model
-    )
+    arrays = _example(tf, specs, names, example)
+    return _Traced(function, _eager(tf, call_flat), tuple(names), outputs, arrays, model, call=call_flat)
 
 
 def _with_inference(model: Any) -> Callable[..., Any]:
@@ -271,7 +307,7 @@ def _trace_example(
     except Exception:  # a model that needs its batch's size is traced with the example's
         function = _concrete(tf, call_flat, shapes, arrays, names)
     outputs = _output_names(tf, function, None)
-    return _Traced(function, run, tuple(names), outputs, arrays, keep, free_axes)
+    return _Traced(function, run, tuple(names), outputs, arrays, keep, free_axes, call_flat)
 
 
 def _concrete(tf: Any, call: Any, shapes: Any, arrays: Sequence[np.ndarray], names: Sequence[str]) -> Any:

@@ -15,6 +15,16 @@ from converters.errors import UnsupportedModel, one_line
 from converters.quiet import quiet
 
 _COUNT = itertools.count()
+# What a user is told of a model that is not converted as it is.
+STATEFUL = (
+    "the model keeps a state from one call to the next: it was converted with the state of this moment, "
+    "which no analysis changes"
+)
+HALF = "layers that compute in half precision were converted in float32"
+SIZED = (
+    "tf2onnx does not convert the model at free sizes: it was converted at the sizes of the `example`, "
+    "which is to have those of the inputs"
+)
 _UNWANTED = ("_XlaMustCompile", "_noinline")
 _ASSIGNMENTS = frozenset({"AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp"})
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from tensorflow.python.ops import gen_nn_ops
 
 from analyzer import check, compare, differentiate, full_grad, integrated_gradients
 from converters import convert
@@ -66,12 +67,12 @@ def _assert_right(net: Any, x: np.ndarray, tolerance: float = 1e-5) -> None:
     assert full_grad(model, x, 1).completeness.error.max() <= 1e-4
 
 
-def _separable(size: int) -> Any:
+def _separable() -> Any:
     """A small network of separable convolutions and shortcuts on grayscale images, of the mini-Xception kind."""
     keras.utils.set_random_seed(0)
-    inputs = keras.Input((size, size, 1))
+    inputs = keras.Input((64, 64, 1))
     hidden = layers.ReLU()(layers.Conv2D(8, 3)(inputs))
-    for channels in (16, 32, 64, 128):
+    for channels in (16, 24):
         short = layers.Conv2D(channels, 1, strides=2, padding="same", use_bias=False)(hidden)
         hidden = layers.SeparableConv2D(channels, 3, padding="same", activation="relu")(hidden)
         hidden = layers.MaxPooling2D(3, 2, padding="same")(hidden)
@@ -80,8 +81,34 @@ def _separable(size: int) -> Any:
 
 
 def test_separable_convolutions_on_grayscale_images() -> None:
-    """TensorFlow's kernel for the gradient of their weights ends the process: it must never be asked for."""
-    _assert_right(_separable(64), _x(1, 64, 64, 1))
+    """TensorFlow's kernel for the gradient of their weights is able to end the process."""
+    _assert_right(_separable(), _x(1, 64, 64, 1))
+
+
+def test_the_tensorflow_backend_asks_for_no_gradient_of_a_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any, **keywords: Any) -> None:
+        raise AssertionError("the gradient of a weight")
+
+    stack = [
+        layers.Conv2D(4, 3, groups=2),
+        layers.SeparableConv2D(4, 3),
+        layers.Conv2D(4, 3, dilation_rate=2),
+    ]
+    stack += [layers.Conv2DTranspose(4, 2, strides=2), layers.Reshape((8, 8, 2, 2)), layers.Conv3D(2, 2)]
+    net = _net((12, 12, 2), *stack, layers.GlobalAveragePooling3D())
+    model, x = convert(net), _x(2, 12, 12, 2)
+    truth = _truth(net, x)
+    kernels = [name for name in dir(gen_nn_ops) if "conv" in name and "backprop_filter" in name]
+    assert len(kernels) >= 3
+    for name in kernels:
+        monkeypatch.setattr(gen_nn_ops, name, refuse)
+    (found,) = differentiate(model, "tensorflow").gradients(x, 1).gradients.values()
+    assert _relative(found, truth) <= 1e-5
+    with pytest.raises(AssertionError, match="the gradient of a weight"), tf.GradientTape() as tape:
+        # The same kernels serve a tape on the original.
+        given = tf.constant(x)
+        tape.watch(given)
+        tape.gradient(net(given), given)
 
 
 @pytest.mark.parametrize("activation", ["silu", "mish"])
@@ -144,6 +171,16 @@ def test_two_models_of_free_length_are_compared() -> None:
     compare(model, model, x, 1, steps=2).raise_for_disagreement()
 
 
+def test_a_layer_that_tf2onnx_converts_at_fixed_sizes_alone_is_converted_at_those_of_the_example() -> None:
+    stack = [layers.TimeDistributed(layers.Dense(4, activation="tanh")), layers.GlobalAveragePooling1D()]
+    net, x = _net((None, 3), *stack), _x(2, 4, 3)
+    with pytest.warns(UserWarning, match="at the sizes of the `example`"):
+        model = convert(net, x)
+    for backend in ("onnxruntime", "source"):
+        (found,) = differentiate(model, backend).gradients(x, 1).gradients.values()
+        assert _relative(found, _truth(net, x)) <= 1e-5
+
+
 def test_full_grad_of_the_source_in_a_masked_layer() -> None:
     """Keras computes the first step of the layer twice; the copy has the values and no gradient."""
     stack = [layers.Embedding(9, 4, mask_zero=True), layers.Bidirectional(layers.LSTM(4, dropout=0.1))]
@@ -180,7 +217,7 @@ def test_every_embedding_of_the_inputs_is_found(name: str) -> None:
     net = build()
     x = {given.name: TOKENS.astype(given.dtype) for given in net.inputs}
     fn = differentiate(convert(net))
-    points = fn.roots("embedding")
+    points = fn.roots(["embedding"])
     assert len(points) == count
     found = integrated_gradients(fn, x, 1, at="embedding")
     # From zero vectors on, what is explained is the output less that of zero vectors.
