@@ -171,8 +171,8 @@ def integrated_gradients(
         missed = np.flatnonzero(~sums.converged.all(axis=1)).tolist()
         warnings.warn(
             f"integrated_gradients did not reach the tolerance {tolerance} for the samples {missed[:8]}: see "
-            "`converged` and `map_error`. Fix: raise max_evaluations, or begin where the model is smooth, by baseline= or "
-            "baseline_inputs=",
+            "`converged` and `map_error`. Fix: raise max_evaluations, or begin where the model is smooth, by "
+            "baseline= or baseline_inputs=",
             stacklevel=2,
         )
     single = (at is None and not isinstance(inputs, Mapping)) or (at is not None and len(names) == 1)
