@@ -201,7 +201,7 @@ def _met(found: IntegratedGradients | Conductance) -> np.ndarray:
     """(N,), or (N, k) of several classes: whether the sum is as near as it must be."""
     scale = np.maximum(np.abs(found.completeness.output), np.finfo(np.float32).eps)
     near: np.ndarray = np.abs(found.delta) <= INTEGRATED_GRADIENTS_TOLERANCE * scale
-    return found.converged if found.map_error is not None else found.converged & near
+    return found.converged if found.map_error is not None else near
 
 
 def _note(found: IntegratedGradients | Conductance, most: int) -> str:

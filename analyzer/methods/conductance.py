@@ -147,7 +147,7 @@ def _result(passages: Passages, sums: Sums, k: int, steps: int, rule: str, inter
         target=own.chosen,
         channel_axes=passages.channel_axes,
         beside={name: totals[name] for name in passages.beside},
-        converged=sums.converged[:, k],
+        converged=sums.converged[:, k] & (rule == ADAPTIVE),
         spent=sums.spent,
         steps=steps,
         rule=rule,
@@ -201,6 +201,10 @@ class Passages:
         """The integral of ∂F/∂y · dy from a to b by a trapezoid, (K, D)."""
         area: np.ndarray = mean_gradient(a, b) * _change(a, b)
         return area
+
+    def scales(self, line: int) -> bool:
+        """Whether the inputs of a path are its end times α."""
+        return self.lines.scales(line)
 
     def direction(self, line: int) -> np.ndarray:
         """Areas are whole: they take the change of the vector themselves."""

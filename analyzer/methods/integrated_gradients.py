@@ -8,6 +8,7 @@ Source: Sundararajan, Taly & Yan 2017, "Axiomatic Attribution for Deep Networks"
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -49,7 +50,7 @@ AT_ONCE = 16
 class IntegratedGradients(PathAttributions):
     """The attributions sum to f(x) − f(x′), which `completeness` holds them to, up to `delta` (N,).
 
-    converged (N,): whether the tolerance asked for is met, in the sum and in the map; True without one. spent (N,):
+    converged (N,): whether the tolerance asked for is met, in the sum and in the map; False without one. spent (N,):
     gradients computed for each sample, of which `evaluations` is the largest. baseline: where the path began, in the
     form of the inputs; a list of several. standard_error: of the average over several baselines, like the attributions.
     interrupted: an interrupt ended it before its time. embedded: which of the tensors are the vectors of tokens.
@@ -169,6 +170,14 @@ def integrated_gradients(
     if goal is None:
         lines = behind_affine_start(lines)
     sums, interrupted = integrate(lines, goal, (rule, steps), progress)
+    if goal is not None and not sums.converged.all() and not interrupted:
+        missed = np.flatnonzero(~sums.converged.all(axis=1)).tolist()
+        warnings.warn(
+            f"integrated_gradients did not reach the tolerance {tolerance} for the samples {missed[:8]}: see "
+            "`converged` and `map_error`. Fix: raise max_evaluations, or begin where the model is smooth, by "
+            "baseline= or baseline_inputs=",
+            stacklevel=2,
+        )
     single = (at is None and not isinstance(inputs, Mapping)) or (at is not None and len(names) == 1)
     embedded = () if at is None else tuple(name for name in embedded_tokens(whole.graph) if name in names)
     begun = [start[names[0]] if single else {name: start[name] for name in names} for start in starts]
@@ -181,7 +190,7 @@ def integrated_gradients(
         results.append(
             IntegratedGradients(
                 **vars(found),
-                converged=sums.converged[:, k],
+                converged=sums.converged[:, k] & (goal is not None),
                 spent=sums.spent,
                 baseline=begun[0] if len(begun) == 1 else begun,
                 steps=steps if goal is None else sums.most,

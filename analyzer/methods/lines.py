@@ -112,6 +112,15 @@ class Lines:
         ]
         return np.concatenate([span.reshape(-1) for span in spans])
 
+    def scales(self, line: int) -> bool:
+        """Whether all that moves starts at 0: the points are then the input times α, precise for any α."""
+        sample, which = divmod(line, len(self.starts))
+        start = self.starts[which]
+        return not any(
+            np.any((start[name][sample] != 0) & (start[name][sample] != self.held.feeds[name][sample]))
+            for name in self.held.names
+        )
+
     def attributions(self, lines: Sequence[int], gradients: np.ndarray) -> np.ndarray:
         """Mean gradients (n, K, G) along these lines, times the inputs less the baselines: (n, K, D)."""
         return np.stack([mean * self.direction(line) for line, mean in zip(lines, gradients, strict=True)])

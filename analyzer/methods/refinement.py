@@ -38,7 +38,10 @@ SMOOTH = 0.1
 """Simpson's rule is taken where it leaves less than this share of the errors of two trapezoids; by luck, one jump does
 so in 3 of 100 places."""
 SHORTEST = 2.0**-20
-"""Of an interval that is still bisected: points closer than that are one in single precision."""
+"""Of an interval that is still bisected: points closer than that are one in single precision. Where all that moves
+starts at 0 the points scale with α: it is then a share of the interval's end, down to NEAREST."""
+NEAREST = 2.0**-100
+"""The first α of a path from 0: the numbers there are still normal in single precision."""
 ROUNDING = 16
 LEAST_BUDGET = 3
 
@@ -56,6 +59,9 @@ class Paths(Protocol):
 
     def direction(self, line: int) -> np.ndarray:
         """What the integrals of a path are multiplied with, (D,)."""
+
+    def scales(self, line: int) -> bool:
+        """Whether the points of a path are its end times α: precise however near they lie to its begin."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +140,7 @@ class Line:
     def __init__(self, paths: Paths, number: int, points: Sequence[Point]) -> None:
         """number: of the line. points: 2n + 1 of them, from 0 to 1, for n intervals."""
         self.area, self.direction = paths.area, paths.direction(number)
+        self.scales = paths.scales(number)
         self.coarse, self.fine = (np.zeros(points[0].gradient.shape) for _ in range(2))
         self.leaves: list[Leaf] = []
         for a, m, b in zip(points[:-2:2], points[1:-1:2], points[2::2], strict=True):
@@ -182,7 +189,7 @@ class Line:
             delta=delta,
             interval_error=np.abs(errors).sum(axis=0),
             scatter=scatter,
-            map_error=_share(map_error, size),
+            map_error=self._stated(map_error, size, delta),
             map_change=_share(np.linalg.norm(self.moved * self.direction, axis=1), size),
             evaluations=self.evaluations,
             converged=met & (map_error <= goal.map_tolerance * size),
@@ -197,13 +204,25 @@ class Line:
         """The intervals to bisect next, at most so many: by their share in the map's change, and in the sum's error."""
         size = np.linalg.norm(self.fine * self.direction, axis=1)
         allowed = self.allowed(goal)
-        divisible = [leaf for leaf in self.leaves if leaf.b.alpha - leaf.a.alpha > SHORTEST]
+        divisible = [leaf for leaf in self.leaves if self._divisible(leaf)]
         count = min(most, max(LEAVES_A_ROUND, len(self.leaves) // 8))
         by_change = sorted(divisible, key=lambda leaf: -float(_share(leaf.change, size).max()))
         first = by_change[: -(-count // 2)]
         taken = {id(leaf) for leaf in first}
         by_error = sorted(by_change, key=lambda leaf: -float(_share(np.abs(leaf.fine), allowed).max()))
         return first + [leaf for leaf in by_error if id(leaf) not in taken][: count - len(first)]
+
+    def _divisible(self, leaf: Leaf) -> bool:
+        """Whether the points within an interval differ from its ends."""
+        if not self.scales:
+            return leaf.b.alpha - leaf.a.alpha > SHORTEST
+        return leaf.b.alpha > NEAREST and leaf.b.alpha - leaf.a.alpha > SHORTEST * leaf.b.alpha
+
+    def _stated(self, map_error: np.ndarray, size: np.ndarray, delta: np.ndarray) -> np.ndarray:
+        """The relative error of the map, (K,): at least that of its sum, but for rounding."""
+        missed = np.where(np.abs(delta) > self.rounding, np.abs(delta), 0.0)
+        found: np.ndarray = np.maximum(_share(map_error, size), _share(missed, np.abs(self.difference)))
+        return found
 
     def _add(self, a: Point, m: Point, b: Point) -> None:
         first, second = self.area(a, m), self.area(m, b)
