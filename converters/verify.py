@@ -92,7 +92,7 @@ def verify(
         for name, value, truth in zip(runner.outputs, values, expected, strict=True):
             finite = np.isfinite(truth.astype(np.float64))
             compared[name] += int(finite.sum()) + (truth.size == 0)
-            difference = np.abs(value.astype(np.float64) - truth.astype(np.float64))[finite]
+            difference = np.abs(value.astype(np.float64)[finite] - truth.astype(np.float64)[finite])
             worst_absolute = max(worst_absolute, float(difference.max(initial=0.0)))
         worst_relative = max(worst_relative, *found, 0.0)
     empty = [name for name, count in compared.items() if not count]
