@@ -180,6 +180,9 @@ def _apart(ours: np.ndarray, file: np.ndarray) -> float:
         return float("inf")
     if file.dtype.kind in "OSU":
         return 0.0 if np.array_equal(ours, file) else float("inf")
+    infinite = ~np.isfinite(file.astype(np.float64))
+    if not np.array_equal(ours[infinite], file[infinite], equal_nan=True):
+        return float("inf")
     return finite_distance(ours, file, FLOOR)
 
 
