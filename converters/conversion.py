@@ -114,8 +114,10 @@ def _verified_file(proto: onnx.ModelProto, canonical: onnx.ModelProto) -> Verifi
         )
     except NoFiniteOutput:
         return None
-    except VerificationFailed:
-        raise
+    except VerificationFailed as error:
+        raise VerificationFailed(
+            f"{error}. Fix: report the file as a defect of onnxplain; verify=False loads the graph as it is"
+        ) from error
     except ConversionError:
         return None
 

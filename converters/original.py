@@ -39,7 +39,8 @@ class Original:
     def __init__(self, proto: onnx.ModelProto, names: Sequence[str] | None = None) -> None:
         """names: the tensors that `run` returns, default the outputs."""
         self.proto = proto
-        shown = proto if names is None else returning(proto, names)
+        given = [info.name for info in proto.graph.output]
+        shown = proto if names is None or list(names) == given else returning(proto, names)
         try:
             self.session: Session | ReferenceSession = Session(shown, optimise=False)
             self.runtime = f"ONNX Runtime {runtime_version()}"

@@ -38,7 +38,9 @@ if TYPE_CHECKING:
 # Batches that are known to agree; each is a hash.
 _REMEMBERED = 64
 # Bytes of inputs that the file is run on at once: its activations are some hundred times as large.
-_AT_ONCE = 16 * 2**20
+_AT_ONCE = 4 * 2**20
+# Bytes of a file whose session is kept from one batch to the next: making it costs less than its copy of the weights.
+_KEPT = 256 * 2**20
 # Of the tolerance: what the largest element of an output, or of a sum, may leave in a small one by rounding.
 _SHARE = 1e-2
 
@@ -198,6 +200,8 @@ class FileCheck:
                     "verify=False explains the graph as it is"
                 )
         self._remember(feeds, names)
+        if self.original.ByteSize() > _KEPT:
+            self.release()
 
     def _excused(
         self, feeds: Arrays, names: Sequence[str], file: Arrays, differs: Callable[[Arrays], float]
