@@ -17,6 +17,7 @@ from converters.draft import shape_of
 from converters.errors import InvalidModel
 from converters.hard_points import finite_distance
 from converters.kernels import exact
+from converters.opset import all_nodes
 from converters.runtime import ReferenceSession, RuntimeFailure, Session, runtime_version
 
 Arrays = Mapping[str, np.ndarray]
@@ -101,7 +102,8 @@ def returning(proto: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
 def draws(proto: onnx.ModelProto) -> str:
     """Return the op of a node that draws at random: two runs differ. Empty where there is none."""
     constants = {tensor.name: tensor for tensor in proto.graph.initializer}
-    for node in proto.graph.node:
+    written = [*proto.graph.node, *(node for function in proto.functions for node in function.node)]
+    for node in all_nodes(written):
         if node.op_type in _DRAWS:
             return node.op_type
         if node.op_type == "Dropout" and len(node.input) > 2 and node.input[2]:
