@@ -55,6 +55,11 @@ class Original:
         self.names = list(self.session.outputs)
 
     @property
+    def on_runtime(self) -> bool:
+        """Whether ONNX Runtime runs it, and not ONNX's reference evaluator."""
+        return isinstance(self.session, Session)
+
+    @property
     def batch(self) -> int | None:
         """The one number of samples that the file takes, None where it leaves it open."""
         sizes = {shape[0] for info in self.infos.values() if (shape := shape_of(info.type))}

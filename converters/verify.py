@@ -35,13 +35,15 @@ class Reference:
     """The original, to be run: arrays by ONNX input name in, outputs in the order of the ONNX graph out.
 
     `label` names framework and version. `batch` is the one batch size it accepts, None where any will do.
-    `proto` is the original itself where it is an ONNX model.
+    `proto` is the original itself where it is an ONNX model. `hard`: whether its values at extreme inputs can be
+    trusted: ONNX's reference evaluator casts to integers otherwise than runtimes do.
     """
 
     run: Callable[[Arrays], Sequence[np.ndarray]]
     label: str
     batch: int | None = None
     proto: onnx.ModelProto | None = None
+    hard: bool = True
 
 
 class NoFiniteOutput(VerificationFailed):
@@ -100,7 +102,7 @@ def verify(
         raise NoFiniteOutput(
             f"output {empty[0]!r} has no finite value on any test input: give an `example` of the usual range"
         )
-    for told, given in hard_points(example, seed):
+    for told, given in hard_points(example, seed) if reference.hard else ():
         runner.compare_hard(told, given)
     return Verification(reference.label, batches, worst_absolute, worst_relative)
 
