@@ -141,8 +141,10 @@ def _verified_file(proto: onnx.ModelProto, canonical: onnx.ModelProto) -> Verifi
         )
     except NoFiniteOutput:
         return None
-    except VerificationFailed:
-        raise
+    except VerificationFailed as error:
+        raise VerificationFailed(
+            f"{error}. Fix: report the file as a defect of onnxplain; verify=False loads the graph as it is"
+        ) from error
     except ConversionError:
         return None
 
@@ -268,7 +270,7 @@ def _convert_onnx(proto: onnx.ModelProto, example: Any) -> Converted:
         return list(original.run(arrays).values())
 
     label = f"{original.runtime} on the model as given"
-    return Converted(proto, None, Reference(run, label, original.batch, proto), feeds)
+    return Converted(proto, None, Reference(run, label, original.batch, proto, original.on_runtime), feeds)
 
 
 def _example_of(infos: dict[str, onnx.ValueInfoProto], example: Any) -> dict[str, np.ndarray]:

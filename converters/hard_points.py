@@ -31,6 +31,7 @@ def hard_points(example: Arrays, seed: int) -> list[tuple[str, dict[str, np.ndar
         ("inputs of zero", lambda name, array: np.zeros_like(array)),
         (f"inputs × {TINY:g}", lambda name, array: _scaled(array, TINY)),
         (f"inputs × {LARGE:g}", lambda name, array: _scaled(array, LARGE)),
+        (f"inputs × −{LARGE:g}", lambda name, array: _scaled(array, -LARGE)),
         ("inputs at the least value", lambda name, array: np.full_like(array, array.min())),
         ("inputs at the greatest value", lambda name, array: np.full_like(array, array.max())),
         (

@@ -17,6 +17,7 @@ from converters.draft import shape_of
 from converters.errors import InvalidModel
 from converters.hard_points import finite_distance
 from converters.kernels import exact
+from converters.opset import all_nodes
 from converters.runtime import ReferenceSession, RuntimeFailure, Session, runtime_version
 
 Arrays = Mapping[str, np.ndarray]
@@ -39,7 +40,8 @@ class Original:
     def __init__(self, proto: onnx.ModelProto, names: Sequence[str] | None = None) -> None:
         """names: the tensors that `run` returns, default the outputs."""
         self.proto = proto
-        shown = proto if names is None else returning(proto, names)
+        given = [info.name for info in proto.graph.output]
+        shown = proto if names is None or list(names) == given else returning(proto, names)
         try:
             self.session: Session | ReferenceSession = Session(shown, optimise=False)
             self.runtime = f"ONNX Runtime {runtime_version()}"
@@ -51,6 +53,11 @@ class Original:
                 raise InvalidModel(f"ONNX Runtime cannot load the model as given: {failure}") from failure
         self.infos = {info.name: info for info in proto.graph.input if info.name in self.session.inputs}
         self.names = list(self.session.outputs)
+
+    @property
+    def on_runtime(self) -> bool:
+        """Whether ONNX Runtime runs it, and not ONNX's reference evaluator."""
+        return isinstance(self.session, Session)
 
     @property
     def batch(self) -> int | None:
@@ -100,7 +107,8 @@ def returning(proto: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
 def draws(proto: onnx.ModelProto) -> str:
     """Return the op of a node that draws at random: two runs differ. Empty where there is none."""
     constants = {tensor.name: tensor for tensor in proto.graph.initializer}
-    for node in proto.graph.node:
+    written = [*proto.graph.node, *(node for function in proto.functions for node in function.node)]
+    for node in all_nodes(written):
         if node.op_type in _DRAWS:
             return node.op_type
         if node.op_type == "Dropout" and len(node.input) > 2 and node.input[2]:
@@ -180,6 +188,9 @@ def _apart(ours: np.ndarray, file: np.ndarray) -> float:
         return float("inf")
     if file.dtype.kind in "OSU":
         return 0.0 if np.array_equal(ours, file) else float("inf")
+    infinite = ~np.isfinite(file.astype(np.float64))
+    if not np.array_equal(ours[infinite], file[infinite], equal_nan=True):
+        return float("inf")
     return finite_distance(ours, file, FLOOR)
 
 

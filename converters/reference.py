@@ -26,7 +26,8 @@ class Reference:
 
     `label` names framework and version. `batch` is the one batch size it accepts, None where any will do.
     `proto` is the original itself where it is an ONNX model. `half` says that it computes in half precision, whatever
-    its outputs are.
+    its outputs are. `hard` says that its values at extreme inputs can be trusted: ONNX's reference evaluator casts to
+    integers otherwise than runtimes do.
     """
 
     run: Callable[[Arrays], Sequence[np.ndarray]]
@@ -34,6 +35,7 @@ class Reference:
     batch: int | None = None
     proto: onnx.ModelProto | None = None
     half: bool = False
+    hard: bool = True
 
 
 def relative_l2(value: np.ndarray, expected: np.ndarray) -> float:

@@ -38,13 +38,25 @@ if TYPE_CHECKING:
 # Batches that are known to agree; each is a hash.
 _REMEMBERED = 64
 # Bytes of inputs that the file is run on at once: its activations are some hundred times as large.
-_AT_ONCE = 16 * 2**20
+_AT_ONCE = 4 * 2**20
+# Bytes of a file whose session is kept from one batch to the next: making it costs less than its copy of the weights.
+_KEPT = 256 * 2**20
 # Of the tolerance: what the largest element of an output, or of a sum, may leave in a small one by rounding.
 _SHARE = 1e-2
 
 _Key = bytes
+
+
+@dataclass
+class _Batch:
+    """The inputs of an analysis; done: whether its target, which a method computes first, was compared."""
+
+    key: _Key
+    done: bool = False
+
+
 # The batch that is being explained, of every model: other inputs, such as the points of a path, are not compared.
-_EXPLAINED: ContextVar[Mapping[int, _Key] | None] = ContextVar("explained", default=None)
+_EXPLAINED: ContextVar[Mapping[int, _Batch] | None] = ContextVar("explained", default=None)
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
@@ -76,15 +88,16 @@ class FileCheck:
 
     def due(self, feeds: Arrays, outputs: Sequence[str]) -> bool:
         """Whether these inputs are to be explained and were not compared yet."""
-        current = _EXPLAINED.get()
-        if self.drawn or (current is not None and id(self) not in current):
+        if self.drawn:
             return False
-        if current is not None and all((current[id(self)], name) in self._passed for name in outputs):
+        if (explained := _EXPLAINED.get()) is None:
+            key = key_of(feeds)
+            return any((key, name) not in self._passed for name in outputs)
+        batch = explained.get(id(self))
+        if batch is None or batch.done or key_of(feeds) != batch.key:
             return False
-        key = key_of(feeds)
-        if current is not None and current[id(self)] != key:
-            return False
-        return any((key, name) not in self._passed for name in outputs)
+        batch.done = True
+        return any((batch.key, name) not in self._passed for name in outputs)
 
     def compare(self, feeds: Arrays, seed: Seed, explained: np.ndarray) -> None:
         """Compare the explained scalars, (N,) or (N, k), with those of the file. Raises VerificationError."""
@@ -187,6 +200,8 @@ class FileCheck:
                     "verify=False explains the graph as it is"
                 )
         self._remember(feeds, names)
+        if self.original.ByteSize() > _KEPT:
+            self.release()
 
     def _excused(
         self, feeds: Arrays, names: Sequence[str], file: Arrays, differs: Callable[[Arrays], float]
@@ -311,13 +326,13 @@ def explaining(*batches: tuple[Differentiable, Inputs]) -> Iterator[None]:
         yield
         return
     given = [(fn, fn.file, fn.check_inputs(inputs)) for fn, inputs in batches if fn.file is not None]
-    token = _EXPLAINED.set({id(file): key_of(feeds) for _, file, feeds in given})
+    batches_of = {id(file): _Batch(key_of(feeds)) for _, file, feeds in given}
+    token = _EXPLAINED.set(batches_of)
     try:
         yield
         for fn, file, feeds in given:
-            key = key_of(feeds)
-            assert file is not None
-            if not file.drawn and not any(known == key for known, _ in file._passed):
+            if file is not None and not file.drawn and not batches_of[id(file)].done:
+                batches_of[id(file)].done = True
                 file.compare_values(feeds, fn.forward(feeds, fn.graph.outputs))
     finally:
         _EXPLAINED.reset(token)

@@ -7,7 +7,7 @@ pinned to a node; a float64 run says which side is nearer the truth.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 
 import ml_dtypes
@@ -21,7 +21,7 @@ from analyzer.checks.attributions import worst_attributions
 from analyzer.checks.comparison import STEPS, Comparison, Progress
 from analyzer.checks.file_side import FILE, FileSide, file_side
 from analyzer.checks.localize import Origin
-from analyzer.checks.reading import Reader
+from analyzer.checks.reading import Reader, Reading
 from analyzer.checks.referee import judge_backends
 from analyzer.checks.report import Report, Row
 from analyzer.checks.tolerances import COMPLETENESS, Tolerance, tolerances
@@ -110,13 +110,9 @@ def check(
         (chosen[a], chosen[b]): comparison.origin((a, b), readings, found)
         for (a, b), found in by_pair.items()
     }
-    compared = "" if file is None or file.reason else FILE
-    if file is not None and compared:
-        for name, reading in zip(chosen, readings, strict=True):
-            by_file = file.rows(name, reading)
-            rows += by_file
-            if (first := file.origin(by_file)) is not None:
-                origins[name, FILE] = first
+    sides = chosen if file is None or file.reason else (*chosen, FILE)
+    if file is not None and FILE in sides:
+        rows += _file_rows(file, chosen, readings, origins)
     settled = [comparison.settled(index, reading) for index, reading in enumerate(readings)]
     readings = [reading.without_layers(comparison.roots) for reading in readings]
     if wrt is None:
@@ -127,11 +123,8 @@ def check(
             _completeness_row(fn, *one, allowed[COMPLETENESS])
             for fn, one in zip(functions, settled, strict=True)
         ],
-        backends=(*chosen, *filter(None, [compared])),
-        skipped={
-            **{name: reason for name, reason in state.items() if reason and name not in chosen},
-            **({FILE: file.reason} if file is not None and file.reason else {}),
-        },
+        backends=sides,
+        skipped=_skipped(state, chosen, file),
         seconds=dict(zip(chosen, comparison.seconds, strict=True)),
         origins={pair: str(origin) for pair, origin in origins.items() if origin},
         suspects={pair: origin.names for pair, origin in origins.items() if origin},
@@ -140,6 +133,27 @@ def check(
             chosen, readings, comparison.integrated, comparison.roots, loaded.preprocessing
         ),
     )
+
+
+def _file_rows(
+    file: FileSide,
+    chosen: Sequence[str],
+    readings: Sequence[Reading],
+    origins: dict[tuple[str, str], Origin | Difference | None],
+) -> list[Row]:
+    """The rows of every backend against the file; the first node that differs is put into `origins`."""
+    rows = []
+    for name, reading in zip(chosen, readings, strict=True):
+        found = file.rows(name, reading)
+        origins[name, FILE] = file.origin(found)
+        rows += found
+    return rows
+
+
+def _skipped(state: Mapping[str, str], chosen: Sequence[str], file: FileSide | None) -> dict[str, str]:
+    """The sides that have no part in the check, with the reason."""
+    found = {name: reason for name, reason in state.items() if reason and name not in chosen}
+    return found if file is None or not file.reason else {**found, FILE: file.reason}
 
 
 def _alone(name: str, state: dict[str, str], file: FileSide | None) -> str:

@@ -151,7 +151,7 @@ def test_the_attention_op_of_a_file(name):
     assert any(node.op_type == "Attention" for node in exported.graph.node)
     model = convert(exported, tuple(array.numpy() for array in example))
     report = check(model, example[0].numpy(), steps=2)
-    assert report.backends == ("onnxruntime", "torch", "tensorflow")
+    assert report.backends == ("onnxruntime", "torch", "tensorflow", "file")
     report.raise_for_disagreement()
     assert_complete(model, example[0].numpy())
     np.testing.assert_allclose(

@@ -26,7 +26,9 @@ def test_random_network(seed: int) -> None:
     network = random_network(seed)
     model, target = load(network.proto), seed % CLASSES
     report = check(model, network.feeds, target, wrt=network.wrt, steps=1)
-    assert report.backends == ("onnxruntime", "torch", "tensorflow")
+    assert report.backends[:3] == ("onnxruntime", "torch", "tensorflow") and set(report.backends[3:]) <= {
+        "file"
+    }
     report.raise_for_disagreement()
     for row in report.rows:
         assert row["relative_l2"] <= 1e-4 or row["explanation"].endswith(EXCUSES), row

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import onnxruntime
 import pytest
+from onnx import numpy_helper
 from PIL import Image
 
 from converters import load
@@ -213,3 +214,25 @@ def test_memory_is_bounded_by_an_option(arguments, command):
     assert status == 2 and "one sample needs about" in err and "--max-memory" in err
     status, _, err = command(*arguments, "batch.npy", *names, "--max-memory", "plenty")
     assert status == 2 and "'plenty'" in err and len(err.splitlines()) <= 2
+
+
+def test_a_graph_that_is_not_the_file_is_refused_unless_asked_otherwise(files, command, json_of, monkeypatch):
+    """A pass that doubles a weight is refused by every command that explains, and names the node."""
+    from converters import conversion
+
+    real = conversion.canonicalise
+
+    def wrong(proto, **options):
+        made = real(proto, **options)
+        (weight, *_) = (t for t in made.graph.initializer if len(t.dims) > 1)
+        weight.CopyFrom(numpy_helper.from_array(2 * numpy_helper.to_array(weight), weight.name))
+        return made
+
+    monkeypatch.setattr(conversion, "canonicalise", wrong)
+    calls = (("analyze", "plain.onnx", "single.npy"), ("check", "plain.onnx", "single.npy", "--steps", "1"))
+    for call in calls:
+        status, _, errors = command(*call)
+        assert status == 2 and "the first node that differs is " in " ".join(errors.split())
+    assert command("analyze", "plain.onnx", "single.npy", "--no-verify")[0] == 0
+    status, found = json_of(*calls[1], "--no-verify", "--backends", "onnxruntime")
+    assert status == 1 and found["backends"] == ["onnxruntime", "file"] and not found["passed"]
