@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 
 import onnx
 
+from analyzer.backends.arranging import SAMPLES
 from analyzer.backends.base import Differentiable, Gradients
 from analyzer.backends.planning import plan_batch
 from analyzer.errors import AnalysisError
@@ -31,6 +33,7 @@ def differentiate(
     threads: int | None = None,
     straight_through: bool = False,
     max_memory: int | str | None = None,
+    samples: str | None = None,
 ) -> Differentiable:
     """Bind a model to a backend that computes values and gradients at any of its tensors.
 
@@ -44,6 +47,8 @@ def differentiate(
     providers, threads: ONNX Runtime's execution providers (default CPU) and threads. device: torch's device.
     max_memory: what a call may take beside its results, in bytes or as "2 GiB": larger batches are computed in pieces.
         Default: half of what is free.
+    samples: "joint" explains the whole call as one sample, as the nodes of one graph; "independent" raises AnalysisError
+        where samples depend on one another. Default: found out for every model and shape of inputs.
     Raises AnalysisError for an unknown backend or an option that it does not have, MissingFramework where
     its framework is not installed, ConversionError where the file is no usable model.
     """
@@ -51,6 +56,8 @@ def differentiate(
         return model
     if backend not in BACKENDS:
         raise AnalysisError(f"unknown backend {backend!r}; there are {', '.join(BACKENDS)}")
+    if samples not in (None, *SAMPLES):
+        raise AnalysisError(f"samples is {' or '.join(map(repr, SAMPLES))}, not {samples!r}")
     if precision not in (None, "float32", "float64"):
         raise AnalysisError(f'precision is None or "float64", not {precision!r}')
     precision = None if precision == "float32" else precision
@@ -62,7 +69,7 @@ def differentiate(
             "the source rounds by rules of its own"
         )
     loaded = pass_rounding(load(model)) if straight_through else load(model)
-    return bind(
+    bound = bind(
         loaded,
         Graph.from_proto(loaded.proto),
         backend,
@@ -72,6 +79,7 @@ def differentiate(
         threads=threads,
         max_memory=as_bytes(max_memory),
     )
+    return replace(bound, samples=samples)
 
 
 def bind(

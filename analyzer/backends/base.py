@@ -8,15 +8,17 @@ Backend and back, in pieces where a batch must be cut (pieces.py). Names are ONN
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any, Protocol
 
 import numpy as np
 
 from analyzer.autodiff import active_tensors, refuse_zero_derivatives
+from analyzer.backends.arranging import arranged, known_places, moved_target, refuse_rows
 from analyzer.backends.pieces import Progress, batches, run
 from analyzer.backends.planning import Call
+from analyzer.batch.arrangement import Arrangement
 from analyzer.errors import AnalysisError, InputError, ShapeError, UnknownTensor
 from analyzer.graph import Graph, Tensor
 from analyzer.liveness import Flow
@@ -40,12 +42,21 @@ class Gradients:
     target is no single class. `gradients[t]` is ∂output/∂t, shaped like `values[t]`.
     The values of the model's inputs are those that were given, to be read only.
     Where k scalars of each sample are explained, output and target are (N, k), gradients (N, k, …).
+    samples: "independent", or "joint" where samples depend on one another and the whole call is one: output is (1,).
     """
 
     output: np.ndarray
     target: np.ndarray | None
     values: Arrays
     gradients: Arrays
+    samples: str = "independent"
+
+    def back(self, arrangement: Arrangement) -> Gradients:
+        """The same with arrays at inputs and outputs as the user's model has them."""
+        if arrangement.plain or self.output.ndim > 1:
+            return self
+        values = {name: _read_only(array) for name, array in arrangement.all_back(self.values).items()}
+        return replace(self, values=values, gradients=arrangement.all_back(self.gradients))
 
 
 class Backend(Protocol):
@@ -83,6 +94,9 @@ class Backend(Protocol):
     def cut(self, graph: Graph) -> Backend:
         """The same for a graph that was cut out of this one, whose further inputs are tensors of it."""
 
+    def arranged(self, graph: Graph, arrangement: Arrangement) -> Backend:
+        """The same for a view of this graph (analyzer/batch/view.py)."""
+
     def release(self) -> None:
         """Let go of copies of the weights, which are made again when they are needed."""
 
@@ -97,6 +111,10 @@ class Differentiable:
     """Bytes that a call may take beside its results; None for half of what is free."""
     plans: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
     """What methods have worked out of this model, by a key of their own."""
+    samples: str | None = None
+    """"joint" takes a whole call for one sample; "independent" refuses a model that mixes samples; None finds out."""
+    arrangement: Arrangement | None = field(default=None, repr=False, compare=False)
+    """How inputs and outputs hold the samples, once that is decided for inputs of one shape (arranging.py)."""
 
     @property
     def backend(self) -> str:
@@ -122,13 +140,17 @@ class Differentiable:
     @cached_property
     def places(self) -> Mapping[str, Place]:
         """Where the samples lie in every tensor of which it can be told."""
-        return find_places(self.graph)
+        places = find_places(self.graph)
+        if self.engine.batch == 1:
+            # All that is computed belongs to the one sample.
+            return {**dict.fromkeys(self.graph.tensors, Place(0)), **places}
+        return places if self.arrangement is None else known_places(self.graph, self.arrangement, places)
 
     def release(self) -> None:
         """Let go of what was made ready to run, copies of the weights among it; it is made again on demand."""
         self.engine.release()
         for plan in self.plans.values():
-            if isinstance(plan, Differentiable):
+            if isinstance(plan, Differentiable) and plan.plans is not self.plans:
                 plan.release()
 
     def roots(self, wrt: Sequence[str] | None = None) -> tuple[str, ...]:
@@ -174,6 +196,12 @@ class Differentiable:
         names = tuple(dict.fromkeys(wrt)) if wrt is not None else self.differentiable_inputs
         self._differentiable(names)
         feeds = self.check_inputs(inputs)
+        if self.arrangement is None:
+            fn = arranged(self, feeds, target)
+            assert fn.arrangement is not None
+            wanted = moved_target(self.graph, fn.arrangement, target)
+            found = fn.gradients(fn.arrangement.all_first(feeds), wanted, names)
+            return found.back(fn.arrangement)
         computed = [name for name in names if name not in feeds]
         results = self._evaluate(observe(computed, names), feeds, target)
         return Gradients(
@@ -181,6 +209,7 @@ class Differentiable:
             target=results.target,
             values={n: _read_only(feeds[n]) if n in feeds else results.arrays[f"value/{n}"] for n in names},
             gradients={name: _by_sample(results, results.arrays[f"gradient/{name}"]) for name in names},
+            samples=self.arrangement.samples,
         )
 
     def evaluate(
@@ -222,6 +251,8 @@ class Differentiable:
         def values(output: str) -> np.ndarray:
             return run(self, Call(None, (output,), None), feeds)[output]
 
+        if self.arrangement is not None:
+            refuse_rows(target, self.graph, self.arrangement)
         output = self.graph.tensors.get(target.first_output or self.graph.outputs[0])
         if output is not None and output.shape is not None and self.engine.batch in (None, samples):
             # An output may have a size of its own: transposed, joined, summed over the samples.
@@ -281,7 +312,9 @@ def check_inputs(graph: Graph, inputs: Inputs) -> Arrays:
     batched = batched_inputs(graph)
     feeds = {n: _check_input(graph.tensors[n], given[n], free=n in batched) for n in graph.inputs}
     counts = {feeds[name].shape[0] for name in batched}
-    if len(counts) > 1:
+    symbols = {shape[0] for name in batched if (shape := graph.tensors[name].shape)}
+    # Axes of different names, as of nodes and of edges, need not agree: arranging.py decides.
+    if len(counts) > 1 and len(symbols) == 1:
         raise ShapeError(f"the inputs have different numbers of samples: {sorted(counts)}")
     if 0 in counts:
         raise ShapeError("the input has no samples")

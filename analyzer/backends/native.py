@@ -16,6 +16,7 @@ import onnx
 
 from analyzer.autodiff import active_tensors
 from analyzer.backends.inside import content_of
+from analyzer.batch.arrangement import Arrangement
 from analyzer.graph import Graph
 from analyzer.interpreter import Framework, Interpreter
 from analyzer.liveness import Flow, affine
@@ -101,6 +102,10 @@ class Native(ABC):
     @abstractmethod
     def cut(self, graph: Graph) -> Native:
         """The same for a graph that was cut out of this one, whose further inputs are tensors of it."""
+
+    def arranged(self, graph: Graph, arrangement: Arrangement) -> Native:
+        """The same for a view of this graph."""
+        return self.cut(graph)
 
     def evaluate(self, request: Request, feeds: Mapping[str, np.ndarray], seed: Seed) -> Arrays:
         """The results of the request; the explained scalar under OUTPUT, its class under CHOSEN."""

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from analyzer.batch.arrangement import Arrangement
 from analyzer.emitter import Emitter
 from analyzer.errors import BackendError
 from analyzer.graph import Graph, is_float
@@ -122,6 +123,10 @@ class OnnxRuntime:
     def cut(self, graph: Graph) -> OnnxRuntime:
         """A graph cut out of this one, with the same settings."""
         return OnnxRuntime(graph, self._providers, self._threads)
+
+    def arranged(self, graph: Graph, arrangement: Arrangement) -> OnnxRuntime:
+        """A view of this graph, with the same settings."""
+        return self.cut(graph)
 
     def release(self) -> None:
         """Drop the sessions."""

@@ -16,6 +16,8 @@ import numpy as np
 from analyzer.backends.matching import MOVES_ONLY, Match, match
 from analyzer.backends.native import Arrays, Fed, Measured, Native
 from analyzer.backends.onnxruntime import FRAGMENTS, MAKING, OnnxRuntime
+from analyzer.backends.source_arranged import ArrangedSource
+from analyzer.batch.arrangement import Arrangement
 from analyzer.errors import AnalysisError, BackendError
 from analyzer.graph import Graph
 from analyzer.interpreter import Framework, TensorFlow, Torch
@@ -170,6 +172,10 @@ class SourceBackend(Native):
     def cut(self, graph: Graph) -> SourceBackend:
         """The network run from inner tensors on: those that the graph has among its inputs, and this one's not."""
         return SourceBackend(graph, self.network, self._outputs, whole=self._whole or self)
+
+    def arranged(self, graph: Graph, arrangement: Arrangement) -> Native:
+        """The network under a view of the graph."""
+        return ArrangedSource(self, graph, arrangement)
 
     def _fed(self, feeds: Mapping[str, np.ndarray]) -> Fed:
         """What the network is fed: its own inputs, and tensors in place of those that it computes."""

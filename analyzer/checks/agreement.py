@@ -15,7 +15,9 @@ import numpy as np
 from onnx import helper
 
 from analyzer.backends import BACKENDS, Differentiable, ModelLike, bind
+from analyzer.backends.arranging import arranged, arranged_like, moved_target
 from analyzer.backends.base import Arrays, Inputs
+from analyzer.batch.arrangement import INDEPENDENT
 from analyzer.checks.attributions import worst_attributions
 from analyzer.checks.comparison import STEPS, Comparison, Progress
 from analyzer.checks.reading import Reader
@@ -80,7 +82,7 @@ def check(
     allowed = tolerances(tolerance)
     stated = Graph.from_proto(loaded.proto)
     functions = [bind(loaded, stated, name, max_memory=as_bytes(max_memory)) for name in chosen]
-    feeds = functions[0].check_inputs(inputs)
+    functions, feeds, target = _arranged(functions, inputs, target)
     fixed = fix_target(functions[0], feeds, target)
     # What was made ready to rank the classes holds a copy of the weights.
     functions[0].release()
@@ -114,7 +116,22 @@ def check(
         attributions=worst_attributions(
             chosen, readings, comparison.integrated, comparison.roots, loaded.preprocessing
         ),
+        samples=samples_of(functions[0]),
+        note=note_of(functions[0]),
     )
+
+
+def _arranged(
+    functions: Sequence[Differentiable], inputs: Inputs, target: TargetLike
+) -> tuple[list[Differentiable], Arrays, TargetLike]:
+    """All backends with the samples along axis 0, as the first shows that they lie, and the feeds and the target."""
+    whole = functions[0]
+    raw = whole.check_inputs(inputs)
+    first = arranged(whole, raw, target)
+    assert first.arrangement is not None
+    feeds = first.arrangement.all_first(raw)
+    others = [arranged_like(fn, first, feeds) for fn in functions[1:]]
+    return [first, *others], feeds, moved_target(whole.graph, first.arrangement, target)
 
 
 def _chosen(backends: Sequence[str] | None, state: dict[str, str]) -> tuple[str, ...]:
@@ -127,6 +144,16 @@ def _chosen(backends: Sequence[str] | None, state: dict[str, str]) -> tuple[str,
     if not chosen:
         raise AnalysisError("no backend to check")
     return chosen
+
+
+def samples_of(fn: Differentiable) -> str:
+    """Whether samples are explained each by itself, or all as one."""
+    return INDEPENDENT if fn.arrangement is None else fn.arrangement.samples
+
+
+def note_of(fn: Differentiable) -> str:
+    """What a reader must know of the samples."""
+    return "" if fn.arrangement is None else fn.arrangement.note
 
 
 def roots_of(fn: Differentiable, wrt: Sequence[str] | None) -> tuple[str, ...]:

@@ -13,9 +13,10 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate
+from analyzer.backends.arranging import arranged, moved_target
 from analyzer.backends.base import Arrays, Inputs
 from analyzer.backends.matching import TOLERANCE
-from analyzer.checks.agreement import fix_target, roots_of
+from analyzer.checks.agreement import fix_target, note_of, roots_of, samples_of
 from analyzer.checks.attributions import worst_attributions
 from analyzer.checks.comparison import STEPS, Comparison, Progress
 from analyzer.checks.drift import drift_rows
@@ -75,7 +76,7 @@ def compare(
         differentiate(model, backend, straight_through=straight_through, max_memory=max_memory)
         for model in (a, b)
     )
-    feeds = mine.check_inputs(inputs)
+    mine, other, feeds, target = _arranged(mine, other, inputs, target, inputs_of_b)
     fixed, roots = fix_target(mine, feeds, target), roots_of(mine, wrt)
     tell("pairing inputs, outputs and layers")
     inputs_b, outputs, layers = _paired(
@@ -109,7 +110,35 @@ def compare(
         attributions=worst_attributions(
             names, readings, comparison.integrated, roots, mine.model.preprocessing
         ),
+        samples=samples_of(mine),
+        note=note_of(mine),
     )
+
+
+def _arranged(
+    a: Differentiable,
+    b: Differentiable,
+    inputs: Inputs,
+    target: TargetLike,
+    inputs_of_b: Mapping[str, str] | None,
+) -> tuple[Differentiable, Differentiable, Arrays, TargetLike]:
+    """Both models with the samples along axis 0, each as it holds them, the feeds of a, and the target."""
+    raw = a.check_inputs(inputs)
+    first = arranged(a, raw, target)
+    assert first.arrangement is not None
+    for pairing in pair_inputs(raw, b.graph, inputs_of_b):
+        try:
+            theirs = b.check_inputs(fed(pairing, raw))
+            second = arranged(b, theirs)
+        except AnalysisError:
+            continue
+        if second.arrangement is not None and (
+            not second.arrangement.plain or first.arrangement.samples == second.arrangement.samples
+        ):
+            b = second
+            break
+    wanted = moved_target(a.graph, first.arrangement, target)
+    return first, b, first.arrangement.all_first(raw), wanted
 
 
 def _paired(
