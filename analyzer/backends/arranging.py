@@ -64,7 +64,9 @@ def view_of(
         unknown = [name for name in lacking if fn.graph.tensors[name].shape is None]
         if unknown:
             sizes |= {name: array.shape for name, array in fn.engine.forward(feeds, unknown).items()}
-        sizes |= {name: (0,) * len(fn.graph.tensors[name].shape or ()) for name in lacking if name not in sizes}
+        sizes |= {
+            name: (0,) * len(fn.graph.tensors[name].shape or ()) for name in lacking if name not in sizes
+        }
         graph = viewed(fn.graph, arrangement, {**sizes, **shapes})
         fn.plans[key] = replace(
             fn, engine=fn.engine.arranged(graph, arrangement), plans={}, arrangement=arrangement
@@ -268,11 +270,15 @@ def _proved(graph: Graph, guess: Guess, proof: Proof, outputs: Sequence[str]) ->
         return Arrangement(alone=True, note=_ALONE) if first else None
     moved = {name: span for name, span in spans.items() if span != FIRST}
     moved |= {name: Span(axis) for name, axis in guess.items() if axis}
-    shared = [name for name in graph.inputs if name not in guess and graph.tensors[name].shape]
-    if moved and shared and isinstance(_axis(graph, *next(iter(guess.items()))), int):
-        # A file that states its number of samples would take those of a shared input for samples, too.
+    if moved and _shares(graph, guess):
         return None
     return Arrangement(spans=moved, inner=inner)
+
+
+def _shares(graph: Graph, guess: Guess) -> bool:
+    """Whether a file that states its number of samples has an input besides, whose rows would count as samples."""
+    shared = [name for name in graph.inputs if name not in guess and graph.tensors[name].shape]
+    return bool(shared) and isinstance(_axis(graph, *next(iter(guess.items()))), int)
 
 
 def _refuse_counts(fn: Differentiable, shapes: Mapping[str, Sizes], outputs: Sequence[str]) -> None:
@@ -300,7 +306,7 @@ def _by_running(
         return _of_one_sample(fn, feeds, outputs, plain)
     for guess, _ in proofs:
         name, axis = next(iter(guess.items()))
-        if feeds[name].shape[axis] < 2:
+        if feeds[name].shape[axis] < 2 or (guess != plain and _shares(graph, guess)):
             continue
         try:
             axes = separate_outputs(fn, feeds, guess, outputs)
@@ -342,7 +348,7 @@ def _of_one_sample(
     shapes = {name: array.shape for name, array in fn.engine.forward(feeds, outputs).items()}
     note = _ALONE if fn.engine.batch is None else ""
     if all(shape[:1] == (1,) for shape in shapes.values()):
-        shared = frozenset(feeds) - plain.keys()
+        shared = frozenset(name for name in feeds if name not in plain)
         return Arrangement(wrapped=shared, alone=fn.engine.batch is None, note=note), True
     wrapped = [*feeds, *(name for name, shape in shapes.items() if shape[:1] != (1,))]
     return Arrangement(wrapped=frozenset(wrapped)), True
@@ -369,11 +375,11 @@ def joint(graph: Graph, outputs: Sequence[str], feeds: Arrays, note: str) -> Arr
     return Arrangement(samples=JOINT, wrapped=frozenset((*feeds, *several)), note=note)
 
 
-def known_places(
-    graph: Graph, arrangement: Arrangement, guessed: Mapping[str, Place]
-) -> Mapping[str, Place]:
+def known_places(graph: Graph, arrangement: Arrangement, guessed: Mapping[str, Place]) -> Mapping[str, Place]:
     """Places by shape, corrected by those that were followed: a size may be that of another axis, too."""
-    open_sizes = any(not isinstance(size, int) for name in graph.inputs for size in graph.tensors[name].shape or ())
+    open_sizes = any(
+        not isinstance(size, int) for name in graph.inputs for size in graph.tensors[name].shape or ()
+    )
     found = dict(guessed)
     for name, (span, _) in arrangement.inner.items():
         moved = stated(name) if name in arrangement.spans else name
@@ -395,8 +401,8 @@ def refuse_rows(target: Target, graph: Graph, arrangement: Arrangement) -> None:
         shape = ", ".join(map(str, (graph.tensors[stated(name)].shape or ())))
         said = "top and each name" if part.index is None else f"index={part.index!r} names"
         raise TargetError(
-            f"expected one number of the whole call: its samples depend on one another. {said} a class of every row "
-            f"of {name!r} ({shape}). Fix: Target(index=(row, class)) for one element, or Target(weights=array) for a "
+            f"expected one number of the whole call{arrangement.note and ', as '}{arrangement.note}. {said} a class of "
+            f"every row of {name!r} ({shape}). Fix: Target(index=(row, class)) for one element, or Target(weights=array) for a "
             "sum over rows"
         )
 

@@ -92,6 +92,7 @@ class SourceBackend(Native):
         self._whole = whole
         self._found: dict[str, Match] | None = None
         self._shapes: dict[str, tuple[int, ...]] = {}
+        self._few = True
 
     @property
     def batch(self) -> int | None:
@@ -174,8 +175,10 @@ class SourceBackend(Native):
         return SourceBackend(graph, self.network, self._outputs, whole=self._whole or self)
 
     def arranged(self, graph: Graph, arrangement: Arrangement) -> Native:
-        """The network under a view of the graph."""
-        return ArrangedSource(self, graph, arrangement)
+        """The network under a view of the graph. Its tensors are found on whole feeds: axis 0 counts no samples."""
+        whole = SourceBackend(self.graph, self.network, self._outputs, self._whole)
+        whole._few = arrangement.plain
+        return ArrangedSource(whole, graph, arrangement)
 
     def _fed(self, feeds: Mapping[str, np.ndarray]) -> Fed:
         """What the network is fed: its own inputs, and tensors in place of those that it computes."""
@@ -197,7 +200,7 @@ class SourceBackend(Native):
     def _matches(self, feeds: Mapping[str, np.ndarray]) -> dict[str, Match]:
         if self._found is None:
             if self._whole is None:
-                self._found = self._search(feeds if self.batch else _samples(feeds))
+                self._found = self._search(_samples(feeds) if self._few and not self.batch else feeds)
             else:
                 self._found = self._inherited(self._whole)
         return self._found

@@ -46,14 +46,16 @@ class ArrangedSource(Native):
         """The values of these tensors."""
         wanted = [name for name in names if name not in feeds]
         found = self._whole.forward(self._back(feeds), [*dict.fromkeys(map(unstated, wanted))])
-        return {name: feeds[name] if name in feeds else self._first(name, found[unstated(name)]) for name in names}
+        return {
+            name: feeds[name] if name in feeds else self._first(name, found[unstated(name)]) for name in names
+        }
 
     def measure(
         self, feeds: Mapping[str, np.ndarray], seed: Seed, values: Sequence[str], wrt: Sequence[str]
     ) -> Measured:
         """The seed's whole outputs, values and gradients, by the source's own framework."""
         raw = cast("Seed", _RawSeed(seed, self))
-        given = [name for name in dict.fromkeys(map(unstated, values))]
+        given = list(dict.fromkeys(map(unstated, values)))
         found = self._whole.measure(self._back(feeds), raw, given, [*dict.fromkeys(map(unstated, wrt))])
         return Measured(
             {name: self._first(name, found.outputs[unstated(name)]) for name in seed.outputs},
@@ -89,7 +91,9 @@ class _RawSeed:
 
     def cotangents(self, ys: Mapping[str, Any]) -> list[Arrays]:
         names = {unstated(name): name for name in self.seed.outputs}
-        moved = {names[name]: self.view._first(names[name], array) for name, array in ys.items() if name in names}
+        moved = {
+            names[name]: self.view._first(names[name], array) for name, array in ys.items() if name in names
+        }
         return [
             {unstated(name): self._back(name, array) for name, array in one.items()}
             for one in self.seed.cotangents(moved)

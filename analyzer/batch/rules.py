@@ -125,7 +125,7 @@ def _per_first_axis(data: Sequence[int] = (0,)) -> Rule:
         found = [k for k in data if k < len(step.labels) and step.labels[k] is not None]
         parts = [over(step.part(k), range(1, step.part(k).ndim)).reshape(-1) for k in found]
         first = {step.shape(k)[0] for k in found}
-        if len(first) > 1 or any(len(part) > 1 for part in parts) and first != {step.output_shape()[0]}:
+        if len(first) > 1 or (any(len(part) > 1 for part in parts) and first != {step.output_shape()[0]}):
             return everything(step)
         row = join(*parts)
         return [

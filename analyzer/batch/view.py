@@ -126,9 +126,7 @@ class _Moves:
                 attributes[key] = value
                 continue
             constant = np.asarray(value, np.int64)
-            self.tensors[f"{made}/{key}"] = Tensor(
-                f"{made}/{key}", constant.dtype, constant.shape, constant
-            )
+            self.tensors[f"{made}/{key}"] = Tensor(f"{made}/{key}", constant.dtype, constant.shape, constant)
             inputs.append(f"{made}/{key}")
         if op_type == "Reshape":
             attributes["allowzero"] = 0

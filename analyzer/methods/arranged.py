@@ -95,7 +95,7 @@ def by_sample(method: Callable[Parameters, Result]) -> Callable[Parameters, Resu
         # Of a single input an array was given, and an array is the answer.
         stacked = moved if isinstance(inputs, Mapping) else moved[next(iter(feeds))]
         target = moved_target(fn.graph, view.arrangement, target)
-        found = call(view, stacked, target, **_options(fn, view.arrangement, feeds, given))
+        found = call(view, stacked, target, **moved_options(fn, view.arrangement, feeds, given))
         return _stated(found.restored(view.arrangement, single), view.arrangement)
 
     return run
@@ -112,7 +112,7 @@ def _stated(found: Result, arrangement: Arrangement) -> Result:
     )
 
 
-def _options(
+def moved_options(
     fn: Any, arrangement: Arrangement, feeds: Mapping[str, np.ndarray], given: Mapping[str, Any]
 ) -> dict[str, Any]:
     """A method's options with arrays like the inputs moved along with them."""
@@ -128,7 +128,12 @@ def _options(
 
 
 def _moved(
-    value: Any, arrangement: Arrangement, feeds: Mapping[str, np.ndarray], *, like: bool, name: str | None = None
+    value: Any,
+    arrangement: Arrangement,
+    feeds: Mapping[str, np.ndarray],
+    *,
+    like: bool,
+    name: str | None = None,
 ) -> Any:
     """like: whether an array broadcasts to the input; else it holds several of them, as a data set does."""
     if isinstance(value, Mapping):
@@ -143,7 +148,9 @@ def _moved(
     if not isinstance(array, np.ndarray) or (not like and name in arrangement.wrapped):
         return value
     if array is not value:
-        return value if name in arrangement.wrapped else replace(value, samples=arrangement.first(name, array))
+        return (
+            value if name in arrangement.wrapped else replace(value, samples=arrangement.first(name, array))
+        )
     if like:
         try:
             array = np.broadcast_to(array, feeds[name].shape)

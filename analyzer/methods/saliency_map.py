@@ -37,7 +37,9 @@ class SaliencyMap(Arranged):
         name = chosen_input(maps, of)
         drawn = inputs.get(name) if isinstance(inputs, Mapping) else inputs
         if self.arrangement is not None:
-            drawn = self.first(name or next(iter((*self.arrangement.wrapped, *self.arrangement.spans)), ""), drawn)
+            drawn = self.first(
+                name or next(iter((*self.arrangement.wrapped, *self.arrangement.spans)), ""), drawn
+            )
         look = Look(
             title=name,
             unit="saliency, without unit",
