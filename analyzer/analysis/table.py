@@ -74,8 +74,9 @@ class Entry:
         """What the runner gives: one result, or one for each class that is explained of a sample."""
         call = Arranged.of(*given)
         found = self.run(call.fn, call.inputs, call.target, **call.options(settings))
-        stated = {"samples": call.arrangement.samples, "samples_note": call.arrangement.note}
-        return [replace(one, **stated) for one in (found if isinstance(found, list) else [found])]
+        own = call.arrangement
+        results = found if isinstance(found, list) else [found]
+        return [replace(one, samples=own.samples, samples_note=own.note) for one in results]
 
     @property
     def settings(self) -> tuple[str, ...]:

@@ -396,13 +396,14 @@ def refuse_rows(target: Target, graph: Graph, arrangement: Arrangement) -> None:
         name = part.output or graph.outputs[0]
         per_row = part.top is not None or part.each is not None
         per_row = per_row or (part.index is not None and not isinstance(part.index, tuple))
-        if not per_row or name not in arrangement.wrapped:
+        shape = graph.tensors[stated(name)].shape if name in arrangement.wrapped else ()
+        if not per_row or shape == ():
             continue
-        shape = ", ".join(map(str, (graph.tensors[stated(name)].shape or ())))
+        axes = "of unknown rank" if shape is None else f"({', '.join(map(str, shape))})"
         said = "top and each name" if part.index is None else f"index={part.index!r} names"
         raise TargetError(
             f"expected one number of the whole call{arrangement.note and ', as '}{arrangement.note}. {said} a class of "
-            f"every row of {name!r} ({shape}). Fix: Target(index=(row, class)) for one element, or Target(weights=array) for a "
+            f"every row of {name!r} {axes}. Fix: Target(index=(row, class)) for one element, or Target(weights=array) for a "
             "sum over rows"
         )
 

@@ -52,7 +52,7 @@ class Arranged:
         moved = {
             one.name: _each(getattr(self, one.name), name, arrangement)
             for one in fields(self)
-            if one.name in _LIKE_INPUTS and np.ndim(getattr(self, "output", None)) < 2
+            if one.name in _LIKE_INPUTS and np.ndim(getattr(self, "output", 0)) < 2
         }
         return replace(self, **moved, arrangement=arrangement)
 
