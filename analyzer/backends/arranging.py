@@ -9,30 +9,27 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analyzer.backends.proof import Proof, prove, stated_size
 from analyzer.backends.trial import doubled, separate_outputs
 from analyzer.batch.arrangement import FIRST, JOINT, Arrangement
-from analyzer.batch.follow import Followed, SizesOf, follow, sizes_at
 from analyzer.batch.guesses import Guess, first_axes, guesses
-from analyzer.batch.labels import Sizes, Span, along
+from analyzer.batch.labels import Sizes, Span
 from analyzer.batch.view import stated, viewed
 from analyzer.errors import AnalysisError, BackendError, ShapeError, TargetError
 from analyzer.graph import Graph
 from analyzer.samples import Place, batched_inputs
-from analyzer.sized import graph_at
 from analyzer.target import Target, TargetLike, as_target
-from converters.errors import ConversionError
 
 if TYPE_CHECKING:
     from analyzer.backends.base import Arrays, Differentiable
 
 SAMPLES = ("joint", "independent")
 _ALONE = "the file runs one sample at a time: each is explained in a call of its own"
-_LABELLED = 3
 
 
 def arranged(fn: Differentiable, feeds: Arrays, target: TargetLike = None) -> Differentiable:
@@ -179,86 +176,6 @@ def _one_by_file(graph: Graph, plain: Guess | None, outputs: Sequence[str]) -> b
     return all(shape is not None and shape[:1] == (1,) for shape in said)
 
 
-@dataclass(frozen=True)
-class Proof:
-    """What following the samples of a guess through the graph gave, at the sizes `sizes`."""
-
-    followed: Followed
-    graph: Graph
-    sizes: SizesOf
-
-    def spans(self, outputs: Sequence[str]) -> dict[str, Span] | None:
-        """Where the samples lie in the outputs; None where one of them mixes them, or holds none."""
-        found = {name: self.followed.span(name, self.sizes) for name in outputs}
-        return None if None in found.values() else {n: span for n, span in found.items() if span is not None}
-
-    def inner(self) -> dict[str, tuple[Span, Sizes]]:
-        """Where the samples lie in the tensors on the way."""
-        found = {}
-        for name in self.followed.labels:
-            span, sizes = self.followed.span(name, self.sizes), self.sizes(name)
-            if span is not None and sizes is not None:
-                found[name] = (span, sizes)
-        return found
-
-
-def prove(
-    fn: Differentiable, guess: Guess, shapes: Mapping[str, Sizes], outputs: Sequence[str]
-) -> Proof | None:
-    """Follow the samples of a guess through the graph; None where the graph does not take another number of them."""
-    graph = fn.graph
-    name, axis = next(iter(guess.items()))
-    stated, given = _axis(graph, name, axis), shapes[name][axis]
-    fixed = isinstance(stated, int) and stated > 1
-    for samples in dict.fromkeys((given,) if fixed else (_LABELLED, given)):
-        if samples < 2:
-            continue
-        resized = resize(graph, guess, shapes, samples)
-        labels = {one: along(k, len(shapes[one]), samples) for one, k in guess.items()}
-        symbols = {
-            symbol: size
-            for one, shape in resized.items()
-            for symbol, size in zip(graph.tensors[one].shape or (), shape, strict=False)
-            if isinstance(symbol, str)
-        }
-        proof = Proof(*_followed(graph, sizes_at(graph, symbols), labels, samples, outputs))
-        # The sizes that a file states are those of its own batch.
-        if (fixed or not isinstance(stated, int)) and proof.spans(outputs) is not None:
-            return proof
-        try:
-            at = graph_at(graph, resized, outputs)
-        except (ConversionError, AssertionError):
-            continue
-        return Proof(*_followed(at, sizes_at(at, {}), labels, samples, outputs))
-    return None
-
-
-def _followed(
-    graph: Graph, sizes: SizesOf, labels: Mapping[str, np.ndarray], samples: int, outputs: Sequence[str]
-) -> tuple[Followed, Graph, SizesOf]:
-    given = {name: own for name, own in labels.items() if name in graph.tensors}
-    return follow(graph, sizes, given, samples, [n for n in outputs if n in graph.tensors]), graph, sizes
-
-
-def resize(graph: Graph, guess: Guess, shapes: Mapping[str, Sizes], samples: int) -> dict[str, Sizes]:
-    """The shapes of the inputs for so many samples; axes of the same symbol go along."""
-    symbols = {_axis(graph, name, axis) for name, axis in guess.items()}
-    found = {}
-    for name, shape in shapes.items():
-        found[name] = tuple(
-            samples
-            if guess.get(name) == axis or (isinstance(symbol := _axis(graph, name, axis), str) and symbol in symbols)
-            else size
-            for axis, size in enumerate(shape)
-        )  # fmt: skip
-    return found
-
-
-def _axis(graph: Graph, name: str, axis: int) -> int | str | None:
-    shape = graph.tensors[name].shape
-    return None if shape is None else shape[axis]
-
-
 def _proved(graph: Graph, guess: Guess, proof: Proof, outputs: Sequence[str]) -> Arrangement | None:
     """The arrangement of a guess that structure proves; None where it does not."""
     spans = proof.spans(outputs)
@@ -278,7 +195,7 @@ def _proved(graph: Graph, guess: Guess, proof: Proof, outputs: Sequence[str]) ->
 def _shares(graph: Graph, guess: Guess) -> bool:
     """Whether a file that states its number of samples has an input besides, whose rows would count as samples."""
     shared = [name for name in graph.inputs if name not in guess and graph.tensors[name].shape]
-    return bool(shared) and isinstance(_axis(graph, *next(iter(guess.items()))), int)
+    return bool(shared) and isinstance(stated_size(graph, *next(iter(guess.items()))), int)
 
 
 def _refuse_counts(fn: Differentiable, shapes: Mapping[str, Sizes], outputs: Sequence[str]) -> None:
@@ -402,9 +319,9 @@ def refuse_rows(target: Target, graph: Graph, arrangement: Arrangement) -> None:
         axes = "of unknown rank" if shape is None else f"({', '.join(map(str, shape))})"
         said = "top and each name" if part.index is None else f"index={part.index!r} names"
         raise TargetError(
-            f"expected one number of the whole call{arrangement.note and ', as '}{arrangement.note}. {said} a class of "
-            f"every row of {name!r} {axes}. Fix: Target(index=(row, class)) for one element, or Target(weights=array) for a "
-            "sum over rows"
+            f"expected one number of the whole call{arrangement.note and ', as '}{arrangement.note}. {said} a class "
+            f"of every row of {name!r} {axes}. Fix: Target(index=(row, class)) for one element, or "
+            "Target(weights=array) for a sum over rows"
         )
 
 
