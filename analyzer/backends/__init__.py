@@ -47,7 +47,7 @@ def differentiate(
     providers, threads: ONNX Runtime's execution providers (default CPU) and threads. device: torch's device.
     max_memory: what a call may take beside its results, in bytes or as "2 GiB": larger batches are computed in pieces.
         Default: half of what is free.
-    samples: "joint" explains the whole call as one sample, as the nodes of one graph; "independent" raises AnalysisError
+    samples: "joint" explains the whole call as one sample, as the nodes of a graph; "independent" raises AnalysisError
         where samples depend on one another. Default: found out for every model and shape of inputs.
     Raises AnalysisError for an unknown backend or an option that it does not have, MissingFramework where
     its framework is not installed, ConversionError where the file is no usable model.
