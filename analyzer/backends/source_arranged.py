@@ -55,11 +55,14 @@ class ArrangedSource(Native):
     ) -> Measured:
         """The seed's whole outputs, values and gradients, by the source's own framework."""
         raw = cast("Seed", _RawSeed(seed, self))
-        given = list(dict.fromkeys(map(unstated, values)))
-        found = self._whole.measure(self._back(feeds), raw, given, [*dict.fromkeys(map(unstated, wrt))])
+        fed = self._back(feeds)
+        # The network computes no values of its inputs.
+        computed = [name for name in dict.fromkeys(map(unstated, values)) if name not in fed]
+        found = self._whole.measure(fed, raw, computed, list(dict.fromkeys(map(unstated, wrt))))
+        known = {**found.values, **fed}
         return Measured(
             {name: self._first(name, found.outputs[unstated(name)]) for name in seed.outputs},
-            {name: self._first(name, found.values[unstated(name)]) for name in values},
+            {name: self._first(name, known[unstated(name)]) for name in values},
             [{name: self._first(name, one[unstated(name)]) for name in wrt} for one in found.gradients],
         )
 
