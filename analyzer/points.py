@@ -15,8 +15,12 @@ from onnx import helper
 
 from analyzer.backends import Differentiable
 from analyzer.backends.base import batched_inputs
+from analyzer.batch.arrangement import FIRST, INDEPENDENT, Arrangement
+from analyzer.batch.view import viewed
+from analyzer.emitter import Emitter
 from analyzer.errors import AnalysisError
 from analyzer.graph import Graph, Node
+from analyzer.program import assemble
 from analyzer.samples import Place
 from converters.model import PREPROCESSING_KEY, Model
 
@@ -25,18 +29,69 @@ def cut(fn: Differentiable, points: Sequence[str]) -> Differentiable:
     """The model from these tensors on. It is made once, and kept by the model that it is a part of.
 
     points: ONNX tensor names. The inputs of the result are these, then the original inputs that are still needed
-    beside them; its outputs, its tensors' names and its backend are those of `fn`.
-    Raises UnknownTensor for a name, AnalysisError where a point is computed from another or does not hold the
-    samples along its first axis.
+    beside them; its outputs, its tensors' names and its backend are those of `fn`. Points that hold the samples along
+    another axis than the first are moved: `result.arrangement.all_first` brings their values into its form.
+    Raises UnknownTensor for a name, AnalysisError where a point is computed from another or where its samples cannot be
+    told apart.
     """
     names = fn.roots(points)
-    key = ("cut", names)
+    arrangement = _arrangement(fn, names)
+    key = ("cut", names, None if arrangement is None else arrangement.key)
     if key not in fn.plans:
-        _refuse_unbatched(fn, names)
         graph = behind(fn.graph, names)
-        fn.plans[key] = replace(fn, model=_part(fn.model, graph), engine=fn.engine.cut(graph), plans={})
+        if arrangement is None or (fn.arrangement is not None and fn.arrangement.plain and arrangement.plain):
+            fn.plans[key] = replace(
+                fn,
+                model=_part(fn.model, graph),
+                engine=fn.engine.cut(graph),
+                plans={},
+                arrangement=arrangement,
+            )
+        else:
+            fn.plans[key] = _moved_part(fn, graph, names, arrangement)
     made: Differentiable = fn.plans[key]
     return made
+
+
+def _arrangement(fn: Differentiable, points: Sequence[str]) -> Arrangement | None:
+    """How the points hold the samples of a model whose own arrangement is known; None where it is not."""
+    whole = fn.arrangement
+    if whole is None:
+        _refuse_unbatched(fn, points)
+        return None
+    spans, wrapped = {}, set()
+    for name in points:
+        known = None if name in whole.spans else whole.inner.get(name)
+        if known is not None and whole.samples == INDEPENDENT:
+            if known[0] != FIRST:
+                spans[name] = known[0]
+        elif fn.engine.batch == 1:
+            if (fn.graph.tensors[name].shape or (None,))[0] != 1:
+                wrapped.add(name)
+        else:
+            _refuse_unbatched(fn, [name])
+    return Arrangement(whole.samples, spans, frozenset(wrapped), note=whole.note, inner=whole.inner)
+
+
+def _moved_part(
+    fn: Differentiable, graph: Graph, points: Sequence[str], arrangement: Arrangement
+) -> Differentiable:
+    """The part of a view, or of a model with points that are moved."""
+    shapes = {name: arrangement.inner[name][1] for name in arrangement.spans}
+    shapes |= {name: (0,) * len(graph.tensors[name].shape or ()) for name in arrangement.wrapped}
+    moved = viewed(graph, arrangement, shapes)
+    engine = fn.engine.cut(graph)
+    if not arrangement.plain:
+        engine = engine.arranged(moved, arrangement)
+    whole = assemble(moved, Emitter(moved.opset), {name: moved.tensors[name] for name in moved.outputs}).proto
+    stored = {key: value for key, value in fn.model.metadata.items() if key != PREPROCESSING_KEY}
+    helper.set_model_props(whole, stored)
+    assert fn.arrangement is not None
+    # Outputs that were wrapped by the view stay so: a class of every row is refused there, too.
+    kept = arrangement.wrapped | (fn.arrangement.wrapped & set(moved.outputs))
+    return replace(
+        fn, model=Model(whole), engine=engine, plans={}, arrangement=replace(arrangement, wrapped=kept)
+    )
 
 
 def behind(graph: Graph, points: Sequence[str]) -> Graph:

@@ -28,7 +28,8 @@ class MethodResult:
     where completeness is not claimed. input_totals, shares: what FullGrad sums, (N,).
     classes: how the class of each sample is called, where this is the result of one of several. asked: the target in
     the user's words. channel_axes: {name of what is attributed: the axis that a picture sums over}. signed: whether
-    the map has signs; of those that always have, the table of methods tells.
+    the map has signs; of those that always have, the table of methods tells. samples: "independent", or "joint" where
+    samples depend on one another and the whole call is explained as one; samples_note: why, or how a file was run.
     """
 
     method: str
@@ -53,6 +54,8 @@ class MethodResult:
     asked: str = ""
     channel_axes: Mapping[str, int] = field(default_factory=dict)
     signed: bool = False
+    samples: str = "independent"
+    samples_note: str = ""
 
     @property
     def delta(self) -> np.ndarray | None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from analyzer.analysis.call import Arranged
 from analyzer.analysis.full_grads import (
     FULL_GRAD,
     SIMPLE_FULL_GRAD,
@@ -71,8 +72,11 @@ class Entry:
 
     def results(self, *given: Any, **settings: Any) -> list[MethodResult]:
         """What the runner gives: one result, or one for each class that is explained of a sample."""
-        found = self.run(*given, **settings)
-        return found if isinstance(found, list) else [found]
+        call = Arranged.of(*given)
+        found = self.run(call.fn, call.inputs, call.target, **call.options(settings))
+        own = call.arrangement
+        results = found if isinstance(found, list) else [found]
+        return [replace(one, samples=own.samples, samples_note=own.note) for one in results]
 
     @property
     def settings(self) -> tuple[str, ...]:

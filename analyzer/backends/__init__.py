@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 
 import onnx
 
+from analyzer.backends.arranging import SAMPLES
 from analyzer.backends.at_sizes import at_sizes, has_control_flow
 from analyzer.backends.base import Backend, Differentiable, Gradients, Inputs
 from analyzer.backends.file import explaining, explains
@@ -34,6 +36,7 @@ def differentiate(
     straight_through: bool = False,
     max_memory: int | str | None = None,
     verify: bool = True,
+    samples: str | None = None,
 ) -> Differentiable:
     """Bind a model to a backend that computes values and gradients at any of its tensors.
 
@@ -47,6 +50,8 @@ def differentiate(
     providers, threads: ONNX Runtime's execution providers (default CPU) and threads. device: torch's device.
     max_memory: what a call may take beside its results, in bytes or as "2 GiB": larger batches are computed in pieces.
         Default: half of what is free.
+    samples: "joint" explains the whole call as one sample, as the nodes of a graph; "independent" raises AnalysisError
+        where samples depend on one another. Default: found out for every model and shape of inputs.
     verify: compare an .onnx file with the canonical graph made of it, when it is loaded and on all inputs that are
         explained. False explains the graph unseen.
     Raises VerificationFailed or VerificationError where the explained graph is not the file; AnalysisError for an
@@ -57,6 +62,8 @@ def differentiate(
         return model
     if backend not in BACKENDS:
         raise AnalysisError(f"unknown backend {backend!r}; there are {', '.join(BACKENDS)}")
+    if samples not in (None, *SAMPLES):
+        raise AnalysisError(f"samples is {' or '.join(map(repr, SAMPLES))}, not {samples!r}")
     if precision not in (None, "float32", "float64"):
         raise AnalysisError(f'precision is None or "float64", not {precision!r}')
     precision = None if precision == "float32" else precision
@@ -69,7 +76,7 @@ def differentiate(
         )
     loaded = load(model, verify=verify)
     loaded = pass_rounding(loaded) if straight_through else loaded
-    return bind(
+    bound = bind(
         loaded,
         Graph.from_proto(loaded.proto),
         backend,
@@ -80,6 +87,7 @@ def differentiate(
         max_memory=as_bytes(max_memory),
         verify=verify,
     )
+    return replace(bound, samples=samples)
 
 
 def for_inputs(model: ModelLike | Differentiable, inputs: Inputs) -> Differentiable:

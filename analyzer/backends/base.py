@@ -8,7 +8,7 @@ Backend and back, in pieces where a batch must be cut (pieces.py). Names are ONN
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any, Protocol
 
@@ -16,10 +16,12 @@ import numpy as np
 
 from analyzer.arrays import as_array
 from analyzer.autodiff import active_tensors, check_gradient_paths, refuse_zero_derivatives
+from analyzer.backends.arranging import arranged, known_places, moved_target, refuse_rows
 from analyzer.backends.at_sizes import at_sizes
 from analyzer.backends.file import FileCheck, file_of
 from analyzer.backends.pieces import Progress, batches, run
 from analyzer.backends.planning import Call
+from analyzer.batch.arrangement import Arrangement
 from analyzer.errors import AnalysisError, InputError, ShapeError, UnknownTensor
 from analyzer.graph import Graph, Tensor
 from analyzer.liveness import Flow
@@ -44,12 +46,21 @@ class Gradients:
     target is no single class. `gradients[t]` is ∂output/∂t, shaped like `values[t]`.
     The values of the model's inputs are those that were given, to be read only.
     Where k scalars of each sample are explained, output and target are (N, k), gradients (N, k, …).
+    samples: "independent", or "joint" where samples depend on one another and the whole call is one: output is (1,).
     """
 
     output: np.ndarray
     target: np.ndarray | None
     values: Arrays
     gradients: Arrays
+    samples: str = "independent"
+
+    def back(self, arrangement: Arrangement) -> Gradients:
+        """The same with arrays at inputs and outputs as the user's model has them."""
+        if arrangement.plain or self.output.ndim > 1:
+            return self
+        values = {name: _read_only(array) for name, array in arrangement.all_back(self.values).items()}
+        return replace(self, values=values, gradients=arrangement.all_back(self.gradients))
 
 
 class Backend(Protocol):
@@ -90,6 +101,9 @@ class Backend(Protocol):
     def rebound(self, graph: Graph) -> Backend:
         """The same for another graph of the same model."""
 
+    def arranged(self, graph: Graph, arrangement: Arrangement) -> Backend:
+        """The same for a view of this graph (analyzer/batch/view.py)."""
+
     def release(self) -> None:
         """Let go of copies of the weights, which are made again when they are needed."""
 
@@ -106,6 +120,10 @@ class Differentiable:
     """What methods have worked out of this model, by a key of their own."""
     verify: bool = True
     """Whether the output of the model's file is compared with what is explained, on the inputs that are explained."""
+    samples: str | None = None
+    """"joint" takes a whole call for one sample; "independent" refuses a model that mixes samples; None finds out."""
+    arrangement: Arrangement | None = field(default=None, repr=False, compare=False)
+    """How inputs and outputs hold the samples, once that is decided for inputs of one shape (arranging.py)."""
 
     @property
     def backend(self) -> str:
@@ -131,12 +149,17 @@ class Differentiable:
     @cached_property
     def places(self) -> Mapping[str, Place]:
         """Where the samples lie in every tensor of which it can be told."""
-        return find_places(self.graph)
+        places = find_places(self.graph)
+        if self.engine.batch == 1:
+            # All that is computed belongs to the one sample.
+            return {**dict.fromkeys(self.graph.tensors, Place(0)), **places}
+        return places if self.arrangement is None else known_places(self.graph, self.arrangement, places)
 
     @cached_property
     def file(self) -> FileCheck | None:
         """The file that the model was read from; None where nothing is to be compared with it."""
-        return file_of(self, self.model) if self.verify else None
+        moved = self.arrangement is not None and not self.arrangement.plain
+        return file_of(self, self.model) if self.verify and not moved else None
 
     def release(self) -> None:
         """Let go of what was made ready to run, copies of the weights among it; it is made again on demand."""
@@ -144,7 +167,7 @@ class Differentiable:
         if self.file is not None:
             self.file.release()
         for plan in self.plans.values():
-            if isinstance(plan, Differentiable):
+            if isinstance(plan, Differentiable) and plan.plans is not self.plans:
                 plan.release()
 
     def roots(self, wrt: str | Sequence[str] | None = None) -> tuple[str, ...]:
@@ -201,6 +224,8 @@ class Differentiable:
         sized = at_sizes(self, feeds)
         if sized is not self:
             return sized.gradients(feeds, target, wrt)
+        if self.arrangement is None:
+            return self._arranged_gradients(feeds, target, names if wrt is not None else None)
         computed = [name for name in names if name not in feeds]
         results = self._evaluate(observe(computed, names), feeds, target, named=wrt is not None)
         return Gradients(
@@ -208,7 +233,21 @@ class Differentiable:
             target=results.target,
             values={n: _read_only(feeds[n]) if n in feeds else results.arrays[f"value/{n}"] for n in names},
             gradients={name: _by_sample(results, results.arrays[f"gradient/{name}"]) for name in names},
+            samples=self.arrangement.samples,
         )
+
+    def _arranged_gradients(
+        self, feeds: Arrays, target: TargetLike, names: tuple[str, ...] | None
+    ) -> Gradients:
+        """The gradients of a view with the samples first, in the user's form."""
+        fn = arranged(self, feeds, target)
+        assert fn.arrangement is not None
+        wanted = moved_target(self.graph, fn.arrangement, target)
+        found = fn.gradients(fn.arrangement.all_first(feeds), wanted, names).back(fn.arrangement)
+        if not fn.arrangement.plain and self.file is not None:
+            # The view has other axes than the file: the outputs are compared in the user's form.
+            self.forward(feeds)
+        return found
 
     def evaluate(
         self,
@@ -259,6 +298,8 @@ class Differentiable:
         def values(output: str) -> np.ndarray:
             return run(self, Call(None, (output,), None), feeds)[output]
 
+        if self.arrangement is not None:
+            refuse_rows(target, self.graph, self.arrangement)
         output = self.graph.tensors.get(target.first_output or self.graph.default_output)
         if output is not None and output.shape is not None and self.engine.batch in (None, samples):
             # An output may have a size of its own: transposed, joined, summed over the samples.
@@ -318,7 +359,9 @@ def check_inputs(graph: Graph, inputs: Inputs) -> Arrays:
     batched = batched_inputs(graph)
     feeds = {n: _check_input(graph.tensors[n], given[n], free=n in batched) for n in graph.inputs}
     counts = {feeds[name].shape[0] for name in batched}
-    if len(counts) > 1:
+    symbols = {shape[0] for name in batched if (shape := graph.tensors[name].shape)}
+    # Axes of different names, as of nodes and of edges, need not agree: arranging.py decides.
+    if len(counts) > 1 and len(symbols) == 1:
         raise ShapeError(f"the inputs have different numbers of samples: {sorted(counts)}")
     if 0 in counts:
         raise ShapeError("the input has no samples")

@@ -16,6 +16,7 @@ import onnx
 
 from analyzer.autodiff import active_tensors
 from analyzer.backends.inside import content_of
+from analyzer.batch.arrangement import Arrangement
 from analyzer.graph import Graph
 from analyzer.interpreter import Framework, Interpreter
 from analyzer.liveness import Flow, affine
@@ -104,6 +105,10 @@ class Native(ABC):
 
     def rebound(self, graph: Graph) -> Native:
         """The same for another graph of the same model."""
+        return self.cut(graph)
+
+    def arranged(self, graph: Graph, arrangement: Arrangement) -> Native:
+        """The same for a view of this graph."""
         return self.cut(graph)
 
     def evaluate(self, request: Request, feeds: Mapping[str, np.ndarray], seed: Seed) -> Arrays:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from analyzer.batch.arrangement import Arrangement
 from analyzer.emitter import Emitter
 from analyzer.errors import BackendError
 from analyzer.graph import Graph, is_float
@@ -125,6 +126,10 @@ class OnnxRuntime:
 
     def rebound(self, graph: Graph) -> OnnxRuntime:
         """Another graph of the same model, with the same settings."""
+        return self.cut(graph)
+
+    def arranged(self, graph: Graph, arrangement: Arrangement) -> OnnxRuntime:
+        """A view of this graph, with the same settings."""
         return self.cut(graph)
 
     def release(self) -> None:

@@ -16,6 +16,8 @@ import numpy as np
 from analyzer.backends.matching import MOVES_ONLY, Match, match
 from analyzer.backends.native import Arrays, Fed, Measured, Native
 from analyzer.backends.onnxruntime import FRAGMENTS, MAKING, OnnxRuntime
+from analyzer.backends.source_arranged import ArrangedSource
+from analyzer.batch.arrangement import Arrangement
 from analyzer.errors import AnalysisError, BackendError
 from analyzer.graph import Graph
 from analyzer.interpreter import Framework, TensorFlow, Torch
@@ -90,6 +92,7 @@ class SourceBackend(Native):
         self._whole = whole
         self._found: dict[str, Match] | None = None
         self._shapes: dict[str, tuple[int, ...]] = {}
+        self._few = True
 
     @property
     def batch(self) -> int | None:
@@ -175,6 +178,12 @@ class SourceBackend(Native):
         """The same network for another graph of it."""
         return SourceBackend(graph, self.network, self._outputs, whole=self._whole)
 
+    def arranged(self, graph: Graph, arrangement: Arrangement) -> Native:
+        """The network under a view of the graph. Its tensors are found on whole feeds: axis 0 counts no samples."""
+        whole = SourceBackend(self.graph, self.network, self._outputs, self._whole)
+        whole._few = arrangement.plain
+        return ArrangedSource(whole, graph, arrangement)
+
     def _fed(self, feeds: Mapping[str, np.ndarray]) -> Fed:
         """What the network is fed: its own inputs, and tensors in place of those that it computes."""
         if self._whole is None:
@@ -195,7 +204,9 @@ class SourceBackend(Native):
     def _matches(self, feeds: Mapping[str, np.ndarray]) -> dict[str, Match]:
         if self._found is None:
             if self._whole is None:
-                self._found = self._search(feeds if self.batch else _samples(self.graph, feeds))
+                self._found = self._search(
+                    _samples(self.graph, feeds) if self._few and not self.batch else feeds
+                )
             else:
                 self._found = self._inherited(self._whole)
         return self._found

@@ -15,8 +15,10 @@ import numpy as np
 from onnx import helper
 
 from analyzer.backends import BACKENDS, Differentiable, ModelLike, bind, explaining
+from analyzer.backends.arranging import arranged, arranged_like, moved_target
 from analyzer.backends.at_sizes import has_control_flow, model_at_sizes
 from analyzer.backends.base import Arrays, Inputs, check_inputs
+from analyzer.batch.arrangement import INDEPENDENT, Arrangement
 from analyzer.checks.attributions import worst_attributions
 from analyzer.checks.comparison import STEPS, Comparison, Progress
 from analyzer.checks.file_side import FILE, FileSide, file_side
@@ -96,6 +98,7 @@ def check(
     file = file_side(loaded, functions[0], feeds, allowed, alone=len(chosen) < 2)
     if len(chosen) < 2 and (file is None or file.reason):
         raise NothingToCompare(_alone(chosen[0], state, file))
+    functions, feeds, target = _arranged(functions, feeds, target)
     fixed = fix_target(functions[0], feeds, target)
     # What was made ready to rank the classes holds a copy of the weights.
     functions[0].release()
@@ -112,7 +115,7 @@ def check(
     }
     sides = chosen if file is None or file.reason else (*chosen, FILE)
     if file is not None and FILE in sides:
-        rows += _file_rows(file, chosen, readings, origins)
+        rows += _file_rows(file, chosen, readings, origins, functions[0].arrangement)
     settled = [comparison.settled(index, reading) for index, reading in enumerate(readings)]
     readings = [reading.without_layers(comparison.roots) for reading in readings]
     if wrt is None:
@@ -132,6 +135,8 @@ def check(
         attributions=worst_attributions(
             chosen, readings, comparison.integrated, comparison.roots, loaded.preprocessing
         ),
+        samples=samples_of(functions[0]),
+        note=note_of(functions[0]),
     )
 
 
@@ -140,11 +145,12 @@ def _file_rows(
     chosen: Sequence[str],
     readings: Sequence[Reading],
     origins: dict[tuple[str, str], Origin | Difference | None],
+    arrangement: Arrangement | None,
 ) -> list[Row]:
     """The rows of every backend against the file; the first node that differs is put into `origins`."""
     rows = []
     for name, reading in zip(chosen, readings, strict=True):
-        found = file.rows(name, reading)
+        found = file.rows(name, reading, arrangement)
         origins[name, FILE] = file.origin(found)
         rows += found
     return rows
@@ -168,6 +174,19 @@ def _alone(name: str, state: dict[str, str], file: FileSide | None) -> str:
     return f"expected two sides to compare, found {name} alone{why}. Fix: {how}"
 
 
+def _arranged(
+    functions: Sequence[Differentiable], inputs: Inputs, target: TargetLike
+) -> tuple[list[Differentiable], Arrays, TargetLike]:
+    """All backends with the samples along axis 0, as the first shows that they lie, and the feeds and the target."""
+    whole = functions[0]
+    raw = whole.check_inputs(inputs)
+    first = arranged(whole, raw, target)
+    assert first.arrangement is not None
+    feeds = first.arrangement.all_first(raw)
+    others = [arranged_like(fn, first, feeds) for fn in functions[1:]]
+    return [first, *others], feeds, moved_target(whole.graph, first.arrangement, target)
+
+
 def _chosen(backends: Sequence[str] | None, state: dict[str, str]) -> tuple[str, ...]:
     chosen = (
         tuple(name for name in dict.fromkeys(backends) if name != FILE)
@@ -180,6 +199,16 @@ def _chosen(backends: Sequence[str] | None, state: dict[str, str]) -> tuple[str,
     if not chosen:
         raise AnalysisError("no backend to check")
     return chosen
+
+
+def samples_of(fn: Differentiable) -> str:
+    """Whether samples are explained each by itself, or all as one."""
+    return INDEPENDENT if fn.arrangement is None else fn.arrangement.samples
+
+
+def note_of(fn: Differentiable) -> str:
+    """What a reader must know of the samples."""
+    return "" if fn.arrangement is None else fn.arrangement.note
 
 
 def fix_target(fn: Differentiable, feeds: Arrays, target: TargetLike) -> Target:

@@ -17,6 +17,7 @@ import onnx
 from analyzer.backends import Differentiable
 from analyzer.backends.base import Arrays
 from analyzer.backends.file import FileCheck
+from analyzer.batch.arrangement import Arrangement
 from analyzer.checks.comparison import row_of
 from analyzer.checks.reading import Reading
 from analyzer.checks.report import Row
@@ -70,21 +71,26 @@ class FileSide:
         """The same without the runtime's inexact kernels."""
         return self._file.values(self.feeds, self._names, precise=True)
 
-    def rows(self, name: str, reading: Reading) -> list[Row]:
-        """Compare a backend with the file. name: of the backend."""
-        sides = (name, FILE)
+    def rows(self, name: str, reading: Reading, arrangement: Arrangement | None) -> list[Row]:
+        """Compare a backend with the file. name: of the backend. arrangement: how the reading holds the samples."""
+
+        def arranged(values: Arrays) -> Arrays:
+            if arrangement is None or arrangement.plain:
+                return values
+            return {name: arrangement.first(name, array) for name, array in values.items()}
+
+        sides, own = (name, FILE), arranged(self.values)
         layers = {n: reading.side.values[n] for n in reading.layers if n not in reading.outputs}
         rows = []
         for quantity, found in (("output", reading.outputs), ("layer", layers)):
             allowed = self._allowed(quantity)
             for tensor, array in found.items():
-                if tensor in self.values and self.values[tensor].shape == array.shape:
-                    rows.append(
-                        row_of(quantity, tensor, sides, array, self.values[tensor], allowed, self.fn.graph)
-                    )
-                elif tensor in self.values:
+                if tensor in own and own[tensor].shape == array.shape:
+                    rows.append(row_of(quantity, tensor, sides, array, own[tensor], allowed, self.fn.graph))
+                elif tensor in own:
                     rows.append(_other_shape(quantity, tensor, sides, array, allowed, self.fn))
-        self._explain(rows, {**layers, **reading.outputs})
+        if not all(row["passed"] for row in rows):
+            self._explain(rows, {**layers, **reading.outputs}, arranged(self._precise))
         return self._without_renamed(rows)
 
     def origin(self, rows: Sequence[Row]) -> Difference | None:
@@ -99,11 +105,11 @@ class FileSide:
         own = tolerance_of(self.proto)
         return self.tolerances[quantity] if own <= TOLERANCE else max(own, self.tolerances[quantity])
 
-    def _explain(self, rows: Sequence[Row], found: Arrays) -> None:
+    def _explain(self, rows: Sequence[Row], found: Arrays, precise: Arrays) -> None:
         """Mark, in place, rows whose difference is that of the runtime's inexact kernels."""
         for row in rows:
             tensor = row["tensor"]
-            if row["passed"] or tensor not in self._precise:
+            if row["passed"] or tensor not in precise:
                 continue
             sides = (row["a"], row["b"])
             again = row_of(
@@ -111,7 +117,7 @@ class FileSide:
                 tensor,
                 sides,
                 found[tensor],
-                self._precise[tensor],
+                precise[tensor],
                 row["tolerance"],
                 self.fn.graph,
             )

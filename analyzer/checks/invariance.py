@@ -14,10 +14,11 @@ from contextlib import suppress
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate, explaining, for_inputs
+from analyzer.backends.arranging import arranged, moved_target
 from analyzer.backends.at_sizes import has_control_flow
 from analyzer.backends.base import Arrays, Inputs
 from analyzer.backends.matching import TOLERANCE
-from analyzer.checks.agreement import fix_target
+from analyzer.checks.agreement import fix_target, note_of, samples_of
 from analyzer.checks.attributions import worst_attributions
 from analyzer.checks.comparison import STEPS, Comparison, Progress
 from analyzer.checks.drift import drift_rows
@@ -84,6 +85,7 @@ def compare(
     feeds = mine.check_inputs(inputs)
     if has_control_flow(other.graph):
         other = _at_sizes_of(other, feeds, inputs_of_b)
+    mine, other, feeds, target = _arranged(mine, other, feeds, target, inputs_of_b)
     fixed, roots = fix_target(mine, feeds, target), mine.roots(wrt)
     tell("pairing inputs, outputs and layers")
     inputs_b, outputs, layers = _paired(
@@ -119,6 +121,8 @@ def compare(
         attributions=worst_attributions(
             names, readings, comparison.integrated, roots, mine.model.preprocessing
         ),
+        samples=samples_of(mine),
+        note=note_of(mine),
     )
 
 
@@ -135,6 +139,32 @@ def _at_sizes_of(b: Differentiable, feeds: Arrays, given: Mapping[str, str] | No
         with suppress(ShapeError):
             return for_inputs(b, fed(pairing, feeds))
     return b
+
+
+def _arranged(
+    a: Differentiable,
+    b: Differentiable,
+    inputs: Inputs,
+    target: TargetLike,
+    inputs_of_b: Mapping[str, str] | None,
+) -> tuple[Differentiable, Differentiable, Arrays, TargetLike]:
+    """Both models with the samples along axis 0, each as it holds them, the feeds of a, and the target."""
+    raw = a.check_inputs(inputs)
+    first = arranged(a, raw, target)
+    assert first.arrangement is not None
+    for pairing in pair_inputs(raw, b.graph, inputs_of_b):
+        try:
+            theirs = b.check_inputs(fed(pairing, raw))
+            second = arranged(b, theirs)
+        except AnalysisError:
+            continue
+        if second.arrangement is not None and (
+            not second.arrangement.plain or first.arrangement.samples == second.arrangement.samples
+        ):
+            b = second
+            break
+    wanted = moved_target(a.graph, first.arrangement, target)
+    return first, b, first.arrangement.all_first(raw), wanted
 
 
 def _paired(

@@ -14,7 +14,9 @@ from importlib.util import find_spec
 import numpy as np
 
 from analyzer.backends import differentiate
+from analyzer.backends.arranging import arranged_like
 from analyzer.checks.comparison import NEVER_EXCUSED, Comparison
+from analyzer.checks.pairing import fed
 from analyzer.checks.reading import Reader, Reading
 from analyzer.checks.report import Row
 from analyzer.checks.twin import Twin
@@ -50,6 +52,7 @@ def judge_backends(
     if reason := unasked(referee, rows):
         return reason
     fn = differentiate(model, "torch", precision="float64")
+    fn = arranged_like(fn, comparison.readers[0].fn, comparison.feeds)
     truth = Reader(fn, comparison.target, comparison.roots, REFEREE).read(comparison.feeds)
     comparison.judge(rows, readings, [truth] * len(readings))
     accept_two_roundings(rows)
@@ -93,7 +96,11 @@ def _exact(comparison: Comparison) -> list[Reading]:
     """Both models in float64, read at the tensors that are compared."""
     a, b = comparison.readers
     assert isinstance(a, Reader) and isinstance(b, Twin)
-    exact_a, exact_b = (differentiate(one.fn.model, "torch", precision="float64") for one in (a, b))
+    fed_b = fed(b.inputs, comparison.feeds)
+    exact_a, exact_b = (
+        arranged_like(differentiate(one.fn.model, "torch", precision="float64"), one.fn, feeds)
+        for one, feeds in ((a, comparison.feeds), (b, fed_b))
+    )
     # The twin speaks of a's graph in the precision of its values.
     twin = replace(b, graph=exact_a.graph, fn=exact_b)
     return [replace(a, fn=exact_a).read(comparison.feeds), twin.read(comparison.feeds)]

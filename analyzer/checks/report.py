@@ -88,6 +88,7 @@ class Report:
     Of two models besides: matched, near: {tensor of the first: of the second}, equal in value, or paired by the least
     distance; unmatched: {model: layers' outputs without a counterpart}; inner: {model: partial results within a layer
     that have none, such as a product before its bias is added}; drift: one dict a sample, the worst first.
+    samples: "independent", or "joint" where samples depend on one another and all are compared as one. note: why.
     """
 
     rows: list[Row]
@@ -105,6 +106,8 @@ class Report:
     drift: Sequence[Row] = ()
     environment: Mapping[str, str] = field(default_factory=environment)
     attributions: Attributions | None = field(default=None, repr=False)
+    samples: str = "independent"
+    note: str = ""
 
     @property
     def passed(self) -> bool:
@@ -173,6 +176,7 @@ class Report:
         content = {
             "passed": self.passed,
             "reason": self.reason,
+            "samples": self.samples,
             "backends": list(self.backends),
             "skipped": dict(self.skipped),
             "seconds": dict(self.seconds),

@@ -62,6 +62,7 @@ from analyzer.cli.tokens import TokensOption
 
 if TYPE_CHECKING:
     from analyzer.analysis import MethodResult
+    from analyzer.analysis.call import Arranged
     from analyzer.backends import Differentiable
     from analyzer.cli.inputs import Batch
     from analyzer.target import TargetLike
@@ -130,6 +131,7 @@ def analyze(
 ) -> None:
     """Explain a model's outputs by any of the methods, with their completeness."""
     from analyzer.analysis import METHODS
+    from analyzer.analysis.call import Arranged
     from analyzer.backends import differentiate, for_inputs
     from analyzer.cli.inputs import ImageOptions, read_background, read_inputs
     from analyzer.cli.models import open_model
@@ -200,6 +202,12 @@ def analyze(
     )
     fn = for_inputs(fn, batch.inputs)
     graph = fn.graph
+    call = Arranged.of(fn, batch.inputs, chosen)
+    if call.arrangement.note:
+        terminal.note(f"Note: {call.arrangement.note}.")
+    if call.moved:
+        fn, chosen, batch = call.fn, call.target, in_samples(batch, call)
+        settings = {one: call.options(own) for one, own in settings.items()}
     results = [replace(one, asked=target or "") for one in _run(terminal, fn, batch, chosen, settings)]
     texts = texts_of(results, batch.arrays, graph, vocabulary)
     predicted = predictions(fn.forward(batch.inputs)[graph.default_output], loaded.class_names)
@@ -210,6 +218,14 @@ def analyze(
     )
     if any(passed is False for result in results for passed in result.passed):
         raise typer.Exit(1)
+
+
+def in_samples(batch: Batch, call: Arranged) -> Batch:
+    """The batch with a row for each sample; where all files are one sample, a single name."""
+    arrays = call.arrangement.all_first(call.raw)
+    samples = len(next(iter(arrays.values())))
+    names = batch.names if len(batch.names) == samples else (", ".join(batch.names[:3]),) * samples
+    return replace(batch, arrays=arrays, names=names)
 
 
 def class_count(graph: Any) -> int | None:

@@ -128,6 +128,7 @@ def document(
         "model": model,
         "backend": fn.backend,
         "passed": all(passed is not False for result in results for passed in result.passed),
+        "samples_are": results[0].samples if results else "independent",
         "samples": [
             {
                 "name": name,

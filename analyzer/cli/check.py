@@ -114,6 +114,8 @@ def check(
             progress=step,
         )
     files = destinations.write(report, Path(model).name)
+    if report.note:
+        terminal.note(f"Note: {report.note}.")
     show_verdict(terminal, report)
     show_agreement(terminal, report.rows, report.completeness)
     show_origins(terminal, report)

@@ -120,6 +120,12 @@ def behind_affine_start(lines: Lines) -> Lines:
         return lines
     try:
         rest = cut(fn, points)
+        if rest.arrangement is not None and not {
+            *rest.arrangement.spans,
+            *rest.arrangement.wrapped,
+        }.isdisjoint(points):
+            # Gradients of moved tensors would have to be moved back.
+            return lines
         ends = fn.forward(held.feeds, points)
         starts = [fn.forward(_with(held, start), points) for start in lines.starts]
     except (AnalysisError, UnsupportedOp):

@@ -19,6 +19,7 @@ from analyzer.backends.base import Arrays, Inputs
 from analyzer.backends.pieces import Progress
 from analyzer.errors import AnalysisError
 from analyzer.layout import channel_axes, input_channel_axis
+from analyzer.methods.arranged import by_sample
 from analyzer.methods.blur import Border, blurred_with_slope
 from analyzer.methods.held import Held, hold, in_batches
 from analyzer.methods.path_result import PathAttributions, like, path_attributions
@@ -41,6 +42,7 @@ class BlurIntegratedGradients(PathAttributions):
 
 
 @explains
+@by_sample
 def blur_integrated_gradients(
     model: Differentiable | ModelLike,
     inputs: Inputs,

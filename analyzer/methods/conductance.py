@@ -21,8 +21,10 @@ from analyzer.autodiff import active_tensors
 from analyzer.backends import Differentiable, ModelLike, differentiate, explains
 from analyzer.backends.base import Arrays, Inputs
 from analyzer.backends.planning import plan_batch
+from analyzer.batch.arrangement import PLAIN
 from analyzer.errors import AnalysisError
 from analyzer.layout import channel_axes, input_channel_axis
+from analyzer.methods.arranged import by_sample
 from analyzer.methods.ends import Baselines, path_ends
 from analyzer.methods.held import Held, hold
 from analyzer.methods.integrated_gradients import ADAPTIVE, AT_ONCE, Progress
@@ -74,6 +76,7 @@ class Conductance(PathAttributions):
 
 
 @explains
+@by_sample
 def conductance(
     model: Differentiable | ModelLike,
     inputs: Inputs,
@@ -154,6 +157,7 @@ def _result(passages: Passages, sums: Sums, k: int, steps: int, rule: str, inter
         interrupted=interrupted,
         standard_error=None if error is None else passages.attributed(passages.arrays(error)),
         **(sums.stated(k) if rule == ADAPTIVE else {}),
+        arrangement=passages.rest.arrangement,
     )
 
 
@@ -255,7 +259,8 @@ def _passages(
 
 def _fed(rest: Differentiable, fn: Differentiable, feeds: Arrays, points: tuple[str, ...]) -> Arrays:
     """What the network behind the points is fed, where the whole network is fed this."""
-    known = {**feeds, **fn.forward(feeds, points)}
+    moves = rest.arrangement or PLAIN
+    known = {**feeds, **moves.all_first(fn.forward(feeds, points))}
     return {name: known[name] for name in rest.graph.inputs}
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from analyzer.backends import Differentiable
 from analyzer.backends.base import Arrays, Inputs
+from analyzer.batch.arrangement import PLAIN, Arrangement
 from analyzer.errors import AnalysisError
 from analyzer.methods.baselines import BaselineLike, baseline_feeds
 from analyzer.points import cut
@@ -37,17 +38,30 @@ def path_ends(
         return fn, feeds, baseline_feeds(fn, feeds, baseline, rng), fn.roots()
     points = fn.roots(at)
     rest = cut(fn, points)
-    end = {**fn.forward(feeds, points), **{name: feeds[name] for name in rest.graph.inputs if name in feeds}}
+    moves = rest.arrangement or PLAIN
+    values = fn.forward(feeds, points)
+    end = {
+        **moves.all_first(values),
+        **{name: feeds[name] for name in rest.graph.inputs if name in feeds},
+    }
     if baseline_inputs is None:
         given = baseline if isinstance(baseline, Mapping) else dict.fromkeys(points, baseline)
         beside = [name for name in given if name not in points]
         if beside:
             raise AnalysisError(f"a baseline for {beside[0]!r}; attributed are {', '.join(points)}")
+        given = {name: _first(one, moves, name, values[name].shape) for name, one in given.items()}
         starts = baseline_feeds(rest, end, given, rng)
         held = [name for name in rest.differentiable_inputs if name not in points]
         return rest, end, [{**start, **{name: end[name] for name in held}} for start in starts], points
     if not (isinstance(baseline, (int, float)) and baseline == 0):
         raise AnalysisError("give a baseline of the points or baseline_inputs, not both")
     before = fn.forward(baseline_inputs, points)
-    start = {name: np.broadcast_to(before[name], end[name].shape) for name in points}
+    start = {name: np.broadcast_to(moves.first(name, before[name]), end[name].shape) for name in points}
     return rest, end, [{**end, **start}], points
+
+
+def _first(baseline: BaselineLike, moves: Arrangement, name: str, shape: tuple[int, ...]) -> BaselineLike:
+    """A baseline of a point with the samples first, where it is an array that broadcasts to the point."""
+    if isinstance(baseline, np.ndarray) and np.broadcast_shapes(baseline.shape, shape) == shape:
+        return moves.first(name, np.broadcast_to(baseline, shape))
+    return baseline

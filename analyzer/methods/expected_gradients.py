@@ -11,7 +11,7 @@ attribution priors and expected gradients".
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from analyzer.backends.base import Arrays, Inputs
 from analyzer.backends.pieces import Progress
 from analyzer.completeness import sample_sums
 from analyzer.errors import AnalysisError, InputError, ShapeError
+from analyzer.methods.arranged import by_sample
 from analyzer.methods.baselines import Dataset, numbers
 from analyzer.methods.held import Held, hold, in_batches
 from analyzer.methods.path_result import PathAttributions, like, path_attributions
@@ -39,7 +40,7 @@ class ExpectedGradients(PathAttributions):
 
     standard_error: Any
     delta_error: np.ndarray
-    samples: int
+    samples: int = field(kw_only=True)
     background: int
 
 
@@ -58,6 +59,7 @@ class Draws:
 
 
 @explains
+@by_sample
 def expected_gradients(
     model: Differentiable | ModelLike,
     inputs: Inputs,

@@ -17,6 +17,7 @@ from analyzer.backends.base import Arrays, Evaluation, Inputs
 from analyzer.backends.pieces import Progress
 from analyzer.completeness import measure
 from analyzer.errors import AnalysisError
+from analyzer.methods.arranged import by_sample
 from analyzer.methods.decomposition import Plan, Settings, form_of, plan
 from analyzer.methods.full_grad_result import Contribution, FullGrad, Terms
 from analyzer.methods.maps import PUBLISHED, PYTORCH_GRAD_CAM, PostProcessing
@@ -27,6 +28,7 @@ POST_PROCESSING: Mapping[str, PostProcessing] = {"paper": PUBLISHED, "pytorch-gr
 
 
 @explains
+@by_sample
 def full_grad(
     model: Differentiable | ModelLike,
     inputs: Inputs,

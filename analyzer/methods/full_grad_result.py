@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analyzer.batch.arrangement import Arrangement
+from analyzer.batch.view import unstated
 from analyzer.completeness import Completeness
+from analyzer.methods.arranged import Arranged
 
 if TYPE_CHECKING:
     import pandas
@@ -123,7 +126,7 @@ def chosen_input(names: Iterable[str], of: str | None) -> str:
 
 
 @dataclass(frozen=True)
-class FullGrad:
+class FullGrad(Arranged):
     """The decomposition of the explained output, and its maps.
 
     map: (N, *spatial), the published saliency map; (N, features) where the input has no spatial axes. Of several inputs
@@ -228,6 +231,7 @@ class FullGrad:
         maps = self.complete_map if complete else self.map
         name = chosen_input(self.input_totals, of)
         term = self.input_term[name] if isinstance(self.input_term, Mapping) else self.input_term
+        term = self.first(name, term)
         title = "FullGrad, complete" if complete else "FullGrad"
         look = Look(
             title=f"{title}: {name}" if len(self.input_totals) > 1 else title,
@@ -237,7 +241,7 @@ class FullGrad:
             features=features,
         )
         values = maps[name] if isinstance(maps, Mapping) else maps
-        drawn = inputs.get(name) if isinstance(inputs, Mapping) else inputs
+        drawn = self.first(name, inputs.get(name) if isinstance(inputs, Mapping) else inputs)
         return plot_input(values, drawn, look, table=term.ndim == 2)
 
     def to_json(self) -> str:
@@ -248,6 +252,7 @@ class FullGrad:
             "relative_error": self.completeness.error.tolist(),
             "target": None if self.target is None else self.target.tolist(),
             "terms": self.terms,
+            "samples": self.samples,
             "input_terms": {name: total.tolist() for name, total in self.input_totals.items()},
             "unplaced": list(self.unplaced),
             "unplaced_total": self.unplaced_total.tolist(),
@@ -276,6 +281,18 @@ class FullGrad:
             for sample in range(len(one.total))
         ]
         return pandas.DataFrame(rows)
+
+    def restored(self, arrangement: Arrangement, single: str) -> FullGrad:
+        """The result as the user's model has its arrays, its tensors by their names in the model."""
+        terms = self.bias_terms
+        named = Terms(
+            tuple(unstated(name) for name in terms),
+            lambda: {unstated(name): terms[name] for name in terms},
+        )
+        shares = tuple(replace(one, tensor=unstated(one.tensor)) for one in self.contributions)
+        unplaced = tuple(unstated(name) for name in self.unplaced)
+        own = replace(self, bias_terms=named, contributions=shares, unplaced=unplaced)
+        return super(FullGrad, own).restored(arrangement, single)
 
     def with_single_input(self) -> FullGrad:
         """The input term as an array, where the inputs were one."""

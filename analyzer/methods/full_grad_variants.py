@@ -20,6 +20,7 @@ from analyzer.backends.planning import Call
 from analyzer.emitter import Emitter
 from analyzer.errors import AnalysisError
 from analyzer.graph import Tensor
+from analyzer.methods.arranged import by_sample
 from analyzer.methods.decomposition import Plan, Settings, form_of, plan, shown_spots
 from analyzer.methods.full_grad import post_processing_of, seed_of
 from analyzer.methods.maps import Layer, PostProcessing, saliency_map
@@ -32,6 +33,7 @@ from analyzer.target import Seed, TargetLike
 
 
 @explains
+@by_sample
 def simple_full_grad(
     model: Differentiable | ModelLike,
     inputs: Inputs,
@@ -56,6 +58,7 @@ def simple_full_grad(
 
 
 @explains
+@by_sample
 def smooth_full_grad(
     model: Differentiable | ModelLike,
     inputs: Inputs,

@@ -14,11 +14,13 @@ from analyzer.backends.base import Inputs
 from analyzer.backends.pieces import Progress
 from analyzer.emitter import Emitter
 from analyzer.graph import Tensor
+from analyzer.methods.arranged import by_sample
 from analyzer.methods.class_activation import ActivationMap, Options, activation_map
 from analyzer.target import TargetLike
 
 
 @explains
+@by_sample
 def grad_cam(
     model: Differentiable | ModelLike,
     inputs: Inputs,
@@ -51,6 +53,7 @@ def grad_cam(
 
 
 @explains
+@by_sample
 def grad_cam_plus_plus(
     model: Differentiable | ModelLike,
     inputs: Inputs,

@@ -21,6 +21,7 @@ from analyzer.backends import Differentiable, ModelLike, differentiate, explains
 from analyzer.backends.base import Arrays, Gradients, Inputs
 from analyzer.backends.pieces import Progress
 from analyzer.errors import AnalysisError
+from analyzer.methods.arranged import by_sample
 from analyzer.methods.baselines import BaselineLike, averaged, baseline_feeds
 from analyzer.methods.held import Held, hold, in_batches
 from analyzer.methods.path_result import PathAttributions, like, path_attributions
@@ -69,6 +70,7 @@ class GuidedIntegratedGradients(PathAttributions):
 
 
 @explains
+@by_sample
 def guided_integrated_gradients(
     model: Differentiable | ModelLike,
     inputs: Inputs,

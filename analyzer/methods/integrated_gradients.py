@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -21,6 +21,7 @@ from analyzer.backends.pieces import Progress
 from analyzer.backends.planning import plan_batch
 from analyzer.errors import AnalysisError
 from analyzer.methods.affine_start import behind_affine_start
+from analyzer.methods.arranged import by_sample
 from analyzer.methods.ends import Baselines, path_ends
 from analyzer.methods.full_grad_result import chosen_input
 from analyzer.methods.held import hold
@@ -91,9 +92,7 @@ class IntegratedGradients(PathAttributions):
                 f"no tokens are embedded in {of or ', '.join(self.channel_axes)}: at='embedding'"
             )
         name = of or self.embedded[0]
-        return token_scores(
-            self.attributions[name] if isinstance(self.attributions, Mapping) else self.attributions
-        )
+        return token_scores(self.first(name, self.attributions_at(name)))
 
     def texts(
         self, tokens: Names, *, of: str | None = None, captions: Sequence[str] = ()
@@ -116,6 +115,7 @@ class IntegratedGradients(PathAttributions):
 
 
 @explains
+@by_sample
 def integrated_gradients(
     model: Differentiable | ModelLike,
     inputs: Inputs,
@@ -186,6 +186,8 @@ def integrated_gradients(
     for k in range(lines.targets):
         vectors = lines.arrays(sums.mean[:, k])
         found = path_attributions(held_of_rank(held, k), form, vectors, sums.difference[:, k], sums.most)
+        if at is not None:
+            found = replace(found, arrangement=fn.arrangement)
         error = sums.standard_error(k)
         results.append(
             IntegratedGradients(

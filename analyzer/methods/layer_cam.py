@@ -12,11 +12,13 @@ from analyzer.backends.base import Inputs
 from analyzer.backends.pieces import Progress
 from analyzer.emitter import Emitter
 from analyzer.graph import Tensor
+from analyzer.methods.arranged import by_sample
 from analyzer.methods.class_activation import ActivationMap, Options, activation_map
 from analyzer.target import TargetLike
 
 
 @explains
+@by_sample
 def layer_cam(
     model: Differentiable | ModelLike,
     inputs: Inputs,

@@ -11,6 +11,7 @@ import numpy as np
 from analyzer.backends.base import Arrays, Inputs
 from analyzer.completeness import Completeness, measure, sample_sums
 from analyzer.layout import channel_axes, input_channel_axis
+from analyzer.methods.arranged import Arranged
 from analyzer.methods.full_grad_result import chosen_input
 from analyzer.methods.held import Held
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class PathAttributions:
+class PathAttributions(Arranged):
     """attributions: like the inputs, in the units of the output; {input name: array} for several.
 
     completeness: of their sum against the difference of the outputs at the path's ends. evaluations: gradients
@@ -57,8 +58,8 @@ class PathAttributions:
         from analyzer.figures import PIXELS, Look, plot_input
 
         name = chosen_input(self.channel_axes, of)
-        values = self.attributions_at(name)
-        drawn = inputs.get(name) if isinstance(inputs, Mapping) else inputs
+        values = self.first(name, self.attributions_at(name))
+        drawn = self.first(name, inputs.get(name) if isinstance(inputs, Mapping) else inputs)
         look = Look(
             title=name,
             unit="units of the output, per element",
@@ -73,7 +74,7 @@ class PathAttributions:
     def _errors_at(self, name: str) -> np.ndarray | None:
         """The standard errors of results that are means, over baselines or over draws."""
         errors = getattr(self, "standard_error", None)
-        return errors[name] if isinstance(errors, Mapping) else errors
+        return self.first(name, errors[name] if isinstance(errors, Mapping) else errors)  # type: ignore[no-any-return]
 
 
 def path_attributions(

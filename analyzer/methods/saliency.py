@@ -18,6 +18,7 @@ from analyzer.backends.base import Arrays, Inputs
 from analyzer.backends.pieces import Progress
 from analyzer.graph import Graph
 from analyzer.layout import channel_axes, input_channel_axis
+from analyzer.methods.arranged import by_sample
 from analyzer.methods.saliency_map import SaliencyMap
 from analyzer.request import gradient_name, observe
 from analyzer.target import TargetLike, one_scalar
@@ -35,6 +36,7 @@ class Attribution(SaliencyMap):
 
 
 @explains
+@by_sample
 def gradient(
     model: Differentiable | ModelLike,
     inputs: Inputs,
@@ -69,6 +71,7 @@ def gradient(
 
 
 @explains
+@by_sample
 def input_x_gradient(
     model: Differentiable | ModelLike,
     inputs: Inputs,

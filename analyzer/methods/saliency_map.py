@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analyzer.methods.arranged import Arranged
 from analyzer.methods.full_grad_result import chosen_input
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SaliencyMap:
+class SaliencyMap(Arranged):
     """map: (N, *spatial), in no unit, ≥ 0 where it is not `signed`; {input name: map} for several inputs.
 
     output: (N,), the explained one. target: (N,) classes, or None.
@@ -35,6 +36,10 @@ class SaliencyMap:
         maps = self.map if isinstance(self.map, Mapping) else {"": self.map}
         name = chosen_input(maps, of)
         drawn = inputs.get(name) if isinstance(inputs, Mapping) else inputs
+        if self.arrangement is not None:
+            drawn = self.first(
+                name or next(iter((*self.arrangement.wrapped, *self.arrangement.spans)), ""), drawn
+            )
         look = Look(
             title=name,
             unit="saliency, without unit",

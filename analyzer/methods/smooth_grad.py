@@ -9,7 +9,7 @@ Values" (VarGrad).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from analyzer.backends import Differentiable, ModelLike, differentiate, explains
 from analyzer.backends.base import Arrays, Inputs
 from analyzer.backends.pieces import Progress
 from analyzer.errors import AnalysisError
+from analyzer.methods.arranged import by_sample
 from analyzer.methods.held import Held, hold, in_batches
 from analyzer.methods.noise import Noise
 from analyzer.methods.path_result import like
@@ -31,11 +32,12 @@ class SmoothAttribution(Attribution):
     VarGrad, which is no mean, and of a single copy.
     """
 
-    samples: int
+    samples: int = field(kw_only=True)
     standard_error: Any | None
 
 
 @explains
+@by_sample
 def smooth_grad(
     model: Differentiable | ModelLike,
     inputs: Inputs,
@@ -64,6 +66,7 @@ def smooth_grad(
 
 
 @explains
+@by_sample
 def smooth_grad_squared(
     model: Differentiable | ModelLike,
     inputs: Inputs,
@@ -85,6 +88,7 @@ def smooth_grad_squared(
 
 
 @explains
+@by_sample
 def var_grad(
     model: Differentiable | ModelLike,
     inputs: Inputs,

@@ -21,6 +21,7 @@ from analyzer.backends.base import Arrays
 from analyzer.backends.pieces import Progress
 from analyzer.errors import AnalysisError, ShapeError
 from analyzer.layout import channel_axes, input_channel_axis
+from analyzer.methods.arranged import Arranged, by_sample
 from analyzer.methods.baselines import BaselineLike, numbers
 from analyzer.methods.held import hold
 from analyzer.methods.integrated_gradients import integrated_gradients
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Xrai:
+class Xrai(Arranged):
     """map (N, H, W): at every pixel the mean attribution of its region; it sums to that of `attributions`, taken at the
     largest channel of each pixel.
 
@@ -73,6 +74,7 @@ class Xrai:
 
 
 @explains
+@by_sample
 def xrai(
     model: Differentiable | ModelLike,
     inputs: np.ndarray | Mapping[str, np.ndarray],

@@ -75,7 +75,7 @@ def test_samples_that_cannot_be_told_apart_are_refused_by_name():
         " { t = Transpose<perm = [1,0]>(x) p = MatMul(x, t) e = Exp(p) y = ReduceSum<keepdims = 1>(e, last) }"
     )
     x = np.random.default_rng(0).normal(size=(2, 3)).astype(np.float32)
-    with pytest.raises(AnalysisError, match=r"'p' belongs to which sample.*one sample at a time"):
+    with pytest.raises(AnalysisError, match=r"computes 'p' from several.*Target\(index=\(row, class\)\)"):
         full_grad(proto, x, target=0)
     assert full_grad(proto, x[:1], target=0).completeness.error.max() <= 1e-5
 

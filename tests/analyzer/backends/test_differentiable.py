@@ -152,8 +152,8 @@ PRODUCT = parser.parse_model(
     [
         (None, 1, np.ones((2, 5))),
         (Target(weights=np.float32(2)), 1, np.full((2, 5), 2)),
-        (Target("t", 1), 5, np.array([[0] * 5, [1] * 5])),
-        (Target("t", weights=np.arange(10).reshape(5, 2)), 5, np.arange(10).reshape(5, 2).T),
+        (Target("t", (2, 1)), 1, np.array([[0] * 5, [0, 0, 1, 0, 0]])),
+        (Target("t", weights=np.arange(10).reshape(5, 2)), 1, np.arange(10).reshape(5, 2).T),
     ],
 )
 def test_inputs_and_outputs_of_sizes_of_their_own(backend, target, rows, weights):

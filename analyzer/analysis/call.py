@@ -1,0 +1,56 @@
+"""One call of a method with the samples along axis 0: tables, pictures and files have a row for each sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from analyzer.analysis.result import Arrays, Inputs
+
+if TYPE_CHECKING:
+    from analyzer.backends import Differentiable
+    from analyzer.batch.arrangement import Arrangement
+    from analyzer.target import TargetLike
+
+
+@dataclass(frozen=True)
+class Arranged:
+    """A model, inputs and a target with the samples along axis 0. raw: the inputs, {name: array}, as they were given.
+
+    moved: whether they differ from what was given. whole: the model as it was given.
+    """
+
+    whole: Differentiable
+    fn: Differentiable
+    inputs: Inputs
+    target: TargetLike
+    raw: Arrays
+    moved: bool
+
+    @classmethod
+    def of(cls, fn: Differentiable, inputs: Inputs, target: TargetLike = None) -> Arranged:
+        """Decide how the samples lie; see analyzer/backends/arranging.py."""
+        from analyzer.backends.arranging import arranged, moved_target
+
+        feeds = fn.check_inputs(inputs)
+        view = arranged(fn, feeds, target)
+        assert view.arrangement is not None
+        if view.arrangement.plain or fn.arrangement is not None:
+            return cls(fn, view, inputs, target, feeds, False)
+        wanted = moved_target(fn.graph, view.arrangement, target)
+        stacked = view.arrangement.all_first(feeds)
+        single = not isinstance(inputs, Mapping)
+        return cls(fn, view, next(iter(stacked.values())) if single else stacked, wanted, feeds, True)
+
+    @property
+    def arrangement(self) -> Arrangement:
+        """How the model holds the samples."""
+        assert self.fn.arrangement is not None
+        return self.fn.arrangement
+
+    def options(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """A method's options, their arrays moved along with the inputs."""
+        from analyzer.methods.arranged import moved_options
+
+        return moved_options(self.whole, self.arrangement, self.raw, given) if self.moved else dict(given)

@@ -1,0 +1,159 @@
+"""Run a method on a view of the model that has the samples first, and give its results as the user's model has them.
+
+`by_sample` decides, before a method stacks or divides samples, how these lie in the inputs and outputs and whether they
+depend on one another (analyzer/backends/arranging.py). Arrays of options are moved along; results are moved back.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar, cast
+
+import numpy as np
+
+from analyzer.backends import differentiate
+from analyzer.backends.arranging import arranged, moved_target
+from analyzer.batch.arrangement import INDEPENDENT, JOINT, Arrangement
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result", bound="Arranged")
+
+_LIKE_INPUTS = frozenset({"attributions", "baseline", "beside", "input_term", "standard_error"})
+
+
+@dataclass(frozen=True)
+class Arranged:
+    """samples: "independent", or "joint" where samples depend on one another and the whole call is explained as one:
+    output is (1,), and attributions are of the whole inputs. Of methods over draws `samples` counts the draws; `joint`
+    is of all methods. note: what a reader must know of the samples.
+    """
+
+    samples: Any = field(default=INDEPENDENT, kw_only=True)
+    joint: bool = field(default=False, kw_only=True)
+    note: str = field(default="", kw_only=True)
+    arrangement: Arrangement | None = field(default=None, kw_only=True, repr=False, compare=False)
+
+    def first(self, name: str, array: Any) -> Any:
+        """An array like an input, or like a tensor that is attributed, with the samples along axis 0."""
+        if self.arrangement is None or array is None:
+            return array
+        return self.arrangement.first(name, np.asarray(array))
+
+    def restored(self: Result, arrangement: Arrangement, single: str) -> Result:
+        """The result as the user's model has its arrays. single: the input that stands alone."""
+        own = self.arrangement
+        if own is not None:
+            spans, wrapped = {**arrangement.spans, **own.spans}, arrangement.wrapped | own.wrapped
+            arrangement = replace(arrangement, spans=spans, wrapped=wrapped)
+        name = next(iter(getattr(self, "channel_axes", {})), single)
+        moved = {
+            one.name: _each(getattr(self, one.name), name, arrangement)
+            for one in fields(self)
+            if one.name in _LIKE_INPUTS and np.ndim(getattr(self, "output", 0)) < 2
+        }
+        return replace(self, **moved, arrangement=arrangement)
+
+
+def _each(value: Any, name: str, arrangement: Arrangement) -> Any:
+    """Arrays in a list, in a dict by name, or alone under `name`, as the user's model has them."""
+    if isinstance(value, list):
+        return [_each(one, name, arrangement) for one in value]
+    if isinstance(value, Mapping):
+        return arrangement.all_back(value)
+    return value if value is None else arrangement.back(name, np.asarray(value))
+
+
+def by_sample(method: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Decorate a method (model, inputs, target, …): it runs on a model whose samples lie along axis 0.
+
+    A model whose samples are arranged already is taken as it is, and its results are left as they are.
+    """
+    signature = inspect.signature(method)
+
+    @wraps(method)
+    def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        given = signature.bind(*args, **kwargs).arguments
+        fn, inputs = differentiate(given.pop("model")), given.pop("inputs")
+        target = given.pop("target", None)
+        call = cast("Callable[..., Result]", method)
+        if fn.arrangement is not None:
+            found = call(fn, inputs, target, **given)
+            return _stated(found, fn.arrangement)
+        feeds = fn.check_inputs(inputs)
+        view = arranged(fn, feeds, target)
+        assert view.arrangement is not None
+        if view.arrangement.plain:
+            found = call(view, inputs, target, **given)
+            if found.arrangement is not None:
+                found = found.restored(view.arrangement, next(iter(feeds)))
+            return _stated(found, view.arrangement)
+        moved = view.arrangement.all_first(feeds)
+        single = view.roots(None)[0] if view.differentiable_inputs else next(iter(feeds))
+        # Of a single input an array was given, and an array is the answer.
+        stacked = moved if isinstance(inputs, Mapping) else moved[next(iter(feeds))]
+        target = moved_target(fn.graph, view.arrangement, target)
+        found = call(view, stacked, target, **moved_options(fn, view.arrangement, feeds, given))
+        return _stated(found.restored(view.arrangement, single), view.arrangement)
+
+    return run
+
+
+def _stated(found: Result, arrangement: Arrangement) -> Result:
+    """The result with what is known of its samples."""
+    counts = isinstance(found.samples, int)
+    return replace(
+        found,
+        samples=found.samples if counts else arrangement.samples,
+        joint=arrangement.samples == JOINT,
+        note=arrangement.note,
+    )
+
+
+def moved_options(
+    fn: Any, arrangement: Arrangement, feeds: Mapping[str, np.ndarray], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A method's options with arrays like the inputs moved along with them."""
+    found = dict(given)
+    within = given.get("at") if "along" not in given else given["along"]
+    if found.get("baseline_inputs") is not None:
+        found["baseline_inputs"] = arrangement.all_first(fn.check_inputs(found["baseline_inputs"]))
+    if "baseline" in found and within is None:
+        found["baseline"] = _moved(found["baseline"], arrangement, feeds, like=True)
+    if "background" in found:
+        found["background"] = _moved(found["background"], arrangement, feeds, like=False)
+    return found
+
+
+def _moved(
+    value: Any,
+    arrangement: Arrangement,
+    feeds: Mapping[str, np.ndarray],
+    *,
+    like: bool,
+    name: str | None = None,
+) -> Any:
+    """like: whether an array broadcasts to the input; else it holds several of them, as a data set does."""
+    if isinstance(value, Mapping):
+        return {
+            key: _moved(one, arrangement, feeds, like=like, name=key) if key in feeds else one
+            for key, one in value.items()
+        }
+    if isinstance(value, list):
+        return [_moved(one, arrangement, feeds, like=like, name=name) for one in value]
+    name = name or next(iter(feeds))
+    array = value if isinstance(value, np.ndarray) else getattr(value, "samples", None)
+    if not isinstance(array, np.ndarray) or (not like and name in arrangement.wrapped):
+        return value
+    if array is not value:
+        return (
+            value if name in arrangement.wrapped else replace(value, samples=arrangement.first(name, array))
+        )
+    if like:
+        try:
+            array = np.broadcast_to(array, feeds[name].shape)
+        except ValueError:
+            return value
+    return arrangement.first(name, array)
