@@ -95,10 +95,9 @@ def expected_gradients(
     found = path_attributions(held, inputs, estimate.means, difference, samples)
     errors = {name: error.astype(held.feeds[name].dtype) for name, error in estimate.errors.items()}
     return ExpectedGradients(
-        **vars(found),
+        **{**vars(found), "samples": samples},
         standard_error=like(inputs, errors),
         delta_error=estimate.sum_error,
-        samples=samples,
         background=size,
     )
 
