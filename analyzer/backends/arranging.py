@@ -152,7 +152,11 @@ def _decided(fn: Differentiable, feeds: Arrays, outputs: Sequence[str]) -> tuple
     if not feeds or _one_by_file(graph, plain, outputs):
         return Arrangement(), True
     proofs = []
+    single = plain is not None and shapes[next(iter(plain))][0] == 1
     for guess in guesses(graph, shapes):
+        if single and 0 not in guess.values():
+            # One sample was given: steps or pixels that do not mix are not samples.
+            continue
         proof = prove(fn, guess, shapes, outputs)
         if proof is not None and (found := _proved(graph, guess, proof, outputs)) is not None:
             return found, True
