@@ -58,11 +58,14 @@ class PyTorchSource:
     """The PyTorch original: the decomposed program, whose FX node names are the ONNX tensor names.
 
     `inputs` are the ONNX input names in the order of the program's user inputs.
+    `call` is the call of the module that was traced (converters/torch_call.py), `outputs` the ONNX names of its tensors.
     """
 
     program: torch.export.ExportedProgram
     inputs: tuple[str, ...]
     framework: str = "pytorch"
+    outputs: tuple[str, ...] = ()
+    call: Any = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,8 @@ def convert_module(module: torch.nn.Module, example: Any, free_axes: FreeAxes | 
     _name_axes(proto, free)
     reference = Reference(runner(torch, traced.call, names), _label(torch), traced.batch)
     feeds = {name: to_numpy(leaf) for name, leaf in zip(names, leaves, strict=True)}
-    return Converted(proto, PyTorchSource(decomposed, names), reference, feeds, traced.notes, free)
+    source = PyTorchSource(decomposed, names, outputs=_output_names(proto), call=traced.call)
+    return Converted(proto, source, reference, feeds, traced.notes, free)
 
 
 def convert_program(program: ExportedProgram) -> Converted:
@@ -111,7 +112,8 @@ def convert_program(program: ExportedProgram) -> Converted:
     batch = int(leaves[0].shape[0]) if fixed else None
     feeds = {name: to_numpy(leaf) for name, leaf in zip(names, leaves, strict=True)}
     reference = Reference(runner(torch, call, names), _label(torch), batch)
-    return Converted(proto, PyTorchSource(decomposed, names), reference, feeds)
+    source = PyTorchSource(decomposed, names, outputs=_output_names(proto), call=call)
+    return Converted(proto, source, reference, feeds)
 
 
 def load_program(path: str | os.PathLike[str]) -> ExportedProgram:
@@ -343,3 +345,7 @@ def _tell_apart(graph: onnx_ir.Graph) -> None:
 def _input_names(proto: onnx.ModelProto) -> tuple[str, ...]:
     stored = {tensor.name for tensor in proto.graph.initializer}
     return tuple(info.name for info in proto.graph.input if info.name not in stored)
+
+
+def _output_names(proto: onnx.ModelProto) -> tuple[str, ...]:
+    return tuple(info.name for info in proto.graph.output)

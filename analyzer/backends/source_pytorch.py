@@ -96,6 +96,9 @@ class PyTorchNetwork:
                 if target is torch.ops.aten.copy.default:
                     # PyTorch has no derivative of the copy that replaces an assignment in place.
                     return args[1].to(args[0]).expand_as(args[0])
+                if target is torch.ops.aten.detach.default:
+                    # The exported function has none: docs/targets.md, "Steps, and custom backward passes".
+                    target = torch.ops.aten.alias.default
                 if target is torch.ops.aten._embedding_bag_forward_only.default:
                     target = torch.ops.aten._embedding_bag.default
                 return super().call_function(target, args, kwargs)

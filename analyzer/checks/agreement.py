@@ -23,6 +23,7 @@ from analyzer.checks.attributions import worst_attributions
 from analyzer.checks.comparison import STEPS, Comparison, Progress
 from analyzer.checks.file_side import FILE, FileSide, file_side
 from analyzer.checks.localize import Origin
+from analyzer.checks.own_backward import AUTOGRAD, OwnBackward, own_backward_of
 from analyzer.checks.reading import Reader, Reading
 from analyzer.checks.referee import judge_backends
 from analyzer.checks.report import Report, Row
@@ -98,6 +99,7 @@ def check(
     file = file_side(loaded, functions[0], feeds, allowed, alone=len(chosen) < 2)
     if len(chosen) < 2 and (file is None or file.reason):
         raise NothingToCompare(_alone(chosen[0], state, file))
+    given = feeds
     functions, feeds, target = _arranged(functions, feeds, target)
     fixed = fix_target(functions[0], feeds, target)
     # What was made ready to rank the classes holds a copy of the weights.
@@ -105,15 +107,18 @@ def check(
     roots = functions[0].roots(wrt)
     readers = [Reader(fn, fixed, roots, fn.backend) for fn in functions]
     comparison = Comparison(readers, feeds, fixed, allowed, progress)
-    readings = comparison.readings()
+    own = own_backward_of(loaded, functions[0].graph, given, fixed, roots, allowed["input gradient"], chosen)
+    readings = own.explaining(comparison.readings)
     by_pair = {pair: comparison.rows_of(pair, readings) for pair in comparison.pairs}
     rows = [row for found in by_pair.values() for row in found]
     judged = judge_backends(comparison, readings, rows, loaded, referee)
-    origins: dict[tuple[str, str], Origin | Difference | None] = {
+    origins: dict[tuple[str, str], Origin | Difference | OwnBackward | None] = {
         (chosen[a], chosen[b]): comparison.origin((a, b), readings, found)
         for (a, b), found in by_pair.items()
     }
-    sides = chosen if file is None or file.reason else (*chosen, FILE)
+    origins["source", AUTOGRAD] = own
+    rows += own.rows()
+    sides = (*(chosen if file is None or file.reason else (*chosen, FILE)), *own.sides)
     if file is not None and FILE in sides:
         rows += _file_rows(file, chosen, readings, origins, functions[0].arrangement)
     settled = [comparison.settled(index, reading) for index, reading in enumerate(readings)]
@@ -127,7 +132,7 @@ def check(
             for fn, one in zip(functions, settled, strict=True)
         ],
         backends=sides,
-        skipped=_skipped(state, chosen, file),
+        skipped={**_skipped(state, chosen, file), **own.skipped},
         seconds=dict(zip(chosen, comparison.seconds, strict=True)),
         origins={pair: str(origin) for pair, origin in origins.items() if origin},
         suspects={pair: origin.names for pair, origin in origins.items() if origin},
@@ -144,7 +149,7 @@ def _file_rows(
     file: FileSide,
     chosen: Sequence[str],
     readings: Sequence[Reading],
-    origins: dict[tuple[str, str], Origin | Difference | None],
+    origins: dict[tuple[str, str], Origin | Difference | OwnBackward | None],
     arrangement: Arrangement | None,
 ) -> list[Row]:
     """The rows of every backend against the file; the first node that differs is put into `origins`."""
