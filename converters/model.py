@@ -58,7 +58,7 @@ class PyTorchSource:
     """The PyTorch original: the decomposed program, whose FX node names are the ONNX tensor names.
 
     `inputs` are the ONNX input names in the order of the program's user inputs.
-    `call` is the call of the module that was traced (converters/torch_call.py), `outputs` the ONNX names of its tensors.
+    `outputs` are the ONNX names of its outputs, `call` the call that was traced (converters/torch_call.py).
     """
 
     program: torch.export.ExportedProgram

@@ -9,7 +9,7 @@ passage that no gradient reaches, and one whose backward pass is the derivative,
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,10 +31,13 @@ _ROUNDINGS = 16
 
 @dataclass(frozen=True)
 class Place:
-    """A passage whose backward pass is not the derivative. nodes: its names in the exported program, if any."""
+    """A passage whose backward pass is not the derivative.
+
+    nodes: the nodes of the exported program that come from it, if any, each with the one that it reads.
+    """
 
     passage: Passage
-    nodes: tuple[str, ...]
+    nodes: Mapping[str, str]
 
     def __str__(self) -> str:
         return str(self.passage)
@@ -69,7 +72,7 @@ def own_backward(
         with _frozen(torch, source.call.module):
             return runs.compared(tolerance)
     except Exception as error:  # the original is the user's code
-        where = "; ".join(str(passage) for passage in runs.passages)
+        where = "; ".join(map(str, runs.watched.passages if runs.watched else ()))
         raise ConversionError(
             f"the module does not run under autograd on these inputs ({one_line(error, 160)})"
             + (f"; not compared: {where}" if where else "")
@@ -77,7 +80,7 @@ def own_backward(
 
 
 class _Runs:
-    """Runs of one module under autograd. passages: those that the last run went through."""
+    """Runs of one module under autograd. watched, outputs: of the last run."""
 
     def __init__(
         self, torch: Any, source: PyTorchSource, feeds: Arrays, weights: Arrays, wrt: Sequence[str]
@@ -86,28 +89,29 @@ class _Runs:
         self.call: Call = source.call
         self.wrt = [name for name in source.inputs if name in wrt]
         self.embedded = len(self.wrt) < len(set(wrt))
-        self.passages: Mapping[Passage, Collection[object]] = {}
+        self.watched: Watch | None = None
         self.outputs: list[Any] = []
 
     def compared(self, tolerance: float) -> Backward | None:
         """Both gradients, and the passages each of which alone makes a difference."""
         torch, exported = self.torch, self.gradients(())
-        passages, outputs = self.passages, self.outputs
+        watched, outputs = self.watched, self.outputs
+        assert watched is not None
+        passages = list(watched.passages)
         if not passages:
             return None
         precisions = [torch.finfo(y.dtype).eps for y in outputs if y.is_floating_point()]
         tolerance = max([tolerance, *(_ROUNDINGS * eps for eps in precisions)])
-        own = self.gradients(list(passages))
+        own = self.gradients(passages)
         ys = [[to_numpy(y).astype(np.float64) for y in each] for each in (outputs, self.outputs)]
         if any(apart(a, b) > tolerance for a, b in zip(*ys, strict=True)):
             raise ConversionError("its outputs change where these passages are left out")
         places: tuple[Place, ...] = ()
         if differ(own, exported, tolerance):
-            tried = list(passages)[:MOST_TRIED]
+            tried = passages[:MOST_TRIED]
             alone = [one for one in tried if differ(self.gradients((one,)), exported, tolerance)]
-            nodes = nodes_of(self.source.program, passages)
+            nodes = nodes_of(self.source.program, watched)
             places = tuple(Place(one, nodes[one]) for one in alone or passages)
-        self.passages = passages
         return Backward(own, exported, tolerance, places)
 
     def gradients(self, kept: Sequence[Passage]) -> dict[str, np.ndarray]:
@@ -119,7 +123,7 @@ class _Runs:
             outputs = call_outputs(torch, call, result, [])
             leaves |= watch.leaves
             found = self._backward(leaves, outputs)
-        self.passages, self.outputs = watch.passages, outputs
+        self.watched, self.outputs = watch, outputs
         return {
             name: to_numpy(torch.zeros_like(leaf) if g is None else g).astype(np.float64)
             for (name, leaf), g in zip(leaves.items(), found, strict=True)

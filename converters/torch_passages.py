@@ -13,7 +13,7 @@ import os
 import re
 import sys
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
@@ -44,12 +44,15 @@ class Passage:
 
 @dataclass(frozen=True)
 class Op:
-    """An op of a passage. lines: of the functions called `forward` that lead to it; order: among all detaches."""
+    """An op of a passage. lines: of the functions called `forward` that lead to it; count: of the same name on these
+    lines before it; order: among all of its name.
+    """
 
     module: str
     lines: tuple[Line, ...]
     name: str
-    order: int | None = None
+    count: int
+    order: int
 
 
 @dataclass
@@ -60,11 +63,12 @@ class Watch:
     paths: Mapping[Any, str]
     kept: frozenset[Passage]
     embedded: bool
-    passages: dict[Passage, set[Op]] = field(default_factory=dict)
+    passages: dict[Passage, dict[Op, None]] = field(default_factory=dict)
     leaves: dict[str, Any] = field(default_factory=dict)
     inside: list[Passage] = field(default_factory=list)
     entered: tuple[Line, ...] = ()
-    detached: int = 0
+    counts: dict[tuple[str, tuple[Line, ...], str], int] = field(default_factory=dict)
+    totals: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         tensor, aten = self.torch.Tensor, self.torch.ops.aten
@@ -79,22 +83,28 @@ class Watch:
         if function is torch._C._set_grad_enabled:
             self.entered = self.entered if arguments[0] else _place(self.paths).lines
             return function(*arguments, **keywords)
+        name = _op_name(function)
+        if name == "__get__" and function not in self._detaching:
+            return function(*arguments, **keywords)
+        place = _place(self.paths)
+        like = (place.module, place.forward, name)
+        self.counts[like] = self.counts.get(like, 0) + 1
+        self.totals[name] = self.totals.get(name, 0) + 1
         if self.inside:
             self._note(self.inside[-1], function)
         if function is torch.nn.functional.embedding and self.embedded:
             return self._looked_up(function(*arguments, **keywords))
         if function in self._detaching:
-            self.detached += 1
             if not _has_gradient(torch, arguments[:1]):
                 return function(*arguments, **keywords)
             return arguments[0] if self.neutral(DETACH, function) else function(*arguments, **keywords)
-        if function is torch.Tensor.register_hook and _has_gradient(torch, arguments[:1]):
-            if self.neutral(HOOK, function, _name(arguments[1])):
-                return torch.utils.hooks.RemovableHandle({})
-        elif not torch.is_grad_enabled() and _has_gradient(torch, (arguments, keywords)):
-            if self.neutral(NO_GRAD, function):
-                with torch.enable_grad():
-                    return function(*arguments, **keywords)
+        hooked = function is torch.Tensor.register_hook and _has_gradient(torch, arguments[:1])
+        if hooked and self.neutral(HOOK, function, _name(arguments[1])):
+            return torch.utils.hooks.RemovableHandle(OrderedDict())
+        held = not torch.is_grad_enabled() and _has_gradient(torch, (arguments, keywords))
+        if held and self.neutral(NO_GRAD, function):
+            with torch.enable_grad():
+                return function(*arguments, **keywords)
         return function(*arguments, **keywords)
 
     def neutral(self, kind: str, function: Any, name: str = "") -> bool:
@@ -114,7 +124,7 @@ class Watch:
                 return original(*arguments)
         place = _place(self.paths)
         passage = Passage(FUNCTION, function.__name__, place.module, place.lines)
-        self.passages.setdefault(passage, set())
+        self.passages.setdefault(passage, {})
         self.inside.append(passage)
         try:
             if passage in self.kept:
@@ -126,9 +136,10 @@ class Watch:
 
     def _note(self, passage: Passage, function: Any) -> None:
         place = _place(self.paths)
-        order = self.detached - 1 if passage.kind == DETACH else None
-        op = Op(place.module, place.forward, getattr(function, "__name__", ""), order)
-        self.passages.setdefault(passage, set()).add(op)
+        name = _op_name(function)
+        count = self.counts.get((place.module, place.forward, name), 0)
+        op = Op(place.module, place.forward, name, count - 1, self.totals[name] - 1)
+        self.passages.setdefault(passage, {})[op] = None
 
     def _looked_up(self, found: Any) -> Any:
         if found.requires_grad or not found.is_floating_point():
@@ -221,35 +232,52 @@ def _hooks(watch: Watch, part: Any, path: str) -> Iterator[None]:
         return
     first = next(iter(getattr(part, names[0]).values()))
     passage = Passage(HOOK, _name(first), path, ())
-    watch.passages[passage] = set()
+    watch.passages[passage] = {}
     with contextlib.ExitStack() as stack:
         for name in names if passage not in watch.kept else ():
             stack.enter_context(patch.object(part, name, OrderedDict()))
         yield
 
 
-def nodes_of(program: Any, passages: Mapping[Passage, Collection[Op]]) -> dict[Passage, tuple[str, ...]]:
-    """Return the nodes of an exported program that come from each passage, by the lines of code they come from."""
+def nodes_of(program: Any, watch: Watch) -> dict[Passage, dict[str, str]]:
+    """Return the nodes of an exported program that come from each passage, by the lines of code they come from.
+
+    Each node has the name of the node that it reads first.
+    """
     # Constants of an op are nodes without inputs.
     nodes = [node for node in program.graph.nodes if node.op == "call_function" and node.all_input_nodes]
-    known: dict[tuple[str, tuple[Line, ...]], list[Any]] = {}
+    at_lines: dict[tuple[str, tuple[Line, ...]], list[Any]] = {}
+    by_name: dict[str, list[Any]] = {}
     for node in nodes:
         stack = node.meta.get("nn_module_stack") or {"": ("",)}
         lines = [(name, int(line)) for name, line in _FRAME.findall(node.meta.get("stack_trace") or "")]
-        known.setdefault((str(list(stack.values())[-1][0]), _own(lines)), []).append(node)
-    detached = [node for node in nodes if _target(node) == "detach"]
-    found = {}
-    for passage, ops in passages.items():
-        wanted = {op.name.partition(".")[0] for op in ops}
-        near = list(dict.fromkeys(node for op in ops for node in known.get((op.module, op.lines), ())))
-        if passage.kind == DETACH:
-            # The program of a file has lines of its own code.
-            orders = [op.order for op in ops if op.order is not None and op.order < len(detached)]
-            near = [node for node in near if node in detached] or [detached[order] for order in orders]
-        elif passage.kind != FUNCTION:
-            near = [node for node in near if _target(node) in wanted] or near
-        found[passage] = tuple(node.name for node in near)
-    return found
+        at_lines.setdefault((str(list(stack.values())[-1][0]), _own(lines)), []).append(node)
+        by_name.setdefault(_target(node), []).append(node)
+
+    def near(op: Op, kind: str) -> Sequence[Any]:
+        here = at_lines.get((op.module, op.lines), [])
+        if kind == FUNCTION:
+            return here
+        alike = [node for node in here if _target(node) == op.name]
+        if alike:
+            return alike[op.count : op.count + 1] if op.count < len(alike) else alike
+        # The program of a file runs from lines of its own: the same ops come in the same order.
+        alike = by_name.get(op.name, [])
+        return alike[op.order : op.order + 1] if len(alike) == watch.totals[op.name] else []
+
+    found = {
+        passage: [n for op in ops for n in near(op, passage.kind)] for passage, ops in watch.passages.items()
+    }
+    for passage in found:
+        if passage.kind == HOOK and not passage.lines:
+            inside = [
+                node for (path, _), nodes in at_lines.items() if path == passage.module for node in nodes
+            ]
+            found[passage] = inside[-1:]
+    return {
+        passage: {node.name: node.all_input_nodes[0].name for node in nodes}
+        for passage, nodes in found.items()
+    }
 
 
 def _target(node: Any) -> str:
@@ -260,6 +288,11 @@ def _target(node: Any) -> str:
 def _has_gradient(torch: Any, values: Any) -> bool:
     leaves = torch.utils._pytree.tree_leaves(values)
     return any(isinstance(leaf, torch.Tensor) and leaf.requires_grad for leaf in leaves)
+
+
+def _op_name(function: Any) -> str:
+    """The name of an op, such as "tanh" of torch.tanh_ or aten.tanh.default."""
+    return str(getattr(function, "__name__", "")).partition(".")[0].removesuffix("_")
 
 
 def _name(function: Any) -> str:
@@ -279,11 +312,12 @@ def _place(paths: Mapping[Any, str]) -> _Place:
     frame: FrameType | None = sys._getframe(1)
     lines, forward, module = list[Line](), list[Line](), None
     while frame is not None and frame.f_code.co_filename != _RUNNER:
-        owner = frame.f_locals.get("self")
-        if module is None and getattr(owner, "_parameters", None) is not None and owner in paths:
-            module = paths[owner]
         lines.append((frame.f_code.co_filename, frame.f_lineno))
-        forward += lines[-1:] if frame.f_code.co_name == "forward" else []
+        if frame.f_code.co_name == "forward":
+            forward.append(lines[-1])
+        # PyTorch calls every module by this function.
+        elif frame.f_code.co_name == "_call_impl" and module is None:
+            module = paths.get(frame.f_locals.get("self"))
         frame = frame.f_back
     return _Place(module or "", _own(reversed(lines)), _own(reversed(forward)))
 

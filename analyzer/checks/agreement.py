@@ -14,6 +14,7 @@ import ml_dtypes
 import numpy as np
 from onnx import helper
 
+from analyzer.autodiff import check_gradient_paths
 from analyzer.backends import BACKENDS, Differentiable, ModelLike, bind, explaining
 from analyzer.backends.arranging import arranged, arranged_like, moved_target
 from analyzer.backends.at_sizes import has_control_flow, model_at_sizes
@@ -24,7 +25,7 @@ from analyzer.checks.comparison import STEPS, Comparison, Progress
 from analyzer.checks.file_side import FILE, FileSide, file_side
 from analyzer.checks.localize import Origin
 from analyzer.checks.own_backward import AUTOGRAD, OwnBackward, own_backward_of
-from analyzer.checks.reading import Reader, Reading
+from analyzer.checks.reading import Reader, Reading, weights_of
 from analyzer.checks.referee import judge_backends
 from analyzer.checks.report import Report, Row
 from analyzer.checks.tolerances import COMPLETENESS, Tolerance, tolerances
@@ -108,7 +109,9 @@ def check(
     readers = [Reader(fn, fixed, roots, fn.backend) for fn in functions]
     comparison = Comparison(readers, feeds, fixed, allowed, progress)
     own = own_backward_of(loaded, functions[0].graph, given, fixed, roots, allowed["input gradient"], chosen)
-    readings = own.explaining(comparison.readings)
+    with own.explaining():
+        check_gradient_paths(functions[0].graph, roots, tuple(weights_of(fixed)), named=wrt is not None)
+        readings = comparison.readings()
     by_pair = {pair: comparison.rows_of(pair, readings) for pair in comparison.pairs}
     rows = [row for found in by_pair.values() for row in found]
     judged = judge_backends(comparison, readings, rows, loaded, referee)

@@ -7,14 +7,15 @@ without any has no rows here: its backward pass is the derivative by constructio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from analyzer.backends.base import Arrays
 from analyzer.checks.comparison import row_of
-from analyzer.checks.reading import Reading, weights_of
+from analyzer.checks.reading import weights_of
 from analyzer.checks.report import Row
 from analyzer.errors import UnsupportedOp
 from analyzer.graph import Graph
@@ -57,10 +58,11 @@ class OwnBackward:
             for name, array in self.found.exported.items()
         ]
 
-    def explaining(self, read: Callable[[], list[Reading]]) -> list[Reading]:
-        """Read the backends; a gradient that they refuse is told with the original's own backward pass."""
+    @contextlib.contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Add the original's own backward pass to the message of a gradient that is refused inside."""
         try:
-            return read()
+            yield
         except UnsupportedOp as error:
             if not self:
                 raise
@@ -83,17 +85,18 @@ class OwnBackward:
     def names(self) -> tuple[str, ...]:
         """The names of the nodes at fault: in the graph, or else in the exported program."""
         places = self.found.places if self.found else ()
-        return tuple(self._node(name)[1] for place in places for name in place.nodes)
+        computed = self.graph.producer
+        return tuple(computed[n].name if n in computed else n for place in places for n in place.nodes)
 
     def _named(self, place: Place) -> str:
-        nodes = [" ".join(filter(None, (op, repr(name)))) for op, name in map(self._node, place.nodes)]
+        nodes = [self._node(*pair) for pair in place.nodes.items()]
         more = f" and {len(nodes) - _MOST_NAMED} more" if len(nodes) > _MOST_NAMED else ""
         return f"{place}" + (f", node {', '.join(nodes[:_MOST_NAMED])}{more}" if nodes else "")
 
-    def _node(self, name: str) -> tuple[str, str]:
-        """The op and the name of the node of the graph that computes a tensor of the program."""
+    def _node(self, name: str, read: str) -> str:
+        """The node of the graph that computes a tensor of the program; else the program's own, and what it reads."""
         node = self.graph.producer.get(name)
-        return ("", name) if node is None else (node.op_type, node.name)
+        return f"{name!r} (reads {read!r})" if node is None else f"{node.op_type} {node.name!r}"
 
 
 def own_backward_of(
