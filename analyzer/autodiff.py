@@ -126,16 +126,22 @@ def check_gradient_paths(graph: Graph, wrt: Iterable[str], outputs: Sequence[str
     def by_value(node: Node, index: int) -> bool:
         return _SHAPE_ALONE.get(node.op_type) != index
 
-    lost, reaching = [], 0
-    for name in dict.fromkeys(wrt):
+    wanted, lost, reaching = list(dict.fromkeys(wrt)), [], []
+    stepped = bool(path_ends(graph, wanted, outputs))
+    # The terms of a method lie behind its inputs, and may be many.
+    cancelled = [name for name in wanted if name in graph.inputs] or wanted
+    for name in wanted:
         if name in outputs or name not in changing:
             continue
-        if not active_tensors(graph, [name]).isdisjoint(outputs) and not _cancels(graph, name, outputs):
-            reaching += 1
+        passes = not active_tensors(graph, [name]).isdisjoint(outputs)
+        if passes and not (stepped and name in cancelled and _cancels(graph, name, outputs)):
+            reaching.append(name)
         elif not graph.descendants([name], by_value).isdisjoint(outputs):
             lost.append(name)
     inputs = [name for name in lost if name in graph.inputs]
-    if lost and (not reaching or (named and inputs)):
+    # The terms of a method may reach the target where no input does: sums between cancel what bypasses a step.
+    others = graph.inputs if inputs else reaching
+    if lost and (not set(reaching).intersection(others) or (named and inputs)):
         raise UnsupportedOp(_lost_path(graph, (inputs or lost)[0], outputs, leading))
     for name in inputs:
         warnings.warn(_lost_path(graph, name, outputs, leading), stacklevel=4)

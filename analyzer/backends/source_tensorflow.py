@@ -18,6 +18,7 @@ _LOOPS = ("While", "StatelessWhile")
 # They ask how large a tensor is, not what it holds.
 _SIZES = ("Shape", "ShapeN", "Size", "Rank")
 _FILLS = ("ZerosLike", "OnesLike")
+STOPS = ("StopGradient", "PreventGradient")
 
 
 class TensorFlowNetwork:
@@ -25,13 +26,18 @@ class TensorFlowNetwork:
 
     keeps_names = False
 
-    def __init__(self, source: TensorFlowSource, framework: TensorFlow) -> None:
+    def __init__(
+        self, source: TensorFlowSource, framework: TensorFlow, stopping: Collection[str] = ()
+    ) -> None:
+        """stopping: the operations that stop gradients; all others of their kind pass them on, as an export does."""
         self.framework = framework
         tf: Any = framework.module
         # One graph and one session: every tf.function would keep its own copy of the weights.
         graph = tf.Graph()
         with graph.as_default():
-            tf.graph_util.import_graph_def(_differentiable_definition(tf, source.function.graph), name="")
+            tf.graph_util.import_graph_def(
+                _differentiable_definition(tf, source.function.graph, stopping), name=""
+            )
         self._session = _session(tf, graph)
         self._graph = source.function.graph
         self._inputs = dict(source.inputs)
@@ -170,7 +176,7 @@ def _session(tf: Any, graph: Any) -> Any:
     return tf.compat.v1.Session(graph=graph, config=config)
 
 
-def _differentiable_definition(tf: Any, graph: Any) -> Any:
+def _differentiable_definition(tf: Any, graph: Any, stopping: Collection[str]) -> Any:
     """The graph's definition, with what stands in the way of tf.gradients rewritten under the same names.
 
     TensorFlow's CPU kernels compute grouped convolutions but have no gradient for them: each becomes one
@@ -181,6 +187,10 @@ def _differentiable_definition(tf: Any, graph: Any) -> Any:
         # A custom gradient is a Python closure over the traced graph, which freezing leaves behind. The forward
         # nodes are differentiated instead: for tf.nn.silu, which only saves memory so, it is the same.
         node.attr.pop("_gradient_op_type", None)
+        # The exported function has no such node: docs/targets.md, "Steps, and custom backward passes".
+        if node.op in STOPS and node.name not in stopping:
+            node.op = "Identity"
+            node.attr.pop("message", None)
     nodes = {node.name: node for node in definition.node}
     for operation in graph.get_operations():
         if operation.type != "Conv2D" or operation.get_attr("data_format") != b"NHWC":

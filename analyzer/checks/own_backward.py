@@ -1,8 +1,8 @@
 """The original's own backward pass as a side of a check: is it the derivative of its forward pass?
 
 Explanations are of the exported function. An export keeps no custom backward pass (surrogate gradients, gradient
-reversal), `detach`, `no_grad` or hook; converters/torch_backward.py finds the ones that make a difference. A module
-without any has no rows here: its backward pass is the derivative by construction.
+reversal), `detach`, `no_grad` or hook. converters/torch_backward.py and own_stops.py find those that make a difference.
+A network without any has no rows here: its backward pass is the derivative by construction.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from analyzer.backends.base import Arrays
 from analyzer.checks.comparison import row_of
 from analyzer.checks.reading import weights_of
 from analyzer.checks.report import Row
-from analyzer.errors import UnsupportedOp
+from analyzer.errors import AnalysisError, UnsupportedOp
 from analyzer.graph import Graph
 from analyzer.target import Target
 from converters.errors import ConversionError, one_line
@@ -113,10 +113,14 @@ def own_backward_of(
     target: as it was fixed. wrt: the attributed tensors. backends: those of the check.
     """
     source = model.source
-    if not isinstance(source, PyTorchSource) or source.call is None or "source" not in backends:
+    if source is None or "source" not in backends:
         return OwnBackward(graph, None, "")
     weights = {name: np.asarray(array) for name, array in weights_of(target).items()}
     try:
-        return OwnBackward(graph, own_backward(source, feeds, weights, wrt, tolerance), "")
-    except ConversionError as error:
+        if isinstance(source, PyTorchSource):
+            return OwnBackward(graph, own_backward(source, feeds, weights, wrt, tolerance), "")
+        from analyzer.checks.own_stops import own_backward as with_stops
+
+        return OwnBackward(graph, with_stops(source, feeds, weights, wrt, tolerance), "")
+    except (ConversionError, AnalysisError) as error:
         return OwnBackward(graph, None, one_line(error))

@@ -94,3 +94,39 @@ def test_an_input_that_changes_nothing_has_the_gradient_0(body, recwarn):
 def test_check_refuses_a_target_behind_a_step():
     with pytest.raises(UnsupportedOp, match=r"\(Greater\)"):
         check(model(STEPS["Greater"]), X, target=0, backends=["onnxruntime", "torch"])
+
+
+CANCELLED = {
+    "straight through": "r = Round(x) d = Sub(r, x) h = Add(x, d) y = MatMul(h, w)",
+    "other order": "r = Floor(x) m = Neg(x) d = Add(m, r) i = Identity(d) h = Add(i, x) y = MatMul(h, w)",
+    "in the middle": "t = Tanh(x) s = Mul(t, t) r = Sign(s) d = Sub(r, s) h = Sum(s, d) q = Mul(h, h) y = MatMul(q, w)",
+}
+KEPT = {
+    "twice the input": "r = Round(x) d = Sub(r, x) a = Add(x, x) h = Add(a, d) y = MatMul(h, w)",
+    "another tensor": "r = Round(x) t = Tanh(x) d = Sub(r, t) h = Add(x, d) y = MatMul(h, w)",
+    "a step aside": "r = Round(x) h = Add(x, r) y = MatMul(h, w)",
+}
+
+
+@pytest.mark.parametrize("name", CANCELLED)
+def test_a_sum_that_takes_away_all_but_a_step_is_refused(name):
+    fn = differentiate(model(CANCELLED[name]))
+    for explain in (fn.gradients, lambda x: full_grad(fn, x), lambda x: integrated_gradients(fn, x)):
+        with pytest.raises(
+            UnsupportedOp, match=r"'x'.*does not cancel.*'y'.*derivative is zero.*wrt=\['r'\]"
+        ):
+            explain(X)
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_a_sum_that_leaves_a_derivative_is_differentiated(name):
+    fn = differentiate(model(KEPT[name]))
+    g, step = fn.gradients(X, 1).gradients["x"], 1e-2 * np.sign(X - np.round(X) + 0.01)
+    # No element is rounded elsewhere within this step.
+    ahead, behind = (fn.forward((X + sign * step).astype(np.float32))["y"][:, 1] for sign in (1, -1))
+    np.testing.assert_allclose((ahead - behind) / 2, (g * step).sum(1), rtol=2e-3, atol=1e-5)
+
+
+def test_a_difference_without_a_step_has_the_gradient_zero():
+    fn = differentiate(model("d = Sub(x, x) y = MatMul(d, w)"))
+    assert not fn.gradients(X, 1).gradients["x"].any()
