@@ -177,7 +177,7 @@ def _lost_path(graph: Graph, name: str, outputs: Sequence[str], leading: frozens
     if any(node.op_type == "Round" for node in ends):
         fix += ", or differentiate through Round by straight_through=True"
     return (
-        f"the gradient at {name!r} is no answer: every path to the target {outputs[0]!r} ends at {where}, "
+        f"the gradient at {name!r} says nothing about the target: every path to {outputs[0]!r} ends at {where}, "
         f"whose derivative is zero. Fix: {fix}."
     )
 
