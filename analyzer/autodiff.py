@@ -149,7 +149,6 @@ def path_ends(graph: Graph, roots: Iterable[str], targets: Iterable[str]) -> tup
         for node in graph.nodes
         if leading.intersection(node.outputs)
         and active.intersection(node.reads)
-        and node.op_type not in _SHAPE_ALONE
         and not any(name in active and carries_gradient(graph, node, i) for i, name in enumerate(node.reads))
     )
 
