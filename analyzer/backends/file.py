@@ -42,6 +42,8 @@ _REMEMBERED = 64
 _AT_ONCE = 4 * 2**20
 # Bytes of a file whose session is kept from one batch to the next: making it costs less than its copy of the weights.
 _KEPT = 256 * 2**20
+# Rows of an output count at least as this share of the largest one.
+_SMALL_ROW = 1e-4
 # Of the tolerance: what the largest element of an output, or of a sum, may leave in a small one by rounding.
 _SHARE = 1e-2
 
@@ -296,6 +298,8 @@ class FileCheck:
             return float("inf")
         value, truth = (np.where(np.isfinite(truth), array, 0) for array in (value, truth))
         norms = np.maximum(np.linalg.norm(truth, axis=1), FLOOR * np.sqrt(max(truth.shape[1], 1)))
+        # A small row may be a difference of numbers of the size of the largest one, which round at 6e-8 of that.
+        norms = np.maximum(norms, _SMALL_ROW * norms.max(initial=0.0))
         return float((np.linalg.norm(value - truth, axis=1) / norms).max(initial=0.0)) / self.tolerance
 
     def _shapes(self, name: str, shape: tuple[int, ...]) -> str:
