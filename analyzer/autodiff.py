@@ -155,7 +155,6 @@ def path_ends(graph: Graph, roots: Iterable[str], targets: Iterable[str]) -> tup
         for node in graph.nodes
         if leading.intersection(node.outputs)
         and active.intersection(node.reads)
-        and node.op_type not in _SHAPE_ALONE
         and not any(name in active and carries_gradient(graph, node, i) for i, name in enumerate(node.reads))
     )
 
@@ -225,7 +224,7 @@ def _lost_path(graph: Graph, name: str, outputs: Sequence[str], leading: frozens
     if any(node.op_type == "Round" for node in ends):
         fix += ", or differentiate through Round by straight_through=True"
     return (
-        f"the gradient at {name!r} is no answer: {every} to the target {outputs[0]!r} ends at {where}, "
+        f"the gradient at {name!r} says nothing about the target: {every} to {outputs[0]!r} ends at {where}, "
         f"whose derivative is zero. Fix: {fix}."
     )
 

@@ -7,6 +7,7 @@ product with them is the scalar.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -250,7 +251,7 @@ def one_scalar(target: TargetLike) -> Target:
 
 def rows_of(y: np.ndarray) -> np.ndarray:
     """An output as (N, elements of a sample)."""
-    return y.reshape(y.shape[0] if y.ndim else 1, -1)
+    return y.reshape(y.shape[0] if y.ndim else 1, math.prod(y.shape[1:]))
 
 
 def as_target(target: TargetLike) -> Target:

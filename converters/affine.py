@@ -5,7 +5,8 @@ BatchNormalization that other exporters write as one product and one sum. Only v
 and the bias of a layer stays its own. Arithmetic is in float64; each constant is rounded once, to the file's type of
 unit u. So the result differs by at most 4u of the sum of the magnitudes of its terms. A chain stays where a constant
 would be lost to underflow or overflow, where a factor on the way is so large or small that NaN or infinity would arise
-elsewhere, or where the merged terms are so much larger than the last sum that they cancel.
+elsewhere, where a lone constant is so small beside the sum so far that rounding would take its digits, or where the
+merged terms are so much larger than the last sum that they cancel.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ _WITHOUT_BIAS = ("MatMul", "Einsum")
 _LARGEST = 1 << 24
 # (x − 1e6) / 0.01 is accurate where x is near 1e6, and x / 0.01 − 1e8 is not.
 _CANCELS = 1024.0
+# erf(x) + 1 may be zero in the file; 1e-7 behind it then is all of the result.
+_ABSORBED = 256.0
 
 
 def merge_affine(draft: Draft) -> int:
@@ -112,6 +115,8 @@ def _composed(draft: Draft, chain: list[onnx.NodeProto]) -> tuple[np.ndarray, np
                 elif node.op_type == "Sub":
                     factor, before = -factor, -shift
                 shift = before + constant
+                if _is_absorbed(constant, before):
+                    return None
             else:
                 scale = constant if node.op_type == "Mul" else 1 / constant
                 factor, shift, before = factor * scale, shift * scale, before * scale
@@ -125,6 +130,12 @@ def _composed(draft: Draft, chain: list[onnx.NodeProto]) -> tuple[np.ndarray, np
     if not np.isfinite(factor).all() or np.abs(before).max(initial=0.0) > _CANCELS * added:
         return None
     return factor, np.broadcast_to(shift, np.broadcast_shapes(shift.shape, factor.shape))
+
+
+def _is_absorbed(constant: np.ndarray, before: np.ndarray) -> bool:
+    """Return whether a lone constant is an ε beside the sum so far: of 1 + 1e-7 rounding leaves little of 1e-7."""
+    most = float(np.abs(before).max(initial=0.0))
+    return constant.size == 1 and 0 < abs(float(constant.reshape(()))) * _ABSORBED < most
 
 
 def _constant(draft: Draft, node: onnx.NodeProto) -> np.ndarray:

@@ -14,6 +14,7 @@ import onnx
 from onnx import numpy_helper
 
 from converters.draft import Draft, is_standard, reads, subgraphs
+from converters.opset import RANDOM
 from converters.runtime import ReferenceSession, RuntimeFailure, run
 
 LARGEST = 1 << 30
@@ -21,15 +22,6 @@ LARGEST = 1 << 30
 
 _WEIGHT = 1024
 """Elements of a constant that are worth to be stored once."""
-
-RANDOM = (
-    "RandomNormal",
-    "RandomNormalLike",
-    "RandomUniform",
-    "RandomUniformLike",
-    "Multinomial",
-    "Bernoulli",
-)
 
 # ONNX Runtime's Sigmoid is clamped near 1e-8 in float32, and is 0 where float64 has 1e-24.
 _INACCURATE = ("Sigmoid",)

@@ -270,7 +270,9 @@ def _convert_onnx(proto: onnx.ModelProto, example: Any) -> Converted:
         return list(original.run(arrays).values())
 
     label = f"{original.runtime} on the model as given"
-    return Converted(proto, None, Reference(run, label, original.batch, proto, original.on_runtime), feeds)
+    return Converted(
+        proto, None, Reference(run, label, original.batch, proto, hard=original.on_runtime), feeds
+    )
 
 
 def _example_of(infos: dict[str, onnx.ValueInfoProto], example: Any) -> dict[str, np.ndarray]:

@@ -30,14 +30,36 @@ def normalise_axes(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Return the model with unknown sizes unstated, and with one symbol for each size of its inputs."""
     normal = onnx.ModelProto()
     normal.CopyFrom(proto)
+    empty = [axis for info in normal.graph.input for axis in _dims(info.type) if _is_empty(axis)]
     for info in _infos(normal.graph):
         for axis in _dims(info.type):
             if axis.HasField("dim_value") and axis.dim_value <= 0:
                 axis.ClearField("dim_value")
             elif axis.dim_param.strip().lower() in _UNKNOWN or is_invented(axis.dim_param):
                 axis.ClearField("dim_param")
+    if empty and not _runs(normal):
+        # The model takes no elements there: 0 is the size.
+        for axis in empty:
+            axis.dim_value = 0
     _share_symbols(normal)
     return normal
+
+
+def _is_empty(axis: onnx.TensorShapeProto.Dimension) -> bool:
+    return axis.HasField("dim_value") and axis.dim_value == 0
+
+
+def _runs(proto: onnx.ModelProto) -> bool:
+    """Return whether a model runs where its free axes have elements."""
+    try:
+        return _Trial(proto, _inputs(proto)).runs(())
+    except RuntimeFailure:
+        return False
+
+
+def _inputs(proto: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
+    constants = {tensor.name for tensor in proto.graph.initializer}
+    return {info.name: info for info in proto.graph.input if info.name not in constants}
 
 
 def _infos(graph: onnx.GraphProto) -> Iterator[onnx.ValueInfoProto]:
@@ -53,8 +75,7 @@ def _dims(known: onnx.TypeProto) -> Sequence[onnx.TensorShapeProto.Dimension]:
 
 def _share_symbols(proto: onnx.ModelProto) -> None:
     """Give free axes of the inputs the same symbol where they have the same size, and only there."""
-    constants = {tensor.name for tensor in proto.graph.initializer}
-    inputs = {info.name: info for info in proto.graph.input if info.name not in constants}
+    inputs = _inputs(proto)
     stated = {
         (name, index): axis.dim_param
         for name, info in inputs.items()

@@ -26,7 +26,7 @@ _PAD_INPUTS = 11
 
 # ONNX Runtime has kernels for these up to here; what came later are types alone.
 _OLDER_OPSET = 21
-_DRAWS = (
+RANDOM = (
     "RandomNormal",
     "RandomNormalLike",
     "RandomUniform",
@@ -34,7 +34,8 @@ _DRAWS = (
     "Multinomial",
     "Bernoulli",
 )
-_OLDER_OPS = frozenset({"GlobalLpPool", "MaxRoiPool", "RoiAlign", *_DRAWS})
+"""Ops that draw at random."""
+_OLDER_OPS = frozenset({"GlobalLpPool", "MaxRoiPool", "RoiAlign", *RANDOM})
 
 
 def runnable_opset(nodes: Iterable[onnx.NodeProto]) -> int:

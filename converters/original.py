@@ -17,21 +17,13 @@ from converters.draft import shape_of
 from converters.errors import InvalidModel
 from converters.hard_points import finite_distance
 from converters.kernels import exact
-from converters.opset import all_nodes
+from converters.opset import RANDOM, all_nodes
 from converters.runtime import ReferenceSession, RuntimeFailure, Session, runtime_version
 
 Arrays = Mapping[str, np.ndarray]
 
 # Below this norm per element a tensor holds rounding alone.
 FLOOR = 1e-6
-_DRAWS = (
-    "RandomNormal",
-    "RandomNormalLike",
-    "RandomUniform",
-    "RandomUniformLike",
-    "Multinomial",
-    "Bernoulli",
-)
 
 
 class Original:
@@ -109,7 +101,7 @@ def draws(proto: onnx.ModelProto) -> str:
     constants = {tensor.name: tensor for tensor in proto.graph.initializer}
     written = [*proto.graph.node, *(node for function in proto.functions for node in function.node)]
     for node in all_nodes(written):
-        if node.op_type in _DRAWS:
+        if node.op_type in RANDOM:
             return node.op_type
         if node.op_type == "Dropout" and len(node.input) > 2 and node.input[2]:
             mode = constants.get(node.input[2])

@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from converters.constants import RANDOM
 from converters.draft import Draft, attribute, reads
+from converters.opset import RANDOM
 from converters.runtime import RuntimeFailure, run
 
 _STEP = "onnxplain.step"

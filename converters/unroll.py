@@ -16,9 +16,8 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from converters.constants import RANDOM
 from converters.draft import Draft, attribute, is_standard, reads, subgraphs
-from converters.opset import all_nodes
+from converters.opset import RANDOM, all_nodes
 from converters.splice import adopt_constants, hoist_constants, inherit_origin, instantiate
 from converters.trips import count_trips
 

@@ -55,7 +55,7 @@ class Arrangement:
     def back(self, name: str, array: np.ndarray) -> np.ndarray:
         """An array with the samples along axis 0 as the user's model has it."""
         if name in self.wrapped:
-            return array[0]
+            return np.asarray(array[0])
         span = self.spans.get(name)
         return array if span is None else samples_back(array, span)
 

@@ -35,7 +35,9 @@ class Followed:
         """Where the samples lie in a tensor; None where they are mixed, or laid out in another way."""
         shape = sizes(name)
         labels = self.labels.get(name)
-        return None if shape is None or labels is None else span_of(labels, shape, self.samples)
+        if shape is None or labels is None or labels.ndim > len(shape):
+            return None
+        return span_of(labels, shape, self.samples)
 
 
 def follow(

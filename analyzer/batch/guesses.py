@@ -33,9 +33,14 @@ def guesses(graph: Graph, shapes: Mapping[str, Sizes]) -> list[Guess]:
     plain = first_axes(graph, shapes)
     found = [] if plain is None else [plain]
     for guess in islice(_others(graph, shapes), MOST):
-        if guess not in found:
+        if guess not in found and not _counts_features(graph, shapes, guess):
             found.append(guess)
     return found
+
+
+def _counts_features(graph: Graph, shapes: Mapping[str, Sizes], guess: Guess) -> bool:
+    """Return whether a guess takes the last axis of floats for the samples: features may be independent, too."""
+    return any(axis and axis == len(shapes[n]) - 1 and graph.tensors[n].is_float for n, axis in guess.items())
 
 
 def _others(graph: Graph, shapes: Mapping[str, Sizes]) -> Iterator[Guess]:

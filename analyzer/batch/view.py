@@ -125,9 +125,12 @@ class _Moves:
             if key == "perm":
                 attributes[key] = value
                 continue
-            constant = np.asarray(value, np.int64)
-            self.tensors[f"{made}/{key}"] = Tensor(f"{made}/{key}", constant.dtype, constant.shape, constant)
-            inputs.append(f"{made}/{key}")
+            constant, own = np.asarray(value, np.int64), f"arranged/{made}/{key}"
+            while own in self.graph.tensors:
+                # A file may have a tensor of any name; its value must stay.
+                own = f"arranged/{own}"
+            self.tensors[own] = Tensor(own, constant.dtype, constant.shape, constant)
+            inputs.append(own)
         if op_type == "Reshape":
             attributes["allowzero"] = 0
         if made not in self.tensors and made not in self.graph.tensors:

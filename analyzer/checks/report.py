@@ -176,7 +176,7 @@ class Report:
         content = {
             "passed": self.passed,
             "reason": self.reason,
-            "samples": self.samples,
+            "samples_are": self.samples,
             "backends": list(self.backends),
             "skipped": dict(self.skipped),
             "seconds": dict(self.seconds),

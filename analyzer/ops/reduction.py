@@ -274,6 +274,8 @@ class ReduceLogSumExp(ExplicitRule):
 
 def _torch_log_sum_exp(torch, x, over, keepdim):
     # The derivative of torch's own is exp(x − y), of which rounding y leaves nothing where it is large.
+    if x.numel() == 0:
+        return torch.logsumexp(x, tuple(over), keepdim)
     highest = x.detach().amax(over, keepdim=True)
     highest = torch.where(torch.isfinite(highest), highest, 0.0)
     y = torch.log((x - highest).exp().sum(over, keepdim=True)) + highest

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import onnx
 import pytest
 from onnx import helper
 
-from converters import canonicalise
+from converters import canonicalise, load
 from tests.converters.helpers import make_model, normal, ops, run
 
 CHANNELS = 6
@@ -202,3 +204,21 @@ def test_all_zero_biases_of_convolutions_are_dropped() -> None:
     )
     (node,) = canonicalise(model).graph.node
     assert list(node.input) == ["x", "w"]
+
+
+@pytest.mark.parametrize("epsilon", [1e-7, 1e-5, 1e-3])
+def test_an_epsilon_behind_another_sum_keeps_its_digits(epsilon: float) -> None:
+    """1 / ((erf(x) + 1) + ε) at the far left is 1 / ε in the file: erf(x) + 1 is exactly zero there."""
+    nodes = [
+        helper.make_node("Erf", ["x"], ["e"]),
+        helper.make_node("Add", ["e", "one"], ["s"]),
+        helper.make_node("Add", ["s", "epsilon"], ["t"]),
+        helper.make_node("Reciprocal", ["t"], ["y"]),
+    ]
+    constants = {"one": np.array(1, np.float32), "epsilon": np.array(epsilon, np.float32)}
+    proto = make_model(nodes, {"x": ("n", 3)}, ["y"], constants)
+    x = np.array([[-8, -1, 2]], np.float32)
+    expected = np.array(
+        [[1 / np.float32(epsilon), 1 / (math.erf(-1) + 1 + epsilon), 1 / (math.erf(2) + 1 + epsilon)]]
+    )
+    np.testing.assert_allclose(run(load(proto).proto, {"x": x})[0], expected, rtol=1e-5)

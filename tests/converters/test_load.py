@@ -158,9 +158,9 @@ def test_things_that_are_no_models_are_refused(tmp_path: Path) -> None:
         convert({"not": "a model"})
     with pytest.raises(ConversionError, match="neither a file nor a factory"):
         convert("no_such_module:factory")
-    (tmp_path / "weights.bin").write_bytes(b"x")
+    (tmp_path / "model.xyz").write_bytes(b"x")
     with pytest.raises(InvalidModel, match="no known kind"):
-        convert(tmp_path / "weights.bin")
+        convert(tmp_path / "model.xyz")
     (tmp_path / "model.tflite").write_bytes(b"x")
     with pytest.raises(InvalidModel, match="Fix: convert the Keras model or SavedModel"):
         convert(tmp_path / "model.tflite")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
 import analyzer
@@ -225,7 +226,6 @@ def test_one_backend_alone_has_the_file_to_compare_with_or_is_refused(tmp_path: 
     for given in (network(), load(network()).save(tmp_path / "m.onnx")):
         report = check(given, X, 0, backends=["onnxruntime"], steps=2)
         assert report.passed and report.backends == ("onnxruntime", "file") and report.rows
-    torch = pytest.importorskip("torch")
     model = convert(torch.nn.Linear(4, 3), torch.zeros(2, 4))
     with pytest.raises(
         NothingToCompare, match=r"found onnxruntime alone\. Fix: name two of onnxruntime, torch"

@@ -128,7 +128,10 @@ def test_samples_that_depend_on_each_other_are_computed_at_once(eager):
     fn = differentiate(convert(net, x))
     leaf = x.clone().requires_grad_()
     (expected,) = torch.autograd.grad(net(leaf)[:, 1].sum(), leaf)
-    assert np.allclose(fn.gradients(x.numpy(), 1).gradients[fn.graph.inputs[0]], expected.numpy(), atol=1e-6)
+    column = Target(weights=np.eye(3, dtype=np.float32)[1] * np.ones((6, 1), np.float32))
+    assert np.allclose(
+        fn.gradients(x.numpy(), column).gradients[fn.graph.inputs[0]], expected.numpy(), atol=1e-6
+    )
 
 
 def test_double_precision_and_frameworks_are_computed_at_once(network, eager):

@@ -37,7 +37,7 @@ BAD = {
         (*ANALYZE, "photo.png", "--target", "5"),
         "out of range: the model has 5 classes",
     ),
-    "a negative index": ((*ANALYZE, "photo.png", "--target", "-1"), "out of range"),
+    "a negative index": ((*ANALYZE, "photo.png", "--target", "-6"), "out of range"),
     "an unknown class": ((*ANALYZE, "photo.png", "--target", "tabby kat"), "no class of that name"),
     "a class without names": (
         ("analyze", "plain.onnx", "photo.png", "--target", "cat"),

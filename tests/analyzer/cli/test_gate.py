@@ -77,7 +77,9 @@ def test_check_passes_and_fails_by_a_tolerance_of_the_project(files, tmp_path):
     found = json.loads(done.stdout)
     assert {row["quantity"] for row in found["rows"] if not row["passed"]} == {"layer"}
     cases = ElementTree.parse(tmp_path / "gate.xml").getroot().iter("testcase")
-    assert [case.get("name") for case in cases if case.find("failure") is not None] == ["layer"]
+    failed = [case.get("name") for case in cases if case.find("failure") is not None]
+    # The backends differ from one another, and each may from the file.
+    assert set(failed) == {"layer"} and 1 <= len(failed) <= 3
 
 
 def test_the_document_of_compare_holds_both_models_and_the_drift(json_of):

@@ -218,7 +218,8 @@ def test_the_highest_classes_share_one_path(backend, settings):
         near = 1e-5 if "steps" in settings else 0.1
         assert relative(one.attributions, alone.attributions) < near
         assert relative(one.beside["x"], alone.beside["x"]) < near
-        assert one.converged.all()
+        # A fixed rule measures the error of the sum alone, and claims nothing.
+        assert one.converged.all() == ("tolerance" in settings)
     with pytest.raises(AnalysisError, match="no ranks"):
         found.rank(0).rank(0)
 

@@ -35,7 +35,9 @@ def test_the_expansion_computes_what_the_runtime_computes(case: Case) -> None:
 
 
 def test_every_expansion_has_a_case() -> None:
-    assert {op for _, op in EXPANSIONS} == {case.op for case in CASES}
+    # The ops of ai.onnx.ml have their cases in test_classical.py.
+    own = {op for domain, op in EXPANSIONS if domain != "ai.onnx.ml"}
+    assert own == {case.op for case in CASES}
 
 
 def test_packed_projections_attend_as_separate_ones() -> None:
