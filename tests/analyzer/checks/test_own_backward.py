@@ -89,11 +89,6 @@ def under_inference_mode(h):
     return held + h
 
 
-@torch.no_grad()
-def decorated(h):
-    return h.cos()
-
-
 def loop(h):
     for _ in range(3):
         h = 0.9 * h + h.tanh().detach()
@@ -107,31 +102,21 @@ def hooked(h):
     return y + h
 
 
-def twice(h):
-    return Reverse.apply(h.tanh()) * h + h.sin().detach()
-
-
 # What the report says, and the nodes that it names: those of the graph, else those of the exported program.
 WRONG = {
     "surrogate": (lambda h: spike(h) + h, "autograd.Function 'Spike'", {"node_gt", "node__to_copy"}),
     "reversal": (lambda h: Reverse.apply(h.tanh()), "autograd.Function 'Reverse'", {"view"}),
     "clip": (lambda h: passed_through(h, 0.2) + h.sin(), "'PassedThrough'", {"node_clamp"}),
     "detach": (lambda h: h * h.sigmoid().detach(), "'detach' (reads 'sigmoid')", {"detach"}),
-    "all detached": (lambda h: h.detach().tanh(), "'detach' (reads 'linear')", {"detach"}),
     "loop": (loop, "'detach' (reads 'tanh')", {"detach", "detach_1", "detach_2"}),
     "no_grad": (under_no_grad, "torch.no_grad", {"node_tanh", "node_exp"}),
     "inference_mode": (under_inference_mode, "torch.no_grad", {"node_tanh"}),
-    "decorated": (lambda h: decorated(h) + h.sin(), "torch.no_grad", {"node_cos"}),
     "hook": (hooked, "gradient hook 'hooked", set()),
-    "two": (twice, "'Reverse'", {"view", "detach"}),
 }
 RIGHT = {
-    "plain": lambda h: h.tanh(),
     "swish": SavingSwish.apply,
-    "constant detached": lambda h: h * torch.ones(5).detach(),
     # Softmax does not change where a number is subtracted from all classes.
     "shift detached": lambda h: (h - h.max(-1, keepdim=True).values.detach()).softmax(-1),
-    "step under no_grad": lambda h: h * (h > 0).detach().to(h.dtype),
 }
 
 
@@ -148,7 +133,11 @@ class Net(nn.Module):
 
 
 def checked(net, x=X, **options):
-    return check(convert(net.eval(), x), x.numpy(), target=1, backends=["onnxruntime", "source"], **options)
+    return checked_model(convert(net.eval(), x), x, **options)
+
+
+def checked_model(model, x=X, **options):
+    return check(model, x.numpy(), target=1, backends=["onnxruntime", "source"], **options)
 
 
 def theirs(net, x=X):
@@ -160,13 +149,13 @@ def theirs(net, x=X):
 def test_the_place_is_named_and_both_backends_have_the_derivative_of_the_exported_function(name):
     inner, said, nodes = WRONG[name]
     net = Net(inner).eval()
-    report = checked(net)
+    model = convert(net, X)
+    report = checked_model(model)
     assert not report.passed and said in report.at_fault
     assert "the original's backward pass is not the derivative of its forward pass" in report.headline
     assert set(report.suspects["source", "autograd"]) == nodes
     failed = {(row["a"], row["b"], row["quantity"]) for row in report.failures}
     assert failed == {("source", "autograd", "input gradient")}
-    model = convert(net, X)
     exact, x, rng = copy.deepcopy(net).double(), X.double(), np.random.default_rng(0)
     step = torch.tensor(rng.standard_normal(X.shape))
     with torch.no_grad():
@@ -180,9 +169,10 @@ def test_the_place_is_named_and_both_backends_have_the_derivative_of_the_exporte
 @pytest.mark.parametrize("name", RIGHT)
 def test_a_backward_pass_that_is_the_derivative_raises_no_alarm(name):
     net = Net(RIGHT[name]).eval()
-    report = checked(net)
+    model = convert(net, X)
+    report = checked_model(model)
     assert report.passed and "autograd" not in report.skipped
-    (g,) = differentiate(convert(net, X)).gradients(X.numpy(), 1).gradients.values()
+    (g,) = differentiate(model).gradients(X.numpy(), 1).gradients.values()
     np.testing.assert_allclose(g, theirs(net), rtol=1e-4, atol=1e-6)
 
 
@@ -204,13 +194,10 @@ def test_a_gradient_that_is_zero_without_a_custom_backward_pass_is_refused_and_t
         with pytest.raises(UnsupportedOp, match=refused):
             differentiate(model, backend).gradients(X.numpy(), 1)
     with pytest.raises(UnsupportedOp, match=f"{refused}.*The original: .*{said}"):
-        checked(net)
-
-
-def test_straight_through_gives_the_gradient_of_a_rounding_written_with_detach():
-    net = Net(lambda h: h + (h.round() - h).detach()).eval()
-    fn = differentiate(convert(net, X), straight_through=True)
-    np.testing.assert_allclose(fn.gradients(X.numpy(), 1).gradients["x"], theirs(net), rtol=1e-5)
+        checked_model(model)
+    if "Round" in refused:
+        through = differentiate(model, straight_through=True).gradients(X.numpy(), 1).gradients["x"]
+        np.testing.assert_allclose(through, theirs(net), rtol=1e-5)
 
 
 def test_a_head_that_is_not_explained_may_stop_gradients():
@@ -219,9 +206,8 @@ def test_a_head_that_is_not_explained_may_stop_gradients():
             h = self.first(x)
             return self.last(h), self.last(h.detach())
 
-    net = Heads(None)
-    assert checked(net).passed
-    model = convert(net.eval(), X)
+    model = convert(Heads(None).eval(), X)
+    assert checked_model(model).passed
     second = {model.proto.graph.output[1].name: np.ones((3, 3), np.float32)}
     report = check(model, X.numpy(), target=Target(weights=second), backends=["onnxruntime", "source"])
     assert not report.passed and set(report.suspects["source", "autograd"]) == {"detach"}
@@ -243,18 +229,16 @@ def test_a_hook_of_a_module_is_named_by_the_module_and_the_module_is_left_as_it_
 
 def test_embedded_tokens_are_checked_where_the_inputs_are_integers():
     class Text(nn.Module):
-        def __init__(self, held):
+        def __init__(self):
             super().__init__()
-            self.held, self.table, self.last = held, nn.Embedding(9, 5), nn.Linear(5, 3)
+            self.table, self.last = nn.Embedding(9, 5), nn.Linear(5, 3)
 
         def forward(self, ids):
             h = self.table(ids)
-            gate = h.sigmoid()
-            return self.last((h * (gate.detach() if self.held else gate)).mean(1))
+            return self.last((h * h.sigmoid().detach()).mean(1))
 
     ids = torch.randint(0, 9, (3, 4), generator=torch.Generator().manual_seed(0))
-    assert checked(Text(False), ids, wrt=["embedding"]).passed
-    report = checked(Text(True), ids, wrt=["embedding"])
+    report = checked(Text(), ids, wrt=["embedding"])
     assert not report.passed and "'detach' (reads 'sigmoid')" in report.at_fault
 
 
@@ -272,19 +256,10 @@ def test_an_exported_program_is_checked_as_it_was_exported(inner, named):
 def test_a_stopped_gradient_of_keras_is_named():
     import keras
 
-    def net(held):
-        given = keras.Input((5,))
-        h = keras.layers.Dense(5)(given)
-        gate = keras.ops.sigmoid(h)
-        h = h * (keras.ops.stop_gradient(gate) if held else gate)
-        return keras.Model(given, keras.layers.Dense(3)(h))
-
-    assert checked_keras(net(False)).passed
-    report = checked_keras(net(True))
+    given = keras.Input((5,))
+    h = keras.layers.Dense(5)(given)
+    h = h * keras.ops.stop_gradient(keras.ops.sigmoid(h))
+    report = checked_model(convert(keras.Model(given, keras.layers.Dense(3)(h)), X.numpy()))
     (name,) = report.suspects["source", "autograd"]
     assert not report.passed and name.endswith("StopGradient") and "Sigmoid')" in report.at_fault
     assert {(row["a"], row["b"]) for row in report.failures} == {("source", "autograd")}
-
-
-def checked_keras(net):
-    return check(convert(net, X.numpy()), X.numpy(), target=1, backends=["onnxruntime", "source"])
