@@ -121,16 +121,19 @@ def check_gradient_paths(graph: Graph, wrt: Iterable[str], outputs: Sequence[str
     Raises UnsupportedOp where no tensor that changes the target has a differentiable path, or an input that is
     named has none; warns of an input that is not named.
     """
+    wrt = list(dict.fromkeys(wrt))
+    for output in outputs:
+        refuse_zero_derivatives(graph, wrt, output)
     leading, changing = leading_tensors(graph, outputs), graph.ancestors(outputs)
 
     def by_value(node: Node, index: int) -> bool:
         return _SHAPE_ALONE.get(node.op_type) != index
 
-    wanted, lost, reaching = list(dict.fromkeys(wrt)), [], []
-    stepped = bool(path_ends(graph, wanted, outputs))
+    lost, reaching = [], []
+    stepped = bool(path_ends(graph, wrt, outputs))
     # The terms of a method lie behind its inputs, and may be many.
-    cancelled = [name for name in wanted if name in graph.inputs] or wanted
-    for name in wanted:
+    cancelled = [name for name in wrt if name in graph.inputs] or wrt
+    for name in wrt:
         if name in outputs or name not in changing:
             continue
         passes = not active_tensors(graph, [name]).isdisjoint(outputs)

@@ -158,8 +158,8 @@ def with_gradient_of_maximum(monkeypatch, name, gradient):
     right = source_tensorflow._differentiable_definition
     tf.RegisterGradient(name)(gradient)
 
-    def planted(module, graph):
-        definition = right(module, graph)
+    def planted(module, graph, stopping):
+        definition = right(module, graph, stopping)
         for node in definition.node:
             if node.op == "Maximum":
                 node.attr["_gradient_op_type"].s = name.encode()
