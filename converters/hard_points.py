@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 import ml_dtypes
 import numpy as np
 
+from converters.norms import norm
+
 Arrays = Mapping[str, np.ndarray]
 Run = Callable[[Arrays], Sequence[np.ndarray]]
 
@@ -65,8 +67,8 @@ def finite_distance(value: np.ndarray, expected: np.ndarray, floor: float) -> fl
         v, e = v[np.isfinite(v)], e[np.isfinite(v)]
     # Scaled, so that squares of large values do not overflow.
     scale = max(float(np.abs(e).max(initial=0.0)), floor)
-    norm = max(float(np.linalg.norm(e / scale)), floor * np.sqrt(max(e.size, 1)) / scale)
-    return float(np.linalg.norm((v - e) / scale)) / norm
+    least = floor * np.sqrt(max(e.size, 1)) / scale
+    return norm((v - e) / scale) / max(norm(e / scale), least)
 
 
 def spread(run: Run, given: Arrays, expected: Sequence[np.ndarray], floor: float) -> list[float]:

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 
 from converters.errors import ConversionError, one_line
+from converters.norms import norm
 
 FLOOR = 1e-6
 """Norms below this per element count as rounding noise: an output of exact zeros may come out as 1e-9."""
@@ -47,8 +48,8 @@ def relative_l2(value: np.ndarray, expected: np.ndarray) -> float:
     v, e = v[finite], e[finite]
     if not np.isfinite(v).all():
         return float("inf")
-    floor = FLOOR * np.sqrt(max(e.size, 1))
-    return float(np.linalg.norm(v - e) / max(np.linalg.norm(e), floor))
+    floor = float(FLOOR * np.sqrt(max(e.size, 1)))
+    return norm(v - e) / max(norm(e), floor)
 
 
 def run_original(reference: Reference, given: Arrays) -> Sequence[np.ndarray]:

@@ -18,6 +18,7 @@ import numpy as np
 from converters.errors import ConversionError, one_line
 from converters.frameworks import import_framework
 from converters.model import PyTorchSource
+from converters.norms import norm
 from converters.quiet import quiet
 from converters.torch_call import Call, call_outputs, from_numpy, inference_mode, tensors_of, to_numpy
 from converters.torch_passages import Passage, Watch, nodes_of, watching
@@ -180,8 +181,8 @@ def differ(a: Arrays, b: Arrays, tolerance: float) -> bool:
 def apart(a: np.ndarray, b: np.ndarray) -> float:
     """‖a − b‖ / max(‖a‖, ‖b‖); equal NaN and infinities count as equal."""
     same = (a == b) | (np.isnan(a) & np.isnan(b))
-    difference = np.linalg.norm(np.where(same, 0.0, a - b))
-    return float(difference / max(np.linalg.norm(a), np.linalg.norm(b))) if difference else 0.0
+    difference = norm(np.where(same, 0.0, a - b))
+    return difference / max(norm(a), norm(b)) if difference else 0.0
 
 
 @contextlib.contextmanager

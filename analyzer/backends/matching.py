@@ -14,6 +14,8 @@ from itertools import permutations, product
 
 import numpy as np
 
+from converters.norms import norm
+
 # Values of two frameworks in float32: far above rounding, far below any two different layers.
 TOLERANCE = 1e-3
 FAR = 1e3
@@ -212,8 +214,8 @@ def closest(
 def _relative(a: np.ndarray, b: np.ndarray) -> float:
     # The squares of half precision overflow at 256.
     a, b = a.astype(np.float64), b.astype(np.float64)
-    norm = max(float(np.linalg.norm(a)), float(np.linalg.norm(b)))
-    return float(np.linalg.norm(a - b)) / norm if norm else 0.0
+    largest = max(norm(a), norm(b))
+    return norm(a - b) / largest if largest else 0.0
 
 
 def _by_shape(name: str, offered: np.ndarray, wanted: np.ndarray) -> Match | None:
@@ -233,5 +235,5 @@ def _close(a: np.ndarray, b: np.ndarray) -> bool:
     near = (np.abs(a) <= FAR) & (np.abs(b) <= FAR)
     if not np.allclose(a[~near], b[~near], rtol=TOLERANCE, atol=0, equal_nan=True):
         return False
-    difference = np.linalg.norm(a[near] - b[near])
-    return bool(difference <= TOLERANCE * max(float(np.linalg.norm(b[near])), 1e-12))
+    difference = norm(a[near] - b[near])
+    return bool(difference <= TOLERANCE * max(norm(b[near]), 1e-12))

@@ -19,7 +19,8 @@ from analyzer.backends.base import Arrays
 from analyzer.checks.forms import explain_map
 from analyzer.checks.kinks import Explanation, Side, explain, follows_rules, listed
 from analyzer.checks.localize import Origin, backward_origin, forward_origin
-from analyzer.checks.metrics import distance
+from analyzer.checks.metrics import distance, relative_distance
+from analyzer.checks.passes import Passes
 from analyzer.checks.reading import Reader, Reading, maps_of
 from analyzer.checks.report import Row
 from analyzer.checks.rounding import excuse_rounding, rounded_alike
@@ -57,6 +58,7 @@ class Comparison:
     def __post_init__(self) -> None:
         self.seconds = [0.0] * len(self.readers)
         self._choices: Choices = cache(partial(self._choices_at, self.feeds))
+        self._passes = Passes(self.graph)
 
     @property
     def _excess(self) -> float:
@@ -112,7 +114,7 @@ class Comparison:
         reader, side = self.readers[index], None
         if not reading.completeness.within(self.tolerances[COMPLETENESS]).all():
             side = self._choices(index)
-        if side is None or not follows_rules(self.graph, side, self._excess):
+        if side is None or not follows_rules(self._passes, side, self._excess):
             return reading.completeness, ""
         assert isinstance(reader, Reader)
         ours = reader.decompose(self.feeds, replace(side, ties=()), reading.completeness.output)
@@ -188,7 +190,7 @@ class Comparison:
                 row[f"{side}_error"] = measured.relative_l2
             row["nearer"] = row["a"] if row["a_error"] <= row["b_error"] else row["b"]
             if truths[a] is not truths[b]:
-                row["float64"] = distance(exact[a][quantity][tensor], exact[b][quantity][tensor]).relative_l2
+                row["float64"] = relative_distance(exact[a][quantity][tensor], exact[b][quantity][tensor])
 
     def _labelled(self, pair: Indices, sides: tuple[Side, Side]) -> dict[str, Side]:
         return {self._name(index): side for index, side in zip(pair, sides, strict=True)}
@@ -198,7 +200,7 @@ class Comparison:
         order = [
             name for name in (*self.graph.inputs, *self.graph.producer) if name in left and name in right
         ]
-        found = {name: distance(left[name], right[name]).relative_l2 for name in order}
+        found = {name: relative_distance(left[name], right[name]) for name in order}
         least = 1e-2 * min(self.tolerances.values())
         return {name: apart for name, apart in found.items() if apart > least}
 
@@ -230,7 +232,7 @@ class Comparison:
 
     def _explain(self, a: Side, b: Side) -> Explanation | None:
         wrt = [name for name in a.gradients if name in b.gradients]
-        return explain(self.graph, a, b, wrt, self._excess)
+        return explain(self._passes, a, b, wrt, self._excess)
 
     def _choices_at(self, point: Arrays, index: int) -> Side | None:
         """The source at every tensor, with the exact ties at which it chose otherwise than our rules; None where there
@@ -240,7 +242,7 @@ class Comparison:
         if reader.fn.backend != "source" or isinstance(reader, Twin):
             return None
         side = reader.everywhere(point)
-        ties = find_ties(self.graph, self.roots, side, self._excess)
+        ties = find_ties(self._passes, self.roots, side, self._excess)
         return replace(side, ties=tuple(ties)) if ties else None
 
     def _excuse_maps(self, pair: Indices, rows: Sequence[Row]) -> None:
@@ -259,11 +261,11 @@ class Comparison:
         reader = self.readers[index]
         assert isinstance(reader, Reader)
         maps = maps_of(reader.decompose(self.feeds, held, readings[index].completeness.output))
-        apart = distance(maps[row["tensor"]], readings[index].maps[row["tensor"]]).relative_l2
+        apart = relative_distance(maps[row["tensor"]], readings[index].maps[row["tensor"]])
         return apart <= self.tolerances["full grad"]
 
     def _apart(self, left: np.ndarray, right: np.ndarray) -> bool:
-        return distance(left, right).relative_l2 > self.tolerances["integrated gradients"]
+        return relative_distance(left, right) > self.tolerances["integrated gradients"]
 
     def _rows(self, pair: Indices, quantity: str, left: Arrays, right: Arrays) -> list[Row]:
         """A comparison of each tensor that both sides have."""

@@ -15,7 +15,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from analyzer.backends.base import Arrays
-from analyzer.checks.metrics import distance
+from analyzer.checks.metrics import relative_distance
 from analyzer.checks.reading import Reader
 from analyzer.checks.terms import Decomposition, blurred, decompose
 from analyzer.checks.twin import Twin
@@ -32,7 +32,7 @@ def explain_map(a: Reader, b: Reader | Twin, feeds: Arrays, tolerance: float) ->
     shared = {
         name: one
         for name, one in paired.items()
-        if name in rounded or distance(mine.terms[name], counterparts[name]).relative_l2 <= tolerance
+        if name in rounded or relative_distance(mine.terms[name], counterparts[name]) <= tolerance
     }
     alone_a = [name for name, term in mine.terms.items() if name not in shared and term.any()]
     alone_b = [name for name, term in other.terms.items() if name not in {*shared.values()} and term.any()]
@@ -44,7 +44,7 @@ def explain_map(a: Reader, b: Reader | Twin, feeds: Arrays, tolerance: float) ->
     sums = _sums_apart(mine, other, alone_a, alone_b)
     left = decompose(a, feeds, [*alone_a, *rounded]).maps
     right = b.maps_of(decompose(reader, theirs, [*alone_b, *(shared[name] for name in rounded)]).maps)
-    maps = max(distance(left[root], right[root]).relative_l2 for root in left)
+    maps = max(relative_distance(left[root], right[root]) for root in left)
     if max(sums, maps) > tolerance:
         return None
     reasons = []

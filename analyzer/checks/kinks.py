@@ -16,16 +16,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from analyzer.autodiff import path_nodes
-from analyzer.backends.onnxruntime import make_session
-from analyzer.checks.metrics import distance
-from analyzer.emitter import Emitter
+from analyzer.checks.metrics import relative_distance
+from analyzer.checks.passes import Arrays, Passes
 from analyzer.graph import Graph, Node
 from analyzer.ops import find
 from analyzer.ops.registry import Kind
-from analyzer.program import Program, assemble
-from analyzer.request import gradient_name, observe, remainder_program, seed_name
-
-Arrays = dict[str, np.ndarray]
+from analyzer.request import gradient_name, seed_name
 
 # A decision changes a derivative by its whole size; rounding of a smooth one by far less.
 JUMP = 1e-2
@@ -93,20 +89,20 @@ class Explanation:
     held: Side
 
 
-def explain(graph: Graph, a: Side, b: Side, wrt: Sequence[str], tolerance: float) -> Explanation | None:
+def explain(passes: Passes, a: Side, b: Side, wrt: Sequence[str], tolerance: float) -> Explanation | None:
     """Why the gradients of two sides at `wrt` differ: the decisions, or None where they do not explain it.
 
     The side that chose otherwise at exact ties, where there is one, is b.
     """
-    a, b = (_completed(graph, wrt, side) for side in (a, b))
-    decisions = differing_decisions(graph, wrt, a.outputs, a.values, b.values, tolerance)
+    a, b = (_completed(passes, wrt, side) for side in (a, b))
+    decisions = differing_decisions(passes, wrt, a.outputs, a.values, b.values, tolerance)
     if not decisions and not b.ties:
         return None
-    if not all(follows_rules(graph, side, tolerance, wrt) for side in (a, b)):
+    if not all(follows_rules(passes, side, tolerance, wrt) for side in (a, b)):
         return None
-    held = {name: b.values[name] for name in _held(graph, wrt, a.outputs, decisions)}
+    held = {name: b.values[name] for name in _held(passes, wrt, a.outputs, decisions)}
     alike = replace(b, values={**a.values, **held})
-    apart = _backward_error(graph, alike, wrt)
+    apart = _backward_error(passes, alike, wrt)
     if apart > tolerance:
         return None
     reasons = [
@@ -124,24 +120,26 @@ def listed(decisions: Sequence[Decision]) -> str:
 
 
 def _held(
-    graph: Graph, roots: Sequence[str], outputs: tuple[str, ...], decisions: Sequence[Decision]
+    passes: Passes, roots: Sequence[str], outputs: tuple[str, ...], decisions: Sequence[Decision]
 ) -> set[str]:
     """The tensors that the decisions hang on, and those of decisions that share one with them.
 
     A maximum is looked for among the values it was taken from: a node's input and output are of one side.
     """
+    graph = passes.graph
     held = {name for one in decisions for name in _read_and_given(graph, one.node)}
-    nodes = [_read_and_given(graph, node) for node in decision_nodes(graph, roots, outputs)]
+    nodes = [_read_and_given(graph, node) for node in decision_nodes(passes, roots, outputs)]
     while grown := {name for names in nodes if held.intersection(names) for name in names} - held:
         held |= grown
     return held
 
 
-def decision_tensors(graph: Graph, roots: Sequence[str], outputs: tuple[str, ...]) -> frozenset[str]:
+def decision_tensors(passes: Passes, roots: Sequence[str], outputs: tuple[str, ...]) -> frozenset[str]:
     """The tensors that decisions at kinks hang on: what nodes with a value-dependent derivative read and give."""
+    graph = passes.graph
     return frozenset(
         name
-        for node in decision_nodes(graph, roots, outputs)
+        for node in decision_nodes(passes, roots, outputs)
         for name in _read_and_given(graph, node)
         if graph.tensors[name].is_float or name in node.outputs
     )
@@ -154,102 +152,72 @@ def _read_and_given(graph: Graph, node: Node) -> list[str]:
 
 
 def differing_decisions(
-    graph: Graph, roots: Sequence[str], outputs: tuple[str, ...], a: Arrays, b: Arrays, tolerance: float
+    passes: Passes, roots: Sequence[str], outputs: tuple[str, ...], a: Arrays, b: Arrays, tolerance: float
 ) -> list[Decision]:
     """The nodes on the path whose local derivative jumps between the values of two sides, in graph order."""
-    counted = ((node, jumps(graph, node, a, b, tolerance)) for node in decision_nodes(graph, roots, outputs))
+    nodes = decision_nodes(passes, roots, outputs)
+    counted = ((node, jumps(passes, node, a, b, tolerance)) for node in nodes)
     return [Decision(node, count) for node, count in counted if count]
 
 
-def decision_nodes(graph: Graph, roots: Sequence[str], outputs: tuple[str, ...]) -> list[Node]:
+def decision_nodes(passes: Passes, roots: Sequence[str], outputs: tuple[str, ...]) -> list[Node]:
     """The nodes on the path from the roots whose derivative depends on their values and may jump."""
     found = []
-    for node in path_nodes(graph, roots, outputs):
+    for node in path_nodes(passes.graph, roots, outputs):
         rules = find(node)
         kinds = (Kind.HOMOGENEOUS, Kind.ELEMENTWISE)
-        if (
-            rules is not None
-            and rules.kind in kinds
-            and rules.vjp is not None
-            and _local_derivative(graph, node)
-        ):
+        if rules is not None and rules.kind in kinds and rules.vjp is not None and passes.derivative(node):
             found.append(node)
     return found
 
 
-def _completed(graph: Graph, roots: Sequence[str], side: Side) -> Side:
+def _completed(passes: Passes, roots: Sequence[str], side: Side) -> Side:
     """A side with the values that it lacks at decisions computed from those it has."""
-    missing = sorted(decision_tensors(graph, roots, side.outputs) - side.values.keys())
+    missing = sorted(decision_tensors(passes, roots, side.outputs) - side.values.keys())
     if not missing:
         return side
-    wanted = {name: graph.tensors[name] for name in missing}
-    program = assemble(graph, Emitter(graph.opset), wanted, available=list(side.values))
-    session = make_session(program.proto, ["CPUExecutionProvider"])
-    found = session.run(list(program.outputs.values()), {name: side.values[name] for name in program.inputs})
-    return replace(side, values={**side.values, **dict(zip(program.outputs, found, strict=True))})
+    return replace(side, values={**side.values, **passes.values(missing, side.values).run(side.values)})
 
 
-def jumps(graph: Graph, node: Node, a: Arrays, b: Arrays, tolerance: float = np.inf) -> int:
+def jumps(passes: Passes, node: Node, a: Arrays, b: Arrays, tolerance: float = np.inf) -> int:
     """At how many elements the derivative of one node differs, its inputs being equal within rounding."""
-    names = _read_and_given(graph, node)
+    names = _read_and_given(passes.graph, node)
     if any(name not in a or name not in b for name in names):
         return 0
     if all(np.array_equal(a[name], b[name]) for name in names):
         return 0
-    floats = [name for name in names if graph.tensors[name].is_float]
-    if any(distance(a[name], b[name]).relative_l2 > tolerance for name in floats):
+    floats = [name for name in names if passes.graph.tensors[name].is_float]
+    if any(relative_distance(a[name], b[name]) > tolerance for name in floats):
         return 0
-    program = _local_derivative(graph, node)
-    if program is None:
+    derivative = passes.derivative(node)
+    if derivative is None:
         return 0
-    session = make_session(program.proto, ["CPUExecutionProvider"])
     y = node.outputs[0]
-    results = []
-    for side in (a, b):
-        feeds = {**side, gradient_name(y): np.ones_like(side[y])}
-        results.append(session.run(None, {name: feeds[name] for name in program.inputs}))
-    count = 0
-    for left, right in zip(*results, strict=True):
-        scale = max(float(np.abs(left).max(initial=0.0)), float(np.abs(right).max(initial=0.0)))
-        count += int((np.abs(left - right) > JUMP * scale).sum()) if scale else 0
-    return count
+    left, right = (derivative.run({**side, gradient_name(y): np.ones_like(side[y])}) for side in (a, b))
+    return sum(_jumping(left[name], right[name]) for name in left)
 
 
-def _local_derivative(graph: Graph, node: Node) -> Program | None:
-    """The VJP of one node as a program of its own values; None where it does not depend on them."""
-    wrt = tuple(
-        name
-        for name in dict.fromkeys(node.inputs)
-        if name and graph.tensors[name].is_float and graph.tensors[name].constant is None
-    )
-    alone = Graph((node,), graph.tensors, graph.inputs, (node.outputs[0],), graph.opset)
-    program = remainder_program(alone, observe((), wrt), graph.tensors.keys(), [node.outputs[0]])
-    reads_values = any(name != gradient_name(node.outputs[0]) for name in program.inputs)
-    return program if reads_values else None
+def _jumping(left: np.ndarray, right: np.ndarray) -> int:
+    """The number of elements at which two derivatives differ by more than rounding."""
+    scale = max(float(np.abs(left).max(initial=0.0)), float(np.abs(right).max(initial=0.0)))
+    return int((np.abs(left - right) > JUMP * scale).sum()) if scale else 0
 
 
 def follows_rules(
-    graph: Graph,
+    passes: Passes,
     side: Side,
     tolerance: float,
     wrt: Sequence[str] | None = None,
 ) -> bool:
     """Whether a side's gradients are the backward pass, by our rules and its choices at ties, of its own values."""
     at = list(side.gradients) if wrt is None else wrt
-    return _backward_error(graph, side, at) <= tolerance
+    return _backward_error(passes, side, at) <= tolerance
 
 
-def _backward_error(graph: Graph, side: Side, wrt: Sequence[str]) -> float:
+def _backward_error(passes: Passes, side: Side, wrt: Sequence[str]) -> float:
     """How far gradients are from what our rules give on the side's forward values: the worst relative L2.
 
     The gradients that show a choice at a tie are taken as they are.
     """
-    program = remainder_program(graph, observe((), wrt), list(side.values), side.chosen, seeds=side.outputs)
-    session = make_session(program.proto, ["CPUExecutionProvider"])
-    given = side.given
-    found = session.run(
-        [program.outputs[gradient_name(name)] for name in wrt], {name: given[name] for name in program.inputs}
-    )
-    return max(
-        distance(array, side.gradients[name]).relative_l2 for name, array in zip(wrt, found, strict=True)
-    )
+    found = passes.gradients(wrt, side.values, side.chosen, side.outputs).run(side.given)
+    return max(relative_distance(found[gradient_name(name)], side.gradients[name]) for name in wrt)

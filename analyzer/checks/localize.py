@@ -14,7 +14,7 @@ import numpy as np
 
 from analyzer.backends.onnxruntime import make_session
 from analyzer.checks.kinks import Arrays, Side
-from analyzer.checks.metrics import distance
+from analyzer.checks.metrics import relative_distance
 from analyzer.emitter import Emitter
 from analyzer.graph import Graph, Node, is_float
 from analyzer.precision import FLOAT64, in_precision
@@ -171,7 +171,7 @@ class _Pass:
         program = self.program(graph, name, side)
         given = side.given
         (found,) = run(program, {key: given[key] for key in program.inputs}).values()
-        return distance(found, self.arrays(side)[name]).relative_l2
+        return relative_distance(found, self.arrays(side)[name])
 
 
 def _on_runtime(program: Program, given: Arrays) -> Arrays:

@@ -26,15 +26,9 @@ class Distance:
 
 def distance(a: np.ndarray, b: np.ndarray) -> Distance:
     """Compare two arrays of one shape, in double precision. Two zero arrays are equal, and so is ∞ to itself."""
-    x, y = a.astype(np.float64).reshape(-1), b.astype(np.float64).reshape(-1)
-    # The −∞ of an attention mask stands in both; the finite values beside it are what can differ.
-    differs = ~(np.isinf(x) & (x == y))
-    if not differs.all():
-        x, y = x[differs], y[differs]
-    if not x.size:
-        return Distance(0.0, 0.0, 0.0, 1.0)
+    x, y = _comparable(a, b)
     difference = x - y
-    furthest = float(np.abs(difference).max())
+    furthest = float(np.abs(difference).max(initial=0.0))
     if furthest == 0:
         return Distance(0.0, 0.0, 0.0, 1.0)
     if not np.isfinite(furthest):
@@ -46,3 +40,21 @@ def distance(a: np.ndarray, b: np.ndarray) -> Distance:
     return Distance(
         furthest, relative, float(relative_l2(x[None], y[None])[0]), float(cosine(x[None], y[None])[0])
     )
+
+
+def relative_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """The relative L2 of their `distance` alone."""
+    x, y = _comparable(a, b)
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return 0.0 if np.array_equal(x, y, equal_nan=True) else np.inf
+    return float(relative_l2(x[None], y[None])[0])
+
+
+def _comparable(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both as float64 vectors, without the elements that are the same infinity in both: the mask of an attention."""
+    x, y = a.astype(np.float64).reshape(-1), b.astype(np.float64).reshape(-1)
+    infinite = np.isinf(x)
+    if infinite.any():
+        differs = ~(infinite & (x == y))
+        x, y = x[differs], y[differs]
+    return x, y

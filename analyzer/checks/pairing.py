@@ -21,7 +21,7 @@ from analyzer.backends.base import Arrays
 from analyzer.backends.matching import TOLERANCE, Match, closest, fingerprint, regrouped_values, same_values
 from analyzer.checks.alignment import pair_by_place
 from analyzer.checks.layers import LayerView
-from analyzer.checks.metrics import distance
+from analyzer.checks.metrics import relative_distance
 from analyzer.errors import InputError, ShapeError
 from analyzer.graph import Graph, Tensor
 from analyzer.samples import batched_inputs
@@ -287,7 +287,7 @@ def _equal_gradients(a: Side, b: Side, rows: Sequence[Sequence[_Equal]]) -> Iter
     for row in reversed(rows):
         for one in reversed(row):
             gradient = one.match.to_onnx(other[one.match.name])
-            if one.theirs not in taken and distance(mine[one.form], gradient).relative_l2 <= TOLERANCE:
+            if one.theirs not in taken and relative_distance(mine[one.form], gradient) <= TOLERANCE:
                 taken.add(one.theirs)
                 yield one
                 break

@@ -17,6 +17,7 @@ from analyzer.backends import Differentiable
 from analyzer.backends.base import Arrays, Evaluation, attributed
 from analyzer.backends.onnxruntime import make_session
 from analyzer.checks.kinks import Side, decision_tensors
+from analyzer.checks.passes import Passes
 from analyzer.completeness import Completeness
 from analyzer.graph import Graph
 from analyzer.methods import FullGrad
@@ -85,7 +86,7 @@ class Reader:
 
     @cached_property
     def _decisions(self) -> frozenset[str]:
-        return decision_tensors(self.fn.graph, self.roots, self.outputs)
+        return decision_tensors(Passes(self.fn.graph), self.roots, self.outputs)
 
     @property
     def settings(self) -> Settings:

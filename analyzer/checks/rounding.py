@@ -12,6 +12,7 @@ import numpy as np
 
 from analyzer.checks.kinks import Side
 from analyzer.checks.report import Row
+from converters.norms import norm
 
 ROUNDING = "zero but for rounding"
 
@@ -43,4 +44,4 @@ def rounded_alike(a: Side, b: Side) -> frozenset[str]:
 
 def _norm(array: np.ndarray) -> float:
     # The −∞ of an attention mask carries no gradient.
-    return float(np.linalg.norm(np.where(np.isinf(array), 0, array).astype(np.float64)))
+    return norm(np.where(np.isinf(array), 0, array).astype(np.float64))

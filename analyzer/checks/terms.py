@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from analyzer.backends.base import Arrays
-from analyzer.checks.metrics import distance
+from analyzer.checks.metrics import relative_distance
 from analyzer.checks.reading import Reader
 from analyzer.methods.decomposition import plan
 from analyzer.methods.full_grad import read_full_grad
@@ -58,7 +58,7 @@ def blurred(mine: Decomposition, theirs: Decomposition, counterparts: Arrays, to
     found = []
     for name, other in counterparts.items():
         term = mine.terms[name]
-        if distance(term, other).relative_l2 > tolerance:
+        if relative_distance(term, other) > tolerance:
             difference = np.abs(term.astype(np.float64) - other)
             # What no axis of samples tells apart is held against the sample that allows least.
             by_sample = len(difference) == len(floor) and difference.ndim > 0

@@ -11,18 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
-from analyzer.backends.onnxruntime import make_session
-from analyzer.checks.kinks import Arrays, Decision, Side, Tie, decision_nodes, jumps
+from analyzer.checks.kinks import Decision, Side, Tie, decision_nodes, jumps
 from analyzer.checks.localize import way_on
-from analyzer.checks.metrics import distance
-from analyzer.emitter import Emitter
-from analyzer.graph import Graph, Node
-from analyzer.program import Program, assemble
-from analyzer.request import observe, remainder_program
+from analyzer.checks.metrics import relative_distance
+from analyzer.checks.passes import Arrays, Pass, Passes
+from analyzer.graph import Node
 
 # By how many ε of itself a value is moved off its tie: enough to outlast the rounding of what is added on the way.
 NUDGE = 8.0
@@ -39,8 +35,7 @@ class _Departure:
     tensor: str
     nodes: tuple[Node, ...]
     side: Side
-    program: Program
-    session: Any = field(repr=False)
+    gradient: Pass = field(repr=False)
 
     @property
     def value(self) -> np.ndarray:
@@ -52,24 +47,23 @@ class _Departure:
 
     def expected(self, moved: Arrays) -> np.ndarray:
         """The gradient by our rules, some values being moved."""
-        given = {**self.side.given, **moved}
-        (found,) = self.session.run(None, {name: given[name] for name in self.program.inputs})
-        return np.asarray(found)
+        (found,) = self.gradient.run({**self.side.given, **moved}).values()
+        return found
 
 
-def find_ties(graph: Graph, roots: Sequence[str], side: Side, tolerance: float) -> list[Tie]:
+def find_ties(passes: Passes, roots: Sequence[str], side: Side, tolerance: float) -> list[Tie]:
     """The ties at which a side, known at every tensor that it has, took another subgradient than our rules."""
-    decisive = {node.name for node in decision_nodes(graph, roots, side.outputs)}
-    departures = list(_departures(graph, decisive, side, tolerance))
-    return [tie for group in _groups(departures) if (tie := _tie(graph, group, tolerance)) is not None]
+    decisive = {node.name for node in decision_nodes(passes, roots, side.outputs)}
+    departures = list(_departures(passes, decisive, side, tolerance))
+    return [tie for group in _groups(departures) if (tie := _tie(passes, group, tolerance)) is not None]
 
 
 def _departures(
-    graph: Graph, decisive: Collection[str], side: Side, tolerance: float
+    passes: Passes, decisive: Collection[str], side: Side, tolerance: float
 ) -> Iterator[_Departure]:
     """The tensors in front of decisions whose gradient our rules do not give."""
     for name in side.gradients:
-        way = way_on(graph, name, side)
+        way = way_on(passes.graph, name, side)
         nodes = tuple(node for node in way if node.name in decisive)
         if not nodes:
             continue
@@ -77,10 +71,9 @@ def _departures(
         between = {given for node in way for given in node.outputs}
         values = [other for other in side.values if other not in between]
         gradients = [other for other in side.gradients if other != name]
-        program = remainder_program(graph, observe((), (name,)), values, gradients, seeds=side.outputs)
-        session = make_session(program.proto, ["CPUExecutionProvider"])
-        found = _Departure(name, nodes, side, program, session)
-        if distance(found.measured, found.expected({})).relative_l2 > tolerance:
+        gradient = passes.gradients((name,), values, gradients, side.outputs)
+        found = _Departure(name, nodes, side, gradient)
+        if relative_distance(found.measured, found.expected({})) > tolerance:
             yield found
 
 
@@ -96,7 +89,7 @@ def _groups(departures: Sequence[_Departure]) -> list[list[_Departure]]:
     return groups
 
 
-def _tie(graph: Graph, group: Sequence[_Departure], tolerance: float) -> Tie | None:
+def _tie(passes: Passes, group: Sequence[_Departure], tolerance: float) -> Tie | None:
     """The tie that explains departures with decisions in common; None where they are no subgradients."""
     ours, theirs = _at({}, group), {one.tensor: one.measured for one in group}
     moves = _moves(group, ours, tolerance)
@@ -110,7 +103,7 @@ def _tie(graph: Graph, group: Sequence[_Departure], tolerance: float) -> Tie | N
     for one in group:
         count = int((tied[one.tensor] & _differ(one.measured, ours[one.tensor], tolerance)).sum())
         for node in one.nodes:
-            if any(_moves_derivative(graph, node, one.side, moved) for moved in moves):
+            if any(_moves_derivative(passes, node, one.side, moved) for moved in moves):
                 known = counts[node.name].count if node.name in counts else 0
                 counts[node.name] = Decision(node, max(known, count))
     return Tie(tuple(ours), tuple(counts.values())) if counts else None
@@ -151,7 +144,7 @@ def _span(gradients: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 def _within(measured: np.ndarray, low: np.ndarray, high: np.ndarray, tolerance: float) -> bool:
     """Whether a gradient lies between its bounds, in every element."""
-    return distance(np.clip(measured, low, high), measured).relative_l2 <= tolerance
+    return relative_distance(np.clip(measured, low, high), measured) <= tolerance
 
 
 def _sums_agree(
@@ -181,15 +174,12 @@ def _differ(a: np.ndarray, b: np.ndarray, tolerance: float) -> np.ndarray:
     return np.abs(a - b) > tolerance * scale
 
 
-def _moves_derivative(graph: Graph, node: Node, side: Side, moved: Arrays) -> bool:
+def _moves_derivative(passes: Passes, node: Node, side: Side, moved: Arrays) -> bool:
     """Whether the local derivative of a node jumps where the values move."""
-    outputs = {name: graph.tensors[name] for name in node.outputs if name}
-    known = [name for name in side.values if name not in outputs]
-    program = assemble(graph, Emitter(graph.opset), outputs, available=known)
-    session = make_session(program.proto, ["CPUExecutionProvider"])
+    outputs = [name for name in node.outputs if name]
+    computed = passes.values(outputs, side.values.keys() - set(outputs))
 
     def completed(values: Arrays) -> Arrays:
-        arrays = session.run(list(program.outputs.values()), {name: values[name] for name in program.inputs})
-        return {**values, **dict(zip(program.outputs, arrays, strict=True))}
+        return {**values, **computed.run(values)}
 
-    return jumps(graph, node, completed(side.values), completed({**side.values, **moved})) > 0
+    return jumps(passes, node, completed(side.values), completed({**side.values, **moved})) > 0

@@ -18,6 +18,7 @@ from analyzer.backends.base import Arrays, attributed
 from analyzer.biases import find_biases
 from analyzer.checks.kinks import Side, decision_tensors
 from analyzer.checks.pairing import Pairing, by_inputs_of_a, fed
+from analyzer.checks.passes import Passes
 from analyzer.checks.reading import Reader, Reading, maps_of, seeds_of, weights_of
 from analyzer.errors import AnalysisError
 from analyzer.graph import Graph
@@ -91,7 +92,7 @@ class Twin:
 
     def at_point(self, feeds: Arrays) -> Side:
         """Gradients at the roots, and the values that kink decisions of a hang on."""
-        decisive = decision_tensors(self.graph, self.roots, self.outputs_of_a)
+        decisive = decision_tensors(Passes(self.graph), self.roots, self.outputs_of_a)
         return self._side(feeds, [name for name in self.layers if name in decisive], self.roots)
 
     def _side(self, feeds: Arrays, values: Iterable[str], wrt: Iterable[str]) -> Side:

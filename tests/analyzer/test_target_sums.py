@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from analyzer import Target, check, compare, differentiate, full_grad, gradient, integrated_gradients
 from analyzer.checks.kinks import Side, explain
 from analyzer.checks.localize import backward_origin
+from analyzer.checks.passes import Passes
 from analyzer.errors import TargetError
 from analyzer.graph import Graph
 from analyzer.methods import grad_cam, layer_cam, simple_full_grad, smooth_full_grad
@@ -208,11 +209,11 @@ def side_of(shift: float, at_x: list[float], at_y: list[float] | None = None) ->
 def test_a_decision_explains_a_sum_whose_parts_are_computed_from_one_another():
     graph, a = side_of(1e-7, [12, 4])
     _, b = side_of(-1e-7, [12, 0])
-    reason = explain(graph, a, b, ["x"], 1e-4)
+    reason = explain(Passes(graph), a, b, ["x"], 1e-4)
     assert reason is not None and "1 decision of Relu" in reason.text
     # The gradient without what y itself adds, 3 y at the first element, is nobody's decision.
     _, wrong = side_of(-1e-7, [9, 0])
-    assert explain(graph, a, wrong, ["x"], 1e-4) is None
+    assert explain(Passes(graph), a, wrong, ["x"], 1e-4) is None
 
 
 def test_a_wrong_gradient_is_found_at_the_output_that_adds_to_it():

@@ -13,6 +13,7 @@ from onnx import parser
 
 from analyzer import check, differentiate
 from analyzer.checks.kinks import Side, explain
+from analyzer.checks.passes import Passes
 from analyzer.checks.referee import accept_two_roundings
 from analyzer.errors import AnalysisError, Disagreement
 from analyzer.ops import activation, elementwise
@@ -240,7 +241,7 @@ def _sides(eps: float):
 
 def test_a_decision_within_rounding_of_its_kink_explains_the_difference():
     graph, a, b = _sides(1e-7)
-    reason = explain(graph, a, b, ["x"], 1e-4)
+    reason = explain(Passes(graph), a, b, ["x"], 1e-4)
     assert reason is not None
     assert "1 decision of Relu" in reason.text
     assert "held equal, the gradients agree to 0e+00" in reason.text
@@ -264,20 +265,20 @@ def test_a_maximum_behind_a_decision_is_held_with_it():
         seeds = {"y": np.ones((1, 1, 1, 2), np.float32)}
         return Side({name: values[name] for name in names}, gradients, seeds=seeds)
 
-    reason = explain(graph, side(1e-7, 1), side(-1e-7, 0), ["x"], 1e-4)
+    reason = explain(Passes(graph), side(1e-7, 1), side(-1e-7, 0), ["x"], 1e-4)
     assert reason is not None
     assert "Relu" in reason.text and "agree to 0e+00" in reason.text
 
 
 def test_values_that_really_differ_explain_nothing():
     graph, a, b = _sides(0.5)
-    assert explain(graph, a, b, ["x"], 1e-4) is None
+    assert explain(Passes(graph), a, b, ["x"], 1e-4) is None
 
 
 def test_a_decision_does_not_excuse_a_gradient_that_is_wrong_besides():
     graph, a, b = _sides(1e-7)
     wrong = Side(b.values, {"x": np.array([[3.3, 0]], np.float32)}, seeds=ONES)
-    assert explain(graph, a, wrong, ["x"], 1e-4) is None
+    assert explain(Passes(graph), a, wrong, ["x"], 1e-4) is None
 
 
 def test_report_as_json_and_html(tmp_path):
