@@ -31,7 +31,7 @@ from analyzer.request import Request, program_for
 from analyzer.samples import fixed_batch, samples_in
 from analyzer.target import Seed
 from converters.errors import one_line
-from converters.runtime import crashing_optimizers
+from converters.runtime import crashing_optimizers, session_options
 
 Arrays = dict[str, np.ndarray]
 CPU = "CPUExecutionProvider"
@@ -227,17 +227,12 @@ def make_session(proto: onnx.ModelProto, providers: Sequence[str], threads: int 
     """An ONNX Runtime session of a model in memory. Raises BackendError with the runtime's reason."""
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    # The runtime's warnings speak of its own fusions; its errors are raised.
-    options.log_severity_level = 4
+    options = session_options()
     # A memory pattern is a block for all tensors of a run, taken beside what the first run took: it doubles the memory,
     # and no network measured is faster for it.
     options.enable_mem_pattern = False
     if threads is not None:
         options.intra_op_num_threads = threads
-    # By default the runtime's idle threads spin for long. On cores that anything else uses, such as PyTorch's threads,
-    # a gradient then takes up to five times as long; this is enough to bridge the gaps between nodes.
-    options.add_session_config_entry("session.intra_op.spin_duration_us", "100")
     if proto.ByteSize() > LARGEST_IN_MEMORY:
         raise BackendError(
             f"the graph is {proto.ByteSize() / 2**30:.1f} GiB; ONNX Runtime takes 2 GiB from memory"
