@@ -24,6 +24,7 @@ from converters.refusals import refusal
 from converters.torch_call import (
     Call,
     by_parameter,
+    exclusive,
     flat_forward,
     inference_mode,
     make_call,
@@ -65,6 +66,7 @@ def is_pytorch(source: object) -> bool:
     return any(kind.__module__.partition(".")[0] == "torch" for kind in type(source).__mro__)
 
 
+@exclusive
 def convert_module(module: torch.nn.Module, example: Any, free_axes: FreeAxes | None = None) -> Converted:
     """Convert an nn.Module. `example` is a tensor or array, a tuple of them, or a dict by argument name.
 
@@ -95,6 +97,7 @@ def convert_module(module: torch.nn.Module, example: Any, free_axes: FreeAxes | 
     return Converted(proto, source, reference, feeds, traced.notes, free)
 
 
+@exclusive
 def convert_program(program: ExportedProgram) -> Converted:
     """Convert an ExportedProgram, with the inputs that it was traced with as its example."""
     torch = import_framework("torch")

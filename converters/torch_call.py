@@ -12,9 +12,10 @@ import dataclasses
 import functools
 import inspect
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from threading import RLock
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import ml_dtypes
 import numpy as np
@@ -25,6 +26,8 @@ from converters.verify import Arrays
 
 if TYPE_CHECKING:
     import torch
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -208,9 +211,29 @@ def flat_forward(torch: Any, call: Call, left_out: list[str]) -> Iterator[None]:
             module.forward = own
 
 
+# torch.export replaces parts of PyTorch while it traces, so that no module may run in another thread meanwhile.
+_ONE_AT_A_TIME = RLock()
+
+
+def exclusive(function: _Function) -> _Function:
+    """Let one thread at a time trace a module or run it."""
+
+    @functools.wraps(function)
+    def locked(*arguments: Any, **keywords: Any) -> Any:
+        with _ONE_AT_A_TIME:
+            return function(*arguments, **keywords)
+
+    return cast("_Function", locked)
+
+
 @contextlib.contextmanager
 def inference_mode(torch: Any, module: torch.nn.Module) -> Iterator[None]:
-    """Put every submodule in eval mode, and give each its own flag back, whatever happens."""
+    """Put every submodule in eval mode, and give each its own flag back, whatever happens. One thread at a time."""
+    with _ONE_AT_A_TIME:
+        yield from _evaluating(torch, module)
+
+
+def _evaluating(torch: Any, module: torch.nn.Module) -> Iterator[None]:
     flags = [(part, part.training) for part in module.modules()]
     # The module of an exported program has its mode traced in, and refuses eval().
     traced = type(module).__module__.startswith("torch.fx") or hasattr(module, "_guards_fn")

@@ -15,6 +15,7 @@ from analyzer.errors import AnalysisError, BackendError
 from analyzer.interpreter import Torch
 from converters.errors import one_line
 from converters.model import PyTorchSource
+from converters.torch_call import exclusive
 
 
 class PyTorchNetwork:
@@ -50,6 +51,7 @@ class PyTorchNetwork:
         """The FX name is the ONNX name."""
         return [self._inputs.get(name, name)]
 
+    @exclusive
     def values(self, feeds: Fed, names: Sequence[str]) -> Arrays:
         """The values of these tensors."""
         torch: Any = self.framework.module
@@ -57,6 +59,7 @@ class PyTorchNetwork:
             found = self._run(feeds, names)
         return {name: self.framework.array(found[name]) for name in names}
 
+    @exclusive
     def measure(
         self,
         feeds: Fed,
