@@ -1,37 +1,82 @@
-"""Write files whole or not at all: beside the destination first, then renamed over it."""
+"""Write files whole or not at all: without a name first, then in place of the destination.
+
+On Linux the new file has no name until it is complete, so that a process that is killed leaves nothing behind.
+Elsewhere it is written beside the destination and renamed over it.
+"""
 
 from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
-
-@contextmanager
-def written_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a path in the destination's folder; what was written there replaces `path` on success.
-
-    On an exception the partial file is removed and `path` stays as it was.
-    """
-    path = Path(path)
-    # The suffix is kept: writers such as NumPy and Pillow choose the format by it.
-    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+_UNNAMED = getattr(os, "O_TMPFILE", None)
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> Path:
-    """Write `data` to `path`, whole or not at all."""
-    with written_beside(path) as temporary:
-        temporary.write_bytes(data)
-    return Path(path)
+    """Write `data` to `path`, whole or not at all. Raises OSError with the path."""
+    path = Path(path)
+    try:
+        if not _written_unnamed(path, data):
+            _write_beside(path, data)
+    except OSError as error:
+        # Of a full disk, only the write fails, which knows no name.
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    return path
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> Path:
     """Write `text` to `path` in UTF-8, whole or not at all."""
     return write_bytes(path, text.encode("utf-8"))
+
+
+def _write_beside(path: Path, data: bytes) -> None:
+    """Write under another name and rename."""
+    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def _written_unnamed(path: Path, data: bytes) -> bool:
+    """Write through a file without a name; False where the system or the file system has none."""
+    if _UNNAMED is None:
+        return False
+    try:
+        descriptor = os.open(path.parent, _UNNAMED | os.O_WRONLY, 0o666)
+    except OSError:
+        # The folder may be missing, or its file system may not know such files: the other way tells.
+        return False
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        # Given a folder, which an absolute path ignores, Python follows the link to the file itself.
+        give_name = partial(os.link, f"/proc/self/fd/{descriptor}", src_dir_fd=descriptor)
+        with suppress(FileExistsError):
+            give_name(path)
+            return True
+        _replace(path, give_name)
+    return True
+
+
+def _replace(path: Path, give_name: Callable[[Path], None]) -> None:
+    """Name a file and rename it over another. A process that is killed in between leaves it to the next to remove."""
+    temporary = path.with_name(f".{path.name}.new")
+    with suppress(FileNotFoundError):
+        temporary.unlink()
+    give_name(temporary)
+    try:
+        os.replace(temporary, path)
+    except FileNotFoundError:
+        # Another process, which writes the same path, has just put this file there.
+        if not path.exists():
+            raise
+    except OSError:
+        temporary.unlink()
+        raise

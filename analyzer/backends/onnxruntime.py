@@ -170,7 +170,8 @@ class OnnxRuntime:
         feeds: Mapping[str, np.ndarray],
         targets: Sequence[np.ndarray],
     ) -> Arrays:
-        ready = self._ready((self._threads, key), program_of)
+        # The threads of a session do not survive a fork: a process makes its own.
+        ready = self._ready((os.getpid(), self._threads, key), program_of)
         # What the model has no input for is the target's, in the order of its outputs.
         own = [name for name in ready.inputs if name not in feeds]
         given = {**{n: feeds[n] for n in ready.inputs if n in feeds}, **dict(zip(own, targets, strict=True))}

@@ -12,6 +12,7 @@ import typer
 
 from analyzer.cli.analyze_files import document, write_results
 from analyzer.cli.analyze_view import show_results
+from analyzer.cli.destinations import refuse_unwritable
 from analyzer.cli.method_options import (
     AlignCornersOption,
     AlongOption,
@@ -171,6 +172,8 @@ def analyze(
     settings = settings_of(method, given)
     if output is not None and output.exists() and not output.is_dir():
         raise UserError(f"{output}: a file, where -o takes a folder")
+    if output is not None:
+        refuse_unwritable(output)
     vocabulary = None if tokens is None else read_vocabulary(tokens, settings)
     with terminal.progress("reading the model"):
         loaded = open_model(model, example, straight_through=straight_through, verify=not no_verify)

@@ -1,14 +1,18 @@
 """The `onnxplain` command: its subcommands, and how errors become exit statuses.
 
-Status 0: done. 1: a check failed. 2: bad usage or bad input, 130: interrupted, each with one line on stderr.
+Status 0: done. 1: a check failed. 2: bad usage or bad input, with one line on stderr. 128 + n: ended by signal n, with
+one line too, such as 130 by Ctrl-C and 143 by SIGTERM; without one where whoever reads the output has closed it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
 import warnings
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import typer
 
@@ -28,7 +32,16 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-BAD_INPUT, INTERRUPTED = 2, 130
+BAD_INPUT = 2
+INTERRUPTED = 128 + signal.SIGINT
+
+
+class _Ended(BaseException):
+    """A signal has asked the process to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.status = 128 + number
 
 
 for command in (demo, convert, inspect, analyze, check, compare):
@@ -65,21 +78,52 @@ def main(arguments: list[str] | None = None) -> int:
     if not debug:
         warnings.filterwarnings("ignore")
     try:
-        result = typer.main.get_command(app).main(
-            args=[item for item in given if item != "--debug"], prog_name="onnxplain", standalone_mode=False
-        )
+        with _ending_in_order():
+            result = typer.main.get_command(app).main(
+                args=[item for item in given if item != "--debug"],
+                prog_name="onnxplain",
+                standalone_mode=False,
+            )
+            sys.stdout.flush()
         status = result if isinstance(result, int) else 0
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
+    except _Ended as ended:
+        status = ended.status
     except Exception as error:
         if debug:
             raise
         print(f"onnxplain: {_line(error)}", file=sys.stderr)
         return BAD_INPUT
-    if status == INTERRUPTED:
+    if status > 128:
         # Typer may have caught the interrupt itself, and says nothing.
         print("onnxplain: interrupted: no file is left half written", file=sys.stderr)
     return status
+
+
+@contextlib.contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """Turn the signals that end a process into an exception, so that files in work are removed."""
+
+    def end(number: int, _: Any) -> None:
+        raise _Ended(number)
+
+    before = {}
+    for name in ("SIGTERM", "SIGHUP"):
+        # Only the main thread may ask for signals; Windows has no SIGHUP; nohup asked to ignore it.
+        number = getattr(signal, name, None)
+        with contextlib.suppress(ValueError):
+            if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+                before[number] = signal.signal(number, end)
+    if hasattr(signal, "SIGPIPE"):
+        # As other commands do. Click would exit with the status of a failed check.
+        with contextlib.suppress(ValueError):
+            before[signal.SIGPIPE] = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _line(error: Exception) -> str:

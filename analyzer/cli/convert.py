@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from analyzer.cli.destinations import refuse_unwritable
 from analyzer.cli.options import (
     ExampleOption,
     JsonOption,
@@ -93,6 +94,7 @@ def _check_destination(output: Path) -> None:
         raise UserError(f"{output}: the file to write ends in .onnx")
     if not output.parent.is_dir():
         raise UserError(f"{output.parent}: no such folder")
+    refuse_unwritable(output)
 
 
 def _given_preprocessing(options: ImageOptions) -> Preprocessing | None:

@@ -9,6 +9,7 @@ import typer
 
 from analyzer.cli.analyze_view import show_completeness, show_files, show_predictions
 from analyzer.cli.check_view import show_agreement
+from analyzer.cli.destinations import refuse_unwritable
 from analyzer.cli.options import JsonOption, split_list
 from analyzer.cli.terminal import Terminal, UserError
 
@@ -36,6 +37,7 @@ def demo(
     terminal = Terminal(as_json)
     if output.exists() and not output.is_dir():
         raise UserError(f"{output}: a file, where -o takes a folder")
+    refuse_unwritable(output)
     chosen = split_list(backends) if backends is not None else None
     with terminal.steps("onnxplain demo", PARTS + len(chosen or BACKENDS) + STEPS) as step:
         found = run(output, backends=chosen, step=step)

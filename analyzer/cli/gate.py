@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from analyzer.cli.destinations import refuse_unwritable
 from analyzer.cli.terminal import Terminal, UserError
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ class Destinations:
                 raise UserError(f"{path}: a folder, not a file")
             if path is not None and not path.parent.is_dir():
                 raise UserError(f"{path}: its folder does not exist")
+            if path is not None:
+                refuse_unwritable(path)
 
     def write(self, report: Report, title: str) -> list[Path]:
         """Write what was asked for, the page under a title; return the paths."""

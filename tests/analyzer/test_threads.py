@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
 import onnx.parser
+import pytest
 import torch
 
 from analyzer import differentiate, full_grad
@@ -50,3 +54,21 @@ def test_eight_threads_convert_and_explain_as_one_does():
     assert (sys.stdout, sys.stderr, list(warnings.filters)) == before
     for number, found in enumerate(together):
         np.testing.assert_array_equal(found, alone[number % 4])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
+def test_a_forked_process_uses_what_its_parent_made():
+    fn = differentiate(load(FILE), backend="onnxruntime")
+    expected = full_grad(fn, X, target=1).map
+    child = os.fork()
+    if not child:
+        os._exit(0 if np.array_equal(full_grad(fn, X, target=1).map, expected) else 1)
+    for _ in range(600):
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            break
+        time.sleep(0.1)
+    else:
+        os.kill(child, signal.SIGKILL)
+        pytest.fail("the child hangs")
+    assert status == 0
