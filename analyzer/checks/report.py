@@ -15,6 +15,9 @@ from analyzer.errors import Disagreement
 
 Row = dict[str, Any]
 
+# A comparison within a larger tolerance says little; the verdict names it.
+LOOSE = 0.1
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -145,8 +148,20 @@ class Report:
         if self.passed:
             explained = sum(pair.explained for pair in self.pairs)
             note = f", {explained} of them for a reason that is named" if explained else ""
-            return f"{pairs}: all agree{note}"
-        return f"{pairs}: {len(self.failures)} disagree"
+            return f"{pairs}: all agree{note}{self._weakness}"
+        return f"{pairs}: {len(self.failures)} disagree{self._weakness}"
+
+    @property
+    def _weakness(self) -> str:
+        """Why the verdict says little, where it does: a loose tolerance, or no layer compared."""
+        loose: dict[str, float] = {}
+        for row in self.rows:
+            if row["tolerance"] > LOOSE:
+                loose[row["quantity"]] = row["tolerance"]
+        notes = [f"the tolerance of {quantity} is {size:g}" for quantity, size in loose.items()]
+        if not any(row["quantity"] == "layer" for row in self.rows):
+            notes.append("no layer was compared")
+        return f"; note: {', '.join(notes)}" if notes else ""
 
     @property
     def reason(self) -> str:

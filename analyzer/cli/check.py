@@ -78,7 +78,7 @@ def check(
     from analyzer.cli.gate import Destinations, finish
     from analyzer.cli.inputs import ImageOptions, read_inputs
     from analyzer.cli.models import open_model
-    from analyzer.cli.settings import allowed, read_settings
+    from analyzer.cli.settings import allowed, read_settings, tolerances_from
     from analyzer.cli.targets import parse_target, refuse_several
     from analyzer.graph import Graph
 
@@ -121,7 +121,12 @@ def check(
     show_origins(terminal, report)
     for name, reason in report.skipped.items():
         terminal.remark(f"not run: {name} ({reason})")
-    finish(terminal, report, files, {"command": "check", "model": model})
+    facts = {
+        "command": "check",
+        "model": model,
+        "tolerances_from": tolerances_from(tolerance or (), settings),
+    }
+    finish(terminal, report, files, facts)
 
 
 def with_source(model: Model, source: str, example: Path | None) -> Model:

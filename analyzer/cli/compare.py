@@ -84,7 +84,7 @@ def compare(
     from analyzer.cli.gate import Destinations, finish
     from analyzer.cli.inputs import ImageOptions, read_inputs
     from analyzer.cli.models import open_model
-    from analyzer.cli.settings import allowed, read_settings
+    from analyzer.cli.settings import allowed, read_settings, tolerances_from
     from analyzer.cli.targets import parse_target, refuse_several
     from analyzer.graph import Graph
 
@@ -126,7 +126,12 @@ def compare(
         )
     files = destinations.write(report, " against ".join(called))
     show_comparison(terminal, report, batch.names)
-    facts = {"command": "compare", "models": [first, second], "samples": list(batch.names)}
+    facts = {
+        "command": "compare",
+        "models": [first, second],
+        "samples": list(batch.names),
+        "tolerances_from": tolerances_from(tolerance or (), settings),
+    }
     finish(terminal, report, files, facts)
 
 

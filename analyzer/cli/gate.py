@@ -53,6 +53,8 @@ def finish(terminal: Terminal, report: Report, files: list[Path], facts: Mapping
 
     facts: what the document says before the report: the command and its models.
     """
+    if facts.get("tolerances_from"):
+        terminal.remark(f"tolerances: {facts['tolerances_from']}; the defaults for the rest")
     for path in files:
         terminal.remark(f"written: {path}")
     terminal.document({**facts, "headline": report.headline, **json.loads(report.to_json())})

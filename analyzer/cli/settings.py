@@ -21,12 +21,16 @@ SECTION = "tool.onnxplain"
 
 @dataclass(frozen=True)
 class Settings:
-    """A project's own; None where it says nothing. tolerances: a number for every quantity, or {quantity: number}."""
+    """A project's own; None where it says nothing.
+
+    tolerances: a number for every quantity, or {quantity: number}. path: the file that they come from.
+    """
 
     tolerances: float | Mapping[str, float] | None = None
     backends: tuple[str, ...] | None = None
     steps: int | None = None
     referee: bool | None = None
+    path: Path | None = None
 
 
 def read_settings(folder: Path) -> Settings:
@@ -60,6 +64,14 @@ def allowed(given: Sequence[str], settings: Settings) -> dict[str, float]:
     return found
 
 
+def tolerances_from(given: Sequence[str], settings: Settings) -> str:
+    """Where the tolerances come from, in a phrase; empty where they are the defaults."""
+    places = [f"--tolerance {text}" for text in given]
+    if settings.tolerances is not None:
+        places.append(f"{SECTION}.tolerances of {settings.path}")
+    return ", then ".join(places)
+
+
 def _section(path: Path) -> Mapping[str, Any] | None:
     """The table [tool.onnxplain] of a file, None where there is none."""
     try:
@@ -89,7 +101,7 @@ def _checked(table: Mapping[str, Any], path: Path) -> Settings:
     given = dict(table)
     if "backends" in given:
         given["backends"] = tuple(given["backends"])
-    return Settings(**given)
+    return Settings(**given, path=path)
 
 
 def _is_number(value: object) -> bool:

@@ -82,6 +82,15 @@ def test_check_passes_and_fails_by_a_tolerance_of_the_project(files, tmp_path):
     assert set(failed) == {"layer"} and 1 <= len(failed) <= 3
 
 
+def test_the_verdict_says_that_it_is_weak(files):
+    command = ("compare", "plain.onnx", "wrong.onnx", "batch.npy", "--json")
+    done = onnxplain(*command, "--tolerance", "10", cwd=files)
+    document = json.loads(done.stdout)
+    assert done.returncode == 0 and document["tolerances_from"] == "--tolerance 10"
+    assert "the tolerance of layer is 10" in document["headline"]
+    assert "the tolerance of" not in json.loads(onnxplain(*command, cwd=files).stdout)["headline"]
+
+
 def test_the_document_of_compare_holds_both_models_and_the_drift(json_of):
     status, found = json_of("compare", "plain.onnx", "wrong.onnx", "batch.npy", "--names", "before,after")
     assert status == 1
