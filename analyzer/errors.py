@@ -17,9 +17,14 @@ AnalysisError
 
 from __future__ import annotations
 
+from converters.text import printable
+
 
 class AnalysisError(Exception):
     """Base of every error that `analyzer` raises for a user's model or input."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message))
 
 
 class UnsupportedOp(AnalysisError):

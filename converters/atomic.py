@@ -23,6 +23,8 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> Path:
         if not _written_unnamed(path, data):
             _write_beside(path, data)
     except OSError as error:
+        if error.errno is None:
+            raise
         # Of a full disk, only the write fails, which knows no name.
         raise OSError(error.errno, error.strerror, str(path)) from error
     return path

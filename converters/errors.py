@@ -11,12 +11,17 @@ from __future__ import annotations
 
 import re
 
+from converters.text import printable
+
 # Terminal colours, which Keras puts into its messages.
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class ConversionError(Exception):
     """Base of every error that `converters` raises for a user's model."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message))
 
 
 class InvalidModel(ConversionError):

@@ -95,13 +95,16 @@ def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
     return buffer.getvalue()
 
 
+# File systems take names of at most 255 bytes, which a method's name and a suffix share.
+LONGEST_STEM = 80
+
+
 def file_stems(names: Sequence[str]) -> list[str]:
-    """A file stem per sample: letters, digits, dots and dashes of its name, told apart by number."""
+    """A file stem per sample: up to 80 letters, digits, dots and dashes of its name, told apart by number."""
     stems: list[str] = []
     for name in names:
-        base = (
-            re.sub(r"[^\w.-]+", "-", re.sub(r"\.(?=\w{3,4}\b)\w+", "", name, count=1)).strip("-.") or "input"
-        )
+        words = re.sub(r"[^\w.-]+", "-", re.sub(r"\.(?=\w{3,4}\b)\w+", "", name, count=1))
+        base = words.strip("-.")[:LONGEST_STEM] or "input"
         stem, number = base, 2
         while stem in stems:
             stem, number = f"{base}-{number}", number + 1

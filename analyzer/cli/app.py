@@ -130,6 +130,7 @@ def _line(error: Exception) -> str:
     """What to tell the user, on one line."""
     from analyzer.errors import AnalysisError
     from converters.errors import ConversionError
+    from converters.text import printable
 
     if isinstance(error, (UserError, AnalysisError, ConversionError)):
         text = str(error)
@@ -139,4 +140,4 @@ def _line(error: Exception) -> str:
         text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     else:
         text = f"internal error, {type(error).__name__}: {error} (run again with --debug for the traceback)"
-    return " ".join(text.split())
+    return " ".join(printable(text).split())

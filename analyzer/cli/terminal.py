@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
     from rich.table import Table
+    from rich.text import Text
 
 WIDTH_WITHOUT_TERMINAL = 120
 
@@ -43,7 +44,9 @@ class Terminal:
 
     def failure(self, reason: str) -> None:
         """Why a check failed: the last line, on stderr, where a log or a CI server looks first."""
-        print(f"onnxplain: failed: {' '.join(reason.split())}", file=sys.stderr)
+        from converters.text import printable
+
+        print(f"onnxplain: failed: {' '.join(printable(reason).split())}", file=sys.stderr)
 
     def paragraph(self, text: str, style: str = "") -> None:
         """A text on stdout, wrapped and indented on a terminal, one line elsewhere."""
@@ -137,9 +140,21 @@ def verdict(passed: bool | None) -> Any:
 
 
 def _console(*, stderr: bool, quiet: bool) -> Console:
-    from rich.console import Console
+    from rich.console import Console as RichConsole
+    from rich.segment import Segment
 
-    # Names of classes and files are data: brackets and colons in them are no markup.
+    from converters.text import printable
+
+    class Console(RichConsole):
+        def render_str(self, text: str, **settings: Any) -> Text:
+            """Names of tensors, classes and files are data, whatever they hold."""
+            return super().render_str(printable(text), **settings)
+
+        def render(self, renderable: Any, options: Any = None) -> Iterator[Segment]:
+            for text, style, control in super().render(renderable, options):
+                yield Segment(text if control else printable(text), style, control)
+
+    # Brackets and colons in names are no markup.
     console = Console(stderr=stderr, quiet=quiet, markup=False, highlight=False, emoji=False)
     if not console.is_terminal:
         console.width = WIDTH_WITHOUT_TERMINAL

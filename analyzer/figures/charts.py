@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from analyzer.figures.canvas import new_figure
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -107,12 +109,11 @@ def contribution_chart(
 
     output: what the bars are shares of, written at their ends; default their sum.
     """
-    from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
     shown = shown_bars(bars, most)
     whole = sum(bar.value for bar in bars) if output is None else output
-    figure = Figure(figsize=(8, 1.3 + 0.26 * max(len(shown), 1)), layout="constrained", dpi=110)
+    figure = new_figure(8, 1.3 + 0.26 * max(len(shown), 1), layout="constrained", dpi=110)
     axes = figure.add_subplot()
     rows = range(len(shown))
     drawn = axes.barh(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analyzer.arrays import as_array
+from analyzer.figures.canvas import new_figure
 from analyzer.figures.heat import Scale, heat_map, overlay, scale_of, smoothed
 from analyzer.figures.images import photographs, to_planes
 
@@ -21,7 +22,6 @@ Captioned = tuple[str, np.ndarray] | tuple[str, np.ndarray, Scale]
 
 def panel(rows: Sequence[Sequence[Captioned]], *, title: str = "", width: float = 3.0) -> Figure:
     """Draw a grid of captioned pictures. rows: per row, (caption, (H, W, 3) pixels), with a Scale for a colour bar."""
-    from matplotlib.figure import Figure
 
     columns = max(len(row) for row in rows)
     height, breadth = rows[0][0][1].shape[:2]
@@ -30,7 +30,7 @@ def panel(rows: Sequence[Sequence[Captioned]], *, title: str = "", width: float 
         width * columns,
         (width * height / breadth + 0.35) * len(rows) + 0.45 * scaled + 0.3 * bool(title),
     )
-    figure = Figure(figsize=size, layout="constrained", dpi=120)
+    figure = new_figure(*size, layout="constrained", dpi=120)
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
@@ -100,10 +100,9 @@ def plot_maps(
 
 
 def _feature_bars(values: np.ndarray, title: str, names: Sequence[str] | None) -> Figure:
-    from matplotlib.figure import Figure
 
     flat = values.reshape(len(values), -1)
-    figure = Figure(figsize=(7, 1.6 * len(flat) + 0.5), layout="constrained", dpi=120)
+    figure = new_figure(7, 1.6 * len(flat) + 0.5, layout="constrained", dpi=120)
     for index, (axes, row) in enumerate(
         zip(figure.subplots(len(flat), 1, squeeze=False)[:, 0], flat, strict=True)
     ):

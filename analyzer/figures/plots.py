@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analyzer.arrays import as_array
+from analyzer.figures.canvas import new_figure
 from analyzer.figures.heat import heat_map, normalized, overlay, scale_of
 from analyzer.figures.palette import sequential, signed_colours
 from analyzer.figures.panels import Captioned, panel, plot_maps
@@ -77,13 +78,12 @@ def _channels_first(inputs: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 def _tables(values: np.ndarray, look: Look) -> Figure:
     """A bar per feature, samples side by side; beyond MOST_FEATURES the largest, and the sum of the others."""
-    from matplotlib.figure import Figure
 
     names, rows = _shown_features(values, look.features)
     errors = _shown_errors(values, look.errors)
     count = len(names)
     size = (1.4 + 2.6 * len(rows), 0.9 + 0.27 * count)
-    figure = Figure(figsize=size, layout="constrained", dpi=120)
+    figure = new_figure(*size, layout="constrained", dpi=120)
     grid = figure.subplots(1, len(rows), squeeze=False, sharey=True, sharex=True)[0]
     for index, (axes, row) in enumerate(zip(grid, rows, strict=True)):
         axes.barh(range(count), row, color=_bar_colours(row, look.signed), height=0.72)
@@ -139,9 +139,8 @@ def _bar_colours(row: np.ndarray, signed: bool) -> Any:
 
 def _signals(values: np.ndarray, signals: np.ndarray | None, look: Look) -> Figure:
     """Per sample the signal's channels over time, on a ground shaded by the map; without signals the map as a curve."""
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 0.9 + 1.5 * len(values)), layout="constrained", dpi=120)
+    figure = new_figure(8, 0.9 + 1.5 * len(values), layout="constrained", dpi=120)
     grid = figure.subplots(len(values), 1, squeeze=False, sharex=True)[:, 0]
     steps = np.arange(values.shape[1])
     for index, (axes, row) in enumerate(zip(grid, values, strict=True)):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analyzer.figures.canvas import new_figure
 from analyzer.figures.palette import signed_colours
 
 if TYPE_CHECKING:
@@ -169,7 +170,6 @@ PADDING, GAP, CHIP, LINE = 4.0, 3.0, 18.0, 34.0
 
 def plot_tokens(texts: Sequence[ScoredTokens], *, title: str = "", unit: str = "") -> Figure:
     """The texts as a figure, one below the other, with a legend. unit: of the scores."""
-    from matplotlib.figure import Figure
 
     limit = limit_of(texts)
     laid = [_lines(chips(text, limit)) for text in texts]
@@ -179,7 +179,7 @@ def plot_tokens(texts: Sequence[ScoredTokens], *, title: str = "", unit: str = "
         for text, lines in zip(texts, laid, strict=True)
     ]
     height = head + sum(heights) + 34.0
-    figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=150)
+    figure = new_figure(WIDTH / 72, height / 72, dpi=150)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     axes.set_xlim(0, WIDTH)

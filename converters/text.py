@@ -1,0 +1,28 @@
+"""Make the text of a model's file safe to show: names, metadata, messages of other tools.
+
+A name may hold anything. Control characters could move the cursor or retitle a terminal, marks of direction hide what
+a line says, and `::error::` at a line's start is a command to some CI servers.
+"""
+
+from __future__ import annotations
+
+import re
+
+# C0 and C1 controls but for tab and newline; marks of direction; separators of lines; a byte that is no character.
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_COMMAND = re.compile(
+    r"::(?=(?:error|warning|notice|debug|group|endgroup|echo|stop-commands"
+    r"|(?:add|remove)-(?:mask|path|matcher)|set-(?:env|output)|save-state)\b)|##(?=\[)",
+    re.IGNORECASE,
+)
+
+
+def printable(text: str) -> str:
+    r"""Return a text with its unsafe characters written out, such as \x1b, and commands to CI servers broken."""
+    text = _UNSAFE.sub(lambda found: _escaped(found.group()), text)
+    return _COMMAND.sub(lambda found: f"{found.group()[0]}\\{found.group()[1:]}", text)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
