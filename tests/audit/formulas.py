@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,13 @@ class Dropout(OpRun):
             kept = np.random.default_rng(0).random(x.shape) >= ratio
             x = (np.where(kept, x, 0) / (1 - ratio)).astype(x.dtype)
         return (x, kept)[: len(self.onnx_node.output)]
+
+
+class Erf(OpRun):
+    """The error function in the type of the input: the evaluator rounds it to float32."""
+
+    def _run(self, x: Any) -> Any:
+        return (np.vectorize(math.erf, otypes=[x.dtype])(x),)
 
 
 class Gelu(OpRun):
@@ -166,6 +174,13 @@ class GlobalAveragePool(OpRun):
         return (x.mean(tuple(range(2, x.ndim)), keepdims=True).astype(x.dtype),)
 
 
+class Sigmoid(OpRun):
+    """The standard's definition, which is 0 where the exponential overflows: the evaluator's is more exact there."""
+
+    def _run(self, x: Any) -> Any:
+        return ((1 / (1 + np.exp(-x))).astype(x.dtype),)
+
+
 class SequenceInsert(OpRun):
     """An insertion at any place: the evaluator takes the place behind the last item for the first one."""
 
@@ -205,6 +220,7 @@ FORMULAS: list[type[OpRun]] = [
     AveragePool,
     ConvTranspose,
     Dropout,
+    Erf,
     Gelu,
     GlobalAveragePool,
     GlobalMaxPool,
@@ -215,5 +231,6 @@ FORMULAS: list[type[OpRun]] = [
     RMSNormalization,
     Scan,
     SequenceInsert,
+    Sigmoid,
 ]
 """Classes that take the evaluator's place, for the op of their name."""

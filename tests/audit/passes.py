@@ -111,7 +111,7 @@ PASSES: dict[str, Pass] = {
         Pass("functions", fused.draw_functions, _on_draft(expand_functions)),
         Pass("opset", opsets.draw, _on_draft(set_opset), runtime=True, dtypes=(F64,)),
         Pass("canonical", whole.draw, canonicalise, rounds=True),
-        Pass("joins", primitives.draw_joins, _on_draft(join_primitives), rounds=True),
+        Pass("joins", primitives.draw_joins, _on_draft(join_primitives), rounds=True, dtypes=(F64, F32, F16)),
     )
 }
 """Every pass, by name."""

@@ -14,7 +14,7 @@ from tests.audit.trial import audit
 GRAPHS = 25
 
 
-@pytest.mark.parametrize("name", [name for name in PASSES if name != "joins"])
+@pytest.mark.parametrize("name", PASSES)
 def test_a_pass_changes_graphs_and_no_values(name):
     count = audit(PASSES[name], GRAPHS, 0)
     assert count.passed, (count.changed, count.reproducers)
