@@ -52,8 +52,8 @@ _UNITS = {
 def is_bias(shift: np.ndarray, factor: np.ndarray, dtype: np.dtype[Any]) -> bool:
     """Return whether x·factor + shift keeps the digits of ordinary numbers x; the shift of a mask does not.
 
-    A number is ordinary if it is near 1, before or after the product. A sum with −1e4 rounds it to 1e-3 in float32: what
-    is left depends on every single rounding, so that sums with a mask may be neither merged nor moved.
+    A number is ordinary if it is near 1, before or after the product. A sum with −1e4 rounds it to 1e-3 in float32. The
+    result then depends on every single rounding, so that such a sum may be neither merged nor moved.
     """
     with np.errstate(all="ignore"):
         before = np.where(factor == 0, np.abs(shift), np.abs(shift / factor))

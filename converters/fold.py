@@ -6,7 +6,7 @@ Mul and Add that TensorFlow exports for it, and the Add of a bias alone. The lay
 the last folded value, which it now computes. Arithmetic is in float64; whatever is folded, each weight and bias is
 rounded once, to the weight's dtype of unit u. So an output differs by at most u of the sum of the magnitudes of its
 terms, Σ|w·x| + |b|, where the file's own rounding is larger. A fold is not applied where a constant is not finite or
-would be lost to overflow or underflow, where the factor exceeds 1/u, where the shift is that of a mask, and to integers.
+would be lost to overflow or underflow, where the factor exceeds 1/u or the shift is that of a mask, and to integers.
 """
 
 from __future__ import annotations

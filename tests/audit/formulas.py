@@ -10,6 +10,7 @@ from onnx.reference.op_run import OpRun
 from onnx.reference.ops import op_loop, op_scan
 
 from tests.audit.contrib import CONTRIB, normal_gelu
+from tests.audit.standard import STANDARD
 
 
 class Dropout(OpRun):
@@ -174,13 +175,6 @@ class GlobalAveragePool(OpRun):
         return (x.mean(tuple(range(2, x.ndim)), keepdims=True).astype(x.dtype),)
 
 
-class Sigmoid(OpRun):
-    """The standard's definition, which is 0 where the exponential overflows: the evaluator's is more exact there."""
-
-    def _run(self, x: Any) -> Any:
-        return ((1 / (1 + np.exp(-x))).astype(x.dtype),)
-
-
 class SequenceInsert(OpRun):
     """An insertion at any place: the evaluator takes the place behind the last item for the first one."""
 
@@ -217,6 +211,7 @@ class ConvTranspose(OpRun):
 
 FORMULAS: list[type[OpRun]] = [
     *CONTRIB,
+    *STANDARD,
     AveragePool,
     ConvTranspose,
     Dropout,
@@ -231,6 +226,5 @@ FORMULAS: list[type[OpRun]] = [
     RMSNormalization,
     Scan,
     SequenceInsert,
-    Sigmoid,
 ]
 """Classes that take the evaluator's place, for the op of their name."""
