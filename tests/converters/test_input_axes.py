@@ -173,9 +173,11 @@ def test_a_stated_shape_that_is_false_in_one_place_is_not_used_in_another(
 ) -> None:
     nodes = [
         node("Neg", ["x"], ["r"]),
+        node("Shape", ["x"], ["size"], start=0, end=1),
+        node("Concat", ["size", "minus"], ["target"], axis=0),
         node("Reshape", ["r", "target"], ["y"]),
     ]
-    model = make_model(nodes, {"x": ("n", "t", 2)}, ["y"], {"target": np.array([0, -1])})
+    model = make_model(nodes, {"x": ("n", "t", 2)}, ["y"], {"minus": np.array([-1])})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         loaded = load(declared(model, "y", stated))
