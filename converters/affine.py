@@ -5,8 +5,8 @@ BatchNormalization that other exporters write as one product and one sum. Only v
 and the bias of a layer stays its own. Arithmetic is in float64; each constant is rounded once, to the file's type of
 unit u. So the result differs by at most 4u of the sum of the magnitudes of its terms. A chain stays where a constant
 would be lost to underflow or overflow, where a factor on the way is so large or small that NaN or infinity would arise
-elsewhere, where a lone constant is so small beside the sum so far that rounding would take its digits, or where the
-merged terms are so much larger than the last sum that they cancel.
+elsewhere, where a constant is as large as those of masks, where a lone constant is so small beside the sum so far that
+rounding would take its digits, or where the terms cancel: the file's own rounding is then all that is left of them.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import onnx
 from onnx import helper
 
 from converters.draft import Draft, is_standard
-from converters.exactness import largest_factor, rounded
+from converters.exactness import is_bias, largest_factor, rounded
 from converters.splice import inherit_origin
 
 _SUMS, _STEPS = ("Add", "Sub"), ("Add", "Sub", "Mul", "Div")
 # The sum behind one of these is the bias that it has no input for.
 _WITHOUT_BIAS = ("MatMul", "Einsum")
 _LARGEST = 1 << 24
-# (x − 1e6) / 0.01 is accurate where x is near 1e6, and x / 0.01 − 1e8 is not.
+# (x − 500) / 0.01 + 1 is accurate where x is near 500, and x / 0.01 − 49999 is not; (x + 1) − 1 rounds x.
 _CANCELS = 1024.0
 # erf(x) + 1 may be zero in the file; 1e-7 behind it then is all of the result.
 _ABSORBED = 256.0
@@ -103,7 +103,8 @@ def _composed(draft: Draft, chain: list[onnx.NodeProto]) -> tuple[np.ndarray, np
     The shift has at least the factor's shape, so that a factor of ones can be left out.
     """
     factor, shift, before = np.ones(()), np.zeros(()), np.zeros(())
-    most, largest = largest_factor(_constant(draft, chain[0]).dtype), 0
+    dtype, largest, peak = _constant(draft, chain[0]).dtype, 0, 0.0
+    most = largest_factor(dtype)
     for node in chain:
         constant = _constant(draft, node).astype(np.float64)
         largest = max(largest, constant.size)
@@ -120,12 +121,18 @@ def _composed(draft: Draft, chain: list[onnx.NodeProto]) -> tuple[np.ndarray, np
             else:
                 scale = constant if node.op_type == "Mul" else 1 / constant
                 factor, shift, before = factor * scale, shift * scale, before * scale
+                peak *= float(np.abs(scale).max(initial=0.0))
+        peak = max(peak, float(np.abs(shift).max(initial=0.0)))
         if max(factor.size, shift.size) > max(_LARGEST, largest):
             return None
         # Between these, no term overflows or underflows that the chain itself keeps.
         sizes = np.abs(factor[factor != 0])
         if not (np.isfinite(shift).all() and (sizes <= most).all() and (sizes * most >= 1).all()):
             return None
+        if not is_bias(shift, factor, dtype):
+            return None
+    if peak > _CANCELS * np.abs(shift).max(initial=0.0):
+        return None
     added = np.abs(shift - before).max(initial=1.0)
     if not np.isfinite(factor).all() or np.abs(before).max(initial=0.0) > _CANCELS * added:
         return None

@@ -1,6 +1,7 @@
 """Shapes that a file states of computed tensors: the computed shape wins, the stated one fills its gaps.
 
-Works on a Draft. Exporters state shapes of the example that they traced, and tools that edit a graph leave old ones.
+Works on a Draft. Exporters state shapes of the example that they traced, and tools that edit a graph leave old ones. A
+stated shape that contradicts the computed one in one place fills no gap in another.
 """
 
 from __future__ import annotations
@@ -39,8 +40,10 @@ def fill_in(draft: Draft, claims: Claims) -> None:
         if known is None or not known.HasField("tensor_type"):
             continue
         computed = shape_of(known)
-        merged = _merged(computed, claimed)
-        if computed is not None and name in outputs and _contradict(computed, claimed):
+        contradicts = computed is not None and _contradict(computed, claimed)
+        merged = computed if contradicts else _merged(computed, claimed)
+        if contradicts and name in outputs:
+            assert computed is not None
             warnings.warn(
                 f"the file states the shape {_text(claimed)} for its output {name!r}; its graph computes "
                 f"{_text(computed)}, which is used",
@@ -53,8 +56,6 @@ def fill_in(draft: Draft, claims: Claims) -> None:
 def _merged(computed: Shape | None, claimed: Shape) -> Shape:
     if computed is None:
         return claimed
-    if len(computed) != len(claimed):
-        return computed
     return tuple(b if is_invented(a) else a for a, b in zip(computed, claimed, strict=True))
 
 

@@ -49,6 +49,20 @@ _UNITS = {
 }
 
 
+def is_bias(shift: np.ndarray, factor: np.ndarray, dtype: np.dtype[Any]) -> bool:
+    """Return whether x·factor + shift keeps the digits of ordinary numbers x; the shift of a mask does not.
+
+    A number is ordinary if it is near 1, before or after the product. A sum with −1e4 rounds it to 1e-3 in float32. The
+    result then depends on every single rounding, so that such a sum may be neither merged nor moved.
+    """
+    with np.errstate(all="ignore"):
+        before = np.where(factor == 0, np.abs(shift), np.abs(shift / factor))
+    return bool((np.minimum(np.abs(shift), before) <= _LARGEST_BIAS[dtype.name]).all())
+
+
+_LARGEST_BIAS = {"float16": 2.0**6, "bfloat16": 2.0**3, "float32": 2.0**10, "float64": 2.0**39}
+
+
 def largest_factor(dtype: np.dtype[Any]) -> float:
     """Return the largest factor that may move into other constants: the reciprocal of the unit of the type.
 

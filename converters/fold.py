@@ -6,7 +6,7 @@ Mul and Add that TensorFlow exports for it, and the Add of a bias alone. The lay
 the last folded value, which it now computes. Arithmetic is in float64; whatever is folded, each weight and bias is
 rounded once, to the weight's dtype of unit u. So an output differs by at most u of the sum of the magnitudes of its
 terms, Σ|w·x| + |b|, where the file's own rounding is larger. A fold is not applied where a constant is not finite or
-would be lost to overflow or underflow, where the factor exceeds 1/u, and to integers.
+would be lost to overflow or underflow, where the factor exceeds 1/u or the shift is that of a mask, and to integers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 
 from converters.draft import Draft, attribute, is_standard
-from converters.exactness import is_float, largest_factor, rounded
+from converters.exactness import is_bias, is_float, largest_factor, rounded
 
 SCOPES_KEY = "pkg.torch.onnx.name_scopes"
 OUTPUT_OF_KEY = "onnxplain.output_of"
@@ -282,7 +282,7 @@ def _absorb(folding: _Folding, layer: onnx.NodeProto, change: _ChannelMap) -> bo
     with np.errstate(all="ignore"):
         shift = bias * change.factor + change.shift
     shifted, scaled, weights = rounded(shift, weight.dtype), None, folding.exact(layer, 1)
-    if shifted is not None and _is_moderate(change.factor, weight):
+    if shifted is not None and _is_moderate(change, weight):
         # A small alpha behind large products would hide that these overflow.
         alpha = float(attribute(layer, "alpha", 1.0)) if layer.op_type == "Gemm" else 1.0
         weights = weights * alpha * _spread(layer, change.factor, weights)
@@ -300,8 +300,10 @@ def _absorb(folding: _Folding, layer: onnx.NodeProto, change: _ChannelMap) -> bo
     return True
 
 
-def _is_moderate(factor: np.ndarray, weight: np.ndarray) -> bool:
-    return bool((np.abs(factor) <= largest_factor(weight.dtype)).all())
+def _is_moderate(change: _ChannelMap, weight: np.ndarray) -> bool:
+    """Return whether neither the factor nor the shift is so large that sums with them lose digits."""
+    small = bool((np.abs(change.factor) <= largest_factor(weight.dtype)).all())
+    return small and is_bias(change.shift, change.factor, weight.dtype)
 
 
 def _absorb_product(folding: _Folding, add: onnx.NodeProto, change: _ChannelMap) -> bool:
@@ -318,7 +320,7 @@ def _absorb_product(folding: _Folding, add: onnx.NodeProto, change: _ChannelMap)
         shift = spread * change.factor + change.shift
     shifted = rounded(shift, weight.dtype)
     only_scale = _ChannelMap(change.factor, np.zeros_like(change.factor), change.stem)
-    if shifted is None or not _absorb(folding, product, only_scale):
+    if shifted is None or not _is_moderate(change, weight) or not _absorb(folding, product, only_scale):
         return False
     folding.store(add, index, f"{change.stem}.folded_bias", shifted, shift)
     return True

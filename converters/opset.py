@@ -20,8 +20,10 @@ from converters.errors import InvalidModel, UnsupportedModel, one_line
 CANONICAL_OPSET = 23
 # ONNX's own converter is complete up to here; onnxscript's begins here.
 _HANDOVER = 18
-# Pad has its value as an input from here.
-_PAD_INPUTS = 11
+# Pad has its value as an input, and Resize says which coordinates it takes, from here.
+_PAD_INPUTS = _RESIZE_MODES = 11
+# Hardmax is taken along one axis from here, along all axes from the stated one on before.
+_HARDMAX_ALONG_AXIS = 13
 
 
 # ONNX Runtime has kernels for these up to here; what came later are types alone.
@@ -94,7 +96,11 @@ def set_opset(draft: Draft) -> None:
         if version < _HANDOVER:
             if version < _PAD_INPUTS:
                 _drop_unread_pad_values(draft)
+            if version < _HARDMAX_ALONG_AXIS:
+                draft.nodes = _flattened_hardmaxes(draft, draft.nodes)
             _upgrade_by_onnx(draft, version)
+            if version < _RESIZE_MODES:
+                _state_resize_modes(draft)
             if version < _PAD_INPUTS:
                 _type_pad_values(draft)
         _upgrade_by_onnxscript(draft)
@@ -151,6 +157,49 @@ def _drop_unread_pad_values(draft: Draft) -> None:
         if is_standard(node, "Pad") and attribute(node, "mode", None) not in (None, b"constant"):
             for entry in [entry for entry in node.attribute if entry.name == "value"]:
                 node.attribute.remove(entry)
+
+
+def _flattened_hardmaxes(draft: Draft, nodes: Iterable[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """Return the nodes with every Hardmax on a matrix, as its old meaning is: ONNX's converter leaves it as it is."""
+    found = []
+    for node in nodes:
+        for body in subgraphs(node):
+            inner = _flattened_hardmaxes(draft, body.node)
+            del body.node[:]
+            body.node.extend(inner)
+        if not is_standard(node, "Hardmax"):
+            found.append(node)
+            continue
+        x, y, axis = node.input[0], node.output[0], int(attribute(node, "axis", 1))
+        shape, flat, largest = (draft.fresh(f"{y}.{role}") for role in ("shape", "flat", "largest"))
+        found += [
+            onnx.helper.make_node("Shape", [x], [shape]),
+            onnx.helper.make_node("Flatten", [x], [flat], axis=axis),
+            onnx.helper.make_node("Hardmax", [flat], [largest], axis=1),
+            onnx.helper.make_node("Reshape", [largest, shape], [y], node.name),
+        ]
+    return found
+
+
+def _state_resize_modes(draft: Draft) -> None:
+    """Give every Resize the coordinates that it had before it said so: pixel i lies at i / scale.
+
+    ONNX's converter leaves the defaults of later opsets, pixel centres. The nearest pixel is the one before, and the
+    one after where the image is reduced, as ONNX Runtime computes these ops.
+    """
+    for node in all_nodes(draft.nodes):
+        if (
+            not is_standard(node, "Resize")
+            or attribute(node, "coordinate_transformation_mode", None) is not None
+        ):
+            continue
+        scales = draft.constants.get(node.input[2]) if len(node.input) > 2 else None
+        reduces = scales is not None and bool((scales <= 1).all() and (scales < 1).any())
+        stated = {
+            "coordinate_transformation_mode": "asymmetric",
+            "nearest_mode": "ceil" if reduces else "floor",
+        }
+        node.attribute.extend(onnx.helper.make_attribute(key, value) for key, value in stated.items())
 
 
 def _type_pad_values(draft: Draft) -> None:

@@ -2,8 +2,8 @@
 
 Reads a Draft whose types are inferred. The first axis of every input is taken for the batch. Constants that
 spell the old batch (the target of a Reshape, of an Expand, a class token that is joined on) are rewritten;
-then a batch of different samples must give, sample by sample, what the fixed graph gives for each alone.
-Where it does not, the graph keeps its batch.
+then a batch of different samples must give, sample by sample, what the fixed graph gives for each alone, and each
+sample must keep every bit of its results where the others become NaN. Otherwise the graph keeps its batch.
 """
 
 from __future__ import annotations
@@ -174,14 +174,48 @@ def _samples_are_independent(draft: Draft, free: Draft, batch: int) -> bool:
     for index in range(_SAMPLES):
         feeds = {name: np.repeat(array[index : index + 1], batch, axis=0) for name, array in samples.items()}
         alone.append(one_at_a_time.run(feeds))
-    together = Session(free.to_proto()).run(samples)
+    session = Session(free.to_proto())
+    together = session.run(samples)
     for output, singles in zip(together, zip(*alone, strict=True), strict=True):
         if any(single.ndim == 0 or single.shape[0] != batch for single in singles):
             return False
         expected = np.concatenate([single[:1] for single in singles])
         if output.shape != expected.shape or not relative_l2(output, expected) <= _TOLERANCE:
             return False
-    return True
+    return all(_is_alone(session, samples, together, index) for index in range(_SAMPLES))
+
+
+def _is_alone(
+    session: Session, samples: dict[str, np.ndarray], together: list[np.ndarray], index: int
+) -> bool:
+    """Return whether a sample's results keep all their bits where every other sample is NaN.
+
+    NaN shows the weakest dependence. Other numbers take its place where the graph does not run with it.
+    """
+    own = np.arange(_SAMPLES) == index
+    for other in (_poisoned, _rolled):
+        feeds = {
+            name: np.where(own.reshape(-1, *(1,) * (array.ndim - 1)), array, other(array))
+            for name, array in samples.items()
+        }
+        try:
+            found = session.run(feeds)
+        except RuntimeFailure:
+            continue
+        return all(
+            np.array_equal(a[index], b[index], equal_nan=a.dtype.kind == "f")
+            for a, b in zip(together, found, strict=True)
+        )
+    return False
+
+
+def _poisoned(array: np.ndarray) -> np.ndarray:
+    """Return NaN in place of floats, and 1 - x in place of whole numbers, which are 0 or 1."""
+    return np.full_like(array, np.nan) if array.dtype.kind == "f" else (1 - array).astype(array.dtype)
+
+
+def _rolled(array: np.ndarray) -> np.ndarray:
+    return np.roll(array, 1, axis=0)
 
 
 def _random(known: onnx.TypeProto, rng: np.random.Generator) -> np.ndarray:

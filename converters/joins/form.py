@@ -236,6 +236,10 @@ class Form:
         """Return the condition that the form is larger than another."""
         return Form.atom("positive", self - other)
 
+    def at_least(self, other: Form | float) -> Form:
+        """Return the condition that the form is not smaller than another."""
+        return _form(other).above(self).otherwise()
+
     def choose(self, yes: Form | float, no: Form | float) -> Form:
         """Return one form where the condition holds and another where it does not.
 

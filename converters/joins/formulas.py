@@ -192,9 +192,7 @@ FUNCTIONS: tuple[Function, ...] = (
     Function("Softplus", softplus, (_thresholded,), _linear_beyond),
     Function("Softsign", softsign),
     Function("Sigmoid", sigmoid),
-    Function(
-        "Relu", relu, (relu, lambda x: x.above(0.0).choose(x, 0.0), lambda x: 0.5 * (x + x.function("abs")))
-    ),
+    Function("Relu", relu, (relu, lambda x: x.above(0.0).choose(x, 0.0))),
     Function("Clip", lambda x, low, high: x.clip(low, high), read=_bounds, inputs=("low", "high")),
     Function(
         "HardSigmoid",

@@ -176,8 +176,8 @@ OPS: dict[str, Meaning] = {
     "Elu": _with(elu, alpha=1.0),
     "Greater": _plain(lambda a, b: a.above(b)),
     "Less": _plain(lambda a, b: b.above(a)),
-    "GreaterOrEqual": _plain(lambda a, b: b.above(a).otherwise()),
-    "LessOrEqual": _plain(lambda a, b: a.above(b).otherwise()),
+    "GreaterOrEqual": _plain(lambda a, b: a.at_least(b)),
+    "LessOrEqual": _plain(lambda a, b: b.at_least(a)),
     "Not": _plain(lambda condition: condition.otherwise()),
     "Where": _plain(lambda condition, a, b: condition.choose(a, b)),
 }

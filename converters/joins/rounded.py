@@ -161,6 +161,10 @@ class Rounded:
         """Return where this is larger than another."""
         return self._moved(self.values > self._bound(other))
 
+    def at_least(self, other: Rounded | float) -> Rounded:
+        """Return where this is not smaller than another. It differs from the opposite of "smaller" at NaN."""
+        return self._moved(self.values >= self._bound(other))
+
     def choose(self, yes: Rounded | float, no: Rounded | float) -> Rounded:
         """Return one array where the condition holds and another where it does not."""
         return self._moved(np.where(self.values.astype(bool), self._bound(yes), self._bound(no)))

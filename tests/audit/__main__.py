@@ -1,7 +1,8 @@
 """`python -m tests.audit`: random graphs before and after every pass, compared in float64.
 
 Prints a table: graphs drawn, graphs that the pass changed, values compared, differences. Exits 1 where a pass changes
-a value, or no graph; the smallest graph that shows a difference is printed.
+a value, or no graph, or where a function that rewrites graphs has no row; the smallest graph that shows a difference
+is printed.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 import time
 from dataclasses import asdict
 
+from tests.audit.coverage import uncovered
 from tests.audit.passes import PASSES
 from tests.audit.trial import Count, audit
 
@@ -31,7 +33,14 @@ def main() -> int:
             print(f"\r{line(counts[-1])} {time.perf_counter() - begun:6.1f} s", flush=True)
     if options.json:
         print(
-            json.dumps({"passes": [asdict(count) for count in counts], "passed": _passed(counts)}, indent=2)
+            json.dumps(
+                {
+                    "passes": [asdict(count) for count in counts],
+                    "without a row": uncovered(),
+                    "passed": _passed(counts),
+                },
+                indent=2,
+            )
         )
     else:
         _show(counts, options.verbose)
@@ -39,7 +48,7 @@ def main() -> int:
 
 
 def _passed(counts: list[Count]) -> bool:
-    return all(count.passed for count in counts)
+    return all(count.passed for count in counts) and not uncovered()
 
 
 def _progress(name: str, graphs: int) -> object:
@@ -59,7 +68,7 @@ def _progress(name: str, graphs: int) -> object:
 def line(count: Count) -> str:
     """A row of the table."""
     return (
-        f"{count.name:<16}{count.graphs:>8} graphs {count.changed:>8} changed {count.refused:>6} refused "
+        f"{count.name:<18}{count.graphs:>8} graphs {count.changed:>8} changed {count.refused:>6} refused "
         f"{count.invalid:>5} invalid {count.values:>10} values {count.differences:>6} differences"
     )
 
@@ -73,6 +82,8 @@ def _show(counts: list[Count], verbose: bool) -> None:
         for key in ("graphs", "changed", "refused", "invalid", "values", "differences"):
             setattr(total, key, getattr(total, key) + getattr(count, key))
     print(line(total))
+    for name in uncovered():
+        print(f"\n{name}: the function rewrites graphs, and no row of tests/audit/passes.py covers it")
     for count in counts:
         if not count.changed:
             print(f"\n{count.name}: the pass changed none of its graphs, so the row shows nothing")

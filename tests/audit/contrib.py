@@ -23,6 +23,8 @@ def _normal(x: Any, epsilon: float, *, centre: bool) -> Any:
 
 class _Contrib(OpRun):
     op_domain = "com.microsoft"
+    # Of the standard's own op of the same name the evaluator would take the attributes.
+    op_schema = None
 
 
 class Gelu(_Contrib):
@@ -84,11 +86,68 @@ class SkipSimplifiedLayerNormalization(_Contrib):
         return ((_normal(total, epsilon, centre=False) * gamma).astype(x.dtype),)
 
 
+def _attended(q: Any, k: Any, v: Any, heads: int, scale: Any, added: Any) -> Any:
+    """Return softmax(q·kᵀ·scale + added)·v over heads; all are (batch, sequence, heads · size)."""
+    q, k, v = (t.reshape(*t.shape[:2], heads, -1).swapaxes(1, 2) for t in (q, k, v))
+    factor = np.float64(np.float32(scale)) if scale else 1 / math.sqrt(q.shape[-1])
+    scores = q @ k.swapaxes(-1, -2) * factor + added
+    raised = np.exp(scores - scores.max(-1, keepdims=True))
+    y = raised / raised.sum(-1, keepdims=True) @ v
+    return y.swapaxes(1, 2).reshape(len(y), y.shape[2], -1)
+
+
+class Attention(_Contrib):
+    """Attention over projections that one product computes; a mask of keys, and of later positions."""
+
+    def _run(
+        self,
+        x: Any,
+        weights: Any,
+        bias: Any = None,
+        mask: Any = None,
+        num_heads: int = 1,
+        unidirectional: Any = 0,
+        scale: Any = None,
+        mask_filter_value: Any = None,
+    ) -> Any:
+        packed = x @ weights
+        packed = packed if bias is None else packed + bias
+        masked = np.float64(np.float32(-10000.0 if mask_filter_value is None else mask_filter_value))
+        added: Any = 0.0 if mask is None else np.where(mask[:, None, None, :] == 0, masked, 0.0)
+        if unidirectional:
+            later = np.triu(np.ones((x.shape[1], x.shape[1]), bool), 1)
+            added = added + np.where(later, np.float64(np.finfo(np.float32).min), 0.0)
+        return (_attended(*np.split(packed, 3, -1), num_heads, scale, added).astype(x.dtype),)
+
+
+class MultiHeadAttention(_Contrib):
+    """Attention over projections that are given; a mask of keys, and a bias of the scores."""
+
+    def _run(
+        self,
+        q: Any,
+        k: Any,
+        v: Any,
+        bias: Any = None,
+        mask: Any = None,
+        scores: Any = None,
+        num_heads: int = 1,
+        scale: Any = None,
+    ) -> Any:
+        if bias is not None:
+            q, k, v = (t + b for t, b in zip((q, k, v), np.split(bias, 3), strict=True))
+        added: Any = 0.0 if mask is None else np.where(mask[:, None, None, :] == 0, -10000.0, 0.0)
+        added = added if scores is None else added + scores
+        return (_attended(q, k, v, num_heads, scale, added).astype(q.dtype),)
+
+
 CONTRIB: list[type[OpRun]] = [
+    Attention,
     BiasGelu,
     FastGelu,
     FusedMatMul,
     Gelu,
+    MultiHeadAttention,
     QuickGelu,
     SkipLayerNormalization,
     SkipSimplifiedLayerNormalization,

@@ -62,6 +62,25 @@ class Runtime:
         return self._session.run(given)
 
 
+class Stacked:
+    """A graph that takes a fixed number of samples, evaluated on one group of samples after the other."""
+
+    def __init__(self, evaluation: Evaluation | Runtime, samples: int) -> None:
+        self._evaluation, self._samples = evaluation, samples
+        self.outputs = evaluation.outputs
+
+    def __call__(
+        self, feeds: Mapping[str, np.ndarray], noise: tuple[np.random.Generator, float] | None = None
+    ) -> list[Any]:
+        """Return the outputs of all samples, joined along the first axis."""
+        count = len(next(iter(feeds.values()))) // self._samples
+        groups = [
+            self._evaluation({name: np.split(a, count)[index] for name, a in feeds.items()}, noise)
+            for index in range(count)
+        ]
+        return [np.concatenate(values) for values in zip(*groups, strict=True)]
+
+
 def _noisy(value: Any, rng: np.random.Generator, scale: float) -> Any:
     if not isinstance(value, np.ndarray) or value.dtype != np.float64:
         return value

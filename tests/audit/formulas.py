@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from onnx.reference.op_run import OpRun
 from onnx.reference.ops import op_loop, op_scan
 
 from tests.audit.contrib import CONTRIB, normal_gelu
+from tests.audit.standard import STANDARD
 
 
 class Dropout(OpRun):
@@ -21,6 +23,13 @@ class Dropout(OpRun):
             kept = np.random.default_rng(0).random(x.shape) >= ratio
             x = (np.where(kept, x, 0) / (1 - ratio)).astype(x.dtype)
         return (x, kept)[: len(self.onnx_node.output)]
+
+
+class Erf(OpRun):
+    """The error function in the type of the input: the evaluator rounds it to float32."""
+
+    def _run(self, x: Any) -> Any:
+        return (np.vectorize(math.erf, otypes=[x.dtype])(x),)
 
 
 class Gelu(OpRun):
@@ -202,9 +211,11 @@ class ConvTranspose(OpRun):
 
 FORMULAS: list[type[OpRun]] = [
     *CONTRIB,
+    *STANDARD,
     AveragePool,
     ConvTranspose,
     Dropout,
+    Erf,
     Gelu,
     GlobalAveragePool,
     GlobalMaxPool,

@@ -59,6 +59,9 @@ class Sketch:
         self.inputs: dict[str, tuple[np.dtype[Any], tuple[Size, ...]]] = {}
         self.outputs: list[str] = []
         self.notes: dict[str, Any] = {}
+        self.stated: dict[str, tuple[Size | None, ...]] = {}
+        """The shapes that the model states of tensors in place of the right ones."""
+        self.functions: list[onnx.FunctionProto] = []
         self._count = 0
 
     def choose(self, *options: Any) -> Any:
@@ -162,10 +165,21 @@ class Sketch:
         graph = helper.make_graph(
             self.nodes,
             "drawn",
-            [helper.make_tensor_value_info(n, kind(d), s) for n, (d, s) in self.inputs.items()],
-            [helper.make_empty_tensor_value_info(name) for name in self.outputs],
+            [
+                helper.make_tensor_value_info(n, kind(d), self.stated.get(n, s))
+                for n, (d, s) in self.inputs.items()
+            ],
+            [self._stated(name) for name in self.outputs],
             [numpy_helper.from_array(array, name) for name, array in self.constants.items()],
         )
+        inner = self.stated.keys() - self.inputs.keys() - set(self.outputs)
+        graph.value_info.extend(self._stated(name) for name in sorted(inner))
         imports = [helper.make_opsetid(domain, version) for domain, version in self.opsets.items()]
-        model = helper.make_model(graph, opset_imports=imports, ir_version=11)
+        model = helper.make_model(graph, opset_imports=imports, ir_version=11, functions=self.functions)
         return Drawn(model, self.inputs, self.dtype, self.seed, self.notes)
+
+    def _stated(self, name: str) -> onnx.ValueInfoProto:
+        if name not in self.stated:
+            return helper.make_empty_tensor_value_info(name)
+        kind = helper.np_dtype_to_tensor_dtype(self.dtype)
+        return helper.make_tensor_value_info(name, kind, self.stated[name])

@@ -7,6 +7,7 @@ import pytest
 
 from converters import affine, packed, simplify
 from converters.draft import Draft
+from tests.audit import coverage
 from tests.audit.comparison import bitwise, within
 from tests.audit.passes import PASSES
 from tests.audit.trial import audit
@@ -14,11 +15,22 @@ from tests.audit.trial import audit
 GRAPHS = 25
 
 
-@pytest.mark.parametrize("name", [name for name in PASSES if name != "joins"])
+@pytest.mark.parametrize("name", PASSES)
 def test_a_pass_changes_graphs_and_no_values(name):
     count = audit(PASSES[name], GRAPHS, 0)
     assert count.passed, (count.changed, count.reproducers)
     assert count.values > 100
+
+
+def test_every_function_that_rewrites_a_graph_has_a_row():
+    assert coverage.uncovered() == []
+    assert coverage.UNTOUCHED.keys() <= coverage.rewriters()
+
+
+def test_a_pass_without_a_row_is_found(monkeypatch):
+    without = {name: one for name, one in PASSES.items() if name != "lower"}
+    monkeypatch.setattr(coverage, "PASSES", without)
+    assert coverage.uncovered() == ["lower_ops"]
 
 
 def test_a_sum_that_loses_the_sign_of_zero_is_found(monkeypatch):

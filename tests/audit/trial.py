@@ -19,10 +19,10 @@ from onnx import printer
 
 from converters.errors import ConversionError
 from tests.audit.comparison import TOLERANCE, bitwise, stays_finite, tolerance_of, within
-from tests.audit.evaluation import Evaluation, Runtime, in_float64, widened
+from tests.audit.evaluation import Evaluation, Runtime, Stacked, in_float64, widened
 from tests.audit.passes import Pass
 from tests.audit.sketch import Drawn, Sketch
-from tests.audit.values import feeds
+from tests.audit.values import SAMPLES, feeds
 
 
 class Difference(Exception):
@@ -133,7 +133,8 @@ def examine(one: Pass, sketch: Sketch, count: Count) -> None:
 
 
 def _shows(model: onnx.ModelProto) -> list[bytes]:
-    nodes = []
+    """Return the nodes without their names, and the inputs with their shapes."""
+    nodes = [info.SerializeToString() for info in model.graph.input]
     for node in model.graph.node:
         plain = onnx.NodeProto()
         plain.CopyFrom(node)
@@ -154,10 +155,16 @@ class Evaluations:
         self._pass, self._dtype = one, drawn.dtype
         self._wide = not (one.bitwise or one.runtime) and drawn.dtype != np.float64
         self._make = Runtime if one.runtime else Evaluation
-        self._native = self._make(drawn.model)
-        self._double = self._make(in_float64(drawn.model)) if self._wide else self._native
+        self._native = self._stacked(self._make(drawn.model), drawn)
+        self._double = (
+            self._stacked(self._make(in_float64(drawn.model)), drawn) if self._wide else self._native
+        )
         self._feeds = list(feeds(drawn))
         self._before = [self._double(self._given(arrays)) for _, arrays in self._feeds]
+
+    @staticmethod
+    def _stacked(evaluation: Any, drawn: Drawn) -> Any:
+        return Stacked(evaluation, drawn.notes[SAMPLES]) if SAMPLES in drawn.notes else evaluation
 
     def _given(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return widened(arrays) if self._wide else arrays

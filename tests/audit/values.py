@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.audit.sketch import Drawn
+from tests.audit.sketch import BATCH, Drawn
 
 Rng = np.random.Generator
 
@@ -69,14 +69,22 @@ def feeds(drawn: Drawn) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
         for name, (dtype, shape) in drawn.inputs.items():
             for symbol in shape:
                 if isinstance(symbol, str):
-                    sizes.setdefault(symbol, (index + len(sizes)) % 3 + 1)
+                    samples = drawn.notes.get(SAMPLES, 1) if symbol == BATCH else 1
+                    sizes.setdefault(symbol, ((index + len(sizes)) % 3 + 1) * samples)
             exact = tuple(sizes[size] if isinstance(size, str) else size for size in shape)
             found[name] = _array(kind, rng, exact, dtype, drawn.notes)
         yield kind, found
 
 
+SAMPLES = "samples"
+"""The note of a graph that takes so many samples at once, and more of them after the pass."""
+
 SUMMED = "summed"
 """The note of a graph that sums its inputs: sums of the least number overflow in one order and not in another."""
+
+
+DEFINED = "defined"
+"""The note of a graph that does not define what it makes of NaN."""
 
 
 def _array(
@@ -89,6 +97,8 @@ def _array(
         return rng.integers(low, high, shape).astype(dtype)
     with np.errstate(over="ignore"):
         values = np.asarray(KINDS[kind](rng, shape, dtype), dtype)
+    if DEFINED in notes:
+        values = np.nan_to_num(values, nan=0.0, posinf=np.inf, neginf=-np.inf)
     if SUMMED in notes:
         least = np.finfo(np.float32 if dtype == np.float64 else dtype).min
         values = np.where(values == least, least * dtype.type(2**-6), values)

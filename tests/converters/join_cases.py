@@ -90,8 +90,8 @@ EXACT = {
     "z = Abs(x) a = Add(z, {1}) y = Div(x, a)": "Softsign",
     "r = Relu(x) y = Min(r, {6})": "Clip",
     "r = Max(x, {-2}) y = Min(r, {3.7})": "Clip",
-    "g = Greater(x, {0}) z = Mul(x, {0}) y = Where(g, x, {0})": "Relu",
-    "z = Abs(x) a = Add(x, z) y = Mul(a, {0.5})": "Relu",
+    "l = Less(x, {0}) y = Where(l, {0}, x)": "Relu",
+    "l = LessOrEqual(x, {0}) g = Not(l) y = Where(g, x, {0})": "Relu",
     "l = Mul(x, {0.25}) y = Max(x, l)": "LeakyRelu",
     "l = Mul({0.25}, x) g = GreaterOrEqual(x, {0}) y = Where(g, x, l)": "LeakyRelu",
     "r = Relu(x) z = Neg(x) n = Relu(z) l = Mul(n, {0.25}) y = Sub(r, l)": "LeakyRelu",
@@ -194,6 +194,13 @@ NEAR_MISSES = {
     "z = Abs(x) a = Add(z, {1e-6}) y = Div(x, a)": "Softsign",
     "g = Greater(x, {1e-6}) y = Where(g, x, {0})": "Relu",
     "g = Greater(x, {0}) y = Where(g, x, {1e-6})": "Relu",
+    # 0 for NaN.
+    "g = Greater(x, {0}) y = Where(g, x, {0})": "Relu",
+    "g = GreaterOrEqual(x, {0}) y = Where(g, x, {0})": "Relu",
+    # Overflows where x does not.
+    "z = Abs(x) a = Add(x, z) y = Mul(a, {0.5})": "Relu",
+    # NaN for every x.
+    "m = Max(x, {0}) y = Min(m, {nan})": "Relu",
     "e = Exp(x) d = Sub(e, {0.999999}) g = Greater(x, {0}) y = Where(g, x, d)": "Elu",
     "q = Mul(x, x) a = Add(q, {1e-12}) r = Sqrt(a) s = Add(x, r) y = Mul(s, {0.5})": "Relu",
 }

@@ -167,6 +167,24 @@ def test_a_false_shape_within_the_graph_does_not_decide_a_reshape() -> None:
     assert differentiate(load(model)).forward(x)["y"].shape == (2, 6)
 
 
+@pytest.mark.parametrize("stated", [(9, 7), (9, "n"), (7,), ("n", "t", 1)])
+def test_a_stated_shape_that_is_false_in_one_place_is_not_used_in_another(
+    stated: tuple[int | str, ...],
+) -> None:
+    nodes = [
+        node("Neg", ["x"], ["r"]),
+        node("Shape", ["x"], ["size"], start=0, end=1),
+        node("Concat", ["size", "minus"], ["target"], axis=0),
+        node("Reshape", ["r", "target"], ["y"]),
+    ]
+    model = make_model(nodes, {"x": ("n", "t", 2)}, ["y"], {"minus": np.array([-1])})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        loaded = load(declared(model, "y", stated))
+    x = normal(2, 3, 2)
+    np.testing.assert_array_equal(differentiate(loaded).forward(x)["y"], -x.reshape(2, 6))
+
+
 def test_a_stated_shape_fills_in_what_cannot_be_computed() -> None:
     nodes = [node("NonZero", ["x"], ["found"]), node("Cast", ["found"], ["y"], to=TensorProto.FLOAT)]
     model = declared(make_model(nodes, {"x": (4, 3)}, ["y"]), "y", (2, "found"))

@@ -28,7 +28,7 @@ def with_epsilon(body: str, rng: np.random.Generator) -> str:
     nodes = _ASSIGNMENT.split(body)
     index = int(rng.integers(len(nodes)))
     name = nodes[index].split(" = ")[0]
-    if "Greater" in nodes[index]:
+    if any(condition in nodes[index] for condition in ("Greater", "Less", "Not(")):
         return body
     step = str(rng.choice(STEPS))
     value = float(rng.choice([1e-3, 1e-5, 1e-6, 1e-8, 1e-12]))

@@ -79,6 +79,7 @@ def test_a_near_miss_stays(body: str, dtype: str) -> None:
     converted = load(file).proto
     assert NEAR_MISSES[body] not in ops(converted)
     x = points(np.float32 if dtype == "float" else np.float64)
+    x = np.concatenate([x, np.resize([np.nan, np.inf, -np.inf, 1.0, *[-0.0] * 8], (1, 3, 4))]).astype(x.dtype)
     if dtype == "float":
         expected, found = run(file, {"x": x})[0], run(converted, {"x": x})[0]
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import pytest
 from onnx import helper
 
 from converters import canonicalise
@@ -69,6 +70,32 @@ def test_a_model_that_mixes_its_samples_keeps_its_batch() -> None:
     nodes = [helper.make_node("Softmax", ["x"], ["y"], axis=0)]
     kept = canonicalise(make_model(nodes, {"x": (2, 4)}, ["y"]))
     assert shape_of(kept.graph.input[0]) == [2, 4]
+
+
+@pytest.mark.parametrize("share", [1e-3, 1e-7, 1e-30])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_samples_that_barely_see_one_another_keep_their_batch(share: float, batch: int) -> None:
+    nodes = [
+        helper.make_node("ReduceMean", ["x", "first"], ["m"]),
+        helper.make_node("Mul", ["m", "share"], ["s"]),
+        helper.make_node("Sub", ["x", "s"], ["y"]),
+    ]
+    constants = {"first": np.array([0]), "share": np.float32(share)}
+    kept = canonicalise(make_model(nodes, {"x": (batch, 4)}, ["y"], constants))
+    assert shape_of(kept.graph.input[0]) == [batch, 4]
+
+
+def test_a_table_of_indices_that_are_floats_is_freed() -> None:
+    """NaN is no index: other numbers show that samples are independent."""
+    nodes = [
+        helper.make_node("Abs", ["x"], ["a"]),
+        helper.make_node("Cast", ["a"], ["i"], to=onnx.TensorProto.INT64),
+        helper.make_node("Clip", ["i", "low", "high"], ["c"]),
+        helper.make_node("Gather", ["table", "c"], ["y"]),
+    ]
+    constants = {"table": normal(4, 2), "low": np.array(0), "high": np.array(3)}
+    free = canonicalise(make_model(nodes, {"x": (1, 5)}, ["y"], constants))
+    assert shape_of(free.graph.input[0]) == ["batch", 5]
 
 
 def test_a_model_without_a_batch_keeps_its_shape() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from tests.audit.sketch import Sketch
 
 MICROSOFT = "com.microsoft"
@@ -11,8 +13,13 @@ def draw(sketch: Sketch) -> None:
     """One fused op, with its optional inputs and attributes or without."""
     sketch.opsets[MICROSOFT] = 1
     x = sketch.input(2, 3, 4)
-    kind = sketch.choose("Gelu", "BiasGelu", "FastGelu", "QuickGelu", "FusedMatMul", "Skip", "SkipSimplified")
-    if kind == "Gelu":
+    kind = sketch.choose(
+        *("Gelu", "BiasGelu", "FastGelu", "QuickGelu", "FusedMatMul", "Skip", "SkipSimplified"),
+        *("Attention", "MultiHeadAttention"),
+    )
+    if kind in ("Attention", "MultiHeadAttention"):
+        y = _attention(sketch) if kind == "Attention" else _multi_head(sketch)
+    elif kind == "Gelu":
         y = sketch.add("Gelu", x, domain=MICROSOFT)
     elif kind in ("BiasGelu", "FastGelu"):
         bias = [sketch.weight(4)] if kind == "BiasGelu" or sketch.chance(50) else []
@@ -26,6 +33,43 @@ def draw(sketch: Sketch) -> None:
     else:
         y = _skip(sketch, x, kind)
     sketch.output(str(y))
+
+
+def _attention(sketch: Sketch) -> str:
+    """Packed projections, with the masks of integers that the op takes; the root of a head's size is exact."""
+    x = str(sketch.add("Tanh", sketch.input(2, 3, 4)))
+    parts = [x, sketch.weight(4, 24, flavour="ordinary")]
+    parts.append(sketch.weight(24, flavour="ordinary") if sketch.chance(70) else "")
+    if sketch.chance(50):
+        parts.append(sketch.constant(sketch.rng.integers(0, 2, (2, 3)).astype(np.int32)))
+    while not parts[-1]:
+        parts.pop()
+    return str(
+        sketch.add(
+            "Attention",
+            *parts,
+            domain=MICROSOFT,
+            num_heads=sketch.choose(2, 8),
+            unidirectional=sketch.choose(None, 1),
+            scale=sketch.choose(None, 0.25),
+            mask_filter_value=sketch.choose(None, -64.0),
+        )
+    )
+
+
+def _multi_head(sketch: Sketch) -> str:
+    """Separate projections, with a bias, a mask of keys and a bias of the scores."""
+    parts = [str(sketch.add("Tanh", sketch.input(2, length, 8))) for length in (2, 3)]
+    parts.append(str(sketch.add("Tanh", sketch.input(2, 3, 8))))
+    parts.append(sketch.weight(24, flavour="ordinary") if sketch.chance(50) else "")
+    parts.append(
+        sketch.constant(sketch.rng.integers(0, 2, (2, 3)).astype(np.int32)) if sketch.chance(50) else ""
+    )
+    parts.append(sketch.weight(1, 2, 2, 3, flavour="ordinary") if sketch.chance(50) else "")
+    while not parts[-1]:
+        parts.pop()
+    scale = sketch.choose(None, 0.25)
+    return str(sketch.add("MultiHeadAttention", *parts, domain=MICROSOFT, num_heads=2, scale=scale))
 
 
 def _skip(sketch: Sketch, x: str, kind: str) -> str:

@@ -1,4 +1,4 @@
-"""Graphs of opsets 7 to 12: attributes that became inputs, flattened softmaxes, images that are enlarged."""
+"""Graphs of opsets 7 to 25: attributes that became inputs, flattened softmaxes, images that are enlarged."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from tests.audit.sketch import Sketch
 
 
 def draw(sketch: Sketch) -> None:
-    """One op of an old opset, and an Add behind it."""
-    opset = sketch.number(7, 12)
-    sketch.opsets[""] = opset
+    """One op of an opset before 13, where most meanings changed, or of a later one."""
+    late = sketch.chance(25)
+    sketch.opsets[""] = sketch.number(13, 24) if late else sketch.number(7, 12)
     shape = (2, 3, 4)
-    y = sketch.choose(*DRAWS)(sketch, sketch.input(*shape))
+    y = sketch.choose(*(LATE if late else DRAWS))(sketch, sketch.input(*shape))
     sketch.output(str(sketch.add("Neg", y)) if sketch.chance(50) else y)
 
 
@@ -23,14 +23,20 @@ def _is_below(sketch: Sketch, opset: int) -> bool:
 
 
 def _softmax(sketch: Sketch, x: str) -> str:
-    low = 0 if _is_below(sketch, 11) else -3
-    return str(
-        sketch.add(sketch.choose("Softmax", "LogSoftmax"), x, axis=sketch.choose(None, *range(low, 3)))
-    )
+    return _over_axis(sketch, x, 0 if _is_below(sketch, 11) else -3)
+
+
+def _over_axis(sketch: Sketch, x: str, low: int) -> str:
+    """A softmax or a Hardmax, which has kernels for float32 alone."""
+    op_type = sketch.choose("Softmax", "LogSoftmax", "Hardmax")
+    narrow = op_type == "Hardmax"
+    x = str(sketch.add("Cast", x, to=1)) if narrow else x
+    y = str(sketch.add(op_type, x, axis=sketch.choose(None, *range(low, 3))))
+    return str(sketch.add("Cast", y, to=11)) if narrow else y
 
 
 def _clip(sketch: Sketch, x: str) -> str:
-    low, high = sketch.choose((0.0, 6.0), (None, 1.0), (-1.0, None), (None, None))
+    low, high = sketch.choose((0.0, 6.0), (None, 1.0), (-1.0, None), (None, None), (2.0, 1.0))
     if _is_below(sketch, 11):
         # Only float32 has kernels.
         return str(
@@ -50,7 +56,36 @@ def _clip(sketch: Sketch, x: str) -> str:
 def _norm(sketch: Sketch, x: str) -> str:
     parameters = [sketch.weight(3, flavour="ordinary") for _ in range(3)]
     variance = sketch.constant(np.abs(sketch.array((3,), "ordinary")))
-    return str(sketch.add("BatchNormalization", x, *parameters, variance, epsilon=sketch.choose(None, 1e-3)))
+    given = {"epsilon": sketch.choose(None, 1e-3), "momentum": sketch.choose(None, 0.5)}
+    if _is_below(sketch, 9):
+        given["spatial"] = sketch.choose(None, 1)
+    return str(sketch.add("BatchNormalization", x, *parameters, variance, **given))
+
+
+def _upsample(sketch: Sketch, x: str) -> str:
+    """Only float32 has kernels; from opset 10 on, the op is Resize."""
+    image = str(sketch.add("Cast", str(sketch.add("Unsqueeze", x, axes=[0])), to=1))
+    scales = [1.0, 1.0, *sketch.choose((2.0, 2.0), (1.0, 3.0), (1.5, 2.0))]
+    mode = sketch.choose(None, "nearest", "linear")
+    if _is_below(sketch, 9):
+        y = sketch.add("Upsample", image, scales=scales, mode=mode)
+    elif _is_below(sketch, 10):
+        y = sketch.add("Upsample", image, sketch.constant(scales, np.float32), mode=mode)
+    elif _is_below(sketch, 11):
+        y = sketch.add("Resize", image, sketch.constant(scales, np.float32), mode=mode)
+    else:
+        roi = sketch.constant([], np.float32)
+        y = sketch.add("Resize", image, roi, sketch.constant(scales, np.float32), mode=mode)
+    return str(sketch.add("Cast", str(y), to=11))
+
+
+def _codes(sketch: Sketch, x: str) -> str:
+    """A pair of QuantizeLinear and DequantizeLinear, which have float32 alone."""
+    if _is_below(sketch, 10):
+        return x
+    grid = [sketch.constant(np.float32(0.25)), sketch.constant(np.asarray(3, np.int8))]
+    codes = str(sketch.add("QuantizeLinear", str(sketch.add("Cast", x, to=1)), *grid))
+    return str(sketch.add("Cast", str(sketch.add("DequantizeLinear", codes, *grid)), to=11))
 
 
 def _dropout(sketch: Sketch, x: str) -> str:
@@ -94,5 +129,45 @@ DRAWS: tuple[Callable[[Sketch, str], str], ...] = (
     _pad,
     _squeeze,
     _reduce,
+    _upsample,
+    _codes,
 )
 """What draws one op."""
+
+
+def _softmax_late(sketch: Sketch, x: str) -> str:
+    return _over_axis(sketch, x, -3)
+
+
+def _reduce_late(sketch: Sketch, x: str) -> str:
+    op_type = sketch.choose("ReduceSum", "ReduceMean", "ReduceMax")
+    axes = sketch.choose(None, [1], [0, 2])
+    keepdims = sketch.choose(None, 0)
+    if axes is None or op_type == "ReduceSum" or not _is_below(sketch, 18):
+        given = [] if axes is None else [sketch.integers(*axes)]
+        return str(sketch.add(op_type, x, *given, keepdims=keepdims))
+    return str(sketch.add(op_type, x, axes=axes, keepdims=keepdims))
+
+
+def _split_late(sketch: Sketch, x: str) -> str:
+    count = {} if _is_below(sketch, 18) else {"num_outputs": 2}
+    first, second = sketch.add("Split", x, outputs=2, axis=2, **count)
+    return str(sketch.add("Sub", first, second))
+
+
+def _norm_late(sketch: Sketch, x: str) -> str:
+    parameters = [sketch.weight(3, flavour="ordinary") for _ in range(3)]
+    variance = sketch.constant(np.abs(sketch.array((3,), "ordinary")))
+    return str(sketch.add("BatchNormalization", x, *parameters, variance, epsilon=sketch.choose(None, 1e-3)))
+
+
+LATE: tuple[Callable[[Sketch, str], str], ...] = (
+    _softmax_late,
+    _reduce_late,
+    _split_late,
+    _norm_late,
+    _clip,
+    _codes,
+    _pad,
+)
+"""What draws one op of an opset from 13 on."""

@@ -10,7 +10,7 @@ from onnx import TensorProto
 
 from tests.audit.sketch import Sketch
 
-EPSILONS = (0.0, 1e-12, 1e-8, 1e-6, 1e-5, 1e-3)
+EPSILONS = (0.0, 1e-12, 1e-8, 1e-6, 2.0**-17, 1e-5, 1e-3)
 
 
 def draw_constants(sketch: Sketch) -> None:
@@ -142,7 +142,7 @@ def _hard(sketch: Sketch, x: str) -> str:
 
 
 def _bounds(sketch: Sketch, x: str) -> str:
-    kind = sketch.choose("relu", "leaky", "clip", "where")
+    kind = sketch.choose("relu", "leaky", "clip", "where", "zero", "range")
     if kind == "relu":
         return str(sketch.add("Max", x, _epsilon_number(sketch)))
     if kind == "leaky":
@@ -151,8 +151,25 @@ def _bounds(sketch: Sketch, x: str) -> str:
         )
     if kind == "clip":
         return str(sketch.add("Min", str(sketch.add("Max", x, _epsilon_number(sketch))), sketch.floats(6.0)))
-    positive = sketch.add("Greater", x, _epsilon_number(sketch))
+    if kind == "range":
+        return _range(sketch, x)
+    positive = sketch.add(sketch.choose("Greater", "GreaterOrEqual"), x, _epsilon_number(sketch))
+    if kind == "zero":
+        return str(sketch.add("Where", str(positive), x, _epsilon_number(sketch)))
     return str(sketch.add("Where", str(positive), x, str(sketch.add("Mul", x, sketch.floats(0.2)))))
+
+
+def _range(sketch: Sketch, x: str) -> str:
+    """Two bounds in a row: a range in a range, one without numbers between, one that NaN bounds."""
+    for _ in range(2):
+        kind = sketch.choose("Relu", "Clip", "Min", "Max", "Abs")
+        bounds = [sketch.floats(sketch.choose(0.0, 6.0, -100.0, 100.0, np.inf, -np.inf, np.nan))]
+        if kind == "Clip":
+            # A range without numbers, and NaN in Clip, are not defined alike.
+            low, high = sketch.choose((0.0, 6.0), (-100.0, 100.0), (-np.inf, 1.0), (2.0, 3.0))
+            bounds = [sketch.floats(low), sketch.floats(high)]
+        x = str(sketch.add(kind, x, *([] if kind in ("Relu", "Abs") else bounds)))
+    return x
 
 
 def _epsilon_number(sketch: Sketch) -> str:
