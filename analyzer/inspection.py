@@ -70,12 +70,12 @@ def differentiable_path(graph: Graph) -> Path:
     inputs = tuple(name for name in graph.inputs if graph.tensors[name].is_float)
     roots = inputs or inner_roots(graph)
     floats = [name for name in graph.outputs if graph.tensors[name].is_float]
-    between = {
-        name: path_nodes(graph, roots, (name,)) or _path_of_codes(graph, roots, name) for name in floats
-    }
-    found = {id(node) for nodes in between.values() for node in nodes}
+    found = {id(node) for node in path_nodes(graph, roots, tuple(floats))}
+    direct = {name for node in graph.nodes if id(node) in found for name in node.outputs}
+    coded = {name: _path_of_codes(graph, roots, name) for name in floats if name not in direct}
+    found.update(id(node) for nodes in coded.values() for node in nodes)
     nodes = tuple(node for node in graph.nodes if id(node) in found)
-    reached = tuple(name for name in floats if between[name])
+    reached = tuple(name for name in floats if name in direct or coded[name])
     return Path(roots, bool(inputs), reached, nodes, () if nodes else path_ends(graph, roots, graph.outputs))
 
 
