@@ -17,6 +17,7 @@ import numpy as np
 from analyzer.emitter import Emitter
 from analyzer.errors import UnsupportedOp
 from analyzer.graph import Graph, Node, Shape, Tensor
+from analyzer.masking import entries as entries_of
 from analyzer.ops import find
 from analyzer.ops.registry import Kind, Op
 from converters.unroll import REASON_KEY
@@ -285,9 +286,8 @@ def _pull_back(
     g, y = (tuple(gradients), tuple(outputs)) if rules.several_outputs else (gradients[0], outputs[0])
     if g is None:
         return
-    assert rules.vjp is not None
     with op.differentiating(node):
-        entries = rules.vjp(op, g, y, *graph.inputs_of(node), **node.attributes)
+        entries = entries_of(op, rules, g, y, graph.inputs_of(node), node.attributes)
         assert len(entries) >= len(node.inputs), (
             f"{node}: {len(entries)} entries for {len(node.inputs)} inputs"
         )

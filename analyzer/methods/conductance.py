@@ -228,7 +228,7 @@ class Passages:
     def _found(self, points: Arrays, rows: np.ndarray) -> Evaluated:
         held = self.lines.held
         feeds = _fed(self.rest, held.fn, held.feeds_at(points, rows), self.points)
-        found = self.rest.gradients(feeds, held.target(rows), wrt=self.names)
+        found = self.rest.gradients(feeds, held.target(rows), wrt=self.names, defined=False)
         gradients = vectors(found.gradients, self.names, self.lines.targets)
         return found.output, gradients, vectors(feeds, self.names, 1)[:, 0]
 
