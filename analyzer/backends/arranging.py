@@ -123,7 +123,7 @@ def decide(fn: Differentiable, feeds: Arrays, outputs: Sequence[str]) -> Arrange
     known: Arrangement | None = fn.plans.get(key)
     if known is not None:
         return known
-    by_value = (*key, _digest(feeds))
+    by_value = (*key, digest(feeds))
     if by_value not in fn.plans:
         found, lasting = _decided(fn, feeds, outputs)
         fn.plans[key if lasting else by_value] = found
@@ -132,7 +132,7 @@ def decide(fn: Differentiable, feeds: Arrays, outputs: Sequence[str]) -> Arrange
     return again
 
 
-def _digest(feeds: Arrays) -> str:
+def digest(feeds: Arrays) -> str:
     found = hashlib.sha256()
     for array in feeds.values():
         found.update(np.ascontiguousarray(array).tobytes())
@@ -227,7 +227,7 @@ def _by_running(
     graph = fn.graph
     why = next((why for guess, proof in proofs if (why := _why(graph, proof))), "")
     if plain is not None and len(feeds[next(iter(plain))]) == 1:
-        return _of_one_sample(fn, feeds, outputs, plain)
+        return _of_one_sample(fn, feeds, outputs, plain, why)
     for guess, _ in proofs:
         name, axis = next(iter(guess.items()))
         if feeds[name].shape[axis] < 2 or (guess != plain and _shares(graph, guess)):
@@ -240,7 +240,7 @@ def _by_running(
             raise
         if axes is not None:
             spans = {one: Span(k) for one, k in (*axes.items(), *guess.items()) if k}
-            return Arrangement(spans=spans), False
+            return Arrangement(spans=spans, tried=True, holding=frozenset(guess), why=why), False
     if fn.samples is not None:
         raise AnalysisError(
             f'samples="independent": {why or "the outputs of some samples move with the values of others"}. '
@@ -259,7 +259,7 @@ def _why(graph: Graph, proof: Proof | None) -> str:
 
 
 def _of_one_sample(
-    fn: Differentiable, feeds: Arrays, outputs: Sequence[str], plain: Guess
+    fn: Differentiable, feeds: Arrays, outputs: Sequence[str], plain: Guess, why: str
 ) -> tuple[Arrangement, bool]:
     """One sample was given: whether others may be stacked on it, as the points of a path are."""
     if fn.engine.batch is None:
@@ -268,7 +268,8 @@ def _of_one_sample(
         except BackendError:
             axes = None
         if axes is not None:
-            return Arrangement(spans={name: Span(axis) for name, axis in axes.items() if axis}), False
+            spans = {name: Span(axis) for name, axis in axes.items() if axis}
+            return Arrangement(spans=spans, tried=True, holding=frozenset(plain), why=why), False
     shapes = {name: array.shape for name, array in fn.engine.forward(feeds, outputs).items()}
     note = _ALONE if fn.engine.batch is None else ""
     if all(shape[:1] == (1,) for shape in shapes.values()):
@@ -337,6 +338,9 @@ __all__ = [
     "arranged",
     "arranged_like",
     "decide",
+    "digest",
+    "explained",
+    "joint",
     "known_places",
     "moved_target",
     "refuse_rows",

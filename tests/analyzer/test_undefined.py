@@ -10,7 +10,7 @@ from analyzer import differentiate, full_grad, gradient, integrated_gradients, s
 from analyzer.errors import AnalysisError
 from converters import load
 
-CONSTANTS = "float zero = {0}, float one = {1}, float low = {-1}, float big = {20}, float tiny = {1e-12}, int64[1] last = {1}"
+CONSTANTS = "float zero = {0}, float one = {1}, float low = {-1}, float big = {20}, int64[1] last = {1}"
 X = np.float32([[0, 0, 0], [1, 0.4, -0.7]])
 
 
