@@ -23,7 +23,7 @@ from analyzer.batch.view import stated, viewed
 from analyzer.errors import AnalysisError, BackendError, ShapeError, TargetError
 from analyzer.graph import Graph
 from analyzer.samples import Place, batched_inputs
-from analyzer.target import Target, TargetLike, as_target
+from analyzer.target import Chosen, Target, TargetLike, as_target
 
 if TYPE_CHECKING:
     from analyzer.backends.base import Arrays, Differentiable
@@ -320,8 +320,10 @@ def refuse_rows(target: Target, graph: Graph, arrangement: Arrangement) -> None:
     for part in (target,) if target.parts is None else [one for _, one in target.parts]:
         name = part.output or graph.default_output
         per_row = part.top is not None or part.each is not None
-        per_row = per_row or (part.index is not None and not isinstance(part.index, tuple))
+        # Classes that a result states are positions in the whole call.
+        per_row = per_row or not (part.index is None or isinstance(part.index, (tuple, Chosen)))
         shape = graph.tensors[stated(name)].shape if name in arrangement.wrapped else ()
+        per_row = per_row or (isinstance(part.index, tuple) and len(part.index) + 1 == len(shape or ()))
         if not per_row or shape == ():
             continue
         axes = "of unknown rank" if shape is None else f"({', '.join(map(str, shape))})"

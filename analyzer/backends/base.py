@@ -43,8 +43,8 @@ Inputs = np.ndarray | Mapping[str, np.ndarray]
 class Gradients:
     """Values and gradients at tensors, by ONNX name.
 
-    output: (N,), the explained scalar of each sample. target: (N,) the class explained, None where the
-    target is no single class. `gradients[t]` is ∂output/∂t, shaped like `values[t]`.
+    output: (N,), the explained scalar of each sample. target: (N,) the class explained, or the position of one element
+    in the flattened sample; None where several are summed. `gradients[t]` is ∂output/∂t, shaped like `values[t]`.
     The values of the model's inputs are those that were given, to be read only.
     Where k scalars of each sample are explained, output and target are (N, k), gradients (N, k, …).
     samples: "independent", or "joint" where samples depend on one another and the whole call is one: output is (1,).
