@@ -61,7 +61,7 @@ def settled(
     held = batched_inputs(view.graph)
     shared = [name for name in names if name in feeds and name not in held]
     count = len(found.first(held[0], feeds[held[0]])) if held else 1
-    if shared and count > 1:
+    if shared and (count > 1 or not held):
         return as_one(f"the input {shared[0]!r} has no axis of samples")
     if shared:
         return replace(found, wrapped=found.wrapped | {*shared}, alone=fn.engine.batch is None, inner={})
