@@ -17,6 +17,7 @@ import numpy as np
 from analyzer.emitter import Emitter
 from analyzer.errors import UnsupportedOp
 from analyzer.graph import Graph, Node, Shape, Tensor
+from analyzer.masking import entries as entries_of
 from analyzer.ops import find
 from analyzer.ops.registry import Kind, Op
 from converters.unroll import REASON_KEY
@@ -130,14 +131,22 @@ def check_gradient_paths(graph: Graph, wrt: Iterable[str], outputs: Sequence[str
         return _SHAPE_ALONE.get(node.op_type) != index
 
     lost, reaching = [], []
-    stepped = bool(path_ends(graph, wrt, outputs))
+    # Imported here: the rule reads what is active.
+    from analyzer.cancelling import cancels, remainders
+
+    stepped = bool(path_ends(graph, wrt, outputs)) or any(remainders(graph, name, outputs) for name in wrt)
     # The terms of a method lie behind its inputs, and may be many.
     cancelled = [name for name in wrt if name in graph.inputs] or wrt
     for name in wrt:
         if name in outputs or name not in changing:
             continue
         passes = not active_tensors(graph, [name]).isdisjoint(outputs)
-        if passes and not (stepped and name in cancelled and _cancels(graph, name, outputs)):
+        steps = (
+            stepped
+            and name in cancelled
+            and (path_ends(graph, [name], outputs) or remainders(graph, name, outputs))
+        )
+        if passes and not (steps and cancels(graph, name, outputs)):
             reaching.append(name)
         elif not graph.descendants([name], by_value).isdisjoint(outputs):
             lost.append(name)
@@ -162,46 +171,11 @@ def path_ends(graph: Graph, roots: Iterable[str], targets: Iterable[str]) -> tup
     )
 
 
-_MOST_TERMS = 64
-
-
-def _cancels(graph: Graph, root: str, outputs: Sequence[str]) -> bool:
-    """Whether sums on the path take away all that bypasses a step, as in x + (Round(x) − x): the derivative is zero.
-
-    Every tensor's derivative is a sum of terms, {tensor: count}: sums add the counts up, any other op makes a term.
-    """
-    if not path_ends(graph, [root], outputs):
-        return False
-    active = active_tensors(graph, [root])
-    terms: dict[str, dict[str, int]] = {root: {root: 1}}
-    for node in graph.nodes:
-        read = {
-            i: terms[u] for i, u in enumerate(node.reads) if u in terms and carries_gradient(graph, node, i)
-        }
-        if not any(read.values()):
-            continue
-        signs = _SUMS.get(node.op_type) if not node.domain else None
-        for name in active.intersection(node.outputs):
-            if name == root:
-                continue
-            found: dict[str, int] = {}
-            for index, given in read.items() if signs else ():
-                assert signs is not None
-                for term, count in given.items():
-                    found[term] = found.get(term, 0) + signs[min(index, len(signs) - 1)] * count
-            found = {term: count for term, count in found.items() if count}
-            # A sum of many terms becomes one: a cancellation across it is not found.
-            terms[name] = found if signs and len(found) <= _MOST_TERMS else {name: 1}
-    return not any(terms.get(name) for name in outputs)
-
-
-_SUMS = {"Add": (1, 1), "Sub": (1, -1), "Neg": (-1,), "Identity": (1,), "Sum": (1,)}
-"""The sign with which a sum takes each of its inputs; the last one repeats."""
-
-
 def _lost_path(graph: Graph, name: str, outputs: Sequence[str], leading: frozenset[str]) -> str:
     """Say where every path from a tensor to the target ends, and what to attribute in its place."""
-    ends = path_ends(graph, [name], outputs)
+    from analyzer.cancelling import remainders
+
+    ends = path_ends(graph, [name], outputs) or remainders(graph, name, outputs)
     ends = ends or tuple(
         node for node in graph.nodes if name in node.reads and not _carries(graph, node, name)
     )
@@ -285,9 +259,8 @@ def _pull_back(
     g, y = (tuple(gradients), tuple(outputs)) if rules.several_outputs else (gradients[0], outputs[0])
     if g is None:
         return
-    assert rules.vjp is not None
     with op.differentiating(node):
-        entries = rules.vjp(op, g, y, *graph.inputs_of(node), **node.attributes)
+        entries = entries_of(op, rules, g, y, graph.inputs_of(node), node.attributes)
         assert len(entries) >= len(node.inputs), (
             f"{node}: {len(entries)} entries for {len(node.inputs)} inputs"
         )

@@ -28,14 +28,17 @@ class Completeness:
         return met
 
 
-def measure(output: np.ndarray, total: np.ndarray, absolute: np.ndarray) -> Completeness:
+def measure(
+    output: np.ndarray, total: np.ndarray, absolute: np.ndarray, rounding: np.ndarray | float = 0.0
+) -> Completeness:
     """Compare a sum with what it must be.
 
-    output, total, absolute: (N,), the last the sum of the terms' absolute values. The error is relative to
+    output, total, absolute: (N,), the last the sum of the terms' absolute values. rounding: that of `output` itself, as
+    where it is the difference of two large numbers. The error is relative to
     |output|, or to the rounding floor of the sum (the dtype's ε times `absolute`) where that is larger: an
     output near zero cannot be met more exactly than its terms are rounded.
     """
-    floor = np.finfo(output.dtype).eps * absolute
+    floor = np.finfo(output.dtype).eps * absolute + rounding
     scale = np.maximum(np.maximum(np.abs(output), floor), np.finfo(np.float64).tiny)
     return Completeness(output, total, np.abs(total - output) / scale, floor)
 

@@ -66,7 +66,10 @@ class Call:
 
 
 class Emitter:
-    """Collects the nodes of a new part of a graph. Every ONNX op of the opset is a method."""
+    """Collects the nodes of a new part of a graph. Every ONNX op of the opset is a method.
+
+    masked: whether a cotangent of 0 stays 0 past infinite derivatives (analyzer/masking.py).
+    """
 
     def __init__(self, opset: int, prefix: str = "") -> None:
         self.opset = opset
@@ -76,6 +79,7 @@ class Emitter:
         self.stated: dict[str, Tensor] = {}
         self.notes: dict[str, Any] = {}
         self.initializers: dict[str, np.ndarray] = {}
+        self.masked = False
         self._constants: dict[tuple[Any, ...], Tensor] = {}
         self._count = 0
         self._current: Node | None = None

@@ -33,12 +33,14 @@ class Request:
 
     `key` identifies the request: two requests of one key emit the same nodes, so programs are cached by it.
     by_rank: whether it holds for gradients of several scalars a sample, which it is given along a last axis.
+    masked: whether a cotangent of 0 stays 0 past infinite derivatives (analyzer/masking.py), for runs that gave NaN.
     """
 
     key: Hashable
     wrt: tuple[str, ...]
     emit: Emission
     by_rank: bool = False
+    masked: bool = False
 
 
 def observe(values: Sequence[str], wrt: Sequence[str]) -> Request:
@@ -60,6 +62,11 @@ def joined(first: Request, second: Request) -> Request:
     return Request((first.key, second.key), (*first.wrt, *second.wrt), emit)
 
 
+def masked(request: Request) -> Request:
+    """The same, with a cotangent of 0 kept at 0."""
+    return replace(request, key=("masked", request.key), masked=True)
+
+
 def full_program(
     graph: Graph,
     request: Request,
@@ -78,6 +85,7 @@ def full_program(
     Raises UnsupportedOp where a node on the path has no rule.
     """
     op = Emitter(graph.opset, prefix=_free_prefix(graph, "backward/"))
+    op.masked = request.masked
     outputs = (output, *more)
     names = ("target", *(f"target/{name}" for name in more))
     targets = [
@@ -124,6 +132,7 @@ def remainder_program(
     target adds to the gradient at a tensor under `seed_name`.
     """
     op = Emitter(graph.opset, prefix=_free_prefix(graph, "after/"))
+    op.masked = request.masked
     known = [
         {
             name: Tensor(gradient_name(name, rank), graph.tensors[name].dtype, graph.tensors[name].shape)
@@ -152,6 +161,7 @@ def sized_program(
     A gradient is as large as its tensor, whose negation stands in its place.
     """
     op = Emitter(graph.opset, prefix=_free_prefix(graph, "after/"))
+    op.masked = request.masked
     known = [
         {name: op.shaped(op.Neg(graph.tensors[name]), graph.tensors[name].shape) for name in gradients}
         for _ in range(ranks or 1)
@@ -201,7 +211,7 @@ def _weights_seeds(
     scalars = []
     for name, target in weights.items():
         y = graph.tensors[name]
-        rows = _rows(op, _weighted(op, y, target, name in graph.infinite), y.rank)
+        rows = _rows(op, _weighted(op, y, target, op.masked or name in graph.infinite), y.rank)
         scalars.append(op.ReduceSum(rows, [1], keepdims=0))
     return [dict(weights)], {OUTPUT: scalars[0] if len(scalars) == 1 else op.Sum(*scalars)}
 
@@ -223,7 +233,7 @@ def _index_seeds(
     for rank in range(1 if ranks is None else ranks):
         one = op.Unsqueeze(chosen, [1]) if ranks is None else op.Gather(chosen, [rank], axis=1)
         one_hot = op.Cast(op.Equal(one, classes), to=op.dtype_of(y))
-        weighted = _weighted(op, rows, one_hot, output in graph.infinite)
+        weighted = _weighted(op, rows, one_hot, op.masked or output in graph.infinite)
         scalars.append(op.ReduceSum(weighted, [1], keepdims=int(ranks is not None)))
         seeds.append({output: op.Reshape(one_hot, shape)})
     return seeds, {OUTPUT: scalars[0] if ranks is None else op.Concat(*scalars, axis=1), CHOSEN: chosen}

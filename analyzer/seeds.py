@@ -7,6 +7,7 @@ shows, as where a class is the highest, is asked for.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -50,14 +51,14 @@ def resolve(
     if isinstance(target.index, Bare):
         target = replace(target, index=_read_tuple(target.index, y, samples))
     if target.position is not None:
-        return Seed(y.name, weights=_at(target.position, y, samples, values))
+        return Seed(y.name, index=_at(target.position, y, samples, values))
     assert target.index is not None
     if isinstance(target.index, tuple):
         if target.mask is not None or target.axis is not None:
             raise TargetError(
                 f"a mask, or an axis, goes with a class, not with the coordinates {target.index}"
             )
-        return Seed(y.name, weights=_at(target.index, y, samples, None))
+        return Seed(y.name, index=_at(target.index, y, samples, None))
     return _summed(target, target.index, y, samples, values)
 
 
@@ -187,7 +188,8 @@ def _axis_of_classes(y: Tensor) -> int | str | None:
 
 
 def _at(position: Index, y: Tensor, samples: int, values: Values | None) -> np.ndarray:
-    """Weights of one element a sample: at its coordinates, or the highest of those that begin with them.
+    """One element a sample, by its position in the flattened sample: at its coordinates, or the highest of those that
+    begin with them.
 
     values: None where all coordinates must be given.
     """
@@ -203,15 +205,13 @@ def _at(position: Index, y: Tensor, samples: int, values: Values | None) -> np.n
     if given > len(sizes) or (values is None and given < len(sizes)):
         raise TargetError(f"the target {position} has {given} coordinates, the output {y.name!r} {y.shape}")
     checked = np.stack([_checked(rows[:, i], sizes[i], y) for i in range(given)], axis=1)
-    weights = np.zeros((samples, *sizes), y.dtype)
+    numbers = np.arange(math.prod(sizes)).reshape(sizes)
     value = values(y.name) if values is not None and given < len(sizes) else None
+    found = np.empty(samples, np.int64)
     for sample, place in enumerate(map(tuple, checked)):
-        there = weights[(sample, *place)]
-        if value is None:
-            weights[(sample, *place)] = 1
-        else:
-            there.flat[value[(sample, *place)].argmax()] = 1
-    return weights
+        there = numbers[place]
+        found[sample] = there if value is None else there.flat[value[(sample, *place)].argmax()]
+    return found
 
 
 def _summed(target: Target, index: Index, y: Tensor, samples: int, values: Values | None) -> Seed:
@@ -225,7 +225,8 @@ def _summed(target: Target, index: Index, y: Tensor, samples: int, values: Value
     if array.ndim > 2 or array.shape[0] != samples:
         raise TargetError(f"target indices of shape {array.shape} for {samples} samples: give one per sample")
     checked = _checked(array, classes, y)
-    if array.ndim == 1 and len(y.shape) <= 2 and target.mask is None:
+    others = [size for place, size in enumerate(y.shape) if place not in (0, axis)]
+    if array.ndim == 1 and target.mask is None and all(size == 1 for size in others):
         return Seed(y.name, index=checked)
     weights = np.zeros((samples, *_static(y.shape[1:], y)), y.dtype)
     by_class = np.moveaxis(weights, axis, 1) if len(y.shape) > 1 else weights[:, None]

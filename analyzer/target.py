@@ -183,7 +183,8 @@ class Seed:
         if self.more:
             assert self.weights is not None
             return Target(weights={self.output: self.weights, **self.more})
-        return Target(self.output, self.index, self.weights)
+        index = None if self.index is None else chosen_classes(self.index, self.output)
+        return Target(self.output, index, self.weights)
 
     def cotangents(self, ys: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
         """The weights over every output, {output: array}, for each scalar that is explained of a sample."""

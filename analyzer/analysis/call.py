@@ -30,11 +30,12 @@ class Arranged:
 
     @classmethod
     def of(cls, fn: Differentiable, inputs: Inputs, target: TargetLike = None) -> Arranged:
-        """Decide how the samples lie; see analyzer/backends/arranging.py."""
-        from analyzer.backends.arranging import arranged, moved_target
+        """Decide how the samples lie; see analyzer/backends/settling.py."""
+        from analyzer.backends.arranging import moved_target
+        from analyzer.backends.settling import arranged_to_move
 
         feeds = fn.check_inputs(inputs)
-        view = arranged(fn, feeds, target)
+        view = arranged_to_move(fn, feeds, target, fn.differentiable_inputs)
         assert view.arrangement is not None
         if view.arrangement.plain or fn.arrangement is not None:
             return cls(fn, view, inputs, target, feeds, False)

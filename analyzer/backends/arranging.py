@@ -23,7 +23,7 @@ from analyzer.batch.view import stated, viewed
 from analyzer.errors import AnalysisError, BackendError, ShapeError, TargetError
 from analyzer.graph import Graph
 from analyzer.samples import Place, batched_inputs
-from analyzer.target import Target, TargetLike, as_target
+from analyzer.target import Chosen, Target, TargetLike, as_target
 
 if TYPE_CHECKING:
     from analyzer.backends.base import Arrays, Differentiable
@@ -123,7 +123,7 @@ def decide(fn: Differentiable, feeds: Arrays, outputs: Sequence[str]) -> Arrange
     known: Arrangement | None = fn.plans.get(key)
     if known is not None:
         return known
-    by_value = (*key, _digest(feeds))
+    by_value = (*key, digest(feeds))
     if by_value not in fn.plans:
         found, lasting = _decided(fn, feeds, outputs)
         fn.plans[key if lasting else by_value] = found
@@ -132,7 +132,7 @@ def decide(fn: Differentiable, feeds: Arrays, outputs: Sequence[str]) -> Arrange
     return again
 
 
-def _digest(feeds: Arrays) -> str:
+def digest(feeds: Arrays) -> str:
     found = hashlib.sha256()
     for array in feeds.values():
         found.update(np.ascontiguousarray(array).tobytes())
@@ -227,7 +227,7 @@ def _by_running(
     graph = fn.graph
     why = next((why for guess, proof in proofs if (why := _why(graph, proof))), "")
     if plain is not None and len(feeds[next(iter(plain))]) == 1:
-        return _of_one_sample(fn, feeds, outputs, plain)
+        return _of_one_sample(fn, feeds, outputs, plain, why)
     for guess, _ in proofs:
         name, axis = next(iter(guess.items()))
         if feeds[name].shape[axis] < 2 or (guess != plain and _shares(graph, guess)):
@@ -240,7 +240,7 @@ def _by_running(
             raise
         if axes is not None:
             spans = {one: Span(k) for one, k in (*axes.items(), *guess.items()) if k}
-            return Arrangement(spans=spans), False
+            return Arrangement(spans=spans, tried=True, holding=frozenset(guess), why=why), False
     if fn.samples is not None:
         raise AnalysisError(
             f'samples="independent": {why or "the outputs of some samples move with the values of others"}. '
@@ -259,7 +259,7 @@ def _why(graph: Graph, proof: Proof | None) -> str:
 
 
 def _of_one_sample(
-    fn: Differentiable, feeds: Arrays, outputs: Sequence[str], plain: Guess
+    fn: Differentiable, feeds: Arrays, outputs: Sequence[str], plain: Guess, why: str
 ) -> tuple[Arrangement, bool]:
     """One sample was given: whether others may be stacked on it, as the points of a path are."""
     if fn.engine.batch is None:
@@ -268,7 +268,8 @@ def _of_one_sample(
         except BackendError:
             axes = None
         if axes is not None:
-            return Arrangement(spans={name: Span(axis) for name, axis in axes.items() if axis}), False
+            spans = {name: Span(axis) for name, axis in axes.items() if axis}
+            return Arrangement(spans=spans, tried=True, holding=frozenset(plain), why=why), False
     shapes = {name: array.shape for name, array in fn.engine.forward(feeds, outputs).items()}
     note = _ALONE if fn.engine.batch is None else ""
     if all(shape[:1] == (1,) for shape in shapes.values()):
@@ -319,8 +320,10 @@ def refuse_rows(target: Target, graph: Graph, arrangement: Arrangement) -> None:
     for part in (target,) if target.parts is None else [one for _, one in target.parts]:
         name = part.output or graph.default_output
         per_row = part.top is not None or part.each is not None
-        per_row = per_row or (part.index is not None and not isinstance(part.index, tuple))
+        # Classes that a result states are positions in the whole call.
+        per_row = per_row or not (part.index is None or isinstance(part.index, (tuple, Chosen)))
         shape = graph.tensors[stated(name)].shape if name in arrangement.wrapped else ()
+        per_row = per_row or (isinstance(part.index, tuple) and len(part.index) + 1 == len(shape or ()))
         if not per_row or shape == ():
             continue
         axes = "of unknown rank" if shape is None else f"({', '.join(map(str, shape))})"
@@ -337,6 +340,9 @@ __all__ = [
     "arranged",
     "arranged_like",
     "decide",
+    "digest",
+    "explained",
+    "joint",
     "known_places",
     "moved_target",
     "refuse_rows",

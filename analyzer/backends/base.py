@@ -21,6 +21,7 @@ from analyzer.backends.at_sizes import at_sizes
 from analyzer.backends.file import FileCheck, file_of
 from analyzer.backends.pieces import Progress, batches, run
 from analyzer.backends.planning import Call
+from analyzer.backends.undefined import undefined, undefined_error
 from analyzer.batch.arrangement import Arrangement
 from analyzer.errors import AnalysisError, InputError, ShapeError, UnknownTensor
 from analyzer.graph import Graph, Tensor
@@ -28,7 +29,7 @@ from analyzer.liveness import Flow
 from analyzer.memory import Need
 from analyzer.names import find_tensors
 from analyzer.program import Program
-from analyzer.request import CHOSEN, OUTPUT, Request, observe
+from analyzer.request import CHOSEN, OUTPUT, Request, masked, observe
 from analyzer.samples import Place, batched_inputs, find_places, samples_in
 from analyzer.seeds import resolve
 from analyzer.target import Seed, Target, TargetLike, as_target, chosen_classes, one_scalar
@@ -42,8 +43,8 @@ Inputs = np.ndarray | Mapping[str, np.ndarray]
 class Gradients:
     """Values and gradients at tensors, by ONNX name.
 
-    output: (N,), the explained scalar of each sample. target: (N,) the class explained, None where the
-    target is no single class. `gradients[t]` is ∂output/∂t, shaped like `values[t]`.
+    output: (N,), the explained scalar of each sample. target: (N,) the class explained, or the position of one element
+    in the flattened sample; None where several are summed. `gradients[t]` is ∂output/∂t, shaped like `values[t]`.
     The values of the model's inputs are those that were given, to be read only.
     Where k scalars of each sample are explained, output and target are (N, k), gradients (N, k, …).
     samples: "independent", or "joint" where samples depend on one another and the whole call is one: output is (1,).
@@ -209,12 +210,18 @@ class Differentiable:
         return found
 
     def gradients(
-        self, inputs: Inputs, target: TargetLike = None, wrt: str | Sequence[str] | None = None
+        self,
+        inputs: Inputs,
+        target: TargetLike = None,
+        wrt: str | Sequence[str] | None = None,
+        *,
+        defined: bool = True,
     ) -> Gradients:
         """The explained output of each sample, and its gradient at `wrt` (default: the floating inputs).
 
         inputs: (N, *features), or {input name: array}. target: see `Target`. wrt: see `roots`; the results have
         ONNX names, and one tensor may be computed from another.
+        defined: raise AnalysisError where a gradient is NaN. It may be infinite, as that of a square root at 0.
         Raises InputError, ShapeError, TargetError, UnknownTensor, or UnsupportedOp where a node between a
         wanted tensor and the target has no rule.
         """
@@ -223,11 +230,13 @@ class Differentiable:
         feeds = self.check_inputs(inputs)
         sized = at_sizes(self, feeds)
         if sized is not self:
-            return sized.gradients(feeds, target, wrt)
+            return sized.gradients(feeds, target, wrt, defined=defined)
         if self.arrangement is None:
-            return self._arranged_gradients(feeds, target, names if wrt is not None else None)
+            return self._arranged_gradients(feeds, target, names if wrt is not None else None, defined)
         computed = [name for name in names if name not in feeds]
-        results = self._evaluate(observe(computed, names), feeds, target, named=wrt is not None)
+        results = self._evaluate(
+            observe(computed, names), feeds, target, named=wrt is not None, defined=defined
+        )
         return Gradients(
             output=results.output,
             target=results.target,
@@ -237,13 +246,14 @@ class Differentiable:
         )
 
     def _arranged_gradients(
-        self, feeds: Arrays, target: TargetLike, names: tuple[str, ...] | None
+        self, feeds: Arrays, target: TargetLike, names: tuple[str, ...] | None, defined: bool
     ) -> Gradients:
         """The gradients of a view with the samples first, in the user's form."""
         fn = arranged(self, feeds, target)
         assert fn.arrangement is not None
         wanted = moved_target(self.graph, fn.arrangement, target)
-        found = fn.gradients(fn.arrangement.all_first(feeds), wanted, names).back(fn.arrangement)
+        moved = fn.arrangement.all_first(feeds)
+        found = fn.gradients(moved, wanted, names, defined=defined).back(fn.arrangement)
         if not fn.arrangement.plain and self.file is not None:
             # The view has other axes than the file: the outputs are compared in the user's form.
             self.forward(feeds)
@@ -256,12 +266,13 @@ class Differentiable:
         target: TargetLike = None,
         *,
         progress: Progress | None = None,
+        defined: bool = True,
     ) -> Evaluation:
         """Run a method's request: its named results, the explained output and the class of each sample.
 
-        progress: called with the samples done and all.
+        progress: called with the samples done and all. defined: raise AnalysisError where a result is NaN.
         """
-        return self._evaluate(request, self.check_inputs(inputs), target, progress)
+        return self._evaluate(request, self.check_inputs(inputs), target, progress, defined=defined)
 
     def _evaluate(
         self,
@@ -270,11 +281,16 @@ class Differentiable:
         target: TargetLike,
         progress: Progress | None = None,
         named: bool = False,
+        defined: bool = True,
     ) -> Evaluation:
         wanted = as_target(target) if request.by_rank else one_scalar(target)
         seed = self.seed(wanted, samples_in(self.graph, feeds), feeds)
         check_gradient_paths(self.graph, request.wrt, seed.outputs, named=named)
         arrays = run(self, Call(request, (), seed), feeds, progress)
+        if undefined(arrays):
+            arrays = run(self, Call(masked(request), (), seed), feeds, progress)
+            if defined and (names := undefined(arrays)):
+                raise undefined_error(self, feeds, seed, names)
         explained, classes = arrays.pop(OUTPUT), arrays.pop(CHOSEN, None)
         if self.file is not None and self.file.due(feeds, seed.outputs):
             self.file.compare(feeds, seed, explained)

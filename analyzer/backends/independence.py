@@ -18,6 +18,6 @@ def independent(fn: Differentiable, call: Call, feeds: Arrays) -> bool:
         return fn.arrangement.samples == INDEPENDENT
     names = call.names if call.seed is None else call.seed.outputs
     found = decide(fn, feeds, names)
-    return found.samples == INDEPENDENT and not (found.wrapped or found.alone) and not (
+    return found.samples == INDEPENDENT and not (found.wrapped or found.alone or found.tried) and not (
         found.spans.keys() & set(feeds)
     )  # fmt: skip

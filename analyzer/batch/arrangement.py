@@ -26,6 +26,8 @@ class Arrangement:
     and outputs that do not hold them along axis 0. wrapped: inputs and outputs that are one sample as they are, to
     which an axis 0 of size 1 is added. alone: the file runs one sample at a time. note: what a reader must know of
     it; empty where all is as expected. inner: where the samples lie in tensors within, at the sizes of the inputs.
+    tried: whether samples were found independent by running, at the inputs alone; `holding` then names the inputs that
+    hold samples, `why` the node that may join them.
     """
 
     samples: str = INDEPENDENT
@@ -34,11 +36,20 @@ class Arrangement:
     alone: bool = False
     note: str = ""
     inner: Mapping[str, tuple[Span, Sizes]] = field(default_factory=dict, repr=False, compare=False)
+    tried: bool = False
+    holding: frozenset[str] = frozenset()
+    why: str = ""
 
     @property
     def key(self) -> tuple[object, ...]:
         """What tells an arrangement from others."""
-        return (self.samples, tuple(sorted(self.spans.items(), key=repr)), self.wrapped, self.alone)
+        return (
+            self.samples,
+            tuple(sorted(self.spans.items(), key=repr)),
+            self.wrapped,
+            self.alone,
+            self.tried,
+        )
 
     @property
     def plain(self) -> bool:

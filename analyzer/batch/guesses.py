@@ -31,16 +31,39 @@ def first_axes(graph: Graph, shapes: Mapping[str, Sizes]) -> Guess | None:
 def guesses(graph: Graph, shapes: Mapping[str, Sizes]) -> list[Guess]:
     """All guesses, at most MOST."""
     plain = first_axes(graph, shapes)
-    found = [] if plain is None else [plain]
+    found = [] if plain is None or _leaves_out(graph, shapes, plain) else [plain]
     for guess in islice(_others(graph, shapes), MOST):
-        if guess not in found and not _counts_features(graph, shapes, guess):
+        if (
+            guess not in found
+            and not _counts_features(graph, shapes, guess)
+            and not _leaves_out(graph, shapes, guess)
+        ):
             found.append(guess)
     return found
 
 
+def _leaves_out(graph: Graph, shapes: Mapping[str, Sizes], guess: Guess) -> bool:
+    """Return whether an axis with the symbol of the samples lies in an input that the guess takes for shared."""
+    symbols = {_stated(graph, name, axis) for name, axis in guess.items()}
+    symbols = {one for one in symbols if isinstance(one, str)}
+    others = [name for name in graph.inputs if name not in guess]
+    return any(not symbols.isdisjoint(graph.tensors[name].shape or ()) for name in others)
+
+
 def _counts_features(graph: Graph, shapes: Mapping[str, Sizes], guess: Guess) -> bool:
-    """Return whether a guess takes the last axis of floats for the samples: features may be independent, too."""
-    return any(axis and axis == len(shapes[n]) - 1 and graph.tensors[n].is_float for n, axis in guess.items())
+    """Return whether a guess takes the last axis of floats for the samples: features may be independent, too.
+
+    An axis with the symbol of another input's first axis does not count features.
+    """
+    first = {_stated(graph, name, 0) for name, axis in guess.items() if axis == 0}
+    named = {one for one in first if isinstance(one, str)}
+    return any(
+        axis
+        and axis == len(shapes[n]) - 1
+        and graph.tensors[n].is_float
+        and _stated(graph, n, axis) not in named
+        for n, axis in guess.items()
+    )
 
 
 def _others(graph: Graph, shapes: Mapping[str, Sizes]) -> Iterator[Guess]:

@@ -223,7 +223,7 @@ class Side:
 
     def gradients(self, names: Sequence[str]) -> Arrays:
         """The gradients at these tensors."""
-        return self.fn.gradients(self.feeds, self.target, names).gradients
+        return self.fn.gradients(self.feeds, self.target, names, defined=False).gradients
 
     def left(self, found: set[str], leaving: bool) -> list[str]:
         """What has no counterpart yet; of layers' outputs alone, or of everything."""

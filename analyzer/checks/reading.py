@@ -106,7 +106,7 @@ class Reader:
         biased = {bias.tensor for bias in planned.biases}
         wrt = [*self.roots, *(name for name in layers if name in biased and name not in self.roots)]
         request = joined(planned.request, observe(layers, wrt))
-        found = self.fn.evaluate(request, feeds, self.target)
+        found = self.fn.evaluate(request, feeds, self.target, defined=False)
         side = self._side(found.arrays, layers, wrt, feeds)
         floats = [name for name in self.fn.graph.outputs if self.fn.graph.tensors[name].is_float]
         others = [name for name in floats if name not in side.values]
@@ -156,13 +156,13 @@ class Reader:
         """Values and gradients at every layer, in one run."""
         layers = self.layers(feeds)
         wrt = list(dict.fromkeys([*self.roots, *layers]))
-        found = self.fn.evaluate(observe(layers, wrt), feeds, self.target)
+        found = self.fn.evaluate(observe(layers, wrt), feeds, self.target, defined=False)
         return self._side(found.arrays, layers, wrt, feeds)
 
     def at_point(self, feeds: Arrays) -> Side:
         """Gradients at the roots, and the values that kink decisions hang on, in one run."""
         values = [name for name in self.layers(feeds) if name in self._decisions]
-        found = self.fn.evaluate(observe(values, self.roots), feeds, self.target)
+        found = self.fn.evaluate(observe(values, self.roots), feeds, self.target, defined=False)
         return self._side(found.arrays, values, self.roots, feeds)
 
     def _side(self, found: Arrays, values: Sequence[str], wrt: Sequence[str], feeds: Arrays) -> Side:

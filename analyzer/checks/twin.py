@@ -76,7 +76,9 @@ class Twin:
         reader, theirs = self.as_reader(feeds)
         outputs = self.fn.forward(theirs, [one.name for one in self.outputs.values()])
         planned = reader.plan(theirs)
-        found = read_full_grad(planned, self.fn.evaluate(planned.request, theirs, reader.target), {})
+        found = read_full_grad(
+            planned, self.fn.evaluate(planned.request, theirs, reader.target, defined=False), {}
+        )
         return Reading(
             side,
             self.layers,
@@ -100,7 +102,7 @@ class Twin:
         seen, at = tuple(dict.fromkeys(values)), tuple(dict.fromkeys(wrt))
         assert all(name in tensors for name in at) or self._roots_of_b
         request = observe([tensors[n].name for n in seen], [tensors[n].name for n in at])
-        arrays = self.fn.evaluate(request, theirs, self._target(theirs)).arrays
+        arrays = self.fn.evaluate(request, theirs, self._target(theirs), defined=False).arrays
         found = {name: tensors[name].to_onnx(arrays[f"value/{tensors[name].name}"]) for name in seen}
         gradients = {name: tensors[name].to_onnx(arrays[gradient_name(tensors[name].name)]) for name in at}
         return Side({**feeds, **found}, gradients, seeds=seeds_of(self.target, self.graph))

@@ -15,7 +15,8 @@ from typing import Any, ParamSpec, TypeVar, cast
 import numpy as np
 
 from analyzer.backends import differentiate
-from analyzer.backends.arranging import arranged, moved_target
+from analyzer.backends.arranging import moved_target
+from analyzer.backends.settling import arranged_to_move
 from analyzer.batch.arrangement import INDEPENDENT, JOINT, Arrangement
 
 Parameters = ParamSpec("Parameters")
@@ -83,7 +84,7 @@ def by_sample(method: Callable[Parameters, Result]) -> Callable[Parameters, Resu
             found = call(fn, inputs, target, **given)
             return _stated(found, fn.arrangement)
         feeds = fn.check_inputs(inputs)
-        view = arranged(fn, feeds, target)
+        view = arranged_to_move(fn, feeds, target, attributed(fn, given))
         assert view.arrangement is not None
         if view.arrangement.plain:
             found = call(view, inputs, target, **given)
@@ -99,6 +100,14 @@ def by_sample(method: Callable[Parameters, Result]) -> Callable[Parameters, Resu
         return _stated(found.restored(view.arrangement, single), view.arrangement)
 
     return run
+
+
+def attributed(fn: Any, given: Mapping[str, Any]) -> tuple[str, ...]:
+    """The inputs that a method with these options attributes."""
+    if "wrt" not in given and any(given.get(option) is not None for option in ("at", "along")):
+        return ()
+    wrt = given.get("wrt")
+    return fn.roots(wrt) if wrt is not None or fn.differentiable_inputs else ()
 
 
 def _stated(found: Result, arrangement: Arrangement) -> Result:

@@ -30,7 +30,7 @@ from analyzer.methods.held import Held, hold
 from analyzer.methods.integrated_gradients import ADAPTIVE, AT_ONCE, Progress
 from analyzer.methods.integration import Sums, differences, evenly, integrate_groups, unrefined
 from analyzer.methods.lines import Evaluated, Lines, Point, arrays_of, mean_gradient, vectors
-from analyzer.methods.path_result import PathAttributions, completeness_of
+from analyzer.methods.path_result import PathAttributions, completeness_of, rounding_of
 from analyzer.methods.ranks import held_of_rank, joined, of_rank
 from analyzer.methods.refinement import Refined, as_goal, refine
 from analyzer.points import cut
@@ -144,7 +144,7 @@ def _result(passages: Passages, sums: Sums, k: int, steps: int, rule: str, inter
     totals = passages.arrays(sums.mean[:, k])
     return Conductance(
         attributions=passages.attributed(totals),
-        completeness=completeness_of(sums.difference[:, k], totals),
+        completeness=completeness_of(sums.difference[:, k], totals, rounding_of(own.output)),
         evaluations=sums.most,
         output=own.output,
         target=own.chosen,
@@ -228,7 +228,7 @@ class Passages:
     def _found(self, points: Arrays, rows: np.ndarray) -> Evaluated:
         held = self.lines.held
         feeds = _fed(self.rest, held.fn, held.feeds_at(points, rows), self.points)
-        found = self.rest.gradients(feeds, held.target(rows), wrt=self.names)
+        found = self.rest.gradients(feeds, held.target(rows), wrt=self.names, defined=False)
         gradients = vectors(found.gradients, self.names, self.lines.targets)
         return found.output, gradients, vectors(feeds, self.names, 1)[:, 0]
 

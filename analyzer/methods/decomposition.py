@@ -21,6 +21,7 @@ from analyzer.biases import Bias, find_biases, residuals
 from analyzer.emitter import Emitter
 from analyzer.errors import AnalysisError
 from analyzer.graph import Graph, Tensor
+from analyzer.masking import product
 from analyzer.methods.fixed_sizes import at_input_sizes, samples_laid_out
 from analyzer.methods.maps import (
     Layer,
@@ -161,7 +162,7 @@ def _emit(
         place, gradient = layout.placements[name], _in(op, gradients[name], dtype)
         r = None if factor is None else _in(op, factor, dtype)
         # What nothing reads does not enter the program: most terms are never multiplied out.
-        term = gradient if r is None else op.Mul(gradient, r)
+        term = gradient if r is None else product(op, gradient, r)
         found = []
         for spot in shown_spots(graph, layout, name, settings):
             weights = channel_weights(place, spot, r, graph.tensors[name])

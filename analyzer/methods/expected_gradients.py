@@ -24,7 +24,7 @@ from analyzer.errors import AnalysisError, InputError, ShapeError
 from analyzer.methods.arranged import by_sample
 from analyzer.methods.baselines import Dataset, numbers
 from analyzer.methods.held import Held, hold, in_batches
-from analyzer.methods.path_result import PathAttributions, like, path_attributions
+from analyzer.methods.path_result import PathAttributions, like, path_attributions, rounding_of
 from analyzer.target import TargetLike
 
 Background = np.ndarray | Dataset | Mapping[str, np.ndarray | Dataset]
@@ -35,7 +35,8 @@ class ExpectedGradients(PathAttributions):
     """The attributions estimate a sum of f(x) − mean of f over the background, which `completeness` holds them to.
 
     standard_error: of the attributions, like them. delta_error (N,): the standard error of `delta`. Both come from the
-    differences of neighbouring draws, which errs on the side of too large. samples: draws; background: its size.
+    differences of neighbouring draws, which errs on the side of too large. Few draws may all miss what matters: where
+    `delta` shows it, both are raised to what it shows. samples: draws; background: its size.
     """
 
     standard_error: Any
@@ -93,11 +94,12 @@ def expected_gradients(
     estimate = estimate_from(held, data, drawn, batch_size, progress)
     difference = held.output - _mean_output(held, data, batch_size)
     found = path_attributions(held, inputs, estimate.means, difference, samples)
-    errors = {name: error.astype(held.feeds[name].dtype) for name, error in estimate.errors.items()}
+    stated = stated_errors(estimate, np.abs(found.delta), rounding_of(held.output))
+    errors = {name: error.astype(held.feeds[name].dtype) for name, error in stated.errors.items()}
     return ExpectedGradients(
         **{**vars(found), "samples": samples},
         standard_error=like(inputs, errors),
-        delta_error=estimate.sum_error,
+        delta_error=stated.sum_error,
         background=size,
     )
 
@@ -138,6 +140,30 @@ class Estimate:
     means: Arrays
     errors: Arrays
     sum_error: np.ndarray
+
+
+_BEYOND_CHANCE = 3.0
+"""Standard errors of a sum, beyond which they are taken to be too small."""
+
+
+def stated_errors(estimate: Estimate, delta: np.ndarray, rounding: np.ndarray) -> Estimate:
+    """Raise errors that the known sum shows to be too small. delta (N,): how far the sum is off, in absolute value.
+
+    rounding (N,): of the sum that is known. The sum's error is then delta, and every attribution has at least its
+    share of it.
+    """
+    sum_error = np.hypot(estimate.sum_error, rounding)
+    missed = np.where(delta > _BEYOND_CHANCE * sum_error, delta, 0.0)
+    sizes = {name: np.abs(mean) for name, mean in estimate.means.items()}
+    total = np.sum([sample_sums(size) for size in sizes.values()], axis=0)
+    count = sum(size[0].size for size in sizes.values())
+    errors = {}
+    for name, size in sizes.items():
+        per_sample = (len(size), *(1,) * (size.ndim - 1))
+        whole = total.reshape(per_sample)
+        share = np.divide(size, whole, out=np.full(size.shape, 1 / count), where=whole > 0)
+        errors[name] = np.maximum(estimate.errors[name], share * missed.reshape(per_sample))
+    return Estimate(estimate.means, errors, np.maximum(sum_error, missed))
 
 
 class _Running:

@@ -41,7 +41,8 @@ class Held:
 
     def gradients(self, points: Arrays, rows: np.ndarray) -> Gradients:
         """The output (n,) and its gradients at points {name: (n, *features)}, each on the path of sample `rows`[k]."""
-        return self.fn.gradients(self.feeds_at(points, rows), self.target(rows), wrt=self.names)
+        feeds = self.feeds_at(points, rows)
+        return self.fn.gradients(feeds, self.target(rows), wrt=self.names, defined=False)
 
     def finite_gradients(self, points: Arrays, rows: np.ndarray) -> Gradients:
         """As `gradients`. Raises AnalysisError where the output or a gradient is not finite."""
@@ -58,10 +59,28 @@ class Held:
         return self.scalars(self.fn.forward(self.feeds_at(points, rows), self.tensors), rows)
 
     def scalars(self, values: Arrays, rows: np.ndarray) -> np.ndarray:
-        """What is explained of values {tensor: (n, …)}, the k-th for sample `rows`[k]: (n,), float64."""
+        """What is explained of values {tensor: (n, …)}, the k-th for sample `rows`[k]: (n,), float64.
+
+        Raises AnalysisError where it is not finite.
+        """
+        found = self._scalars(values, rows)
+        lost = np.flatnonzero(~np.isfinite(found.reshape(len(rows), -1)).all(axis=1))
+        if len(lost):
+            raise AnalysisError(
+                f"the output at the baseline of sample {rows[lost[0]]} is {found[lost[0]]}, which is not finite: "
+                "choose another baseline"
+            )
+        return found
+
+    def _scalars(self, values: Arrays, rows: np.ndarray) -> np.ndarray:
         flat = {name: rows_of(values[name]).astype(np.float64) for name in self.tensors}
         if self.weights:
-            sums = [(flat[name] * rows_of(array)[rows]).sum(axis=1) for name, array in self.weights.items()]
+            weights = {name: rows_of(array)[rows] for name, array in self.weights.items()}
+            # A mask may put −∞ where the weight is 0.
+            sums = [
+                np.multiply(flat[n], w, out=np.zeros_like(flat[n]), where=w != 0).sum(axis=1)
+                for n, w in weights.items()
+            ]
             return np.asarray(np.sum(sums, axis=0))
         assert self.chosen is not None
         chosen = self.chosen[rows]

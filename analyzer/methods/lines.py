@@ -145,9 +145,10 @@ class Lines:
             ends = self.held.feeds[name]
             points[name] = found = np.empty((len(lines), *ends.shape[1:]), ends.dtype)
             # Point by point, so that what is between lies in the processor's cache.
-            for point, alpha, row, start in zip(found, alphas.astype(ends.dtype), rows, which, strict=True):
-                np.multiply(ends[row], alpha, out=point)
-                point += (1 - alpha) * self.starts[start][name][row]
+            for k, (alpha, row, start) in enumerate(zip(alphas.astype(ends.dtype), rows, which, strict=True)):
+                # Of a scalar, found[k] is a number and no view.
+                np.multiply(ends[row], alpha, out=found[k, ...])
+                found[k, ...] += (1 - alpha) * self.starts[start][name][row]
         return points
 
 

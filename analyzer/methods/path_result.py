@@ -85,7 +85,7 @@ def path_attributions(
     typed = {name: total.astype(held.feeds[name].dtype) for name, total in totals.items()}
     return PathAttributions(
         attributions=like(inputs, typed),
-        completeness=completeness_of(difference, typed),
+        completeness=completeness_of(difference, typed, rounding_of(held.output)),
         evaluations=evaluations,
         output=held.output,
         target=held.chosen,
@@ -98,8 +98,14 @@ def like(inputs: Inputs, arrays: Arrays) -> Any:
     return arrays if isinstance(inputs, Mapping) else next(iter(arrays.values()))
 
 
-def completeness_of(difference: np.ndarray, totals: Arrays) -> Completeness:
-    """How far the sums over all inputs are from the difference, (N,)."""
+def rounding_of(output: np.ndarray) -> np.ndarray:
+    """The rounding of the difference of two outputs of this size, (N,), in double precision."""
+    found: np.ndarray = float(np.finfo(output.dtype).eps) * np.abs(output.astype(np.float64))
+    return found
+
+
+def completeness_of(difference: np.ndarray, totals: Arrays, rounding: np.ndarray) -> Completeness:
+    """How far the sums over all inputs are from the difference, (N,). rounding: of the difference."""
     total = np.sum([sample_sums(array) for array in totals.values()], axis=0)
     absolute = np.sum([sample_sums(np.abs(array)) for array in totals.values()], axis=0)
-    return measure(difference, total, absolute)
+    return measure(difference, total, absolute, rounding)

@@ -37,6 +37,8 @@ ONE_JUMP = 1 / math.sqrt(3)
 SMOOTH = 0.1
 """Simpson's rule is taken where it leaves less than this share of the errors of two trapezoids; by luck, one jump does
 so in 3 of 100 places."""
+SMOOTH_SLACK = 2.0
+"""Errors of elements that cancel from the sums: the map errs up to 1.7 times as much as these tell."""
 SHORTEST = 2.0**-20
 """Of an interval that is still bisected: points closer than that are one in single precision. Where all that moves
 starts at 0 the points scale with α: it is then a share of the interval's end, down to NEAREST."""
@@ -183,6 +185,9 @@ class Line:
         allowed = self.allowed(goal)
         map_error = self._map_error()
         met = (np.abs(delta) <= allowed) & (scatter <= SUM_SLACK * allowed)
+        # Where the outputs are rounded by more than the tolerance, their difference shows no error: the map must.
+        hidden = self.rounding > goal.tolerance * np.abs(self.difference)
+        map_tolerance = np.where(hidden, min(goal.tolerance, goal.map_tolerance), goal.map_tolerance)
         return Refined(
             total=total,
             difference=self.difference,
@@ -192,7 +197,7 @@ class Line:
             map_error=self._stated(map_error, size, delta),
             map_change=_share(np.linalg.norm(self.moved * self.direction, axis=1), size),
             evaluations=self.evaluations,
-            converged=met & (map_error <= goal.map_tolerance * size),
+            converged=met & (map_error <= map_tolerance * size),
         )
 
     def allowed(self, goal: Goal) -> np.ndarray:
@@ -257,7 +262,7 @@ class Line:
             # The change is 3/4 of one trapezoid's error, of which Simpson's rule leaves what it leaves of its sum's.
             coarse = np.linalg.norm([leaf.coarse for leaf in self.leaves])
             simpson = np.linalg.norm([leaf.simpson for leaf in self.leaves])
-            smooth: np.ndarray = changes * min(ONE_JUMP, 4 / 3 * float(simpson / coarse))
+            smooth: np.ndarray = changes * min(ONE_JUMP, SMOOTH_SLACK * 4 / 3 * float(simpson / coarse))
             return smooth
         # Jumps err with random signs. Where the errors of intervals add up instead, their sums are right by the form of
         # the function, as of any quadratic one, and do not show how smooth it is: a third of the change is left.

@@ -171,7 +171,7 @@ def _moments(
     count = held.samples * samples
     for points in in_batches(count, batch_size):
         rows, copies = points // samples, points % samples
-        gradients = held.gradients(noise.noisy(held.feeds, held.names, rows, copies), rows).gradients
+        gradients = held.finite_gradients(noise.noisy(held.feeds, held.names, rows, copies), rows).gradients
         for name, found in gradients.items():
             for row, copy, value in zip(rows, copies, found, strict=True):
                 moments.add(name, row, copy + 1, of(value.astype(np.float64)))

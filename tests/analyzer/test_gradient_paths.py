@@ -17,7 +17,8 @@ IDS = np.array([[0, 2, 1], [1, 1, 3]], np.float32)
 
 def model(body, outputs="float[n,2] y", inputs="float[n,3] x"):
     constants = (
-        "float[3,2] w = {1, 2, -1, 0.5, 3, 1}, float[4,2] table = {1, 2, 3, 4, 5, 6, 7, 8}, float zero = {0}"
+        "float[3,2] w = {1, 2, -1, 0.5, 3, 1}, float[4,2] table = {1, 2, 3, 4, 5, 6, 7, 8}, float zero = {0}, "
+        "float wide = {0.85}, float two = {2}, float little = {1e-3}"
     )
     head = '<ir_version: 10, opset_import: ["": 23]>'
     return parser.parse_model(f"{head} g ({inputs}) => ({outputs}) <{constants}> {{ {body} }}")
@@ -100,8 +101,17 @@ CANCELLED = {
     "straight through": "r = Round(x) d = Sub(r, x) h = Add(x, d) y = MatMul(h, w)",
     "other order": "r = Floor(x) m = Neg(x) d = Add(m, r) i = Identity(d) h = Add(i, x) y = MatMul(h, w)",
     "in the middle": "t = Tanh(x) s = Mul(t, t) r = Sign(s) d = Sub(r, s) h = Sum(s, d) q = Mul(h, h) y = MatMul(q, w)",
+    "a remainder": "r = Mod<fmod = 1>(x, wide) h = Sub(x, r) y = MatMul(h, w)",
+    "twice the input, twice": (
+        "r = Round(x) a = Mul(x, two) b = Mul(two, x) d = Add(a, r) h = Sub(d, b) y = MatMul(h, w)"
+    ),
+    "nothing of the input": "r = Round(x) a = Mul(x, zero) h = Add(a, r) y = MatMul(h, w)",
+    "the same op again": "r = Ceil(x) a = Tanh(x) b = Tanh(x) d = Sub(r, b) h = Add(a, d) y = MatMul(h, w)",
 }
 KEPT = {
+    "a remainder alone": "r = Mod<fmod = 1>(x, wide) y = MatMul(r, w)",
+    "half of it": "r = Round(x) a = Div(x, two) d = Sub(r, a) h = Add(x, d) y = MatMul(h, w)",
+    "a little of it": "r = Round(x) t = Tanh(x) a = Mul(x, little) h = Add(a, r) y = MatMul(h, w)",
     "twice the input": "r = Round(x) d = Sub(r, x) a = Add(x, x) h = Add(a, d) y = MatMul(h, w)",
     "another tensor": "r = Round(x) t = Tanh(x) d = Sub(r, t) h = Add(x, d) y = MatMul(h, w)",
     "a step aside": "r = Round(x) h = Add(x, r) y = MatMul(h, w)",

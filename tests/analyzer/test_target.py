@@ -29,7 +29,8 @@ X = np.array([[1, 5, 2], [4, 1, 1]], np.float32)
         (np.array([0, 1]), [[2, 0, 0], [0, 3, 0]], [0, 1]),
         ([0, 1], [[2, 0, 0], [0, 3, 0]], [0, 1]),
         (Target(index=np.array([[0, 1], [1, 2]])), [[2, 3, 0], [0, 3, 4]], None),
-        (Target(index=(1,)), [[0, 3, 0], [0, 3, 0]], None),
+        (Target(index=(1,)), [[0, 3, 0], [0, 3, 0]], [1, 1]),
+        (Target(position=-1), [[0, 0, 4], [0, 0, 4]], [2, 2]),
         (Target(weights=np.array([1.0, 0, -1])), [[2, 0, -4], [2, 0, -4]], None),
         (Target(weights=np.array([[1.0, 0, 0], [0, 0, 2]])), [[2, 0, 0], [0, 0, 8]], None),
         (Target("z", index=0), [[1, 0, 0], [1, 0, 0]], [0, 0]),
@@ -160,6 +161,36 @@ def test_the_target_of_a_result_is_a_target(backend, target):
         again = fn.gradients(CUBE, given)
         np.testing.assert_array_equal(again.output, found.output)
         np.testing.assert_array_equal(again.gradients["x"], found.gradients["x"])
+
+
+SHAPES = {
+    "n,1,4": (Target(index=2), 2, [2, -1]),
+    "n,2,2": (Target(index=(1, 0)), Target(position=(1,)), Target(position=np.array([[0, 1], [1, 1]]))),
+    "n,4": (Target(index=(3,)), Target(position=-1), (0, 3)),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_one_element_of_any_spelling_is_given_back(shape):
+    """A target None would explain the highest element in its place."""
+    dims = [int(size) for size in shape.split(",")[1:]]
+    model = parser.parse_model(
+        f'<ir_version: 10, opset_import: ["": 23]> g (float[{shape}] x) => (float[{shape}] y) {{ y = Mul(x, x) }}'
+    )
+    fn, x = differentiate(model), np.arange(8, 0, -1, dtype=np.float32).reshape(2, *dims)
+    for target in SHAPES[shape]:
+        for explain in (
+            lambda given: fn.gradients(x, given),
+            lambda given: full_grad(fn, x, given),
+            lambda given: integrated_gradients(fn, x, given, steps=3),
+        ):
+            found = explain(target)
+            rows = x.reshape(2, -1) ** 2
+            again = explain(found.target)
+            # Squares are 0 at the baseline.
+            for one in (found, again):
+                own = getattr(one, "completeness", one).output
+                np.testing.assert_allclose(own, rows[np.arange(2), found.target], rtol=1e-6)
 
 
 @pytest.mark.parametrize("target", [None, 1, [2, 0], Target("z"), Target("z", index=1), Target("z", top=2)])

@@ -16,9 +16,10 @@ from analyzer import (
     differentiate,
     expected_gradients,
     guided_integrated_gradients,
+    integrated_gradients,
     xrai,
 )
-from analyzer.errors import AnalysisError
+from analyzer.errors import AnalysisError, TargetError
 from converters import convert
 from tests.zoo.pytorch_networks import NETWORKS
 
@@ -129,12 +130,20 @@ def test_results_draw_themselves():
     assert len(both.plot(given, of="b").axes) >= 2
 
 
-def test_inputs_that_hold_no_samples_are_refused():
+def test_inputs_that_hold_no_samples_are_explained_as_one():
     # Inputs of stated, different first sizes are samples of nothing.
     model = parser.parse_model(
         '<ir_version: 10, opset_import: ["": 23]> g (float[5,3] x, float[3,2] w) => (float[5,2] y)'
         " { y = MatMul(x, w) }"
     )
     given = {"x": np.ones((5, 3), np.float32), "w": np.ones((3, 2), np.float32)}
-    with pytest.raises(AnalysisError, match="no axis of samples"):
-        guided_integrated_gradients(model, given, Target(weights=np.ones((5, 2), np.float32)))
+    ones = Target(weights=np.ones((5, 2), np.float32))
+    found = integrated_gradients(model, given, ones, steps=4)
+    assert found.joint and "no axis of samples" in found.note
+    # Σ x·w along α² from zeros: half of it belongs to each.
+    np.testing.assert_allclose(found.attributions["x"], np.ones((5, 3)), rtol=1e-5)
+    np.testing.assert_allclose(found.attributions["w"], np.full((3, 2), 2.5), rtol=1e-5)
+    guided = guided_integrated_gradients(model, given, ones)
+    np.testing.assert_allclose(guided.completeness.total, 30, rtol=1e-4)
+    with pytest.raises(TargetError, match=r"no axis of samples.*Target\(index=\(row, class\)\)"):
+        guided_integrated_gradients(model, given, 1)

@@ -1,0 +1,74 @@
+"""Find what makes a gradient NaN, and say it: the node whose derivative is not a number at the values that it reads.
+
+From the results of a request to None, or to the error that names the node. A value may be infinite, as that of a mask;
+a gradient may be, as that of a square root at 0. Neither may be NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from analyzer.autodiff import active_tensors, leading_tensors
+from analyzer.errors import AnalysisError
+from analyzer.graph import Node
+from analyzer.request import OUTPUT, gradient_name, masked, observe
+from analyzer.target import Seed
+
+if TYPE_CHECKING:
+    from analyzer.backends.base import Arrays, Differentiable
+
+_FIX = "Fix: explain inputs at which it is defined, or give the model an ε there, as in sqrt(x + 1e-12)"
+
+
+def undefined(arrays: Mapping[str, np.ndarray]) -> list[str]:
+    """The results that hold NaN, but for plain values of tensors; the explained output where it is infinite."""
+    return [
+        name
+        for name, array in arrays.items()
+        if array.dtype.kind == "f"
+        and not name.startswith("value/")
+        and (np.isnan(array).any() or (name == OUTPUT and not np.isfinite(array).all()))
+    ]
+
+
+def undefined_error(fn: Differentiable, feeds: Arrays, seed: Seed, names: list[str]) -> AnalysisError:
+    """The error for results that are NaN."""
+    from analyzer.backends.pieces import run
+    from analyzer.backends.planning import Call
+
+    graph = fn.graph
+    if OUTPUT in names:
+        values = fn.engine.forward(feeds, list(fn.tensors))
+        leading = graph.ancestors(seed.outputs)
+        node = next(
+            (n for n in graph.nodes if any(o in leading and _lost(values[o]) for o in n.outputs)), None
+        )
+        where = "" if node is None else f": {node} is the first to compute one"
+        return AnalysisError(
+            f"expected a finite number to explain, found NaN or an infinity in {seed.output!r}{where}. {_FIX}"
+        )
+    path = active_tensors(graph, fn.differentiable_inputs) & leading_tensors(graph, seed.outputs)
+    wrt = [name for name in fn.tensors if name in path]
+    found = run(fn, Call(masked(observe((), wrt)), (), seed), feeds)
+    lost = {name for name in wrt if _lost(found[gradient_name(name)])}
+    node = next((n for n in reversed(graph.nodes) if _loses(n, lost)), None)
+    if node is None:
+        return AnalysisError(
+            f"a product of the gradient of {seed.output!r} with a value is NaN ({names[0]}): the model holds an "
+            f"infinity where the gradient is not 0. {_FIX}"
+        )
+    return AnalysisError(
+        f"the gradient of {seed.output!r} is not finite: {node} has no finite derivative at the values that it reads. "
+        f"{_FIX}"
+    )
+
+
+def _loses(node: Node, lost: set[str]) -> bool:
+    return not lost.isdisjoint(node.reads) and lost.isdisjoint(node.outputs)
+
+
+def _lost(array: np.ndarray) -> bool:
+    return array.dtype.kind == "f" and not np.isfinite(array).all()
