@@ -54,8 +54,17 @@ class Original:
     @property
     def batch(self) -> int | None:
         """The one number of samples that the file takes, None where it leaves it open."""
-        sizes = {shape[0] for info in self.infos.values() if (shape := shape_of(info.type))}
-        return next((size for size in sizes if isinstance(size, int)), None)
+        return self.samples_of(self.infos)
+
+    def samples_of(self, names: Collection[str]) -> int | None:
+        """The size that all these inputs state of their first axis; None where they leave it open, or differ.
+
+        An input such as the two rows of a graph's edges says nothing of the samples of another.
+        """
+        shapes = [shape_of(info.type) for name, info in self.infos.items() if name in names]
+        sizes = {shape[0] for shape in shapes if shape}
+        size = sizes.pop() if len(sizes) == 1 else None
+        return size if isinstance(size, int) else None
 
     def run(self, feeds: Arrays) -> dict[str, np.ndarray]:
         """Return the tensors by name. Raises InvalidModel with the runtime's reason."""

@@ -143,7 +143,7 @@ class FileCheck:
         original = self._session(tuple(names), precise)
         given = self._given(original, feeds)
         total, batched = samples_in(self.fn.graph, feeds), batched_inputs(self.fn.graph)
-        size = original.batch if batched else None
+        size = original.samples_of(batched)
         if size is None and batched:
             bytes_of_one = sum(feeds[name].nbytes for name in batched) // max(total, 1)
             size = min(total, max(1, _AT_ONCE // max(bytes_of_one, 1)))
@@ -259,7 +259,8 @@ class FileCheck:
     def _given_alone(self, feeds: Arrays) -> Arrays:
         """The feeds as the file takes them: the first samples, where it states their number."""
         original = self._session(tuple(self.fn.graph.outputs), False)
-        size, batched = original.batch, batched_inputs(self.fn.graph)
+        batched = batched_inputs(self.fn.graph)
+        size = original.samples_of(batched)
         given = self._given(original, feeds)
         return given if size is None else {n: a[:size] if n in batched else a for n, a in given.items()}
 

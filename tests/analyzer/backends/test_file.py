@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
@@ -231,3 +232,21 @@ def test_one_backend_alone_has_the_file_to_compare_with_or_is_refused(tmp_path: 
         NothingToCompare, match=r"found onnxruntime alone\. Fix: name two of onnxruntime, torch"
     ):
         check(model, X, 0, backends=["onnxruntime"])
+
+
+def test_an_input_whose_first_axis_is_no_batch_does_not_cut_the_others():
+    graph = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 21]> g (float[V,4] x, int64[2,E] edges) => (float[V,4] y)'
+        " <int64 zero = {0}, int64 one = {1}, int64[1] last = {1}> {"
+        " source = Gather(edges, zero) sink = Gather(edges, one) sent = Gather(x, source) none = Sub(x, x)"
+        " column = Unsqueeze(sink, last) size = Shape(sent) index = Expand(column, size)"
+        ' sum = ScatterElements<axis = 0, reduction = "add">(none, index, sent) y = Tanh(sum) }'
+    )
+    x = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    feeds = {"x": x, "edges": np.array([[0, 1, 2, 3], [1, 2, 2, 4]])}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = analyzer.full_grad(graph, feeds, target=Target("y", index=(2, 1)))
+    expected = np.zeros((5, 4))
+    expected[[1, 2], 1] = (1 - np.tanh(x[1, 1] + x[2, 1]) ** 2) * x[[1, 2], 1]
+    np.testing.assert_allclose(found.input_term["x"], expected, atol=1e-6)
