@@ -22,6 +22,7 @@ from converters.input_axes import normalise_axes
 from converters.model import Model, Preprocessing, Verification, set_metadata
 from converters.order import in_order
 from converters.original import Original, draws
+from converters.outputs import keep_numbers
 from converters.precisions import TOLERANCE
 from converters.pytorch import Converted
 from converters.quiet import quiet
@@ -77,10 +78,7 @@ def convert(
         proto, verification = _verified(converted, fold_batch_norm, batches, tolerance, seed)
     set_metadata(proto, preprocessing, list(class_names) if class_names is not None else None)
     notes = (*converted.notes, *verification.notes)
-    for note in notes:
-        warnings.warn(note, stacklevel=2)
-    if notes:
-        helper.set_model_props(proto, {**_metadata(proto), NOTE_KEY: "; ".join(notes)})
+    _state(proto, notes)
     return Model(proto, converted.source, verification, _other(converted.reference.proto, proto))
 
 
@@ -120,8 +118,9 @@ def load(model: Model | onnx.ModelProto | str | os.PathLike[str], *, verify: boo
         check(proto, shapes=False)
         if is_canonical(proto):
             return Model(proto)
-        proto = normalise_axes(proto)
+        proto, notes = keep_numbers(normalise_axes(proto))
         canonical = canonicalise(proto, fold_batch_norm=not keeps_batch_norm(proto))
+        _state(canonical, notes)
         found = _verified_file(proto, canonical) if verify else None
         return Model(canonical, None, found, _other(proto, canonical))
     except ConversionError as error:
@@ -171,6 +170,14 @@ def _is_convertible(model: object) -> bool:
     if not isinstance(model, (str, os.PathLike)):
         return False
     return os.path.isdir(model) or Path(model).suffix.lower() in (".pt2", ".keras", *foreign.SUFFIXES)
+
+
+def _state(proto: onnx.ModelProto, notes: Sequence[str]) -> None:
+    """Warn of what the user must know of a conversion, and store it in the model."""
+    for note in notes:
+        warnings.warn(note, stacklevel=3)
+    if notes:
+        helper.set_model_props(proto, {**_metadata(proto), NOTE_KEY: "; ".join(notes)})
 
 
 def _metadata(proto: onnx.ModelProto) -> dict[str, str]:
@@ -254,7 +261,7 @@ def _convert_onnx(proto: onnx.ModelProto, example: Any) -> Converted:
     """A plain ONNX model: its reference is itself as given, run without optimisations."""
     proto = in_order(proto)
     check(proto, shapes=False)
-    proto = normalise_axes(proto)
+    proto, notes = keep_numbers(normalise_axes(proto))
     original = Original(proto)
     text = [
         n for n, info in original.infos.items() if info.type.tensor_type.elem_type == onnx.TensorProto.STRING
@@ -270,9 +277,8 @@ def _convert_onnx(proto: onnx.ModelProto, example: Any) -> Converted:
         return list(original.run(arrays).values())
 
     label = f"{original.runtime} on the model as given"
-    return Converted(
-        proto, None, Reference(run, label, original.batch, proto, hard=original.on_runtime), feeds
-    )
+    reference = Reference(run, label, original.batch, proto, hard=original.on_runtime)
+    return Converted(proto, None, reference, feeds, notes)
 
 
 def _example_of(infos: dict[str, onnx.ValueInfoProto], example: Any) -> dict[str, np.ndarray]:
