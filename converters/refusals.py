@@ -16,11 +16,6 @@ _PACKED = (
     "pack_padded_sequence gives sizes that depend on the lengths' values",
     "run the RNN on the padded batch, and read its output at lengths - 1 with torch.gather",
 )
-_WEIGHTS_ALONE = (
-    "if it reads weights alone, compute its result before the conversion and store it as a buffer; for a "
-    'parametrization, call torch.nn.utils.parametrize.remove_parametrizations(module, "weight")'
-)
-
 # A pattern of the tool's message, the reason, the fix; the first that fits is taken.
 _FAMILIES = (
     (r"pack_padded_sequence|PackedSequence", *_PACKED),
@@ -47,8 +42,9 @@ _FAMILIES = (
     ),
     (
         r"linalg|slogdet|logdet|matrix_exp|\bdet\b|inverse|cholesky|svd|eig|\bqr\b",
-        "a linear-algebra op has no ONNX form",
-        _WEIGHTS_ALONE,
+        "a linear-algebra op of the input has no ONNX form",
+        "write it with sums and products, as in a * d - b * c for the determinant of a 2 x 2 matrix, or return its "
+        "input in place of its result",
     ),
     (
         r"numpy|FakeTensor.*(tolist|__array__)|tolist",
@@ -68,7 +64,7 @@ _FAMILIES = (
     (
         r"No ONNX function found|No decompositions registered|custom op|torch\.ops\.",
         "an op has no ONNX form",
-        f"write it with other PyTorch ops; {_WEIGHTS_ALONE}",
+        "write it with other PyTorch ops, or return its input in place of its result",
     ),
 )
 _OTHER = (
