@@ -106,6 +106,11 @@ class Draft:
         proto = self.light_proto()
         for info in (*proto.graph.value_info, *proto.graph.output):
             _forget_invented_symbols(info.type)
+        given = {info.name: info.type for info in proto.graph.input}
+        for info in proto.graph.output:
+            if info.name in given:
+                # Inference reads the type of such a tensor from the output, and leaves all after it open.
+                info.type.CopyFrom(given[info.name])
         for node in proto.graph.node:
             if is_standard(node, "GroupNormalization"):
                 # The one op whose shape ONNX does not infer; it is that of its first input.
