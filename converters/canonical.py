@@ -137,7 +137,10 @@ def check(proto: onnx.ModelProto, *, shapes: bool = True) -> None:
         else:
             onnx.checker.check_model(proto, full_check=shapes)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise InvalidModel(f"the ONNX checker refuses the model: {one_line(error)}") from error
+        raise InvalidModel(
+            f"the model breaks a rule of ONNX ({one_line(error)}). Fix: export it again until "
+            "onnx.checker.check_model takes it"
+        ) from error
 
 
 def _is_open_ended(info: onnx.ValueInfoProto) -> bool:

@@ -26,6 +26,7 @@ from converters.outputs import keep_numbers
 from converters.precisions import TOLERANCE
 from converters.pytorch import Converted
 from converters.quiet import quiet
+from converters.reference import run_original
 from converters.verify import Arrays, FreeAxes, NoFiniteOutput, Reference
 from converters.verify import verify as verify_graph
 
@@ -86,7 +87,12 @@ def _verified(
     converted: Converted, fold_batch_norm: bool, batches: int, tolerance: float, seed: int
 ) -> tuple[onnx.ModelProto, Verification]:
     """The canonical form of what a framework's converter returned, compared with the original."""
-    proto = canonicalise(converted.proto, fold_batch_norm=fold_batch_norm)
+    try:
+        proto = canonicalise(converted.proto, fold_batch_norm=fold_batch_norm)
+    except ConversionError:
+        # A graph may be damaged since the original itself does not take the example: that is the better reason.
+        run_original(converted.reference, converted.example)
+        raise
     verification = verify_graph(
         proto,
         converted.reference,

@@ -141,7 +141,8 @@ def _upgrade_by_onnx(draft: Draft, version: int) -> None:
         draft.adopt(onnx.version_converter.convert_version(draft.light_proto(), _HANDOVER))
     except Exception as error:  # the C++ converter raises bare RuntimeErrors and its own kinds alike
         raise UnsupportedModel(
-            f"the model cannot be brought from opset {version} to {CANONICAL_OPSET}: {one_line(error)}"
+            f"an op of opset {version} has no form in opset {CANONICAL_OPSET} ({one_line(error)}). Fix: export the "
+            f"model again at opset {CANONICAL_OPSET}"
         ) from error
 
 
@@ -179,7 +180,8 @@ def _upgrade_by_onnxscript(draft: Draft) -> None:
         convert_version(model, CANONICAL_OPSET)
     except Exception as error:  # the converter documents no exceptions
         raise UnsupportedModel(
-            f"the model cannot be brought to opset {CANONICAL_OPSET}: {one_line(error)}"
+            f"an op of the model has no form in opset {CANONICAL_OPSET} ({one_line(error)}). Fix: export the "
+            f"model again at opset {CANONICAL_OPSET}"
         ) from error
     finally:
         logger.setLevel(level)

@@ -22,13 +22,23 @@ _FAMILIES = (
     (
         r"data-dependent|Could not guard|GuardOnDataDependent|_local_scalar_dense|\.item\(\)|nonzero|unbacked",
         "a branch or a size depends on the values of the input",
-        "write branches with torch.where or torch.cond, and replace .item(), nonzero() and boolean indexing by "
+        "write branches with torch.where, and replace .item(), nonzero() and boolean indexing by "
         "a product with a mask",
     ),
     (
         r"ScriptModule|ScriptMethod|ScriptFunction",
         "TorchScript holds no Python code to trace",
         "give the nn.Module that was traced or scripted",
+    ),
+    (
+        r"uninitialized parameter|LazyModule",
+        "a lazy module has no weights before its first call",
+        "call module(example) once before the conversion",
+    ),
+    (
+        r"meta tensor",
+        "weights lie on the meta device, without values",
+        "load them first, as in module.load_state_dict(state, assign=True)",
     ),
     (
         r"[Ss]parse",
