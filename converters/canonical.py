@@ -19,7 +19,14 @@ from converters.draft import Draft
 from converters.errors import InvalidModel, one_line
 from converters.fold import drop_zero_biases, fold_batch_norms
 from converters.functions import expand_functions, inline_calls
-from converters.fused import LAYOUTS, expand_fused, name_domains, refuse_foreign, refuse_undetermined
+from converters.fused import (
+    LAYOUTS,
+    expand_fused,
+    name_domains,
+    refuse_custom,
+    refuse_foreign,
+    refuse_undetermined,
+)
 from converters.fused.builder import MICROSOFT
 from converters.lower import lower_ops
 from converters.masking import guard_masked_rows
@@ -31,6 +38,7 @@ from converters.opset import (
     runnable_opset,
     set_opset,
 )
+from converters.outputs import refuse_inputs
 from converters.packed import split_packed
 from converters.rebatch import BATCH, free_batch, name_batch
 from converters.runtime import without_trailing_blanks
@@ -70,6 +78,7 @@ def canonicalise(
     _settle(draft)
     # Branches and loops that were opened may have held such ops too.
     refuse_foreign(draft)
+    refuse_custom(draft)
     refuse_undetermined(draft)
     name_batch(draft)
     if dynamic_batch:
@@ -127,6 +136,7 @@ def check(proto: onnx.ModelProto, *, shapes: bool = True) -> None:
     installed onnx.
     """
     refuse_newer(proto)
+    refuse_inputs(proto)
     proto = name_domains(proto)
     try:
         if any(_is_open_ended(info) for info in proto.graph.output):

@@ -16,13 +16,13 @@ from onnx import helper
 from converters import foreign, pytorch
 from converters.canonical import canonicalise, check, is_canonical, keeps_batch_norm
 from converters.draft import shape_of
-from converters.errors import ConversionError, InvalidModel, UnsupportedModel, VerificationFailed
+from converters.errors import ConversionError, InvalidModel, VerificationFailed
 from converters.files import read_onnx
 from converters.input_axes import normalise_axes
 from converters.model import Model, Preprocessing, Verification, set_metadata
 from converters.order import in_order
 from converters.original import Original, draws
-from converters.outputs import keep_numbers
+from converters.outputs import keep_numbers, refuse_text
 from converters.precisions import TOLERANCE
 from converters.pytorch import Converted
 from converters.quiet import quiet
@@ -126,6 +126,7 @@ def load(model: Model | onnx.ModelProto | str | os.PathLike[str], *, verify: boo
             return Model(proto)
         proto, notes = keep_numbers(normalise_axes(proto))
         canonical = canonicalise(proto, fold_batch_norm=not keeps_batch_norm(proto))
+        refuse_text(canonical)
         _state(canonical, notes)
         found = _verified_file(proto, canonical) if verify else None
         return Model(canonical, None, found, _other(proto, canonical))
@@ -269,14 +270,7 @@ def _convert_onnx(proto: onnx.ModelProto, example: Any) -> Converted:
     check(proto, shapes=False)
     proto, notes = keep_numbers(normalise_axes(proto))
     original = Original(proto)
-    text = [
-        n for n, info in original.infos.items() if info.type.tensor_type.elem_type == onnx.TensorProto.STRING
-    ]
-    if text:
-        raise UnsupportedModel(
-            f"the input {text[0]!r} is text, which has no gradient. Fix: cut the model behind the step that turns text "
-            "into numbers, and give these numbers as the input"
-        )
+    refuse_text(proto, original.infos)
     feeds = _example_of(original.infos, example)
 
     def run(arrays: Arrays) -> Sequence[np.ndarray]:

@@ -51,12 +51,13 @@ def refuse_newer(proto: onnx.ModelProto) -> None:
     stated = max((e.version for e in proto.opset_import if e.domain in ("", "ai.onnx")), default=0)
     if stated > newest:
         raise UnsupportedModel(
-            f"the model is written for opset {stated}; the installed onnx {onnx.__version__} ends at {newest}"
+            f"the model is written for opset {stated}; the installed onnx {onnx.__version__} ends at {newest}. "
+            "Fix: install a newer onnx, or export the model at an older opset"
         )
     if proto.ir_version > onnx.IR_VERSION:
         raise UnsupportedModel(
             f"the model has IR version {proto.ir_version}; the installed onnx {onnx.__version__} ends at "
-            f"{onnx.IR_VERSION}"
+            f"{onnx.IR_VERSION}. Fix: install a newer onnx"
         )
 
 

@@ -1,13 +1,13 @@
-"""Leave out outputs that are not tensors of numbers, or return the tensors that they are made of.
+"""Keep the inputs and outputs of a file that are tensors of numbers.
 
 From a ModelProto to a copy whose outputs are numbers, with notes. A map of class names (ZipMap), a list or an optional
 is replaced by the tensors in it. Text, and lists that a loop or a branch makes, are left out. Refuses a model
-without any output of numbers.
+without any output of numbers, and inputs of text, lists or no stated rank.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import onnx
 from onnx import helper
@@ -77,3 +77,32 @@ def _note(name: str, known: onnx.TypeProto, tensors: list[str]) -> str:
     kind = "text" if known.HasField("tensor_type") else "not a tensor"
     taken = f"; the graph returns {', '.join(map(repr, tensors))} in place of it" if tensors else ""
     return f"the output {name!r} is {kind} and is left out{taken}"
+
+
+def refuse_inputs(proto: onnx.ModelProto) -> None:
+    """Raise UnsupportedModel for an input that is not a tensor, or states no rank."""
+    stored = {tensor.name for tensor in proto.graph.initializer}
+    for info in proto.graph.input:
+        if info.name in stored:
+            continue
+        if not info.type.HasField("tensor_type"):
+            kind = (info.type.WhichOneof("value") or "value without a type").removesuffix("_type")
+            raise UnsupportedModel(
+                f"expected tensors as inputs, found {info.name!r} of type {kind}. Fix: give each tensor in it an input"
+            )
+        if not info.type.tensor_type.HasField("shape"):
+            raise UnsupportedModel(
+                f"expected a shape for the input {info.name!r}, found none. Fix: state its axes in the file, with "
+                "symbols for free sizes"
+            )
+
+
+def refuse_text(proto: onnx.ModelProto, names: Collection[str] | None = None) -> None:
+    """Raise UnsupportedModel where an input takes text. names: the inputs that are read, default all."""
+    for info in proto.graph.input:
+        text = info.type.tensor_type.elem_type == onnx.TensorProto.STRING
+        if text and (names is None or info.name in names):
+            raise UnsupportedModel(
+                f"the input {info.name!r} is text, which has no gradient. Fix: cut the model after the step that turns "
+                "text into numbers, and give these numbers as the input"
+            )

@@ -47,8 +47,8 @@ def _refuse_tables(tf: Any, frozen: Any) -> None:
     if any(tensor.dtype == tf.resource for tensor in frozen.inputs):
         lookups = [op.name for op in frozen.graph.get_operations() if op.type.startswith("LookupTableFind")]
         raise UnsupportedModel(
-            f"{lookups[0] if lookups else 'the model'!r} looks keys up in a table, which has no ONNX form. Fix: convert "
-            "the model that follows, as in keras.Model(model.get_layer(NAME).output, model.outputs) with the name of "
+            f"{lookups[0] if lookups else 'the model'!r} looks keys up in a table, which has no ONNX form. Fix: "
+            "convert the model that follows, as in keras.Model(model.get_layer(NAME).output, model.outputs) with the name of "
             "the lookup layer, and apply that layer yourself"
         )
 
