@@ -48,8 +48,8 @@ def _refuse_tables(tf: Any, frozen: Any) -> None:
         lookups = [op.name for op in frozen.graph.get_operations() if op.type.startswith("LookupTableFind")]
         raise UnsupportedModel(
             f"{lookups[0] if lookups else 'the model'!r} looks keys up in a table, which has no ONNX form. Fix: "
-            "convert the model that follows, as in keras.Model(model.get_layer(NAME).output, model.outputs) with the name of "
-            "the lookup layer, and apply that layer yourself"
+            "convert the model that follows, keras.Model(model.get_layer(NAME).output, model.outputs), NAME being "
+            "that of the lookup layer, and apply this layer yourself"
         )
 
 
