@@ -23,7 +23,6 @@ from converters.fused import (
     LAYOUTS,
     expand_fused,
     name_domains,
-    refuse_custom,
     refuse_foreign,
     refuse_undetermined,
 )
@@ -78,7 +77,6 @@ def canonicalise(
     _settle(draft)
     # Branches and loops that were opened may have held such ops too.
     refuse_foreign(draft)
-    refuse_custom(draft)
     refuse_undetermined(draft)
     name_batch(draft)
     if dynamic_batch:

@@ -253,7 +253,17 @@ def make_session(proto: onnx.ModelProto, providers: Sequence[str], threads: int 
             disabled_optimizers=crashing_optimizers(proto),
         )
     except Exception as error:
-        raise BackendError(
-            f"the gradient graph is not one that ONNX Runtime loads ({one_line(error)}). Fix: use "
-            'backend="torch", or report the model as a defect of onnxplain'
-        ) from error
+        raise BackendError(_unloaded(one_line(error))) from error
+
+
+def _unloaded(words: str) -> str:
+    """Return why a graph is not loaded, in the runtime's words, and a fix."""
+    if re.search("No opset import for domain|is not a registered function", words):
+        return (
+            f"the graph holds an op of which ONNX Runtime has no kernel ({words}). Fix: replace custom ops by standard "
+            "ops, or by functions in the file"
+        )
+    return (
+        f'the gradient graph is not one that ONNX Runtime loads ({words}). Fix: use backend="torch", or report the '
+        "model as a defect of onnxplain"
+    )

@@ -30,7 +30,6 @@ __all__ = [
     "name_domains",
     "norms",
     "quantized",
-    "refuse_custom",
     "refuse_foreign",
     "refuse_undetermined",
 ]
@@ -81,17 +80,6 @@ def refuse_foreign(draft: Draft) -> None:
         raise UnsupportedModel(
             f"ONNX Runtime's own {', '.join(f'{MICROSOFT}.{name}' for name in foreign)} cannot be expressed in "
             "standard ops here; give the model as it was before it was optimized for ONNX Runtime"
-        )
-
-
-def refuse_custom(draft: Draft) -> None:
-    """Raise UnsupportedModel for an op of a domain that onnx does not know: no runtime has a kernel of it."""
-    known = {schema.domain for schema in onnx.defs.get_all_schemas()} | {"ai.onnx", MICROSOFT, *LAYOUTS}
-    custom = [node for node in draft.nodes if node.domain not in known]
-    if custom:
-        raise UnsupportedModel(
-            f"{describe(custom[0])} is a custom op, of which only its own library has a kernel. Fix: replace it by "
-            "standard ops, or by a function in the file"
         )
 
 
