@@ -279,6 +279,14 @@ def _pull_back(
             found[u.name] = op.shaped(op.Add(found[u.name], entry), u.shape) if u.name in found else entry
 
 
+_IN_FLOW = {
+    "If": "compute both branches in the model, and choose with Where",
+    "Loop": "export the model with a fixed number of steps",
+    "Scan": "export the model with a fixed number of steps",
+}
+"""What to do about control flow that depends on the values of the input."""
+
+
 def rules_of(node: Node) -> type[Op]:
     """The class of a node's op. Raises UnsupportedOp where it has none, or none with a VJP."""
     rules = find(node)
@@ -290,9 +298,10 @@ def rules_of(node: Node) -> type[Op]:
                 "Fix: use a method for trees, such as TreeSHAP, or explain a differentiable model"
             )
         reason = f": {node.metadata[REASON_KEY]}" if REASON_KEY in node.metadata else ""
+        other = _IN_FLOW.get(node.op_type, 'add a rule: CONTRIBUTING.md, "Add an op"')
         raise UnsupportedOp(
             f"node {node.name!r} ({op_type}) lies between the input and the target and has no VJP rule{reason}. "
-            'Use backend="source" on a converted model, or add a rule: CONTRIBUTING.md, "Add an op".'
+            f'Fix: use backend="source" on a converted model, or {other}'
         )
     return rules
 

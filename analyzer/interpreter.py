@@ -148,7 +148,10 @@ class Interpreter:
         try:
             results = form(self.framework.module, *arguments, **node.attributes)
         except Exception as error:
-            raise BackendError(f"{node} failed in {self.framework.name}: {one_line(error)}") from error
+            raise BackendError(
+                f"{node} does not run on backend {self.framework.name!r} ({one_line(error)}). Fix: use "
+                'backend="onnxruntime", or inputs of the sizes that the model takes'
+            ) from error
         if not isinstance(results, (tuple, list)):
             results = (results,)
         if len(results) < len([name for name in node.outputs if name]):

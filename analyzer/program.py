@@ -75,10 +75,16 @@ class Program:
                 [numpy_helper.from_array(array, name) for name, array in constants.items()],
                 value_info=[_info(tensor, tensor.shape) for tensor in self.stated],
             ),
-            opset_imports=[helper.make_opsetid("", self.opset)],
+            opset_imports=[helper.make_opsetid("", self.opset), *_other_opsets(self.nodes)],
             ir_version=IR_VERSION,
             producer_name="onnxplain",
         )
+
+
+def _other_opsets(nodes: Sequence[onnx.NodeProto]) -> list[onnx.OperatorSetIdProto]:
+    """Return the opset of ai.onnx.ml where nodes are of that domain: trees have another op since 5."""
+    kinds = {node.op_type for node in nodes if node.domain == "ai.onnx.ml"}
+    return [helper.make_opsetid("ai.onnx.ml", 5 if "TreeEnsemble" in kinds else 4)] if kinds else []
 
 
 def assemble(

@@ -112,7 +112,10 @@ def _output(graph: Graph, output: str) -> Tensor:
             "from, such as the logits, in Target(output=…)"
         )
     if y.shape is None:
-        raise TargetError(f"the rank of {output!r} is unknown: an index or weights cannot be checked")
+        raise TargetError(
+            f"the rank of {output!r} is unknown, and an index cannot be checked. Fix: state the shape of {output!r} in "
+            "the file, and export loops with a fixed number of steps"
+        )
     return y
 
 

@@ -19,7 +19,13 @@ from converters.draft import Draft
 from converters.errors import InvalidModel, one_line
 from converters.fold import drop_zero_biases, fold_batch_norms
 from converters.functions import expand_functions, inline_calls
-from converters.fused import LAYOUTS, expand_fused, name_domains, refuse_foreign, refuse_undetermined
+from converters.fused import (
+    LAYOUTS,
+    expand_fused,
+    name_domains,
+    refuse_foreign,
+    refuse_undetermined,
+)
 from converters.fused.builder import MICROSOFT
 from converters.lower import lower_ops
 from converters.masking import guard_masked_rows
@@ -31,6 +37,7 @@ from converters.opset import (
     runnable_opset,
     set_opset,
 )
+from converters.outputs import refuse_inputs
 from converters.packed import split_packed
 from converters.rebatch import BATCH, free_batch, name_batch
 from converters.runtime import without_trailing_blanks
@@ -127,6 +134,7 @@ def check(proto: onnx.ModelProto, *, shapes: bool = True) -> None:
     installed onnx.
     """
     refuse_newer(proto)
+    refuse_inputs(proto)
     proto = name_domains(proto)
     try:
         if any(_is_open_ended(info) for info in proto.graph.output):
@@ -137,7 +145,10 @@ def check(proto: onnx.ModelProto, *, shapes: bool = True) -> None:
         else:
             onnx.checker.check_model(proto, full_check=shapes)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise InvalidModel(f"the ONNX checker refuses the model: {one_line(error)}") from error
+        raise InvalidModel(
+            f"the model breaks a rule of ONNX ({one_line(error)}). Fix: export it again until "
+            "onnx.checker.check_model takes it"
+        ) from error
 
 
 def _is_open_ended(info: onnx.ValueInfoProto) -> bool:

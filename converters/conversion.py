@@ -16,15 +16,17 @@ from onnx import helper
 from converters import foreign, pytorch
 from converters.canonical import canonicalise, check, is_canonical, keeps_batch_norm
 from converters.draft import shape_of
-from converters.errors import ConversionError, InvalidModel, UnsupportedModel, VerificationFailed
+from converters.errors import ConversionError, InvalidModel, VerificationFailed
 from converters.files import read_onnx
 from converters.input_axes import normalise_axes
 from converters.model import Model, Preprocessing, Verification, set_metadata
 from converters.order import in_order
 from converters.original import Original, draws
+from converters.outputs import keep_numbers, refuse_text
 from converters.precisions import TOLERANCE
 from converters.pytorch import Converted
 from converters.quiet import quiet
+from converters.reference import run_original
 from converters.verify import Arrays, FreeAxes, NoFiniteOutput, Reference
 from converters.verify import verify as verify_graph
 
@@ -77,10 +79,7 @@ def convert(
         proto, verification = _verified(converted, fold_batch_norm, batches, tolerance, seed)
     set_metadata(proto, preprocessing, list(class_names) if class_names is not None else None)
     notes = (*converted.notes, *verification.notes)
-    for note in notes:
-        warnings.warn(note, stacklevel=2)
-    if notes:
-        helper.set_model_props(proto, {**_metadata(proto), NOTE_KEY: "; ".join(notes)})
+    _state(proto, notes)
     return Model(proto, converted.source, verification, _other(converted.reference.proto, proto))
 
 
@@ -88,7 +87,12 @@ def _verified(
     converted: Converted, fold_batch_norm: bool, batches: int, tolerance: float, seed: int
 ) -> tuple[onnx.ModelProto, Verification]:
     """The canonical form of what a framework's converter returned, compared with the original."""
-    proto = canonicalise(converted.proto, fold_batch_norm=fold_batch_norm)
+    try:
+        proto = canonicalise(converted.proto, fold_batch_norm=fold_batch_norm)
+    except ConversionError:
+        # A graph may be damaged since the original itself does not take the example: that is the better reason.
+        run_original(converted.reference, converted.example)
+        raise
     verification = verify_graph(
         proto,
         converted.reference,
@@ -120,8 +124,10 @@ def load(model: Model | onnx.ModelProto | str | os.PathLike[str], *, verify: boo
         check(proto, shapes=False)
         if is_canonical(proto):
             return Model(proto)
-        proto = normalise_axes(proto)
+        proto, notes = keep_numbers(normalise_axes(proto))
         canonical = canonicalise(proto, fold_batch_norm=not keeps_batch_norm(proto))
+        refuse_text(canonical)
+        _state(canonical, notes)
         found = _verified_file(proto, canonical) if verify else None
         return Model(canonical, None, found, _other(proto, canonical))
     except ConversionError as error:
@@ -171,6 +177,14 @@ def _is_convertible(model: object) -> bool:
     if not isinstance(model, (str, os.PathLike)):
         return False
     return os.path.isdir(model) or Path(model).suffix.lower() in (".pt2", ".keras", *foreign.SUFFIXES)
+
+
+def _state(proto: onnx.ModelProto, notes: Sequence[str]) -> None:
+    """Warn of what the user must know of a conversion, and store it in the model."""
+    for note in notes:
+        warnings.warn(note, stacklevel=3)
+    if notes:
+        helper.set_model_props(proto, {**_metadata(proto), NOTE_KEY: "; ".join(notes)})
 
 
 def _metadata(proto: onnx.ModelProto) -> dict[str, str]:
@@ -254,25 +268,17 @@ def _convert_onnx(proto: onnx.ModelProto, example: Any) -> Converted:
     """A plain ONNX model: its reference is itself as given, run without optimisations."""
     proto = in_order(proto)
     check(proto, shapes=False)
-    proto = normalise_axes(proto)
+    proto, notes = keep_numbers(normalise_axes(proto))
     original = Original(proto)
-    text = [
-        n for n, info in original.infos.items() if info.type.tensor_type.elem_type == onnx.TensorProto.STRING
-    ]
-    if text:
-        raise UnsupportedModel(
-            f"the input {text[0]!r} is text, which has no gradient. Fix: cut the model behind the step that turns text "
-            "into numbers, and give these numbers as the input"
-        )
+    refuse_text(proto, original.infos)
     feeds = _example_of(original.infos, example)
 
     def run(arrays: Arrays) -> Sequence[np.ndarray]:
         return list(original.run(arrays).values())
 
     label = f"{original.runtime} on the model as given"
-    return Converted(
-        proto, None, Reference(run, label, original.batch, proto, hard=original.on_runtime), feeds
-    )
+    reference = Reference(run, label, original.batch, proto, hard=original.on_runtime)
+    return Converted(proto, None, reference, feeds, notes)
 
 
 def _example_of(infos: dict[str, onnx.ValueInfoProto], example: Any) -> dict[str, np.ndarray]:

@@ -106,6 +106,11 @@ class Draft:
         proto = self.light_proto()
         for info in (*proto.graph.value_info, *proto.graph.output):
             _forget_invented_symbols(info.type)
+        given = {info.name: info.type for info in proto.graph.input}
+        for info in proto.graph.output:
+            if info.name in given:
+                # Inference reads the type of such a tensor from the output, and leaves all after it open.
+                info.type.CopyFrom(given[info.name])
         for node in proto.graph.node:
             if is_standard(node, "GroupNormalization"):
                 # The one op whose shape ONNX does not infer; it is that of its first input.
@@ -118,7 +123,10 @@ class Draft:
             try:
                 inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
             except onnx.shape_inference.InferenceError as error:
-                raise InvalidModel(f"shapes are inconsistent: {one_line(error)}") from error
+                raise InvalidModel(
+                    f"the shapes or types of the graph contradict one another ({one_line(error)}). Fix: export it "
+                    "again until onnx.shape_inference.infer_shapes takes it"
+                ) from error
         self.types = {info.name: info.type for info in inferred.graph.value_info}
         self.outputs = list(inferred.graph.output)
 
@@ -264,11 +272,15 @@ def shape_of(known: onnx.TypeProto) -> Shape | None:
 def constant_of(tensor: onnx.TensorProto) -> np.ndarray:
     """The array of a TensorProto."""
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
-        raise InvalidModel(f"the weights of {tensor.name!r} lie outside the model; load it from its file")
+        raise InvalidModel(
+            f"the weights of {tensor.name!r} lie outside the model. Fix: load it from its file"
+        )
     try:
         return numpy_helper.to_array(tensor)
     except (ValueError, TypeError) as error:
-        raise InvalidModel(f"the initializer {tensor.name!r} is damaged: {one_line(error)}") from error
+        raise InvalidModel(
+            f"the initializer {tensor.name!r} is damaged ({one_line(error)}). Fix: export the model again"
+        ) from error
 
 
 def value_of(node: onnx.NodeProto) -> np.ndarray | None:
@@ -294,14 +306,15 @@ def dense_of(sparse: onnx.SparseTensorProto) -> np.ndarray:
     shape = tuple(sparse.dims)
     if math.prod(shape) * values.itemsize > DENSEST:
         raise UnsupportedModel(
-            f"the sparse constant {sparse.values.name!r} of shape {shape} would take more than {DENSEST >> 30} GiB"
+            f"the sparse constant {sparse.values.name!r} of shape {shape} would take more than {DENSEST >> 30} "
+            "GiB. Fix: gather the rows that are read with indices"
         )
     array = np.zeros(shape, values.dtype)
     try:
         array[np.unravel_index(indices, shape) if indices.ndim == 1 else tuple(indices.T)] = values
     except (IndexError, ValueError) as error:
         raise InvalidModel(
-            f"the sparse constant {sparse.values.name!r} is damaged: {one_line(error)}"
+            f"the sparse constant {sparse.values.name!r} is damaged ({one_line(error)}). Fix: export the model again"
         ) from error
     return array
 

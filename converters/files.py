@@ -29,7 +29,9 @@ def read_onnx(path: str | os.PathLike[str]) -> onnx.ModelProto:
     except DecodeError as error:
         raise InvalidModel(f"{path} is no ONNX model, or a truncated one: it cannot be decoded") from error
     except OSError as error:
-        raise InvalidModel(f"{path} cannot be read: {one_line(error)}") from error
+        raise InvalidModel(
+            f"{path} cannot be read ({one_line(error)}). Fix: check its permissions"
+        ) from error
     if not proto.ir_version or not (proto.graph.node or proto.graph.output):
         raise InvalidModel(f"{path} is no ONNX model, or a truncated one: it holds no graph")
     for tensor in _tensors(proto):
@@ -78,7 +80,7 @@ def _load_external(tensor: onnx.TensorProto, path: Path) -> None:
         load_external_data_for_tensor(tensor, str(folder))
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
         raise InvalidModel(
-            f"{path}: the weights of {tensor.name!r} cannot be read: {one_line(error)}"
+            f"{path}: the weights of {tensor.name!r} cannot be read ({one_line(error)}). Fix: export the model again"
         ) from error
     tensor.data_location = onnx.TensorProto.DEFAULT
     del tensor.external_data[:]

@@ -71,6 +71,16 @@ class _Folding:
         self.producers[layer.output[0]] = layer
         self.removed.append(last)
 
+    def rename(self, layer: onnx.NodeProto, reader: onnx.NodeProto, name: str) -> None:
+        """Give the output of a layer, with its one reader, a new name: its value is not that of the file."""
+        old, new = layer.output[0], self.draft.fresh(name)
+        layer.output[0] = new
+        reader.input[list(reader.input).index(old)] = new
+        self.producers[new], self.consumer[new] = layer, reader
+        self.uses[new] = 1
+        if old in self.draft.types:
+            self.draft.types[new] = self.draft.types.pop(old)
+
     def store(
         self, layer: onnx.NodeProto, index: int, name: str, stored: np.ndarray, exact: np.ndarray
     ) -> None:
@@ -323,6 +333,8 @@ def _absorb_product(folding: _Folding, add: onnx.NodeProto, change: _ChannelMap)
     if shifted is None or not _is_moderate(change, weight) or not _absorb(folding, product, only_scale):
         return False
     folding.store(add, index, f"{change.stem}.folded_bias", shifted, shift)
+    if not np.all(change.factor == 1.0):
+        folding.rename(product, add, f"{_stem(product.output[0])}.folded")
     return True
 
 

@@ -53,12 +53,13 @@ def refuse_newer(proto: onnx.ModelProto) -> None:
     stated = max((e.version for e in proto.opset_import if e.domain in ("", "ai.onnx")), default=0)
     if stated > newest:
         raise UnsupportedModel(
-            f"the model is written for opset {stated}; the installed onnx {onnx.__version__} ends at {newest}"
+            f"the model is written for opset {stated}; the installed onnx {onnx.__version__} ends at {newest}. "
+            "Fix: install a newer onnx, or export the model at an older opset"
         )
     if proto.ir_version > onnx.IR_VERSION:
         raise UnsupportedModel(
             f"the model has IR version {proto.ir_version}; the installed onnx {onnx.__version__} ends at "
-            f"{onnx.IR_VERSION}"
+            f"{onnx.IR_VERSION}. Fix: install a newer onnx"
         )
 
 
@@ -147,7 +148,8 @@ def _upgrade_by_onnx(draft: Draft, version: int) -> None:
         draft.adopt(onnx.version_converter.convert_version(draft.light_proto(), _HANDOVER))
     except Exception as error:  # the C++ converter raises bare RuntimeErrors and its own kinds alike
         raise UnsupportedModel(
-            f"the model cannot be brought from opset {version} to {CANONICAL_OPSET}: {one_line(error)}"
+            f"an op of opset {version} has no form in opset {CANONICAL_OPSET} ({one_line(error)}). Fix: export the "
+            f"model again at opset {CANONICAL_OPSET}"
         ) from error
 
 
@@ -228,7 +230,8 @@ def _upgrade_by_onnxscript(draft: Draft) -> None:
         convert_version(model, CANONICAL_OPSET)
     except Exception as error:  # the converter documents no exceptions
         raise UnsupportedModel(
-            f"the model cannot be brought to opset {CANONICAL_OPSET}: {one_line(error)}"
+            f"an op of the model has no form in opset {CANONICAL_OPSET} ({one_line(error)}). Fix: export the "
+            f"model again at opset {CANONICAL_OPSET}"
         ) from error
     finally:
         logger.setLevel(level)

@@ -42,7 +42,10 @@ class Original:
                 self.session = ReferenceSession(shown)
                 self.runtime = f"the reference evaluator of ONNX {onnx.__version__}"
             except RuntimeFailure:
-                raise InvalidModel(f"ONNX Runtime cannot load the model as given: {failure}") from failure
+                raise InvalidModel(
+                    f"the file is not one that ONNX Runtime loads ({failure}). Fix: export it again until "
+                    "onnxruntime.InferenceSession takes it"
+                ) from failure
         self.infos = {info.name: info for info in proto.graph.input if info.name in self.session.inputs}
         self.names = list(self.session.outputs)
 
@@ -81,7 +84,10 @@ class Original:
 
     def _without_kernel(self, given: Arrays, failure: RuntimeFailure) -> list[np.ndarray]:
         """The same by ONNX's own evaluator, where the runtime lacks a kernel for a type only when it runs."""
-        reason = InvalidModel(f"{self.runtime} cannot run the model as given: {failure}")
+        reason = InvalidModel(
+            f"the model as given does not run on these inputs in {self.runtime} ({failure}). Fix: give an example on "
+            "which it runs"
+        )
         if "NOT_IMPLEMENTED" not in str(failure) or isinstance(self.session, ReferenceSession):
             raise reason from failure
         try:

@@ -36,6 +36,7 @@ from converters.torch_call import (
 from converters.torch_ops import translations
 from converters.torch_program import state_squeezed_axes
 from converters.torch_samples import reads_one_sample
+from converters.torch_weights import fold_weights
 from converters.verify import Arrays, FreeAxes, Reference
 
 if TYPE_CHECKING:
@@ -318,22 +319,35 @@ def _free_axes(torch: Any, tree: Any, batch: int, stated: Sequence[Mapping[int, 
 
 
 def to_onnx(torch: Any, program: torch.export.ExportedProgram) -> tuple[onnx.ModelProto, ExportedProgram]:
-    """The exporter's graph, with nothing folded, and the decomposed program that its names come from."""
-    try:
-        with quiet("torch", "onnxscript"):
-            state_squeezed_axes(torch, program)
-            exported = torch.onnx.export(
-                program,
-                dynamo=True,
-                optimize=False,
-                opset_version=_EXPORT_OPSET,
-                verbose=False,
-                custom_translation_table=translations(torch),
-            )
-            _tell_apart(exported.model.graph)
-            return exported.model_proto, exported.exported_program
-    except Exception as error:  # the exporter's errors have no common base
-        raise UnsupportedModel(refusal("the model has no ONNX form", error)) from error
+    """The exporter's graph, with nothing folded, and the decomposed program that its names come from.
+
+    Where an op has no ONNX form, what depends on weights alone is evaluated, and the rest exported again.
+    """
+    with quiet("torch", "onnxscript"):
+        state_squeezed_axes(torch, program)
+        try:
+            return _exported(torch, program)
+        except Exception as error:  # the exporter's errors have no common base
+            refused = error
+        try:
+            if fold_weights(torch, program):
+                return _exported(torch, program)
+        except Exception as error:
+            refused = error
+    raise UnsupportedModel(refusal("the model has no ONNX form", refused)) from refused
+
+
+def _exported(torch: Any, program: ExportedProgram) -> tuple[onnx.ModelProto, ExportedProgram]:
+    exported = torch.onnx.export(
+        program,
+        dynamo=True,
+        optimize=False,
+        opset_version=_EXPORT_OPSET,
+        verbose=False,
+        custom_translation_table=translations(torch),
+    )
+    _tell_apart(exported.model.graph)
+    return exported.model_proto, exported.exported_program
 
 
 def _tell_apart(graph: onnx_ir.Graph) -> None:

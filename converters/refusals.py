@@ -16,24 +16,29 @@ _PACKED = (
     "pack_padded_sequence gives sizes that depend on the lengths' values",
     "run the RNN on the padded batch, and read its output at lengths - 1 with torch.gather",
 )
-_WEIGHTS_ALONE = (
-    "if it reads weights alone, compute its result before the conversion and store it as a buffer; for a "
-    'parametrization, call torch.nn.utils.parametrize.remove_parametrizations(module, "weight")'
-)
-
 # A pattern of the tool's message, the reason, the fix; the first that fits is taken.
 _FAMILIES = (
     (r"pack_padded_sequence|PackedSequence", *_PACKED),
     (
         r"data-dependent|Could not guard|GuardOnDataDependent|_local_scalar_dense|\.item\(\)|nonzero|unbacked",
         "a branch or a size depends on the values of the input",
-        "write branches with torch.where or torch.cond, and replace .item(), nonzero() and boolean indexing by "
+        "write branches with torch.where, and replace .item(), nonzero() and boolean indexing by "
         "a product with a mask",
     ),
     (
         r"ScriptModule|ScriptMethod|ScriptFunction",
         "TorchScript holds no Python code to trace",
         "give the nn.Module that was traced or scripted",
+    ),
+    (
+        r"uninitialized parameter|LazyModule",
+        "a lazy module has no weights before its first call",
+        "call module(example) once before the conversion",
+    ),
+    (
+        r"meta tensor",
+        "weights lie on the meta device, without values",
+        "load them first, as in module.load_state_dict(state, assign=True)",
     ),
     (
         r"[Ss]parse",
@@ -47,8 +52,9 @@ _FAMILIES = (
     ),
     (
         r"linalg|slogdet|logdet|matrix_exp|\bdet\b|inverse|cholesky|svd|eig|\bqr\b",
-        "a linear-algebra op has no ONNX form",
-        _WEIGHTS_ALONE,
+        "a linear-algebra op of the input has no ONNX form",
+        "write it with sums and products, as in a * d - b * c for the determinant of a 2 x 2 matrix, or return its "
+        "input in place of its result",
     ),
     (
         r"numpy|FakeTensor.*(tolist|__array__)|tolist",
@@ -68,7 +74,7 @@ _FAMILIES = (
     (
         r"No ONNX function found|No decompositions registered|custom op|torch\.ops\.",
         "an op has no ONNX form",
-        f"write it with other PyTorch ops; {_WEIGHTS_ALONE}",
+        "write it with other PyTorch ops, or return its input in place of its result",
     ),
 )
 _OTHER = (

@@ -84,7 +84,9 @@ def _confirm(proto: onnx.ModelProto, sized: onnx.ModelProto, feeds: Mapping[str,
         session = Session(proto)
         expected, values = session.run(feeds), run(sized, feeds)
     except RuntimeFailure as failure:
-        raise UnsupportedModel(f"ONNX Runtime cannot run the model at these sizes: {failure}") from failure
+        raise UnsupportedModel(
+            f"the model does not run at the sizes of these inputs ({failure}). Fix: give inputs of sizes that it takes"
+        ) from failure
     for name, value, truth in zip(session.outputs, values, expected, strict=True):
         apart = relative_l2(value, truth)
         if not apart <= _TOLERANCE:

@@ -110,7 +110,9 @@ class _Floats:
         try:
             return expand(self.draft, node, self.rules[node.op_type], used)
         except Undetermined as error:
-            raise UnsupportedModel(f"{describe(node)} cannot be written in floats: {error}") from error
+            raise UnsupportedModel(
+                f"{describe(node)} cannot be written in floats: {error}. Fix: state the shapes of the file's inputs"
+            ) from error
 
     def _carried(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
         """A node that carries codes, on floats: what it reads beside them becomes float too."""

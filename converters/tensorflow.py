@@ -88,7 +88,8 @@ def convert_path(path: str, example: Any) -> Converted:
             with quiet("tensorflow", "absl", native=True):
                 loaded = tf.saved_model.load(path)
         except Exception as error:  # TensorFlow's loaders raise whatever they meet
-            raise InvalidModel(f"{path} is a damaged SavedModel: {one_line(error)}") from error
+            again = "Fix: write it again with tf.saved_model.save"
+            raise InvalidModel(f"{path} is a damaged SavedModel ({one_line(error)}). {again}") from error
         return convert_tensorflow(loaded, example)
     keras = import_framework("keras")
     try:
@@ -116,7 +117,10 @@ def convert_tensorflow(source: Any, example: Any, free_axes: FreeAxes | None = N
     except ConversionError:
         raise
     except Exception as error:  # tracing runs the user's code, which raises what it likes
-        raise UnsupportedModel(f"TensorFlow cannot trace the model: {one_line(error)}") from error
+        raise UnsupportedModel(
+            f"the model cannot be traced on the example ({one_line(error)}). Fix: give an example on which it runs "
+            "under tf.function, and write branches on values with tf.where"
+        ) from error
     refuse_text(tf, source, traced.function)
 
     def at_example() -> Converted:

@@ -22,6 +22,7 @@ _EXPORT_OPSET = 17
 
 def to_onnx(tf: Any, frozen: Any, inputs: Sequence[str], outputs: Sequence[str]) -> onnx.ModelProto:
     """tf2onnx's graph of a frozen function, with its inputs and outputs under the given names."""
+    _refuse_tables(tf, frozen)
     graph_def = frozen.graph.as_graph_def(add_shapes=True)
     renamed = {tensor.name: name for tensor, name in zip(frozen.inputs, inputs, strict=True)}
     renamed |= {tensor.name: name for tensor, name in zip(frozen.outputs, outputs, strict=True)}
@@ -29,13 +30,27 @@ def to_onnx(tf: Any, frozen: Any, inputs: Sequence[str], outputs: Sequence[str])
         with quiet("tensorflow", "tf2onnx", "absl", native=True):
             proto = _run_tf2onnx(tf, graph_def, frozen, renamed)
     except Exception as error:  # tf2onnx raises ValueErrors, AssertionErrors and its own kinds
-        raise UnsupportedModel(f"tf2onnx cannot convert the model: {one_line(error)}") from error
+        raise UnsupportedModel(
+            f"an op of the model has no ONNX form in tf2onnx ({one_line(error)}). Fix: write that part with other "
+            "TensorFlow ops, or convert the model before or after it"
+        ) from error
     _refuse_leftovers(proto)
     for info in proto.graph.input:
         axes = info.type.tensor_type.shape.dim
         if axes and not axes[0].HasField("dim_value"):
             axes[0].dim_param = BATCH
     return proto
+
+
+def _refuse_tables(tf: Any, frozen: Any) -> None:
+    """Raise UnsupportedModel where a function reads a table of keys, which freezing leaves outside."""
+    if any(tensor.dtype == tf.resource for tensor in frozen.inputs):
+        lookups = [op.name for op in frozen.graph.get_operations() if op.type.startswith("LookupTableFind")]
+        raise UnsupportedModel(
+            f"{lookups[0] if lookups else 'the model'!r} looks keys up in a table, which has no ONNX form. Fix: "
+            "convert the model that follows, keras.Model(model.get_layer(NAME).output, model.outputs), NAME being "
+            "that of the lookup layer, and apply this layer yourself"
+        )
 
 
 def _run_tf2onnx(tf: Any, graph_def: Any, frozen: Any, renamed: dict[str, str]) -> onnx.ModelProto:

@@ -53,7 +53,10 @@ def freeze(tf: Any, function: Any) -> Any:
                 wrapped, lower_control_flow=False, aggressive_inlining=True
             )
     except Exception as error:  # TensorFlow documents no exceptions here
-        raise UnsupportedModel(f"TensorFlow cannot freeze the model: {one_line(error)}") from error
+        raise UnsupportedModel(
+            f"the variables of the model cannot be made constants ({one_line(error)}). Fix: write it with "
+            "tf.saved_model.save, and convert the folder, or give a model without variables that it changes"
+        ) from error
 
 
 def assigns(function: Any) -> bool:

@@ -49,9 +49,12 @@ def _parsed(tf: Any, path: str) -> Any:
         else:
             graph_def.ParseFromString(content)
     except Exception as error:  # protobuf's errors share no base but Exception
-        raise InvalidModel(f"{path} is no TensorFlow graph, or a truncated one: {one_line(error)}") from error
+        raise InvalidModel(
+            f"{path} is not a TensorFlow graph, or a truncated one ({one_line(error)}). Fix: write the frozen graph "
+            "again, or give its SavedModel folder"
+        ) from error
     if not graph_def.node:
-        raise InvalidModel(f"{path} is no TensorFlow graph, or a truncated one: it holds no operation")
+        raise InvalidModel(f"{path} is not a TensorFlow graph, or a truncated one: it holds no operation")
     return graph_def
 
 

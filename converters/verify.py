@@ -243,7 +243,10 @@ def _without_kernel(
         session = ReferenceSession(proto)
         return session, session.run(given)
     except RuntimeFailure:
-        raise VerificationFailed(f"ONNX Runtime cannot run the converted graph: {failure}") from failure
+        raise VerificationFailed(
+            f"the converted graph does not run on inputs that the original takes ({failure}). Fix: give an example of "
+            "the sizes that you explain, or report the model as a defect of onnxplain"
+        ) from failure
 
 
 def _session(proto: onnx.ModelProto, optimise: bool) -> Session | ReferenceSession:
@@ -254,7 +257,10 @@ def _session(proto: onnx.ModelProto, optimise: bool) -> Session | ReferenceSessi
         try:
             return ReferenceSession(proto)
         except RuntimeFailure:
-            raise UnsupportedModel(f"ONNX Runtime cannot load the converted graph: {failure}") from failure
+            raise UnsupportedModel(
+                f"the converted graph is not one that ONNX Runtime loads ({failure}). Fix: convert the model in "
+                "float32, or report it as a defect of onnxplain"
+            ) from failure
 
 
 def _compare(name: str, value: np.ndarray, truth: np.ndarray, label: str) -> float:

@@ -181,7 +181,10 @@ class OnnxRuntime:
         try:
             arrays = ready.session.run([ready.outputs[name] for name in names], given)
         except Exception as error:
-            raise BackendError(f"ONNX Runtime could not run the graph: {one_line(error)}") from error
+            raise BackendError(
+                f"the graph does not run on these inputs in ONNX Runtime ({one_line(error)}). Fix: give inputs of the "
+                'sizes and values that the model takes, or try backend="torch"'
+            ) from error
         return {name: self._stated(name, array) for name, array in zip(names, arrays, strict=True)}
 
     def _ready(self, key: Hashable, program_of: Callable[[Graph], Program]) -> _Ready:
@@ -246,4 +249,17 @@ def make_session(proto: onnx.ModelProto, providers: Sequence[str], threads: int 
             disabled_optimizers=crashing_optimizers(proto),
         )
     except Exception as error:
-        raise BackendError(f"ONNX Runtime could not load the graph: {one_line(error)}") from error
+        raise BackendError(_unloaded(one_line(error))) from error
+
+
+def _unloaded(words: str) -> str:
+    """Return why a graph is not loaded, in the runtime's words, and a fix."""
+    if re.search("No opset import for domain|is not a registered function", words):
+        return (
+            f"the graph holds an op of which ONNX Runtime has no kernel ({words}). Fix: replace custom ops by standard "
+            "ops, or by functions in the file"
+        )
+    return (
+        f'the gradient graph is not one that ONNX Runtime loads ({words}). Fix: use backend="torch", or report the '
+        "model as a defect of onnxplain"
+    )

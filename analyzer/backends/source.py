@@ -244,7 +244,7 @@ class SourceBackend(Native):
             frozenset(name for name, moves in offered.items() if moves),
             trusted={*graph.outputs, *(ours if self.network.keeps_names else ())},
         )
-        lost = [name for name in graph.outputs if name not in found and graph.tensors[name].is_float]
+        lost = [name for name in graph.outputs if name in ours and name not in found]
         if lost:
             raise BackendError(f"the source has no tensor with the values of the output {lost[0]!r}")
         return found

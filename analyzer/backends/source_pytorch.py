@@ -120,7 +120,8 @@ class PyTorchNetwork:
             Capture(self._program.graph_module).run(*self._arguments(tensors), initial_env=known)
         except Exception as error:
             raise BackendError(
-                f"the PyTorch source does not run on these inputs: {one_line(error)}"
+                f"the PyTorch source does not run on these inputs ({one_line(error)}). Fix: give inputs that the "
+                'original takes, or use backend="onnxruntime"'
             ) from error
         return found
 

@@ -115,7 +115,8 @@ class TensorFlowNetwork:
             arrays = self._session.run(list(names), {**given, **more})
         except Exception as error:
             raise BackendError(
-                f"the TensorFlow source does not run on these inputs: {one_line(error, 160)}"
+                f"the TensorFlow source does not run on these inputs ({one_line(error, 160)}). Fix: give inputs that "
+                'the original takes, or use backend="onnxruntime"'
             ) from error
         return {name: np.asarray(array) for name, array in zip(names, arrays, strict=True)}
 

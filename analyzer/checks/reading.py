@@ -108,7 +108,9 @@ class Reader:
         request = joined(planned.request, observe(layers, wrt))
         found = self.fn.evaluate(request, feeds, self.target, defined=False)
         side = self._side(found.arrays, layers, wrt, feeds)
-        floats = [name for name in self.fn.graph.outputs if self.fn.graph.tensors[name].is_float]
+        tensors = self.fn.graph.tensors
+        # A weight that the model returns is no result: nothing of it is compared.
+        floats = [n for n in self.fn.graph.outputs if tensors[n].is_float and tensors[n].constant is None]
         others = [name for name in floats if name not in side.values]
         full_grad = read_full_grad(planned, found, {})
         outputs = {**side.values, **(self.fn.forward(feeds, others) if others else {})}

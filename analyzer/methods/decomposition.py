@@ -91,7 +91,8 @@ class Plan:
             total = found.arrays[f"{kind}/{name}"]
             if samples > 1 and not placement.separable:
                 raise AnalysisError(
-                    f"which part of {name!r} belongs to which sample cannot be told: explain one sample at a time"
+                    f"{name!r} has no axis of samples, and its term is the sum over {samples} of them. Fix: explain "
+                    "one sample at a time, or name the other inputs in wrt"
                 )
             # One output may speak of all samples together.
             totals[name] = total if samples > 1 else total.sum(keepdims=True)

@@ -254,7 +254,10 @@ def _shape(fixed: Graph, name: str) -> Sizes:
     shape = fixed.tensors[name].shape
     sizes = tuple(size for size in shape or () if isinstance(size, int))
     if shape is None or len(sizes) != len(shape):
-        raise AnalysisError(f"the size of {name!r} depends on the data: it cannot be laid out before running")
+        raise AnalysisError(
+            f"the size of {name!r} depends on the values of the input, and FullGrad lays tensors out before it runs. "
+            "Fix: in the model, replace the selection of elements (boolean indexing, nonzero) by a product with a mask"
+        )
     return sizes
 
 

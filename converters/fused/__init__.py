@@ -122,4 +122,7 @@ def refuse_undetermined(draft: Draft) -> None:
         try:
             expand(draft, node, expansion, draft.uses())
         except Undetermined as error:
-            raise UnsupportedModel(f"{describe(node)} cannot be expanded: {error}") from error
+            raise UnsupportedModel(
+                f"{describe(node)} cannot be expanded: {error}. Fix: run onnx.shape_inference on the file, or state "
+                "the shapes of its inputs"
+            ) from error

@@ -10,6 +10,7 @@ import pytest
 from onnx import helper
 
 from converters import canonicalise, load
+from converters.original import Original, computed
 from tests.converters.helpers import make_model, normal, ops, run
 
 CHANNELS = 6
@@ -222,3 +223,27 @@ def test_an_epsilon_behind_another_sum_keeps_its_digits(epsilon: float) -> None:
         [[1 / np.float32(epsilon), 1 / (math.erf(-1) + 1 + epsilon), 1 / (math.erf(2) + 1 + epsilon)]]
     )
     np.testing.assert_allclose(run(load(proto).proto, {"x": x})[0], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.9995])
+@pytest.mark.parametrize("product", ["MatMul", "Gemm"])
+def test_a_name_of_the_file_holds_the_value_of_the_file(product: str, scale: float) -> None:
+    # A product with its bias, then a BatchNorm as Keras exports it: near 1, wrong values pass for right ones.
+    factor = np.float32([scale, 1.5, 1.0])
+    model = make_model(
+        [
+            helper.make_node(product, ["x", "w"], ["z"]),
+            helper.make_node("Add", ["z", "b"], ["biased"]),
+            helper.make_node("Mul", ["biased", "factor"], ["scaled"]),
+            helper.make_node("Add", ["scaled", "shift"], ["y"]),
+        ],
+        {"x": ("n", 4)},
+        ["y"],
+        {"w": normal(4, 3), "b": normal(3), "factor": factor, "shift": normal(3)},
+    )
+    folded, x = canonicalise(model), normal(5, 4)
+    shared = [n for n in computed(folded) if n in computed(model)]
+    file, ours = (Original(proto, shared).run({"x": x}) for proto in (model, folded))
+    assert len(folded.graph.node) < len(model.graph.node) and "y" in shared
+    for name in shared:
+        np.testing.assert_allclose(ours[name], file[name], rtol=1e-5, atol=1e-6, err_msg=name)

@@ -16,7 +16,7 @@ from keras import layers
 from tensorflow.python.ops import gen_nn_ops
 
 from analyzer import check, compare, differentiate, full_grad, integrated_gradients
-from converters import convert
+from converters import UnsupportedModel, convert
 
 TOKENS = np.array([[1, 2, 3, 4, 0, 0], [3, 1, 4, 1, 5, 8]], np.int32)
 
@@ -251,3 +251,23 @@ def test_mixed_precision_is_explained_in_float32(policy: str) -> None:
         (found,) = differentiate(model, backend).gradients(x, 1).gradients.values()
         assert _relative(found, _truth(full, x)) <= 1e-5, backend
     check(model, x, 1, steps=2).raise_for_disagreement()
+
+
+def test_a_table_of_integers_is_refused_and_the_fix_works() -> None:
+    keys = keras.Input((2,), dtype="int64")
+    lookup = layers.IntegerLookup(vocabulary=[3, 5, 7], name="lookup")
+    model = keras.Model(keys, layers.Dense(2)(layers.Flatten()(layers.Embedding(5, 3)(lookup(keys)))))
+    with pytest.raises(UnsupportedModel, match=r"looks keys up in a table, .* Fix: convert the model"):
+        convert(model)
+    rest = convert(keras.Model(model.get_layer("lookup").output, model.outputs))
+    ids = lookup(np.array([[3, 5], [7, 9]])).numpy()
+    found = full_grad(rest, ids, 1, wrt="embedding").completeness
+    np.testing.assert_allclose(found.output, model(np.array([[3, 5], [7, 9]]))[:, 1], rtol=1e-5, atol=1e-7)
+
+
+def test_a_batch_norm_after_a_dense_layer_agrees_with_the_source() -> None:
+    # A new BatchNorm multiplies by 1 / sqrt(1.001): small enough to take a folded tensor for that of TensorFlow.
+    inputs = keras.Input((4,))
+    hidden = layers.BatchNormalization()(layers.Dense(5)(inputs))
+    report = check(convert(keras.Model(inputs, layers.Dense(3)(hidden))), _x(2, 4), 1)
+    assert report.passed, report.to_text()

@@ -61,7 +61,7 @@ def test_a_graph_that_was_not_frozen_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModel, match="Fix: freeze the graph"):
         convert(tmp_path / "open.pb")
     (tmp_path / "open.pb").write_bytes(b"damaged")
-    with pytest.raises(InvalidModel, match="no TensorFlow graph"):
+    with pytest.raises(InvalidModel, match="not a TensorFlow graph"):
         convert(tmp_path / "open.pb")
 
 

@@ -290,7 +290,7 @@ class Packed(nn.Module):
         (nn.Linear(6, 3), X[:, :4], "module.example. runs"),
         (nn.Linear(6, 3), torch.randn(2, 6, dtype=torch.complex64), "torch.view_as_real"),
         (Returns("None"), X.to_sparse(), "to_dense"),
-        (Applied(lambda x: x * torch.linalg.slogdet(x.T @ x + 1)[1]), X, "buffer"),
+        (Applied(lambda x: x * torch.linalg.slogdet(x.T @ x + 1)[1]), X, "sums and products"),
         (torch.jit.trace(nn.Linear(6, 3), X), X, "nn.Module that it was made from"),
     ],
     ids=["branch", "packed", "shape", "name", "width", "complex", "sparse", "slogdet", "script"],

@@ -29,7 +29,8 @@ REFUSED: dict[str, str] = {
 }
 
 DOMAINS = {
-    "ai.onnx.ml": "trees, vector machines and encoders: ONNX Runtime runs them, no derivative is defined",
+    "ai.onnx.ml": "scalers, linear models, norms and SVM regressors are expanded; trees and other ops run without a "
+    "derivative",
     "ai.onnx.preview": "ops that the standard may still change",
     "ai.onnx.preview.training": "steps of optimizers, which are no part of a model in inference",
 }
