@@ -14,11 +14,6 @@ settings.load_profile("onnxplain")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Give each framework one thread where workers share the processor: more would wait for one another."""
-    if not hasattr(session.config, "workerinput"):
-        return
-    if torch := sys.modules.get("torch"):
+    """Give PyTorch one thread where workers share the processor: more would wait for one another."""
+    if hasattr(session.config, "workerinput") and (torch := sys.modules.get("torch")):
         torch.set_num_threads(1)
-    if tensorflow := sys.modules.get("tensorflow"):
-        tensorflow.config.threading.set_intra_op_parallelism_threads(1)
-        tensorflow.config.threading.set_inter_op_parallelism_threads(1)
