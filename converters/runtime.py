@@ -1,6 +1,7 @@
 """Run an ONNX graph on ONNX Runtime, quietly, and turn its failures into one exception.
 
-Reads a ModelProto and arrays by input name; returns arrays in the order of the graph's outputs.
+Reads a ModelProto and arrays by input name; returns arrays in the order of the graph's outputs. Functions import ONNX
+Runtime, which starts threads when it is imported: the command line forks before (analyzer/cli/guard.py).
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import onnx
-import onnxruntime
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
@@ -35,6 +35,8 @@ class Session:
     """A graph that is ready to run on the CPU."""
 
     def __init__(self, proto: onnx.ModelProto, *, optimise: bool = True) -> None:
+        import onnxruntime
+
         options = session_options()
         level = onnxruntime.GraphOptimizationLevel
         options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
@@ -82,13 +84,15 @@ class ReferenceSession:
         return [np.asarray(value) for value in values]
 
 
-def session_options() -> onnxruntime.SessionOptions:
+def session_options() -> Any:
     """Return the settings of every session: silent, and with threads that give way to others.
 
     The runtime's warnings speak of its own fusions; its errors are raised. Its idle threads spin for long by default.
     On cores that anything else uses, such as PyTorch's threads, a gradient then takes up to five times as long; 100 µs
     is enough to bridge the gaps between nodes.
     """
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.add_session_config_entry("session.intra_op.spin_duration_us", "100")
@@ -97,6 +101,8 @@ def session_options() -> onnxruntime.SessionOptions:
 
 def runtime_version() -> str:
     """Return the version of ONNX Runtime."""
+    import onnxruntime
+
     return str(onnxruntime.__version__)
 
 
@@ -144,6 +150,8 @@ def run(
 
 
 def _load(proto: onnx.ModelProto, options: Any) -> Any:
+    import onnxruntime
+
     made = partial(
         onnxruntime.InferenceSession,
         sess_options=options,
@@ -161,6 +169,8 @@ def _load(proto: onnx.ModelProto, options: Any) -> Any:
 
 
 def _to_value(array: np.ndarray) -> Any:
+    import onnxruntime
+
     array = np.ascontiguousarray(array) if array.ndim else np.array(array)
     if array.dtype == ml_dtypes.bfloat16:
         return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(array, onnx.TensorProto.BFLOAT16)

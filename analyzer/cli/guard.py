@@ -1,0 +1,104 @@
+"""Run a command in a child process, so that a library that crashes on a model ends in one clear line.
+
+A file from outside can crash what reads it: ONNX Runtime, PyTorch and TensorFlow have aborted on malformed graphs. The
+child does the whole work; the parent passes signals on, watches the child's memory, and reports how it ended. Where the
+system cannot fork, the command runs in the process itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from pathlib import Path
+
+from analyzer.cli.app import BAD_INPUT, main
+from analyzer.memory import free_memory
+
+# Signals by which the kernel ends a process whose code has failed.
+CRASHES = ("SIGSEGV", "SIGABRT", "SIGFPE", "SIGBUS", "SIGILL", "SIGTRAP", "SIGSYS")
+# How often the memory of the child is looked at, in seconds.
+INTERVAL = 0.25
+# Of the memory that is free at the start; a little more would make the system end some process, perhaps another one.
+SHARE = 0.95
+_BY_A_PROCESS = 0  # si_code of a signal that `kill` sent, and not the terminal
+_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
+
+
+def run() -> int:
+    """Run the command line in a child process; return its exit status."""
+    if not hasattr(os, "fork") or not hasattr(signal, "sigtimedwait"):
+        return main()
+    limit = int(SHARE * free_memory())
+    passed_on = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {*passed_on, signal.SIGCHLD})
+    parent, child = os.getpid(), os.fork()
+    if not child:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        _end_with(parent)
+        return main()
+    try:
+        return _watched(child, passed_on, limit)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _watched(child: int, passed_on: set[signal.Signals], limit: int) -> int:
+    """Wait for the child, which may use so many bytes; return the exit status."""
+    while True:
+        given = signal.sigtimedwait({*passed_on, signal.SIGCHLD}, INTERVAL)
+        # The terminal has sent its own to the child as well.
+        if given is not None and given.si_signo in passed_on and given.si_code == _BY_A_PROCESS:
+            os.kill(child, given.si_signo)
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return _status(status)
+        if (used := _resident(child)) > limit:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            _tell(
+                f"stopped at {used / 2**30:.1f} GiB of memory, nearly all that was free. Fix: give fewer inputs or "
+                "smaller ones, or --max-memory"
+            )
+            return BAD_INPUT
+
+
+def _status(status: int) -> int:
+    """The exit status of a command whose process ended so."""
+    if not os.WIFSIGNALED(status):
+        return os.waitstatus_to_exitcode(status)
+    number = os.WTERMSIG(status)
+    name = signal.Signals(number).name
+    if name in CRASHES:
+        _tell(
+            f"a library crashed on this model or these inputs ({name}); nothing is half written. Fix: check the model "
+            "with onnx.checker.check_model; if it is valid, report it to onnxplain"
+        )
+        return BAD_INPUT
+    if name == "SIGKILL":
+        _tell(
+            "the system ended the process, most likely for want of memory. Fix: give fewer or smaller inputs"
+        )
+    return 128 + number
+
+
+def _tell(reason: str) -> None:
+    print(f"onnxplain: {reason}", file=sys.stderr)
+
+
+def _resident(process: int) -> int:
+    """The bytes of memory that a process holds; 0 where the system does not tell."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        pages = Path(f"/proc/{process}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent ends, however that happens."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
