@@ -15,7 +15,15 @@ from typing import Any
 from converters.errors import InvalidModel, one_line
 from converters.trust.refusal import untrusted
 
-_CODE = frozenset({"FlaxLayer", "JaxLayer", "Lambda", "TFSMLayer", "TorchModuleWrapper", "__lambda__"})
+_CODE = {
+    "Lambda": "a Lambda layer, whose function is code",
+    "__lambda__": "a Python function, which Keras would run",
+    "TFSMLayer": "a TFSMLayer, which loads a SavedModel",
+    "TorchModuleWrapper": "a TorchModuleWrapper, whose module is a pickle",
+    "JaxLayer": "a JaxLayer, whose function is code",
+    "FlaxLayer": "a FlaxLayer, whose function is code",
+}
+"""Class: what it is, and why it needs trust."""
 # Keys whose value may be the path of another file.
 _PATHS = ("filepath", "vocabulary")
 _PARTS = frozenset(
@@ -93,27 +101,20 @@ def _finding(part: Mapping[str, Any]) -> str | None:
             return f"names another file, {part[key]!r}, as the {key} of a layer"
     if "class_name" not in part:
         return None
-    name, module, registered = (part.get(key) for key in ("class_name", "module", "registered_name"))
+    name, parts = part["class_name"], _PARTS
     if name == "function":
         name, parts = part.get("config"), _FUNCTION_PARTS
-    else:
-        parts = _PARTS
-    if name == "__lambda__":
-        return "holds a Python function, which Keras would run"
-    if name in _CODE:
-        return (
-            f"holds a {name} layer, which runs code or loads another file"
-            if name != "__lambda__"
-            else ("holds a Python function, which Keras would run")
-        )
+    module = part.get("module")
     if not isinstance(name, str) or not isinstance(module, (str, type(None))):
         return f"names the class {name!r} of the module {module!r}"
-    if module in (None, "builtins") or _is_registered(registered):
+    if name in _CODE:
+        return f"holds {_CODE[name]}"
+    if module in (None, "builtins") or _is_registered(part.get("registered_name")):
         return None
     if module.startswith(_IMPORTED):
-        return f"holds {module}.{name}, which is not part of Keras"
+        return f"holds {f'{module}.{name}'!r}, which is not part of Keras"
     if module.partition(".")[0] == "keras" and not (_is_part(module, parts) and name.isidentifier()):
-        return f"holds {module}.{name}, which is no part of a network"
+        return f"holds {f'{module}.{name}'!r}, which is not a part of networks"
     return None
 
 
