@@ -7,7 +7,6 @@ import inspect
 import os
 import re
 import sys
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,8 @@ from converters.errors import ConversionError, one_line
 from converters.quiet import quiet
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from converters.model import Model
 
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
@@ -84,33 +85,26 @@ def _made_by(source: str) -> Any:
         raise UserError(f"{source}: {type(error).__name__}: {one_line(error)}") from error
 
 
-def read_array(path: Path) -> Any:
-    """A .npy array. Raises UserError where it is missing, damaged, or no array of numbers."""
-    import numpy as np
+def read_array(path: Path) -> np.ndarray:
+    """Return a .npy array. Raises UserError where it is missing, damaged, or no array of numbers."""
+    from analyzer.array_files import load_array
 
     _refuse_missing(path)
     try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path}: not a readable .npy file of numbers") from error
-    if not isinstance(array, np.ndarray):
-        raise UserError(f"{path}: an archive of several arrays, where one .npy array is expected")
-    return array
+        return load_array(path)
+    except ValueError as error:
+        raise UserError(f"{path}: not a readable .npy file of numbers ({error})") from error
 
 
-def read_arrays(path: Path) -> dict[str, Any]:
-    """The arrays of an .npz, by name. Raises UserError where it is missing, damaged, or holds no numbers."""
-    import numpy as np
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of an .npz, by name. Raises UserError where it is missing, damaged, or holds no numbers."""
+    from analyzer.array_files import load_archive
 
     _refuse_missing(path)
     try:
-        archive = np.load(path, allow_pickle=False)
-        if isinstance(archive, np.ndarray):
-            raise UserError(f"{path}: a single array, where an .npz of arrays by name is expected")
-        with archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not a readable .npz file of numbers") from error
+        return load_archive(path)
+    except ValueError as error:
+        raise UserError(f"{path}: not a readable .npz file of numbers ({error})") from error
 
 
 def _refuse_missing(path: Path) -> None:
