@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from converters.errors import InvalidModel, one_line
+from converters.trust.proto_texts import texts
 from converters.trust.pure_ops import SAVER_OPS, is_pure
 from converters.trust.refusal import untrusted
+from converters.trust.tensorflow1_saver import saver_nodes
 
 _NO_OPS: frozenset[str] = frozenset()
 
@@ -30,30 +32,57 @@ def refuse_saved_model(folder: str) -> None:
         saved.ParseFromString(Path(folder, "saved_model.pb").read_bytes())
     except Exception as error:  # protobuf's errors share no base but Exception
         raise InvalidModel(f"{folder} is a damaged SavedModel: {one_line(error)}") from error
-    # TensorFlow loads any other file as a graph of TensorFlow 1, whose savers it runs.
-    by_objects = len(saved.meta_graphs) == 1 and saved.meta_graphs[0].HasField("object_graph_def")
     for meta_graph in saved.meta_graphs:
-        graph = meta_graph.graph_def
-        library = {function.signature.name: function for function in graph.library.function}
-        called = _called(meta_graph, library) if by_objects else set(library)
-        saver_ops = SAVER_OPS if by_objects else _NO_OPS
-        _refuse(folder, "the graph", graph.node, library, saver_ops)
-        for name, function in library.items():
-            allowed = _NO_OPS if name in called else saver_ops
-            _refuse(folder, f"the function {name!r}", function.node_def, library, allowed)
+        # TensorFlow loads any other file as one of TensorFlow 1.
+        if len(saved.meta_graphs) == 1 and meta_graph.HasField("object_graph_def"):
+            _refuse_objects(folder, meta_graph)
+        else:
+            _refuse_tensorflow_1(folder, meta_graph)
+
+
+def _refuse_objects(folder: str, meta_graph: Any) -> None:
+    """Check a file of TensorFlow 2: its objects call functions, and the nodes outside functions are never run."""
+    graph = meta_graph.graph_def
+    library = _library(graph)
+    called = _called(meta_graph, library)
+    _refuse(folder, "the graph", graph.node, library, lambda node: SAVER_OPS)
+    for name, function in library.items():
+        allowed = _NO_OPS if name in called else SAVER_OPS
+        _refuse(folder, f"the function {name!r}", function.node_def, library, lambda node, ops=allowed: ops)
+
+
+def _refuse_tensorflow_1(folder: str, meta_graph: Any) -> None:
+    """Check a file of TensorFlow 1, which holds one graph with the operations that save and restore."""
+    library, savers = _library(meta_graph.graph_def), saver_nodes(meta_graph)
+    nodes = meta_graph.graph_def.node
+    _refuse(folder, "the graph", nodes, library, lambda node: savers.get(node.name, _NO_OPS))
+    _refuse_functions(folder, library)
 
 
 def refuse_graph(path: str, graph: Any) -> None:
     """Raise UntrustedModel where a GraphDef holds an op that is not pure. path: its file, for the message."""
-    library = {function.signature.name: function for function in graph.library.function}
-    _refuse(path, "the graph", graph.node, library, _NO_OPS)
+    library = _library(graph)
+    _refuse(path, "the graph", graph.node, library)
+    _refuse_functions(path, library)
+
+
+def _library(graph: Any) -> dict[str, Any]:
+    return {function.signature.name: function for function in graph.library.function}
+
+
+def _refuse_functions(path: str, library: dict[str, Any]) -> None:
     for name, function in library.items():
-        _refuse(path, f"the function {name!r}", function.node_def, library, _NO_OPS)
+        _refuse(path, f"the function {name!r}", function.node_def, library)
 
 
 def _refuse(
-    path: str, place: str, nodes: Iterable[Any], library: dict[str, Any], allowed: frozenset[str]
+    path: str,
+    place: str,
+    nodes: Iterable[Any],
+    library: dict[str, Any],
+    allowed: Callable[[Any], frozenset[str]] = lambda node: _NO_OPS,
 ) -> None:
+    """Raise UntrustedModel for a node whose op is not pure. allowed: further ops that a node may have."""
     from tensorflow.python.framework import op_def_registry
 
     for node in nodes:
@@ -62,7 +91,7 @@ def _refuse(
             op_def = op_def_registry.get(op)
             if op_def is None and op not in library:
                 raise untrusted(path, f"holds {op!r} in {place}, an op that TensorFlow does not know")
-            if op_def is not None and op not in allowed and not is_pure(op_def):
+            if op_def is not None and op not in allowed(node) and not is_pure(op_def):
                 raise untrusted(
                     path,
                     f"holds the op {op} in {place}, and it can do more than compute, such as access files",
@@ -79,12 +108,12 @@ def _functions_of(node: Any) -> Iterator[str]:
 
 def _called(meta_graph: Any, library: dict[str, Any]) -> set[str]:
     """The functions that objects of a SavedModel can call: all that are named outside the graph and the savers."""
-    waiting = list(_texts(meta_graph.object_graph_def))
+    waiting = list(texts(meta_graph.object_graph_def))
     for holder in (
         *meta_graph.graph_def.library.gradient,
         *meta_graph.graph_def.library.registered_gradients,
     ):
-        waiting += _texts(holder)
+        waiting += texts(holder)
     # TensorFlow chooses between functions of one interface by itself.
     waiting += [name for name, function in library.items() if "api_implements" in function.attr]
     found: set[str] = set()
@@ -92,27 +121,8 @@ def _called(meta_graph: Any, library: dict[str, Any]) -> set[str]:
         name = waiting.pop()
         if name in library and name not in found:
             found.add(name)
-            waiting += _texts(library[name])
+            waiting += texts(library[name])
     return found
-
-
-def _texts(message: Any) -> Iterator[str]:
-    """Every text in a protocol buffer, but for the values of tensors."""
-    for field, value in message.ListFields():
-        if field.name == "tensor":
-            continue
-        if field.message_type is not None and field.message_type.GetOptions().map_entry:
-            yield from (key for key in value if isinstance(key, str))
-            parts: Iterable[Any] = value.values()
-        elif hasattr(value, "ListFields") or isinstance(value, (str, bytes, bool, int, float)):
-            parts = (value,)
-        else:
-            parts = value
-        for part in parts:
-            if hasattr(part, "ListFields"):
-                yield from _texts(part)
-            elif isinstance(part, (str, bytes)):
-                yield part if isinstance(part, str) else part.decode(errors="replace")
 
 
 def _refuse_links(folder: str) -> None:

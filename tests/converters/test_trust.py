@@ -304,6 +304,56 @@ def test_a_saved_model_with_an_unknown_op_or_a_link_is_refused(tmp_path: Path) -
         convert(folder)
 
 
+def _saved_by_tensorflow_1(folder: Path, edit: Callable[[Any], None] = lambda meta_graph: None) -> Path:
+    """y = softmax(x·w) as TensorFlow 1 saves it, with its saver in the graph."""
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, (None, 4), "x")
+        y = tf.nn.softmax(x @ v1.get_variable("w", initializer=np.eye(4, 3, dtype=np.float32)))
+        session.run(v1.global_variables_initializer())
+        v1.saved_model.simple_save(session, str(folder), {"x": x}, {"y": y})
+    saved = SavedModel()
+    saved.ParseFromString((folder / "saved_model.pb").read_bytes())
+    edit(saved.meta_graphs[0])
+    (folder / "saved_model.pb").write_bytes(saved.SerializeToString())
+    return folder
+
+
+def _before(name: str) -> Callable[[Any], None]:
+    """Let a node of a graph run after the operation that saves, to a path of the file."""
+
+    def edit(meta_graph: Any) -> None:
+        next(node for node in meta_graph.graph_def.node if node.name == name).input.append("^save/SaveV2")
+
+    return edit
+
+
+def _as_main_operation(meta_graph: Any) -> None:
+    meta_graph.collection_def["saved_model_main_op"].node_list.value.append("save/Identity")
+
+
+def _of_another_path(meta_graph: Any) -> None:
+    nodes = {node.name: node for node in meta_graph.graph_def.node}
+    nodes["save/RestoreV2"].input[0] = "save/filename/input"
+
+
+def test_a_saved_model_of_tensorflow_1_is_converted(tmp_path: Path) -> None:
+    fn = differentiate(convert(_saved_by_tensorflow_1(tmp_path / "saved")))
+    logits = np.exp(X[:, :3])
+    expected = logits / logits.sum(1, keepdims=True)
+    np.testing.assert_allclose(next(iter(fn.forward(X).values())), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "edit", [_before("Softmax"), _before("save/restore_all"), _as_main_operation, _of_another_path]
+)
+def test_a_saver_of_tensorflow_1_that_loading_runs_is_refused(
+    tmp_path: Path, edit: Callable[[Any], None]
+) -> None:
+    with pytest.raises(UntrustedModel, match=r"the op (SaveV2|ShardedFilename|RestoreV2) in the graph"):
+        convert(_saved_by_tensorflow_1(tmp_path / "saved", edit))
+
+
 def test_a_frozen_graph_that_writes_a_file_is_refused(tmp_path: Path) -> None:
     marker, graph = tmp_path / "marker", tf.Graph()
     with graph.as_default():
@@ -361,6 +411,7 @@ HOSTILE_CONFIGS: dict[str, dict[str, Any]] = {
     "a setting": {"module": "keras.config", "class_name": "enable_unsafe_deserialization", "config": {}},
     "a dotted class": {"module": "keras", "class_name": "layers.Lambda", "config": {}},
     "a tool of Keras": {"module": "keras.utils", "class_name": "get_file", "config": {}},
+    "a list for a class": {"module": "keras.layers", "class_name": ["Lambda"], "config": {}},
     "another package": {"module": "keras_hub.models", "class_name": "Backbone", "config": {}},
 }
 
