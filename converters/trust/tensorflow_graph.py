@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from converters.errors import InvalidModel, one_line
+from converters.trust.assets import TEXT_FILE_OPS, asset_readers, functions_of
 from converters.trust.proto_texts import texts
 from converters.trust.pure_ops import SAVER_OPS, is_pure
 from converters.trust.refusal import untrusted
@@ -44,10 +45,10 @@ def _refuse_objects(folder: str, meta_graph: Any) -> None:
     """Check a file of TensorFlow 2: its objects call functions, and the nodes outside functions are never run."""
     graph = meta_graph.graph_def
     library = _library(graph)
-    called = _called(meta_graph, library)
+    called, readers = _called(meta_graph, library), asset_readers(folder, meta_graph, library)
     _refuse(folder, "the graph", graph.node, library, lambda node: SAVER_OPS)
     for name, function in library.items():
-        allowed = _NO_OPS if name in called else SAVER_OPS
+        allowed = (_NO_OPS if name in called else SAVER_OPS) | (TEXT_FILE_OPS if name in readers else _NO_OPS)
         _refuse(folder, f"the function {name!r}", function.node_def, library, lambda node, ops=allowed: ops)
 
 
@@ -86,7 +87,7 @@ def _refuse(
     from tensorflow.python.framework import op_def_registry
 
     for node in nodes:
-        for op in (node.op, *_functions_of(node)):
+        for op in functions_of(node):
             # A function may have the name of an op: its own nodes are checked, and so is the op.
             op_def = op_def_registry.get(op)
             if op_def is None and op not in library:
@@ -96,14 +97,6 @@ def _refuse(
                     path,
                     f"holds the op {op} in {place}, and it can do more than compute, such as access files",
                 )
-
-
-def _functions_of(node: Any) -> Iterator[str]:
-    """The functions that the attributes of a node name: TensorFlow takes the names of ops there, too."""
-    for value in node.attr.values():
-        if value.HasField("func"):
-            yield value.func.name
-        yield from (called.name for called in value.list.func)
 
 
 def _called(meta_graph: Any, library: dict[str, Any]) -> set[str]:

@@ -304,6 +304,60 @@ def test_a_saved_model_with_an_unknown_op_or_a_link_is_refused(tmp_path: Path) -
         convert(folder)
 
 
+def _with_table(folder: Path, edit: Callable[[Any], None] = lambda meta_graph: None) -> str:
+    """A SavedModel whose table is filled from a text file of its assets."""
+    words = folder.with_suffix(".txt")
+    words.write_text("a\nb\n")
+    kinds = tf.lookup.TextFileIndex
+    fill = tf.lookup.TextFileInitializer(str(words), tf.string, kinds.WHOLE_LINE, tf.int64, kinds.LINE_NUMBER)
+    module = tf.Module()
+    module.table = tf.lookup.StaticHashTable(fill, -1)
+    signature = [tf.TensorSpec((None,), tf.string)]
+    module.forward = tf.function(lambda x: {"y": module.table.lookup(x)}, input_signature=signature)
+    _saved(folder, module)
+    saved = SavedModel()
+    saved.ParseFromString((folder / "saved_model.pb").read_bytes())
+    edit(saved.meta_graphs[0])
+    (folder / "saved_model.pb").write_bytes(saved.SerializeToString())
+    return str(folder)
+
+
+def _initialiser(meta_graph: Any) -> Any:
+    library = meta_graph.graph_def.library.function
+    return next(one for one in library if any("TextFile" in node.op for node in one.node_def))
+
+
+def _elsewhere(meta_graph: Any) -> None:
+    meta_graph.asset_file_def[0].filename = "../../words.txt"
+
+
+def _of_a_constant(meta_graph: Any) -> None:
+    node = next(node for node in meta_graph.object_graph_def.nodes if node.WhichOneof("kind") == "asset")
+    node.registered_name = "tf.TrackableConstant"
+
+
+def _of_a_caller(meta_graph: Any) -> None:
+    name = _initialiser(meta_graph).signature.name
+    del meta_graph.object_graph_def.concrete_functions[name].bound_inputs[:]
+
+
+def _called_by_another(meta_graph: Any) -> None:
+    initialiser = _initialiser(meta_graph)
+    other = next(one for one in meta_graph.graph_def.library.function if one is not initialiser)
+    other.node_def.add(name="call", op="PartitionedCall").attr["f"].func.name = initialiser.signature.name
+
+
+def test_a_table_is_filled_from_the_assets_of_its_model(tmp_path: Path) -> None:
+    refuse_saved_model(_with_table(tmp_path / "saved"))
+
+
+@pytest.mark.parametrize("edit", [_elsewhere, _of_a_constant, _of_a_caller, _called_by_another])
+def test_a_table_is_filled_from_no_other_file(tmp_path: Path, edit: Callable[[Any], None]) -> None:
+    folder = _with_table(tmp_path / "saved", edit)
+    with pytest.raises(UntrustedModel, match="the op InitializeTableFromTextFileV2"):
+        refuse_saved_model(folder)
+
+
 def _saved_by_tensorflow_1(folder: Path, edit: Callable[[Any], None] = lambda meta_graph: None) -> Path:
     """y = softmax(x·w) as TensorFlow 1 saves it, with its saver in the graph."""
     v1 = tf.compat.v1
