@@ -46,10 +46,10 @@ def _refuse_objects(folder: str, meta_graph: Any) -> None:
     graph = meta_graph.graph_def
     library = _library(graph)
     called, readers = _called(meta_graph, library), asset_readers(folder, meta_graph, library)
-    _refuse(folder, "the graph", graph.node, library, lambda node: SAVER_OPS)
+    _refuse(folder, "the graph", graph.node, library, _always(SAVER_OPS))
     for name, function in library.items():
         allowed = (_NO_OPS if name in called else SAVER_OPS) | (TEXT_FILE_OPS if name in readers else _NO_OPS)
-        _refuse(folder, f"the function {name!r}", function.node_def, library, lambda node, ops=allowed: ops)
+        _refuse(folder, f"the function {name!r}", function.node_def, library, _always(allowed))
 
 
 def _refuse_tensorflow_1(folder: str, meta_graph: Any) -> None:
@@ -65,6 +65,10 @@ def refuse_graph(path: str, graph: Any) -> None:
     library = _library(graph)
     _refuse(path, "the graph", graph.node, library)
     _refuse_functions(path, library)
+
+
+def _always(ops: frozenset[str]) -> Callable[[Any], frozenset[str]]:
+    return lambda node: ops
 
 
 def _library(graph: Any) -> dict[str, Any]:
