@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from converters.errors import InvalidModel, one_line
-from converters.trust.refusal import untrusted
+from converters.trust.hdf5 import refuse_references
+from converters.trust.refusal import shown, untrusted
 
 _CODE = {
     "Lambda": "a Lambda layer, whose function is code",
@@ -57,6 +58,12 @@ def refuse_keras_code(path: str) -> None:
         finding = _finding(part)
         if finding is not None:
             raise untrusted(path, finding)
+    try:
+        refuse_references(path)
+    except InvalidModel:
+        raise
+    except Exception as error:  # h5py documents no errors for damaged files
+        raise InvalidModel(f"{path} holds damaged weights: {one_line(error)}") from error
 
 
 def _config_of_archive(path: str) -> bytes | None:
@@ -98,7 +105,7 @@ def _finding(part: Mapping[str, Any]) -> str | None:
     """What of a dict could run code or read files, None for nothing."""
     for key in _PATHS:
         if isinstance(part.get(key), str):
-            return f"names another file, {part[key]!r}, as the {key} of a layer"
+            return f"names another file, {shown(part[key])}, as the {key} of a layer"
     if "class_name" not in part:
         return None
     name, parts = part["class_name"], _PARTS
@@ -106,15 +113,15 @@ def _finding(part: Mapping[str, Any]) -> str | None:
         name, parts = part.get("config"), _FUNCTION_PARTS
     module = part.get("module")
     if not isinstance(name, str) or not isinstance(module, (str, type(None))):
-        return f"names the class {name!r} of the module {module!r}"
+        return f"names the class {shown(name)} of the module {shown(module)}"
     if name in _CODE:
         return f"holds {_CODE[name]}"
     if module in (None, "builtins") or _is_registered(part.get("registered_name")):
         return None
     if module.startswith(_IMPORTED):
-        return f"holds {f'{module}.{name}'!r}, which is not part of Keras"
+        return f"holds {shown(f'{module}.{name}')}, which is not part of Keras"
     if module.partition(".")[0] == "keras" and not (_is_part(module, parts) and name.isidentifier()):
-        return f"holds {f'{module}.{name}'!r}, which is not a part of networks"
+        return f"holds {shown(f'{module}.{name}')}, which is not a part of networks"
     return None
 
 

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from converters.errors import UntrustedModel
 
-FIX = "Fix: if you trust the origin of the file, pass trust=True (--trust on the command line)"
+FIX = (
+    "Fix: if you trust the origin of the file, load it with onnxplain.convert(path, trust=True), "
+    "or pass --trust on the command line"
+)
+
+
+def shown(value: object) -> str:
+    """Return a value of the file for a message, without control characters and cut to 80 characters."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 def untrusted(path: str, finding: str) -> UntrustedModel:

@@ -7,9 +7,7 @@ savers are accepted there, and nowhere else.
 
 from __future__ import annotations
 
-import os
-import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from converters.errors import InvalidModel, one_line
 from converters.trust.assets import TEXT_FILE_OPS, asset_readers, functions_of
 from converters.trust.proto_texts import texts
 from converters.trust.pure_ops import SAVER_OPS, is_pure
-from converters.trust.refusal import untrusted
+from converters.trust.refusal import shown, untrusted
 from converters.trust.tensorflow1_saver import saver_nodes
 
 _NO_OPS: frozenset[str] = frozenset()
@@ -49,7 +47,7 @@ def _refuse_objects(folder: str, meta_graph: Any) -> None:
     _refuse(folder, "the graph", graph.node, library, _always(SAVER_OPS))
     for name, function in library.items():
         allowed = (_NO_OPS if name in called else SAVER_OPS) | (TEXT_FILE_OPS if name in readers else _NO_OPS)
-        _refuse(folder, f"the function {name!r}", function.node_def, library, _always(allowed))
+        _refuse(folder, f"the function {shown(name)}", function.node_def, library, _always(allowed))
 
 
 def _refuse_tensorflow_1(folder: str, meta_graph: Any) -> None:
@@ -77,7 +75,7 @@ def _library(graph: Any) -> dict[str, Any]:
 
 def _refuse_functions(path: str, library: dict[str, Any]) -> None:
     for name, function in library.items():
-        _refuse(path, f"the function {name!r}", function.node_def, library)
+        _refuse(path, f"the function {shown(name)}", function.node_def, library)
 
 
 def _refuse(
@@ -95,7 +93,7 @@ def _refuse(
             # A function may have the name of an op: its own nodes are checked, and so is the op.
             op_def = op_def_registry.get(op)
             if op_def is None and op not in library:
-                raise untrusted(path, f"holds {op!r} in {place}, an op that TensorFlow does not know")
+                raise untrusted(path, f"holds {shown(op)} in {place}, an op that TensorFlow does not know")
             if op_def is not None and op not in allowed(node) and not is_pure(op_def):
                 raise untrusted(
                     path,
@@ -123,13 +121,18 @@ def _called(meta_graph: Any, library: dict[str, Any]) -> set[str]:
 
 
 def _refuse_links(folder: str) -> None:
-    """Raise UntrustedModel where a file of the folder lies elsewhere, or is a device or a pipe."""
+    """Raise UntrustedModel where a file that TensorFlow reads lies outside the folder, or is a device or a pipe."""
     root = Path(folder).resolve()
-    for place, folders, names in os.walk(folder):
-        for name in (*folders, *names):
-            path = Path(place, name)
-            target = path.resolve()
-            if not target.is_relative_to(root):
-                raise untrusted(folder, f"holds {name!r}, a link to a file outside the folder")
-            if target.exists() and not stat.S_ISREG(target.stat().st_mode) and not target.is_dir():
-                raise untrusted(folder, f"holds {name!r}, which is not a file")
+    for path in _files_read(Path(folder)):
+        target = path.resolve()
+        if not target.is_relative_to(root):
+            raise untrusted(folder, f"holds {shown(path.name)}, a link to a file outside the folder")
+        if target.exists() and not (target.is_file() or target.is_dir()):
+            raise untrusted(folder, f"holds {shown(path.name)}, which is not a file")
+
+
+def _files_read(folder: Path) -> Iterator[Path]:
+    """The parts of a SavedModel, and everything in its subfolders."""
+    for name in ("saved_model.pb", "fingerprint.pb", "assets", "debug", "variables"):
+        yield folder / name
+        yield from (folder / name).rglob("*")

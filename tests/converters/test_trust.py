@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 import onnx
@@ -28,6 +29,7 @@ from analyzer import check, compare, differentiate
 from analyzer.testing import assert_equivalent
 from converters import ConversionError, InvalidModel, UntrustedModel, convert, load
 from converters.trust import refuse_saved_model
+from converters.trust.pure_ops import is_pure
 
 X = np.linspace(-1, 1, 8, dtype=np.float32).reshape(2, 4)
 
@@ -35,7 +37,9 @@ X = np.linspace(-1, 1, 8, dtype=np.float32).reshape(2, 4)
 def attempt(path: Path, marker: Path, *, works: bool = True) -> None:
     """Convert a hostile file: it is refused and leaves no marker; with trust, the attack leaves one."""
     marker.unlink(missing_ok=True)
-    with pytest.raises(UntrustedModel, match=r"Fix: if you trust .* trust=True \(--trust") as refused:
+    with pytest.raises(
+        UntrustedModel, match=r"Fix: if you trust .* trust=True\), or pass --trust"
+    ) as refused:
         convert(path)
     assert str(path) in str(refused.value) and "\n" not in str(refused.value)
     assert not marker.exists()
@@ -418,6 +422,46 @@ def test_a_frozen_graph_that_writes_a_file_is_refused(tmp_path: Path) -> None:
         attempt(tmp_path / name, marker)
 
 
+def test_no_op_that_names_a_file_or_a_function_of_the_process_is_pure() -> None:
+    from tensorflow.core.framework.op_def_pb2 import OpList
+    from tensorflow.python.client import pywrap_tf_session
+
+    registered = OpList()
+    registered.ParseFromString(pywrap_tf_session.TF_GetBuffer(pywrap_tf_session.TF_GetAllOpList()))
+    pure = {one.name for one in registered.op if is_pure(one)}
+    known = {one.name for one in registered.op}
+    assert {
+        "Conv2D",
+        "MatMul",
+        "While",
+        "ReadVariableOp",
+        "StringSplitV2",
+        "Einsum",
+        "TensorListStack",
+    } <= pure
+    hostile = {
+        "Abort", "DecodeProtoV2", "DumpTensor", "EncodeProto", "FileSystemSetConfiguration",
+        "FixedUnigramCandidateSampler", "GenerateVocabRemapping",
+        "ImmutableConst", "LoadAndRemapMatrix", "MatchingFiles", "PyFuncStateless",
+        "RemoteCall", "SleepOp", "XlaCallModule", "XlaCustomCallV2",
+    }  # fmt: skip
+    assert hostile <= known
+    parts = "Dataset File Iterator Print Proto PyFunc Queue Reader Recv Restore Rpc Save Send Server Session Summary"
+    named = {name for name in known if any(part in name for part in parts.split())}
+    assert len(named) > 200
+    # It summarises in numbers, for a boosted tree.
+    assert pure & (hostile | named) == {"BoostedTreesMakeStatsSummary"}
+
+
+def test_an_op_in_the_place_of_a_function_is_refused(tmp_path: Path) -> None:
+    graph = tf.compat.v1.GraphDef()
+    graph.node.add(name="x", op="Placeholder")
+    graph.node.add(name="call", op="PartitionedCall").attr["f"].func.name = "WriteFile"
+    (tmp_path / "net.pb").write_bytes(graph.SerializeToString())
+    with pytest.raises(UntrustedModel, match="the op WriteFile"):
+        convert(tmp_path / "net.pb")
+
+
 def test_what_savers_optimizers_tables_and_texts_need_is_accepted(tmp_path: Path) -> None:
     words = layers.TextVectorization(max_tokens=20, output_sequence_length=4)
     words.adapt(["the cat sat", "a dog ran home"])
@@ -512,6 +556,46 @@ def test_a_class_that_the_user_registered_is_loaded(benign: Path, tmp_path: Path
     for path, expected in ((tmp_path / "net.keras", net), (benign, keras.saving.load_model(benign))):
         (found,) = differentiate(convert(path)).forward(X).values()
         np.testing.assert_allclose(found, np.asarray(expected(X)), rtol=1e-5, atol=1e-6)
+
+
+def _external_storage(file: Any, name: str, secret: Path) -> None:
+    shape = file[name].shape
+    del file[name]
+    size = int(np.prod(shape)) * 4
+    file.create_dataset(name, shape, np.float32, external=[(str(secret), 0, size)])
+
+
+def _external_link(file: Any, name: str, secret: Path) -> None:
+    del file[name]
+    file[name] = h5py.ExternalLink(str(secret), "/weights")
+
+
+@pytest.mark.parametrize("refer", [_external_storage, _external_link])
+@pytest.mark.parametrize("kind", ["h5", "keras", "compressed keras"])
+def test_weights_of_a_keras_file_are_in_the_file(
+    tmp_path: Path, kind: str, refer: Callable[[Any, str, Path], None]
+) -> None:
+    path, weights = tmp_path / f"net.{kind.split()[-1]}", tmp_path / "weights.h5"
+    (tmp_path / "secret").write_bytes(bytes(48))
+    _with_layer(layers.ReLU()).save(path)
+    if path.suffix == ".keras":
+        weights.write_bytes(zipfile.ZipFile(path).read("model.weights.h5"))
+    edited = path if path.suffix == ".h5" else weights
+    with h5py.File(edited, "r+") as file:
+        names: list[str] = []
+        file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+        refer(file, next(name for name in names if file[name].shape == (4, 3)), tmp_path / "secret")
+    if path.suffix == ".keras":
+        os.rename(path, tmp_path / "old.keras")
+        _rewritten(tmp_path / "old.keras", path, "model.weights.h5", lambda _: weights.read_bytes())
+    if kind.startswith("compressed"):
+        with zipfile.ZipFile(path) as stored:
+            members = {name: stored.read(name) for name in stored.namelist()}
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in members.items():
+                archive.writestr(name, content)
+    with pytest.raises(UntrustedModel, match=r"weights (elsewhere|are in another file)"):
+        convert(path)
 
 
 def test_an_onnx_file_with_an_op_of_a_foreign_domain_is_refused(tmp_path: Path) -> None:
