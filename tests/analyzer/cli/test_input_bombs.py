@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from analyzer.figures.images import preprocess, read_image
 from converters import ConversionError, InvalidModel, Preprocessing, load, set_metadata
@@ -104,12 +104,22 @@ def test_a_bomb_is_refused_in_one_line(command, files: Path, case: str) -> None:
     assert name in err and expected in err and err.count("\n") == 1
 
 
-def test_an_eps_file_is_not_run(files: Path, tmp_path: Path) -> None:
+def test_an_eps_file_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow would hand the file to Ghostscript, in whose place a function leaves a marker."""
     marker = tmp_path / "marker"
-    (tmp_path / "photo.png").write_text(EPS.format(code=f"({marker}) (w) file closefile"))
+
+    def run(*arguments: object, **options: object) -> object:
+        marker.touch()
+        return Image.new("RGB", (8, 8)).im
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", run)
+    (tmp_path / "photo.png").write_text(EPS.format(code="0 0 8 8 rectfill"))
     with pytest.raises(ValueError, match="not a readable image"):
         read_image(tmp_path / "photo.png")
     assert not marker.exists()
+    with Image.open(tmp_path / "photo.png") as image:
+        image.load()
+    assert marker.exists()
 
 
 def test_no_image_is_opened_without_a_list_of_formats() -> None:
