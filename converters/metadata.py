@@ -9,8 +9,10 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-MOST_SIDE = 2**14
+MOST_SIDE = 2**13
 """The longest side of a model's image, in pixels."""
+MOST_AREA = 2**25
+"""The most pixels of a model's image: 384 MiB as floats."""
 _LEAST, _MOST = 1e-6, 1e6
 
 
@@ -44,7 +46,12 @@ def _is_side(value: object) -> bool:
 
 
 def _is_size(value: object) -> bool:
-    return isinstance(value, tuple) and len(value) == 2 and all(_is_side(side) for side in value)
+    return (
+        isinstance(value, tuple)
+        and len(value) == 2
+        and all(_is_side(side) for side in value)
+        and value[0] * value[1] <= MOST_AREA
+    )
 
 
 def _are_channels(value: object, fits: Callable[[float], bool]) -> bool:
@@ -56,7 +63,7 @@ def _are_channels(value: object, fits: Callable[[float], bool]) -> bool:
 
 
 _FIELDS: Mapping[str, tuple[Callable[[object], bool], str]] = {
-    "size": (_is_size, f"(height, width), each from 1 to {MOST_SIDE}"),
+    "size": (_is_size, f"(height, width), each from 1 to {MOST_SIDE}, of at most {MOST_AREA} pixels"),
     "mean": (
         lambda value: _are_channels(value, lambda one: abs(one) <= _MOST),
         "1, 3 or 4 finite numbers of pixels in [0, 1]",

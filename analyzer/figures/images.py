@@ -44,7 +44,8 @@ def preprocess(image: np.ndarray, preprocessing: Preprocessing, channels: int = 
     if channels == 1:
         pixels = pixels @ np.asarray([[0.299], [0.587], [0.114]], np.float32)
     mean, std = (_per_channel(values, channels) for values in (preprocessing.mean, preprocessing.std))
-    pixels = (pixels - mean) / std
+    pixels = pixels - mean
+    pixels /= std
     return np.ascontiguousarray(pixels.transpose(2, 0, 1) if preprocessing.layout == "NCHW" else pixels)
 
 

@@ -174,6 +174,7 @@ METADATA = {
     "no size": '{"mean": [0]}',
     "an unknown field": '{"size": [8, 8], "code": 1}',
     "a huge size": '{"size": [60000, 60000]}',
+    "a large area": '{"size": [8000, 8000]}',
     "a size of 0": '{"size": [0, 8]}',
     "a size of fractions": '{"size": [8.5, 8]}',
     "a text for a size": '{"size": "8"}',
