@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from converters.model import Preprocessing
 
 CHANNELS = (1, 3, 4)
-# A larger image is cropped before it is resized; a smaller one after, which needs no margin.
+# A larger image is cropped before it is resized, and Pillow may then round in another order between rows and columns.
 _RESIZED_WHOLE = 2**24
 # Half the width of the bicubic filter, in pixels of the smaller of the two images, and one for rounding.
 _MARGIN = 3
