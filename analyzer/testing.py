@@ -43,6 +43,7 @@ def assert_equivalent(
     backend: str | None = None,
     names: tuple[str, str] | None = None,
     inputs_of_b: Mapping[str, str] | None = None,
+    trust: bool = False,
 ) -> Report:
     """Assert that a model's backends agree, its original network among them, or that two models are one function.
 
@@ -53,6 +54,7 @@ def assert_equivalent(
     target, tolerance, wrt, steps, straight_through, referee: as for `check` and `compare`.
     backends: of one model. backend, names, inputs_of_b: of a pair; the classes or files name the two where
         `names` does not.
+    trust: load paths of files that can run code, as for `convert`.
     Returns the report. Raises NotEquivalent, an AssertionError with the table of the report, where it does not pass;
     ConversionError and AnalysisError where it cannot be made.
     """
@@ -65,10 +67,10 @@ def assert_equivalent(
     if isinstance(model, (tuple, list)):
         _refuse({"backends": backends}, "one model")
         pair = {"backend": backend or "onnxruntime", "inputs_of_b": inputs_of_b}
-        report = _compared(model, feeds, target, names, {**common, **pair})
+        report = _compared(model, feeds, target, names, {**common, **pair}, trust)
     else:
         _refuse({"backend": backend, "names": names, "inputs_of_b": inputs_of_b}, "a pair of models")
-        report = check(_converted(model, _first(feeds)), feeds, target, backends=backends, **common)
+        report = check(_converted(model, _first(feeds), trust), feeds, target, backends=backends, **common)
     if not report.passed:
         raise NotEquivalent(report.to_text())
     return report
@@ -86,14 +88,15 @@ def _compared(
     target: TargetLike,
     names: tuple[str, str] | None,
     options: Mapping[str, Any],
+    trust: bool,
 ) -> Report:
     """The comparison in the layout of the second model in which it passes, else in which the outputs come nearest."""
     if len(models) != 2:
         raise AnalysisError(f"a pair of models is compared, not {len(models)}")
     first, second = models
-    a = first if isinstance(first, Differentiable) else _converted(first, _first(feeds))
+    a = first if isinstance(first, Differentiable) else _converted(first, _first(feeds), trust)
     reports = []
-    for b in _candidates(second, _first(feeds), options["inputs_of_b"]):
+    for b in _candidates(second, _first(feeds), options["inputs_of_b"], trust):
         report = compare(a, b, feeds, target, names=names or _names(first, second), **options)
         if report.passed:
             return report
@@ -107,14 +110,14 @@ def _output_distance(report: Report) -> float:
 
 
 def _candidates(
-    model: Any, example: Inputs, names: Mapping[str, str] | None
+    model: Any, example: Inputs, names: Mapping[str, str] | None, trust: bool
 ) -> Iterator[Model | Differentiable]:
     """The second model, converted in each layout of the inputs that it takes; once, where it states its inputs.
 
     Raises the ConversionError of the inputs as given where no layout will do.
     """
     if _is_ready(model):
-        yield model if isinstance(model, Differentiable) else _converted(model, example)
+        yield model if isinstance(model, Differentiable) else _converted(model, example, trust)
         return
     try:
         yield convert(model)
@@ -160,13 +163,13 @@ def _is_ready(model: Any) -> bool:
     return isinstance(model, (Model, Differentiable, onnx.ModelProto, str, os.PathLike))
 
 
-def _converted(model: Any, example: Inputs) -> Model:
+def _converted(model: Any, example: Inputs, trust: bool) -> Model:
     """A model as `check` and `compare` take it; a network, or a path to one, with its source."""
     if isinstance(model, Model):
         return model
     if isinstance(model, onnx.ModelProto) or _is_path(model, ".onnx"):
         return load(model)
-    return convert(model) if _is_path(model) else convert(model, example)
+    return convert(model, trust=trust) if _is_path(model) else convert(model, example)
 
 
 def _is_path(model: Any, suffix: str = "") -> bool:

@@ -11,6 +11,7 @@ from converters.errors import (
     InvalidModel,
     MissingFramework,
     UnsupportedModel,
+    UntrustedModel,
     VerificationFailed,
 )
 from converters.model import Model, Preprocessing, PyTorchSource, TensorFlowSource, Verification, set_metadata
@@ -27,6 +28,7 @@ __all__ = [
     "PyTorchSource",
     "TensorFlowSource",
     "UnsupportedModel",
+    "UntrustedModel",
     "Verification",
     "VerificationFailed",
     "canonicalise",

@@ -27,6 +27,7 @@ from converters.precisions import TOLERANCE
 from converters.pytorch import Converted
 from converters.quiet import quiet
 from converters.reference import run_original
+from converters.trust import refuse_program
 from converters.verify import Arrays, FreeAxes, NoFiniteOutput, Reference
 from converters.verify import verify as verify_graph
 
@@ -50,6 +51,7 @@ def convert(
     batches: int = 3,
     tolerance: float = TOLERANCE,
     seed: int = 0,
+    trust: bool = False,
 ) -> Model:
     """Convert a model of any framework to one canonical ONNX graph, and hold it to the original.
 
@@ -64,10 +66,12 @@ def convert(
     fold_batch_norm: False keeps BatchNorm layers apart from the layer before them.
     batches, tolerance, seed: the number of test inputs, made from the example, that are compared with the original
       besides it; the relative L2 error that is allowed in each output (5 % in half precision); the seed of both.
+    trust: load a file that can run code: a .pt2 file, a Keras file with code, a TensorFlow graph with ops that do more
+      than compute. Only pass True for files whose origin you trust.
     Returns a Model with its `verification` and, in memory, its `source`.
-    Raises a ConversionError: InvalidModel, UnsupportedModel, VerificationFailed or MissingFramework.
+    Raises a ConversionError: InvalidModel, UntrustedModel, UnsupportedModel, VerificationFailed or MissingFramework.
     """
-    converted = _convert_source(source, example, free_axes)
+    converted = _convert_source(source, example, free_axes, trust)
     if free_axes and not converted.free_axes:
         raise ConversionError(f"free_axes: {converted.reference.label} states its own free axes")
     try:
@@ -105,11 +109,14 @@ def _verified(
     return proto, verification
 
 
-def load(model: Model | onnx.ModelProto | str | os.PathLike[str], *, verify: bool = True) -> Model:
+def load(
+    model: Model | onnx.ModelProto | str | os.PathLike[str], *, verify: bool = True, trust: bool = False
+) -> Model:
     """A Model from an .onnx file, a ModelProto or a Model, brought to the canonical form where it is not.
 
     verify: compare the canonical graph with the file, on noise and on hard inputs. A file that does not run on noise
-    of its declared shapes is compared when it is explained.
+    of its declared shapes is compared when it is explained. trust: load another framework's file that can run code, as
+    for `convert`; an .onnx file needs no trust.
     Raises VerificationFailed where the canonical graph computes something else than the file; InvalidModel for a
     file that is missing, damaged or not an ONNX model, and for external weights outside its folder;
     UnsupportedModel for ops that the canonical opset cannot express.
@@ -118,7 +125,7 @@ def load(model: Model | onnx.ModelProto | str | os.PathLike[str], *, verify: boo
         return model
     if not isinstance(model, (onnx.ModelProto, str, os.PathLike)) or _is_convertible(model):
         # An nn.Module lacks an example, and says so.
-        return convert(model)
+        return convert(model, trust=trust)
     proto = in_order(model if isinstance(model, onnx.ModelProto) else read_onnx(model))
     try:
         check(proto, shapes=False)
@@ -191,14 +198,14 @@ def _metadata(proto: onnx.ModelProto) -> dict[str, str]:
     return {entry.key: entry.value for entry in proto.metadata_props}
 
 
-def _convert_source(source: Any, example: Any, free_axes: FreeAxes | None) -> Converted:
+def _convert_source(source: Any, example: Any, free_axes: FreeAxes | None, trust: bool) -> Converted:
     """Choose the converter by what the source is."""
     if isinstance(source, Model):
         source = source.proto
     if isinstance(source, onnx.ModelProto):
         return _convert_onnx(source, example)
     if isinstance(source, (str, os.PathLike)):
-        return _convert_path(os.fspath(source), example, free_axes)
+        return _convert_path(os.fspath(source), example, free_axes, trust)
     if pytorch.is_pytorch(source):
         return _convert_pytorch(source, example, free_axes)
     from converters import tensorflow
@@ -227,21 +234,23 @@ def _convert_pytorch(source: Any, example: Any, free_axes: FreeAxes | None) -> C
     )
 
 
-def _convert_path(path: str, example: Any, free_axes: FreeAxes | None) -> Converted:
+def _convert_path(path: str, example: Any, free_axes: FreeAxes | None, trust: bool) -> Converted:
     """A file or folder by its kind; "package.module:factory" where no such file exists."""
     suffix = Path(path).suffix.lower()
     if not os.path.exists(path) and ":" in path and suffix not in (".onnx", ".pt2", ".keras"):
-        return _convert_factory(path, example, free_axes)
+        return _convert_factory(path, example, free_axes, trust)
     if not os.path.exists(path):
         raise InvalidModel(f"{path} does not exist")
     if refusal := foreign.refusal_of(path):
         raise InvalidModel(refusal)
     if suffix == ".pt2":
+        if not trust:
+            refuse_program(path)
         return pytorch.convert_program(pytorch.load_program(path))
     if suffix in _OF_TENSORFLOW or os.path.isdir(path):
         from converters import tensorflow
 
-        return tensorflow.convert_path(path, example)
+        return tensorflow.convert_path(path, example, trust)
     if suffix == ".onnx":
         return _convert_onnx(read_onnx(path), example)
     raise InvalidModel(
@@ -249,7 +258,7 @@ def _convert_path(path: str, example: Any, free_axes: FreeAxes | None) -> Conver
     )
 
 
-def _convert_factory(spec: str, example: Any, free_axes: FreeAxes | None) -> Converted:
+def _convert_factory(spec: str, example: Any, free_axes: FreeAxes | None, trust: bool) -> Converted:
     module_name, _, attribute = spec.partition(":")
     # The user's module may greet, or import a framework that does: standard output is for results.
     with quiet("tensorflow", "absl", native=True):
@@ -261,7 +270,7 @@ def _convert_factory(spec: str, example: Any, free_axes: FreeAxes | None) -> Con
     if isinstance(made, tuple) and len(made) == 2:
         made, own_example = made
         example = own_example if example is None else example
-    return _convert_source(made, example, free_axes)
+    return _convert_source(made, example, free_axes, trust)
 
 
 def _convert_onnx(proto: onnx.ModelProto, example: Any) -> Converted:

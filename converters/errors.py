@@ -2,6 +2,7 @@
 
 ConversionError
 ├── InvalidModel        the file or object is no model, or a damaged one
+│   └── UntrustedModel  loading the file could run code or write files
 ├── UnsupportedModel    a model, but one that cannot be brought to the canonical graph
 ├── VerificationFailed  the converted graph computes something else than the original
 └── MissingFramework    a framework that the model needs is not installed (also an ImportError)
@@ -26,6 +27,10 @@ class ConversionError(Exception):
 
 class InvalidModel(ConversionError):
     """The file or object is no model, or a damaged one."""
+
+
+class UntrustedModel(InvalidModel):
+    """Loading the file could run code of the file, or read and write other files; `trust=True` loads it."""
 
 
 class UnsupportedModel(ConversionError):

@@ -50,7 +50,10 @@ def refusal_of(path: str) -> str | None:
     if any("/code/" in name or name.startswith("code/") for name in names):
         kind = _SCRIPT
     elif any(name.endswith("archive_format") for name in names):
-        kind = "a program saved by torch.export. Fix: rename it to end in .pt2"
+        kind = (
+            "a program saved by torch.export. Fix: rename it to end in .pt2, and load it with trust=True if you trust "
+            "its origin"
+        )
     return f"{path} is {kind}"
 
 

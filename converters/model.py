@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from converters.atomic import write_bytes
+from converters.errors import ConversionError, InvalidModel
+from converters.metadata import parse_preprocessing
 
 if TYPE_CHECKING:
     import torch
@@ -95,14 +97,17 @@ class Model:
 
     @property
     def preprocessing(self) -> Preprocessing | None:
-        """How a photograph becomes an input, where it was stored at conversion."""
+        """How a photograph becomes an input, where it was stored at conversion. Raises InvalidModel."""
         text = self.metadata.get(PREPROCESSING_KEY)
         if text is None:
             return None
-        stored: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in json.loads(text).items()
-        }
-        return Preprocessing(**stored)
+        try:
+            return Preprocessing(**parse_preprocessing(text))
+        except ValueError as error:
+            raise InvalidModel(
+                f"the metadata {PREPROCESSING_KEY!r} of the model is damaged: {error}. Fix: convert the model "
+                "again, or remove this entry of its metadata_props"
+            ) from error
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
@@ -125,10 +130,14 @@ def set_metadata(
     preprocessing: Preprocessing | None = None,
     class_names: tuple[str, ...] | list[str] | None = None,
 ) -> None:
-    """Store preprocessing and class names in the proto, in place."""
+    """Store preprocessing and class names in the proto, in place. Raises ConversionError for values out of range."""
     entries = {entry.key: entry.value for entry in proto.metadata_props}
     if preprocessing is not None:
         entries[PREPROCESSING_KEY] = json.dumps(asdict(preprocessing))
+        try:
+            parse_preprocessing(entries[PREPROCESSING_KEY])
+        except ValueError as error:
+            raise ConversionError(f"preprocessing: {error}") from error
     if class_names is not None:
         entries[CLASS_NAMES_KEY] = json.dumps(list(class_names))
     onnx.helper.set_model_props(proto, entries)

@@ -121,7 +121,7 @@ def convert_program(program: ExportedProgram) -> Converted:
 
 
 def load_program(path: str | os.PathLike[str]) -> ExportedProgram:
-    """Read a .pt2 file, as torch.export.load does: without unpickling objects of other classes."""
+    """Read a .pt2 file that the user trusts: torch.export.load unpickles parts of it and evaluates others."""
     torch = import_framework("torch")
     if not os.path.isfile(path):
         raise InvalidModel(f"{os.fspath(path)} does not exist")

@@ -23,6 +23,7 @@ from converters.pytorch import Converted
 from converters.quiet import quiet
 from converters.tf_graph_def import read_graph
 from converters.tf_text import refuse_text
+from converters.trust import refuse_keras_code, refuse_saved_model
 from converters.verify import Arrays, FreeAxes, Reference
 
 _FREE_SIZES = 32
@@ -72,18 +73,23 @@ def is_tensorflow(source: object) -> bool:
     return any(kind.__module__.partition(".")[0] in ("tensorflow", "keras") for kind in type(source).__mro__)
 
 
-def convert_path(path: str, example: Any) -> Converted:
-    """Convert a .keras or .h5 file, a frozen .pb graph or a SavedModel folder."""
+def convert_path(path: str, example: Any, trust: bool = False) -> Converted:
+    """Convert a .keras or .h5 file, a frozen .pb graph or a SavedModel folder.
+
+    trust: load files that can run code or access other files. Raises UntrustedModel for these otherwise.
+    """
     tf = import_framework("tensorflow")
     if os.path.basename(path) in ("saved_model.pb", "saved_model.pbtxt"):
         path = os.path.dirname(path) or "."
     if path.lower().endswith((".pb", ".pbtxt")):
         with quiet("tensorflow", "absl", native=True):
-            graph = read_graph(tf, path)
+            graph = read_graph(tf, path, trust)
         return convert_tensorflow(graph, example)
     if os.path.isdir(path):
         if not os.path.isfile(os.path.join(path, "saved_model.pb")):
             raise InvalidModel(f"{path} is a folder without a saved_model.pb: no SavedModel")
+        if not trust:
+            refuse_saved_model(path)
         try:
             with quiet("tensorflow", "absl", native=True):
                 loaded = tf.saved_model.load(path)
@@ -92,9 +98,11 @@ def convert_path(path: str, example: Any) -> Converted:
             raise InvalidModel(f"{path} is a damaged SavedModel ({one_line(error)}). {again}") from error
         return convert_tensorflow(loaded, example)
     keras = import_framework("keras")
+    if not trust:
+        refuse_keras_code(path)
     try:
         with quiet("tensorflow", "absl", native=True):
-            model = keras.saving.load_model(path, compile=False)
+            model = keras.saving.load_model(path, compile=False, safe_mode=not trust)
     except Exception as error:
         raise InvalidModel(
             f"{path} cannot be loaded by Keras: {one_line(error).rstrip('.')}. Fix: make the model in Python, as "

@@ -10,14 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from converters.errors import InvalidModel, UnsupportedModel, one_line
+from converters.trust import refuse_graph
 
 _VARIABLES = ("VarHandleOp", "VariableV2", "Variable")
 # They compute nothing that anybody asks for.
 _SILENT = ("NoOp", "Const", "Placeholder", "PlaceholderWithDefault", "Assert", "Print", "SaveV2", "RestoreV2")
 
 
-def read_graph(tf: Any, path: str) -> Any:
-    """The graph in a file as a concrete function. Raises InvalidModel or UnsupportedModel."""
+def read_graph(tf: Any, path: str, trust: bool = False) -> Any:
+    """The graph in a file as a concrete function. Raises InvalidModel, UntrustedModel or UnsupportedModel.
+
+    trust: import ops that do more than compute.
+    """
     graph_def = _parsed(tf, path)
     variable = next((node.name for node in graph_def.node if node.op in _VARIABLES), None)
     if variable is not None:
@@ -25,6 +29,8 @@ def read_graph(tf: Any, path: str) -> Any:
             f"{path} has variables, such as {variable!r}, whose values it does not hold. Fix: freeze the graph with "
             "tf.compat.v1.graph_util.convert_variables_to_constants(session, graph_def, output_names)"
         )
+    if not trust:
+        refuse_graph(path, graph_def)
     inputs = [node.name for node in graph_def.node if node.op == "Placeholder"]
     try:
         wrapped = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph_def, name=""), [])

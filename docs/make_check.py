@@ -45,7 +45,7 @@ def photograph(page: Path, destination: Path) -> None:
     options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
     command = [found, *options, f"--window-size={WIDTH},{HEIGHT}", f"--screenshot={shot}", page.as_uri()]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
-    Image.open(shot).convert("RGB").save(destination, optimize=True)
+    Image.open(shot, formats=["PNG"]).convert("RGB").save(destination, optimize=True)
 
 
 if __name__ == "__main__":

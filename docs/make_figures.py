@@ -35,7 +35,8 @@ def draw(folder: Path, destination: Path) -> None:
     for name, label in ROWS.items():
         captions = [label, *list(COLUMNS.values())[1:]]
         pictures = [
-            np.asarray(Image.open(folder / f"{name}-{column}.png").convert("RGB")) for column in COLUMNS
+            np.asarray(Image.open(folder / f"{name}-{column}.png", formats=["PNG"]).convert("RGB"))
+            for column in COLUMNS
         ]
         rows.append(list(zip(captions, pictures, strict=True)))
     panel(rows, width=2.2).savefig(destination, dpi=110)

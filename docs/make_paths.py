@@ -52,7 +52,7 @@ def draw(destination: Path) -> None:
 
 
 def _captioned(picture: Picture) -> tuple[str, np.ndarray]:
-    return picture.caption, np.asarray(Image.open(io.BytesIO(picture.png)).convert("RGB"))
+    return picture.caption, np.asarray(Image.open(io.BytesIO(picture.png), formats=["PNG"]).convert("RGB"))
 
 
 if __name__ == "__main__":

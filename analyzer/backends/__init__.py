@@ -37,6 +37,7 @@ def differentiate(
     max_memory: int | str | None = None,
     verify: bool = True,
     samples: str | None = None,
+    trust: bool = False,
 ) -> Differentiable:
     """Bind a model to a backend that computes values and gradients at any of its tensors.
 
@@ -54,6 +55,7 @@ def differentiate(
         where samples depend on one another. Default: found out for every model and shape of inputs.
     verify: compare an .onnx file with the canonical graph made of it, when it is loaded and on all inputs that are
         explained. False explains the graph unseen.
+    trust: load a file that can run code, as for `convert`; only for files whose origin you trust.
     Raises VerificationFailed or VerificationError where the explained graph is not the file; AnalysisError for an
     unknown backend or an option that it does not have, MissingFramework where its framework is not installed,
     ConversionError where the file is not a usable model.
@@ -74,7 +76,7 @@ def differentiate(
             'straight_through=True needs backend="onnxruntime", "torch" or "tensorflow": '
             "the source rounds by rules of its own"
         )
-    loaded = load(model, verify=verify)
+    loaded = load(model, verify=verify, trust=trust)
     loaded = pass_rounding(loaded) if straight_through else loaded
     bound = bind(
         loaded,

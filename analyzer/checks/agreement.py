@@ -66,6 +66,7 @@ def check(
     max_memory: int | str | None = None,
     progress: Progress | None = None,
     verify: bool = True,
+    trust: bool = False,
 ) -> Report:
     """Compare every backend with every other on one model, and with the model's own file.
 
@@ -83,10 +84,11 @@ def check(
     max_memory: of every backend, as for `differentiate`. progress: called with a phrase that says what is being run.
     verify: whether an .onnx file is compared with the canonical graph when it is loaded, as for `differentiate`. The
         file, run as given, is the side "file" in any case.
+    trust: load a file that can run code, as for `convert`.
     Raises AnalysisError for an unknown backend, InputError, TargetError, UnsupportedOp; NothingToCompare where there
     is one side alone.
     """
-    loaded = load(model, verify=verify)
+    loaded = load(model, verify=verify, trust=trust)
     loaded = pass_rounding(loaded) if straight_through else loaded
     state = available_backends(loaded)
     chosen = _chosen(backends, state)

@@ -57,6 +57,7 @@ def compare(
     max_memory: int | str | None = None,
     progress: Progress | None = None,
     verify: bool = True,
+    trust: bool = False,
 ) -> Report:
     """Compare two models that should be the same function, and their reasons.
 
@@ -66,6 +67,7 @@ def compare(
     backend: what computes both; a model may also come bound to one, `differentiate(model, …)`.
     tolerance, steps, straight_through, max_memory, progress: as for `check`. verify: compare both with their files, as
         for `differentiate`. names: what the report calls the two.
+    trust: load files that can run code, as for `convert`.
     referee: whether both are run in float64 on torch as well, to say whether an excess is rounding or the models'; by
         default where something is in excess and torch is there.
     Rows name tensors of a, and those of b under `tensor_b`; `matched`, `near`, `unmatched` and `inner` say which
@@ -78,7 +80,14 @@ def compare(
         raise AnalysisError(f"the two models are both called {names[0]!r}")
     tell = progress or (lambda what: None)
     mine, other = (
-        differentiate(model, backend, straight_through=straight_through, max_memory=max_memory, verify=verify)
+        differentiate(
+            model,
+            backend,
+            straight_through=straight_through,
+            max_memory=max_memory,
+            verify=verify,
+            trust=trust,
+        )
         for model in (a, b)
     )
     mine = for_inputs(mine, inputs)

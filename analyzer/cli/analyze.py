@@ -57,6 +57,7 @@ from analyzer.cli.options import (
     StdOption,
     StraightThroughOption,
     TargetOption,
+    TrustOption,
 )
 from analyzer.cli.terminal import Terminal, UserError
 from analyzer.cli.tokens import TokensOption
@@ -127,6 +128,7 @@ def analyze(
     example: ExampleOption = None,
     straight_through: StraightThroughOption = False,
     no_verify: NoVerifyOption = False,
+    trust: TrustOption = False,
     max_memory: MaxMemoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -176,7 +178,9 @@ def analyze(
         refuse_unwritable(output)
     vocabulary = None if tokens is None else read_vocabulary(tokens, settings)
     with terminal.progress("reading the model"):
-        loaded = open_model(model, example, straight_through=straight_through, verify=not no_verify)
+        loaded = open_model(
+            model, example, straight_through=straight_through, verify=not no_verify, trust=trust
+        )
     graph = Graph.from_proto(loaded.proto)
     images = ImageOptions(size, mean, std, layout, resize)
     batch = read_inputs(inputs, graph, loaded, images)

@@ -27,6 +27,7 @@ from analyzer.cli.options import (
     StraightThroughOption,
     TargetOption,
     ToleranceOption,
+    TrustOption,
     WrtOption,
     split_list,
 )
@@ -66,6 +67,7 @@ def check(
     example: ExampleOption = None,
     straight_through: StraightThroughOption = False,
     no_verify: NoVerifyOption = False,
+    trust: TrustOption = False,
     max_memory: MaxMemoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -86,11 +88,13 @@ def check(
     destinations, settings = Destinations(html, junit), read_settings(Path.cwd())
     tolerances = allowed(tolerance or (), settings)
     with terminal.progress("reading the model"):
-        loaded = open_model(model, example, straight_through=straight_through, verify=not no_verify)
+        loaded = open_model(
+            model, example, straight_through=straight_through, verify=not no_verify, trust=trust
+        )
         if source is not None and straight_through:
             raise UserError("--straight-through leaves --source out: it rounds by rules of its own")
         if source is not None:
-            loaded = with_source(loaded, source, example)
+            loaded = with_source(loaded, source, example, trust=trust)
     graph = Graph.from_proto(loaded.proto)
     batch = read_inputs(inputs, graph, loaded, ImageOptions(size, mean, std, layout, resize))
     chosen = parse_target(target, len(batch.names), class_count(graph), loaded.class_names, graph)
@@ -129,12 +133,12 @@ def check(
     finish(terminal, report, files, facts)
 
 
-def with_source(model: Model, source: str, example: Path | None) -> Model:
+def with_source(model: Model, source: str, example: Path | None, *, trust: bool = False) -> Model:
     """The model with the original network attached, converted anew for the names of its tensors."""
     from analyzer.cli.models import network_and_example
     from converters import convert
 
-    original = convert(*network_and_example(source, example))
+    original = convert(*network_and_example(source, example), trust=trust)
     if original.source is None:
         raise UserError(f"--source {source}: an ONNX file is no original network")
     mine, theirs = ([item.name for item in proto.graph.input] for proto in (model.proto, original.proto))

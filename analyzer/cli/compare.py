@@ -26,6 +26,7 @@ from analyzer.cli.options import (
     StraightThroughOption,
     TargetOption,
     ToleranceOption,
+    TrustOption,
     WrtOption,
     split_list,
 )
@@ -70,6 +71,7 @@ def compare(
     ] = None,
     straight_through: StraightThroughOption = False,
     no_verify: NoVerifyOption = False,
+    trust: TrustOption = False,
     max_memory: MaxMemoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -96,8 +98,8 @@ def compare(
         read_pairs(pair),
     )
     with terminal.progress("reading the models"):
-        a = open_model(first, example, verify=not no_verify)
-        b = open_model(second, example_b, verify=not no_verify)
+        a = open_model(first, example, verify=not no_verify, trust=trust)
+        b = open_model(second, example_b, verify=not no_verify, trust=trust)
     graph = Graph.from_proto(a.proto)
     batch = read_inputs(inputs, graph, a, ImageOptions(size, mean, std, layout, resize))
     chosen = parse_target(target, len(batch.names), class_count(graph), a.class_names, graph)

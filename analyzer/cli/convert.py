@@ -16,6 +16,7 @@ from analyzer.cli.options import (
     ResizeOption,
     SizeOption,
     StdOption,
+    TrustOption,
 )
 from analyzer.cli.terminal import Terminal, UserError
 
@@ -56,6 +57,7 @@ def convert(
     std: StdOption = None,
     layout: LayoutOption = None,
     resize: ResizeOption = None,
+    trust: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Convert a model to ONNX and verify it against the original."""
@@ -79,6 +81,7 @@ def convert(
             fold_batch_norm=not no_fold,
             batches=batches,
             tolerance=TOLERANCE if tolerance is None else tolerance,
+            trust=trust,
         )
     _check_class_names(model, names)
     model.save(output)

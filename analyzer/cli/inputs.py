@@ -14,7 +14,8 @@ import numpy as np
 from analyzer.cli.models import read_array, read_arrays
 from analyzer.cli.options import Layout, parse_channels, parse_size
 from analyzer.cli.terminal import UserError
-from analyzer.figures.images import image_layout, preprocess, read_image
+from analyzer.figures.image_files import read_pixels
+from analyzer.figures.images import image_layout, preprocess
 from analyzer.graph import Graph, Tensor
 from converters.model import Model, Preprocessing
 
@@ -144,9 +145,13 @@ def _read_photograph(path: Path, tensor: Tensor, preprocessing: Preprocessing) -
         height, width = preprocessing.size
         raise UserError(f"--resize {preprocessing.resize} is smaller than the crop {height}x{width}")
     try:
-        return preprocess(read_image(path), preprocessing, channels if isinstance(channels, int) else 3)[None]
+        pixels = read_pixels(path)
     except ValueError as error:
         raise UserError(str(error)) from error
+    try:
+        return preprocess(pixels, preprocessing, channels if isinstance(channels, int) else 3)[None]
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def _read_npz(path: Path, graph: Graph) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from analyzer.cli.options import ExampleOption, JsonOption, ModelArgument, StraightThroughOption
+from analyzer.cli.options import ExampleOption, JsonOption, ModelArgument, StraightThroughOption, TrustOption
 from analyzer.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def inspect(
     model: ModelArgument,
     example: ExampleOption = None,
     straight_through: StraightThroughOption = False,
+    trust: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show a model's inputs, outputs, layers and bias tensors, and what can be differentiated."""
@@ -37,7 +38,7 @@ def inspect(
     is_file = model.lower().endswith(".onnx")
     with terminal.progress("reading the model"):
         try:
-            loaded = open_model(model, example, straight_through=straight_through, verify=False)
+            loaded = open_model(model, example, straight_through=straight_through, verify=False, trust=trust)
         except UnsupportedModel as error:
             if not is_file:
                 raise

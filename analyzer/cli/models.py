@@ -7,7 +7,6 @@ import inspect
 import os
 import re
 import sys
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,8 @@ from converters.errors import ConversionError, one_line
 from converters.quiet import quiet
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from converters.model import Model
 
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
@@ -28,12 +29,13 @@ def open_model(
     *,
     straight_through: bool = False,
     verify: bool = True,
+    trust: bool = False,
     **options: Any,
 ) -> Model:
     """The Model of a path or a factory; an .onnx file is loaded, everything else converted.
 
     straight_through: the model whose derivative passes straight through its rounding. verify: compare an .onnx file
-    with the canonical graph.
+    with the canonical graph. trust: load a file that can run code.
     """
     from converters import convert, load
     from converters.straight_through import straight_through as pass_rounding
@@ -41,7 +43,7 @@ def open_model(
     if source.lower().endswith(".onnx"):
         loaded = load(source, verify=verify)
     else:
-        loaded = convert(*network_and_example(source, example), **options)
+        loaded = convert(*network_and_example(source, example), trust=trust, **options)
     return pass_rounding(loaded) if straight_through else loaded
 
 
@@ -83,33 +85,26 @@ def _made_by(source: str) -> Any:
         raise UserError(f"{source}: {type(error).__name__}: {one_line(error)}") from error
 
 
-def read_array(path: Path) -> Any:
-    """A .npy array. Raises UserError where it is missing, damaged, or no array of numbers."""
-    import numpy as np
+def read_array(path: Path) -> np.ndarray:
+    """Return a .npy array. Raises UserError where it is missing, damaged, or no array of numbers."""
+    from analyzer.array_files import load_array
 
     _refuse_missing(path)
     try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path}: not a readable .npy file of numbers") from error
-    if not isinstance(array, np.ndarray):
-        raise UserError(f"{path}: an archive of several arrays, where one .npy array is expected")
-    return array
+        return load_array(path)
+    except ValueError as error:
+        raise UserError(f"{path}: not a readable .npy file of numbers ({error})") from error
 
 
-def read_arrays(path: Path) -> dict[str, Any]:
-    """The arrays of an .npz, by name. Raises UserError where it is missing, damaged, or holds no numbers."""
-    import numpy as np
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of an .npz, by name. Raises UserError where it is missing, damaged, or holds no numbers."""
+    from analyzer.array_files import load_archive
 
     _refuse_missing(path)
     try:
-        archive = np.load(path, allow_pickle=False)
-        if isinstance(archive, np.ndarray):
-            raise UserError(f"{path}: a single array, where an .npz of arrays by name is expected")
-        with archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not a readable .npz file of numbers") from error
+        return load_archive(path)
+    except ValueError as error:
+        raise UserError(f"{path}: not a readable .npz file of numbers ({error})") from error
 
 
 def _refuse_missing(path: Path) -> None:

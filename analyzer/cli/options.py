@@ -84,6 +84,14 @@ TargetOption = Annotated[
         "each by itself. Default: the highest class.",
     ),
 ]
+TrustOption = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        help="Load files that can run code (.pt2, Keras and TensorFlow files with code). Only for files whose origin "
+        "you trust.",
+    ),
+]
 StraightThroughOption = Annotated[
     bool,
     typer.Option(

@@ -122,7 +122,7 @@ def test_a_program_and_its_file_are_converted(small: Small, tmp_path: Path) -> N
     torch.export.save(program, tmp_path / "small.pt2")
     x = normal(4, 3, 6, 6, seed=1)
     for source in (program, tmp_path / "small.pt2"):
-        model = convert(source)
+        model = convert(source, trust=source is not program)
         assert shape_of(model.proto.graph.input[0])[0] == "batch"
         np.testing.assert_allclose(
             run(model.proto, {"image": x})[0], outputs_of(small, x), rtol=1e-4, atol=1e-5
@@ -269,8 +269,8 @@ def test_a_tensor_is_no_model() -> None:
 
 def test_a_damaged_program_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.pt2").write_bytes(b"not a zip file")
-    with pytest.raises(InvalidModel, match=r"bad\.pt2"):
-        convert(tmp_path / "bad.pt2")
+    with pytest.raises(InvalidModel, match=r"bad\.pt2 is not a \.pt2 file"):
+        convert(tmp_path / "bad.pt2", trust=True)
 
 
 def test_no_path_of_this_machine_is_stored(small: Small) -> None:

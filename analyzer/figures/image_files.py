@@ -1,0 +1,72 @@
+"""Read image files of a stranger: raster formats alone, bounded in pixels before anything is decoded.
+
+From a path to RGB pixels. Refuses formats that run programs (EPS goes through Ghostscript), images of more than
+MOST_PIXELS pixels, damaged files, and float images, which have no pixel range.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from converters.errors import one_line
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+MOST_PIXELS = 89_478_485
+"""The number of pixels from which Pillow warns of a decompression bomb."""
+
+
+def read_pixels(path: str | os.PathLike[str]) -> np.ndarray:
+    """Read the first image of a file as RGB, upright, on white where it is transparent.
+
+    Returns (H, W, 3) uint8; float32 in [0, 1] for grey images of 16 bits. Raises ValueError with one line where the
+    file is missing, no image of one of FORMATS, damaged, or too large.
+    """
+    from PIL import Image, ImageOps
+
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}")
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            # Images of 16 bits a pixel become floats, which take four times the memory.
+            most = MOST_PIXELS // 4 if image.mode.startswith("I") else MOST_PIXELS
+            if image.width * image.height > most:
+                raise ValueError(f"expected at most {most} pixels, found {image.width} x {image.height}")
+            ImageOps.exif_transpose(image, in_place=True)
+            return _rgb(image)
+    except Image.UnidentifiedImageError as error:
+        raise ValueError(
+            f"{path}: not a readable image. Fix: convert it to one of {', '.join(FORMATS)}"
+        ) from error
+    # Pillow documents no errors for damaged files; its parsers raise whatever they meet.
+    except Exception as error:
+        raise ValueError(f"{path}: not a readable image ({one_line(error)})") from error
+
+
+def as_float(pixels: np.ndarray) -> np.ndarray:
+    """Return pixels as float32 in [0, 1]."""
+    if pixels.dtype != np.uint8:
+        return pixels
+    scaled: np.ndarray = pixels.astype(np.float32) / 255
+    return scaled
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
+    from PIL import Image
+
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no known range; give the array as .npy")
+    if image.mode.startswith("I"):
+        grey = np.asarray(image, np.float32) / 65535
+        return np.repeat(np.clip(grey, 0, 1)[..., None], 3, axis=-1)
+    if image.has_transparency_data:
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image)
+    return np.asarray(image.convert("RGB"))
