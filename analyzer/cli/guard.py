@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 from analyzer.cli.app import BAD_INPUT, main
@@ -21,8 +23,13 @@ from analyzer.memory import free_memory
 CRASHES = ("SIGSEGV", "SIGABRT", "SIGFPE", "SIGBUS", "SIGILL", "SIGTRAP", "SIGSYS")
 # How often the memory of the child is looked at, in seconds.
 INTERVAL = 0.25
-# Of the memory that is free at the start; a little more would make the system end some process, perhaps another one.
-SHARE = 0.95
+# Of the memory that is free at the start. Without a bound the system would end some process, perhaps another one.
+SHARE = 0.8
+# A child that was asked to end and is busy in compiled code is killed after so many seconds.
+GRACE = 10.0
+# What only reads a model ends within these: seconds, and bytes besides six times those of the file.
+READING = ("inspect",)
+SECONDS, BYTES, COPIES = 120.0, 2 * 2**30, 6
 _BY_A_PROCESS = 0  # si_code of a signal that `kill` sent, and not the terminal
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
 
@@ -31,7 +38,7 @@ def run() -> int:
     """Run the command line in a child process; return its exit status."""
     if not hasattr(os, "fork") or not hasattr(signal, "sigtimedwait"):
         return main()
-    limit = int(SHARE * free_memory())
+    limits = _limits(sys.argv[1:])
     passed_on = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {*passed_on, signal.SIGCHLD})
     parent, child = os.getpid(), os.fork()
@@ -40,29 +47,52 @@ def run() -> int:
         _end_with(parent)
         return main()
     try:
-        return _watched(child, passed_on, limit)
+        return _watched(child, passed_on, *limits)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _watched(child: int, passed_on: set[signal.Signals], limit: int) -> int:
-    """Wait for the child, which may use so many bytes; return the exit status."""
+def _limits(arguments: list[str]) -> tuple[int, float]:
+    """The bytes and the seconds that a command may take."""
+    free = int(SHARE * free_memory())
+    if not set(READING).intersection(arguments[:1]):
+        return free, math.inf
+    sizes = [os.path.getsize(path) for path in arguments[1:] if os.path.isfile(path)]
+    return min(free, BYTES + COPIES * sum(sizes)), SECONDS
+
+
+def _watched(child: int, passed_on: set[signal.Signals], limit: int, seconds: float) -> int:
+    """Wait for the child, which may take so many bytes and seconds; return the exit status."""
+    begun, killed_at, interrupted = time.monotonic(), math.inf, False
     while True:
         given = signal.sigtimedwait({*passed_on, signal.SIGCHLD}, INTERVAL)
-        # The terminal has sent its own to the child as well.
-        if given is not None and given.si_signo in passed_on and given.si_code == _BY_A_PROCESS:
-            os.kill(child, given.si_signo)
+        if given is not None and given.si_signo in passed_on:
+            # The terminal has sent its own to the child as well.
+            if given.si_code == _BY_A_PROCESS:
+                os.kill(child, given.si_signo)
+            # A first Ctrl-C lets the command finish what it has begun, a second one does not.
+            if given.si_signo != signal.SIGINT or interrupted:
+                killed_at = min(killed_at, time.monotonic() + GRACE)
+            interrupted = True
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             return _status(status)
+        if time.monotonic() > killed_at:
+            _kill(child, "ended while a library was busy; nothing is half written")
+            return 128 + signal.SIGTERM
         if (used := _resident(child)) > limit:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            _tell(
-                f"stopped at {used / 2**30:.1f} GiB of memory, nearly all that was free. Fix: give fewer inputs or "
-                "smaller ones, or --max-memory"
-            )
+            what = "fewer or smaller inputs, or --max-memory" if seconds == math.inf else "a smaller model"
+            _kill(child, f"stopped at {used / 2**30:.1f} GiB of memory, its limit. Fix: give {what}")
             return BAD_INPUT
+        if time.monotonic() - begun > seconds:
+            _kill(child, f"stopped after {seconds:.0f} s, the limit of a command that only reads a model")
+            return BAD_INPUT
+
+
+def _kill(child: int, reason: str) -> None:
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    _tell(reason)
 
 
 def _status(status: int) -> int:

@@ -53,7 +53,22 @@ def test_a_command_that_takes_all_memory_is_stopped():
         "held = bytearray(600 * 2**20); time.sleep(60)", "guard.free_memory = lambda: 400 * 2**20"
     )
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 2 and "of memory, nearly all that was free" in errors
+    assert process.returncode == 2 and "GiB of memory, its limit" in errors
+
+
+def test_a_command_that_reads_has_a_limit_of_time():
+    process = started("time.sleep(60)", "guard.SECONDS = 1.0; sys.argv[1:] = ['inspect', 'missing.onnx']")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2 and errors.startswith("onnxplain: stopped after 1 s")
+
+
+def test_a_command_that_does_not_hear_is_ended_after_a_while():
+    body = "signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)"
+    process = started(body, "guard.GRACE = 0.5")
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    process.terminate()
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 143 and "ended while a library was busy" in errors
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
