@@ -110,13 +110,18 @@ def _verified(
 
 
 def load(
-    model: Model | onnx.ModelProto | str | os.PathLike[str], *, verify: bool = True, trust: bool = False
+    model: Model | onnx.ModelProto | str | os.PathLike[str],
+    *,
+    verify: bool = True,
+    trust: bool = False,
+    run: bool = True,
 ) -> Model:
     """A Model from an .onnx file, a ModelProto or a Model, brought to the canonical form where it is not.
 
     verify: compare the canonical graph with the file, on noise and on hard inputs. A file that does not run on noise
     of its declared shapes is compared when it is explained. trust: load another framework's file that can run code, as
-    for `convert`; an .onnx file needs no trust.
+    for `convert`; an .onnx file needs no trust. run: False only reads an .onnx file: nothing is verified, and a batch
+    that the file states stays as it is, since only a run shows that samples are independent.
     Raises VerificationFailed where the canonical graph computes something else than the file; InvalidModel for a
     file that is missing, damaged or not an ONNX model, and for external weights outside its folder;
     UnsupportedModel for ops that the canonical opset cannot express.
@@ -131,11 +136,11 @@ def load(
         check(proto, shapes=False)
         if is_canonical(proto):
             return Model(proto)
-        proto, notes = keep_numbers(normalise_axes(proto))
-        canonical = canonicalise(proto, fold_batch_norm=not keeps_batch_norm(proto))
+        proto, notes = keep_numbers(normalise_axes(proto, run=run))
+        canonical = canonicalise(proto, fold_batch_norm=not keeps_batch_norm(proto), dynamic_batch=run)
         refuse_text(canonical)
         _state(canonical, notes)
-        found = _verified_file(proto, canonical) if verify else None
+        found = _verified_file(proto, canonical) if verify and run else None
         return Model(canonical, None, found, _other(proto, canonical))
     except ConversionError as error:
         if isinstance(model, onnx.ModelProto):

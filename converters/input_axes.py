@@ -26,8 +26,11 @@ Axis = tuple[str, int]
 """An input and one of its axes."""
 
 
-def normalise_axes(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the model with unknown sizes unstated, and with one symbol for each size of its inputs."""
+def normalise_axes(proto: onnx.ModelProto, *, run: bool = True) -> onnx.ModelProto:
+    """Return the model with unknown sizes unstated, and with one symbol for each size of its inputs.
+
+    run: find out by runs of the model which sizes are the same; without it, the symbols stay those of the file.
+    """
     normal = onnx.ModelProto()
     normal.CopyFrom(proto)
     empty = [axis for info in normal.graph.input for axis in _dims(info.type) if _is_empty(axis)]
@@ -37,6 +40,8 @@ def normalise_axes(proto: onnx.ModelProto) -> onnx.ModelProto:
                 axis.ClearField("dim_value")
             elif axis.dim_param.strip().lower() in _UNKNOWN or is_invented(axis.dim_param):
                 axis.ClearField("dim_param")
+    if not run:
+        return normal
     if empty and not _runs(normal):
         # The model takes no elements there: 0 is the size.
         for axis in empty:

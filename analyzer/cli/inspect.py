@@ -1,12 +1,15 @@
 """`onnxplain inspect`: what a model is made of, and what of it can be differentiated by which backend.
 
-Runs nothing. A model that has no canonical form is shown as it stands in its file, with the reason.
+An .onnx file is read and not run, unless --run asks for it. A model that has no canonical form is shown as it is in its
+file, with the reason.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from analyzer.cli.options import ExampleOption, JsonOption, ModelArgument, StraightThroughOption, TrustOption
 from analyzer.cli.terminal import Terminal
@@ -25,6 +28,10 @@ def inspect(
     model: ModelArgument,
     example: ExampleOption = None,
     straight_through: StraightThroughOption = False,
+    run: Annotated[
+        bool,
+        typer.Option("--run", help="Run an .onnx file to find out whether a fixed batch can be free."),
+    ] = False,
     trust: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -38,7 +45,9 @@ def inspect(
     is_file = model.lower().endswith(".onnx")
     with terminal.progress("reading the model"):
         try:
-            loaded = open_model(model, example, straight_through=straight_through, verify=False, trust=trust)
+            loaded = open_model(
+                model, example, straight_through=straight_through, verify=False, trust=trust, run=run
+            )
         except UnsupportedModel as error:
             if not is_file:
                 raise

@@ -30,18 +30,19 @@ def open_model(
     straight_through: bool = False,
     verify: bool = True,
     trust: bool = False,
+    run: bool = True,
     **options: Any,
 ) -> Model:
     """The Model of a path or a factory; an .onnx file is loaded, everything else converted.
 
     straight_through: the model whose derivative passes straight through its rounding. verify: compare an .onnx file
-    with the canonical graph. trust: load a file that can run code.
+    with the canonical graph. trust: load a file that can run code. run: False only reads an .onnx file.
     """
     from converters import convert, load
     from converters.straight_through import straight_through as pass_rounding
 
     if source.lower().endswith(".onnx"):
-        loaded = load(source, verify=verify)
+        loaded = load(source, verify=verify, run=run)
     else:
         loaded = convert(*network_and_example(source, example), trust=trust, **options)
     return pass_rounding(loaded) if straight_through else loaded

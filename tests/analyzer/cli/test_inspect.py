@@ -6,6 +6,8 @@ import onnx
 import pytest
 from onnx import parser
 
+import converters.runtime
+from analyzer.cli import main
 from converters import load
 
 TEXT = """<ir_version: 9, opset_import: ["": 17], producer_name: "pytorch", producer_version: "2.9">
@@ -30,6 +32,7 @@ LABEL = """<ir_version: 9, opset_import: ["": 17]>
 g (float[n,3] x) => (int64[n] label) { h = Relu(x) [decide] label = ArgMax<axis=1, keepdims=0>(h) }"""
 SHAPE = """<ir_version: 9, opset_import: ["": 17]>
 g (float[n,3] x) => (float[2] y) { s = Shape(x) [count] y = Cast<to=1>(s) }"""
+FIXED = """<ir_version: 9, opset_import: ["": 17]> g (float[2,3] x) => (float[2,3] y) { y = Relu(x) }"""
 LOOP = """<ir_version: 9, opset_import: ["": 17]>
 g (float[n,3] x, int64 trips) => (float[n,3] y) <bool c = {1}> {
     h = Relu(x)
@@ -176,3 +179,19 @@ def test_a_converted_network_is_covered_by_its_source(files, json_of):
     assert status == 0
     entry = found["coverage"]["source"]
     assert entry["framework"] == "pytorch" and entry["covered"] == entry["path"] == 2
+
+
+def test_a_file_is_read_and_not_run(tmp_path, monkeypatch, capsys):
+    """A fixed batch is freed by runs: only --run may make them."""
+    path = tmp_path / "fixed.onnx"
+    onnx.save(parser.parse_model(FIXED), path)
+
+    def load_session(*arguments):
+        raise AssertionError("the model is run")
+
+    monkeypatch.setattr(converters.runtime, "_load", load_session)
+    assert main(["inspect", str(path)]) == 0
+    assert "2 × 3" in capsys.readouterr().out
+    monkeypatch.undo()
+    assert main(["inspect", str(path), "--run"]) == 0
+    assert "batch × 3" in capsys.readouterr().out
