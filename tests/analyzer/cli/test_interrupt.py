@@ -31,13 +31,14 @@ sys.exit(main())
 WRITING = """
 import os, signal, sys
 from analyzer.cli import main
-replace = os.replace
 
-def struck(*paths):
-    os.kill(os.getpid(), signal.SIGINT)
-    return replace(*paths)
+def struck(give_name):
+    def begin(*paths, **options):
+        os.kill(os.getpid(), signal.SIGINT)
+        return give_name(*paths, **options)
+    return begin
 
-os.replace = struck
+os.replace, os.link = struck(os.replace), struck(os.link)
 sys.exit(main())
 """
 RUN = "import sys; from analyzer.cli import main; sys.exit(main())"
