@@ -22,7 +22,7 @@ from analyzer.request import gradient_name, observe, remainder_program
 
 Arrays = dict[str, np.ndarray]
 
-# The programs that stay ready hold at most this many bytes, weights included; the latest one always stays.
+# The programs that stay ready hold at most this many bytes, weights included.
 KEPT = 256 * 2**20
 
 
@@ -101,10 +101,13 @@ class Passes:
         return Pass(program) if reads_values else None
 
     def _ready(self, key: Hashable, build: Callable[[], Program]) -> Pass:
-        if key not in self._kept:
-            program = build()
-            self._kept[key] = Pass(program), sum(array.nbytes for array in program.constants.values())
-        self._kept.move_to_end(key)
-        while len(self._kept) > 1 and sum(size for _, size in self._kept.values()) > KEPT:
-            self._kept.popitem(last=False)
-        return self._kept[key][0]
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key][0]
+        program = build()
+        made, size = Pass(program), sum(array.nbytes for array in program.constants.values())
+        if size <= KEPT:
+            self._kept[key] = made, size
+            while sum(held for _, held in self._kept.values()) > KEPT:
+                self._kept.popitem(last=False)
+        return made
