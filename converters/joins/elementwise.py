@@ -61,6 +61,7 @@ class Elementwise:
     def __init__(self, draft: Draft) -> None:
         self._draft = draft
         self._known: dict[tuple[object, ...], _Match | None] = {}
+        self._found: dict[tuple[int, int], tuple[_Still, _Match] | None] = {}
 
     def join(self, region: Region) -> list[onnx.NodeProto] | None:
         """Return the nodes that replace a region, with its result's name; None where it is no op's function."""
@@ -72,6 +73,13 @@ class Elementwise:
         return self._recognised(region) is not None
 
     def _recognised(self, region: Region) -> tuple[_Still, _Match] | None:
+        # The regions that end with a node are its first nodes before, so that their number tells them apart.
+        key = (id(region.last), len(region.nodes))
+        if key not in self._found:
+            self._found[key] = self._compared(region)
+        return self._found[key]
+
+    def _compared(self, region: Region) -> tuple[_Still, _Match] | None:
         precision = precision_of(self._draft, region.entry)
         # A constant with an axis would give one to a scalar.
         if precision is None or not self._draft.shape(region.entry):
@@ -101,10 +109,14 @@ class Elementwise:
                 return None
             if not all(self._is_number(given, node) for given in node.input if given not in computed):
                 return None
-            copy = onnx.NodeProto()
-            copy.CopyFrom(node)
-            copy.input[:] = [source.get(given, given) for given in node.input]
-            nodes.append(copy)
+            inputs = [source.get(given, given) for given in node.input]
+            if inputs == list(node.input):
+                nodes.append(node)
+            else:
+                copy = onnx.NodeProto()
+                copy.CopyFrom(node)
+                copy.input[:] = inputs
+                nodes.append(copy)
             source[name], paths[name] = name, paths[computed[0]]
         return _Still(region.entry, tuple(nodes), paths[region.last.output[0]])
 

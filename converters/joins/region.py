@@ -35,6 +35,9 @@ class Region:
     @property
     def begins_with_a_move(self) -> bool:
         """Whether what the region computes is computed from a rearranged entry alone."""
+        # Nodes are in topological order: a move that alone reads the entry comes first.
+        if self.nodes[0].op_type not in MOVES:
+            return False
         return [node.op_type in MOVES for node in self.nodes if self.entry in node.input] == [True]
 
     @property
