@@ -16,7 +16,7 @@ import onnx
 from analyzer.ops import registered
 from analyzer.ops.registry import Homogeneous, Kind, Op
 from converters import CANONICAL_OPSET
-from converters.fused import EXPANSIONS
+from converters.fused import EXPANSIONS, MICROSOFT
 from tests.coverage.exclusions import VJP, reason
 from tests.coverage.forward import BACKENDS, STOCK
 from tests.coverage.refused import DOMAINS, REFUSED, lowered_ops
@@ -158,7 +158,12 @@ def _lowered(results: Mapping[str, Sequence[Result]]) -> str:
         found = results.get(name, ())
         into = sorted({op for result in found for op in result.canonical})
         rows.append((f"`{name}`", ", ".join(into) or "–", *_counted(found)))
-    fused = ", ".join(f"`{name}`" for _, name in sorted(EXPANSIONS))
+    domains = sorted({domain for domain, _ in EXPANSIONS} - {MICROSOFT})
+    fused, *others = (
+        ", ".join(f"`{name}`" for domain, name in sorted(EXPANSIONS) if domain == wanted)
+        for wanted in (MICROSOFT, *domains)
+    )
+    more = "".join(f"\n\nOf `{domain}`: {names}." for domain, names in zip(domains, others, strict=True))
     return f"""## Ops that are expanded when a model is loaded
 
 The standard defines these by other ops, or they are newer than opset {CANONICAL_OPSET}. *Into* lists what the test
@@ -166,7 +171,7 @@ cases become.
 
 {table(("op", "into", *COUNTED), rows)}
 
-The fused ops of ONNX Runtime (`com.microsoft`) that are expanded: {fused}. Others are refused by name."""
+The fused ops of ONNX Runtime (`com.microsoft`) that are expanded: {fused}. Others are refused by name.{more}"""
 
 
 def _refused() -> str:
