@@ -37,7 +37,7 @@ def rounded_alike(a: Side, b: Side) -> frozenset[str]:
     for name in sizes.keys() & b.gradients.keys():
         left, right = a.gradients[name], b.gradients[name]
         moved = sizes[name] * _norm(left.astype(np.float64) - right.astype(np.float64))
-        if 0 < moved <= np.finfo(left.dtype).eps * most:
+        if 0 < moved <= float(np.finfo(left.dtype).eps) * most:
             found.append(name)
     return frozenset(found)
 
