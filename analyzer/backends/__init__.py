@@ -120,7 +120,7 @@ def bind(
     if backend == "onnxruntime":
         from analyzer.backends.onnxruntime import OnnxRuntime
 
-        engine = OnnxRuntime(graph, providers, threads)
+        engine = OnnxRuntime(graph, providers, threads, max_memory)
     elif backend == "torch":
         from analyzer.backends.torch import TorchBackend
 

@@ -37,9 +37,13 @@ Arrays = dict[str, np.ndarray]
 CPU = "CPUExecutionProvider"
 
 # Each session holds its own copy of the weights, and making one costs as much as several runs: as many are kept as
-# fit in this many bytes of programs, and two in any case, which a method may need in turn.
+# fit in this many bytes of programs, and two in any case, which a method may need in turn. Where memory is limited,
+# they take a part of the limit, and none is kept in any case.
 KEPT_BYTES = 2**30
 KEPT_AT_LEAST = 2
+KEPT_SHARE = 0.25
+# Bytes of memory for each byte of a program that is kept: the weights, and these packed for the kernels.
+HELD = 2
 LARGEST_IN_MEMORY = 2**31 - 2**20
 # Copies of the weights while a session is made: in the program, its bytes, the runtime's reading of them, the session,
 # packed for its kernels; and of what it computes from them alone. Much of their memory stays with the process.
@@ -65,9 +69,18 @@ class OnnxRuntime:
     name = "onnxruntime"
 
     def __init__(
-        self, graph: Graph, providers: Sequence[str] | None = None, threads: int | None = None
+        self,
+        graph: Graph,
+        providers: Sequence[str] | None = None,
+        threads: int | None = None,
+        max_memory: int | None = None,
     ) -> None:
         self.graph = graph
+        self._max_memory = max_memory
+        self._most = (
+            KEPT_BYTES if max_memory is None else min(KEPT_BYTES, int(KEPT_SHARE * max_memory / HELD))
+        )
+        self._least = KEPT_AT_LEAST if max_memory is None else 1
         self._computed = graph
         self._providers = list(providers or [CPU])
         self._threads = threads
@@ -79,6 +92,11 @@ class OnnxRuntime:
         """The number of samples that it must be fed: what the graph's inputs state."""
         return fixed_batch(self.graph)
 
+    @property
+    def held(self) -> int:
+        """The bytes of memory that the sessions take which are kept."""
+        return HELD * sum(ready.bytes for ready in self._sessions.values())
+
     def known(self, feeds: Mapping[str, np.ndarray]) -> Collection[str]:
         """All tensors: the graph itself is what runs."""
         return self.graph.tensors.keys()
@@ -89,7 +107,7 @@ class OnnxRuntime:
         threads = self._threads if self._threads is not None else _cores()
         if threads < 2 or self._providers != [CPU] or not precisions(self.graph) <= {FLOAT32}:
             return None
-        lane = OnnxRuntime(self.graph, self._providers, 1)
+        lane = OnnxRuntime(self.graph, self._providers, 1, self._max_memory)
         # One store of sessions, so that what is kept is bounded once.
         lane._sessions, lane._making = self._sessions, self._making
         return lane, threads
@@ -122,7 +140,7 @@ class OnnxRuntime:
 
     def cut(self, graph: Graph) -> OnnxRuntime:
         """A graph cut out of this one, with the same settings."""
-        return OnnxRuntime(graph, self._providers, self._threads)
+        return OnnxRuntime(graph, self._providers, self._threads, self._max_memory)
 
     def rebound(self, graph: Graph) -> OnnxRuntime:
         """Another graph of the same model, with the same settings."""
@@ -205,8 +223,8 @@ class OnnxRuntime:
 
     def _make_room(self, size: int) -> None:
         """Drop the sessions used longest ago until one of this many bytes may be added."""
-        while len(self._sessions) >= KEPT_AT_LEAST:
-            if size + sum(ready.bytes for ready in self._sessions.values()) <= KEPT_BYTES:
+        while len(self._sessions) >= self._least:
+            if size + sum(ready.bytes for ready in self._sessions.values()) <= self._most:
                 return
             self._sessions.popitem(last=False)
 

@@ -120,7 +120,12 @@ def fitting(fn: Differentiable, call: Call, need: Need, max_memory: int | None) 
     Of a model that states its batch, the need of any number is that of the batch.
     """
     allowed = budget(max_memory)
-    fits = need.samples(allowed)
+    # What is kept from earlier calls is a part of a limit; it goes where nothing else fits.
+    held = getattr(fn.engine, "held", 0) if max_memory is not None else 0
+    fits = need.samples(max(allowed - held, 0))
+    if held and not fits:
+        fn.release()
+        fits = need.samples(allowed)
     if max_memory is None:
         # What an earlier call has taken is still there for this one, though it is no longer free.
         fits = max(fits, fn.plans.get(("fitted", call.key), 0))
