@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError
 from onnx import helper
 
 from converters import foreign, pytorch
@@ -142,6 +143,11 @@ def load(
         _state(canonical, notes)
         found = _verified_file(proto, canonical) if verify and run else None
         return Model(canonical, None, found, _other(proto, canonical))
+    except DecodeError as error:
+        named = "" if isinstance(model, onnx.ModelProto) else f"{os.fspath(model)}: "
+        raise InvalidModel(
+            f"{named}the graphs within one another are too deep for protobuf. Fix: export fewer nested branches"
+        ) from error
     except ConversionError as error:
         if isinstance(model, onnx.ModelProto):
             raise

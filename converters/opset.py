@@ -28,6 +28,8 @@ _HARDMAX_ALONG_AXIS = 13
 
 # ONNX Runtime has kernels for these up to here; what came later are types alone.
 _OLDER_OPSET = 21
+# A function that calls another twice, which calls another twice, … stands for any number of nodes in a few bytes.
+MOST_INLINED, DEEPEST_CALL = 100_000, 64
 RANDOM = (
     "RandomNormal",
     "RandomNormalLike",
@@ -67,14 +69,47 @@ def inline_functions(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Replace every call of a model-local function by the function's body.
 
     A model whose functions are written for opsets that ONNX's inliner cannot convert is returned as it is.
+    Raises InvalidModel where functions call one another in a circle, or stand for too many nodes.
     """
     if not proto.functions:
         return proto
+    nodes = _nodes_inlined(proto)
+    if nodes > MOST_INLINED:
+        raise InvalidModel(
+            f"the functions of the model stand for {nodes:,} nodes, and at most {MOST_INLINED:,} are written out. "
+            "Fix: export the model without functions that call one another"
+        )
     try:
         inlined: onnx.ModelProto = onnx.inliner.inline_local_functions(proto, convert_version=True)
         return inlined
     except Exception:  # the C++ inliner raises bare RuntimeErrors and its own kinds alike
         return proto
+
+
+def _nodes_inlined(proto: onnx.ModelProto) -> int:
+    """The number of nodes of a model whose calls of its functions are replaced by their bodies."""
+    bodies = {(body.domain, body.name, body.overload): list(body.node) for body in proto.functions}
+    sizes: dict[tuple[str, str, str], int] = {}
+    begun: list[tuple[str, str, str]] = []
+
+    def size(nodes: list[onnx.NodeProto]) -> int:
+        return sum(of_call((node.domain, node.op_type, node.overload)) for node in all_nodes(nodes))
+
+    def of_call(key: tuple[str, str, str]) -> int:
+        if key not in bodies:
+            return 1
+        if key in begun or len(begun) > DEEPEST_CALL:
+            raise InvalidModel(
+                f"the function {key[1]!r} calls itself, or calls are nested more than {DEEPEST_CALL} deep. "
+                "Fix: export the model without functions"
+            )
+        if key not in sizes:
+            begun.append(key)
+            sizes[key] = size(bodies[key])
+            begun.pop()
+        return sizes[key]
+
+    return size(list(proto.graph.node))
 
 
 def set_opset(draft: Draft) -> None:

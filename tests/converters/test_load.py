@@ -197,3 +197,33 @@ def test_importing_the_package_and_loading_a_file_loads_no_framework(tmp_path: P
         [sys.executable, "-c", program, str(tmp_path / "m.onnx")], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def doubling(depth, circle=False):
+    """A model whose call stands for 2^depth nodes; in a circle, its last function calls the first."""
+    functions = []
+    for level in range(depth):
+        last = level == depth - 1
+        inner = ("f0" if circle else "Relu") if last else f"f{level + 1}"
+        domain = "" if last and not circle else "own"
+        body = [
+            onnx.helper.make_node(inner, ["x"], ["h"], domain=domain),
+            onnx.helper.make_node(inner, ["h"], ["y"], domain=domain),
+        ]
+        opsets = [onnx.helper.make_opsetid("", 21), onnx.helper.make_opsetid("own", 1)]
+        functions.append(onnx.helper.make_function("own", f"f{level}", ["x"], ["y"], body, opsets))
+    infos = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", 3]) for name in "xy"]
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("f0", ["x"], ["y"], domain="own")], "g", infos[:1], infos[1:]
+    )
+    return onnx.helper.make_model(graph, functions=functions, opset_imports=opsets, ir_version=10)
+
+
+def test_functions_that_stand_for_too_many_nodes_are_refused_at_once():
+    assert sum(node.op_type == "Relu" for node in load(doubling(5)).proto.graph.node) == 1
+    with pytest.raises(InvalidModel, match="stand for 1,099,511,627,776 nodes, and at most 100,000"):
+        load(doubling(40))
+    with pytest.raises(InvalidModel, match="more than 64 deep"):
+        load(doubling(80))
+    with pytest.raises(InvalidModel, match=r"calls itself|cycl|recurs"):
+        load(doubling(3, circle=True))
