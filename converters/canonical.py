@@ -17,6 +17,7 @@ from converters.claims import fill_in, set_aside
 from converters.constants import fold_constants
 from converters.draft import Draft
 from converters.errors import InvalidModel, one_line
+from converters.fields import validate
 from converters.fold import drop_zero_biases, fold_batch_norms
 from converters.functions import expand_functions, inline_calls
 from converters.fused import (
@@ -133,6 +134,7 @@ def check(proto: onnx.ModelProto, *, shapes: bool = True) -> None:
     Raises InvalidModel with its finding on one line, UnsupportedModel for a model that is newer than the
     installed onnx.
     """
+    validate(proto)
     refuse_newer(proto)
     refuse_inputs(proto)
     proto = name_domains(proto)
@@ -144,7 +146,7 @@ def check(proto: onnx.ModelProto, *, shapes: bool = True) -> None:
                 onnx.shape_inference.infer_shapes(proto, strict_mode=True)
         else:
             onnx.checker.check_model(proto, full_check=shapes)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
         raise InvalidModel(
             f"the model breaks a rule of ONNX ({one_line(error)}). Fix: export it again until "
             "onnx.checker.check_model takes it"

@@ -66,7 +66,10 @@ def _load_external(tensor: onnx.TensorProto, path: Path) -> None:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
     folder = path.parent.resolve()
-    target = (folder / location).resolve()
+    try:
+        target = (folder / location).resolve()
+    except ValueError as error:  # a null character
+        raise InvalidModel(f"{path}: the weights of {tensor.name!r} lie at {location!r}, no path") from error
     if not location or Path(location).is_absolute() or not target.is_relative_to(folder):
         raise InvalidModel(
             f"{path}: the weights of {tensor.name!r} lie at {location!r}, outside the model's folder"

@@ -189,9 +189,14 @@ def _proved(graph: Graph, guess: Guess, proof: Proof, outputs: Sequence[str]) ->
     if spans is None:
         return None
     inner = proof.inner()
-    if any(span.blocks > 1 or (span.runs > 1 and span.axis) for span in spans.values()):
+    # Rows of one sample that lie apart, as where two inputs are joined along the samples, are no samples themselves.
+    apart = frozenset(
+        name for name, span in spans.items() if span.blocks > 1 or (span.runs > 1 and span.axis)
+    )
+    if apart:
         first = guess.keys() == set(graph.inputs) and not any(guess.values())
-        return Arrangement(alone=True, note=_ALONE) if first else None
+        alone = first and not isinstance(stated_size(graph, *next(iter(guess.items()))), int)
+        return Arrangement(wrapped=apart, alone=True, note=_ALONE) if alone else None
     moved = {name: span for name, span in spans.items() if span != FIRST}
     moved |= {name: Span(axis) for name, axis in guess.items() if axis}
     if moved and _shares(graph, guess):

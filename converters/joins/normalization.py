@@ -194,8 +194,12 @@ def _array(sums: _Sums, terms: dict[Product, float]) -> Array:
             sums.draft.constants[str(atom.detail)].astype(np.float64) ** float(exponent)
             for atom, exponent in product
         ]
-        term = np.asarray(reduce(np.multiply, factors, np.asarray(value)))
-        if np.broadcast_shapes(term.shape, extents) != extents:
+        try:
+            term = np.asarray(reduce(np.multiply, factors, np.asarray(value)))
+            fits = np.broadcast_shapes(term.shape, extents) == extents
+        except ValueError as error:  # a damaged file: the shapes do not go together
+            raise Opaque from error
+        if not fits:
             raise Opaque
         total = total + term
     return sums.precision.round(total)

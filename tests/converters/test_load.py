@@ -227,3 +227,42 @@ def test_functions_that_stand_for_too_many_nodes_are_refused_at_once():
         load(doubling(80))
     with pytest.raises(InvalidModel, match=r"calls itself|cycl|recurs"):
         load(doubling(3, circle=True))
+
+
+def relu_with(**changes):
+    """A file of one Conv whose fields are changed: attribute, name, data, constant or opset."""
+    weight = helper.make_tensor(
+        "w", onnx.TensorProto.FLOAT, [1, 1, 1, 1], np.ones(1, np.float32).tobytes(), raw=True
+    )
+    node = helper.make_node("Conv", ["x", "w"], ["y"], **changes.get("attributes", {}))
+    nodes = [node, *([onnx.NodeProto(op_type="Constant", output=["c"])] if changes.get("constant") else [])]
+    infos = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", 1, 2, 2]) for name in "xy"]
+    if "data" in changes:
+        weight.raw_data = changes["data"]
+    graph = helper.make_graph(nodes, "g", infos[:1], infos[1:], [weight])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    proto.opset_import[0].version = changes.get("opset", 21)
+    if "type" in changes:
+        proto.graph.node[0].attribute.add(name="group", i=1).type = changes["type"]
+    data = proto.SerializeToString()
+    return onnx.ModelProto.FromString(data.replace(b"Conv", changes.get("name", b"Conv")))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"attributes": {"auto_pad": "sideways"}}, "'auto_pad' to be one of NOTSET, .*, got 'sideways'"),
+        ({"attributes": {"auto_pad": b"\xff"}}, "'auto_pad' is not UTF-8"),
+        ({"type": onnx.AttributeProto.TENSOR}, "'group' has no value of its type"),
+        ({"data": b"123"}, "'w' is damaged .3 bytes of data for 4"),
+        ({"constant": True}, "expected one value, got 0"),
+        ({"opset": 2**40}, "an opset version of 'ai.onnx' from 1 on"),
+        ({"name": b"Co\xffv"}, "is not UTF-8 text"),
+    ],
+    ids=["word", "text", "kind", "data", "constant", "opset", "name"],
+)
+def test_a_field_that_is_wrong_is_named(changes, words):
+    assert load(relu_with()).proto.graph.node
+    with pytest.raises(InvalidModel, match=words) as caught:
+        load(relu_with(**changes))
+    assert "Fix:" in str(caught.value) and "\n" not in str(caught.value)

@@ -142,3 +142,25 @@ def test_edges_decide_whether_nodes_are_apart():
     for e, rows in ((loops, 4), (edges, 1)):
         target = Target(index=(2, 1)) if rows == 1 else 1
         assert fn.gradients({"x": X, "e": e, "v": v}, target).output.shape == (rows,)
+
+
+@pytest.mark.parametrize("batch", ["n", "2"])
+def test_inputs_joined_along_the_samples_give_each_sample_two_rows(batch):
+    rows = "m" if batch == "n" else "4"
+    graph = parser.parse_model(
+        f'<ir_version: 10, opset_import: ["": 21]> g (float[{batch},3] a, float[{batch},3] b) => (float[{rows},3] y)'
+        " { both = Concat<axis = 0>(a, b) y = Tanh(both) }"
+    )
+    rng = np.random.default_rng(0)
+    feeds = {name: rng.normal(size=(2, 3)).astype(np.float32) for name in "ab"}
+    # Where the batch is free, sample 1 has row 1 of each input; where the file states it, the call is one sample.
+    row, count = (1, 2) if batch == "n" else (3, 1)
+    found = gradient(graph, feeds, Target("y", index=(row, 2)))
+    expected = {name: np.zeros((2, 3)) for name in "ab"}
+    chosen = slice(None) if batch == "n" else 1
+    expected["b"][chosen, 2] = 1 - np.tanh(feeds["b"][chosen, 2]) ** 2
+    for name in "ab":
+        np.testing.assert_allclose(found.attributions[name], expected[name], atol=1e-6)
+    assert full_grad(graph, feeds, Target("y", index=(row, 2))).completeness.error.shape == (count,)
+    with pytest.raises(TargetError, match=r"two readings|every row"):
+        full_grad(graph, feeds, 2)

@@ -1,0 +1,195 @@
+"""Validate the fields of a file once, on reading: what ONNX's checker leaves open and every later step relies on.
+
+Reads a ModelProto; raises InvalidModel, which names the field. After it, versions are in range, every attribute has the
+type and the value that it states, texts are UTF-8, and every constant has as much data as its sizes ask for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx
+from onnx import helper, numpy_helper
+
+from converters.draft import subgraphs
+from converters.errors import InvalidModel, one_line
+
+_FIX = "Fix: export the model again until onnx.checker.check_model takes it"
+_LARGEST_VERSION = 2**31 - 1
+# {type of an attribute: the field that holds its value}
+_FIELDS = {
+    onnx.AttributeProto.FLOAT: "f",
+    onnx.AttributeProto.INT: "i",
+    onnx.AttributeProto.STRING: "s",
+    onnx.AttributeProto.TENSOR: "t",
+    onnx.AttributeProto.GRAPH: "g",
+    onnx.AttributeProto.SPARSE_TENSOR: "sparse_tensor",
+    onnx.AttributeProto.TYPE_PROTO: "tp",
+    onnx.AttributeProto.FLOATS: "floats",
+    onnx.AttributeProto.INTS: "ints",
+    onnx.AttributeProto.STRINGS: "strings",
+    onnx.AttributeProto.TENSORS: "tensors",
+    onnx.AttributeProto.GRAPHS: "graphs",
+    onnx.AttributeProto.SPARSE_TENSORS: "sparse_tensors",
+    onnx.AttributeProto.TYPE_PROTOS: "type_protos",
+}
+_Words = dict[str, tuple[str, ...]]
+_AUTO_PAD: _Words = {"auto_pad": ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")}
+_RESIZING: _Words = {
+    "mode": ("nearest", "linear", "bilinear", "cubic"),
+    "coordinate_transformation_mode": (
+        "half_pixel",
+        "half_pixel_symmetric",
+        "pytorch_half_pixel",
+        "align_corners",
+        "asymmetric",
+        "tf_crop_and_resize",
+        "tf_half_pixel_for_nn",
+    ),
+    "nearest_mode": ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil", "simple"),
+    "keep_aspect_ratio_policy": ("stretch", "not_larger", "not_smaller"),
+}
+_DIRECTION: _Words = {"direction": ("forward", "reverse", "bidirectional")}
+_UPDATE: _Words = {"reduction": ("none", "add", "mul", "max", "min")}
+_LOSS: _Words = {"reduction": ("none", "sum", "mean")}
+# {op: {attribute: the words that the standard has for it}}
+_WORDS: dict[str, _Words] = {
+    **dict.fromkeys(("Conv", "ConvTranspose", "ConvInteger", "QLinearConv"), _AUTO_PAD),
+    **dict.fromkeys(("MaxPool", "AveragePool", "LpPool"), _AUTO_PAD),
+    **dict.fromkeys(("Resize", "Upsample"), _RESIZING),
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), _DIRECTION),
+    **dict.fromkeys(("ScatterElements", "ScatterND"), _UPDATE),
+    **dict.fromkeys(("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"), _LOSS),
+    "Pad": {"mode": ("constant", "reflect", "edge", "wrap")},
+    "GridSample": {
+        "mode": ("linear", "nearest", "cubic", "bilinear", "bicubic"),
+        "padding_mode": ("zeros", "border", "reflection"),
+    },
+    "RoiAlign": {
+        "mode": ("avg", "max"),
+        "coordinate_transformation_mode": ("half_pixel", "output_half_pixel"),
+    },
+    "DepthToSpace": {"mode": ("DCR", "CRD")},
+    "Gelu": {"approximate": ("none", "tanh")},
+    "BitShift": {"direction": ("LEFT", "RIGHT")},
+}
+_SINGLE = frozenset({"f", "i", "s", "t", "g", "sparse_tensor", "tp"})
+
+
+def validate(proto: onnx.ModelProto) -> None:
+    """Raise InvalidModel for the first field that does not hold what it must."""
+    for entry in proto.opset_import:
+        if not 1 <= entry.version <= _LARGEST_VERSION:
+            raise InvalidModel(
+                f"expected an opset version of {entry.domain or 'ai.onnx'!r} from 1 on, got {entry.version}. {_FIX}"
+            )
+    for name in _names(proto.graph):
+        if not isinstance(name, str):
+            raise InvalidModel(f"the name {name!r} of a tensor is not UTF-8 text. {_FIX}")
+    for node in _nodes(proto):
+        _validate_node(node)
+    for tensor in _tensors(proto.graph):
+        _validate_tensor(tensor)
+
+
+def _nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    yield from _nodes_within(proto.graph.node)
+    for function in proto.functions:
+        yield from _nodes_within(function.node)
+
+
+def _nodes_within(nodes: Iterator[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    for node in nodes:
+        yield node
+        for body in subgraphs(node):
+            yield from _nodes_within(body.node)
+
+
+def _names(graph: onnx.GraphProto) -> Iterator[object]:
+    """Every name in a graph; protobuf gives bytes for one that is not text."""
+    for info in (*graph.input, *graph.output, *graph.value_info):
+        yield info.name
+        yield from (dim.dim_param for dim in info.type.tensor_type.shape.dim)
+    yield from (tensor.name for tensor in graph.initializer)
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        yield from (entry.name for entry in node.attribute)
+        for body in subgraphs(node):
+            yield from _names(body)
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for node in graph.node:
+        for body in subgraphs(node):
+            yield from _tensors(body)
+
+
+def _validate_node(node: onnx.NodeProto) -> None:
+    place = f"node {node.name or ', '.join(node.output)!r} ({node.op_type})"
+    for entry in node.attribute:
+        field = _FIELDS.get(entry.type)
+        if entry.ref_attr_name:
+            continue
+        if field is None:
+            raise InvalidModel(
+                f"{place}: the attribute {entry.name!r} has the unknown type {entry.type}. {_FIX}"
+            )
+        if field in _SINGLE and field not in ("f", "i", "s") and not entry.HasField(field):
+            raise InvalidModel(f"{place}: the attribute {entry.name!r} has no value of its type. {_FIX}")
+        for text in [entry.s] if field == "s" else entry.strings if field == "strings" else []:
+            _validate_text(text, f"{place}: the attribute {entry.name!r}")
+        for tensor in [entry.t] if field == "t" else entry.tensors if field == "tensors" else []:
+            _validate_tensor(tensor)
+    allowed: _Words = _WORDS.get(node.op_type, {}) if node.domain in ("", "ai.onnx") else {}
+    for entry in node.attribute:
+        word = entry.s.decode() if entry.type == onnx.AttributeProto.STRING else None
+        if word is not None and word not in allowed.get(entry.name, (word,)):
+            raise InvalidModel(
+                f"{place}: expected {entry.name!r} to be one of {', '.join(allowed[entry.name])}, got {word!r}. {_FIX}"
+            )
+    if node.op_type == "Constant" and node.domain in ("", "ai.onnx") and len(node.attribute) != 1:
+        raise InvalidModel(f"{place}: expected one value, got {len(node.attribute)}. {_FIX}")
+
+
+def _validate_text(text: bytes, place: str) -> None:
+    try:
+        text.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidModel(f"{place} is not UTF-8 text. {_FIX}") from error
+
+
+def _validate_tensor(tensor: onnx.TensorProto) -> None:
+    """Check that a tensor has the data that its type and sizes ask for."""
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        return
+    try:
+        if tensor.HasField("raw_data"):
+            # The bytes are counted; to make an array of them would copy the weights.
+            dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+            needed = _product(tensor.dims) * dtype.itemsize
+            if tensor.data_type in _PACKED:
+                return
+            if len(tensor.raw_data) != needed:
+                raise ValueError(f"{len(tensor.raw_data)} bytes of data for {needed}")
+        else:
+            numpy_helper.to_array(tensor)
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        raise InvalidModel(f"the constant {tensor.name!r} is damaged ({one_line(error)}). {_FIX}") from error
+
+
+def _product(sizes: list[int]) -> int:
+    product = 1
+    for size in sizes:
+        if size < 0:
+            raise ValueError(f"a size of {size}")
+        product *= size
+    return product
+
+
+_PACKED = frozenset(
+    getattr(onnx.TensorProto, name)
+    for name in ("INT4", "UINT4", "FLOAT4E2M1", "INT2", "UINT2")
+    if hasattr(onnx.TensorProto, name)
+)
+"""Types of which several numbers share a byte."""

@@ -1,0 +1,100 @@
+"""Run one command on one file in a child process, and say how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+# Imported before the fork, so that a child starts at once.
+from analyzer.cli import main
+
+SECONDS, BYTES = 20.0, 2 * 2**30
+GOOD = ("answer", "refused", "check failed")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended, and its last line. kind: one of GOOD, a crash with its signal, "hang", "memory",
+    "internal error" or "unclear".
+    """
+
+    kind: str
+    line: str
+    seconds: float
+
+    @property
+    def good(self) -> bool:
+        """Whether the command answered, or refused in one line."""
+        return self.kind in GOOD
+
+
+def outcome(arguments: Sequence[str]) -> Outcome:
+    """Run the command line in a child process, within the limits."""
+    begun = time.monotonic()
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        child = os.fork()
+        if not child:
+            _run(arguments, out.fileno(), err.fileno())
+        ended = _ended(child, begun)
+        err.seek(0)
+        errors = err.read().decode(errors="replace").splitlines()
+    seconds = time.monotonic() - begun
+    told = [line for line in errors if line.startswith("onnxplain: ")]
+    line = told[-1] if told else (errors[-1] if errors else "")
+    if isinstance(ended, str):
+        return Outcome(ended, line, seconds)
+    if any("internal error" in one for one in told) or any("Traceback" in one for one in errors):
+        return Outcome("internal error", line, seconds)
+    kind = {0: "answer", 1: "check failed", 2: "refused"}.get(ended, "unclear")
+    return Outcome("unclear" if kind == "refused" and len(told) != 1 else kind, line, seconds)
+
+
+def _run(arguments: Sequence[str], out: int, err: int) -> None:
+    os.dup2(out, 1)
+    os.dup2(err, 2)
+    os.setpgid(0, 0)
+    status = 70
+    try:
+        status = main(list(arguments))
+        sys.stdout.flush()
+    except BaseException as error:
+        sys.stderr.flush()
+        os.write(2, f"Traceback of {type(error).__name__}: {error}\n".encode())
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _ended(child: int, begun: float) -> int | str:
+    """The exit status of the child, or what it was killed for."""
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return _plain(status)
+        reason = (
+            "hang" if time.monotonic() - begun > SECONDS else "memory" if _resident(child) > BYTES else ""
+        )
+        if reason:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return reason
+        time.sleep(0.02)
+
+
+def _plain(status: int) -> int | str:
+    code = os.waitstatus_to_exitcode(status)
+    return f"crash {signal.Signals(-code).name}" if code < 0 else code
+
+
+def _resident(process: int) -> int:
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
