@@ -60,10 +60,13 @@ def _written_unnamed(path: Path, data: bytes) -> bool:
         file.flush()
         # Given a folder, which an absolute path ignores, Python follows the link to the file itself.
         give_name = partial(os.link, f"/proc/self/fd/{descriptor}", src_dir_fd=descriptor)
-        with suppress(FileExistsError):
+        try:
             give_name(path)
-            return True
-        _replace(path, give_name)
+        except FileExistsError:
+            _replace(path, give_name)
+        except OSError:
+            # Without /proc a file cannot be given a name.
+            return False
     return True
 
 
