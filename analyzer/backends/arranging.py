@@ -196,7 +196,9 @@ def _proved(graph: Graph, guess: Guess, proof: Proof, outputs: Sequence[str]) ->
     if apart:
         first = guess.keys() == set(graph.inputs) and not any(guess.values())
         alone = first and not isinstance(stated_size(graph, *next(iter(guess.items()))), int)
-        return Arrangement(wrapped=apart, alone=True, note=_ALONE) if alone else None
+        # An output whose first axis is 1 in the file holds one sample as it is.
+        wrapped = frozenset(name for name in apart if (graph.tensors[name].shape or ("",))[0] != 1)
+        return Arrangement(wrapped=wrapped, alone=True, note=_ALONE) if alone else None
     moved = {name: span for name, span in spans.items() if span != FIRST}
     moved |= {name: Span(axis) for name, axis in guess.items() if axis}
     if moved and _shares(graph, guess):

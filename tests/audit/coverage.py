@@ -47,6 +47,7 @@ UNTOUCHED = {
     "set_metadata": "writes metadata",
     "tolerance_of": "reads",
     "types_at": "reads",
+    "validate": "reads, and raises",
     "verify": "reads",
     "without_trailing_blanks": "shortens lists of omitted inputs",
 }
