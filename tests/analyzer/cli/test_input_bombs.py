@@ -81,7 +81,7 @@ FILES = {
     "EPS": ("eps.png", lambda: EPS.format(code="0 0 8 8 rectfill").encode(), "Fix: convert it to one of"),
     "an endless EPS": ("loop.png", lambda: EPS.format(code="{ } loop").encode(), "Fix: convert it to one of"),
     "a header of 4 TB": ("huge.npy", lambda: npy("(1000000, 1000000)"), "states 4000000000000 bytes, and 0 follow"),
-    "a header of no bytes each": ("none.npy", lambda: npy("(111111111111,)", descr="|S0"), "states"),
+    "a header of no bytes each": ("of_no_bytes.npy", lambda: npy("(111111111111,)", descr="|S0"), "states"),
     "a negative shape": ("negative.npy", lambda: npy("(-1,)", bytes(4)), "negative.npy"),
     "a boolean shape": ("bool.npy", lambda: npy("(True,)", bytes(4)), "bool.npy"),
     "nested parentheses": ("paren.npy", lambda: npy("(" * 8_000 + ")" * 8_000), "paren.npy"),

@@ -42,7 +42,8 @@ def test_noise_is_a_constant_of_the_gradient(noise, backend):
     found = differentiate(converters.load(proto), backend=backend).gradients(x, target=1, wrt=["x", "y"])
     expected = np.zeros_like(x)
     expected[:, 1] = x[:, 1] + found.values["y"][:, 1] / x[:, 1]
-    np.testing.assert_allclose(found.gradients["x"], expected, rtol=1e-5)
+    # Where the noise nearly cancels 2x, the rounding of y is all that is left of the expected value.
+    np.testing.assert_allclose(found.gradients["x"], expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "torch", "tensorflow"])
