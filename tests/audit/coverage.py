@@ -44,6 +44,7 @@ UNTOUCHED = {
     "returning": "adds outputs",
     "run": "runs",
     "runnable_opset": "reads",
+    "switches": "reads",
     "set_metadata": "writes metadata",
     "tolerance_of": "reads",
     "types_at": "reads",

@@ -151,13 +151,78 @@ def test_check_and_one_model_a_length() -> None:
     proto, x = _loop(), np.random.default_rng(2).normal(size=(2, 4, 3)).astype(np.float32)
     check(proto, x, 1).raise_for_disagreement()
     sized = specialised(load(proto).proto, {"x": x})
-    assert sized is not None and not ops(sized).keys() & {"Loop", "Scan", "If"}
+    assert sized is not None and not ops(sized.proto).keys() & {"Loop", "Scan", "If"}
     # The batch stays free: many points are computed in one call.
-    assert sized.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    assert sized.proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param
     fn = differentiate(proto)
     for length in range(1, 9):
         fn.gradients(x[:, :1].repeat(length, 1), 1)
-    assert len(fn.plans) <= 4
+    assert sum(isinstance(key, tuple) for key in fn.plans) <= 4
+
+
+def _switched() -> onnx.ModelProto:
+    """tanh(x · w) at a rate of 16000, x² at any other, `repeats` times; nested as exporters write it."""
+    inner = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go"], ["go_on"]),
+            helper.make_node("MatMul", ["h", "w"], ["hw"]),
+            helper.make_node("Tanh", ["hw"], ["h_out"]),
+        ],
+        "inner",
+        [_info("t", kind=TensorProto.INT64), _info("go", kind=TensorProto.BOOL), _info("h", "N", 3)],
+        [_info("go_on", kind=TensorProto.BOOL), _info("h_out", "N", 3)],
+    )
+    then = helper.make_graph(
+        [helper.make_node("Loop", ["repeats", "", "x"], ["then_out"], body=inner)],
+        "then",
+        [],
+        [_info("then_out", "N", 3)],
+    )
+    other = helper.make_graph(
+        [helper.make_node("Mul", ["x", "x"], ["other_out"])], "other", [], [_info("other_out", "N", 3)]
+    )
+    nodes = [
+        helper.make_node("Equal", ["rate", "wide"], ["is_wide"]),
+        helper.make_node("If", ["is_wide"], ["y"], then_branch=then, else_branch=other),
+    ]
+    whole = TensorProto.INT64
+    inputs = [_info("x", "N", 3), _info("rate", kind=whole), _info("repeats", kind=whole)]
+    constants = [
+        numpy_helper.from_array(W, "w"),
+        numpy_helper.from_array(np.asarray(16000, np.int64), "wide"),
+    ]
+    graph = helper.make_graph(nodes, "switched", inputs, [_info("y", "N", 3)], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.mark.filterwarnings("ignore:loops and branches")
+@pytest.mark.parametrize("backend", ["onnxruntime", "torch"])
+def test_a_switch_chooses_the_branch_and_the_count(backend: str) -> None:
+    fn, rng = differentiate(_switched(), backend), np.random.default_rng(4)
+    for samples, rate, repeats in ((2, 16000, 2), (2, 16000, 3), (2, 8000, 3), (3, 16000, 2), (1, 8000, 1)):
+
+        def function(x: np.ndarray, rate: int = rate, repeats: int = repeats) -> np.ndarray:
+            for _ in range(repeats):
+                x = np.tanh(x @ W.astype(np.float64)) if rate == 16000 else x
+            return x if rate == 16000 else x * x
+
+        x, line = rng.normal(size=(samples, 3)).astype(np.float32), rng.normal(size=(samples, 3))
+        feeds = {"x": x, "rate": np.asarray(rate, np.int64), "repeats": np.asarray(repeats, np.int64)}
+        step = 1e-6
+        ends = [function(x.astype(np.float64) + sign * step * line)[:, 1] for sign in (1, -1)]
+        found = fn.gradients(feeds, 1)
+        np.testing.assert_allclose(
+            (found.gradients["x"] * line).sum(1), (ends[0] - ends[1]) / (2 * step), rtol=1e-4, atol=1e-6
+        )
+        assert full_grad(fn, feeds, 1).completeness.error.max() <= 1e-5
+        assert np.abs(integrated_gradients(fn, feeds, 1).delta).max() <= 1e-4
+    check(_switched(), feeds, 1).raise_for_disagreement()
+
+
+def test_the_note_states_the_switch() -> None:
+    feeds = {"x": np.ones((1, 3), np.float32), "rate": np.asarray(8000), "repeats": np.asarray(1)}
+    with pytest.warns(UserWarning, match=r"sizes or switches.*rate = 8000, repeats = 1"):
+        differentiate(_switched()).gradients(feeds, 1)
 
 
 def test_a_count_that_depends_on_values_stays_refused() -> None:
