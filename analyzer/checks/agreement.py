@@ -25,7 +25,7 @@ from analyzer.checks.comparison import STEPS, Comparison, Progress
 from analyzer.checks.file_side import FILE, FileSide, file_side
 from analyzer.checks.localize import Origin
 from analyzer.checks.own_backward import AUTOGRAD, OwnBackward, own_backward_of
-from analyzer.checks.reading import Reader, Reading, weights_of
+from analyzer.checks.reading import Reader, Reading, refuse_noise, weights_of
 from analyzer.checks.referee import judge_backends
 from analyzer.checks.report import Report, Row
 from analyzer.checks.tolerances import COMPLETENESS, Tolerance, tolerances
@@ -105,6 +105,7 @@ def check(
     given = feeds
     functions, feeds, target = _arranged(functions, feeds, target)
     fixed = fix_target(functions[0], feeds, target)
+    refuse_noise(functions[0])
     # What was made ready to rank the classes holds a copy of the weights.
     functions[0].release()
     roots = functions[0].roots(wrt)

@@ -24,7 +24,7 @@ from analyzer.checks.comparison import STEPS, Comparison, Progress
 from analyzer.checks.drift import drift_rows
 from analyzer.checks.localize import Origin
 from analyzer.checks.pairing import Layers, Pairing, Side, fed, pair_inputs, pair_layers, pair_outputs
-from analyzer.checks.reading import Reader, Reading, weights_of
+from analyzer.checks.reading import Reader, Reading, refuse_noise, weights_of
 from analyzer.checks.referee import judge_models
 from analyzer.checks.report import Report, Row
 from analyzer.checks.tolerances import COMPLETENESS, Tolerance, tolerances
@@ -96,6 +96,8 @@ def compare(
         other = _at_sizes_of(other, feeds, inputs_of_b)
     mine, other, feeds, target = _arranged(mine, other, feeds, target, inputs_of_b)
     fixed, roots = fix_target(mine, feeds, target), mine.roots(wrt)
+    refuse_noise(mine)
+    refuse_noise(other)
     tell("pairing inputs, outputs and layers")
     inputs_b, outputs, layers = _paired(
         mine, other, feeds, inputs_of_b, weights_of(fixed), min(TOLERANCE, allowed["output"])
