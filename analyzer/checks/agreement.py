@@ -17,7 +17,7 @@ from onnx import helper
 from analyzer.autodiff import check_gradient_paths
 from analyzer.backends import BACKENDS, Differentiable, ModelLike, bind, explaining
 from analyzer.backends.arranging import arranged, arranged_like, moved_target
-from analyzer.backends.at_sizes import has_control_flow, model_at_sizes
+from analyzer.backends.at_sizes import depends_on_sizes, model_at_sizes
 from analyzer.backends.base import Arrays, Inputs, check_inputs
 from analyzer.batch.arrangement import INDEPENDENT, Arrangement
 from analyzer.checks.attributions import worst_attributions
@@ -94,7 +94,7 @@ def check(
     chosen = _chosen(backends, state)
     allowed = tolerances(tolerance)
     stated = Graph.from_proto(loaded.proto)
-    if has_control_flow(stated):
+    if depends_on_sizes(loaded, stated):
         loaded = model_at_sizes(loaded, stated, chosen, check_inputs(at_least_float32(stated), inputs))
         stated = Graph.from_proto(loaded.proto)
     functions = [bind(loaded, stated, name, max_memory=as_bytes(max_memory), verify=False) for name in chosen]

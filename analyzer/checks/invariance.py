@@ -15,7 +15,7 @@ import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate, explaining, for_inputs
 from analyzer.backends.arranging import arranged, moved_target
-from analyzer.backends.at_sizes import has_control_flow
+from analyzer.backends.at_sizes import depends_on_sizes
 from analyzer.backends.base import Arrays, Inputs
 from analyzer.backends.matching import TOLERANCE
 from analyzer.checks.agreement import fix_target, note_of, samples_of
@@ -92,7 +92,7 @@ def compare(
     )
     mine = for_inputs(mine, inputs)
     feeds = mine.check_inputs(inputs)
-    if has_control_flow(other.graph):
+    if depends_on_sizes(other.model, other.graph):
         other = _at_sizes_of(other, feeds, inputs_of_b)
     mine, other, feeds, target = _arranged(mine, other, feeds, target, inputs_of_b)
     fixed, roots = fix_target(mine, feeds, target), mine.roots(wrt)

@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx
+import onnx.parser
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from analyzer import check, differentiate, full_grad, integrated_gradients
+from analyzer import Target, check, differentiate, full_grad, integrated_gradients
 from analyzer.errors import UnsupportedOp
 from converters import load
 from converters.specialise import specialised
@@ -128,7 +130,7 @@ def _slope(function: Callable[[np.ndarray], np.ndarray], x: np.ndarray, line: np
     return (function(x + step * line)[:, 1] - function(x - step * line)[:, 1]) / (2 * step)
 
 
-@pytest.mark.filterwarnings("ignore:loops and branches")
+@pytest.mark.filterwarnings("ignore:loops, branches")
 @pytest.mark.parametrize("backend", ["onnxruntime", "torch"])
 @pytest.mark.parametrize("name", CASES)
 def test_gradients_at_every_length(name: str, backend: str) -> None:
@@ -146,7 +148,7 @@ def test_gradients_at_every_length(name: str, backend: str) -> None:
         assert np.abs(integrated_gradients(fn, x, 1).delta).max() <= 1e-4
 
 
-@pytest.mark.filterwarnings("ignore:loops and branches")
+@pytest.mark.filterwarnings("ignore:loops, branches")
 def test_check_and_one_model_a_length() -> None:
     proto, x = _loop(), np.random.default_rng(2).normal(size=(2, 4, 3)).astype(np.float32)
     check(proto, x, 1).raise_for_disagreement()
@@ -195,7 +197,7 @@ def _switched() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-@pytest.mark.filterwarnings("ignore:loops and branches")
+@pytest.mark.filterwarnings("ignore:loops, branches")
 @pytest.mark.parametrize("backend", ["onnxruntime", "torch"])
 def test_a_switch_chooses_the_branch_and_the_count(backend: str) -> None:
     fn, rng = differentiate(_switched(), backend), np.random.default_rng(4)
@@ -223,6 +225,51 @@ def test_the_note_states_the_switch() -> None:
     feeds = {"x": np.ones((1, 3), np.float32), "rate": np.asarray(8000), "repeats": np.asarray(1)}
     with pytest.warns(UserWarning, match=r"sizes or switches.*rate = 8000, repeats = 1"):
         differentiate(_switched()).gradients(feeds, 1)
+
+
+HEAD = (
+    '<ir_version: 8, opset_import: ["": 17]> g ({inputs}) => ({output}) <float[3, 4] w = {{{weights}}},'
+    " int64[1] lo = {{0}}, int64[1] mid = {{2}}, int64[1] hi = {{4}}, int64[1] axis = {{0}}> {{ {body} }}"
+)
+
+
+def _head(body: str, output: str, inputs: str = "float[n, 3] x") -> onnx.ModelProto:
+    weights = ", ".join(str(value) for value in np.linspace(-1, 1, 12).round(3))
+    return onnx.parser.parse_model(HEAD.format(inputs=inputs, output=output, weights=weights, body=body))
+
+
+SLICED = (
+    "m = MatMul(x, w) s = Squeeze(m) t = Tanh(s) a = Slice(t, lo, mid, axis) b = Slice(t, mid, hi, axis) "
+)
+DROPPED = {
+    # For one sample, the first axis of s holds the outputs.
+    "sliced": (SLICED + "c = Mul(b, b) y = Concat<axis = 0>(a, c)", "float[k] y"),
+    "vector": ("m = MatMul(x, w) s = Squeeze(m) y = Softmax<axis = 0>(s)", "float[k] y"),
+    "same values": ("m = MatMul(x, w) r = Relu(m) y = Squeeze(r)", "float[k] y"),
+    "a number": ("m = MatMul(x, w) r = ReduceMax<axes = [1]>(m) y = Squeeze(r)", "float y"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:loops, branches", "ignore:the file states")
+@pytest.mark.parametrize("name", DROPPED)
+def test_a_squeeze_without_axes_drops_the_axis_of_one_sample(name: str) -> None:
+    """The outputs and gradients are those of the file, for one sample as for several."""
+    proto, rng = _head(*DROPPED[name]), np.random.default_rng(5)
+    session = onnxruntime.InferenceSession(proto.SerializeToString())
+    fn = differentiate(proto)
+    for samples in (1, 3, 1):
+        x, line = rng.normal(size=(samples, 3)).astype(np.float32), rng.normal(size=(samples, 3))
+        expected = session.run(None, {"x": x})[0]
+        np.testing.assert_allclose(fn.forward(x)["y"].ravel(), expected.ravel(), rtol=1e-5)
+        joint = differentiate(proto, samples="joint")
+        flat = Target(weights=np.ones(expected.size, np.float32).reshape(joint.forward(x)["y"].shape))
+        found = joint.gradients(x, flat)
+        step = 1e-2
+        moved = [session.run(None, {"x": (x + s * step * line).astype(np.float32)})[0].sum() for s in (1, -1)]
+        np.testing.assert_allclose(
+            (found.gradients["x"] * line).sum(), (moved[0] - moved[1]) / (2 * step), rtol=5e-3, atol=2e-4
+        )
+    check(proto, x, backends=["onnxruntime", "torch"]).raise_for_disagreement()
 
 
 def test_a_count_that_depends_on_values_stays_refused() -> None:
