@@ -282,3 +282,24 @@ def test_a_count_that_depends_on_values_stays_refused() -> None:
     np.testing.assert_allclose(fn.forward(x)["y"], _recurrence(x[:, :2].astype(np.float64)), rtol=1e-5)
     with pytest.raises(UnsupportedOp, match="computed while running"):
         fn.gradients(x, 1)
+
+
+def test_a_false_shape_inside_a_loop_is_not_used() -> None:
+    """Paddle's exporter states the count of a Loop as (1,); ONNX Runtime takes it."""
+    proto = _loop("three")
+    proto.graph.initializer.append(numpy_helper.from_array(np.asarray(3, np.int64), "three"))
+    (body,) = [a.g for node in proto.graph.node for a in node.attribute if a.name == "body"]
+    body.input[0].type.tensor_type.shape.dim.add(dim_value=1)
+    body.node.add(op_type="Cast", input=["t"], output=["t_float"]).attribute.append(
+        helper.make_attribute("to", TensorProto.FLOAT)
+    )
+    body.value_info.append(_info("t_float"))
+    body.node.insert(0, helper.make_node("Squeeze", ["t", "start"], ["number"]))
+    (gather,) = [node for node in body.node if node.op_type == "Gather"]
+    gather.input[1] = "number"
+    proto.graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.int64), "start"))
+    x = np.random.default_rng(6).normal(size=(2, 4, 3)).astype(np.float32)
+    (expected,) = onnxruntime.InferenceSession(proto.SerializeToString()).run(None, {"x": x})
+    np.testing.assert_allclose(expected, _recurrence(x[:, :3].astype(np.float64)), rtol=1e-5)
+    np.testing.assert_allclose(differentiate(proto).forward(x)["y"], expected, rtol=1e-5)
+    assert full_grad(proto, x, 1).completeness.error.max() <= 1e-5
