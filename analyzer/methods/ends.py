@@ -39,6 +39,17 @@ def path_ends(
     points = fn.roots(at)
     rest = cut(fn, points)
     moves = rest.arrangement or PLAIN
+    whole = fn.arrangement
+    if (
+        whole is not None
+        and whole.alone
+        and not moves.plain
+        and any(len(feeds[n]) > 1 for n in whole.holding)
+    ):
+        raise AnalysisError(
+            f"no path of several samples within the network: {whole.note}. Fix: give one sample a call, or "
+            'take all samples as one, differentiate(model, samples="joint")'
+        )
     values = fn.forward(feeds, points)
     end = {
         **moves.all_first(values),

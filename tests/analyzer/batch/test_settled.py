@@ -162,3 +162,22 @@ def test_samples_on_different_axes_of_two_inputs_go_together():
     np.testing.assert_allclose(found.attributions["x"], expected, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(found.attributions["z"], expected.T, rtol=1e-4, atol=1e-6)
     assert full_grad(fn, {"x": X, "z": z}, 1).completeness.error.max() <= 1e-5
+
+
+def test_a_path_of_several_samples_within_a_network_that_gathers_across_them_is_refused():
+    """The rows of the end tokens are found across the batch, as in BART: a path runs for one sample a call."""
+    table = ", ".join(str(value) for value in np.linspace(-1, 1, 15).round(3))
+    fn = _fn(
+        "e = Gather(table, ids) ends = Equal(ids, two) found = NonZero(ends) places = Transpose(found) "
+        "last = GatherND(e, places) h = MatMul(last, w) t = Tanh(h) y = Identity(t)",
+        inputs="int64[n,t] ids",
+        constants=f"float[5,3] table = {{{table}}}, int64 two = {{2}}",
+    )
+    ids = np.array([[0, 1, 2], [3, 2, 4]])
+    with pytest.raises(AnalysisError, match="Fix: give one sample a call"):
+        integrated_gradients(fn, ids, 1, at="e")
+    for row in ids:
+        end = np.linspace(-1, 1, 15).round(3).reshape(5, 3)[2]
+        (expected,) = _path(lambda v: torch.tanh(v @ torch.tensor(W, dtype=torch.float64))[1], end)
+        found = integrated_gradients(fn, row[None], 1, at="e").attributions
+        np.testing.assert_allclose(found[0, row == 2][0], expected, atol=1e-4)
