@@ -29,7 +29,7 @@ from analyzer.methods.ends import Baselines, path_ends
 from analyzer.methods.held import Held, hold
 from analyzer.methods.integrated_gradients import ADAPTIVE, AT_ONCE, Progress
 from analyzer.methods.integration import Sums, differences, evenly, integrate_groups, unrefined
-from analyzer.methods.lines import Evaluated, Lines, Point, arrays_of, largest_gradient, mean_gradient, vectors
+from analyzer.methods.lines import Evaluated, Lines, Point, arrays_of, mean_gradient, vectors
 from analyzer.methods.path_result import PathAttributions, completeness_of, rounding_of
 from analyzer.methods.probes import Probe, beyond_tangents
 from analyzer.methods.ranks import held_of_rank, joined, of_rank
@@ -240,11 +240,13 @@ class Passages:
         found: np.ndarray = np.linalg.norm(left, axis=1)
         return found
 
-    def rounding(self, line: int, points: Sequence[Point]) -> np.ndarray:
+    def rounding(self, points: Sequence[Point]) -> np.ndarray:
         """The error of the map, L2, (K,), by the rounding of values, of which the changes are differences."""
-        values = np.max([np.abs(_valued(point)) for point in points], axis=0)
-        sizes = largest_gradient(points) * values
-        found: np.ndarray = float(np.finfo(_valued(points[0]).dtype).eps) * np.linalg.norm(sizes, axis=1)
+        sizes = [
+            np.abs(point.gradient * _valued(point).astype(np.float64)) for point in points if point.finite
+        ]
+        ulp = float(np.finfo(_valued(points[0]).dtype).eps)
+        found: np.ndarray = ulp * np.linalg.norm(np.max(sizes, axis=0), axis=1)
         return found
 
     def scales(self, line: int) -> bool:

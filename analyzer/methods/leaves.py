@@ -44,8 +44,8 @@ class Paths(Protocol):
     def unseen(self, a: Point, m: Point, b: Point) -> np.ndarray:
         """The error, L2, (K,), that trapezoids leave where one half of an interval holds all of its change."""
 
-    def rounding(self, line: int, points: Sequence[Point]) -> np.ndarray:
-        """The error of the map, L2, (K,), by the rounding of gradients and values alone."""
+    def rounding(self, points: Sequence[Point]) -> np.ndarray:
+        """The error of the map, L2, (K,), by the rounding of values alone."""
 
 
 @dataclass(frozen=True, eq=False)

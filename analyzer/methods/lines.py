@@ -167,11 +167,9 @@ class Lines:
         """Nothing: the halves of an interval of a straight line are equally long."""
         return np.zeros(self.targets)
 
-    def rounding(self, line: int, points: Sequence[Point]) -> np.ndarray:
-        """The error of the map, L2, (K,), by the rounding of gradients."""
-        sizes = largest_gradient(points) * self.direction(line)
-        found: np.ndarray = float(np.finfo(points[0].gradient.dtype).eps) * np.linalg.norm(sizes, axis=1)
-        return found
+    def rounding(self, points: Sequence[Point]) -> np.ndarray:
+        """Nothing, (K,): gradients are as precise as the map, and the direction is exact."""
+        return np.zeros(self.targets)
 
     def arrays(self, numbers: np.ndarray) -> Arrays:
         """Vectors (n, D) as {name: (n, *features)}."""

@@ -125,7 +125,7 @@ class Line:
         self.difference = points[-1].output - points[0].output
         self.ulp = float(np.finfo(points[0].gradient.dtype).eps)
         self.rounding = ROUNDING * self.ulp * (np.abs(points[-1].output) + np.abs(points[0].output))
-        self.map_rounding = paths.rounding(number, points)
+        self.map_rounding = paths.rounding(points)
 
     def split(self, chosen: Sequence[tuple[Leaf, Point, Point]]) -> None:
         """Bisect some intervals, with the middles of their halves."""
