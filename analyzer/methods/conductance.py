@@ -142,10 +142,10 @@ def conductance(
 def _result(passages: Passages, sums: Sums, k: int, steps: int, rule: str, interrupted: bool) -> Conductance:
     """The result of the k-th class of each sample."""
     error, own = sums.standard_error(k), held_of_rank(passages.lines.held, k)
-    totals = passages.arrays(sums.mean[:, k])
+    totals, difference = passages.arrays(sums.mean[:, k]), sums.difference[:, k]
     return Conductance(
         attributions=passages.attributed(totals),
-        completeness=completeness_of(sums.difference[:, k], totals, rounding_of(own.output)),
+        completeness=completeness_of(difference, totals, rounding_of(own.output, difference)),
         evaluations=sums.most,
         output=own.output,
         target=own.chosen,

@@ -96,7 +96,7 @@ def expected_gradients(
     estimate = estimate_from(held, data, drawn, batch_size, progress)
     difference = held.output - _mean_output(held, data, batch_size)
     found = path_attributions(held, inputs, estimate.means, difference, samples)
-    stated = stated_errors(estimate, np.abs(found.delta), rounding_of(held.output), samples)
+    stated = stated_errors(estimate, np.abs(found.delta), rounding_of(held.output, difference), samples)
     errors = {name: error.astype(held.feeds[name].dtype) for name, error in stated.errors.items()}
     return ExpectedGradients(
         **{**vars(found), "samples": samples},
