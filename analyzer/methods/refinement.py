@@ -273,7 +273,11 @@ class Line:
         # instead, their sums are right by the form of the function, as of any quadratic one, and do not show how smooth
         # it is: a third of the change is left.
         together = np.linalg.norm((self.fine - self.coarse) * self.direction, axis=1)
-        found: np.ndarray = np.max([changes * ONE_JUMP, together / 3, each.max(axis=0)], axis=0)
+        estimates = [changes * ONE_JUMP, together / 3, each.max(axis=0)]
+        if len(self.leaves) <= FIRST_LEAVES:
+            # Of the first points several jumps share an interval, and their changes may cancel.
+            estimates.append(np.linalg.norm([leaf.above for leaf in self.leaves], axis=0))
+        found: np.ndarray = np.max(estimates, axis=0)
         return found
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -58,7 +60,7 @@ class Layer:
             found.append((self.slopes(at).mean(0) * self.v[:, 0]) @ self.w.T.astype(np.float64) * (one - start))
         return np.array(found)
 
-    def smoothed(self, x, spread, points=2**14):
+    def smoothed(self, x, spread, points=2**12):
         """The gradient under Gaussian noise: of each unit an integral over one normal number."""
         z = np.linspace(-7, 7, points)
         density = np.exp(-(z**2) / 2)
@@ -83,19 +85,20 @@ def _norms(array):
     ("op", "gain", "bias", "size"),
     [("Relu", 1, 1, 1), ("Relu", 30, 10, 1), ("Relu", 1, 1e-6, 1e-6), ("Relu", 1, 1, 1e4), ("Tanh", 30, 10, 1)],
 )
-def test_the_error_of_integrated_gradients_is_at_most_twice_the_stated_one(op, gain, bias, size):
-    layer, x = Layer(op, gain, bias, seed=2), _samples(200, size=size)
-    truth = layer.integrated(x, np.zeros(FEATURES)) if size < 1e3 else _early(layer, x)
+def test_the_error_of_integrated_gradients_is_at_most_some_twice_the_stated_one(op, gain, bias, size):
+    rectified = op == "Relu"
+    layer, x = Layer(op, gain, bias, seed=2), _samples(200 if rectified else 50, size=size)
+    truth = _of_rectifiers(layer, x) if rectified else layer.integrated(x, np.zeros(FEATURES), 2**13)
     found = integrated_gradients(layer.fn, x, 0, tolerance=0.01, max_evaluations=2000)
     error = _norms(found.attributions - truth) / _norms(truth)
     assert found.converged.mean() > 0.98
-    # The reference, midpoints across kinks, is within 3e-4.
-    assert (error <= 2 * found.map_error + 3e-4).all()
-    assert (error <= 2 * 0.05).all()
+    # Gradients are rounded to single precision.
+    assert (error <= 2.5 * found.map_error + 2e-5).all()
+    assert (error <= 1.5 * 0.05).all()
 
 
-def _early(layer, x):
-    """From zeros, where all that happens is near them: exactly, as each rectifier switches once."""
+def _of_rectifiers(layer, x):
+    """Integrated Gradients from zeros, exactly: each rectifier switches once."""
     w, b = layer.w.astype(np.float64), layer.b.astype(np.float64)
     s = x.astype(np.float64) @ w
     switch = np.clip(np.divide(-b, s), 0, 1)
@@ -121,7 +124,8 @@ def test_a_bump_between_the_first_points_is_seen(body, width):
     constants = {"p": begin, "m": begin + width / 2, "q": begin + width, "two": 2, "slope": 2 / width}
     constants |= {"steep": 40 / width, "third": 0.3, **{n: np.eye(3)[:, [k]] for k, n in enumerate("ijl")}}
     parts = "s = MatMul(x, i) u = MatMul(x, j) w = MatMul(x, l)"
-    used = {name: value for name, value in constants.items() if f" {name})" in f"{parts} third) {body}"}
+    words = set(re.findall(r"\w+", f"{parts} third {body}"))
+    used = {name: value for name, value in constants.items() if name in words}
     fn = _fn(f"{parts} {body} b = Mul(k, u) t = Mul(w, third) y = Add(b, t)", used, width=3)
     rng = np.random.default_rng(4)
     # The bump is at another share of every path; it covers more than a sixteenth of it.
@@ -178,12 +182,14 @@ def test_the_error_of_conductance_is_at_most_twice_the_stated_one(first, second,
 @pytest.mark.parametrize("samples", [10, 25])
 def test_the_standard_error_of_noisy_copies_knows_what_they_miss(op, gain, samples):
     """Of a steep function most copies have no gradient: their outputs, which differ, show what is missed."""
-    layer, x = Layer(op, gain, gain / 3, seed=2), _samples(200, seed=1)
+    layer, x = Layer(op, gain, gain / 3, seed=2), _samples(100, seed=1)
     truth = layer.smoothed(x, 0.15 * (x.max(1) - x.min(1)))
     found = smooth_grad(layer.fn, x, 0, samples=samples)
-    ratio = _norms(found.attributions - truth) / _norms(found.standard_error)
+    # Copies that all agree, in outputs too, miss what a copy in a thousand meets.
+    stated = _norms(found.standard_error) + 1e-3 * np.median(_norms(truth))
+    ratio = _norms(found.attributions - truth) / stated
     assert np.quantile(ratio, 0.95) <= 3
-    assert ratio.max() <= 10
+    assert ratio.max() <= 6
 
 
 def test_copies_that_all_miss_a_step_state_a_bound():
@@ -230,4 +236,5 @@ def test_the_rounding_of_both_ends_of_a_path_is_allowed_for():
     board = np.float32(30 * (-1.0) ** np.add.outer(np.arange(6), np.arange(6)))[None, None]
     found = blur_integrated_gradients(differentiate(load(model)), board, 0, max_sigma=4.0, steps=200)
     assert found.output[0] == 0
+    np.testing.assert_allclose(found.completeness.output, -1e6, rtol=1e-3)
     assert found.completeness.floor[0] >= 0.05
