@@ -17,8 +17,8 @@ SMALL_SAMPLE = 1e-2
 @dataclass(frozen=True)
 class Distance:
     """max_abs in the arrays' units; max_relative = max |a − b| / max(|a|, |b|) over the elements that are not SMALL;
-    relative_l2 = ‖a − b‖ / max(‖a‖, ‖b‖), in the rows of attributions that of the worst sample (worst_sample); cosine of
-    the angle between them.
+    relative_l2 = ‖a − b‖ / max(‖a‖, ‖b‖), in the rows of attributions that of the worst sample (worst_sample); cosine
+    of the angle between them.
     """
 
     max_abs: float

@@ -35,10 +35,10 @@ class ExpectedGradients(PathAttributions):
     """The attributions estimate a sum of f(x) − mean of f over the background, which `completeness` holds them to.
 
     standard_error: of the attributions, like them. delta_error (N,): the standard error of `delta`. Both come from the
-    differences of neighbouring draws, which errs on the side of too large. Of few draws they are Student's: twice the
-    error covers 95 of 100 cases. Few draws may all miss what matters: where `delta` shows it, both are raised to what it
-    shows. It does not show errors of several attributions that cancel in the sum: of steep functions, draw more than 20.
-    samples: draws; background: its size.
+    differences of neighbouring draws, which errs on the side of too large. Of fewer than nine draws they are raised by
+    Student's factor, so that twice the error covers 95 of 100 cases. Few draws may all miss what matters: where `delta`
+    shows it, both are raised. It does not show errors of several attributions that cancel in the sum: of steep
+    functions, draw more than 20. samples: draws; background: its size.
     """
 
     standard_error: Any

@@ -1,7 +1,7 @@
 """The intervals of a line: what the points at both ends and in the middle of each tell of the integral over it.
 
-From paths and their points to leaves, with three estimates of their errors: of their sums, which is known; of the map by
-trapezoids, from how far two differ from one; of the map by Simpson's rule, from how far bisection moved it.
+From paths and their points to leaves, with three estimates of errors. That of their sums is known. That of the map by
+trapezoids comes from how far two differ from one, and that by Simpson's rule from how far bisection moved it.
 """
 
 from __future__ import annotations
@@ -98,9 +98,7 @@ def _simpson(coarse: np.ndarray, fine: np.ndarray) -> np.ndarray:
     return better
 
 
-def make(
-    paths: Paths, direction: np.ndarray, weights: np.ndarray, three: tuple[Point, Point, Point]
-) -> Made:
+def make(paths: Paths, direction: np.ndarray, weights: np.ndarray, three: tuple[Point, Point, Point]) -> Made:
     """Return the interval from a over m to b, which has no sibling yet. weights (K, D): of what moves."""
     a, m, b = three
     first, second = paths.area(a, m), paths.area(m, b)

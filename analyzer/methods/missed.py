@@ -6,7 +6,7 @@ what it explains. For Gaussian noise of standard deviation σ the true mean grad
 
     σ² ‖G − ḡ‖² ≤ Var r ≤ σ² E ‖∇f − ḡ‖².
 
-The right side is the Gaussian Poincaré inequality: where the copies' gradients vary less than their outputs ask for, some
+The right side is the Gaussian Poincaré inequality: where the copies' gradients vary less than their outputs do, some
 variation was missed. The left side then bounds the error of each element. From outputs and gradients to that bound.
 Copies whose outputs agree as well show nothing: n copies miss a region of probability p with the chance (1 − p)ⁿ.
 Sources: Stein 1981, "Estimation of the Mean of a Multivariate Normal Distribution", lemma 2; Chernoff 1981, "A Note on
@@ -18,8 +18,8 @@ from __future__ import annotations
 import numpy as np
 
 LEAST_COPIES = 5
-"""Copies from which a standard error is stated: of four differences, less than a tenth of it shows in 2 of 10⁴ cases;
-of a single one, in 8 of 100."""
+"""Copies from which a standard error is stated. Five Gaussian numbers show less than a tenth of it in 2 of 10,000
+cases, two of them in 8 of 100."""
 _MARGIN = 2.0
 """Sample variances of few copies are off by as much; of a function without a linear part the right side is, in the mean,
 at least twice Var r."""

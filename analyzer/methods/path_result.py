@@ -104,7 +104,9 @@ def rounding_of(output: np.ndarray, difference: np.ndarray) -> np.ndarray:
     output (N,): at its end, in the precision of the model. difference (N,): of it and that at the start.
     """
     ends = output.astype(np.float64)
-    found: np.ndarray = float(np.finfo(output.dtype).eps) * np.maximum(np.abs(ends), np.abs(ends - difference))
+    found: np.ndarray = float(np.finfo(output.dtype).eps) * np.maximum(
+        np.abs(ends), np.abs(ends - difference)
+    )
     return found
 
 

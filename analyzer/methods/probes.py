@@ -41,7 +41,7 @@ def beyond_cubic(
     ends: tuple[np.ndarray, np.ndarray],
     moves: tuple[np.ndarray, np.ndarray],
 ) -> np.ndarray:
-    """Return how far an output is from the cubic through both ends of an interval, (K,), beyond what a steady slope allows.
+    """Return how far an output is from the cubic through both ends, (K,), beyond what a steady slope allows.
 
     t: where the output is, as a share of the interval. moves: the slopes at both ends, times the interval.
     """
@@ -50,17 +50,18 @@ def beyond_cubic(
         + t**2 * (3 - 2 * t) * ends[1]
         + t * (1 - t) * ((1 - t) * moves[0] - t * moves[1])
     )
-    beyond: np.ndarray = np.abs(output - cubic) - _CURVATURE * np.abs(moves[1] - moves[0])
-    return np.maximum(beyond, 0.0)
+    beyond: np.ndarray = np.maximum(np.abs(output - cubic) - _CURVATURE * np.abs(moves[1] - moves[0]), 0.0)
+    return beyond
 
 
 def beyond_tangents(
     output: np.ndarray, tangents: tuple[np.ndarray, np.ndarray], change: np.ndarray
 ) -> np.ndarray:
-    """Return how far an output is outside what the tangents at both ends say, (K,), beyond what a steady slope allows.
+    """Return how far an output is from between the tangents, (K,), beyond what a steady slope allows.
 
     change: of the gradient between the ends, times that of the values, sizes summed over all elements.
     """
     low, high = np.minimum(*tangents), np.maximum(*tangents)
-    beyond: np.ndarray = np.maximum(low - output, output - high) - _CURVATURE * change
-    return np.maximum(beyond, 0.0)
+    outside = np.maximum(low - output, output - high)
+    beyond: np.ndarray = np.maximum(outside - _CURVATURE * change, 0.0)
+    return beyond

@@ -295,7 +295,12 @@ def refine(
     places = probe_alphas(min(PROBES, goal.budget))
     probed = list(paths.probes([(number, alpha) for number in numbers for alpha in places]))
     walked = [
-        Line(paths, number, points[k * first : (k + 1) * first], probed[k * len(places) : (k + 1) * len(places)])
+        Line(
+            paths,
+            number,
+            points[k * first : (k + 1) * first],
+            probed[k * len(places) : (k + 1) * len(places)],
+        )
         for k, number in enumerate(numbers)
     ]
     del points, probed

@@ -29,10 +29,11 @@ from analyzer.target import TargetLike
 
 @dataclass(frozen=True, kw_only=True)
 class SmoothAttribution(Attribution):
-    """samples: noisy copies of each input. standard_error: of the mean that the attributions are, like them. It is None
-    where it is unknown: of VarGrad, which is no mean, and of fewer than five copies. Where the outputs of the copies show
-    that their gradients missed a steep region, it is raised to a bound of the error (missed.py); infinite for SmoothGrad²,
-    whose error has none.
+    """samples: noisy copies of each input. standard_error: of the mean that the attributions are, like them.
+
+    It is None where it is unknown: of VarGrad, which is not a mean, and of fewer than five copies. The outputs of the
+    copies may show that their gradients missed a steep region. It is then raised to a bound of the error (missed.py);
+    for SmoothGrad², whose error has no bound, it is infinite.
     """
 
     samples: int = field(kw_only=True)
@@ -157,7 +158,9 @@ class _Moments:
                 name: float(self.noise.spread(self.held.feeds[name][[row]]).reshape(())) for name in errors
             }
             varied = sum(spreads[name] ** 2 * float(squares[name][row].sum()) for name in errors)
-            missed = missed_variance(self.outputs[row], self._explained(mean, row), varied / (self.samples - 1))
+            missed = missed_variance(
+                self.outputs[row], self._explained(mean, row), varied / (self.samples - 1)
+            )
             if missed:
                 for name, spread in spreads.items():
                     bound = np.sqrt(missed) / spread if bounded and spread else np.inf

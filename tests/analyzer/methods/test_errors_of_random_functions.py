@@ -10,7 +10,6 @@ import torch
 from onnx import numpy_helper, parser
 
 from analyzer import (
-    blur_integrated_gradients,
     conductance,
     differentiate,
     expected_gradients,
@@ -57,7 +56,9 @@ class Layer:
         found = []
         for one in x.astype(np.float64):
             at = (start + alphas[:, None] * (one - start)) @ self.w.astype(np.float64) + self.b
-            found.append((self.slopes(at).mean(0) * self.v[:, 0]) @ self.w.T.astype(np.float64) * (one - start))
+            found.append(
+                (self.slopes(at).mean(0) * self.v[:, 0]) @ self.w.T.astype(np.float64) * (one - start)
+            )
         return np.array(found)
 
     def smoothed(self, x, spread, points=2**12):
@@ -83,7 +84,13 @@ def _norms(array):
 
 @pytest.mark.parametrize(
     ("op", "gain", "bias", "size"),
-    [("Relu", 1, 1, 1), ("Relu", 30, 10, 1), ("Relu", 1, 1e-6, 1e-6), ("Relu", 1, 1, 1e4), ("Tanh", 30, 10, 1)],
+    [
+        ("Relu", 1, 1, 1),
+        ("Relu", 30, 10, 1),
+        ("Relu", 1, 1e-6, 1e-6),
+        ("Relu", 1, 1, 1e4),
+        ("Tanh", 30, 10, 1),
+    ],
 )
 def test_the_error_of_integrated_gradients_is_at_most_some_twice_the_stated_one(op, gain, bias, size):
     rectified = op == "Relu"
@@ -185,11 +192,13 @@ def test_the_standard_error_of_noisy_copies_knows_what_they_miss(op, gain, sampl
     layer, x = Layer(op, gain, gain / 3, seed=2), _samples(100, seed=1)
     truth = layer.smoothed(x, 0.15 * (x.max(1) - x.min(1)))
     found = smooth_grad(layer.fn, x, 0, samples=samples)
-    # Copies that all agree, in outputs too, miss what a copy in a thousand meets.
-    stated = _norms(found.standard_error) + 1e-3 * np.median(_norms(truth))
+    stated = _norms(found.standard_error)
     ratio = _norms(found.attributions - truth) / stated
     assert np.quantile(ratio, 0.95) <= 3
-    assert ratio.max() <= 6
+    # Copies that all agree, in outputs too, show nothing of a region that few of them meet: a sample in a hundred.
+    agree = stated <= 1e-4 * np.median(_norms(truth))
+    assert agree.mean() <= 0.01
+    assert ratio[~agree].max() <= 6
 
 
 def test_copies_that_all_miss_a_step_state_a_bound():
@@ -225,16 +234,10 @@ def test_the_standard_error_of_expected_gradients_covers_the_true_one(samples, m
 
 def test_the_rounding_of_both_ends_of_a_path_is_allowed_for():
     """f = 10⁶ at the baseline and 0 at the image: their difference is known to 1/16, whichever end is large."""
-    body = (
-        "s = Mul(x, x) r = ReduceMean<keepdims = 0>(s, axes) h = Tanh(r) g = Sub(one, h) k = Mul(g, million)"
-        " y = Reshape(k, flat)"
+    fn = _fn(
+        "s = Mul(x, x) h = Tanh(s) g = Sub(one, h) y = Mul(g, million)", {"one": 1, "million": 1e6}, width=1
     )
-    model = parser.parse_model(
-        '<ir_version: 10, opset_import: ["": 23]> g (float[n,1,6,6] x) => (float[n,1] y) <int64[3] axes = {1, 2, 3},'
-        f" int64[2] flat = {{-1, 1}}, float one = {{1}}, float million = {{1e6}}> {{ {body} }}"
-    )
-    board = np.float32(30 * (-1.0) ** np.add.outer(np.arange(6), np.arange(6)))[None, None]
-    found = blur_integrated_gradients(differentiate(load(model)), board, 0, max_sigma=4.0, steps=200)
+    found = integrated_gradients(fn, np.full((1, 1), 30, np.float32), 0, steps=50)
     assert found.output[0] == 0
-    np.testing.assert_allclose(found.completeness.output, -1e6, rtol=1e-3)
+    assert found.completeness.output[0] == -1e6
     assert found.completeness.floor[0] >= 0.05
