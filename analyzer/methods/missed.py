@@ -21,8 +21,8 @@ LEAST_COPIES = 5
 """Copies from which a standard error is stated. Five Gaussian numbers show less than a tenth of it in 2 of 10,000
 cases, two of them in 8 of 100."""
 _MARGIN = 2.0
-"""Sample variances of few copies are off by as much; of a function without a linear part the right side is, in the mean,
-at least twice Var r."""
+"""Sample variances of few copies are off by as much. Of a function without a linear part the right side is at least
+twice Var r."""
 _ROUNDING = 8.0
 
 
