@@ -19,7 +19,7 @@ from analyzer.backends.base import Arrays
 from analyzer.checks.forms import explain_map
 from analyzer.checks.kinks import Explanation, Side, explain, follows_rules, listed
 from analyzer.checks.localize import Origin, backward_origin, forward_origin
-from analyzer.checks.metrics import distance, relative_distance
+from analyzer.checks.metrics import distance, relative_distance, worst_sample
 from analyzer.checks.passes import Passes
 from analyzer.checks.reading import Reader, Reading, maps_of
 from analyzer.checks.report import Row
@@ -41,6 +41,8 @@ RULE = "gauss-legendre"
 STEPS = 8
 # Values never are excused: a decision at a kink moves them by its rounding alone.
 NEVER_EXCUSED = ("output", "layer")
+# Their first axis is that of the samples, and samples that differ much in size are explained together.
+BY_SAMPLE = ("input gradient", "full grad", "integrated gradients")
 
 
 @dataclass
@@ -186,11 +188,11 @@ class Comparison:
             if row["passed"] and not row["explanation"]:
                 continue
             for side, index in (("a", a), ("b", b)):
-                measured = distance(mine[index][quantity][tensor], exact[index][quantity][tensor])
-                row[f"{side}_error"] = measured.relative_l2
+                read, true = mine[index][quantity][tensor], exact[index][quantity][tensor]
+                row[f"{side}_error"] = apart_by(quantity, read, true)
             row["nearer"] = row["a"] if row["a_error"] <= row["b_error"] else row["b"]
             if truths[a] is not truths[b]:
-                row["float64"] = relative_distance(exact[a][quantity][tensor], exact[b][quantity][tensor])
+                row["float64"] = apart_by(quantity, exact[a][quantity][tensor], exact[b][quantity][tensor])
 
     def _labelled(self, pair: Indices, sides: tuple[Side, Side]) -> dict[str, Side]:
         return {self._name(index): side for index, side in zip(pair, sides, strict=True)}
@@ -261,11 +263,11 @@ class Comparison:
         reader = self.readers[index]
         assert isinstance(reader, Reader)
         maps = maps_of(reader.decompose(self.feeds, held, readings[index].completeness.output))
-        apart = relative_distance(maps[row["tensor"]], readings[index].maps[row["tensor"]])
+        apart = worst_sample(maps[row["tensor"]], readings[index].maps[row["tensor"]])
         return apart <= self.tolerances["full grad"]
 
     def _apart(self, left: np.ndarray, right: np.ndarray) -> bool:
-        return relative_distance(left, right) > self.tolerances["integrated gradients"]
+        return worst_sample(left, right) > self.tolerances["integrated gradients"]
 
     def _rows(self, pair: Indices, quantity: str, left: Arrays, right: Arrays) -> list[Row]:
         """A comparison of each tensor that both sides have."""
@@ -294,6 +296,8 @@ def row_of(
 ) -> Row:
     """One comparison of two arrays, as a row of a report."""
     measured = distance(left, right)
+    if quantity in BY_SAMPLE:
+        measured = replace(measured, relative_l2=apart_by(quantity, left, right))
     return {
         "quantity": quantity,
         "tensor": tensor,
@@ -305,6 +309,12 @@ def row_of(
         "explanation": "",
         **place_of(graph, tensor),
     }
+
+
+def apart_by(quantity: str, left: np.ndarray, right: np.ndarray) -> float:
+    """Return the relative L2 of two arrays, of the worst sample where the first axis is that of the samples."""
+    by_sample = quantity in BY_SAMPLE and left.ndim > 1
+    return worst_sample(left, right) if by_sample else relative_distance(left, right)
 
 
 def place_of(graph: Graph, tensor: str) -> Row:

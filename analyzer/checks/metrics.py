@@ -6,16 +6,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analyzer.distances import cosine, relative_l2
+from analyzer.distances import cosine, l2, relative_l2
 
 # Beside an array's largest element: what is smaller carries the rounding of the larger ones it was summed from.
 SMALL = 1e-3
+# Compared with the largest sample of a batch: what a smaller one differs by is measured against that share of it.
+SMALL_SAMPLE = 1e-2
 
 
 @dataclass(frozen=True)
 class Distance:
     """max_abs in the arrays' units; max_relative = max |a − b| / max(|a|, |b|) over the elements that are not SMALL;
-    relative_l2 = ‖a − b‖ / max(‖a‖, ‖b‖); cosine of the angle between them.
+    relative_l2 = ‖a − b‖ / max(‖a‖, ‖b‖), in the rows of attributions that of the worst sample (worst_sample); cosine
+    of the angle between them.
     """
 
     max_abs: float
@@ -48,6 +51,19 @@ def relative_distance(a: np.ndarray, b: np.ndarray) -> float:
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         return 0.0 if np.array_equal(x, y, equal_nan=True) else np.inf
     return float(relative_l2(x[None], y[None])[0])
+
+
+def worst_sample(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the largest relative L2 of any sample (N, …), in which a wrong small one does not hide behind a large one.
+
+    A sample that is smaller than SMALL_SAMPLE of the largest is compared with that: its rounding may be theirs.
+    """
+    if len(a) < 2 or not (np.isfinite(a).all() and np.isfinite(b).all()):
+        return relative_distance(a, b)
+    x, y = (array.reshape(len(array), -1).astype(np.float64) for array in (a, b))
+    sizes = np.maximum(l2(x), l2(y))
+    scale = np.maximum(sizes, SMALL_SAMPLE * sizes.max())
+    return float(np.divide(l2(x, y), scale, out=np.zeros(len(x)), where=scale > 0).max())
 
 
 def _comparable(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

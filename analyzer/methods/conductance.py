@@ -31,6 +31,7 @@ from analyzer.methods.integrated_gradients import ADAPTIVE, AT_ONCE, Progress
 from analyzer.methods.integration import Sums, differences, evenly, integrate_groups, unrefined
 from analyzer.methods.lines import Evaluated, Lines, Point, arrays_of, mean_gradient, vectors
 from analyzer.methods.path_result import PathAttributions, completeness_of, rounding_of
+from analyzer.methods.probes import Probe, beyond_tangents
 from analyzer.methods.ranks import held_of_rank, joined, of_rank
 from analyzer.methods.refinement import Refined, as_goal, refine
 from analyzer.points import cut
@@ -141,10 +142,10 @@ def conductance(
 def _result(passages: Passages, sums: Sums, k: int, steps: int, rule: str, interrupted: bool) -> Conductance:
     """The result of the k-th class of each sample."""
     error, own = sums.standard_error(k), held_of_rank(passages.lines.held, k)
-    totals = passages.arrays(sums.mean[:, k])
+    totals, difference = passages.arrays(sums.mean[:, k]), sums.difference[:, k]
     return Conductance(
         attributions=passages.attributed(totals),
-        completeness=completeness_of(sums.difference[:, k], totals, rounding_of(own.output)),
+        completeness=completeness_of(difference, totals, rounding_of(own.output, difference)),
         evaluations=sums.most,
         output=own.output,
         target=own.chosen,
@@ -206,6 +207,48 @@ class Passages:
         area: np.ndarray = mean_gradient(a, b) * _change(a, b)
         return area
 
+    def probes(self, wanted: Sequence[tuple[int, float]]) -> Iterator[Probe]:
+        """The outputs and the values of the vector at (line, alpha), in their order."""
+        return self.lines.each_probe(wanted, self._foretold)
+
+    def unforeseen(self, line: int, probe: Probe, a: Point, b: Point) -> np.ndarray:
+        """How far the output at a probe is from what the points around it allow, (K,)."""
+        if not (a.finite and b.finite):
+            return np.zeros(self.lines.targets)
+        before, behind = _change(a, probe), _change(probe, b)
+        tangents = (a.output + a.gradient @ before, b.output - b.gradient @ behind)
+        change = np.abs(_jump(a, b)) @ (np.abs(before) + np.abs(behind))
+        return beyond_tangents(probe.output, tangents, change)
+
+    def travel(self, a: Point, b: Point, weights: np.ndarray) -> np.ndarray:
+        """How far the vector moves from a to b, (K,), elements by weights (K, D) and but for their rounding."""
+        values = np.maximum(np.abs(_valued(a)), np.abs(_valued(b))).astype(np.float64)
+        rounding = 4 * float(np.finfo(_valued(a).dtype).eps) * values
+        moved: np.ndarray = weights @ np.maximum(np.abs(_change(a, b)) - rounding, 0.0)
+        return moved
+
+    def unseen(self, a: Point, m: Point, b: Point) -> np.ndarray:
+        """The error, L2, (K,), that trapezoids leave where one half of an interval holds all the change of the vector.
+
+        One trapezoid and two then are the same, and their difference shows nothing.
+        """
+        changes = [np.abs(_change(*ends)) for ends in ((a, m), (m, b))]
+        whole = changes[0] + changes[1]
+        apart = np.divide(changes[0] - changes[1], whole, out=np.zeros_like(whole), where=whole > 0)
+        jumps = [np.abs(_jump(*ends)) for ends in ((a, m), (m, b))]
+        left = apart**2 * (jumps[0] * changes[0] + jumps[1] * changes[1]) / 2
+        found: np.ndarray = np.linalg.norm(left, axis=1)
+        return found
+
+    def rounding(self, points: Sequence[Point]) -> np.ndarray:
+        """The error of the map, L2, (K,), by the rounding of values, of which the changes are differences."""
+        sizes = [
+            np.abs(point.gradient * _valued(point).astype(np.float64)) for point in points if point.finite
+        ]
+        ulp = float(np.finfo(_valued(points[0]).dtype).eps)
+        found: np.ndarray = ulp * np.linalg.norm(np.max(sizes, axis=0), axis=1)
+        return found
+
     def scales(self, line: int) -> bool:
         """Whether the inputs of a path are its end times α."""
         return self.lines.scales(line)
@@ -224,6 +267,14 @@ class Passages:
         return (
             arrays[self.points[0]] if len(self.points) == 1 else {name: arrays[name] for name in self.points}
         )
+
+    def _foretold(self, points: Arrays, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        held = self.lines.held
+        whole = held.feeds_at(points, rows)
+        values = held.fn.forward(whole, (*self.points, *held.tensors))
+        feeds = {**whole, **(self.rest.arrangement or PLAIN).all_first({n: values[n] for n in self.points})}
+        output = held.scalars({name: values[name] for name in held.tensors}, rows, "on the path")
+        return output, vectors(feeds, self.names, 1)[:, 0]
 
     def _found(self, points: Arrays, rows: np.ndarray) -> Evaluated:
         held = self.lines.held
@@ -289,8 +340,21 @@ def _by_rule(
     return found, interrupted
 
 
-def _change(a: Point, b: Point) -> np.ndarray:
+def _change(a: Point | Probe, b: Point | Probe) -> np.ndarray:
     """Of the values from a to b, (D,), in double precision."""
-    assert a.value is not None and b.value is not None
-    change: np.ndarray = b.value.astype(np.float64) - a.value
+    change: np.ndarray = _valued(b).astype(np.float64) - _valued(a)
     return change
+
+
+def _valued(point: Point | Probe) -> np.ndarray:
+    """The values of the vector at a point, (D,)."""
+    assert point.value is not None
+    return point.value
+
+
+def _jump(a: Point, b: Point) -> np.ndarray:
+    """Of the gradients from a to b, (K, D), in double precision; 0 where one is infinite."""
+    if not (a.finite and b.finite):
+        return np.zeros(a.gradient.shape)
+    jump: np.ndarray = b.gradient.astype(np.float64) - a.gradient
+    return jump

@@ -54,11 +54,11 @@ class Held:
                 )
         return found
 
-    def outputs(self, points: Arrays, rows: np.ndarray) -> np.ndarray:
-        """The output (n,) at such points, in double precision, by a forward pass."""
-        return self.scalars(self.fn.forward(self.feeds_at(points, rows), self.tensors), rows)
+    def outputs(self, points: Arrays, rows: np.ndarray, where: str = "at the baseline") -> np.ndarray:
+        """The output (n,) at such points, in double precision, by a forward pass. where: they lie, for errors."""
+        return self.scalars(self.fn.forward(self.feeds_at(points, rows), self.tensors), rows, where)
 
-    def scalars(self, values: Arrays, rows: np.ndarray) -> np.ndarray:
+    def scalars(self, values: Arrays, rows: np.ndarray, where: str = "at the baseline") -> np.ndarray:
         """What is explained of values {tensor: (n, …)}, the k-th for sample `rows`[k]: (n,), float64.
 
         Raises AnalysisError where it is not finite.
@@ -67,7 +67,7 @@ class Held:
         lost = np.flatnonzero(~np.isfinite(found.reshape(len(rows), -1)).all(axis=1))
         if len(lost):
             raise AnalysisError(
-                f"the output at the baseline of sample {rows[lost[0]]} is {found[lost[0]]}, which is not finite: "
+                f"the output {where} of sample {rows[lost[0]]} is {found[lost[0]]}, which is not finite: "
                 "choose another baseline"
             )
         return found

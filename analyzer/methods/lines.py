@@ -16,6 +16,7 @@ import numpy as np
 from analyzer.backends.base import Arrays
 from analyzer.errors import AnalysisError
 from analyzer.methods.held import Held, in_batches
+from analyzer.methods.probes import Probe, beyond_cubic
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +39,10 @@ Evaluated = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 on the line."""
 Evaluate = Callable[[Arrays, np.ndarray], Evaluated]
 """Places {name: (n, *features)} on the paths of samples (n,), and what is found there."""
+
+
+Foretell = Callable[[Arrays, np.ndarray], tuple[np.ndarray, np.ndarray | None]]
+"""Of such places, the explained output (n,) or (n, K), and the values (n, D) that are attributed, None on the line."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +77,31 @@ class Lines:
     def item_bytes(self) -> int:
         """Of a number of a gradient."""
         return max(self.held.feeds[name].itemsize for name in self.held.names)
+
+    def probes(self, wanted: Sequence[tuple[int, float]]) -> Iterator[Probe]:
+        """The outputs at (line, alpha), in their order. Raises AnalysisError where one is not finite."""
+        return self.each_probe(wanted, self._foretold)
+
+    def each_probe(self, wanted: Sequence[tuple[int, float]], found: Foretell) -> Iterator[Probe]:
+        """The outputs at (line, alpha), as something finds them at places on the lines, a batch at a time."""
+        lines = np.array([line for line, _ in wanted], int)
+        alphas = np.array([alpha for _, alpha in wanted])
+        for batch in in_batches(len(wanted), self.batch_size):
+            rows = lines[batch] // len(self.starts)
+            outputs, values = found(self._points(lines[batch], alphas[batch]), rows)
+            outputs = outputs.astype(np.float64).reshape(len(batch), self.targets)
+            for k, place in enumerate(batch):
+                yield Probe(float(alphas[place]), outputs[k], None if values is None else values[k])
+
+    def unforeseen(self, line: int, probe: Probe, a: Point, b: Point) -> np.ndarray:
+        """How far the output at a probe is from what the points around it allow, (K,)."""
+        if not (a.finite and b.finite):
+            return np.zeros(self.targets)
+        width = b.alpha - a.alpha
+        slopes = [point.gradient @ self.direction(line) for point in (a, b)]
+        t = (probe.alpha - a.alpha) / width
+        moves = (width * slopes[0], width * slopes[1])
+        return beyond_cubic(probe.output, t, (a.output, b.output), moves)
 
     def evaluate(self, wanted: Sequence[tuple[int, float]], *, open_ends: bool = False) -> Iterator[Point]:
         """The points at (line, alpha), in their order.
@@ -129,6 +159,18 @@ class Lines:
         """The integral of the gradient over α from a to b by a trapezoid, (K, D); see `mean_gradient`."""
         return mean_gradient(a, b) * (b.alpha - a.alpha)
 
+    def travel(self, a: Point, b: Point, weights: np.ndarray) -> np.ndarray:
+        """How far a line goes from a to b, as a share of it, (K,)."""
+        return np.full(self.targets, b.alpha - a.alpha)
+
+    def unseen(self, a: Point, m: Point, b: Point) -> np.ndarray:
+        """Nothing: the halves of an interval of a straight line are equally long."""
+        return np.zeros(self.targets)
+
+    def rounding(self, points: Sequence[Point]) -> np.ndarray:
+        """Nothing, (K,): gradients are as precise as the map, and the direction is exact."""
+        return np.zeros(self.targets)
+
     def arrays(self, numbers: np.ndarray) -> Arrays:
         """Vectors (n, D) as {name: (n, *features)}."""
         return arrays_of(numbers, {name: self.held.feeds[name].shape[1:] for name in self.held.names})
@@ -136,6 +178,9 @@ class Lines:
     def _found(self, points: Arrays, rows: np.ndarray) -> Evaluated:
         found = self.held.gradients(points, rows)
         return found.output, vectors(found.gradients, self.held.names, self.targets), None
+
+    def _foretold(self, points: Arrays, rows: np.ndarray) -> tuple[np.ndarray, None]:
+        return self.held.outputs(points, rows, "on the path"), None
 
     def _points(self, lines: np.ndarray, alphas: np.ndarray) -> Arrays:
         """{name: (n, *features)}: each place in the precision of the input, so that both ends are met."""
@@ -157,6 +202,12 @@ def mean_gradient(a: Point, b: Point) -> np.ndarray:
     gradients = [point.gradient.astype(np.float64) for point in (a, b) if point.finite]
     mean: np.ndarray = np.mean(gradients, axis=0)
     return mean
+
+
+def largest_gradient(points: Sequence[Point]) -> np.ndarray:
+    """Return the largest size of every element of the gradients at some points, (K, D), in double precision."""
+    found: np.ndarray = np.max([np.abs(point.gradient) for point in points if point.finite], axis=0)
+    return found.astype(np.float64)
 
 
 def _refuse_infinite(point: Point, sample: int, *, open_ends: bool) -> None:

@@ -34,9 +34,16 @@ class Noise:
         found = {}
         for name in names:
             clean = feeds[name][rows]
-            axes = tuple(range(1, clean.ndim))
-            spread = self.share * (clean.max(axis=axes, keepdims=True) - clean.min(axis=axes, keepdims=True))
+            spread = self.spread(clean)
             draws = np.stack([stream.standard_normal(clean.shape[1:]) for stream in streams])
             noisy: np.ndarray = clean + spread * draws
             found[name] = noisy.astype(clean.dtype)
+        return found
+
+    def spread(self, clean: np.ndarray) -> np.ndarray:
+        """The standard deviation of the noise of samples (n, *features), (n, 1, …)."""
+        axes = tuple(range(1, clean.ndim))
+        found: np.ndarray = self.share * (
+            clean.max(axis=axes, keepdims=True) - clean.min(axis=axes, keepdims=True)
+        )
         return found

@@ -85,7 +85,7 @@ def path_attributions(
     typed = {name: total.astype(held.feeds[name].dtype) for name, total in totals.items()}
     return PathAttributions(
         attributions=like(inputs, typed),
-        completeness=completeness_of(difference, typed, rounding_of(held.output)),
+        completeness=completeness_of(difference, typed, rounding_of(held.output, difference)),
         evaluations=evaluations,
         output=held.output,
         target=held.chosen,
@@ -98,9 +98,15 @@ def like(inputs: Inputs, arrays: Arrays) -> Any:
     return arrays if isinstance(inputs, Mapping) else next(iter(arrays.values()))
 
 
-def rounding_of(output: np.ndarray) -> np.ndarray:
-    """The rounding of the difference of two outputs of this size, (N,), in double precision."""
-    found: np.ndarray = float(np.finfo(output.dtype).eps) * np.abs(output.astype(np.float64))
+def rounding_of(output: np.ndarray, difference: np.ndarray) -> np.ndarray:
+    """The rounding of the difference between outputs at the ends of a path, (N,), in double precision.
+
+    output (N,): at its end, in the precision of the model. difference (N,): of it and that at the start.
+    """
+    ends = output.astype(np.float64)
+    found: np.ndarray = float(np.finfo(output.dtype).eps) * np.maximum(
+        np.abs(ends), np.abs(ends - difference)
+    )
     return found
 
 

@@ -4,26 +4,30 @@ Completeness holds on every part of a path: ∫ₐᵇ ⟨∇f, x − x′⟩ dα
 every interval knows the error of its own sum exactly, at no cost. What the sum cannot tell is the error of the map: for
 that each interval keeps both ends and its middle, whose trapezoids, one coarse and two fine, differ by a *change* of
 the map. Where the gradient jumps once within an interval, at a place nobody knows, the error that two trapezoids leave
-has the root mean square ‖change‖ / √3; jumps of many intervals add up as squares do. (On EfficientNet-Lite0 this
-predicts the true error of the map to within a tenth.) Where the gradient is smooth, the intervals' sums show it:
-Simpson's rule then leaves far less of their error, and is taken.
+has the root mean square ‖change‖ / √3, and is at most ‖change‖; jumps of many intervals add up as squares do. (On
+EfficientNet-Lite0 this predicts the true error of the map to within a tenth.) Where the gradient is smooth, both the
+intervals' sums and the map show it: Simpson's rule then leaves far less of their error, and bisection moves its map far
+less than that of trapezoids. It is then taken. A sum alone may be right by luck.
 
 Half of the intervals bisected are those that change the map most, half those whose own sums are furthest off. A line is
 done when three numbers are small: the error of the whole sum, which could be luck; the root of the sum of the
-intervals' squared errors, what it would be were their signs random; and the predicted error of the map.
+intervals' squared errors, what it would be were their signs random; and the predicted error of the map. Outputs at
+further points must be foreseen by their neighbours, too (probes.py). What is narrower than the points are apart and
+shows neither at them nor at the probes is not found.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from analyzer.errors import AnalysisError
-from analyzer.methods.lines import Point
+from analyzer.methods.leaves import Leaf, Made, Paths, make, siblings
+from analyzer.methods.lines import Point, largest_gradient
+from analyzer.methods.probes import PROBES, Probe, probe_alphas
 
 FIRST_LEAVES = 4
 """Intervals of every line to begin with: 9 gradients."""
@@ -39,6 +43,10 @@ SMOOTH = 0.1
 so in 3 of 100 places."""
 SMOOTH_SLACK = 2.0
 """Errors of elements that cancel from the sums: the map errs up to 1.7 times as much as these tell."""
+LEFT_OF_A_MOVE = 0.5
+"""The error that Simpson's rule leaves, as a share of how far bisection moved it: 1/15 of a smooth function."""
+LONGEST = 0.25
+"""The share of a path that half an interval may hold: within the network, an equal part of the line may hold all."""
 SHORTEST = 2.0**-20
 """Of an interval that is still bisected: points closer than that are one in single precision. Where all that moves
 starts at 0 the points scale with α: it is then a share of the interval's end, down to NEAREST."""
@@ -50,22 +58,6 @@ LEAST_BUDGET = 3
 Told = Callable[[int, int], None]
 
 
-class Paths(Protocol):
-    """What is integrated along: the points of several paths, and what an interval between two of them adds."""
-
-    def evaluate(self, wanted: Sequence[tuple[int, float]], *, open_ends: bool = False) -> Iterator[Point]:
-        """The points at (path, alpha), in their order."""
-
-    def area(self, a: Point, b: Point) -> np.ndarray:
-        """The integral from a to b by a trapezoid, (K, D), but for the direction of the path."""
-
-    def direction(self, line: int) -> np.ndarray:
-        """What the integrals of a path are multiplied with, (D,)."""
-
-    def scales(self, line: int) -> bool:
-        """Whether the points of a path are its end times α: precise however near they lie to its begin."""
-
-
 @dataclass(frozen=True)
 class Goal:
     """tolerance: of the sum, a share of |f(x) − f(x′)|. map_tolerance: of the map, relative L2. budget: gradients."""
@@ -73,33 +65,6 @@ class Goal:
     tolerance: float
     map_tolerance: float
     budget: int
-
-
-@dataclass(frozen=True, eq=False)
-class Leaf:
-    """An interval from a over m to b. Of each target, (K,): the errors of the sums of one trapezoid (coarse) and of
-    each half's (left, right), and change: ‖two trapezoids − one‖, over all attributed numbers.
-    """
-
-    a: Point
-    m: Point
-    b: Point
-    coarse: np.ndarray
-    left: np.ndarray
-    right: np.ndarray
-    change: np.ndarray
-
-    @property
-    def fine(self) -> np.ndarray:
-        """The errors of the sums of two trapezoids, (K,)."""
-        both: np.ndarray = self.left + self.right
-        return both
-
-    @property
-    def simpson(self) -> np.ndarray:
-        """The errors of the sums by Simpson's rule, (K,)."""
-        better: np.ndarray = (4 * self.fine - self.coarse) / 3
-        return better
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,20 +104,28 @@ def as_goal(tolerance: float | None, map_tolerance: float | None, max_evaluation
 class Line:
     """The intervals of one line, and what they add up to."""
 
-    def __init__(self, paths: Paths, number: int, points: Sequence[Point]) -> None:
+    def __init__(self, paths: Paths, number: int, points: Sequence[Point], probes: Sequence[Probe]) -> None:
         """number: of the line. points: 2n + 1 of them, from 0 to 1, for n intervals."""
-        self.area, self.direction = paths.area, paths.direction(number)
+        self.paths, self.number, self.direction = paths, number, paths.direction(number)
         self.scales = paths.scales(number)
+        self.probes = probes
+        self._seen: dict[float, tuple[Leaf, np.ndarray]] = {}
+        self.weights = largest_gradient(points)
+        thirds = zip(points[:-2:2], points[1:-1:2], points[2::2], strict=True)
+        made = [make(paths, self.direction, self.weights, three) for three in thirds]
         self.coarse, self.fine = (np.zeros(points[0].gradient.shape) for _ in range(2))
+        for one in made:
+            self.coarse += one.coarse
+            self.fine += one.fine
         self.leaves: list[Leaf] = []
-        for a, m, b in zip(points[:-2:2], points[1:-1:2], points[2::2], strict=True):
-            self.coarse += self.area(a, b)
-            self._add(a, m, b)
+        for k in range(0, len(made), 2):
+            self._add(made[k : k + 2])
         self.evaluations = len(points)
         self.moved = self.fine - self.coarse
         self.difference = points[-1].output - points[0].output
-        ulp = float(np.finfo(points[0].gradient.dtype).eps)
-        self.rounding = ROUNDING * ulp * (np.abs(points[-1].output) + np.abs(points[0].output))
+        self.ulp = float(np.finfo(points[0].gradient.dtype).eps)
+        self.rounding = ROUNDING * self.ulp * (np.abs(points[-1].output) + np.abs(points[0].output))
+        self.map_rounding = paths.rounding(points)
 
     def split(self, chosen: Sequence[tuple[Leaf, Point, Point]]) -> None:
         """Bisect some intervals, with the middles of their halves."""
@@ -160,11 +133,14 @@ class Line:
         gone = {id(leaf) for leaf, _, _ in chosen}
         self.leaves = [leaf for leaf in self.leaves if id(leaf) not in gone]
         for leaf, left, right in chosen:
-            fine = self.area(leaf.a, leaf.m) + self.area(leaf.m, leaf.b)
-            self.coarse += fine - self.area(leaf.a, leaf.b)
-            self.fine -= fine
-            self._add(leaf.a, left, leaf.m)
-            self._add(leaf.m, right, leaf.b)
+            one, two = (
+                make(self.paths, self.direction, self.weights, three)
+                for three in ((leaf.a, left, leaf.m), (leaf.m, right, leaf.b))
+            )
+            fine = one.coarse + two.coarse
+            self.coarse += fine - self.paths.area(leaf.a, leaf.b)
+            self.fine += one.fine + two.fine - fine
+            self._add([one, two])
         self.evaluations += 2 * len(chosen)
         self.moved = self.total() - before
 
@@ -183,11 +159,18 @@ class Line:
         scatter = np.linalg.norm(errors, axis=0)
         size = np.linalg.norm(total, axis=1)
         allowed = self.allowed(goal)
-        map_error = self._map_error()
+        self.hidden = self._hidden(allowed)
+        beyond = np.max([excess for _, excess in self.hidden], axis=0, initial=0.0)
+        predicted = self._map_error()
+        map_error = np.maximum(np.hypot(predicted, self.map_rounding), beyond)
         met = (np.abs(delta) <= allowed) & (scatter <= SUM_SLACK * allowed)
+        met &= not (self.hidden or self._long())
         # Where the outputs are rounded by more than the tolerance, their difference shows no error: the map must.
         hidden = self.rounding > goal.tolerance * np.abs(self.difference)
         map_tolerance = np.where(hidden, min(goal.tolerance, goal.map_tolerance), goal.map_tolerance)
+        converged = met & (map_error <= map_tolerance * size)
+        # What is left below the rounding of values no bisection takes away.
+        self.settled = converged | (met & (predicted <= self.map_rounding))
         return Refined(
             total=total,
             difference=self.difference,
@@ -197,7 +180,7 @@ class Line:
             map_error=self._stated(map_error, size, delta),
             map_change=_share(np.linalg.norm(self.moved * self.direction, axis=1), size),
             evaluations=self.evaluations,
-            converged=met & (map_error <= map_tolerance * size),
+            converged=converged,
         )
 
     def allowed(self, goal: Goal) -> np.ndarray:
@@ -211,6 +194,10 @@ class Line:
         allowed = self.allowed(goal)
         divisible = [leaf for leaf in self.leaves if self._divisible(leaf)]
         count = min(most, max(LEAVES_A_ROUND, len(self.leaves) // 8))
+        hidden = {id(leaf): float(_share(beyond, allowed).max()) for leaf, beyond in self.hidden}
+        long = {id(leaf) for leaf in self._long()}
+        if unknown := [leaf for leaf in divisible if id(leaf) in hidden or id(leaf) in long]:
+            return sorted(unknown, key=lambda leaf: -hidden.get(id(leaf), np.inf))[:count]
         by_change = sorted(divisible, key=lambda leaf: -float(_share(leaf.change, size).max()))
         first = by_change[: -(-count // 2)]
         taken = {id(leaf) for leaf in first}
@@ -229,21 +216,33 @@ class Line:
         found: np.ndarray = np.maximum(_share(map_error, size), _share(missed, np.abs(self.difference)))
         return found
 
-    def _add(self, a: Point, m: Point, b: Point) -> None:
-        first, second = self.area(a, m), self.area(m, b)
-        coarse, fine = self.area(a, b), first + second
-        self.fine += fine
-        self.leaves.append(
-            Leaf(
-                a,
-                m,
-                b,
-                coarse=coarse @ self.direction - (b.output - a.output),
-                left=first @ self.direction - (m.output - a.output),
-                right=second @ self.direction - (b.output - m.output),
-                change=np.linalg.norm((fine - coarse) * self.direction, axis=1),
-            )
-        )
+    def _add(self, made: Sequence[Made]) -> None:
+        """Take in the two halves of one interval, or a first interval that has no sibling."""
+        if len(made) == 2:
+            self.leaves += siblings(self.paths, self.direction, *made)
+        else:
+            self.leaves += [one.leaf for one in made]
+
+    def _long(self) -> list[Leaf]:
+        """The intervals of which one half holds more of the path than LONGEST."""
+        most = LONGEST * np.sum([leaf.travels.sum(axis=0) for leaf in self.leaves], axis=0)
+        return [leaf for leaf in self.leaves if (leaf.travels > most).any()]
+
+    def _hidden(self, allowed: np.ndarray) -> list[tuple[Leaf, np.ndarray]]:
+        """The intervals that hold outputs which their points do not foresee, and by how much, (K,)."""
+        leaves = sorted(self.leaves, key=lambda leaf: leaf.a.alpha)
+        starts = [leaf.a.alpha for leaf in leaves]
+        places = np.searchsorted(starts, [probe.alpha for probe in self.probes], "right") - 1
+        found = []
+        for probe, leaf in zip(self.probes, (leaves[place] for place in places), strict=True):
+            known = self._seen.get(probe.alpha)
+            if known is None or known[0] is not leaf:
+                ends = (leaf.a, leaf.m) if probe.alpha <= leaf.m.alpha else (leaf.m, leaf.b)
+                known = (leaf, self.paths.unforeseen(self.number, probe, *ends))
+                self._seen[probe.alpha] = known
+            if (known[1] > np.maximum(allowed, ROUNDING * self.ulp * np.abs(probe.output))).any():
+                found.append(known)
+        return found
 
     def _errors(self) -> np.ndarray:
         """The errors of the parts' own sums, (parts, K)."""
@@ -252,22 +251,33 @@ class Line:
         return np.array([error for leaf in self.leaves for error in (leaf.left, leaf.right)])
 
     def _smooth(self) -> bool:
-        fine = np.linalg.norm([leaf.fine for leaf in self.leaves])
-        return bool(np.linalg.norm([leaf.simpson for leaf in self.leaves]) < SMOOTH * fine)
+        fine, simpson, change, above = (
+            np.linalg.norm([getattr(leaf, name) for leaf in self.leaves])
+            for name in ("fine", "simpson", "change", "above")
+        )
+        return bool(simpson < SMOOTH * fine and above < SMOOTH * change)
 
     def _map_error(self) -> np.ndarray:
         """The predicted error of the map, L2, (K,)."""
-        changes = np.linalg.norm([leaf.change for leaf in self.leaves], axis=0)
+        each = np.array([leaf.change for leaf in self.leaves])
+        changes = np.linalg.norm(each, axis=0)
         if self._smooth():
             # The change is 3/4 of one trapezoid's error, of which Simpson's rule leaves what it leaves of its sum's.
             coarse = np.linalg.norm([leaf.coarse for leaf in self.leaves])
             simpson = np.linalg.norm([leaf.simpson for leaf in self.leaves])
-            smooth: np.ndarray = changes * min(ONE_JUMP, SMOOTH_SLACK * 4 / 3 * float(simpson / coarse))
+            share = min(ONE_JUMP, SMOOTH_SLACK * 4 / 3 * float(simpson / coarse))
+            above = np.linalg.norm([leaf.above for leaf in self.leaves], axis=0)
+            smooth: np.ndarray = np.maximum(changes * share, above * LEFT_OF_A_MOVE)
             return smooth
-        # Jumps err with random signs. Where the errors of intervals add up instead, their sums are right by the form of
-        # the function, as of any quadratic one, and do not show how smooth it is: a third of the change is left.
+        # Jumps err with random signs, and one alone by no more than the change. Where the errors of intervals add up
+        # instead, their sums are right by the form of the function, as of any quadratic one, and do not show how smooth
+        # it is: a third of the change is left.
         together = np.linalg.norm((self.fine - self.coarse) * self.direction, axis=1)
-        found: np.ndarray = np.maximum(changes * ONE_JUMP, together / 3)
+        estimates = [changes * ONE_JUMP, together / 3, each.max(axis=0)]
+        if len(self.leaves) <= FIRST_LEAVES:
+            # Of the first points several jumps share an interval, and their changes may cancel.
+            estimates.append(np.linalg.norm([leaf.above for leaf in self.leaves], axis=0))
+        found: np.ndarray = np.max(estimates, axis=0)
         return found
 
 
@@ -282,11 +292,21 @@ def refine(
     first = 2 * min(FIRST_LEAVES, (goal.budget - 1) // 2) + 1
     alphas = np.linspace(0, 1, first)
     points = list(paths.evaluate([(number, alpha) for number in numbers for alpha in alphas], open_ends=True))
-    walked = [Line(paths, number, points[k * first : (k + 1) * first]) for k, number in enumerate(numbers)]
-    del points
+    places = probe_alphas(min(PROBES, goal.budget))
+    probed = list(paths.probes([(number, alpha) for number in numbers for alpha in places]))
+    walked = [
+        Line(
+            paths,
+            number,
+            points[k * first : (k + 1) * first],
+            probed[k * len(places) : (k + 1) * len(places)],
+        )
+        for k, number in enumerate(numbers)
+    ]
+    del points, probed
     states = [line.state(goal) for line in walked]
     try:
-        while chosen := _next(walked, states, goal):
+        while chosen := _next(walked, goal):
             if tell is not None:
                 pairs = zip(walked, states, strict=True)
                 foreseen = sum(_foreseen(state, line.allowed(goal), goal) for line, state in pairs)
@@ -302,12 +322,12 @@ def refine(
     return states, False
 
 
-def _next(walked: Sequence[Line], states: Sequence[Refined], goal: Goal) -> list[tuple[int, list[Leaf]]]:
+def _next(walked: Sequence[Line], goal: Goal) -> list[tuple[int, list[Leaf]]]:
     """What to bisect of which line."""
     chosen = []
-    for k, (line, state) in enumerate(zip(walked, states, strict=True)):
+    for k, line in enumerate(walked):
         afford = (goal.budget - line.evaluations) // 2
-        if not state.converged.all() and afford > 0 and (leaves := line.worst(afford, goal)):
+        if not line.settled.all() and afford > 0 and (leaves := line.worst(afford, goal)):
             chosen.append((k, leaves))
     return chosen
 

@@ -20,6 +20,7 @@ from analyzer.backends.pieces import Progress
 from analyzer.errors import AnalysisError
 from analyzer.methods.arranged import by_sample
 from analyzer.methods.held import Held, hold, in_batches
+from analyzer.methods.missed import LEAST_COPIES, missed_variance
 from analyzer.methods.noise import Noise
 from analyzer.methods.path_result import like
 from analyzer.methods.saliency import Attribution, maps_of
@@ -28,8 +29,11 @@ from analyzer.target import TargetLike
 
 @dataclass(frozen=True, kw_only=True)
 class SmoothAttribution(Attribution):
-    """samples: noisy copies of each input. standard_error: of the mean that the attributions are, like them; None of
-    VarGrad, which is no mean, and of a single copy.
+    """samples: noisy copies of each input. standard_error: of the mean that the attributions are, like them.
+
+    It is None where it is unknown: of VarGrad, which is not a mean, and of fewer than five copies. The outputs of the
+    copies may show that their gradients missed a steep region. It is then raised to a bound of the error (missed.py);
+    for SmoothGrad², whose error has no bound, it is infinite.
     """
 
     samples: int = field(kw_only=True)
@@ -62,7 +66,8 @@ def smooth_grad(
     Source: Smilkov et al. 2017, section 2.
     """
     moments = _moments(model, inputs, target, samples, Noise(noise, seed), batch_size, progress)
-    return moments.result(inputs, moments.mean, standard_error=moments.standard_error())
+    errors = moments.raised(moments.mean, moments.squares)
+    return moments.result(inputs, moments.mean, standard_error=errors)
 
 
 @explains
@@ -84,7 +89,11 @@ def smooth_grad_squared(
     Source: Hooker et al. 2019, section 4.
     """
     moments = _moments(model, inputs, target, samples, Noise(noise, seed), batch_size, progress, np.square)
-    return moments.result(inputs, moments.mean, standard_error=moments.standard_error())
+    # Of squares g², Σ (g − ḡ)² is at most their sum, and ḡ is not kept: nothing is explained by it.
+    sums = {name: mean * samples for name, mean in moments.mean.items()}
+    nothing = {name: np.zeros_like(mean) for name, mean in moments.mean.items()}
+    errors = moments.raised(nothing, sums, bounded=False)
+    return moments.result(inputs, moments.mean, standard_error=errors)
 
 
 @explains
@@ -112,10 +121,14 @@ def var_grad(
 
 @dataclass(frozen=True)
 class _Moments:
-    """mean, squares: of n numbers for every element, their mean and Σ (v − mean)², in double precision."""
+    """mean, squares: of n numbers for every element, their mean and Σ (v − mean)², in double precision. outputs (N, n):
+    of the copies.
+    """
 
     held: Held
     samples: int
+    noise: Noise
+    outputs: np.ndarray
     mean: Arrays
     squares: Arrays
 
@@ -126,11 +139,44 @@ class _Moments:
         self.squares[name][row] += off * (value - self.mean[name][row])
 
     def standard_error(self) -> Arrays | None:
-        """The standard deviation of the values over √n; None for a single one."""
-        if self.samples < 2:
+        """The standard deviation of the values over √n; None for too few of them."""
+        if self.samples < LEAST_COPIES:
             return None
         n = self.samples
         return {name: np.sqrt(squares / (n - 1) / n) for name, squares in self.squares.items()}
+
+    def raised(self, mean: Arrays, squares: Arrays, *, bounded: bool = True) -> Arrays | None:
+        """The standard errors, raised where outputs show that gradients missed something.
+
+        mean, squares: of the gradients, Σ (g − mean)². bounded: whether the missed variance bounds the error.
+        """
+        errors = self.standard_error()
+        if errors is None:
+            return None
+        for row in range(self.held.samples):
+            spreads = {
+                name: float(self.noise.spread(self.held.feeds[name][[row]]).reshape(())) for name in errors
+            }
+            varied = sum(spreads[name] ** 2 * float(squares[name][row].sum()) for name in errors)
+            missed = missed_variance(
+                self.outputs[row], self._explained(mean, row), varied / (self.samples - 1)
+            )
+            if missed:
+                for name, spread in spreads.items():
+                    bound = np.sqrt(missed) / spread if bounded and spread else np.inf
+                    errors[name][row] = np.hypot(errors[name][row], bound)
+        return errors
+
+    def _explained(self, mean: Arrays, row: int) -> np.ndarray:
+        """⟨mean, noise⟩ of every copy of a sample, (n,)."""
+        found = np.zeros(self.samples)
+        feeds = self.held.feeds
+        for copy in range(self.samples):
+            noisy = self.noise.noisy(feeds, self.held.names, np.array([row]), np.array([copy]))
+            for name in self.held.names:
+                moved = noisy[name][0].astype(np.float64) - feeds[name][row]
+                found[copy] += np.vdot(mean[name][row], moved)
+        return found
 
     def result(
         self, inputs: Inputs, attributions: Arrays, *, standard_error: Arrays | None
@@ -167,13 +213,14 @@ def _moments(
     fn = differentiate(model)
     held = hold(fn, fn.check_inputs(inputs), target)
     zeros = [{name: np.zeros(held.feeds[name].shape) for name in held.names} for _ in range(2)]
-    moments = _Moments(held, samples, *zeros)
+    moments = _Moments(held, samples, noise, np.zeros((held.samples, samples), held.output.dtype), *zeros)
     count = held.samples * samples
     for points in in_batches(count, batch_size):
         rows, copies = points // samples, points % samples
-        gradients = held.finite_gradients(noise.noisy(held.feeds, held.names, rows, copies), rows).gradients
-        for name, found in gradients.items():
-            for row, copy, value in zip(rows, copies, found, strict=True):
+        found = held.finite_gradients(noise.noisy(held.feeds, held.names, rows, copies), rows)
+        moments.outputs[rows, copies] = found.output
+        for name, gradients in found.gradients.items():
+            for row, copy, value in zip(rows, copies, gradients, strict=True):
                 moments.add(name, row, copy + 1, of(value.astype(np.float64)))
         if progress is not None:
             progress(int(points[-1]) + 1, count)
