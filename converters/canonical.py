@@ -42,8 +42,9 @@ from converters.outputs import refuse_inputs
 from converters.packed import split_packed
 from converters.rebatch import BATCH, free_batch, name_batch
 from converters.runtime import without_trailing_blanks
-from converters.settle import settle
+from converters.settle import settle, state_of
 from converters.simplify import simplify
+from converters.unique import Names
 from converters.unroll import explain_control_flow, unroll_loops
 
 CANONICAL_KEY = "onnxplain.canonical"
@@ -169,6 +170,8 @@ def _with_output_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
 def _settle(draft: Draft) -> None:
     """Expand, unroll, simplify and fold constants until nothing changes."""
     draft.remove_unused()
+    if draft.settled == state_of(draft):
+        return
 
     def rewrite() -> bool:
         draft.infer_types()
@@ -186,19 +189,14 @@ def _settle(draft: Draft) -> None:
     settle(rewrite)
     if draft.opsets.get("", 0) <= CANONICAL_OPSET:
         draft.opsets[""] = runnable_opset(all_nodes(draft.nodes))
+    draft.settled = state_of(draft)
 
 
 def _name_nodes(draft: Draft) -> None:
     """Give every node a name of its own, after its output where it has none."""
-    taken: set[str] = set()
+    names = Names()
     for node in draft.nodes:
-        stem = node.name or f"{node.op_type}_{next(name for name in node.output if name)}"
-        name, count = stem, 1
-        while name in taken:
-            count += 1
-            name = f"{stem}_{count}"
-        taken.add(name)
-        node.name = name
+        node.name = names.fresh(node.name or f"{node.op_type}_{next(name for name in node.output if name)}")
 
 
 def _strip_metadata(draft: Draft) -> None:

@@ -17,6 +17,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from converters.errors import InvalidModel, UnsupportedModel, one_line
+from converters.unique import Names
 
 Shape = tuple[int | str | None, ...]
 
@@ -44,15 +45,17 @@ class Draft:
             self.constants[tensor.name] = constant_of(tensor)
         for sparse in graph.sparse_initializer:
             self.constants[sparse.values.name] = dense_of(sparse)
-        self.inputs = [info for info in graph.input if info.name not in self.constants]
-        self.outputs = list(graph.output)
+        self.inputs = tuple(info for info in graph.input if info.name not in self.constants)
+        self.outputs = tuple(graph.output)
         self.types: dict[str, onnx.TypeProto] = {info.name: info.type for info in graph.value_info}
         self.unrolled = 0
         """How many nodes unrolled loops have brought so far."""
+        self.settled = b""
+        """The state in which no rewriting changes anything (settle.py)."""
         self.stated: set[tuple[str, int]] = set()
         """The axes, as (tensor, axis), whose size was stated besides shape inference."""
-        self._taken = {info.name for info in graph.input} | self.constants.keys()
-        self._taken.update(name for node in self.nodes for name in _written(node))
+        self._names = Names({info.name for info in graph.input} | self.constants.keys())
+        self._names.take(name for node in self.nodes for name in _written(node))
 
     def to_proto(self) -> onnx.ModelProto:
         """The model as a proto, with the types of every computed tensor."""
@@ -97,9 +100,9 @@ class Draft:
         read = Draft(proto)
         self.nodes, self.opsets = read.nodes, read.opsets
         self.constants = read.constants | hidden
-        self.inputs = [info for info in read.inputs if info.name not in hidden]
+        self.inputs = tuple(info for info in read.inputs if info.name not in hidden)
         self.outputs, self.types = read.outputs, read.types
-        self._taken |= read._taken
+        self._names.take(read._names.taken)
 
     def infer_types(self) -> None:
         """Infer the type and shape of every tensor; known shapes are kept where inference has less to say."""
@@ -128,12 +131,28 @@ class Draft:
                     "again until onnx.shape_inference.infer_shapes takes it"
                 ) from error
         self.types = {info.name: info.type for info in inferred.graph.value_info}
-        self.outputs = list(inferred.graph.output)
+        self.outputs = tuple(inferred.graph.output)
 
     @property
-    def output_names(self) -> frozenset[str]:
-        """The names of the graph's outputs."""
-        return frozenset(info.name for info in self.outputs)
+    def inputs(self) -> tuple[onnx.ValueInfoProto, ...]:
+        """The inputs of the graph that are no constants."""
+        return self._inputs
+
+    @inputs.setter
+    def inputs(self, infos: Iterable[onnx.ValueInfoProto]) -> None:
+        self._inputs = tuple(infos)
+        self._input_types = {info.name: info.type for info in reversed(self._inputs)}
+
+    @property
+    def outputs(self) -> tuple[onnx.ValueInfoProto, ...]:
+        """The outputs of the graph."""
+        return self._outputs
+
+    @outputs.setter
+    def outputs(self, infos: Iterable[onnx.ValueInfoProto]) -> None:
+        self._outputs = tuple(infos)
+        self._output_types = {info.name: info.type for info in reversed(self._outputs)}
+        self.output_names = frozenset(self._output_types)
 
     def shape(self, name: str) -> Shape | None:
         """The shape of a tensor: an int, a symbol or None (unknown) per axis; None without a rank."""
@@ -144,9 +163,10 @@ class Draft:
 
     def type_of(self, name: str) -> onnx.TypeProto | None:
         """What is known of a tensor that is no constant."""
-        if name in self.types:
-            return self.types[name]
-        return next((info.type for info in (*self.inputs, *self.outputs) if info.name == name), None)
+        for known in (self.types, self._input_types, self._output_types):
+            if name in known:
+                return known[name]
+        return None
 
     def typed(self, name: str) -> onnx.TypeProto | None:
         """The type of any tensor, constants included; None where nothing is known of it."""
@@ -194,7 +214,7 @@ class Draft:
         """Put nodes in the place of others; the key is the old node's id()."""
         if replacements:
             self.nodes = [new for node in self.nodes for new in replacements.get(id(node), (node,))]
-            self._taken.update(name for nodes in replacements.values() for n in nodes for name in _written(n))
+            self._names.take(name for nodes in replacements.values() for n in nodes for name in _written(n))
 
     def remove_unused(self) -> None:
         """Take out nodes and constants that no output depends on, and the names of unread outputs."""
@@ -211,12 +231,7 @@ class Draft:
 
     def fresh(self, stem: str) -> str:
         """A tensor name that the graph does not have yet, as close to `stem` as may be."""
-        name, count = stem, 1
-        while name in self._taken:
-            count += 1
-            name = f"{stem}_{count}"
-        self._taken.add(name)
-        return name
+        return self._names.fresh(stem)
 
 
 def reads(node: onnx.NodeProto) -> Iterator[str]:
