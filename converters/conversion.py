@@ -159,7 +159,7 @@ def _verified_file(proto: onnx.ModelProto, canonical: onnx.ModelProto) -> Verifi
     if draws(proto):
         return None
     try:
-        converted = _convert_onnx(proto, None)
+        converted = _of_file(proto, None)
         return verify_graph(
             canonical, converted.reference, converted.example, batches=0, tolerance=TOLERANCE, seed=0
         )
@@ -289,6 +289,11 @@ def _convert_onnx(proto: onnx.ModelProto, example: Any) -> Converted:
     proto = in_order(proto)
     check(proto, shapes=False)
     proto, notes = keep_numbers(normalise_axes(proto))
+    return _of_file(proto, example, notes)
+
+
+def _of_file(proto: onnx.ModelProto, example: Any, notes: Sequence[str] = ()) -> Converted:
+    """The same of a model that is checked and whose axes are normalised."""
     original = Original(proto)
     refuse_text(proto, original.infos)
     feeds = _example_of(original.infos, example)
@@ -298,7 +303,7 @@ def _convert_onnx(proto: onnx.ModelProto, example: Any) -> Converted:
 
     label = f"{original.runtime} on the model as given"
     reference = Reference(run, label, original.batch, proto, hard=original.on_runtime)
-    return Converted(proto, None, reference, feeds, notes)
+    return Converted(proto, None, reference, feeds, tuple(notes))
 
 
 def _example_of(infos: dict[str, onnx.ValueInfoProto], example: Any) -> dict[str, np.ndarray]:

@@ -51,7 +51,8 @@ class Session:
         """The outputs, in order."""
         try:
             # Values of text, and of numbers that NumPy has not, cannot cross the border.
-            given = {name: _to_value(array) for name, array in feeds.items() if name in self.inputs}
+            read = set(self.inputs)
+            given = {name: _to_value(array) for name, array in feeds.items() if name in read}
             return [_from_value(one) for one in self._session.run_with_ort_values(self.outputs, given)]
         except Exception as error:
             raise RuntimeFailure(one_line(error)) from error

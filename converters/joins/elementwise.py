@@ -14,12 +14,12 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from converters.draft import Draft, attribute
+from converters.draft import Draft
 from converters.joins.confirm import agrees, numbers
 from converters.joins.form import Form, Opaque
 from converters.joins.formulas import FUNCTIONS, Function
 from converters.joins.nodes import Setting, compute
-from converters.joins.region import MOVES, Region, is_number, move
+from converters.joins.region import MOVES, Region, is_number, moved
 from converters.joins.rounded import Precision, Rounded
 from converters.joins.unify import unify
 from converters.splice import inherit_origin
@@ -122,16 +122,16 @@ class Elementwise:
         """Return what moves do to the order of elements and to the shape; None where that is not known."""
         found: list[Any] = []
         for node in moves:
-            moved = move(self._draft, node)
-            if moved is None:
+            step = moved(self._draft, node)
+            if step is None:
                 return None
-            if isinstance(moved, list):
+            if isinstance(step, list):
                 if found and isinstance(found[-1], list):
                     first = found.pop()
-                    moved = [first[axis] for axis in moved]
-                found += [] if moved == sorted(moved) else [moved]
+                    step = [first[axis] for axis in step]
+                found += [] if step == sorted(step) else [step]
             else:
-                found.append(moved)
+                found.append(step)
         return found
 
     def _value(self, name: str) -> float:

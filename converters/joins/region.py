@@ -133,8 +133,12 @@ class Reader:
         return _Part(node, computed, meaning, node.op_type in REDUCTIONS) if computed else None
 
     def _moved(self, node: onnx.NodeProto) -> tuple[object, ...]:
-        history = move(self._draft, node)
-        return ("move", node.input[0] in self._draft.constants, history if history is None else tuple(history))
+        history = moved(self._draft, node)
+        return (
+            "move",
+            node.input[0] in self._draft.constants,
+            history if history is None else tuple(history),
+        )
 
     def _computed(self, node: onnx.NodeProto) -> tuple[object, ...]:
         attributes = tuple(sorted(entry.SerializeToString() for entry in node.attribute))
@@ -160,8 +164,8 @@ def is_number(draft: Draft, name: str, reader: onnx.NodeProto) -> bool:
     return value.ndim <= max(ranks, default=1)
 
 
-def move(draft: Draft, node: onnx.NodeProto) -> list[int] | Shape | None:
-    """Return what a move does to the elements: a Transpose's permutation, else the shape; None where it is not known."""
+def moved(draft: Draft, node: onnx.NodeProto) -> list[int] | Shape | None:
+    """Return what a move does to the elements: a permutation, or else the shape; None where it is not known."""
     if node.op_type == "Transpose":
         permutation: list[int] | None = attribute(node, "perm")
         return permutation
