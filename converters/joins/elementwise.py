@@ -86,8 +86,9 @@ class Elementwise:
             return None
         still = self._without_moves(region)
         if key not in self._known:
-            several = still is not None and len(still.nodes) > 1
-            self._known[key] = self._match(still, precision) if several else None
+            self._known[key] = (
+                None if still is None or len(still.nodes) == 1 else self._match(still, precision)
+            )
         found = self._known[key]
         return None if found is None or still is None else (still, found)
 

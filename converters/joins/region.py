@@ -142,7 +142,7 @@ class Reader:
 
     def _computed(self, node: onnx.NodeProto) -> tuple[object, ...]:
         attributes = tuple(sorted(entry.SerializeToString() for entry in node.attribute))
-        operands = []
+        operands: list[object] = []
         for name in node.input:
             value = self._draft.constants.get(name)
             if value is None:
