@@ -13,6 +13,7 @@ import onnx
 
 from converters.affine import merge_affine
 from converters.axes import state_axes
+from converters.budget import preparing
 from converters.claims import fill_in, set_aside
 from converters.constants import fold_constants
 from converters.draft import Draft
@@ -61,8 +62,14 @@ def canonicalise(
     fold_batch_norm: merge BatchNorm, and per-channel constants, into the linear layer before it, and take packed
     layers apart; without it the layers are those of the file.
     dynamic_batch: make a fixed batch symbolic where a run shows that samples stay independent.
-    Raises InvalidModel for a damaged model, UnsupportedModel where no canonical form exists.
+    Raises InvalidModel for a damaged model, UnsupportedModel where no canonical form exists, LimitExceeded where the
+    preparation takes more than its limits (budget.py).
     """
+    with preparing(proto):
+        return _canonicalised(proto, fold_batch_norm, dynamic_batch)
+
+
+def _canonicalised(proto: onnx.ModelProto, fold_batch_norm: bool, dynamic_batch: bool) -> onnx.ModelProto:
     working = onnx.ModelProto()
     working.CopyFrom(proto)
     working = without_trailing_blanks(name_domains(inline_functions(working)))

@@ -2,7 +2,7 @@
 
 Reads an `onnx.ModelProto` and writes one back. Constants are NumPy arrays. Subgraphs stay inside their
 nodes; the outer names that they capture count as uses and are renamed with the rest. Sparse constants are
-made dense. Refuses constants that are stored outside the model, and sparse ones that would fill the memory.
+made dense. Refuses constants that are stored outside the model, and sparse ones that are larger than the budget.
 """
 
 from __future__ import annotations
@@ -16,16 +16,14 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from converters.errors import InvalidModel, UnsupportedModel, one_line
+from converters.budget import current
+from converters.errors import InvalidModel, one_line
 from converters.unique import Names
 
 Shape = tuple[int | str | None, ...]
 
 # Larger constants are hidden from ONNX's C++ passes, which would copy them: no shape depends on them.
 _LIGHT = 1024
-
-DENSEST = 1 << 30
-"""Bytes that one sparse constant may take when its zeros are written out: a small file must not fill memory."""
 
 
 class Draft:
@@ -316,14 +314,12 @@ def value_of(node: onnx.NodeProto) -> np.ndarray | None:
 
 
 def dense_of(sparse: onnx.SparseTensorProto) -> np.ndarray:
-    """The array of a SparseTensorProto, zeros included. Raises UnsupportedModel where it is too large."""
+    """The array of a SparseTensorProto, zeros included. Raises LimitExceeded where it is too large."""
     values, indices = constant_of(sparse.values), constant_of(sparse.indices)
     shape = tuple(sparse.dims)
-    if math.prod(shape) * values.itemsize > DENSEST:
-        raise UnsupportedModel(
-            f"the sparse constant {sparse.values.name!r} of shape {shape} would take more than {DENSEST >> 30} "
-            "GiB. Fix: gather the rows that are read with indices"
-        )
+    current().take_bytes(
+        math.prod(shape) * values.itemsize, "writing out the zeros of a sparse constant", sparse.values.name
+    )
     array = np.zeros(shape, values.dtype)
     try:
         array[np.unravel_index(indices, shape) if indices.ndim == 1 else tuple(indices.T)] = values

@@ -47,13 +47,15 @@ class Session:
         self.inputs = [entry.name for entry in self._session.get_inputs()]
         self.outputs = [entry.name for entry in self._session.get_outputs()]
 
-    def run(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """The outputs, in order."""
+    def run(self, feeds: Mapping[str, np.ndarray], options: Any = None) -> list[np.ndarray]:
+        """The outputs, in order. options: ONNX Runtime's own, of this run."""
         try:
             # Values of text, and of numbers that NumPy has not, cannot cross the border.
             read = set(self.inputs)
             given = {name: _to_value(array) for name, array in feeds.items() if name in read}
-            return [_from_value(one) for one in self._session.run_with_ort_values(self.outputs, given)]
+            return [
+                _from_value(one) for one in self._session.run_with_ort_values(self.outputs, given, options)
+            ]
         except Exception as error:
             raise RuntimeFailure(one_line(error)) from error
 
@@ -144,10 +146,10 @@ def _holds_if(graph: onnx.GraphProto) -> bool:
 
 
 def run(
-    proto: onnx.ModelProto, feeds: Mapping[str, np.ndarray], *, optimise: bool = True
+    proto: onnx.ModelProto, feeds: Mapping[str, np.ndarray], *, optimise: bool = True, options: Any = None
 ) -> Sequence[np.ndarray]:
     """Load and run once."""
-    return Session(proto, optimise=optimise).run(feeds)
+    return Session(proto, optimise=optimise).run(feeds, options)
 
 
 def _load(proto: onnx.ModelProto, options: Any) -> Any:

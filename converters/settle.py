@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import onnx
 
+from converters.budget import current
 from converters.draft import Draft, is_invented
 from converters.errors import UnsupportedModel
 
@@ -26,6 +27,7 @@ def settle(rewrite: Callable[[], bool], rounds: int = ROUNDS) -> None:
     Raises UnsupportedModel where it still returns True after `rounds` calls.
     """
     for _ in range(rounds):
+        current().check("simplifying the graph")
         if not rewrite():
             return
     raise UnsupportedModel(

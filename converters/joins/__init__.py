@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import onnx
 
+from converters.budget import current
 from converters.draft import Draft
 from converters.joins.elementwise import Elementwise
 from converters.joins.normalization import normalization
@@ -20,11 +21,12 @@ __all__ = ["join_primitives"]
 
 def join_primitives(draft: Draft) -> bool:
     """Rewrite every region that is found, the largest first. Returns whether any was."""
-    reader, elementwise = Reader(draft), Elementwise(draft)
+    reader, elementwise, budget = Reader(draft), Elementwise(draft), current()
     replaced: dict[int, list[onnx.NodeProto]] = {}
     removed: list[onnx.NodeProto] = []
     # From the end: the last node of the largest region comes first.
     for node in reversed(draft.nodes):
+        budget.check("recognising functions", node)
         for region in reversed(reader.regions_before(node)):
             if not region.reduces and _begins_with_the_end_of_another(reader, elementwise, region):
                 continue
