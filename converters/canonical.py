@@ -102,9 +102,10 @@ def _canonicalised(proto: onnx.ModelProto, fold_batch_norm: bool, dynamic_batch:
     _name_nodes(draft)
     _strip_metadata(draft)
     draft.infer_types()
+    # The checker copies what it is given; of large constants it reads type and shape alone.
+    check(draft.light_proto())
     result = draft.to_proto()
     _mark(result, fold_batch_norm)
-    check(result)
     return result
 
 

@@ -18,6 +18,7 @@ from onnx import helper, numpy_helper
 
 from converters.budget import current
 from converters.errors import InvalidModel, one_line
+from converters.inference import inferred_of
 from converters.unique import Names
 
 Shape = tuple[int | str | None, ...]
@@ -59,7 +60,7 @@ class Draft:
         """The model as a proto, with the types of every computed tensor."""
         proto = onnx.ModelProto()
         proto.CopyFrom(self.header)
-        self._write(proto, {name: numpy_helper.from_array(a, name) for name, a in self.constants.items()})
+        self._write(proto, self.constants)
         computed = {name for node in self.nodes for name in node.output} - {
             info.name for info in self.outputs
         }
@@ -70,7 +71,7 @@ class Draft:
     def light_proto(self) -> onnx.ModelProto:
         """The model with its large constants as inputs: cheap to hand to ONNX's C++ passes."""
         proto = onnx.ModelProto()
-        light = {n: numpy_helper.from_array(a, n) for n, a in self.constants.items() if a.size <= _LIGHT}
+        light = {name: array for name, array in self.constants.items() if array.size <= _LIGHT}
         self._write(proto, light)
         for name, array in self.constants.items():
             if name not in light:
@@ -82,13 +83,15 @@ class Draft:
                 proto.graph.value_info.add(name=name, type=known)
         return proto
 
-    def _write(self, proto: onnx.ModelProto, tensors: Mapping[str, onnx.TensorProto]) -> None:
+    def _write(self, proto: onnx.ModelProto, constants: Mapping[str, np.ndarray]) -> None:
         proto.ir_version = 11
         for domain, version in self.opsets.items():
             proto.opset_import.add(domain=domain, version=version)
         proto.graph.name = self.name
         proto.graph.node.extend(self.nodes)
-        proto.graph.initializer.extend(tensors.values())
+        for name, array in constants.items():
+            # One at a time: a list of all would hold every weight once more.
+            proto.graph.initializer.append(numpy_helper.from_array(array, name))
         proto.graph.input.extend(self.inputs)
         proto.graph.output.extend(self.outputs)
 
@@ -117,12 +120,12 @@ class Draft:
                 # The one op whose shape ONNX does not infer; it is that of its first input.
                 node.CopyFrom(helper.make_node("Identity", node.input[:1], node.output))
         try:
-            inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+            inferred = inferred_of(proto)
         except onnx.shape_inference.InferenceError:
             # Types stored in the file may contradict its graph: the graph is right.
             del proto.graph.value_info[:]
             try:
-                inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+                inferred = inferred_of(proto)
             except onnx.shape_inference.InferenceError as error:
                 raise InvalidModel(
                     f"the shapes or types of the graph contradict one another ({one_line(error)}). Fix: export it "
