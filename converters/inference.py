@@ -34,7 +34,7 @@ def _follows_long_vectors(graph: onnx.GraphProto) -> bool:
 
 
 def _is_long(known: onnx.TypeProto) -> bool:
-    dims = known.tensor_type.shape.dim if known.HasField("tensor_type") else ()
+    dims = list(known.tensor_type.shape.dim) if known.HasField("tensor_type") else []
     return len(dims) == 1 and dims[0].dim_value > LONGEST
 
 

@@ -65,14 +65,16 @@ class Elementwise:
 
     def join(self, region: Region) -> list[onnx.NodeProto] | None:
         """Return the nodes that replace a region, with its result's name; None where it is no op's function."""
-        recognised = self._recognised(region)
-        return None if recognised is None else self._nodes(region, *recognised)
+        found = self._matched(region)
+        still = None if found is None else self._without_moves(region)
+        return None if found is None or still is None else self._nodes(region, still, found)
 
     def recognises(self, region: Region) -> bool:
         """Whether a region computes what one op does."""
-        return self._recognised(region) is not None
+        return self._matched(region) is not None
 
-    def _recognised(self, region: Region) -> tuple[_Still, _Match] | None:
+    def _matched(self, region: Region) -> _Match | None:
+        """Return the function of a region; regions of one structure and precision have the same."""
         entry = region.entry
         if entry not in self._precisions:
             # A constant with an axis would give one to a scalar.
@@ -82,15 +84,11 @@ class Elementwise:
         if precision is None:
             return None
         key = (precision.dtype, region.structure)
-        if key in self._known and self._known[key] is None:
-            return None
-        still = self._without_moves(region)
         if key not in self._known:
-            self._known[key] = (
-                None if still is None or len(still.nodes) == 1 else self._match(still, precision)
-            )
-        found = self._known[key]
-        return None if found is None or still is None else (still, found)
+            still = self._without_moves(region)
+            single = still is None or len(still.nodes) == 1
+            self._known[key] = None if still is None or single else self._match(still, precision)
+        return self._known[key]
 
     def _without_moves(self, region: Region) -> _Still | None:
         """Return None where constants are not single numbers, or where elements meet that were moved differently."""
