@@ -3,7 +3,8 @@
 `Limits` are what the caller allows; a `Budget` counts what one preparation has taken. `canonicalise` opens it, and each
 step draws on it by `current()`: it lies in a context variable, since the steps are called through tables of rules with
 one signature, up to ten calls deep, and a preparation inside another one must draw on the same budget. Threads have
-their own. Runs of the model itself, to verify it, are not counted: they take what the model takes.
+their own. Runs of the model itself are not counted: they take what the model takes. Those that `load` makes on noise
+are trials, which end when all of them have taken as many seconds; their question then stays open.
 
 Defaults grow with the model, so that only files that ask for much more than they hold are refused. Measured on one
 core: 0.4 ms a node, of 5 that are allowed. VGG-19 with its weights in ConstantOfShape nodes makes 548 MiB of constants,
@@ -16,7 +17,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +67,7 @@ class Budget:
         self.seconds = by_size if limits.seconds is None else limits.seconds
         self.bytes = BYTES + BYTES_PER_BYTE * size if limits.bytes is None else limits.bytes
         self.nodes = NODES if limits.nodes is None else limits.nodes
-        self._begun = time.monotonic()
+        self._begun, self._trials_left = time.monotonic(), self.seconds
         self._bytes = self._nodes = 0
 
     @property
@@ -125,39 +126,78 @@ class Budget:
             self._begun += time.monotonic() - begun
 
     @contextlib.contextmanager
+    def trial(self) -> Iterator[Trial]:
+        """Stop the clock while the model itself runs on noise, and the runs when all trials have taken `seconds`."""
+        begun = time.monotonic()
+        trial = Trial(begun + self._trials_left)
+        token = _TRIAL.set(trial)
+        try:
+            with self.uncounted():
+                yield trial
+        finally:
+            _TRIAL.reset(token)
+            self._trials_left -= time.monotonic() - begun
+
+    @contextlib.contextmanager
     def watched(self, step: str, node: onnx.NodeProto | None = None) -> Iterator[Any]:
         """Give the options of a run in ONNX Runtime that is stopped, between two nodes, when a limit is reached.
 
         Raises LimitExceeded in the place of the runtime's error.
         """
-        import onnxruntime
-
         self.check(step, node)
-        options, ended, found = onnxruntime.RunOptions(), threading.Event(), list[str]()
+        found: list[str] = []
         # A run may hold what it computes twice, and the node that is running is not interrupted.
         most = _resident() + 2 * max(self.bytes_left, 0)
 
-        def watch() -> None:
-            while not ended.wait(_INTERVAL):
-                if self.seconds_left < 0:
-                    found.append("seconds")
-                elif _resident() > most:
-                    found.append("bytes")
-                if found:
-                    options.terminate = True
-                    return
+        def over() -> bool:
+            if self.seconds_left < 0:
+                found.append("seconds")
+            elif _resident() > most:
+                found.append("bytes")
+            return bool(found)
 
-        watcher = threading.Thread(target=watch, daemon=True)
-        watcher.start()
         try:
-            yield options
+            with stopped_when(over) as options:
+                yield options
         except Exception as error:
             if found:
                 raise self.exceeded(found[0], step, node) from error
             raise
-        finally:
-            ended.set()
-            watcher.join()
+
+
+@dataclass
+class Trial:
+    """Runs of a model on noise, which end at a time of time.monotonic. stopped: whether one was ended."""
+
+    end: float
+    stopped: bool = False
+
+    def over(self) -> bool:
+        """Return whether the time is over, and note that a run is stopped for it."""
+        self.stopped = self.stopped or time.monotonic() > self.end
+        return self.stopped
+
+
+@contextlib.contextmanager
+def stopped_when(over: Callable[[], bool]) -> Iterator[Any]:
+    """Give the options of a run in ONNX Runtime that stops, between two nodes, once a condition holds."""
+    import onnxruntime
+
+    options, ended = onnxruntime.RunOptions(), threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(_INTERVAL):
+            if over():
+                options.terminate = True
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield options
+    finally:
+        ended.set()
+        watcher.join()
 
 
 def _named(node: onnx.NodeProto | str) -> str:
@@ -176,6 +216,13 @@ def _resident() -> int:
 _BY_SIZE = Limits()
 _LIMITS: ContextVar[Limits] = ContextVar("onnxplain_limits", default=_BY_SIZE)
 _BUDGET: ContextVar[Budget | None] = ContextVar("onnxplain_budget", default=None)
+
+_TRIAL: ContextVar[Trial | None] = ContextVar("onnxplain_trial", default=None)
+
+
+def current_trial() -> Trial | None:
+    """Return the trial under way, to which the runs of ONNX Runtime belong."""
+    return _TRIAL.get()
 
 
 @contextlib.contextmanager

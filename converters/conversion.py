@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 from onnx import helper
 
 from converters import foreign, pytorch
-from converters.budget import Limits, limited
+from converters.budget import Limits, current, limited, preparing
 from converters.canonical import canonicalise, check, is_canonical, keeps_batch_norm
 from converters.draft import shape_of
 from converters.errors import ConversionError, InvalidModel, LimitExceeded, VerificationFailed
@@ -145,16 +145,8 @@ def load(
     with limited(limits):
         proto = in_order(model if isinstance(model, onnx.ModelProto) else read_onnx(model))
     try:
-        check(proto, shapes=False)
-        if is_canonical(proto):
-            return Model(proto)
-        proto, notes = keep_numbers(normalise_axes(proto, run=run))
-        with limited(limits):
-            canonical = canonicalise(proto, fold_batch_norm=not keeps_batch_norm(proto), dynamic_batch=run)
-        refuse_text(canonical)
-        _state(canonical, notes)
-        found = _verified_file(proto, canonical) if verify and run else None
-        return Model(canonical, None, found, _other(proto, canonical))
+        with limited(limits), preparing(proto):
+            return _loaded(proto, verify, run)
     except DecodeError as error:
         named = "" if isinstance(model, onnx.ModelProto) else f"{os.fspath(model)}: "
         raise InvalidModel(
@@ -166,18 +158,38 @@ def load(
         raise type(error)(f"{os.fspath(model)}: {error}") from error
 
 
+def _loaded(proto: onnx.ModelProto, verify: bool, run: bool) -> Model:
+    """The Model of a file's proto."""
+    check(proto, shapes=False)
+    if is_canonical(proto):
+        return Model(proto)
+    proto, notes = keep_numbers(normalise_axes(proto, run=run))
+    canonical = canonicalise(proto, fold_batch_norm=not keeps_batch_norm(proto), dynamic_batch=run)
+    refuse_text(canonical)
+    _state(canonical, notes)
+    found = _verified_file(proto, canonical) if verify and run else None
+    return Model(canonical, None, found, _other(proto, canonical))
+
+
 def _verified_file(proto: onnx.ModelProto, canonical: onnx.ModelProto) -> Verification | None:
-    """Compare the canonical graph of a file with the file; None where noise is no input for it, or it draws."""
+    """Compare the canonical graph of a file with the file.
+
+    None where noise is no input for it, where it draws, or where it runs for too long: it is compared when explained.
+    """
     if draws(proto):
         return None
+    trial = None
     try:
-        converted = _of_file(proto, None)
-        return verify_graph(
-            canonical, converted.reference, converted.example, batches=0, tolerance=TOLERANCE, seed=0
-        )
+        with current().trial() as trial:
+            converted = _of_file(proto, None)
+            return verify_graph(
+                canonical, converted.reference, converted.example, batches=0, tolerance=TOLERANCE, seed=0
+            )
     except NoFiniteOutput:
         return None
     except VerificationFailed as error:
+        if trial is not None and trial.stopped:
+            return None
         raise VerificationFailed(
             f"{error}. Fix: report the file as a defect of onnxplain; verify=False loads the graph as it is"
         ) from error

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import combinations, islice
 
 import numpy as np
 import onnx
 from onnx import helper
 
+from converters.budget import current
 from converters.draft import is_invented, reads, shape_of, subgraphs
-from converters.runtime import RuntimeFailure, Session
+from converters.runtime import RuntimeFailure, Session, Stopped
 
 _UNKNOWN = frozenset({"", "?", "*", "-1", "0", "none", "null", "unknown", "dynamic"})
 """What exporters write for a free size, and for every other free size as well."""
@@ -41,14 +43,20 @@ def normalise_axes(proto: onnx.ModelProto, *, run: bool = True) -> onnx.ModelPro
                 axis.ClearField("dim_value")
             elif axis.dim_param.strip().lower() in _UNKNOWN or is_invented(axis.dim_param):
                 axis.ClearField("dim_param")
-    if not run:
-        return normal
+    if run:
+        # A model that runs for too long keeps the symbols of its file.
+        with current().trial(), suppress(Stopped):
+            _find_sizes(normal, empty)
+    return normal
+
+
+def _find_sizes(normal: onnx.ModelProto, empty: Sequence[onnx.TensorShapeProto.Dimension]) -> None:
+    """Find out by runs which sizes are the same, and which are 0."""
     if empty and not _runs(normal):
         # The model takes no elements there: 0 is the size.
         for axis in empty:
             axis.dim_value = 0
     _share_symbols(normal)
-    return normal
 
 
 def _is_empty(axis: onnx.TensorShapeProto.Dimension) -> bool:
@@ -59,6 +67,8 @@ def _runs(proto: onnx.ModelProto) -> bool:
     """Return whether a model runs where its free axes have elements."""
     try:
         return _Trial(proto, _inputs(proto)).runs(())
+    except Stopped:
+        raise
     except RuntimeFailure:
         return False
 
@@ -139,6 +149,8 @@ class _Trial:
             }
             try:
                 self._session.run(feeds)
+            except Stopped:
+                raise
             except RuntimeFailure:
                 continue
             return True

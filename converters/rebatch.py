@@ -70,7 +70,7 @@ def free_batch(draft: Draft) -> Draft:
     free = _rewritten(draft, batch)
     try:
         free.infer_types()
-        with current().uncounted():
+        with current().trial():
             proved = _samples_are_independent(draft, free, batch)
     except (InvalidModel, RuntimeFailure):
         # The graph holds its batch in a way that no rewriting here undoes: it keeps it.

@@ -21,6 +21,7 @@ import onnx
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
+from converters.budget import current_trial, stopped_when
 from converters.errors import one_line
 
 # A protobuf message holds at most 2 GB; larger models go to the runtime through files.
@@ -29,6 +30,10 @@ _LARGEST_MESSAGE = (1 << 31) - (1 << 20)
 
 class RuntimeFailure(Exception):
     """ONNX Runtime cannot load or run the graph; the message is its own, on one line."""
+
+
+class Stopped(RuntimeFailure):
+    """A run on noise was stopped, since it took too long."""
 
 
 class Session:
@@ -49,6 +54,15 @@ class Session:
 
     def run(self, feeds: Mapping[str, np.ndarray], options: Any = None) -> list[np.ndarray]:
         """The outputs, in order. options: ONNX Runtime's own, of this run."""
+        trial = current_trial()
+        if options is None and trial is not None:
+            if trial.over():
+                raise Stopped("the time of its trial runs is over")
+            try:
+                with stopped_when(trial.over) as options:
+                    return self.run(feeds, options)
+            except RuntimeFailure as error:
+                raise (Stopped(str(error)) if trial.stopped else error) from error
         try:
             # Values of text, and of numbers that NumPy has not, cannot cross the border.
             read = set(self.inputs)
