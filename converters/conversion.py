@@ -166,7 +166,7 @@ def _loaded(proto: onnx.ModelProto, verify: bool, run: bool) -> Model:
     proto, notes = keep_numbers(normalise_axes(proto, run=run))
     canonical = canonicalise(proto, fold_batch_norm=not keeps_batch_norm(proto), dynamic_batch=run)
     refuse_text(canonical)
-    _state(canonical, notes)
+    _state(canonical, notes, stacklevel=4)
     found = _verified_file(proto, canonical) if verify and run else None
     return Model(canonical, None, found, _other(proto, canonical))
 
@@ -221,10 +221,10 @@ def _is_convertible(model: object) -> bool:
     return os.path.isdir(model) or Path(model).suffix.lower() in (".pt2", ".keras", *foreign.SUFFIXES)
 
 
-def _state(proto: onnx.ModelProto, notes: Sequence[str]) -> None:
+def _state(proto: onnx.ModelProto, notes: Sequence[str], stacklevel: int = 3) -> None:
     """Warn of what the user must know of a conversion, and store it in the model."""
     for note in notes:
-        warnings.warn(note, stacklevel=3)
+        warnings.warn(note, stacklevel=stacklevel)
     if notes:
         helper.set_model_props(proto, {**_metadata(proto), NOTE_KEY: "; ".join(notes)})
 
