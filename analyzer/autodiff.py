@@ -130,21 +130,22 @@ def check_gradient_paths(graph: Graph, wrt: Iterable[str], outputs: Sequence[str
     def by_value(node: Node, index: int) -> bool:
         return _SHAPE_ALONE.get(node.op_type) != index
 
+    differentiable = leading_tensors(graph, (name for name in outputs if graph.tensors[name].is_float))
     lost, reaching = [], []
     # Imported here: the rule reads what is active.
     from analyzer.cancelling import cancels, remainders
 
-    stepped = bool(path_ends(graph, wrt, outputs)) or any(remainders(graph, name, outputs) for name in wrt)
+    stepped = bool(path_ends(graph, wrt, outputs)) or bool(remainders(graph, wrt, outputs))
     # The terms of a method lie behind its inputs, and may be many.
     cancelled = [name for name in wrt if name in graph.inputs] or wrt
     for name in wrt:
         if name in outputs or name not in changing:
             continue
-        passes = not active_tensors(graph, [name]).isdisjoint(outputs)
+        passes = name in differentiable
         steps = (
             stepped
             and name in cancelled
-            and (path_ends(graph, [name], outputs) or remainders(graph, name, outputs))
+            and (path_ends(graph, [name], outputs) or remainders(graph, [name], outputs))
         )
         if passes and not (steps and cancels(graph, name, outputs)):
             reaching.append(name)
@@ -175,7 +176,7 @@ def _lost_path(graph: Graph, name: str, outputs: Sequence[str], leading: frozens
     """Say where every path from a tensor to the target ends, and what to attribute in its place."""
     from analyzer.cancelling import remainders
 
-    ends = path_ends(graph, [name], outputs) or remainders(graph, name, outputs)
+    ends = path_ends(graph, [name], outputs) or remainders(graph, [name], outputs)
     ends = ends or tuple(
         node for node in graph.nodes if name in node.reads and not _carries(graph, node, name)
     )

@@ -20,14 +20,13 @@ _SIGNS = {"Add": (1, 1), "Sub": (1, -1), "Neg": (-1,), "Identity": (1,), "Sum": 
 Terms = dict[str, float]
 
 
-def remainders(graph: Graph, root: str, outputs: Iterable[str]) -> tuple[Node, ...]:
-    """The nodes on the way that take a remainder of what depends on the root."""
-    active, leading = active_tensors(graph, [root]), graph.ancestors(outputs)
-    return tuple(
-        node
-        for node in graph.nodes
-        if node.op_type == "Mod" and node.inputs[0] in active and not leading.isdisjoint(node.outputs)
-    )
+def remainders(graph: Graph, roots: Iterable[str], outputs: Iterable[str]) -> tuple[Node, ...]:
+    """The nodes on the way that take a remainder of what depends on one of the roots."""
+    nodes = [node for node in graph.nodes if node.op_type == "Mod"]
+    if not nodes:
+        return ()
+    active, leading = active_tensors(graph, roots), graph.ancestors(outputs)
+    return tuple(node for node in nodes if node.inputs[0] in active and not leading.isdisjoint(node.outputs))
 
 
 def cancels(graph: Graph, root: str, outputs: Iterable[str]) -> bool:

@@ -6,7 +6,7 @@ defaults are completed here, once, from the ONNX schemas. Nothing here knows how
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any
@@ -166,6 +166,15 @@ class Graph:
             if any(name in found for name in node.outputs):
                 found.update(name for name in node.reads if name)
         return frozenset(found)
+
+    def dependent(self, names: Sequence[str]) -> list[str]:
+        """The names of those of these tensors that are computed from another of them, in the order given."""
+        wanted, found, above = set(names), set(names), set[str]()
+        for node in self.nodes:
+            if not found.isdisjoint(node.reads):
+                above.update(wanted.intersection(node.outputs))
+                found.update(name for name in node.outputs if name)
+        return [name for name in names if name in above]
 
     @cached_property
     def default_output(self) -> str:

@@ -4,11 +4,13 @@
 Importing this package loads no framework.
 """
 
+from converters.budget import Limits
 from converters.canonical import BATCH, CANONICAL_KEY, CANONICAL_OPSET, canonicalise
 from converters.conversion import convert, load
 from converters.errors import (
     ConversionError,
     InvalidModel,
+    LimitExceeded,
     MissingFramework,
     UnsupportedModel,
     UntrustedModel,
@@ -22,6 +24,8 @@ __all__ = [
     "CANONICAL_OPSET",
     "ConversionError",
     "InvalidModel",
+    "LimitExceeded",
+    "Limits",
     "MissingFramework",
     "Model",
     "Preprocessing",

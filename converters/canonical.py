@@ -13,6 +13,7 @@ import onnx
 
 from converters.affine import merge_affine
 from converters.axes import state_axes
+from converters.budget import preparing
 from converters.claims import fill_in, forget_in_bodies, set_aside
 from converters.constants import fold_constants
 from converters.draft import Draft
@@ -42,8 +43,9 @@ from converters.outputs import refuse_inputs
 from converters.packed import split_packed
 from converters.rebatch import BATCH, free_batch, name_batch
 from converters.runtime import without_trailing_blanks
-from converters.settle import settle
+from converters.settle import settle, state_of
 from converters.simplify import simplify
+from converters.unique import Names
 from converters.unroll import explain_control_flow, unroll_loops
 
 CANONICAL_KEY = "onnxplain.canonical"
@@ -60,8 +62,14 @@ def canonicalise(
     fold_batch_norm: merge BatchNorm, and per-channel constants, into the linear layer before it, and take packed
     layers apart; without it the layers are those of the file.
     dynamic_batch: make a fixed batch symbolic where a run shows that samples stay independent.
-    Raises InvalidModel for a damaged model, UnsupportedModel where no canonical form exists.
+    Raises InvalidModel for a damaged model, UnsupportedModel where no canonical form exists, LimitExceeded where the
+    preparation takes more than its limits (budget.py).
     """
+    with preparing(proto):
+        return _canonicalised(proto, fold_batch_norm, dynamic_batch)
+
+
+def _canonicalised(proto: onnx.ModelProto, fold_batch_norm: bool, dynamic_batch: bool) -> onnx.ModelProto:
     working = onnx.ModelProto()
     working.CopyFrom(proto)
     working = without_trailing_blanks(name_domains(inline_functions(working)))
@@ -95,9 +103,10 @@ def canonicalise(
     _name_nodes(draft)
     _strip_metadata(draft)
     draft.infer_types()
+    # The checker copies what it is given; of large constants it reads type and shape alone.
+    check(draft.light_proto())
     result = draft.to_proto()
     _mark(result, fold_batch_norm)
-    check(result)
     return result
 
 
@@ -170,6 +179,8 @@ def _with_output_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
 def _settle(draft: Draft) -> None:
     """Expand, unroll, simplify and fold constants until nothing changes."""
     draft.remove_unused()
+    if draft.settled == state_of(draft):
+        return
 
     def rewrite() -> bool:
         draft.infer_types()
@@ -187,19 +198,14 @@ def _settle(draft: Draft) -> None:
     settle(rewrite)
     if draft.opsets.get("", 0) <= CANONICAL_OPSET:
         draft.opsets[""] = runnable_opset(all_nodes(draft.nodes))
+    draft.settled = state_of(draft)
 
 
 def _name_nodes(draft: Draft) -> None:
     """Give every node a name of its own, after its output where it has none."""
-    taken: set[str] = set()
+    names = Names()
     for node in draft.nodes:
-        stem = node.name or f"{node.op_type}_{next(name for name in node.output if name)}"
-        name, count = stem, 1
-        while name in taken:
-            count += 1
-            name = f"{stem}_{count}"
-        taken.add(name)
-        node.name = name
+        node.name = names.fresh(node.name or f"{node.op_type}_{next(name for name in node.output if name)}")
 
 
 def _strip_metadata(draft: Draft) -> None:

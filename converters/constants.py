@@ -1,27 +1,41 @@
 """Compute what depends on constants alone, once, with ONNX Runtime.
 
 Rewrites a Draft whose types are inferred: the outputs of constant nodes become initializers under their own
-names. A result larger than the bound stays computed at run time, so that a small file cannot fill memory.
-Random ops, ops of other domains and ops with subgraphs are left alone.
+names. A result stays computed at run time where it is larger than what is left of the budget of bytes (budget.py), or
+takes too many multiplications: a small file cannot fill memory. Folding that takes too long is an error. Random ops,
+ops of other domains and ops with subgraphs are left alone.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
+from converters.budget import current
 from converters.draft import Draft, is_standard, reads, subgraphs
 from converters.opset import RANDOM
 from converters.runtime import ReferenceSession, RuntimeFailure, run
 
-LARGEST = 1 << 30
-"""Bytes of one folded tensor, and of all that one round may add."""
+LARGEST_PRODUCT = 1 << 37
+"""Multiplications of one product of constants: a node that runs cannot be interrupted, and this takes seconds."""
 
+_STEP = "computing constants"
 _WEIGHT = 1024
 """Elements of a constant that are worth to be stored once."""
+
+_PRODUCTS = (
+    "Conv",
+    "ConvTranspose",
+    "Einsum",
+    "MatMulInteger",
+    "ConvInteger",
+    "QLinearMatMul",
+    "QLinearConv",
+)
 
 # ONNX Runtime's Sigmoid is clamped near 1e-8 in float32, and is 0 where float64 has 1e-24.
 _INACCURATE = ("Sigmoid",)
@@ -37,6 +51,8 @@ def fold_constants(draft: Draft) -> bool:
     computed = [name for node in foldable for name in node.output if name]
     wanted = [name for name in computed if name in outside] or computed
     results = _compute(draft, foldable, wanted)
+    for name, array in results.items():
+        current().take_bytes(array.nbytes, _STEP, name)
     draft.constants.update(results)
     draft.remove(
         node for node in foldable if all(name in results or name not in outside for name in node.output)
@@ -71,16 +87,16 @@ def _foldable(draft: Draft) -> list[onnx.NodeProto]:
     """Nodes whose inputs are all known and whose results are known to be small enough."""
     known = set(draft.constants)
     found: list[onnx.NodeProto] = []
-    budget = LARGEST
+    left = current().bytes_left
     for node in draft.nodes:
         if not is_standard(node) or node.op_type in RANDOM or any(subgraphs(node)):
             continue
         if not known.issuperset(reads(node)) or not draft.output_names.isdisjoint(node.output):
             continue
         size = _bytes(draft, node)
-        if size is None or size > budget:
+        if size is None or size > left or _multiplications(draft, node) > LARGEST_PRODUCT:
             continue
-        budget -= size
+        left -= size
         known.update(name for name in node.output if name)
         found.append(node)
     return found
@@ -97,8 +113,28 @@ def _bytes(draft: Draft, node: onnx.NodeProto) -> int | None:
             return None
         if not all(isinstance(size, int) for size in shape):
             return None
-        total += 8 * int(np.prod([float(size) for size in shape if isinstance(size, int)]))
+        total += _itemsize(known) * math.prod(size for size in shape if isinstance(size, int))
     return total
+
+
+def _itemsize(known: onnx.TypeProto) -> int:
+    """The bytes of an element in NumPy; of a text, those of its address."""
+    try:
+        return helper.tensor_dtype_to_np_dtype(known.tensor_type.elem_type).itemsize
+    except KeyError:
+        return 8
+
+
+def _multiplications(draft: Draft, node: onnx.NodeProto) -> float:
+    """The multiplications of a product of tensors; 0 of any other node."""
+    sizes = [
+        math.prod(n for n in draft.shape(name) or () if isinstance(n, int)) for name in node.input if name
+    ]
+    result = math.prod(n for n in draft.shape(node.output[0]) or () if isinstance(n, int))
+    if node.op_type in ("MatMul", "Gemm"):
+        # Each element of a factor is used once for each column, or row, of the other: (a·b)² = (m·k)(k·n)(m·n).
+        return math.sqrt(float(sizes[0]) * sizes[1] * result)
+    return float(sizes[0]) * sizes[1] if node.op_type in _PRODUCTS else 0.0
 
 
 def _compute(draft: Draft, nodes: list[onnx.NodeProto], wanted: list[str]) -> dict[str, np.ndarray]:
@@ -108,7 +144,8 @@ def _compute(draft: Draft, nodes: list[onnx.NodeProto], wanted: list[str]) -> di
         return _compute_one_by_one(draft, nodes, constants)
     proto = _fragment(draft, nodes, constants, wanted)
     try:
-        return dict(zip(wanted, run(proto, {}, optimise=False), strict=True))
+        with current().watched(_STEP, nodes[-1]) as options:
+            return dict(zip(wanted, run(proto, {}, optimise=False, options=options), strict=True))
     except RuntimeFailure:
         # ONNX Runtime has no kernel for some node and type; the reference evaluator may, one node at a time.
         return _compute_one_by_one(draft, nodes, constants)
@@ -124,6 +161,7 @@ def _compute_one_by_one(
         names = [name for name in node.output if name]
         used = {name: known[name] for name in node.input if name}
         proto = _fragment(draft, [node], used, names)
+        current().check(_STEP, node)
         values = _values_of(proto, accurate=node.op_type in _INACCURATE)
         if values is None:  # nobody here computes it: the node stays, for run time
             continue
@@ -137,7 +175,8 @@ def _values_of(proto: onnx.ModelProto, *, accurate: bool) -> Sequence[np.ndarray
     """Return the outputs of one node, on ONNX's reference evaluator where ONNX Runtime is not accurate or fails."""
     if not accurate:
         try:
-            return run(proto, {}, optimise=False)
+            with current().watched(_STEP, proto.graph.node[-1]) as options:
+                return run(proto, {}, optimise=False, options=options)
         except RuntimeFailure:
             pass
     try:

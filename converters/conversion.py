@@ -15,10 +15,11 @@ from google.protobuf.message import DecodeError
 from onnx import helper
 
 from converters import foreign, pytorch
+from converters.budget import Limits, current, limited, preparing
 from converters.canonical import canonicalise, check, is_canonical, keeps_batch_norm
 from converters.draft import shape_of
-from converters.errors import ConversionError, InvalidModel, VerificationFailed
-from converters.files import read_onnx
+from converters.errors import ConversionError, InvalidModel, LimitExceeded, VerificationFailed
+from converters.files import read_onnx, refuse_stream
 from converters.input_axes import normalise_axes
 from converters.model import Model, Preprocessing, Verification, set_metadata
 from converters.order import in_order
@@ -53,6 +54,7 @@ def convert(
     tolerance: float = TOLERANCE,
     seed: int = 0,
     trust: bool = False,
+    limits: Limits | None = None,
 ) -> Model:
     """Convert a model of any framework to one canonical ONNX graph, and hold it to the original.
 
@@ -69,19 +71,22 @@ def convert(
       besides it; the relative L2 error that is allowed in each output (5 % in half precision); the seed of both.
     trust: load a file that can run code: a .pt2 file, a Keras file with code, a TensorFlow graph with ops that do more
       than compute. Only pass True for files whose origin you trust.
+    limits: what preparing the graph may take: Limits(seconds=…, bytes=…, nodes=…). Default: by the model's size.
     Returns a Model with its `verification` and, in memory, its `source`.
-    Raises a ConversionError: InvalidModel, UntrustedModel, UnsupportedModel, VerificationFailed or MissingFramework.
+    Raises a ConversionError: InvalidModel, UntrustedModel, UnsupportedModel, LimitExceeded, VerificationFailed or
+    MissingFramework.
     """
     converted = _convert_source(source, example, free_axes, trust)
     if free_axes and not converted.free_axes:
         raise ConversionError(f"free_axes: {converted.reference.label} states its own free axes")
-    try:
-        proto, verification = _verified(converted, fold_batch_norm, batches, tolerance, seed)
-    except VerificationFailed:
-        if converted.at_example is None:
-            raise
-        converted = converted.at_example()
-        proto, verification = _verified(converted, fold_batch_norm, batches, tolerance, seed)
+    with limited(limits):
+        try:
+            proto, verification = _verified(converted, fold_batch_norm, batches, tolerance, seed)
+        except VerificationFailed:
+            if converted.at_example is None:
+                raise
+            converted = converted.at_example()
+            proto, verification = _verified(converted, fold_batch_norm, batches, tolerance, seed)
     set_metadata(proto, preprocessing, list(class_names) if class_names is not None else None)
     notes = (*converted.notes, *verification.notes)
     _state(proto, notes)
@@ -94,6 +99,8 @@ def _verified(
     """The canonical form of what a framework's converter returned, compared with the original."""
     try:
         proto = canonicalise(converted.proto, fold_batch_norm=fold_batch_norm)
+    except LimitExceeded:
+        raise
     except ConversionError:
         # A graph may be damaged since the original itself does not take the example: that is the better reason.
         run_original(converted.reference, converted.example)
@@ -116,33 +123,30 @@ def load(
     verify: bool = True,
     trust: bool = False,
     run: bool = True,
+    limits: Limits | None = None,
 ) -> Model:
     """A Model from an .onnx file, a ModelProto or a Model, brought to the canonical form where it is not.
 
     verify: compare the canonical graph with the file, on noise and on hard inputs. A file that does not run on noise
     of its declared shapes is compared when it is explained. trust: load another framework's file that can run code, as
     for `convert`; an .onnx file needs no trust. run: False only reads an .onnx file: nothing is verified, and a batch
-    that the file states stays as it is, since only a run shows that samples are independent.
+    that the file states stays as it is, since only a run shows that samples are independent. limits: what preparing the
+    graph may take: Limits(seconds=…, bytes=…, nodes=…); by default it grows with the file.
     Raises VerificationFailed where the canonical graph computes something else than the file; InvalidModel for a
     file that is missing, damaged or not an ONNX model, and for external weights outside its folder;
-    UnsupportedModel for ops that the canonical opset cannot express.
+    UnsupportedModel for ops that the canonical opset cannot express; LimitExceeded for a file that asks for more than
+    the limits.
     """
     if isinstance(model, Model):
         return model
     if not isinstance(model, (onnx.ModelProto, str, os.PathLike)) or _is_convertible(model):
         # An nn.Module lacks an example, and says so.
-        return convert(model, trust=trust)
-    proto = in_order(model if isinstance(model, onnx.ModelProto) else read_onnx(model))
+        return convert(model, trust=trust, limits=limits)
+    with limited(limits):
+        proto = in_order(model if isinstance(model, onnx.ModelProto) else read_onnx(model))
     try:
-        check(proto, shapes=False)
-        if is_canonical(proto):
-            return Model(proto)
-        proto, notes = keep_numbers(normalise_axes(proto, run=run))
-        canonical = canonicalise(proto, fold_batch_norm=not keeps_batch_norm(proto), dynamic_batch=run)
-        refuse_text(canonical)
-        _state(canonical, notes)
-        found = _verified_file(proto, canonical) if verify and run else None
-        return Model(canonical, None, found, _other(proto, canonical))
+        with limited(limits), preparing(proto):
+            return _loaded(proto, verify, run)
     except DecodeError as error:
         named = "" if isinstance(model, onnx.ModelProto) else f"{os.fspath(model)}: "
         raise InvalidModel(
@@ -154,18 +158,38 @@ def load(
         raise type(error)(f"{os.fspath(model)}: {error}") from error
 
 
+def _loaded(proto: onnx.ModelProto, verify: bool, run: bool) -> Model:
+    """The Model of a file's proto."""
+    check(proto, shapes=False)
+    if is_canonical(proto):
+        return Model(proto)
+    proto, notes = keep_numbers(normalise_axes(proto, run=run))
+    canonical = canonicalise(proto, fold_batch_norm=not keeps_batch_norm(proto), dynamic_batch=run)
+    refuse_text(canonical)
+    _state(canonical, notes, stacklevel=4)
+    found = _verified_file(proto, canonical) if verify and run else None
+    return Model(canonical, None, found, _other(proto, canonical))
+
+
 def _verified_file(proto: onnx.ModelProto, canonical: onnx.ModelProto) -> Verification | None:
-    """Compare the canonical graph of a file with the file; None where noise is no input for it, or it draws."""
+    """Compare the canonical graph of a file with the file.
+
+    None where noise is no input for it, where it draws, or where it runs for too long: it is compared when explained.
+    """
     if draws(proto):
         return None
+    trial = None
     try:
-        converted = _convert_onnx(proto, None)
-        return verify_graph(
-            canonical, converted.reference, converted.example, batches=0, tolerance=TOLERANCE, seed=0
-        )
+        with current().trial() as trial:
+            converted = _of_file(proto, None)
+            return verify_graph(
+                canonical, converted.reference, converted.example, batches=0, tolerance=TOLERANCE, seed=0
+            )
     except NoFiniteOutput:
         return None
     except VerificationFailed as error:
+        if trial is not None and trial.stopped:
+            return None
         raise VerificationFailed(
             f"{error}. Fix: report the file as a defect of onnxplain; verify=False loads the graph as it is"
         ) from error
@@ -197,10 +221,10 @@ def _is_convertible(model: object) -> bool:
     return os.path.isdir(model) or Path(model).suffix.lower() in (".pt2", ".keras", *foreign.SUFFIXES)
 
 
-def _state(proto: onnx.ModelProto, notes: Sequence[str]) -> None:
+def _state(proto: onnx.ModelProto, notes: Sequence[str], stacklevel: int = 3) -> None:
     """Warn of what the user must know of a conversion, and store it in the model."""
     for note in notes:
-        warnings.warn(note, stacklevel=3)
+        warnings.warn(note, stacklevel=stacklevel)
     if notes:
         helper.set_model_props(proto, {**_metadata(proto), NOTE_KEY: "; ".join(notes)})
 
@@ -252,6 +276,7 @@ def _convert_path(path: str, example: Any, free_axes: FreeAxes | None, trust: bo
         return _convert_factory(path, example, free_axes, trust)
     if not os.path.exists(path):
         raise InvalidModel(f"{path} does not exist")
+    refuse_stream(path)
     if refusal := foreign.refusal_of(path):
         raise InvalidModel(refusal)
     if suffix == ".pt2":
@@ -289,6 +314,11 @@ def _convert_onnx(proto: onnx.ModelProto, example: Any) -> Converted:
     proto = in_order(proto)
     check(proto, shapes=False)
     proto, notes = keep_numbers(normalise_axes(proto))
+    return _of_file(proto, example, notes)
+
+
+def _of_file(proto: onnx.ModelProto, example: Any, notes: Sequence[str] = ()) -> Converted:
+    """The same of a model that is checked and whose axes are normalised."""
     original = Original(proto)
     refuse_text(proto, original.infos)
     feeds = _example_of(original.infos, example)
@@ -298,7 +328,7 @@ def _convert_onnx(proto: onnx.ModelProto, example: Any) -> Converted:
 
     label = f"{original.runtime} on the model as given"
     reference = Reference(run, label, original.batch, proto, hard=original.on_runtime)
-    return Converted(proto, None, reference, feeds, notes)
+    return Converted(proto, None, reference, feeds, tuple(notes))
 
 
 def _example_of(infos: dict[str, onnx.ValueInfoProto], example: Any) -> dict[str, np.ndarray]:

@@ -2,7 +2,7 @@
 
 Reads an `onnx.ModelProto` and writes one back. Constants are NumPy arrays. Subgraphs stay inside their
 nodes; the outer names that they capture count as uses and are renamed with the rest. Sparse constants are
-made dense. Refuses constants that are stored outside the model, and sparse ones that would fill the memory.
+made dense. Refuses constants that are stored outside the model, and sparse ones that are larger than the budget.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from converters.errors import InvalidModel, UnsupportedModel, one_line
+from converters.budget import current
+from converters.errors import InvalidModel, one_line
+from converters.inference import inferred_of
+from converters.unique import Names
 
 Shape = tuple[int | str | None, ...]
 
 # Larger constants are hidden from ONNX's C++ passes, which would copy them: no shape depends on them.
 _LIGHT = 1024
-
-DENSEST = 1 << 30
-"""Bytes that one sparse constant may take when its zeros are written out: a small file must not fill memory."""
 
 
 class Draft:
@@ -44,21 +44,23 @@ class Draft:
             self.constants[tensor.name] = constant_of(tensor)
         for sparse in graph.sparse_initializer:
             self.constants[sparse.values.name] = dense_of(sparse)
-        self.inputs = [info for info in graph.input if info.name not in self.constants]
-        self.outputs = list(graph.output)
+        self.inputs = tuple(info for info in graph.input if info.name not in self.constants)
+        self.outputs = tuple(graph.output)
         self.types: dict[str, onnx.TypeProto] = {info.name: info.type for info in graph.value_info}
         self.unrolled = 0
         """How many nodes unrolled loops have brought so far."""
+        self.settled = b""
+        """The state in which no rewriting changes anything (settle.py)."""
         self.stated: set[tuple[str, int]] = set()
         """The axes, as (tensor, axis), whose size was stated besides shape inference."""
-        self._taken = {info.name for info in graph.input} | self.constants.keys()
-        self._taken.update(name for node in self.nodes for name in _written(node))
+        self._names = Names({info.name for info in graph.input} | self.constants.keys())
+        self._names.take(name for node in self.nodes for name in _written(node))
 
     def to_proto(self) -> onnx.ModelProto:
         """The model as a proto, with the types of every computed tensor."""
         proto = onnx.ModelProto()
         proto.CopyFrom(self.header)
-        self._write(proto, {name: numpy_helper.from_array(a, name) for name, a in self.constants.items()})
+        self._write(proto, self.constants)
         computed = {name for node in self.nodes for name in node.output} - {
             info.name for info in self.outputs
         }
@@ -69,7 +71,7 @@ class Draft:
     def light_proto(self) -> onnx.ModelProto:
         """The model with its large constants as inputs: cheap to hand to ONNX's C++ passes."""
         proto = onnx.ModelProto()
-        light = {n: numpy_helper.from_array(a, n) for n, a in self.constants.items() if a.size <= _LIGHT}
+        light = {name: array for name, array in self.constants.items() if array.size <= _LIGHT}
         self._write(proto, light)
         for name, array in self.constants.items():
             if name not in light:
@@ -81,13 +83,15 @@ class Draft:
                 proto.graph.value_info.add(name=name, type=known)
         return proto
 
-    def _write(self, proto: onnx.ModelProto, tensors: Mapping[str, onnx.TensorProto]) -> None:
+    def _write(self, proto: onnx.ModelProto, constants: Mapping[str, np.ndarray]) -> None:
         proto.ir_version = 11
         for domain, version in self.opsets.items():
             proto.opset_import.add(domain=domain, version=version)
         proto.graph.name = self.name
         proto.graph.node.extend(self.nodes)
-        proto.graph.initializer.extend(tensors.values())
+        for name, array in constants.items():
+            # One at a time: a list of all would hold every weight once more.
+            proto.graph.initializer.append(numpy_helper.from_array(array, name))
         proto.graph.input.extend(self.inputs)
         proto.graph.output.extend(self.outputs)
 
@@ -97,9 +101,9 @@ class Draft:
         read = Draft(proto)
         self.nodes, self.opsets = read.nodes, read.opsets
         self.constants = read.constants | hidden
-        self.inputs = [info for info in read.inputs if info.name not in hidden]
+        self.inputs = tuple(info for info in read.inputs if info.name not in hidden)
         self.outputs, self.types = read.outputs, read.types
-        self._taken |= read._taken
+        self._names.take(read._names.taken)
 
     def infer_types(self) -> None:
         """Infer the type and shape of every tensor; known shapes are kept where inference has less to say."""
@@ -116,24 +120,40 @@ class Draft:
                 # The one op whose shape ONNX does not infer; it is that of its first input.
                 node.CopyFrom(helper.make_node("Identity", node.input[:1], node.output))
         try:
-            inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+            inferred = inferred_of(proto)
         except onnx.shape_inference.InferenceError:
             # Types stored in the file may contradict its graph: the graph is right.
             del proto.graph.value_info[:]
             try:
-                inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+                inferred = inferred_of(proto)
             except onnx.shape_inference.InferenceError as error:
                 raise InvalidModel(
                     f"the shapes or types of the graph contradict one another ({one_line(error)}). Fix: export it "
                     "again until onnx.shape_inference.infer_shapes takes it"
                 ) from error
         self.types = {info.name: info.type for info in inferred.graph.value_info}
-        self.outputs = list(inferred.graph.output)
+        self.outputs = tuple(inferred.graph.output)
 
     @property
-    def output_names(self) -> frozenset[str]:
-        """The names of the graph's outputs."""
-        return frozenset(info.name for info in self.outputs)
+    def inputs(self) -> tuple[onnx.ValueInfoProto, ...]:
+        """The inputs of the graph that are no constants."""
+        return self._inputs
+
+    @inputs.setter
+    def inputs(self, infos: Iterable[onnx.ValueInfoProto]) -> None:
+        self._inputs = tuple(infos)
+        self._input_types = {info.name: info.type for info in reversed(self._inputs)}
+
+    @property
+    def outputs(self) -> tuple[onnx.ValueInfoProto, ...]:
+        """The outputs of the graph."""
+        return self._outputs
+
+    @outputs.setter
+    def outputs(self, infos: Iterable[onnx.ValueInfoProto]) -> None:
+        self._outputs = tuple(infos)
+        self._output_types = {info.name: info.type for info in reversed(self._outputs)}
+        self.output_names = frozenset(self._output_types)
 
     def shape(self, name: str) -> Shape | None:
         """The shape of a tensor: an int, a symbol or None (unknown) per axis; None without a rank."""
@@ -144,9 +164,10 @@ class Draft:
 
     def type_of(self, name: str) -> onnx.TypeProto | None:
         """What is known of a tensor that is no constant."""
-        if name in self.types:
-            return self.types[name]
-        return next((info.type for info in (*self.inputs, *self.outputs) if info.name == name), None)
+        for known in (self.types, self._input_types, self._output_types):
+            if name in known:
+                return known[name]
+        return None
 
     def typed(self, name: str) -> onnx.TypeProto | None:
         """The type of any tensor, constants included; None where nothing is known of it."""
@@ -194,7 +215,7 @@ class Draft:
         """Put nodes in the place of others; the key is the old node's id()."""
         if replacements:
             self.nodes = [new for node in self.nodes for new in replacements.get(id(node), (node,))]
-            self._taken.update(name for nodes in replacements.values() for n in nodes for name in _written(n))
+            self._names.take(name for nodes in replacements.values() for n in nodes for name in _written(n))
 
     def remove_unused(self) -> None:
         """Take out nodes and constants that no output depends on, and the names of unread outputs."""
@@ -211,12 +232,7 @@ class Draft:
 
     def fresh(self, stem: str) -> str:
         """A tensor name that the graph does not have yet, as close to `stem` as may be."""
-        name, count = stem, 1
-        while name in self._taken:
-            count += 1
-            name = f"{stem}_{count}"
-        self._taken.add(name)
-        return name
+        return self._names.fresh(stem)
 
 
 def reads(node: onnx.NodeProto) -> Iterator[str]:
@@ -301,14 +317,12 @@ def value_of(node: onnx.NodeProto) -> np.ndarray | None:
 
 
 def dense_of(sparse: onnx.SparseTensorProto) -> np.ndarray:
-    """The array of a SparseTensorProto, zeros included. Raises UnsupportedModel where it is too large."""
+    """The array of a SparseTensorProto, zeros included. Raises LimitExceeded where it is too large."""
     values, indices = constant_of(sparse.values), constant_of(sparse.indices)
     shape = tuple(sparse.dims)
-    if math.prod(shape) * values.itemsize > DENSEST:
-        raise UnsupportedModel(
-            f"the sparse constant {sparse.values.name!r} of shape {shape} would take more than {DENSEST >> 30} "
-            "GiB. Fix: gather the rows that are read with indices"
-        )
+    current().take_bytes(
+        math.prod(shape) * values.itemsize, "writing out the zeros of a sparse constant", sparse.values.name
+    )
     array = np.zeros(shape, values.dtype)
     try:
         array[np.unravel_index(indices, shape) if indices.ndim == 1 else tuple(indices.T)] = values

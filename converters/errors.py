@@ -3,6 +3,7 @@
 ConversionError
 ├── InvalidModel        the file or object is no model, or a damaged one
 │   └── UntrustedModel  loading the file could run code or write files
+├── LimitExceeded       preparing the model would take more time, memory or nodes than its limits
 ├── UnsupportedModel    a model, but one that cannot be brought to the canonical graph
 ├── VerificationFailed  the converted graph computes something else than the original
 └── MissingFramework    a framework that the model needs is not installed (also an ImportError)
@@ -31,6 +32,10 @@ class InvalidModel(ConversionError):
 
 class UntrustedModel(InvalidModel):
     """Loading the file could run code of the file, or read and write other files; `trust=True` loads it."""
+
+
+class LimitExceeded(ConversionError):
+    """Preparing the model would take more than its limits allow; the message names the limit and how to raise it."""
 
 
 class UnsupportedModel(ConversionError):

@@ -14,7 +14,11 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx.external_data_helper import load_external_data_for_tensor
 
+from converters.budget import current
 from converters.errors import InvalidModel, one_line
+
+LARGEST_MESSAGE = 2**31 - 1
+"""Bytes that a file of protobuf may hold."""
 
 
 def read_onnx(path: str | os.PathLike[str]) -> onnx.ModelProto:
@@ -24,6 +28,12 @@ def read_onnx(path: str | os.PathLike[str]) -> onnx.ModelProto:
         raise InvalidModel(f"{path} is a folder, not an .onnx file")
     if not path.exists():
         raise InvalidModel(f"{path} does not exist")
+    refuse_stream(path)
+    if path.stat().st_size > LARGEST_MESSAGE:
+        raise InvalidModel(
+            f"{path}: expected a file of at most 2 GiB, found {path.stat().st_size:,} bytes. Fix: store its weights as "
+            "external data, onnx.save_model(…, save_as_external_data=True)"
+        )
     try:
         proto = onnx.load_model(path, load_external_data=False)
     except DecodeError as error:
@@ -34,10 +44,25 @@ def read_onnx(path: str | os.PathLike[str]) -> onnx.ModelProto:
         ) from error
     if not proto.ir_version or not (proto.graph.node or proto.graph.output):
         raise InvalidModel(f"{path} is no ONNX model, or a truncated one: it holds no graph")
+    loaded: dict[Path, int] = {}
     for tensor in _tensors(proto):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            _load_external(tensor, path)
+            target = _load_external(tensor, path)
+            loaded[target] = loaded.get(target, 0) + len(tensor.raw_data)
+            repeated = sum(max(size - file.stat().st_size, 0) for file, size in loaded.items())
+            if repeated > current().bytes_left:
+                raise current().exceeded(
+                    "bytes", "reading weights that lie in one place", tensor.name, repeated
+                )
     return proto
+
+
+def refuse_stream(path: str | os.PathLike[str]) -> None:
+    """Raise InvalidModel for a pipe, a device or a socket: reading it may wait, or never end."""
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise InvalidModel(
+            f"{os.fspath(path)} is a pipe, a device or a socket. Fix: write the model to a file, and give its path"
+        )
 
 
 def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
@@ -61,8 +86,8 @@ def _tensors_of_nodes(nodes: list[onnx.NodeProto]) -> Iterator[onnx.TensorProto]
                 yield from _tensors_of(body)
 
 
-def _load_external(tensor: onnx.TensorProto, path: Path) -> None:
-    """Load one tensor's data, after its place is seen to lie in the model's folder."""
+def _load_external(tensor: onnx.TensorProto, path: Path) -> Path:
+    """Load one tensor's data, after its place is seen to lie in the model's folder; return its file."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
     folder = path.parent.resolve()
@@ -87,3 +112,4 @@ def _load_external(tensor: onnx.TensorProto, path: Path) -> None:
         ) from error
     tensor.data_location = onnx.TensorProto.DEFAULT
     del tensor.external_data[:]
+    return target

@@ -13,6 +13,7 @@ from typing import Any
 import onnx
 from onnx import helper
 
+from converters.budget import current
 from converters.draft import Draft, is_standard
 from converters.errors import InvalidModel
 from converters.opset import all_nodes, expressible, set_opset
@@ -57,8 +58,10 @@ def inline_calls(draft: Draft, functions: Sequence[onnx.FunctionProto]) -> None:
     """
     known = {(function.domain, function.name): function for function in functions}
     for _ in known:
-        draft.infer_types()
         calls = [(node, known[key]) for node in draft.nodes if (key := (node.domain, node.op_type)) in known]
+        if not calls:
+            break
+        draft.infer_types()
         draft.replace({id(node): _expansion(draft, node, function) for node, function in calls})
     for domain in {domain for domain, _ in known}:
         draft.opsets.pop(domain, None)
@@ -104,6 +107,8 @@ def _expansion(draft: Draft, node: onnx.NodeProto, body: onnx.FunctionProto) -> 
     given = dict(zip(body.input, [*node.input, *[""] * len(body.input)], strict=False))
     given |= adopt_constants(draft, fragment, stem)
     outputs = zip(body.output, node.output, strict=False)
+    current().check("writing out a function", node)
+    current().take_nodes(len(fragment.nodes), "writing out a function", node)
     nodes, _ = instantiate(draft, fragment.nodes, given, stem, outputs)
     inherit_origin(nodes, node)
     return nodes

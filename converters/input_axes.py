@@ -7,15 +7,18 @@ the model: an axis that may change alone has a size of its own.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations
+from contextlib import suppress
+from itertools import combinations, islice
 
 import numpy as np
 import onnx
 from onnx import helper
 
+from converters.budget import current
 from converters.draft import is_invented, reads, shape_of, subgraphs
-from converters.runtime import RuntimeFailure, Session
+from converters.runtime import RuntimeFailure, Session, Stopped
 
 _UNKNOWN = frozenset({"", "?", "*", "-1", "0", "none", "null", "unknown", "dynamic"})
 """What exporters write for a free size, and for every other free size as well."""
@@ -40,14 +43,20 @@ def normalise_axes(proto: onnx.ModelProto, *, run: bool = True) -> onnx.ModelPro
                 axis.ClearField("dim_value")
             elif axis.dim_param.strip().lower() in _UNKNOWN or is_invented(axis.dim_param):
                 axis.ClearField("dim_param")
-    if not run:
-        return normal
+    if run:
+        # A model that runs for too long keeps the symbols of its file.
+        with current().trial(), suppress(Stopped):
+            _find_sizes(normal, empty)
+    return normal
+
+
+def _find_sizes(normal: onnx.ModelProto, empty: Sequence[onnx.TensorShapeProto.Dimension]) -> None:
+    """Find out by runs which sizes are the same, and which are 0."""
     if empty and not _runs(normal):
         # The model takes no elements there: 0 is the size.
         for axis in empty:
             axis.dim_value = 0
     _share_symbols(normal)
-    return normal
 
 
 def _is_empty(axis: onnx.TensorShapeProto.Dimension) -> bool:
@@ -58,6 +67,8 @@ def _runs(proto: onnx.ModelProto) -> bool:
     """Return whether a model runs where its free axes have elements."""
     try:
         return _Trial(proto, _inputs(proto)).runs(())
+    except Stopped:
+        raise
     except RuntimeFailure:
         return False
 
@@ -88,7 +99,8 @@ def _share_symbols(proto: onnx.ModelProto) -> None:
         if not axis.HasField("dim_value") and (axis.dim_param or index == 0)
     }
     firsts = [axis for axis in stated if axis[1] == 0]
-    repeated = [axis for axis, symbol in stated.items() if list(stated.values()).count(symbol) > 1]
+    counts = Counter(stated.values())
+    repeated = [axis for axis, symbol in stated.items() if counts[symbol] > 1]
     if len(firsts) < 2 and not repeated:
         return
     try:
@@ -113,27 +125,32 @@ class _Trial:
     def __init__(self, proto: onnx.ModelProto, inputs: Mapping[str, onnx.ValueInfoProto]) -> None:
         self._session = Session(proto, optimise=False)
         self._inputs = inputs
-        self._outputs = {name: _outputs_of(proto.graph, name) for name in inputs}
+        self._graph = proto.graph
+        self._outputs: dict[str, frozenset[str]] = {}
+        self._known: dict[tuple[str, tuple[int, ...], int], np.ndarray] = {}
 
     def may_differ(self, chosen: Sequence[Axis], others: Sequence[Axis]) -> bool:
         """Return whether axes may change without others, though one output depends on the inputs of both.
 
         Inputs that meet in no output, as those of two towers, never show whether they share a size.
         """
-        reached = {output for name, _ in chosen for output in self._outputs[name]}
-        meet = any(not reached.isdisjoint(self._outputs[name]) for name, _ in others)
+        reached = {output for name, _ in chosen for output in self._outputs_of(name)}
+        meet = any(not reached.isdisjoint(self._outputs_of(name)) for name, _ in others)
         return meet and self.runs(chosen)
 
     def runs(self, changed: Sequence[Axis]) -> bool:
         """Return whether the model runs where these axes alone have another size."""
+        read = set(self._session.inputs)
         for whole in (1, 0):
             feeds = {
                 name: self._values(name, info, changed, whole)
                 for name, info in self._inputs.items()
-                if name in self._session.inputs
+                if name in read
             }
             try:
                 self._session.run(feeds)
+            except Stopped:
+                raise
             except RuntimeFailure:
                 continue
             return True
@@ -149,19 +166,26 @@ class _Trial:
         for index, size in enumerate(shape):
             free = (2, 3) if index == 0 else (usual, other)
             sizes.append(size if isinstance(size, int) else free[(name, index) in changed])
-        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type))
-        if dtype.kind in "iub":
-            return np.full(sizes, whole).astype(dtype)
-        return np.random.default_rng(0).standard_normal(sizes).astype(dtype)
+        key = (name, tuple(sizes), whole)
+        if key not in self._known:
+            dtype = np.dtype(helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type))
+            known = np.full(sizes, whole) if dtype.kind in "iub" else _noise(sizes)
+            self._known[key] = known.astype(dtype)
+        return self._known[key]
+
+    def _outputs_of(self, name: str) -> frozenset[str]:
+        """Return the outputs that depend on an input."""
+        if name not in self._outputs:
+            found = {name}
+            for node in self._graph.node:
+                if not found.isdisjoint(reads(node)):
+                    found.update(node.output)
+            self._outputs[name] = frozenset(info.name for info in self._graph.output if info.name in found)
+        return self._outputs[name]
 
 
-def _outputs_of(graph: onnx.GraphProto, name: str) -> frozenset[str]:
-    """Return the outputs that depend on an input."""
-    found = {name}
-    for node in graph.node:
-        if not found.isdisjoint(reads(node)):
-            found.update(node.output)
-    return frozenset(info.name for info in graph.output if info.name in found)
+def _noise(sizes: Sequence[int]) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(sizes)
 
 
 def _separated(stated: Mapping[Axis, str], trial: _Trial) -> dict[Axis, str]:
@@ -172,7 +196,7 @@ def _separated(stated: Mapping[Axis, str], trial: _Trial) -> dict[Axis, str]:
         whole = len(group)
         # One axis of two may change alone just where the other may; two of three just where the third may.
         for count in (1, 2):
-            for chosen in list(combinations(group, count))[:_MOST_TRIALS]:
+            for chosen in islice(combinations(group, count), _MOST_TRIALS):
                 others = [axis for axis in group if axis not in chosen]
                 if len(group) - len(others) == count <= len(others) and trial.may_differ(chosen, others):
                     group = others

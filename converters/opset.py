@@ -14,6 +14,7 @@ from collections.abc import Iterable
 import onnx
 import onnx.inliner
 
+from converters.budget import current
 from converters.draft import Draft, attribute, is_standard, subgraphs
 from converters.errors import InvalidModel, UnsupportedModel, one_line
 
@@ -29,7 +30,7 @@ _HARDMAX_ALONG_AXIS = 13
 # ONNX Runtime has kernels for these up to here; what came later are types alone.
 _OLDER_OPSET = 21
 # A function that calls another twice, which calls another twice, … stands for any number of nodes in a few bytes.
-MOST_INLINED, DEEPEST_CALL = 100_000, 64
+DEEPEST_CALL = 64
 RANDOM = (
     "RandomNormal",
     "RandomNormalLike",
@@ -69,16 +70,13 @@ def inline_functions(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Replace every call of a model-local function by the function's body.
 
     A model whose functions are written for opsets that ONNX's inliner cannot convert is returned as it is.
-    Raises InvalidModel where functions call one another in a circle, or stand for too many nodes.
+    Raises InvalidModel where functions call one another in a circle, LimitExceeded where they stand for too many nodes.
     """
     if not proto.functions:
         return proto
-    nodes = _nodes_inlined(proto)
-    if nodes > MOST_INLINED:
-        raise InvalidModel(
-            f"the functions of the model stand for {nodes:,} nodes, and at most {MOST_INLINED:,} are written out. "
-            "Fix: export the model without functions that call one another"
-        )
+    current().take_nodes(
+        max(_nodes_inlined(proto) - len(proto.graph.node), 0), "writing out the functions of the model"
+    )
     try:
         inlined: onnx.ModelProto = onnx.inliner.inline_local_functions(proto, convert_version=True)
         return inlined

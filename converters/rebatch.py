@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from converters.budget import current
 from converters.draft import Draft, attribute, is_standard, shape_of
 from converters.errors import InvalidModel
 from converters.runtime import RuntimeFailure, Session
@@ -69,7 +70,8 @@ def free_batch(draft: Draft) -> Draft:
     free = _rewritten(draft, batch)
     try:
         free.infer_types()
-        proved = _samples_are_independent(draft, free, batch)
+        with current().trial():
+            proved = _samples_are_independent(draft, free, batch)
     except (InvalidModel, RuntimeFailure):
         # The graph holds its batch in a way that no rewriting here undoes: it keeps it.
         return draft

@@ -21,6 +21,7 @@ import onnx
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
+from converters.budget import current_trial, stopped_when
 from converters.errors import one_line
 
 # A protobuf message holds at most 2 GB; larger models go to the runtime through files.
@@ -29,6 +30,10 @@ _LARGEST_MESSAGE = (1 << 31) - (1 << 20)
 
 class RuntimeFailure(Exception):
     """ONNX Runtime cannot load or run the graph; the message is its own, on one line."""
+
+
+class Stopped(RuntimeFailure):
+    """A run on noise was stopped, since it took too long."""
 
 
 class Session:
@@ -47,12 +52,24 @@ class Session:
         self.inputs = [entry.name for entry in self._session.get_inputs()]
         self.outputs = [entry.name for entry in self._session.get_outputs()]
 
-    def run(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """The outputs, in order."""
+    def run(self, feeds: Mapping[str, np.ndarray], options: Any = None) -> list[np.ndarray]:
+        """The outputs, in order. options: ONNX Runtime's own, of this run."""
+        trial = current_trial()
+        if options is None and trial is not None:
+            if trial.over():
+                raise Stopped("the time of its trial runs is over")
+            try:
+                with stopped_when(trial.over) as options:
+                    return self.run(feeds, options)
+            except RuntimeFailure as error:
+                raise (Stopped(str(error)) if trial.stopped else error) from error
         try:
             # Values of text, and of numbers that NumPy has not, cannot cross the border.
-            given = {name: _to_value(array) for name, array in feeds.items() if name in self.inputs}
-            return [_from_value(one) for one in self._session.run_with_ort_values(self.outputs, given)]
+            read = set(self.inputs)
+            given = {name: _to_value(array) for name, array in feeds.items() if name in read}
+            return [
+                _from_value(one) for one in self._session.run_with_ort_values(self.outputs, given, options)
+            ]
         except Exception as error:
             raise RuntimeFailure(one_line(error)) from error
 
@@ -143,10 +160,10 @@ def _holds_if(graph: onnx.GraphProto) -> bool:
 
 
 def run(
-    proto: onnx.ModelProto, feeds: Mapping[str, np.ndarray], *, optimise: bool = True
+    proto: onnx.ModelProto, feeds: Mapping[str, np.ndarray], *, optimise: bool = True, options: Any = None
 ) -> Sequence[np.ndarray]:
     """Load and run once."""
-    return Session(proto, optimise=optimise).run(feeds)
+    return Session(proto, optimise=optimise).run(feeds, options)
 
 
 def _load(proto: onnx.ModelProto, options: Any) -> Any:

@@ -24,6 +24,7 @@ from converters.quiet import quiet
 from converters.tf_graph_def import read_graph
 from converters.tf_text import refuse_text
 from converters.trust import refuse_keras_code, refuse_saved_model
+from converters.unique import Names
 from converters.verify import Arrays, FreeAxes, Reference
 
 _FREE_SIZES = 32
@@ -362,15 +363,8 @@ def _output_names(tf: Any, function: Any, stated: Sequence[str] | None) -> tuple
 
 
 def _unique(names: Sequence[str]) -> list[str]:
-    found: list[str] = []
-    for name in names:
-        name = name.replace(":", "_") or "input"
-        candidate, count = name, 1
-        while candidate in found:
-            count += 1
-            candidate = f"{name}_{count}"
-        found.append(candidate)
-    return found
+    found = Names()
+    return [found.fresh(name.replace(":", "_") or "input") for name in names]
 
 
 def _eager(tf: Any, call: Callable[..., Any]) -> Callable[[Sequence[np.ndarray]], Any]:

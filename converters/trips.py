@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from converters.budget import current
 from converters.draft import Draft, attribute, reads
 from converters.opset import RANDOM
 from converters.runtime import RuntimeFailure, run
@@ -35,7 +36,9 @@ def count_trips(draft: Draft, node: onnx.NodeProto, limit: int) -> int | str:
     if unknown is not None:
         return f"its condition {body.output[0].name!r} hangs on {unknown!r}, which is computed while running"
     try:
-        (steps,) = run(_condition_alone(draft, node, body, needed, trips), {}, optimise=False)
+        alone = _condition_alone(draft, node, body, needed, trips)
+        with current().watched("counting the iterations of a loop", node) as options:
+            (steps,) = run(alone, {}, optimise=False, options=options)
     except RuntimeFailure as failure:
         return f"its condition {body.output[0].name!r} cannot be computed beforehand: {failure}"
     return len(steps)

@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from converters.budget import current
 from converters.draft import Draft, attribute, is_standard, reads, shape_of, subgraphs
 from converters.opset import RANDOM, all_nodes
 from converters.splice import adopt_constants, hoist_constants, inherit_origin, instantiate
@@ -35,6 +36,7 @@ def unroll_loops(draft: Draft) -> bool:
             trips = _trips(draft, node)
             if isinstance(trips, int):
                 draft.unrolled += trips * _size(node)
+                current().take_nodes(trips * _size(node), "unrolling a loop", node)
                 replaced[id(node)] = _unrolled(draft, node, trips)
     draft.replace(replaced)
     return bool(replaced)
@@ -57,10 +59,11 @@ def explain_control_flow(draft: Draft) -> None:
 
 def _trips(draft: Draft, node: onnx.NodeProto) -> int | str:
     """The number of iterations to write out, or why the loop stays."""
-    limit = max(LARGEST - draft.unrolled, 0) // _size(node)
+    limit = max(min(LARGEST - draft.unrolled, current().nodes_left), 0) // _size(node)
     trips = count_trips(draft, node, limit) if node.op_type == "Loop" else _length(draft, node)
     if isinstance(trips, int) and trips > limit:
-        return f"the graph's loops would come to more than {LARGEST} nodes"
+        most = min(LARGEST, current().nodes)
+        return f"the graph's loops would come to more than {most} nodes"
     if trips == 0 and len(node.output) > _carried(node):
         return "it makes no iteration, and what it collects is empty"
     return trips
@@ -158,7 +161,9 @@ def _unrolled(draft: Draft, node: onnx.NodeProto, trips: int) -> list[onnx.NodeP
     # Before its states a Loop gives back its condition; a Scan has none.
     first = 1 if loop else 0
     collected: list[list[str]] = [[] for _ in node.output[count:]]
+    budget = current()
     for step in range(trips):
+        budget.check("unrolling a loop", node)
         wanted = [*[""] * first, *node.output[:count]] if step == trips - 1 else []
         if loop:
             number = body.as_stated(0, np.asarray(step, np.int64))

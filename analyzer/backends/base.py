@@ -187,10 +187,10 @@ class Differentiable:
             )
         self._differentiable(names)
         if wrt is not None:
-            for name in names:
-                above = [other for other in names if other != name and other in self.graph.ancestors([name])]
-                if above:
-                    raise AnalysisError(f"{name!r} is computed from {above[0]!r}: attribute one of them")
+            for name in self.graph.dependent(names)[:1]:
+                above = self.graph.ancestors([name])
+                first = next(other for other in names if other != name and other in above)
+                raise AnalysisError(f"{name!r} is computed from {first!r}: attribute one of them")
         return names
 
     def forward(self, inputs: Inputs, outputs: Sequence[str] | None = None) -> Arrays:

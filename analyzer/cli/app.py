@@ -22,6 +22,7 @@ from analyzer.cli.compare import compare
 from analyzer.cli.convert import convert
 from analyzer.cli.demo import demo
 from analyzer.cli.inspect import inspect
+from analyzer.cli.limits import taken, within
 from analyzer.cli.terminal import UserError
 
 app = typer.Typer(
@@ -63,6 +64,15 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    limits: Annotated[
+        str | None,
+        typer.Option(
+            "--limits",
+            metavar="seconds=60,bytes=4GiB,nodes=500000",
+            help="What preparing a model may take, of any command: seconds, bytes of constants that the file does not "
+            "hold, nodes of functions and loops. Default: by the size of the file.",
+        ),
+    ] = None,
 ) -> None:
     if context.invoked_subcommand is None:
         print(context.get_help())
@@ -73,12 +83,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
+    limits, given = taken(given)
     # TensorFlow's start-up banner is no message of ours, and must not bury one.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if not debug:
         warnings.filterwarnings("ignore")
     try:
-        with _ending_in_order():
+        with _ending_in_order(), within(limits):
             result = typer.main.get_command(app).main(
                 args=[item for item in given if item != "--debug"],
                 prog_name="onnxplain",

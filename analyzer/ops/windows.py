@@ -13,8 +13,12 @@ from typing import Any
 import numpy as np
 
 from analyzer.emitter import Emitter
+from analyzer.errors import UnsupportedOp
 from analyzer.graph import Tensor
 from analyzer.ops.support import ones
+
+MOST_TAPS = 1 << 26
+"""Positions of windows along one axis: 512 MiB of numbers. A window at each of 8,192 pixels, as wide, has as many."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +48,29 @@ class Axis:
     def taps(self) -> np.ndarray:
         """The input position of every tap of every window, (out, kernel); outside where < 0 or ≥ size."""
         assert self.out is not None and self.before is not None
+        _refuse_many(self.out * self.kernel)
         starts = np.arange(self.out) * self.stride - self.before
         return starts[:, None] + np.arange(self.kernel) * self.dilation
 
     def counts(self, include_pad: bool) -> np.ndarray:
         """The number of taps of every window that an average divides by."""
         assert self.size is not None and self.before is not None and self.after is not None
-        taps = self.taps()
+        assert self.out is not None
+        _refuse_many(self.out)
+        starts = np.arange(self.out) * self.stride - self.before
         low, high = (-self.before, self.size + self.after) if include_pad else (0, self.size)
-        return ((taps >= low) & (taps < high)).sum(axis=1)
+        # The taps lie a dilation apart: from the first at or after `low` to the last before `high`.
+        first, end = (np.clip(-((starts - bound) // self.dilation), 0, self.kernel) for bound in (low, high))
+        return end - first
+
+
+def _refuse_many(count: int) -> None:
+    """Raise UnsupportedOp for more positions than are computed."""
+    if count > MOST_TAPS:
+        raise UnsupportedOp(
+            f"expected at most {MOST_TAPS:,} positions of the windows along an axis, found {count:,}. Fix: pool in "
+            "several steps, with smaller windows and pads"
+        )
 
 
 def windows(

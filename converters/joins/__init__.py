@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import onnx
 
+from converters.budget import current
 from converters.draft import Draft
 from converters.joins.elementwise import Elementwise
 from converters.joins.normalization import normalization
@@ -20,38 +21,58 @@ __all__ = ["join_primitives"]
 
 def join_primitives(draft: Draft) -> bool:
     """Rewrite every region that is found, the largest first. Returns whether any was."""
-    reader, elementwise = Reader(draft), Elementwise(draft)
+    reader, elementwise, budget = Reader(draft), Elementwise(draft), current()
+    activations = _Activations(reader, elementwise)
     replaced: dict[int, list[onnx.NodeProto]] = {}
     removed: list[onnx.NodeProto] = []
     # From the end: the last node of the largest region comes first.
     for node in reversed(draft.nodes):
+        budget.check("recognising functions", node)
         for region in reversed(reader.regions_before(node)):
-            if not region.reduces and _begins_with_the_end_of_another(reader, elementwise, region):
+            if not region.reduces and activations.begins_with_the_end_of_another(region):
                 continue
             nodes = normalization(draft, region) if region.reduces else elementwise.join(region)
             if nodes is not None:
                 replaced[id(node)] = nodes
                 removed += region.nodes[:-1]
                 reader.consume(region)
+                activations.forget()
                 break
     draft.replace(replaced)
     draft.remove(removed)
     return bool(replaced)
 
 
-def _begins_with_the_end_of_another(reader: Reader, elementwise: Elementwise, region: Region) -> bool:
-    """Whether the first nodes of a region complete an activation before it, such as the division by 6 that ends a hard
-    sigmoid, and the rest is an op's function without them: a scale and a shift before a hard sigmoid are taken for a
-    part of it.
-    """
-    if not elementwise.recognises(region):
-        return False
-    entries = {part.entry for part in reader.regions_before(region.last) if elementwise.recognises(part)}
-    inside = {id(node) for node in region.nodes}
-    return any(
-        elementwise.recognises(other)
-        for node in region.nodes
-        if node.output[0] in entries
-        for other in reader.regions_before(node)
-        if not inside.issuperset(id(one) for one in other.nodes)
-    )
+class _Activations:
+    """The regions before each node that compute an op's function, worked out once until a region is consumed."""
+
+    def __init__(self, reader: Reader, elementwise: Elementwise) -> None:
+        self._reader, self._elementwise = reader, elementwise
+        self._known: dict[int, list[Region]] = {}
+
+    def forget(self) -> None:
+        """Forget what is known: a region was consumed."""
+        self._known.clear()
+
+    def begins_with_the_end_of_another(self, region: Region) -> bool:
+        """Whether the first nodes of a region complete an activation before it, such as the division by 6 that ends a
+        hard sigmoid, and the rest is an op's function without them: a scale and a shift before a hard sigmoid are taken
+        for a part of it.
+        """
+        if not self._elementwise.recognises(region):
+            return False
+        entries = {part.entry for part in self._before(region.last)}
+        inside = {id(node) for node in region.nodes}
+        # The regions before a node lie within one another: the last one is the largest.
+        return any(
+            not inside.issuperset(map(id, other.nodes))
+            for node in region.nodes
+            if node.output[0] in entries
+            for other in self._before(node)[-1:]
+        )
+
+    def _before(self, last: onnx.NodeProto) -> list[Region]:
+        if id(last) not in self._known:
+            regions = self._reader.regions_before(last)
+            self._known[id(last)] = [region for region in regions if self._elementwise.recognises(region)]
+        return self._known[id(last)]

@@ -14,12 +14,12 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from converters.draft import Draft, attribute
+from converters.draft import Draft
 from converters.joins.confirm import agrees, numbers
 from converters.joins.form import Form, Opaque
 from converters.joins.formulas import FUNCTIONS, Function
 from converters.joins.nodes import Setting, compute
-from converters.joins.region import MOVES, Region
+from converters.joins.region import MOVES, Region, is_number, moved
 from converters.joins.rounded import Precision, Rounded
 from converters.joins.unify import unify
 from converters.splice import inherit_origin
@@ -60,38 +60,35 @@ class Elementwise:
 
     def __init__(self, draft: Draft) -> None:
         self._draft = draft
-        self._known: dict[tuple[object, ...], _Match | None] = {}
-        self._found: dict[tuple[int, int], tuple[_Still, _Match] | None] = {}
+        self._known: dict[tuple[np.dtype[Any], int], _Match | None] = {}
+        self._precisions: dict[str, Precision | None] = {}
 
     def join(self, region: Region) -> list[onnx.NodeProto] | None:
         """Return the nodes that replace a region, with its result's name; None where it is no op's function."""
-        recognised = self._recognised(region)
-        return None if recognised is None else self._nodes(region, *recognised)
+        found = self._matched(region)
+        still = None if found is None else self._without_moves(region)
+        return None if found is None or still is None else self._nodes(region, still, found)
 
     def recognises(self, region: Region) -> bool:
         """Whether a region computes what one op does."""
-        return self._recognised(region) is not None
+        return self._matched(region) is not None
 
-    def _recognised(self, region: Region) -> tuple[_Still, _Match] | None:
-        # The regions that end with a node are its first nodes before, so that their number tells them apart.
-        key = (id(region.last), len(region.nodes))
-        if key not in self._found:
-            self._found[key] = self._compared(region)
-        return self._found[key]
-
-    def _compared(self, region: Region) -> tuple[_Still, _Match] | None:
-        precision = precision_of(self._draft, region.entry)
-        # A constant with an axis would give one to a scalar.
-        if precision is None or not self._draft.shape(region.entry):
+    def _matched(self, region: Region) -> _Match | None:
+        """Return the function of a region; regions of one structure and precision have the same."""
+        entry = region.entry
+        if entry not in self._precisions:
+            # A constant with an axis would give one to a scalar.
+            known = precision_of(self._draft, entry) if self._draft.shape(entry) else None
+            self._precisions[entry] = known
+        precision = self._precisions[entry]
+        if precision is None:
             return None
-        still = self._without_moves(region)
-        if still is None or len(still.nodes) == 1:
-            return None
-        key = (precision.dtype.name, *self._signature(still))
+        key = (precision.dtype, region.structure)
         if key not in self._known:
-            self._known[key] = self._match(still, precision)
-        found = self._known[key]
-        return None if found is None else (still, found)
+            still = self._without_moves(region)
+            single = still is None or len(still.nodes) == 1
+            self._known[key] = None if still is None or single else self._match(still, precision)
+        return self._known[key]
 
     def _without_moves(self, region: Region) -> _Still | None:
         """Return None where constants are not single numbers, or where elements meet that were moved differently."""
@@ -107,7 +104,7 @@ class Elementwise:
             histories = [self._history(paths[given]) for given in computed]
             if any(one is None or one != histories[0] for one in histories):
                 return None
-            if not all(self._is_number(given, node) for given in node.input if given not in computed):
+            if not all(is_number(self._draft, given, node) for given in node.input if given not in computed):
                 return None
             inputs = [source.get(given, given) for given in node.input]
             if inputs == list(node.input):
@@ -120,56 +117,28 @@ class Elementwise:
             source[name], paths[name] = name, paths[computed[0]]
         return _Still(region.entry, tuple(nodes), paths[region.last.output[0]])
 
-    def _is_number(self, name: str, reader: onnx.NodeProto) -> bool:
-        """Whether a constant is omitted, or one number that does not raise its reader's rank."""
-        value = self._draft.constants.get(name)
-        if value is None or value.size != 1:
-            return not name
-        operands = [self._draft.shape(other) for other in reader.input if other not in self._draft.constants]
-        ranks = [len(shape) for shape in operands if shape is not None]
-        return value.ndim <= max(ranks, default=1)
-
     def _history(self, moves: tuple[onnx.NodeProto, ...]) -> list[Any] | None:
         """Return what moves do to the order of elements and to the shape; None where that is not known."""
         found: list[Any] = []
         for node in moves:
-            if node.op_type == "Transpose":
-                permutation = attribute(node, "perm")
-                if permutation is None:
-                    return None
+            step = moved(self._draft, node)
+            if step is None:
+                return None
+            if isinstance(step, list):
                 if found and isinstance(found[-1], list):
                     first = found.pop()
-                    permutation = [first[axis] for axis in permutation]
-                found += [] if permutation == sorted(permutation) else [permutation]
+                    step = [first[axis] for axis in step]
+                found += [] if step == sorted(step) else [step]
             else:
-                shape = self._draft.shape(node.output[0])
-                if shape is None or None in shape:
-                    return None
-                found.append(shape)
+                found.append(step)
         return found
 
-    def _signature(self, still: _Still) -> tuple[object, ...]:
-        """Return what a region computes, without the names of its tensors."""
-        known: dict[str, int] = {still.entry: 0}
-        found: list[object] = []
-        for node in still.nodes:
-            known[node.output[0]] = len(known)
-            operands = [
-                known[name] if name in known else (name and self._constant(name)) for name in node.input
-            ]
-            stated = tuple(sorted(entry.SerializeToString() for entry in node.attribute))
-            found.append((node.op_type, tuple(operands), stated))
-        return tuple(found)
-
-    def _constant(self, name: str) -> tuple[str, float]:
-        value = self._draft.constants[name]
-        return value.dtype.name, float(value.reshape(()))
+    def _value(self, name: str) -> float:
+        return float(self._draft.constants[name].reshape(()))
 
     def _match(self, still: _Still, precision: Precision) -> _Match | None:
         setting = Setting(self._draft.constants, (1,))
-
-        def number(name: str) -> float:
-            return self._constant(name)[1]
+        number = self._value
 
         try:
             form: Form = compute(

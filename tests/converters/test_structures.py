@@ -7,9 +7,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-import converters.draft
 from analyzer import differentiate
-from converters import InvalidModel, UnsupportedModel, canonicalise, load
+from converters import InvalidModel, LimitExceeded, Limits, canonicalise, load
+from converters.budget import limited
 from tests.converters.helpers import make_model, normal, ops, run
 
 
@@ -74,11 +74,13 @@ def test_sparse_constants_are_made_dense(where: str, indices: np.ndarray) -> Non
     np.testing.assert_array_equal(weights_of(canonicalise(model)), expected)
 
 
-def test_a_sparse_constant_that_would_fill_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(converters.draft, "DENSEST", 40)
+def test_a_sparse_constant_that_would_fill_memory_is_refused() -> None:
     model = make_model([helper.make_node("MatMul", ["x", "w"], ["y"])], {"x": ("n", 4)}, ["y"])
     model.graph.sparse_initializer.append(sparse(np.array([5, 9])))
-    with pytest.raises(UnsupportedModel, match=r"'w' of shape \(4, 3\)"):
+    with (
+        limited(Limits(bytes=40)),
+        pytest.raises(LimitExceeded, match=r"40 bytes.* sparse constant, at 'w'; 48"),
+    ):
         canonicalise(model)
 
 
