@@ -236,7 +236,7 @@ def _plain(attribute: onnx.AttributeProto) -> Any:
 def attribute_defaults(op_type: str, domain: str, opset: int) -> Mapping[str, Any]:
     """Every attribute of an op with the default its schema states; None where it states none."""
     domain = "" if domain == "ai.onnx" else domain
-    if domain or not onnx.defs.has(op_type, domain):
+    if domain or not onnx.defs.has(op_type, opset, domain):
         return {}
     schema = onnx.defs.get_schema(op_type, opset, domain)
     return {

@@ -65,6 +65,9 @@ def canonicalise(
     working = onnx.ModelProto()
     working.CopyFrom(proto)
     working = without_trailing_blanks(name_domains(inline_functions(working)))
+    if proto.functions:
+        # A call gives the nodes of a function their attributes.
+        validate(working)
     draft = Draft(working)
     claims = set_aside(draft)
     refuse_foreign(draft)

@@ -26,6 +26,9 @@ _LIGHT = 1024
 DENSEST = 1 << 30
 """Bytes that one sparse constant may take when its zeros are written out: a small file must not fill memory."""
 
+MOST_ELEMENTS = 1 << 36
+"""Elements that a computed tensor may have, for one sample where the batch is free: 256 GiB of float32."""
+
 
 class Draft:
     """A mutable ONNX graph. `types` holds what is known of each tensor (shape inference's ValueInfo)."""
@@ -129,6 +132,8 @@ class Draft:
                 ) from error
         self.types = {info.name: info.type for info in inferred.graph.value_info}
         self.outputs = list(inferred.graph.output)
+        for info in (*inferred.graph.value_info, *self.outputs):
+            _refuse_boundless(info)
 
     @property
     def output_names(self) -> frozenset[str]:
@@ -217,6 +222,16 @@ class Draft:
             name = f"{stem}_{count}"
         self._taken.add(name)
         return name
+
+
+def _refuse_boundless(info: onnx.ValueInfoProto) -> None:
+    """Raise InvalidModel for a tensor of a size that no machine holds."""
+    sizes = [dim.dim_value for dim in info.type.tensor_type.shape.dim if dim.HasField("dim_value")]
+    if 0 not in sizes and math.prod(sizes) > MOST_ELEMENTS:
+        raise InvalidModel(
+            f"expected tensors of at most {MOST_ELEMENTS} elements, got {info.name!r} of shape {shape_of(info.type)}. "
+            "Fix: export the model for smaller inputs"
+        )
 
 
 def reads(node: onnx.NodeProto) -> Iterator[str]:

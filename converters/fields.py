@@ -1,7 +1,8 @@
 """Validate the fields of a file once, on reading: what ONNX's checker leaves open and every later step relies on.
 
 Reads a ModelProto; raises InvalidModel, which names the field. After it, versions are in range, every attribute has the
-type and the value that it states, texts are UTF-8, and every constant has as much data as its sizes ask for.
+type and the value that it states, integers are in range, texts are UTF-8, every constant has as much data as its sizes
+ask for, and no loop of a fixed trip count runs forever.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ import onnx
 from onnx import helper, numpy_helper
 
 from converters.draft import subgraphs
+from converters.endless import refuse_endless
 from converters.errors import InvalidModel, one_line
+from converters.fused.builder import MICROSOFT
+from converters.ranges import validate_integers
 
 _FIX = "Fix: export the model again until onnx.checker.check_model takes it"
 _LARGEST_VERSION = 2**31 - 1
@@ -86,10 +90,13 @@ def validate(proto: onnx.ModelProto) -> None:
     for name in _names(proto.graph):
         if not isinstance(name, str):
             raise InvalidModel(f"the name {name!r} of a tensor is not UTF-8 text. {_FIX}")
+    for info in _infos(proto.graph):
+        _validate_type(info.type, f"the type of {info.name!r}")
     for node in _nodes(proto):
         _validate_node(node)
     for tensor in _tensors(proto.graph):
         _validate_tensor(tensor)
+    refuse_endless(proto.graph)
 
 
 def _nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
@@ -118,6 +125,28 @@ def _names(graph: onnx.GraphProto) -> Iterator[object]:
             yield from _names(body)
 
 
+def _infos(graph: onnx.GraphProto) -> Iterator[onnx.ValueInfoProto]:
+    yield from (*graph.input, *graph.output, *graph.value_info)
+    for node in graph.node:
+        for body in subgraphs(node):
+            yield from _infos(body)
+
+
+def _validate_type(kind: onnx.TypeProto, place: str) -> None:
+    """Check the type of the elements, those of sequences and optional values included."""
+    known = onnx.TensorProto.DataType.values()
+    for field in ("tensor_type", "sparse_tensor_type"):
+        if kind.HasField(field) and getattr(kind, field).elem_type not in known:
+            raise InvalidModel(f"{place}: the unknown type of elements {getattr(kind, field).elem_type}. {_FIX}")
+    if kind.HasField("map_type") and kind.map_type.key_type not in known:
+        raise InvalidModel(f"{place}: the unknown type of keys {kind.map_type.key_type}. {_FIX}")
+    for inner in ("sequence_type", "optional_type"):
+        if kind.HasField(inner):
+            _validate_type(getattr(kind, inner).elem_type, place)
+    if kind.HasField("map_type"):
+        _validate_type(kind.map_type.value_type, place)
+
+
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     yield from graph.initializer
     for node in graph.node:
@@ -141,6 +170,8 @@ def _validate_node(node: onnx.NodeProto) -> None:
             _validate_text(text, f"{place}: the attribute {entry.name!r}")
         for tensor in [entry.t] if field == "t" else entry.tensors if field == "tensors" else []:
             _validate_tensor(tensor)
+    if node.domain in ("", "ai.onnx", MICROSOFT):
+        validate_integers(node, place)
     allowed: _Words = _WORDS.get(node.op_type, {}) if node.domain in ("", "ai.onnx") else {}
     for entry in node.attribute:
         word = entry.s.decode() if entry.type == onnx.AttributeProto.STRING else None
@@ -165,6 +196,8 @@ def _validate_tensor(tensor: onnx.TensorProto) -> None:
         return
     try:
         if tensor.HasField("raw_data"):
+            if tensor.data_type == onnx.TensorProto.STRING:
+                raise ValueError("texts as bytes")
             # The bytes are counted; to make an array of them would copy the weights.
             dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
             needed = _product(tensor.dims) * dtype.itemsize

@@ -138,6 +138,8 @@ def _line(error: Exception) -> str:
         text = f"{error.format_message().rstrip('.')}. See: onnxplain --help"
     elif isinstance(error, OSError):
         text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    elif isinstance(error, MemoryError):
+        text = f"the memory does not suffice ({error or 'no more is free'}). Fix: give fewer or smaller inputs"
     else:
         text = f"internal error, {type(error).__name__}: {error} (run again with --debug for the traceback)"
     return " ".join(printable(text).split())

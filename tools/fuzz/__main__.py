@@ -17,7 +17,8 @@ import numpy as np
 import onnx
 
 from tools.fuzz.mutants import mutant
-from tools.fuzz.outcomes import Outcome, outcome
+from tools.fuzz.seeds import networks, node_tests
+from tools.fuzz.outcomes import Outcome, outcome, warm
 
 
 def main() -> int:
@@ -35,6 +36,8 @@ def main() -> int:
 
 def _search(options: argparse.Namespace) -> tuple[collections.Counter[tuple[str, str]], int]:
     counts: collections.Counter[tuple[str, str]] = collections.Counter()
+    node_tests(), networks()
+    warm()
     begun, bad, number = time.monotonic(), 0, 0
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
