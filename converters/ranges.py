@@ -44,7 +44,7 @@ _RANGES: dict[str, _Range] = {
     "scan_input_directions": _FLAG,
     "scan_output_directions": _FLAG,
 }
-_IMAGE: _Range = (1, 2**16)
+_IMAGE: _Range = (1, 2**12)
 _OF_OP: dict[str, dict[str, _Range]] = {
     "Pad": {"pads": (-_MOST, _MOST)},
     "LRN": {"size": _COUNT},
@@ -52,7 +52,7 @@ _OF_OP: dict[str, dict[str, _Range]] = {
     "GlobalLpPool": {"p": _COUNT},
     "LpNormalization": {"p": (1, 2)},
     "MaxRoiPool": {"pooled_shape": _IMAGE},
-    "RoiAlign": {"output_height": _IMAGE, "output_width": _IMAGE, "sampling_ratio": (0, 2**16)},
+    "RoiAlign": {"output_height": _IMAGE, "output_width": _IMAGE, "sampling_ratio": (0, 2**6)},
     "EyeLike": {"k": (-_MOST, _MOST)},
 }
 _TYPES = frozenset(onnx.TensorProto.DataType.values()) - {onnx.TensorProto.UNDEFINED}

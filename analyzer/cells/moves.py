@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +15,9 @@ Outcome = Cells | Sequence[Cells | None] | None
 
 
 def reshape(step: Step) -> Outcome:
-    return _moved(step, step.full().reshape(step.output_shape()))
+    index, sizes = step.full(), step.output_shape()
+    # A model whose sizes contradict one another fails when it runs.
+    return _moved(step, index.reshape(sizes)) if index.size == math.prod(sizes) else None
 
 
 def _transpose(step: Step) -> Outcome:
