@@ -85,7 +85,9 @@ class Graph:
     @classmethod
     def from_proto(cls, proto: onnx.ModelProto) -> Graph:
         """Read a canonical model. Shapes come from its value_info."""
-        opset = next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
+        standard = (entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
+        # A file that has no canonical form may import other ops alone.
+        opset = next(standard, onnx.defs.onnx_opset_version())
         return cls.from_body(proto.graph, opset)
 
     @classmethod

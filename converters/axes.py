@@ -17,12 +17,20 @@ from converters.draft import Draft, attribute, is_standard
 from converters.errors import InvalidModel
 
 _WITH_AXES = ("Squeeze", "Unsqueeze")
+# Ops whose `axis` is one of their first input's.
+_ALONG = (
+    *("ArgMax", "ArgMin", "Concat", "Compress", "Flatten", "Gather", "GatherElements", "Hardmax"),
+    *("LayerNormalization", "LogSoftmax", "LpNormalization", "RMSNormalization", "ScatterElements"),
+    *("Softmax", "Split", "SplitToSequence", "TopK"),
+)
 
 
 def state_axes(draft: Draft) -> bool:
     """State the axes of every node as a vector. Returns whether a node changed."""
     changed = False
     for node in draft.nodes:
+        if is_standard(node, *_ALONG):
+            _refuse_beyond(draft, node)
         if not is_standard(node) or not (node.op_type in _WITH_AXES or node.op_type.startswith("Reduce")):
             continue
         axes = draft.constants.get(node.input[1]) if len(node.input) > 1 else None
@@ -47,6 +55,20 @@ def _refuse_wrong(draft: Draft, node: onnx.NodeProto, axes: Sequence[int] | np.n
         raise InvalidModel(
             f"node {node.name or node.output[0]!r} ({node.op_type}): expected different axes of a tensor of {rank} axes, "
             f"got {given}. Fix: export the model again"
+        )
+
+
+def _refuse_beyond(draft: Draft, node: onnx.NodeProto) -> None:
+    """Raise InvalidModel for an axis that the tensor does not have."""
+    shape, axis = draft.shape(node.input[0]), attribute(node, "axis")
+    if shape is None or axis is None:
+        return
+    # A number has one axis for most runtimes. Flatten may take all axes for the first.
+    rank = max(len(shape), 1)
+    if not -rank <= axis < rank + (node.op_type == "Flatten"):
+        raise InvalidModel(
+            f"node {node.name or node.output[0]!r} ({node.op_type}): expected an axis of a tensor of {len(shape)} axes, "
+            f"got {axis}. Fix: export the model again"
         )
 
 

@@ -13,10 +13,10 @@ import onnx
 from onnx import helper, numpy_helper
 
 from converters.draft import subgraphs
-from converters.endless import refuse_endless
+from converters.endless import Constants, refuse_endless, small_constants
 from converters.errors import InvalidModel, one_line
 from converters.fused.builder import MICROSOFT
-from converters.ranges import validate_integers
+from converters.ranges import validate_constants, validate_integers
 
 _FIX = "Fix: export the model again until onnx.checker.check_model takes it"
 _LARGEST_VERSION = 2**31 - 1
@@ -96,7 +96,22 @@ def validate(proto: onnx.ModelProto) -> None:
         _validate_node(node)
     for tensor in _tensors(proto.graph):
         _validate_tensor(tensor)
-    refuse_endless(proto.graph)
+    _validate_known(proto.graph, {}, 1)
+
+
+def _validate_known(graph: onnx.GraphProto, outer: Constants, trips: int) -> None:
+    """Check what the constants of a graph, and those around it, make of its nodes. trips: those of the loops around."""
+    constants = {**outer, **small_constants(graph)}
+    for node in graph.node:
+        if node.domain in ("", "ai.onnx"):
+            validate_constants(node, constants, _place(node))
+            inner = refuse_endless(node, constants, trips, _place(node))
+            for body in subgraphs(node):
+                _validate_known(body, constants, inner)
+
+
+def _place(node: onnx.NodeProto) -> str:
+    return f"node {node.name or ', '.join(node.output)!r} ({node.op_type})"
 
 
 def _nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
@@ -155,7 +170,7 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 
 
 def _validate_node(node: onnx.NodeProto) -> None:
-    place = f"node {node.name or ', '.join(node.output)!r} ({node.op_type})"
+    place = _place(node)
     for entry in node.attribute:
         field = _FIELDS.get(entry.type)
         if entry.ref_attr_name:

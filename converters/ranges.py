@@ -1,14 +1,16 @@
-"""Check that the integers of attributes are in range, before ONNX's shape inference or a kernel relies on them.
+"""Check that the integers of attributes and of constant inputs are in range, before ONNX's shape inference or a kernel
+relies on them.
 
-Reads NodeProtos of the standard's ops; raises InvalidModel, which names the attribute. Extremes have crashed shape
+Reads NodeProtos of the standard's ops; raises InvalidModel, which names the attribute or the constant. Extremes have crashed shape
 inference (an axis of 2**63 - 1) and kernels (a batch_dims of -2**63), or kept them busy for hours (a window of 2**40).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import onnx
 
 from converters.errors import InvalidModel
@@ -55,6 +57,33 @@ _OF_OP: dict[str, dict[str, _Range]] = {
     "RoiAlign": {"output_height": _IMAGE, "output_width": _IMAGE, "sampling_ratio": (0, 2**6)},
     "EyeLike": {"k": (-_MOST, _MOST)},
 }
+_SCALE = (2.0**-16, 2.0**16)
+_ANY: _Range = (-_MOST, _MOST)
+# {op: {place of an input: the range of its numbers, where it is constant}}
+_INPUTS: dict[str, dict[int, tuple[float, float]]] = {
+    "Resize": {2: _SCALE, 3: _SIZE},
+    "Upsample": {1: _SCALE},
+    "STFT": {1: _COUNT, 3: _COUNT},
+    "DFT": {1: _COUNT, 2: _AXIS},
+    "TopK": {1: _SIZE},
+    "Pad": {1: _ANY},
+    "Tile": {1: _SIZE},
+    "OneHot": {1: _SIZE},
+    "CumSum": {1: _AXIS},
+    "CumProd": {1: _AXIS},
+    "Trilu": {1: _ANY},
+    "Split": {1: _SIZE},
+    "Slice": {3: _AXIS},
+    "Expand": {1: (-1, _MOST)},
+    "ConstantOfShape": {0: _SIZE},
+    "Reshape": {1: (-1, _MOST)},
+    "MaxUnpool": {2: _SIZE},
+    "Col2Im": {1: _COUNT, 2: _COUNT},
+    "CenterCropPad": {1: _SIZE},
+    "AffineGrid": {1: _SIZE},
+    "MelWeightMatrix": {0: _COUNT, 1: _COUNT, 2: _COUNT},
+    **dict.fromkeys(("HannWindow", "HammingWindow", "BlackmanWindow"), {0: _SIZE}),
+}
 _TYPES = frozenset(onnx.TensorProto.DataType.values()) - {onnx.TensorProto.UNDEFINED}
 # Attributes that name a type of elements, with the value that asks for the default.
 _OF_TYPE = {"to": None, "dtype": None, "output_dtype": 0, "output_datatype": 0, "stash_type": None}
@@ -80,6 +109,20 @@ def validate_integers(node: onnx.NodeProto, place: str) -> None:
                     )
     if node.op_type in _WINDOWED:
         _validate_window(node, place)
+
+
+def validate_constants(node: onnx.NodeProto, constants: Mapping[str, np.ndarray], place: str) -> None:
+    """Raise InvalidModel for the first number of a standard op's constant inputs that is out of range."""
+    for index, (low, high) in _INPUTS.get(node.op_type, {}).items():
+        array = constants.get(node.input[index]) if index < len(node.input) else None
+        if array is None or array.dtype.kind not in "fiu":
+            continue
+        wrong = ~((array >= low) & (array <= high))
+        if wrong.any():
+            raise InvalidModel(
+                f"{place}: expected numbers from {low:g} to {high:g} in {node.input[index]!r}, "
+                f"got {array[wrong].flat[0]}. {_FIX}"
+            )
 
 
 def _values(entry: onnx.AttributeProto) -> Sequence[int]:

@@ -125,10 +125,11 @@ def lay_out(
             placements[name] = Placement(1, math.prod(shape), separable=False)
             continue
         blocks, elements = places[name].blocks(shape, symbols), math.prod(shape) // samples
+        # A tensor without elements has no cells.
         cells = {
             root: found[name]
             for root, (_, found) in readings.items()
-            if name in found and (name == root or (name in downstream[root] and name not in roots))
+            if elements and name in found and (name == root or (name in downstream[root] and name not in roots))
         }
         placements[name] = _placed(Placement(blocks, elements), cells, shape, samples)
     sizes = {
