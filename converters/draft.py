@@ -26,8 +26,8 @@ _LIGHT = 1024
 DENSEST = 1 << 30
 """Bytes that one sparse constant may take when its zeros are written out: a small file must not fill memory."""
 
-MOST_ELEMENTS = 1 << 30
-"""Elements that a computed tensor may have, for one sample where the batch is free: 4 GiB of float32."""
+MOST_ELEMENTS = 1 << 34
+"""Elements that a computed tensor may have, for one sample where the batch is free: 64 GiB of float32."""
 
 
 class Draft:
