@@ -53,8 +53,8 @@ def _refuse_wrong(draft: Draft, node: onnx.NodeProto, axes: Sequence[int] | np.n
     rank = max(len(shape) + (len(given) if node.op_type == "Unsqueeze" else 0), 1)
     if len({axis % rank for axis in given}) < len(given) or any(not -rank <= axis < rank for axis in given):
         raise InvalidModel(
-            f"node {node.name or node.output[0]!r} ({node.op_type}): expected different axes of a tensor of {rank} axes, "
-            f"got {given}. Fix: export the model again"
+            f"node {node.name or node.output[0]!r} ({node.op_type}): expected different axes of a tensor of {rank} axes"
+            f", got {given}. Fix: export the model again"
         )
 
 
@@ -67,8 +67,8 @@ def _refuse_beyond(draft: Draft, node: onnx.NodeProto) -> None:
     rank = max(len(shape), 1)
     if not -rank <= axis < rank + (node.op_type == "Flatten"):
         raise InvalidModel(
-            f"node {node.name or node.output[0]!r} ({node.op_type}): expected an axis of a tensor of {len(shape)} axes, "
-            f"got {axis}. Fix: export the model again"
+            f"node {node.name or node.output[0]!r} ({node.op_type}): expected an axis of a tensor of {len(shape)} "
+            f"axes, got {axis}. Fix: export the model again"
         )
 
 

@@ -15,9 +15,10 @@ from google.protobuf.message import DecodeError
 from onnx import helper
 
 from converters import foreign, pytorch
+from converters.bounds import refuse_oversized
 from converters.canonical import canonicalise, check, is_canonical, keeps_batch_norm
 from converters.draft import shape_of
-from converters.errors import ConversionError, InvalidModel, VerificationFailed
+from converters.errors import ConversionError, InvalidModel, NoFiniteOutput, VerificationFailed
 from converters.files import read_onnx
 from converters.input_axes import normalise_axes
 from converters.model import Model, Preprocessing, Verification, set_metadata
@@ -29,7 +30,7 @@ from converters.pytorch import Converted
 from converters.quiet import quiet
 from converters.reference import run_original
 from converters.trust import refuse_program
-from converters.verify import Arrays, FreeAxes, NoFiniteOutput, Reference
+from converters.verify import Arrays, FreeAxes, Reference
 from converters.verify import verify as verify_graph
 
 NOTE_KEY = "onnxplain.note"
@@ -94,6 +95,7 @@ def _verified(
     """The canonical form of what a framework's converter returned, compared with the original."""
     try:
         proto = canonicalise(converted.proto, fold_batch_norm=fold_batch_norm)
+        refuse_oversized(proto)
     except ConversionError:
         # A graph may be damaged since the original itself does not take the example: that is the better reason.
         run_original(converted.reference, converted.example)
@@ -141,6 +143,8 @@ def load(
         canonical = canonicalise(proto, fold_batch_norm=not keeps_batch_norm(proto), dynamic_batch=run)
         refuse_text(canonical)
         _state(canonical, notes)
+        if verify and run:
+            refuse_oversized(canonical)
         found = _verified_file(proto, canonical) if verify and run else None
         return Model(canonical, None, found, _other(proto, canonical))
     except DecodeError as error:

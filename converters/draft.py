@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from converters.bounds import refuse_boundless
 from converters.errors import InvalidModel, UnsupportedModel, one_line
 
 Shape = tuple[int | str | None, ...]
@@ -25,9 +26,6 @@ _LIGHT = 1024
 
 DENSEST = 1 << 30
 """Bytes that one sparse constant may take when its zeros are written out: a small file must not fill memory."""
-
-MOST_ELEMENTS = 1 << 34
-"""Elements that a computed tensor may have, for one sample where the batch is free: 64 GiB of float32."""
 
 
 class Draft:
@@ -133,7 +131,7 @@ class Draft:
         self.types = {info.name: info.type for info in inferred.graph.value_info}
         self.outputs = list(inferred.graph.output)
         for info in (*inferred.graph.value_info, *self.outputs):
-            _refuse_boundless(info)
+            refuse_boundless(info)
 
     @property
     def output_names(self) -> frozenset[str]:
@@ -222,16 +220,6 @@ class Draft:
             name = f"{stem}_{count}"
         self._taken.add(name)
         return name
-
-
-def _refuse_boundless(info: onnx.ValueInfoProto) -> None:
-    """Raise InvalidModel for a tensor of a size that no machine holds."""
-    sizes = [dim.dim_value for dim in info.type.tensor_type.shape.dim if dim.HasField("dim_value")]
-    if 0 not in sizes and math.prod(sizes) > MOST_ELEMENTS:
-        raise InvalidModel(
-            f"expected tensors of at most {MOST_ELEMENTS} elements, got {info.name!r} of shape {shape_of(info.type)}. "
-            "Fix: export the model for smaller inputs"
-        )
 
 
 def reads(node: onnx.NodeProto) -> Iterator[str]:

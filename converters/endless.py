@@ -49,8 +49,8 @@ def refuse_endless(node: onnx.NodeProto, constants: Constants, trips: int, place
     inner = trips * max(count, 1)
     if inner > MOST_TRIPS:
         raise InvalidModel(
-            f"{place}: expected loops of at most {MOST_TRIPS} iterations, got {inner}, and its condition never changes. "
-            "Fix: export the model with a trip count that ends"
+            f"{place}: expected loops of at most {MOST_TRIPS} iterations, got {inner}, and its condition never "
+            "changes. Fix: export the model with a trip count that ends"
         )
     return inner
 

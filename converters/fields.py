@@ -152,7 +152,9 @@ def _validate_type(kind: onnx.TypeProto, place: str) -> None:
     known = onnx.TensorProto.DataType.values()
     for field in ("tensor_type", "sparse_tensor_type"):
         if kind.HasField(field) and getattr(kind, field).elem_type not in known:
-            raise InvalidModel(f"{place}: the unknown type of elements {getattr(kind, field).elem_type}. {_FIX}")
+            raise InvalidModel(
+                f"{place}: the unknown type of elements {getattr(kind, field).elem_type}. {_FIX}"
+            )
     if kind.HasField("map_type") and kind.map_type.key_type not in known:
         raise InvalidModel(f"{place}: the unknown type of keys {kind.map_type.key_type}. {_FIX}")
     for inner in ("sequence_type", "optional_type"):

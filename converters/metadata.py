@@ -1,6 +1,7 @@
 """Check the preprocessing and the class names in a model's metadata, before they size an array or are printed.
 
-Reads the JSON text of a Preprocessing, or of class names. Returns the fields or the names, or says what is out of range.
+Reads the JSON text of a Preprocessing, or of class names. Returns them, or says what is out of
+range.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Check that the integers of attributes and of constant inputs are in range, before ONNX's shape inference or a kernel
 relies on them.
 
-Reads NodeProtos of the standard's ops; raises InvalidModel, which names the attribute or the constant. Extremes have crashed shape
-inference (an axis of 2**63 - 1) and kernels (a batch_dims of -2**63), or kept them busy for hours (a window of 2**40).
+Reads NodeProtos of the standard's ops; raises InvalidModel, which names the attribute or the constant. Extremes have
+crashed shape inference (an axis of 2**63 - 1) and kernels (a batch_dims of -2**63), or kept them busy for hours (a
+window of 2**40).
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ _INPUTS: dict[str, dict[int, tuple[float, float]]] = {
     "CenterCropPad": {1: _SIZE},
     "AffineGrid": {1: _SIZE},
     "MelWeightMatrix": {0: _COUNT, 1: _COUNT, 2: _COUNT},
-    **dict.fromkeys(("HannWindow", "HammingWindow", "BlackmanWindow"), {0: _SIZE}),
+    **{name: {0: _SIZE} for name in ("HannWindow", "HammingWindow", "BlackmanWindow")},
 }
 _TYPES = frozenset(onnx.TensorProto.DataType.values()) - {onnx.TensorProto.UNDEFINED}
 # Attributes that name a type of elements, with the value that asks for the default.

@@ -14,6 +14,7 @@ from analyzer.layout import channel_axes, input_channel_axis
 from analyzer.methods.arranged import Arranged
 from analyzer.methods.full_grad_result import chosen_input
 from analyzer.methods.held import Held
+from analyzer.precision import epsilon
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -100,7 +101,7 @@ def like(inputs: Inputs, arrays: Arrays) -> Any:
 
 def rounding_of(output: np.ndarray) -> np.ndarray:
     """The rounding of the difference of two outputs of this size, (N,), in double precision."""
-    found: np.ndarray = float(np.finfo(output.dtype).eps) * np.abs(output.astype(np.float64))
+    found: np.ndarray = epsilon(output.dtype) * np.abs(output.astype(np.float64))
     return found
 
 

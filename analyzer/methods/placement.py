@@ -129,7 +129,9 @@ def lay_out(
         cells = {
             root: found[name]
             for root, (_, found) in readings.items()
-            if elements and name in found and (name == root or (name in downstream[root] and name not in roots))
+            if elements
+            and name in found
+            and (name == root or (name in downstream[root] and name not in roots))
         }
         placements[name] = _placed(Placement(blocks, elements), cells, shape, samples)
     sizes = {

@@ -24,6 +24,7 @@ import numpy as np
 
 from analyzer.errors import AnalysisError
 from analyzer.methods.lines import Point
+from analyzer.precision import epsilon
 
 FIRST_LEAVES = 4
 """Intervals of every line to begin with: 9 gradients."""
@@ -151,7 +152,7 @@ class Line:
         self.evaluations = len(points)
         self.moved = self.fine - self.coarse
         self.difference = points[-1].output - points[0].output
-        ulp = float(np.finfo(points[0].gradient.dtype).eps)
+        ulp = epsilon(points[0].gradient.dtype)
         self.rounding = ROUNDING * ulp * (np.abs(points[-1].output) + np.abs(points[0].output))
 
     def split(self, chosen: Sequence[tuple[Leaf, Point, Point]]) -> None:

@@ -17,8 +17,8 @@ import numpy as np
 import onnx
 
 from tools.fuzz.mutants import mutant
-from tools.fuzz.seeds import networks, node_tests
 from tools.fuzz.outcomes import Outcome, outcome, warm
+from tools.fuzz.seeds import networks, node_tests
 
 
 def main() -> int:

@@ -136,7 +136,9 @@ def add_attribute(proto: onnx.ModelProto, rng: np.random.Generator) -> None:
     if rng.random() < 0.7 and onnx.defs.has(node.op_type):
         kinds = onnx.defs.OpSchema.AttrType
         attributes = onnx.defs.get_schema(node.op_type).attributes.values()
-        known = {one.name: one.type == kinds.INTS for one in attributes if one.type in (kinds.INT, kinds.INTS)}
+        known = {
+            one.name: one.type == kinds.INTS for one in attributes if one.type in (kinds.INT, kinds.INTS)
+        }
     name = _drawn([*known] or [*_OTHERS], rng)
     value = [_integer(rng)] * 2 if (known or _OTHERS)[name] else _integer(rng)
     kept = [entry for entry in node.attribute if entry.name != name]

@@ -36,7 +36,9 @@ def node_tests() -> tuple[NodeTest, ...]:
 def _arrays(case: onnx.backend.test.loader.TestCase) -> dict[str, np.ndarray]:
     given = case.data_sets[0][0] if case.data_sets else []
     named = zip((info.name for info in case.model.graph.input), given, strict=False)
-    return {name: array for name, array in named if isinstance(array, np.ndarray) and array.dtype.kind in "fiub"}
+    return {
+        name: array for name, array in named if isinstance(array, np.ndarray) and array.dtype.kind in "fiub"
+    }
 
 
 @cache

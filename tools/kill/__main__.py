@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from tools.fuzz.outcomes import warm
-from tools.kill.commands import Command, commands, write_models
+from tools.kill.commands import commands, write_models
 from tools.kill.runs import complete, interrupted
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP)

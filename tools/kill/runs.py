@@ -45,7 +45,9 @@ def complete(command: Command, folder: Path) -> Complete:
     seconds = time.monotonic() - begun
     files = frozenset(_names(out))
     if status or not files or (found := faults(out, temporary, files)):
-        raise RuntimeError(f"{command.name}: status {status}, {sorted(files)}, {found if files else 'no files'}")
+        raise RuntimeError(
+            f"{command.name}: status {status}, {sorted(files)}, {found if files else 'no files'}"
+        )
     return Complete(command, seconds, files)
 
 
