@@ -7,6 +7,7 @@ ask for, and no loop of a fixed trip count runs forever.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import onnx
@@ -77,6 +78,8 @@ _WORDS: dict[str, _Words] = {
     "Gelu": {"approximate": ("none", "tanh")},
     "BitShift": {"direction": ("LEFT", "RIGHT")},
 }
+_TERM = r"[A-Za-z]*(\.\.\.)?[A-Za-z]*"
+_EQUATION = re.compile(rf"{_TERM}(,{_TERM})*(->{_TERM})?")
 _SINGLE = frozenset({"f", "i", "s", "t", "g", "sparse_tensor", "tp"})
 
 
@@ -196,8 +199,24 @@ def _validate_node(node: onnx.NodeProto) -> None:
             raise InvalidModel(
                 f"{place}: expected {entry.name!r} to be one of {', '.join(allowed[entry.name])}, got {word!r}. {_FIX}"
             )
+    if node.op_type == "Einsum":
+        _validate_equation(node, place)
     if node.op_type == "Constant" and node.domain in ("", "ai.onnx") and len(node.attribute) != 1:
         raise InvalidModel(f"{place}: expected one value, got {len(node.attribute)}. {_FIX}")
+
+
+def _validate_equation(node: onnx.NodeProto, place: str) -> None:
+    """Check that the equation of an Einsum has letters for each of its inputs."""
+    for entry in node.attribute:
+        equation = entry.s.decode() if entry.name == "equation" else None
+        if equation is None:
+            continue
+        terms = equation.partition("->")[0].split(",")
+        if len(terms) != len(node.input) or not _EQUATION.fullmatch(equation.replace(" ", "")):
+            raise InvalidModel(
+                f"{place}: expected an equation with letters for each of {len(node.input)} inputs, got "
+                f"{equation[:60]!r}. {_FIX}"
+            )
 
 
 def _validate_text(text: bytes, place: str) -> None:
