@@ -23,7 +23,7 @@ from analyzer.backends.pieces import Progress, batches, run
 from analyzer.backends.planning import Call
 from analyzer.backends.undefined import undefined, undefined_error
 from analyzer.batch.arrangement import Arrangement
-from analyzer.errors import AnalysisError, InputError, ShapeError, UnknownTensor
+from analyzer.errors import AnalysisError, InputError, ShapeError, TargetError, UnknownTensor
 from analyzer.graph import Graph, Tensor
 from analyzer.liveness import Flow
 from analyzer.memory import Need
