@@ -23,6 +23,8 @@ def reshape(step: Step) -> Outcome:
 def _transpose(step: Step) -> Outcome:
     assert step.data is not None
     order = step.node.attributes["perm"] or list(reversed(range(step.data.index.ndim)))
+    if len(order) != step.data.index.ndim:
+        return None
     return Cells(step.data.grids, step.data.index.transpose(order))
 
 
