@@ -17,6 +17,9 @@ MOST_ELEMENTS = 1 << 34
 MOST_VERIFIED = 1 << 32
 """Bytes of the largest tensor of a model that is run to compare it with its file."""
 
+MOST_OF_INPUT = 1 << 29
+"""Bytes of the largest input of such a model: noise is made for it."""
+
 
 def refuse_boundless(info: onnx.ValueInfoProto) -> None:
     """Raise InvalidModel for a tensor of a size that no machine holds."""
@@ -29,14 +32,16 @@ def refuse_boundless(info: onnx.ValueInfoProto) -> None:
 
 def refuse_oversized(proto: onnx.ModelProto) -> None:
     """Raise UnsupportedModel where a run, to compare a model with its file, would fill the memory."""
-    for info in (*proto.graph.value_info, *proto.graph.output):
+    given = [(info, MOST_OF_INPUT) for info in proto.graph.input]
+    computed = [(info, MOST_VERIFIED) for info in (*proto.graph.value_info, *proto.graph.output)]
+    for info, most in (*given, *computed):
         try:
             width = helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type).itemsize
         except KeyError:
             continue
-        if (size := _elements(info) * width) > MOST_VERIFIED:
+        if (size := _elements(info) * width) > most:
             raise UnsupportedModel(
-                f"expected tensors of at most {MOST_VERIFIED / 2**30:.0f} GiB in a model that is run to verify it, got "
+                f"expected a tensor of at most {most / 2**30:g} GiB in a model that is run to verify it, got "
                 f"{info.name!r} of {size / 2**30:.1f} GiB. Fix: export the model for smaller inputs, or load it with "
                 "verify=False (--no-verify)"
             )

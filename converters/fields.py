@@ -99,7 +99,25 @@ def validate(proto: onnx.ModelProto) -> None:
         _validate_node(node)
     for tensor in _tensors(proto.graph):
         _validate_tensor(tensor)
+    _validate_defaults(proto.graph)
     _validate_known(proto.graph, {}, 1)
+
+
+def _validate_defaults(graph: onnx.GraphProto) -> None:
+    """Check that an input which is a constant, too, states the sizes of the constant."""
+    sizes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    for info in graph.input:
+        if info.name not in sizes or not info.type.tensor_type.HasField("shape"):
+            continue
+        stated = [d.dim_value if d.HasField("dim_value") else None for d in info.type.tensor_type.shape.dim]
+        held = sizes[info.name]
+        fits = len(stated) == len(held) and all(
+            a is None or a == b for a, b in zip(stated, held, strict=True)
+        )
+        if not fits:
+            raise InvalidModel(
+                f"expected the constant {info.name!r} to be of the shape {stated} of the input, got {held}. {_FIX}"
+            )
 
 
 def _validate_known(graph: onnx.GraphProto, outer: Constants, trips: int) -> None:

@@ -293,7 +293,9 @@ class Differentiable:
                 raise undefined_error(self, feeds, seed, names)
         explained, classes = arrays.pop(OUTPUT), arrays.pop(CHOSEN, None)
         if not explained.size and samples_in(self.graph, feeds):
-            raise TargetError(f"the output {seed.output!r} holds no numbers for these inputs: nothing is explained")
+            raise TargetError(
+                f"the output {seed.output!r} holds no numbers for these inputs: nothing is explained"
+            )
         if self.file is not None and self.file.due(feeds, seed.outputs):
             self.file.compare(feeds, seed, explained)
         stated = None if classes is None else chosen_classes(classes, seed.output)
