@@ -138,6 +138,11 @@ def lay_out(
         root: tuple(_shape(fixed, root)[axis] for axis in spatial) for root, (spatial, _) in readings.items()
     }
     for root in roots:
+        if not placements[root].elements:
+            raise AnalysisError(
+                f"the input {root!r} holds no numbers for these inputs: nothing is attributed to it. "
+                "Fix: name the inputs that are attributed, wrt=[…] (--wrt)"
+            )
         if not any(spot.root == root for spot in placements[root].spots):
             # A number a sample: its own one cell.
             sizes[root] = (placements[root].elements,)
