@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from analyzer.precision import epsilon
+
 
 @dataclass(frozen=True)
 class Completeness:
@@ -38,7 +40,7 @@ def measure(
     |output|, or to the rounding floor of the sum (the dtype's ε times `absolute`) where that is larger: an
     output near zero cannot be met more exactly than its terms are rounded.
     """
-    floor = np.finfo(output.dtype).eps * absolute + rounding
+    floor = epsilon(output.dtype) * absolute + rounding
     scale = np.maximum(np.maximum(np.abs(output), floor), np.finfo(np.float64).tiny)
     return Completeness(output, total, np.abs(total - output) / scale, floor)
 

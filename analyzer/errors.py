@@ -7,6 +7,7 @@ AnalysisError
 │   └── ShapeError      an input or baseline of the wrong shape
 ├── TargetError         an output, class index or weights that the model does not have
 ├── MissingFramework    a backend's framework is not installed (also an ImportError)
+├── UndefinedResult     the output, a gradient or a sum of them is NaN or infinite
 ├── NotEnoughMemory     a single sample needs more memory than may be used
 ├── BackendError        a backend could not run the model; the message says on which node
 ├── VerificationError   the explained output is not that of the user's file
@@ -49,6 +50,10 @@ class TargetError(AnalysisError):
 
 class MissingFramework(AnalysisError, ImportError):
     """The framework of a backend is not installed; the message names the extra."""
+
+
+class UndefinedResult(AnalysisError):
+    """The explained output, a gradient or a sum of them is NaN or infinite; the message names the node, where known."""
 
 
 class NotEnoughMemory(AnalysisError):

@@ -85,7 +85,9 @@ class Graph:
     @classmethod
     def from_proto(cls, proto: onnx.ModelProto) -> Graph:
         """Read a canonical model. Shapes come from its value_info."""
-        opset = next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
+        standard = (entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
+        # A file that has no canonical form may import other ops alone.
+        opset = next(standard, onnx.defs.onnx_opset_version())
         return cls.from_body(proto.graph, opset)
 
     @classmethod
@@ -245,7 +247,7 @@ def _plain(attribute: onnx.AttributeProto) -> Any:
 def attribute_defaults(op_type: str, domain: str, opset: int) -> Mapping[str, Any]:
     """Every attribute of an op with the default its schema states; None where it states none."""
     domain = "" if domain == "ai.onnx" else domain
-    if domain or not onnx.defs.has(op_type, domain):
+    if domain or not onnx.defs.has(op_type, opset, domain):
         return {}
     schema = onnx.defs.get_schema(op_type, opset, domain)
     return {

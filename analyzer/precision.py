@@ -25,6 +25,12 @@ FLOAT64: DType = np.dtype(np.float64)
 _NUMBERS = {helper.np_dtype_to_tensor_dtype(dtype): dtype for dtype in (*HALF, FLOAT32, FLOAT64)}
 
 
+def epsilon(dtype: DType) -> float:
+    """The distance from 1 to the next number of a floating type, bfloat16 included."""
+    finfo: Any = ml_dtypes.finfo
+    return float(finfo(dtype).eps)
+
+
 def precisions(graph: Graph) -> frozenset[DType]:
     """The floating types that occur in a graph."""
     return frozenset(tensor.dtype for tensor in graph.tensors.values() if tensor.is_float)

@@ -73,6 +73,9 @@ def _canonicalised(proto: onnx.ModelProto, fold_batch_norm: bool, dynamic_batch:
     working = onnx.ModelProto()
     working.CopyFrom(proto)
     working = without_trailing_blanks(name_domains(inline_functions(working)))
+    if proto.functions:
+        # A call gives the nodes of a function their attributes.
+        validate(working)
     forget_in_bodies(working)
     draft = Draft(working)
     claims = set_aside(draft)

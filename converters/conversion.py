@@ -15,10 +15,11 @@ from google.protobuf.message import DecodeError
 from onnx import helper
 
 from converters import foreign, pytorch
+from converters.bounds import refuse_oversized
 from converters.budget import Limits, current, limited, preparing
 from converters.canonical import canonicalise, check, is_canonical, keeps_batch_norm
 from converters.draft import shape_of
-from converters.errors import ConversionError, InvalidModel, LimitExceeded, VerificationFailed
+from converters.errors import ConversionError, InvalidModel, LimitExceeded, NoFiniteOutput, VerificationFailed
 from converters.files import read_onnx, refuse_stream
 from converters.input_axes import normalise_axes
 from converters.model import Model, Preprocessing, Verification, set_metadata
@@ -30,7 +31,7 @@ from converters.pytorch import Converted
 from converters.quiet import quiet
 from converters.reference import run_original
 from converters.trust import refuse_program
-from converters.verify import Arrays, FreeAxes, NoFiniteOutput, Reference
+from converters.verify import Arrays, FreeAxes, Reference
 from converters.verify import verify as verify_graph
 
 NOTE_KEY = "onnxplain.note"
@@ -99,6 +100,7 @@ def _verified(
     """The canonical form of what a framework's converter returned, compared with the original."""
     try:
         proto = canonicalise(converted.proto, fold_batch_norm=fold_batch_norm)
+        refuse_oversized(proto)
     except LimitExceeded:
         raise
     except ConversionError:
@@ -167,6 +169,8 @@ def _loaded(proto: onnx.ModelProto, verify: bool, run: bool) -> Model:
     canonical = canonicalise(proto, fold_batch_norm=not keeps_batch_norm(proto), dynamic_batch=run)
     refuse_text(canonical)
     _state(canonical, notes, stacklevel=4)
+    if verify and run:
+        refuse_oversized(canonical)
     found = _verified_file(proto, canonical) if verify and run else None
     return Model(canonical, None, found, _other(proto, canonical))
 

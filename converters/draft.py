@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from converters.bounds import refuse_boundless
 from converters.budget import current
 from converters.errors import InvalidModel, one_line
 from converters.inference import inferred_of
@@ -133,6 +134,8 @@ class Draft:
                 ) from error
         self.types = {info.name: info.type for info in inferred.graph.value_info}
         self.outputs = tuple(inferred.graph.output)
+        for info in (*inferred.graph.value_info, *self.outputs):
+            refuse_boundless(info)
 
     @property
     def inputs(self) -> tuple[onnx.ValueInfoProto, ...]:

@@ -6,6 +6,7 @@ ConversionError
 ├── LimitExceeded       preparing the model would take more time, memory or nodes than its limits
 ├── UnsupportedModel    a model, but one that cannot be brought to the canonical graph
 ├── VerificationFailed  the converted graph computes something else than the original
+│   └── NoFiniteOutput  an output has no finite value on any test input: nothing was compared
 └── MissingFramework    a framework that the model needs is not installed (also an ImportError)
 """
 
@@ -44,6 +45,10 @@ class UnsupportedModel(ConversionError):
 
 class VerificationFailed(ConversionError):
     """The converted graph does not compute what the original computes."""
+
+
+class NoFiniteOutput(VerificationFailed):
+    """An output has no finite value on any test input: nothing was compared."""
 
 
 class MissingFramework(ConversionError, ImportError):

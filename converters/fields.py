@@ -1,18 +1,23 @@
 """Validate the fields of a file once, on reading: what ONNX's checker leaves open and every later step relies on.
 
 Reads a ModelProto; raises InvalidModel, which names the field. After it, versions are in range, every attribute has the
-type and the value that it states, texts are UTF-8, and every constant has as much data as its sizes ask for.
+type and the value that it states, integers are in range, texts are UTF-8, every constant has as much data as its sizes
+ask for, and no loop of a fixed trip count runs forever.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import onnx
 from onnx import helper, numpy_helper
 
 from converters.draft import subgraphs
+from converters.endless import Constants, refuse_endless, small_constants
 from converters.errors import InvalidModel, one_line
+from converters.fused.builder import MICROSOFT
+from converters.ranges import validate_constants, validate_integers
 
 _FIX = "Fix: export the model again until onnx.checker.check_model takes it"
 _LARGEST_VERSION = 2**31 - 1
@@ -73,6 +78,8 @@ _WORDS: dict[str, _Words] = {
     "Gelu": {"approximate": ("none", "tanh")},
     "BitShift": {"direction": ("LEFT", "RIGHT")},
 }
+_TERM = r"[A-Za-z]*(\.\.\.)?[A-Za-z]*"
+_EQUATION = re.compile(rf"{_TERM}(,{_TERM})*(->{_TERM})?")
 _SINGLE = frozenset({"f", "i", "s", "t", "g", "sparse_tensor", "tp"})
 
 
@@ -86,10 +93,46 @@ def validate(proto: onnx.ModelProto) -> None:
     for name in _names(proto.graph):
         if not isinstance(name, str):
             raise InvalidModel(f"the name {name!r} of a tensor is not UTF-8 text. {_FIX}")
+    for info in _infos(proto.graph):
+        _validate_type(info.type, f"the type of {info.name!r}")
     for node in _nodes(proto):
         _validate_node(node)
     for tensor in _tensors(proto.graph):
         _validate_tensor(tensor)
+    _validate_defaults(proto.graph)
+    _validate_known(proto.graph, {}, 1)
+
+
+def _validate_defaults(graph: onnx.GraphProto) -> None:
+    """Check that an input which is a constant, too, states the sizes of the constant."""
+    sizes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    for info in graph.input:
+        if info.name not in sizes or not info.type.tensor_type.HasField("shape"):
+            continue
+        stated = [d.dim_value if d.HasField("dim_value") else None for d in info.type.tensor_type.shape.dim]
+        held = sizes[info.name]
+        fits = len(stated) == len(held) and all(
+            a is None or a == b for a, b in zip(stated, held, strict=True)
+        )
+        if not fits:
+            raise InvalidModel(
+                f"expected the constant {info.name!r} to be of the shape {stated} of the input, got {held}. {_FIX}"
+            )
+
+
+def _validate_known(graph: onnx.GraphProto, outer: Constants, trips: int) -> None:
+    """Check what the constants of a graph, and those around it, make of its nodes. trips: those of the loops around."""
+    constants = {**outer, **small_constants(graph)}
+    for node in graph.node:
+        if node.domain in ("", "ai.onnx"):
+            validate_constants(node, constants, _place(node))
+            inner = refuse_endless(node, constants, trips, _place(node))
+            for body in subgraphs(node):
+                _validate_known(body, constants, inner)
+
+
+def _place(node: onnx.NodeProto) -> str:
+    return f"node {node.name or ', '.join(node.output)!r} ({node.op_type})"
 
 
 def _nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
@@ -118,6 +161,30 @@ def _names(graph: onnx.GraphProto) -> Iterator[object]:
             yield from _names(body)
 
 
+def _infos(graph: onnx.GraphProto) -> Iterator[onnx.ValueInfoProto]:
+    yield from (*graph.input, *graph.output, *graph.value_info)
+    for node in graph.node:
+        for body in subgraphs(node):
+            yield from _infos(body)
+
+
+def _validate_type(kind: onnx.TypeProto, place: str) -> None:
+    """Check the type of the elements, those of sequences and optional values included."""
+    known = onnx.TensorProto.DataType.values()
+    for field in ("tensor_type", "sparse_tensor_type"):
+        if kind.HasField(field) and getattr(kind, field).elem_type not in known:
+            raise InvalidModel(
+                f"{place}: the unknown type of elements {getattr(kind, field).elem_type}. {_FIX}"
+            )
+    if kind.HasField("map_type") and kind.map_type.key_type not in known:
+        raise InvalidModel(f"{place}: the unknown type of keys {kind.map_type.key_type}. {_FIX}")
+    for inner in ("sequence_type", "optional_type"):
+        if kind.HasField(inner):
+            _validate_type(getattr(kind, inner).elem_type, place)
+    if kind.HasField("map_type"):
+        _validate_type(kind.map_type.value_type, place)
+
+
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     yield from graph.initializer
     for node in graph.node:
@@ -126,7 +193,7 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 
 
 def _validate_node(node: onnx.NodeProto) -> None:
-    place = f"node {node.name or ', '.join(node.output)!r} ({node.op_type})"
+    place = _place(node)
     for entry in node.attribute:
         field = _FIELDS.get(entry.type)
         if entry.ref_attr_name:
@@ -141,6 +208,8 @@ def _validate_node(node: onnx.NodeProto) -> None:
             _validate_text(text, f"{place}: the attribute {entry.name!r}")
         for tensor in [entry.t] if field == "t" else entry.tensors if field == "tensors" else []:
             _validate_tensor(tensor)
+    if node.domain in ("", "ai.onnx", MICROSOFT):
+        validate_integers(node, place)
     allowed: _Words = _WORDS.get(node.op_type, {}) if node.domain in ("", "ai.onnx") else {}
     for entry in node.attribute:
         word = entry.s.decode() if entry.type == onnx.AttributeProto.STRING else None
@@ -148,8 +217,24 @@ def _validate_node(node: onnx.NodeProto) -> None:
             raise InvalidModel(
                 f"{place}: expected {entry.name!r} to be one of {', '.join(allowed[entry.name])}, got {word!r}. {_FIX}"
             )
+    if node.op_type == "Einsum":
+        _validate_equation(node, place)
     if node.op_type == "Constant" and node.domain in ("", "ai.onnx") and len(node.attribute) != 1:
         raise InvalidModel(f"{place}: expected one value, got {len(node.attribute)}. {_FIX}")
+
+
+def _validate_equation(node: onnx.NodeProto, place: str) -> None:
+    """Check that the equation of an Einsum has letters for each of its inputs."""
+    for entry in node.attribute:
+        equation = entry.s.decode() if entry.name == "equation" else None
+        if equation is None:
+            continue
+        terms = equation.partition("->")[0].split(",")
+        if len(terms) != len(node.input) or not _EQUATION.fullmatch(equation.replace(" ", "")):
+            raise InvalidModel(
+                f"{place}: expected an equation with letters for each of {len(node.input)} inputs, got "
+                f"{equation[:60]!r}. {_FIX}"
+            )
 
 
 def _validate_text(text: bytes, place: str) -> None:
@@ -165,6 +250,8 @@ def _validate_tensor(tensor: onnx.TensorProto) -> None:
         return
     try:
         if tensor.HasField("raw_data"):
+            if tensor.data_type == onnx.TensorProto.STRING:
+                raise ValueError("texts as bytes")
             # The bytes are counted; to make an array of them would copy the weights.
             dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
             needed = _product(tensor.dims) * dtype.itemsize

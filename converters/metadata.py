@@ -1,6 +1,7 @@
-"""Check the preprocessing in a model's metadata, before it sizes an array or divides by it.
+"""Check the preprocessing and the class names in a model's metadata, before they size an array or are printed.
 
-Reads the JSON text of a Preprocessing. Returns its fields, or names the one that is out of range.
+Reads the JSON text of a Preprocessing, or of class names. Returns them, or says what is out of
+range.
 """
 
 from __future__ import annotations
@@ -18,15 +19,30 @@ _LEAST, _MOST = 1e-6, 1e6
 
 def parse_preprocessing(text: str) -> dict[str, Any]:
     """Return the fields of a stored Preprocessing, lists as tuples. Raises ValueError, with the fault on one line."""
-    try:
-        stored = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"expected JSON, found {text[:40]!r}") from error
+    stored = _json(text)
     if not isinstance(stored, dict):
         raise ValueError(f"expected an object, found {type(stored).__name__}")
     fields = {key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()}
     _check(fields)
     return fields
+
+
+def parse_class_names(text: str) -> tuple[str, ...]:
+    """Return the stored class names. Raises ValueError, with the fault on one line."""
+    stored = _json(text)
+    if not isinstance(stored, list):
+        raise ValueError(f"expected a list of names, found {type(stored).__name__}")
+    for name in stored:
+        if not isinstance(name, str):
+            raise ValueError(f"expected names that are texts, found {repr(name)[:60]}")
+    return tuple(stored)
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"expected JSON, found {text[:40]!r}") from error
 
 
 def _check(fields: Mapping[str, Any]) -> None:

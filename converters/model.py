@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import onnx
 
 from converters.atomic import write_bytes
 from converters.errors import ConversionError, InvalidModel
-from converters.metadata import parse_preprocessing
+from converters.metadata import parse_class_names, parse_preprocessing
 
 if TYPE_CHECKING:
     import torch
 
+Stored = TypeVar("Stored")
 PREPROCESSING_KEY = "onnxplain.preprocessing"
 CLASS_NAMES_KEY = "onnxplain.class_names"
 
@@ -98,22 +100,26 @@ class Model:
     @property
     def preprocessing(self) -> Preprocessing | None:
         """How a photograph becomes an input, where it was stored at conversion. Raises InvalidModel."""
-        text = self.metadata.get(PREPROCESSING_KEY)
-        if text is None:
-            return None
-        try:
-            return Preprocessing(**parse_preprocessing(text))
-        except ValueError as error:
-            raise InvalidModel(
-                f"the metadata {PREPROCESSING_KEY!r} of the model is damaged: {error}. Fix: convert the model "
-                "again, or remove this entry of its metadata_props"
-            ) from error
+        fields = self._stored(PREPROCESSING_KEY, parse_preprocessing)
+        return None if fields is None else Preprocessing(**fields)
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        """The name of each class, in the order of the logits, where stored at conversion."""
-        text = self.metadata.get(CLASS_NAMES_KEY)
-        return None if text is None else tuple(json.loads(text))
+        """The name of each class, in the order of the logits, where stored at conversion. Raises InvalidModel."""
+        return self._stored(CLASS_NAMES_KEY, parse_class_names)
+
+    def _stored(self, key: str, parse: Callable[[str], Stored]) -> Stored | None:
+        """Return the value of a metadata entry, None where there is no such entry."""
+        text = self.metadata.get(key)
+        if text is None:
+            return None
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise InvalidModel(
+                f"the metadata {key!r} of the model is damaged: {error}. Fix: convert the model "
+                "again, or remove this entry of its metadata_props"
+            ) from error
 
     @property
     def metadata(self) -> dict[str, str]:

@@ -205,7 +205,8 @@ def _is_alone(
         except RuntimeFailure:
             continue
         return all(
-            np.array_equal(a[index], b[index], equal_nan=a.dtype.kind == "f")
+            # Other numbers may be another choice of elements: a result of another size.
+            a.shape == b.shape and np.array_equal(a[index], b[index], equal_nan=a.dtype.kind == "f")
             for a, b in zip(together, found, strict=True)
         )
     return False

@@ -15,11 +15,17 @@ from functools import cached_property
 import numpy as np
 import onnx
 
-from converters.errors import ConversionError, UnsupportedModel, VerificationFailed
+from converters.errors import (
+    ConversionError,
+    InvalidModel,
+    NoFiniteOutput,
+    UnsupportedModel,
+    VerificationFailed,
+)
 from converters.hard_points import finite_distance, hard_points, spread
 from converters.kernels import INEXACT_CELLS, exact
 from converters.model import Verification
-from converters.original import Original, first_difference, with_dropped_axes
+from converters.original import Original, computed, first_difference, with_dropped_axes
 from converters.original_runs import OriginalRuns
 from converters.precisions import HALF_TOLERANCE, QUANTIZED_TOLERANCE, QUANTIZERS
 from converters.reference import Arrays, Reference, relative_l2
@@ -30,11 +36,7 @@ from converters.variants import FreeAxes
 _HARD_FLOOR = 1e-4
 _HALVES = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 
-__all__ = ["Arrays", "FreeAxes", "NoFiniteOutput", "Reference", "free_inputs", "relative_l2", "verify"]
-
-
-class NoFiniteOutput(VerificationFailed):
-    """An output has no finite value on any test input: nothing was compared."""
+__all__ = ["Arrays", "FreeAxes", "Reference", "free_inputs", "relative_l2", "verify"]
 
 
 def verify(
@@ -61,23 +63,46 @@ def verify(
     points = OriginalRuns(reference, example, free_inputs(proto), batches, seed, free_axes or {})
     runner = _Runner(proto, reference, _allowed(proto, reference, tolerance), session, points)
     worst_absolute = worst_relative = 0.0
+    lost: dict[str, Arrays] = {}
     compared = dict.fromkeys(runner.outputs, 0)
     for given, expected in points.runs():
         values, truths, found = runner.compared(given, expected)
         for name, value, truth in zip(runner.outputs, values, truths, strict=True):
             finite = np.isfinite(truth.astype(np.float64))
             compared[name] += int(finite.sum()) + (truth.size == 0)
+            if not finite.all():
+                lost.setdefault(name, given)
             difference = np.abs(value.astype(np.float64)[finite] - truth.astype(np.float64)[finite])
             worst_absolute = max(worst_absolute, float(difference.max(initial=0.0)))
         worst_relative = max(worst_relative, *found, 0.0)
     empty = [name for name, count in compared.items() if not count]
     if empty:
         raise NoFiniteOutput(
-            f"output {empty[0]!r} has no finite value on any test input: give an `example` of the usual range"
+            f"output {empty[0]!r} has no finite value on any test input{_first_lost(proto, lost[empty[0]])}. "
+            "Fix: give an `example` of the usual range"
         )
     for told, given in hard_points(example, seed) if reference.hard else ():
         runner.compare_hard(told, given)
-    return Verification(reference.label, points.compared, worst_absolute, worst_relative, points.notes())
+    notes = [
+        f"output {name!r} holds NaN or infinity{_first_lost(proto, given)}" for name, given in lost.items()
+    ]
+    return Verification(
+        reference.label, points.compared, worst_absolute, worst_relative, (*points.notes(), *notes)
+    )
+
+
+def _first_lost(proto: onnx.ModelProto, feeds: Arrays) -> str:
+    """Return the node that computes the first NaN or infinity, as a phrase; empty where none is found."""
+    try:
+        found = Original(proto, computed(proto)).run(feeds)
+    except InvalidModel:
+        return ""
+    for node in proto.graph.node:
+        for name in node.output:
+            array = found.get(name)
+            if array is not None and array.dtype.kind == "f" and not np.isfinite(array).all():
+                return f": node {node.name!r} ({node.op_type}) is the first to compute one"
+    return ""
 
 
 def _allowed(proto: onnx.ModelProto, reference: Reference, tolerance: float) -> float:

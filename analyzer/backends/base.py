@@ -23,7 +23,7 @@ from analyzer.backends.pieces import Progress, batches, run
 from analyzer.backends.planning import Call
 from analyzer.backends.undefined import undefined, undefined_error
 from analyzer.batch.arrangement import Arrangement
-from analyzer.errors import AnalysisError, InputError, ShapeError, UnknownTensor
+from analyzer.errors import AnalysisError, InputError, ShapeError, TargetError, UnknownTensor
 from analyzer.graph import Graph, Tensor
 from analyzer.liveness import Flow
 from analyzer.memory import Need
@@ -293,6 +293,10 @@ class Differentiable:
             if defined and (names := undefined(arrays)):
                 raise undefined_error(self, feeds, seed, names)
         explained, classes = arrays.pop(OUTPUT), arrays.pop(CHOSEN, None)
+        if not explained.size and samples_in(self.graph, feeds):
+            raise TargetError(
+                f"the output {seed.output!r} holds no numbers for these inputs: nothing is explained"
+            )
         if self.file is not None and self.file.due(feeds, seed.outputs):
             self.file.compare(feeds, seed, explained)
         stated = None if classes is None else chosen_classes(classes, seed.output)

@@ -18,6 +18,7 @@ from analyzer.backends.planning import Call
 from analyzer.batch.arrangement import JOINT, Arrangement
 from analyzer.batch.counted import counting_node
 from analyzer.errors import AnalysisError
+from analyzer.precision import epsilon
 from analyzer.samples import batched_inputs
 from analyzer.target import TargetLike, as_target
 
@@ -118,4 +119,4 @@ def _near(a: np.ndarray, b: np.ndarray) -> bool:
         apart = np.abs(a.astype(np.float64) - b)
     scale = float(np.abs(a[np.isfinite(a)]).max(initial=0.0))
     same = (a == b) | (np.isnan(a) & np.isnan(b))
-    return bool((same | (apart <= np.sqrt(np.finfo(a.dtype).eps) * scale)).all())
+    return bool((same | (apart <= np.sqrt(epsilon(a.dtype)) * scale)).all())

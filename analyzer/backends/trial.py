@@ -14,6 +14,7 @@ import numpy as np
 
 from analyzer.batch.guesses import Guess
 from analyzer.errors import BackendError
+from analyzer.precision import epsilon
 
 if TYPE_CHECKING:
     from analyzer.backends.base import Arrays, Differentiable
@@ -91,5 +92,5 @@ def _kept(before: np.ndarray, after: np.ndarray, rows: np.ndarray, axis: int) ->
     scale = float(np.abs(before[known]).max(initial=0.0))
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     with np.errstate(invalid="ignore"):
-        near = np.abs(a.astype(np.float64) - b) <= ROUNDING * np.finfo(before.dtype).eps * scale
+        near = np.abs(a.astype(np.float64) - b) <= ROUNDING * epsilon(before.dtype) * scale
     return bool((same | near).all())

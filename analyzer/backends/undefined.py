@@ -6,13 +6,13 @@ a gradient may be, as that of a square root at 0. Neither may be NaN.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from analyzer.autodiff import active_tensors, leading_tensors
-from analyzer.errors import AnalysisError
+from analyzer.errors import UndefinedResult
 from analyzer.graph import Node
 from analyzer.request import OUTPUT, gradient_name, masked, observe
 from analyzer.target import Seed
@@ -34,36 +34,43 @@ def undefined(arrays: Mapping[str, np.ndarray]) -> list[str]:
     ]
 
 
-def undefined_error(fn: Differentiable, feeds: Arrays, seed: Seed, names: list[str]) -> AnalysisError:
+def undefined_error(fn: Differentiable, feeds: Arrays, seed: Seed, names: list[str]) -> UndefinedResult:
     """The error for results that are NaN."""
+    found = cause(fn, feeds, seed, names)
+    told = f"a finite number to explain, found {found}" if OUTPUT in names else f"a finite gradient: {found}"
+    return UndefinedResult(f"expected {told}. {_FIX}")
+
+
+def cause(fn: Differentiable, feeds: Arrays, seed: Seed, names: Sequence[str]) -> str:
+    """What is not finite, and the node that computes it first. names: the results that are not finite."""
+    return _of_output(fn, feeds, seed) if OUTPUT in names else _of_gradient(fn, feeds, seed, names)
+
+
+def _of_output(fn: Differentiable, feeds: Arrays, seed: Seed) -> str:
+    graph = fn.graph
+    values = fn.engine.forward(feeds, list(fn.tensors))
+    leading = graph.ancestors(seed.outputs)
+    node = next((n for n in graph.nodes if any(o in leading and _lost(values[o]) for o in n.outputs)), None)
+    where = "" if node is None else f": {node} is the first to compute one"
+    return f"NaN or an infinity in {seed.output!r}{where}"
+
+
+def _of_gradient(fn: Differentiable, feeds: Arrays, seed: Seed, names: Sequence[str]) -> str:
     from analyzer.backends.pieces import run
     from analyzer.backends.planning import Call
 
     graph = fn.graph
-    if OUTPUT in names:
-        values = fn.engine.forward(feeds, list(fn.tensors))
-        leading = graph.ancestors(seed.outputs)
-        node = next(
-            (n for n in graph.nodes if any(o in leading and _lost(values[o]) for o in n.outputs)), None
-        )
-        where = "" if node is None else f": {node} is the first to compute one"
-        return AnalysisError(
-            f"expected a finite number to explain, found NaN or an infinity in {seed.output!r}{where}. {_FIX}"
-        )
     path = active_tensors(graph, fn.differentiable_inputs) & leading_tensors(graph, seed.outputs)
     wrt = [name for name in fn.tensors if name in path]
     found = run(fn, Call(masked(observe((), wrt)), (), seed), feeds)
     lost = {name for name in wrt if _lost(found[gradient_name(name)])}
     node = next((n for n in reversed(graph.nodes) if _loses(n, lost)), None)
     if node is None:
-        return AnalysisError(
-            f"a product of the gradient of {seed.output!r} with a value is NaN ({names[0]}): the model holds an "
-            f"infinity where the gradient is not 0. {_FIX}"
+        return (
+            f"a product of the gradient of {seed.output!r} with a value is NaN ({names[0]}): the model holds "
+            "an infinity where the gradient is not 0"
         )
-    return AnalysisError(
-        f"the gradient of {seed.output!r} is not finite: {node} has no finite derivative at the values that it reads. "
-        f"{_FIX}"
-    )
+    return f"the gradient of {seed.output!r} is not finite: {node} has no finite derivative at the values that it reads"
 
 
 def _loses(node: Node, lost: set[str]) -> bool:

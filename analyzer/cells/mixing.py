@@ -74,6 +74,8 @@ def _depth_to_space(step: Step) -> Outcome:
         return _rescaled(step.data, (n, out[1], *spatial), out)
     n, channels, height, width = shape
     b = int(step.node.attributes["blocksize"])
+    if channels % b**2:
+        return None
     if step.node.attributes["mode"] == "DCR":
         split, order = (n, b, b, channels // b**2, height, width), (0, 3, 4, 1, 5, 2)
     else:
@@ -86,6 +88,8 @@ def _space_to_depth(step: Step) -> Outcome:
     assert step.data is not None
     n, channels, height, width = step.shape()
     b = int(step.node.attributes["blocksize"])
+    if height % b or width % b:
+        return None
     split = step.full().reshape(n, channels, height // b, b, width // b, b)
     return cells_of(step.data.grids, split.transpose(0, 3, 5, 1, 2, 4).reshape(step.output_shape()))
 

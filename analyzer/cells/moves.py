@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,12 +15,16 @@ Outcome = Cells | Sequence[Cells | None] | None
 
 
 def reshape(step: Step) -> Outcome:
-    return _moved(step, step.full().reshape(step.output_shape()))
+    index, sizes = step.full(), step.output_shape()
+    # A model whose sizes contradict one another fails when it runs.
+    return _moved(step, index.reshape(sizes)) if index.size == math.prod(sizes) else None
 
 
 def _transpose(step: Step) -> Outcome:
     assert step.data is not None
     order = step.node.attributes["perm"] or list(reversed(range(step.data.index.ndim)))
+    if len(order) != step.data.index.ndim:
+        return None
     return Cells(step.data.grids, step.data.index.transpose(order))
 
 

@@ -24,6 +24,7 @@ from analyzer.checks.attributions import worst_attributions
 from analyzer.checks.comparison import STEPS, Comparison, Progress
 from analyzer.checks.file_side import FILE, FileSide, file_side
 from analyzer.checks.localize import Origin
+from analyzer.checks.nonfinite import not_finite
 from analyzer.checks.own_backward import AUTOGRAD, OwnBackward, own_backward_of
 from analyzer.checks.reading import Reader, Reading, refuse_noise, weights_of
 from analyzer.checks.referee import judge_backends
@@ -128,6 +129,7 @@ def check(
     if file is not None and FILE in sides:
         rows += _file_rows(file, chosen, readings, origins, functions[0].arrangement)
     settled = [comparison.settled(index, reading) for index, reading in enumerate(readings)]
+    lost = [not_finite(fn, feeds, fixed, one) for fn, (one, _) in zip(functions, settled, strict=True)]
     readings = [reading.without_layers(comparison.roots) for reading in readings]
     if wrt is None:
         rows += comparison.integrated_rows(steps)
@@ -148,6 +150,7 @@ def check(
         ),
         samples=samples_of(functions[0]),
         note=note_of(functions[0]),
+        not_finite={name: found for name, found in zip(chosen, lost, strict=True) if found},
     )
 
 

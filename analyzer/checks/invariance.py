@@ -23,6 +23,7 @@ from analyzer.checks.attributions import worst_attributions
 from analyzer.checks.comparison import STEPS, Comparison, Progress
 from analyzer.checks.drift import drift_rows
 from analyzer.checks.localize import Origin
+from analyzer.checks.nonfinite import not_finite
 from analyzer.checks.pairing import Layers, Pairing, Side, fed, pair_inputs, pair_layers, pair_outputs
 from analyzer.checks.reading import Reader, Reading, refuse_noise, weights_of
 from analyzer.checks.referee import judge_models
@@ -134,7 +135,18 @@ def compare(
         ),
         samples=samples_of(mine),
         note=note_of(mine),
+        not_finite=_not_finite(reader, twin, feeds, readings),
     )
+
+
+def _not_finite(reader: Reader, twin: Twin, feeds: Arrays, readings: Sequence[Reading]) -> dict[str, str]:
+    """What is NaN or infinite, by model."""
+    theirs, their_feeds = twin.as_reader(feeds)
+    found = {
+        side.name: not_finite(side.fn, given, side.target, reading.completeness)
+        for side, given, reading in zip((reader, theirs), (feeds, their_feeds), readings, strict=True)
+    }
+    return {name: lost for name, lost in found.items() if lost}
 
 
 def _verify_file(fn: Differentiable, feeds: Arrays) -> None:

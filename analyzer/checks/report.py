@@ -92,6 +92,7 @@ class Report:
     distance; unmatched: {model: layers' outputs without a counterpart}; inner: {model: partial results within a layer
     that have none, such as a product before its bias is added}; drift: one dict a sample, the worst first.
     samples: "independent", or "joint" where samples depend on one another and all are compared as one. note: why.
+    not_finite: {side: what is NaN or infinite, and the node that computes it first}.
     """
 
     rows: list[Row]
@@ -111,6 +112,7 @@ class Report:
     attributions: Attributions | None = field(default=None, repr=False)
     samples: str = "independent"
     note: str = ""
+    not_finite: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -166,7 +168,8 @@ class Report:
     @property
     def reason(self) -> str:
         """Why it failed, in a phrase: where the worst pair first parts, else a sum that does not come out."""
-        return "; ".join(filter(None, [self.first_apart, self.at_fault]))
+        lost = [f"{side}: {found}" for side, found in self.not_finite.items()]
+        return "; ".join(filter(None, [*lost[:1], self.first_apart, self.at_fault]))
 
     @cached_property
     def worst_pair(self) -> Pair | None:
@@ -195,6 +198,7 @@ class Report:
             "backends": list(self.backends),
             "skipped": dict(self.skipped),
             "seconds": dict(self.seconds),
+            "not_finite": dict(self.not_finite),
             "referee": self.referee,
             "environment": dict(self.environment),
             "pairs": [_summary(pair) for pair in self.pairs],

@@ -12,6 +12,7 @@ import numpy as np
 
 from analyzer.checks.kinks import Side
 from analyzer.checks.report import Row
+from analyzer.precision import epsilon
 from converters.norms import norm
 
 ROUNDING = "zero but for rounding"
@@ -37,7 +38,7 @@ def rounded_alike(a: Side, b: Side) -> frozenset[str]:
     for name in sizes.keys() & b.gradients.keys():
         left, right = a.gradients[name], b.gradients[name]
         moved = sizes[name] * _norm(left.astype(np.float64) - right.astype(np.float64))
-        if 0 < moved <= float(np.finfo(left.dtype).eps) * most:
+        if 0 < moved <= epsilon(left.dtype) * most:
             found.append(name)
     return frozenset(found)
 

@@ -19,6 +19,7 @@ from analyzer.checks.localize import way_on
 from analyzer.checks.metrics import relative_distance
 from analyzer.checks.passes import Arrays, Pass, Passes
 from analyzer.graph import Node
+from analyzer.precision import epsilon
 
 # By how many ε of itself a value is moved off its tie: enough to outlast the rounding of what is added on the way.
 NUDGE = 8.0
@@ -133,7 +134,7 @@ def _moves(group: Sequence[_Departure], ours: Arrays, tolerance: float) -> list[
 
 
 def _moved(value: np.ndarray, sign: np.ndarray) -> np.ndarray:
-    step = NUDGE * float(np.finfo(value.dtype).eps) * np.abs(value)
+    step = NUDGE * epsilon(value.dtype) * np.abs(value)
     moved: np.ndarray = (value + sign * np.where(step == 0, TINY, step)).astype(value.dtype)
     return moved
 

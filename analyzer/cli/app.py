@@ -1,7 +1,8 @@
 """The `onnxplain` command: its subcommands, and how errors become exit statuses.
 
-Status 0: done. 1: a check failed. 2: bad usage or bad input, with one line on stderr. 128 + n: ended by signal n, with
-one line too, such as 130 by Ctrl-C and 143 by SIGTERM; without one where whoever reads the output has closed it.
+Status 0: done. 1: a check failed, or what was computed is NaN or infinite. 2: bad usage or bad input, with one line on
+stderr. 128 + n: ended by signal n, with one line too, such as 130 by Ctrl-C and 143 by SIGTERM; without one where
+whoever reads the output has closed it.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+CHECK_FAILED = 1
 BAD_INPUT = 2
 INTERRUPTED = 128 + signal.SIGINT
 
@@ -105,7 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
         if debug:
             raise
         print(f"onnxplain: {_line(error)}", file=sys.stderr)
-        return BAD_INPUT
+        return _status(error)
     if status > 128:
         # Typer may have caught the interrupt itself, and says nothing.
         print("onnxplain: interrupted: no file is left half written", file=sys.stderr)
@@ -137,6 +139,14 @@ def _ending_in_order() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _status(error: Exception) -> int:
+    """A result that is not finite is a failed check: neither the usage nor the inputs are wrong."""
+    from analyzer.errors import UndefinedResult
+    from converters.errors import NoFiniteOutput
+
+    return CHECK_FAILED if isinstance(error, (UndefinedResult, NoFiniteOutput)) else BAD_INPUT
+
+
 def _line(error: Exception) -> str:
     """What to tell the user, on one line."""
     from analyzer.errors import AnalysisError
@@ -149,6 +159,10 @@ def _line(error: Exception) -> str:
         text = f"{error.format_message().rstrip('.')}. See: onnxplain --help"
     elif isinstance(error, OSError):
         text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    elif isinstance(error, MemoryError):
+        text = (
+            f"the memory does not suffice ({error or 'no more is free'}). Fix: give fewer or smaller inputs"
+        )
     else:
         text = f"internal error, {type(error).__name__}: {error} (run again with --debug for the traceback)"
     return " ".join(printable(text).split())

@@ -9,6 +9,7 @@ import numpy as np
 
 from analyzer.arrays import as_array
 from analyzer.figures.canvas import new_figure
+from analyzer.figures.drawable import drawable
 from analyzer.figures.heat import Scale, heat_map, overlay, scale_of, smoothed
 from analyzer.figures.images import photographs, to_planes
 
@@ -81,8 +82,10 @@ def plot_maps(
 
     maps: (N, H, W), or (N, C, H, W) or (N, H, W, C), summed over channels; others are drawn as bars over
     the flat features. images: a batch as the model takes it, or photographs in [0, 1] or [0, 255].
+    What is NaN or infinite is drawn as 0, and the title says so.
     unit: of the values, for the colour bar. smoothing: see `smoothed`; 0 draws every pixel as it is.
     """
+    maps, title = drawable(as_array(maps), title)
     layout = preprocessing.layout if preprocessing else None
     planes = to_planes(maps, layout)
     if planes is None:

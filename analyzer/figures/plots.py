@@ -14,6 +14,7 @@ import numpy as np
 
 from analyzer.arrays import as_array
 from analyzer.figures.canvas import new_figure
+from analyzer.figures.drawable import drawable
 from analyzer.figures.heat import heat_map, normalized, overlay, scale_of
 from analyzer.figures.palette import sequential, signed_colours
 from analyzer.figures.panels import Captioned, panel, plot_maps
@@ -47,10 +48,13 @@ class Look:
 
 def plot_input(values: np.ndarray, inputs: np.ndarray | None, look: Look, *, table: bool) -> Figure:
     """Draw the map of one input, (N, *spatial). inputs: (N, channels, *spatial) or channels last; None draws the map
-    alone. table: a map of one axis is of features, not of steps.
+    alone. table: a map of one axis is of features, not of steps. What is NaN or infinite is drawn as 0, and the title
+    says so.
 
     Raises ValueError where the input's size is not the map's, or has more than three axes.
     """
+    values, title = drawable(values, look.title)
+    look = replace(look, title=title)
     if values.ndim == 3 and not table:
         return plot_maps(
             values, inputs, signed=look.signed, title=look.title, unit=look.unit, smoothing=look.smoothing

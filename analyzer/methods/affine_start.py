@@ -131,6 +131,9 @@ def behind_affine_start(lines: Lines) -> Lines:
     except (AnalysisError, UnsupportedOp):
         # What a cut does not serve, such as a tensor without an axis of samples, is followed from the inputs on.
         return lines
+    if not all(np.isfinite(array).all() for found in (ends, *starts) for array in found.values()):
+        # An infinite bias, which a ReLU makes a zero: no line leads through an infinity.
+        return lines
     kept = {name: array for name, array in held.feeds.items() if name in rest.graph.inputs}
     follow = replace(held, fn=rest, names=points, feeds={**kept, **ends})
     behind = Lines(follow, starts, lines.batch_size)

@@ -75,6 +75,13 @@ def read_full_grad(made: Plan, found: Evaluation, bias_terms: Mapping[str, np.nd
     totals, magnitudes = made.totals(found), made.totals(found, "magnitude")
     placed, roots = made.placed, made.settings.roots
     unplaced = tuple(name for name in totals if name not in placed)
+    if len({total.shape for total in totals.values()}) > 1:
+        rows = {name: len(total) for name, total in totals.items()}
+        apart = min(rows, key=lambda name: rows[name])
+        raise AnalysisError(
+            f"the term of {apart!r} cannot be told apart by sample: a constant or a node holds all samples at once. "
+            "Fix: give the model a free batch axis"
+        )
     return FullGrad(
         map=form_of(made.maps(found)),
         complete_map=form_of(made.maps(found, "complete map")),

@@ -13,7 +13,9 @@ import numpy as np
 
 from analyzer.backends import Differentiable
 from analyzer.backends.base import Arrays, Gradients, batched_inputs
-from analyzer.errors import AnalysisError
+from analyzer.backends.undefined import cause
+from analyzer.errors import AnalysisError, UndefinedResult
+from analyzer.request import OUTPUT
 from analyzer.target import Target, TargetLike, as_target, one_scalar, rows_of
 
 
@@ -45,12 +47,14 @@ class Held:
         return self.fn.gradients(feeds, self.target(rows), wrt=self.names, defined=False)
 
     def finite_gradients(self, points: Arrays, rows: np.ndarray) -> Gradients:
-        """As `gradients`. Raises AnalysisError where the output or a gradient is not finite."""
+        """As `gradients`. Raises UndefinedResult where the output or a gradient is not finite."""
         found = self.gradients(points, rows)
         for k, row in enumerate(rows):
             if not all(np.isfinite(array[k]).all() for array in (found.output, *found.gradients.values())):
-                raise AnalysisError(
-                    f"the output or its gradient is not finite on the path of sample {row}: choose another baseline"
+                why = self.cause(points, rows, k, bool(np.isfinite(found.output[k]).all()))
+                raise UndefinedResult(
+                    f"the output or its gradient is not finite on the path of sample {row} ({why}). "
+                    "Fix: choose another baseline"
                 )
         return found
 
@@ -58,15 +62,22 @@ class Held:
         """The output (n,) at such points, in double precision, by a forward pass. where: they lie, for errors."""
         return self.scalars(self.fn.forward(self.feeds_at(points, rows), self.tensors), rows, where)
 
+    def cause(self, points: Arrays, rows: np.ndarray, place: int, output_is_finite: bool) -> str:
+        """What is not finite at one of the points, and the node that computes it first."""
+        rows = rows[place : place + 1]
+        feeds = self.feeds_at({name: array[place : place + 1] for name, array in points.items()}, rows)
+        seed = self.fn.seed(self.target(rows), len(rows), feeds)
+        return cause(self.fn, feeds, seed, ["the gradient"] if output_is_finite else [OUTPUT])
+
     def scalars(self, values: Arrays, rows: np.ndarray, where: str = "at the baseline") -> np.ndarray:
         """What is explained of values {tensor: (n, …)}, the k-th for sample `rows`[k]: (n,), float64.
 
-        Raises AnalysisError where it is not finite.
+        Raises UndefinedResult where it is not finite.
         """
         found = self._scalars(values, rows)
         lost = np.flatnonzero(~np.isfinite(found.reshape(len(rows), -1)).all(axis=1))
         if len(lost):
-            raise AnalysisError(
+            raise UndefinedResult(
                 f"the output {where} of sample {rows[lost[0]]} is {found[lost[0]]}, which is not finite: "
                 "choose another baseline"
             )

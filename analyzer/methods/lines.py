@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from analyzer.backends.base import Arrays
-from analyzer.errors import AnalysisError
+from analyzer.errors import UndefinedResult
 from analyzer.methods.held import Held, in_batches
 from analyzer.methods.probes import Probe, beyond_cubic
 
@@ -106,7 +106,7 @@ class Lines:
     def evaluate(self, wanted: Sequence[tuple[int, float]], *, open_ends: bool = False) -> Iterator[Point]:
         """The points at (line, alpha), in their order.
 
-        open_ends: let the gradient at an end be infinite, where the output is not. Raises AnalysisError where it, or
+        open_ends: let the gradient at an end be infinite, where the output is not. Raises UndefinedResult where it, or
         any other, is not finite.
         """
         return self.each(wanted, self._found, open_ends=open_ends)
@@ -119,7 +119,8 @@ class Lines:
         alphas = np.array([alpha for _, alpha in wanted])
         for batch in in_batches(len(wanted), self.batch_size):
             rows = lines[batch] // len(self.starts)
-            outputs, gradients, values = found(self._points(lines[batch], alphas[batch]), rows)
+            points = self._points(lines[batch], alphas[batch])
+            outputs, gradients, values = found(points, rows)
             outputs = outputs.astype(np.float64).reshape(len(batch), self.targets)
             finite = [bool(np.isfinite(gradient).all()) for gradient in gradients]
             for k, place in enumerate(batch):
@@ -130,8 +131,18 @@ class Lines:
                     finite=finite[k],
                     value=None if values is None else values[k],
                 )
-                _refuse_infinite(point, rows[k], open_ends=open_ends)
+                is_open = open_ends and point.alpha in (0, 1)
+                if not (np.isfinite(point.output).all() and (point.finite or is_open)):
+                    raise self._undefined(point, points, rows, k)
                 yield point
+
+    def _undefined(self, point: Point, points: Arrays, rows: np.ndarray, place: int) -> UndefinedResult:
+        """The error for a point that is not finite."""
+        why = self.held.cause(points, rows, place, bool(np.isfinite(point.output).all()))
+        return UndefinedResult(
+            f"at α = {point.alpha:.6g} on the path of sample {rows[place]}, from the baseline at 0 to the input at 1, "
+            f"the output or its gradient is not finite ({why}). Fix: choose another baseline or rule"
+        )
 
     def direction(self, line: int) -> np.ndarray:
         """The input less the baseline, (D,), in double precision."""
@@ -208,16 +219,6 @@ def largest_gradient(points: Sequence[Point]) -> np.ndarray:
     """Return the largest size of every element of the gradients at some points, (K, D), in double precision."""
     found: np.ndarray = np.max([np.abs(point.gradient) for point in points if point.finite], axis=0)
     return found.astype(np.float64)
-
-
-def _refuse_infinite(point: Point, sample: int, *, open_ends: bool) -> None:
-    """Raise AnalysisError where a point is not finite, but for the gradient at an end where these are open."""
-    if np.isfinite(point.output).all() and (point.finite or (open_ends and point.alpha in (0, 1))):
-        return
-    raise AnalysisError(
-        f"at α = {point.alpha:.6g} on the path of sample {sample}, from the baseline at 0 to the input at 1, the "
-        "output or its gradient is not finite: choose another baseline or rule"
-    )
 
 
 def vectors(arrays: Arrays, names: Sequence[str], targets: int) -> np.ndarray:

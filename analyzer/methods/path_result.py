@@ -14,6 +14,7 @@ from analyzer.layout import channel_axes, input_channel_axis
 from analyzer.methods.arranged import Arranged
 from analyzer.methods.full_grad_result import chosen_input
 from analyzer.methods.held import Held
+from analyzer.precision import epsilon
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -104,9 +105,7 @@ def rounding_of(output: np.ndarray, difference: np.ndarray) -> np.ndarray:
     output (N,): at its end, in the precision of the model. difference (N,): of it and that at the start.
     """
     ends = output.astype(np.float64)
-    found: np.ndarray = float(np.finfo(output.dtype).eps) * np.maximum(
-        np.abs(ends), np.abs(ends - difference)
-    )
+    found: np.ndarray = epsilon(output.dtype) * np.maximum(np.abs(ends), np.abs(ends - difference))
     return found
 
 

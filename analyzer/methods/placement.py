@@ -125,16 +125,24 @@ def lay_out(
             placements[name] = Placement(1, math.prod(shape), separable=False)
             continue
         blocks, elements = places[name].blocks(shape, symbols), math.prod(shape) // samples
+        # A tensor without elements has no cells.
         cells = {
             root: found[name]
             for root, (_, found) in readings.items()
-            if name in found and (name == root or (name in downstream[root] and name not in roots))
+            if elements
+            and name in found
+            and (name == root or (name in downstream[root] and name not in roots))
         }
         placements[name] = _placed(Placement(blocks, elements), cells, shape, samples)
     sizes = {
         root: tuple(_shape(fixed, root)[axis] for axis in spatial) for root, (spatial, _) in readings.items()
     }
     for root in roots:
+        if not placements[root].elements:
+            raise AnalysisError(
+                f"the input {root!r} holds no numbers for these inputs: nothing is attributed to it. "
+                "Fix: name the inputs that are attributed, wrt=[…] (--wrt)"
+            )
         if not any(spot.root == root for spot in placements[root].spots):
             # A number a sample: its own one cell.
             sizes[root] = (placements[root].elements,)

@@ -28,6 +28,7 @@ from analyzer.errors import AnalysisError
 from analyzer.methods.leaves import Leaf, Made, Paths, make, siblings
 from analyzer.methods.lines import Point, largest_gradient
 from analyzer.methods.probes import PROBES, Probe, probe_alphas
+from analyzer.precision import epsilon
 
 FIRST_LEAVES = 4
 """Intervals of every line to begin with: 9 gradients."""
@@ -123,7 +124,7 @@ class Line:
         self.evaluations = len(points)
         self.moved = self.fine - self.coarse
         self.difference = points[-1].output - points[0].output
-        self.ulp = float(np.finfo(points[0].gradient.dtype).eps)
+        self.ulp = epsilon(points[0].gradient.dtype)
         self.rounding = ROUNDING * self.ulp * (np.abs(points[-1].output) + np.abs(points[0].output))
         self.map_rounding = paths.rounding(points)
 

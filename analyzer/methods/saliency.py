@@ -90,7 +90,9 @@ def input_x_gradient(
     fn = differentiate(model, verify=verify)
     names = fn.roots(wrt)
     found = fn.evaluate(observe(names, names), inputs, one_scalar(target), progress=progress)
-    products = {name: found.arrays[f"value/{name}"] * found.arrays[gradient_name(name)] for name in names}
+    # An infinite gradient at an input of 0 has no product: it is NaN, and pictures say so.
+    with np.errstate(invalid="ignore"):
+        products = {name: found.arrays[f"value/{name}"] * found.arrays[gradient_name(name)] for name in names}
     return Attribution(
         map=_in_form(inputs, wrt, maps_of(fn.graph, products, signed=True)),
         output=found.output,

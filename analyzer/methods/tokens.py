@@ -63,7 +63,9 @@ def scored_tokens(
 def plot_token_scores(scores: np.ndarray, names: Names | None, explained: np.ndarray, title: str) -> Figure:
     """Coloured tokens; where they have no names, a bar for each."""
     from analyzer.figures import Look, plot_input, plot_tokens
+    from analyzer.figures.drawable import drawable
 
+    scores, title = drawable(scores, title)
     if names is not None:
         return plot_tokens(scored_tokens(scores, names, explained), title=title, unit=UNIT)
     numbered = [f"token {k}" for k in range(scores.shape[1])]

@@ -17,24 +17,37 @@ import numpy as np
 import onnx
 
 from tools.fuzz.mutants import mutant
-from tools.fuzz.outcomes import Outcome, outcome
+from tools.fuzz.outcomes import Outcome, outcome, warm
+from tools.fuzz.seeds import networks, node_tests
 
 
 def main() -> int:
     """Run, print; the exit status."""
     options = _parser().parse_args()
     if options.replay is not None:
-        found = [*_read(options.replay, Path(tempfile.mkdtemp()))]
-        print("\n".join(f"{command}: {one.kind}, {one.seconds:.1f} s: {one.line}" for command, one in found))
-        return 0 if all(one.good for _, one in found) else 1
+        return _replay(options.replay)
     counts, bad = _search(options)
     for (command, kind), number in sorted(counts.items()):
         print(f"{command:8} {kind:16} {number:6}")
     return 1 if bad else 0
 
 
+def _replay(place: Path) -> int:
+    """Read a file, or the .onnx files of a folder, again; the exit status."""
+    warm()
+    bad = 0
+    with tempfile.TemporaryDirectory() as folder:
+        for path in sorted(place.glob("*.onnx")) if place.is_dir() else [place]:
+            for command, one in _read(path, Path(folder)):
+                bad += not one.good
+                print(f"{path.name}: {command}: {one.kind}, {one.seconds:.1f} s: {one.line}", flush=True)
+    return 1 if bad else 0
+
+
 def _search(options: argparse.Namespace) -> tuple[collections.Counter[tuple[str, str]], int]:
     counts: collections.Counter[tuple[str, str]] = collections.Counter()
+    node_tests(), networks()
+    warm()
     begun, bad, number = time.monotonic(), 0, 0
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
@@ -91,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--keep", type=Path, default=Path("fuzz-failures"), help="folder of the files that fail"
     )
-    parser.add_argument("--replay", type=Path, metavar="FILE", help="run one file again")
+    parser.add_argument("--replay", type=Path, metavar="FILE", help="run a file again, or all of a folder")
     return parser
 
 

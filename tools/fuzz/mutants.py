@@ -6,41 +6,49 @@ the bytes of the file.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import cache
+from typing import TypeVar
 
 import numpy as np
 import onnx
-from onnx.backend.test.loader import load_model_tests
+
+from tools.fuzz.seeds import networks, node_tests
 
 Mutation = Callable[[onnx.ModelProto, np.random.Generator], None]
 
-INTEGERS = (0, 1, -1, -2, 3, 2**31 - 1, -(2**31), 2**31, 2**40, 2**63 - 1, -(2**63))
+T = TypeVar("T")
+
+INTEGERS = (0, 1, -1, -2, 3, 7, 64, 2**16, 2**20, 2**31 - 1, -(2**31), 2**31, 2**40, 2**63 - 1, -(2**63))
 FLOATS = (0.0, -1.0, 1e-45, 3.4e38, -3.4e38, float("nan"), float("inf"), float("-inf"))
 TEXTS = ("", "\x00", "\x1b[2J", "../../etc", "::error::x", "a" * 10_000, "$\\frac{", "💥", "y")
-
-
-@cache
-def seeds() -> tuple[onnx.ModelProto, ...]:
-    """The models of the standard's node tests."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return tuple(case.model for case in load_model_tests(kind="node") if case.model is not None)
+OF_ZOO = 0.2
 
 
 def mutant(rng: np.random.Generator) -> bytes:
     """The bytes of a damaged model."""
-    models = seeds()
-    proto = onnx.ModelProto()
-    proto.CopyFrom(models[int(rng.integers(len(models)))])
-    for _ in range(int(rng.integers(1, 4))):
+    proto = _seed(rng)
+    for _ in range(1 + int(rng.choice(3, p=(0.6, 0.25, 0.15)))):
         # Protobuf itself refuses some of what is drawn.
         with suppress(ValueError, TypeError):
             _drawn(MUTATIONS, rng)(proto, rng)
     data = proto.SerializeToString()
-    return _damaged(data, rng) if rng.random() < 0.2 else data
+    return _damaged(data, rng) if rng.random() < 0.15 else data
+
+
+def _seed(rng: np.random.Generator) -> onnx.ModelProto:
+    """A network of the zoo, or a node test; half of those have some of their inputs as constants."""
+    proto = onnx.ModelProto()
+    if rng.random() < OF_ZOO:
+        proto.CopyFrom(_drawn(networks(), rng))
+        return proto
+    case = _drawn(node_tests(), rng)
+    proto.CopyFrom(case.model)
+    if rng.random() < 0.5:
+        for name, array in case.inputs.items():
+            if array.dtype.kind in "iub" or rng.random() < 0.3:
+                proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    return proto
 
 
 def _damaged(data: bytes, rng: np.random.Generator) -> bytes:
@@ -53,7 +61,7 @@ def _damaged(data: bytes, rng: np.random.Generator) -> bytes:
     return bytes(found)
 
 
-def _drawn(choices: Sequence[Mutation], rng: np.random.Generator) -> Mutation:
+def _drawn(choices: Sequence[T], rng: np.random.Generator) -> T:
     return choices[int(rng.integers(len(choices)))]
 
 
@@ -67,11 +75,11 @@ def _text(rng: np.random.Generator) -> str:
 
 def change_attribute(proto: onnx.ModelProto, rng: np.random.Generator) -> None:
     """Put an extreme into an attribute, or make it another kind."""
-    entries = [entry for node in proto.graph.node for entry in node.attribute]
+    entries = [entry for node in _nodes(proto.graph) for entry in node.attribute]
     if not entries:
         return add_attribute(proto, rng)
-    entry = entries[int(rng.integers(len(entries)))]
-    if rng.random() < 0.15:
+    entry = _drawn(entries, rng)
+    if rng.random() < 0.1:
         entry.type = int(rng.integers(0, 16))  # type: ignore[assignment]
     elif entry.ints:
         _change_list(entry.ints, rng)
@@ -82,6 +90,31 @@ def change_attribute(proto: onnx.ModelProto, rng: np.random.Generator) -> None:
     else:
         entry.i = _integer(rng)
     return None
+
+
+def _nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """The nodes of a graph, and of the graphs within it."""
+    inner = [entry.g for node in graph.node for entry in node.attribute if entry.HasField("g")]
+    return [*graph.node, *(node for body in inner for node in _nodes(body))]
+
+
+def change_constant(proto: onnx.ModelProto, rng: np.random.Generator) -> None:
+    """Put an extreme into a constant that keeps its sizes and its type."""
+    values = [entry.t for node in _nodes(proto.graph) for entry in node.attribute if entry.HasField("t")]
+    tensors = [
+        tensor
+        for tensor in (*proto.graph.initializer, *values)
+        if tensor.data_type != onnx.TensorProto.STRING and not tensor.external_data
+    ]
+    if not tensors:
+        return
+    tensor = _drawn(tensors, rng)
+    array = onnx.numpy_helper.to_array(tensor).copy()
+    if array.size:
+        number = _drawn(FLOATS, rng) if array.dtype.kind == "f" else _integer(rng)
+        with np.errstate(all="ignore"):
+            array.flat[int(rng.integers(array.size))] = np.asarray(number).astype(array.dtype)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
 
 
 def _change_list(numbers: list[int], rng: np.random.Generator) -> None:
@@ -95,24 +128,29 @@ def _change_list(numbers: list[int], rng: np.random.Generator) -> None:
 
 
 def add_attribute(proto: onnx.ModelProto, rng: np.random.Generator) -> None:
-    """Give a node an attribute that may not be its own."""
-    names = (
-        "axis",
-        "axes",
-        "perm",
-        "pads",
-        "strides",
-        "kernel_shape",
-        "group",
-        "to",
-        "dilations",
-        "num_outputs",
-    )
-    if proto.graph.node:
-        node = proto.graph.node[int(rng.integers(len(proto.graph.node)))]
-        name = names[int(rng.integers(len(names)))]
-        value = _integer(rng) if name in ("axis", "group", "to", "num_outputs") else [_integer(rng)] * 2
-        node.attribute.append(onnx.helper.make_attribute(name, value))
+    """Give a node an attribute of integers that its op knows, or one that may not be its own."""
+    if not proto.graph.node:
+        return
+    node = _drawn(proto.graph.node, rng)
+    known: dict[str, bool] = {}
+    if rng.random() < 0.7 and onnx.defs.has(node.op_type):
+        kinds = onnx.defs.OpSchema.AttrType
+        attributes = onnx.defs.get_schema(node.op_type).attributes.values()
+        known = {
+            one.name: one.type == kinds.INTS for one in attributes if one.type in (kinds.INT, kinds.INTS)
+        }
+    name = _drawn([*known] or [*_OTHERS], rng)
+    value = [_integer(rng)] * 2 if (known or _OTHERS)[name] else _integer(rng)
+    kept = [entry for entry in node.attribute if entry.name != name]
+    del node.attribute[:]
+    node.attribute.extend([*kept, onnx.helper.make_attribute(name, value)])
+
+
+# {attribute: whether it is a list}
+_OTHERS = {
+    **dict.fromkeys(("axis", "group", "to", "num_outputs"), False),
+    **dict.fromkeys(("axes", "perm", "pads", "strides", "kernel_shape", "dilations"), True),
+}
 
 
 def drop_attribute(proto: onnx.ModelProto, rng: np.random.Generator) -> None:
@@ -162,7 +200,7 @@ def change_op(proto: onnx.ModelProto, rng: np.random.Generator) -> None:
     """Make a node another op, or one of another domain."""
     if proto.graph.node:
         node = proto.graph.node[int(rng.integers(len(proto.graph.node)))]
-        others = seeds()[int(rng.integers(len(seeds())))].graph.node
+        others = _drawn(node_tests(), rng).model.graph.node
         if rng.random() < 0.8 and others:
             node.op_type = others[0].op_type
         else:
@@ -216,9 +254,9 @@ def change_header(proto: onnx.ModelProto, rng: np.random.Generator) -> None:
 
 
 MUTATIONS: tuple[Mutation, ...] = (
-    change_attribute,
-    change_attribute,
-    add_attribute,
+    *[change_attribute] * 6,
+    *[change_constant] * 6,
+    *[add_attribute] * 3,
     drop_attribute,
     change_shape,
     change_type,

@@ -1,8 +1,11 @@
-"""Run one command on one file in a child process, and say how it ended."""
+"""Run one command on one file in a forked child of a warm process, and say how it ended."""
 
 from __future__ import annotations
 
 import contextlib
+import gc
+import importlib
+import json
 import os
 import signal
 import sys
@@ -12,7 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# Imported before the fork, so that a child starts at once.
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
 from analyzer.cli import main
 
 SECONDS, BYTES = 20.0, 2 * 2**30
@@ -33,6 +39,38 @@ class Outcome:
     def good(self) -> bool:
         """Whether the command answered, or refused in one line."""
         return self.kind in GOOD
+
+
+def warm() -> None:
+    """Import the modules that a child would import. A first child names them: only it starts the runtime's threads."""
+    with tempfile.TemporaryDirectory() as folder:
+        names = Path(folder) / "names.json"
+        child = os.fork()
+        if not child:
+            _name_modules(Path(folder), names)
+        os.waitpid(child, 0)
+        for name in json.loads(names.read_text()):
+            # Some modules cannot be imported in another order, or are made by others.
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+
+
+def _name_modules(folder: Path, names: Path) -> None:
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+        infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3]) for name in "xy"]
+        graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", infos[:1], infos[1:])
+        opset = helper.make_opsetid("", 17)
+        onnx.save(helper.make_model(graph, opset_imports=[opset]), folder / "model.onnx")
+        np.savez(folder / "inputs.npz", x=np.ones((2, 3), np.float32))
+        main(["inspect", str(folder / "model.onnx")])
+        main(["analyze", str(folder / "model.onnx"), str(folder / "inputs.npz")])
+    finally:
+        names.write_text(json.dumps([name for name in sys.modules if name != "__main__"]))
+        os._exit(0)
 
 
 def outcome(arguments: Sequence[str]) -> Outcome:
