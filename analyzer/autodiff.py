@@ -16,6 +16,7 @@ import numpy as np
 
 from analyzer.emitter import Emitter
 from analyzer.errors import UnsupportedOp
+from analyzer.fixes import TRACED
 from analyzer.graph import Graph, Node, Shape, Tensor
 from analyzer.masking import entries as entries_of
 from analyzer.ops import find
@@ -95,12 +96,12 @@ def refuse_zero_derivatives(graph: Graph, roots: Iterable[str], target: str) -> 
     if found := quantizers_between(graph, roots, target):
         raise UnsupportedOp(
             f"{found[0]} lies between the input and the target and rounds: its derivative is zero. "
-            "straight_through=True (--straight-through) differentiates straight through the rounding."
+            "Fix: differentiate straight through the rounding with straight_through=True (--straight-through)"
         )
     if found := _between(graph, roots, target, lambda rules: rules.draws):
         raise UnsupportedOp(
-            f"{found[0]} lies between the input and the target and draws at random by what it reads: "
-            "a draw has no gradient. Attribute a tensor behind it, or a target before it."
+            f"{found[0]} lies between the input and the target and draws at random by what it reads: a draw has no "
+            "gradient. Fix: attribute a tensor downstream of it with wrt= (--wrt), or explain a tensor before it"
         )
 
 
@@ -309,7 +310,9 @@ def rules_of(node: Node) -> type[Op]:
 def unbroadcast(op: Emitter, g: Tensor, y: Tensor, u: Tensor, node: Node) -> Tensor:
     """Sum a contribution shaped like the output back to the shape of the input that was broadcast."""
     if y.shape is None or u.shape is None:
-        raise UnsupportedOp(f"{node}: the rank of {(y if y.shape is None else u).name!r} is unknown")
+        raise UnsupportedOp(
+            f"{node}: the rank of {(y if y.shape is None else u).name!r} is unknown. {TRACED}"
+        )
     lead = len(y.shape) - len(u.shape)
     padded: Shape = (1,) * lead + u.shape
     if any(_ambiguous(small, large) for small, large in zip(padded, y.shape, strict=True)):

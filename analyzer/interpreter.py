@@ -94,7 +94,7 @@ def _import(name: str, extra: str) -> Any:
             return importlib.import_module(name)
     except ImportError as error:
         raise MissingFramework(
-            f'{name} is not installed; this backend needs it: pip install "onnxplain[{extra}]"'
+            f'{name} is not installed, and this backend needs it. Fix: pip install "onnxplain[{extra}]"'
         ) from error
 
 
@@ -155,7 +155,9 @@ class Interpreter:
         if not isinstance(results, (tuple, list)):
             results = (results,)
         if len(results) < len([name for name in node.outputs if name]):
-            raise UnsupportedOp(f"{node}: only its first output has a {self.framework.name} form")
+            raise UnsupportedOp(
+                f'{node}: only its first output has a {self.framework.name} form. Fix: use backend="onnxruntime"'
+            )
         for name, result in zip(node.outputs, results, strict=False):
             if name:
                 # A framework may return its very argument; as one tensor the two would share a gradient.
@@ -177,7 +179,8 @@ class Interpreter:
             directions |= {*(node.attributes["scan_output_directions"] or (0,))}
         if any(axes) or len(directions) > 1:
             raise UnsupportedOp(
-                f"{node}: only a Scan along axis 0, in one direction, has a form in a framework"
+                f"{node}: only a Scan along axis 0, in one direction, has a form in a framework. Fix: use "
+                'backend="onnxruntime"'
             )
         reverse = directions == {1}
 
@@ -207,6 +210,6 @@ def form_of(node: Node, framework: str) -> Any:
         op_type = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
         raise UnsupportedOp(
             f"node {node.name!r} ({op_type}) has no {framework} form. "
-            'Use backend="onnxruntime", or add one: CONTRIBUTING.md, "Add an op".'
+            'Fix: use backend="onnxruntime", or add one: CONTRIBUTING.md, "Add an op"'
         )
     return form

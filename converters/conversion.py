@@ -74,7 +74,10 @@ def convert(
     """
     converted = _convert_source(source, example, free_axes, trust)
     if free_axes and not converted.free_axes:
-        raise ConversionError(f"free_axes: {converted.reference.label} states its own free axes")
+        raise ConversionError(
+            f"expected no free_axes, since {converted.reference.label} states its own free axes. Fix: omit "
+            "free_axes, and free the axis in the model, as with None in keras.Input(shape=(None, 8))"
+        )
     try:
         proto, verification = _verified(converted, fold_batch_norm, batches, tolerance, seed)
     except VerificationFailed:
@@ -251,7 +254,7 @@ def _convert_path(path: str, example: Any, free_axes: FreeAxes | None, trust: bo
     if not os.path.exists(path) and ":" in path and suffix not in (".onnx", ".pt2", ".keras"):
         return _convert_factory(path, example, free_axes, trust)
     if not os.path.exists(path):
-        raise InvalidModel(f"{path} does not exist")
+        raise InvalidModel(f"{path} does not exist. Fix: give the path of an existing file or folder")
     if refusal := foreign.refusal_of(path):
         raise InvalidModel(refusal)
     if suffix == ".pt2":
@@ -276,7 +279,10 @@ def _convert_factory(spec: str, example: Any, free_axes: FreeAxes | None, trust:
         try:
             factory = getattr(importlib.import_module(module_name), attribute)
         except (ModuleNotFoundError, AttributeError, ValueError) as error:
-            raise ConversionError(f"{spec!r} is neither a file nor a factory: {error}") from error
+            raise ConversionError(
+                f"{spec!r} is neither a file nor a factory: {error}. Fix: give the path of a file, or "
+                "package.module:factory, with the package in the current folder or on PYTHONPATH"
+            ) from error
         made = factory()
     if isinstance(made, tuple) and len(made) == 2:
         made, own_example = made
@@ -312,7 +318,10 @@ def _example_of(infos: dict[str, onnx.ValueInfoProto], example: Any) -> dict[str
         values = example if isinstance(example, (tuple, list)) else (example,)
         given = dict(zip(infos, (np.asarray(value) for value in values), strict=False))
     if given.keys() != infos.keys():
-        raise ConversionError(f"the example has {sorted(given)}; the model's inputs are {sorted(infos)}")
+        raise ConversionError(
+            f"the example has {sorted(given)}; the model's inputs are {sorted(infos)}. Fix: give a dict with one "
+            "array for each input, as in convert(model, {name: array})"
+        )
     return {
         name: array.astype(helper.tensor_dtype_to_np_dtype(infos[name].type.tensor_type.elem_type))
         for name, array in given.items()

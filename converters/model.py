@@ -137,7 +137,9 @@ def set_metadata(
         try:
             parse_preprocessing(entries[PREPROCESSING_KEY])
         except ValueError as error:
-            raise ConversionError(f"preprocessing: {error}") from error
+            raise ConversionError(
+                f"preprocessing: {error}. Fix: give Preprocessing(…) with this value"
+            ) from error
     if class_names is not None:
         entries[CLASS_NAMES_KEY] = json.dumps(list(class_names))
     onnx.helper.set_model_props(proto, entries)

@@ -117,13 +117,16 @@ def set_opset(draft: Draft) -> None:
     version = draft.opsets.get("")
     if version is None:
         if any(is_standard(node) for node in all_nodes(draft.nodes)):
-            raise InvalidModel("the model uses ONNX ops and imports no ONNX opset")
+            raise InvalidModel(
+                "the model uses ONNX ops and imports no ONNX opset. Fix: add an entry to its opset_import, as in "
+                'model.opset_import.add(domain="", version=17)'
+            )
         draft.opsets[""] = CANONICAL_OPSET
         return
     _refuse_unknown_ops(draft, version)
     if version == 8 and any(is_standard(node, "Scan") for node in all_nodes(draft.nodes)):
         raise UnsupportedModel(
-            "Scan of opset 8 runs over batches of sequences, as no later one does; export with opset 9 or later"
+            "Scan of opset 8 runs over batches of sequences, as no later one does. Fix: export with opset 9 or later"
         )
     _state_sides(draft)
     if version > CANONICAL_OPSET:
@@ -163,7 +166,10 @@ def _refuse_unknown_ops(draft: Draft, version: int) -> None:
         n.op_type for n in all_nodes(draft.nodes) if is_standard(n) and _since(n.op_type, version) is None
     }
     if unknown:
-        raise InvalidModel(f"ONNX opset {version} has no operator {', '.join(sorted(unknown))}")
+        raise InvalidModel(
+            f"ONNX opset {version} has no operator {', '.join(sorted(unknown))}. Fix: state the opset that the model "
+            "is written for in its opset_import, or export the model again"
+        )
 
 
 def _since(op_type: str, version: int) -> int | None:
@@ -280,8 +286,8 @@ def _downgrade(draft: Draft, version: int) -> None:
     )
     if newer:
         raise UnsupportedModel(
-            f"{', '.join(newer)} of opset {version} cannot be expressed in opset {CANONICAL_OPSET}; "
-            "export the model with a lower opset"
+            f"{', '.join(newer)} of opset {version} cannot be expressed in opset {CANONICAL_OPSET}. "
+            f"Fix: export the model with opset {CANONICAL_OPSET}"
         )
     for node in all_nodes(draft.nodes):
         if is_standard(node):

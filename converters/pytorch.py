@@ -124,7 +124,7 @@ def load_program(path: str | os.PathLike[str]) -> ExportedProgram:
     """Read a .pt2 file that the user trusts: torch.export.load unpickles parts of it and evaluates others."""
     torch = import_framework("torch")
     if not os.path.isfile(path):
-        raise InvalidModel(f"{os.fspath(path)} does not exist")
+        raise InvalidModel(f"{os.fspath(path)} does not exist. Fix: give the path of an existing .pt2 file")
     try:
         with quiet("torch"):
             return cast("ExportedProgram", torch.export.load(path))
@@ -183,8 +183,8 @@ def _refuse_quantized(module: torch.nn.Module) -> None:
     for name, part in module.named_modules():
         if type(part).__module__.startswith("torch.ao.nn.") and ".quantized" in type(part).__module__:
             raise UnsupportedModel(
-                f"torch.export cannot trace the quantized module {name!r} ({type(part).__name__}): convert the float "
-                "network, and quantize its ONNX file with onnxruntime.quantization"
+                f"torch.export cannot trace the quantized module {name!r} ({type(part).__name__}). Fix: convert the "
+                "float network, and quantize its ONNX file with onnxruntime.quantization"
             )
 
 
@@ -194,7 +194,8 @@ def _stated_axes(torch: Any, call: Call, free_axes: FreeAxes) -> list[Mapping[in
     unknown = [name for name in free_axes if name not in known]
     if unknown:
         raise ConversionError(
-            f"free_axes names {unknown[0]!r}; the example's arguments are {', '.join(known)}"
+            f"free_axes names {unknown[0]!r}; the example's arguments are {', '.join(known)}. Fix: give "
+            "free_axes={argument: {axis: symbol}} with one of these names"
         )
     return [free_axes.get(name, {}) for name, value in call.named for _ in tensors_of(torch, value)]
 

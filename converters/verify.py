@@ -73,7 +73,7 @@ def verify(
     empty = [name for name, count in compared.items() if not count]
     if empty:
         raise NoFiniteOutput(
-            f"output {empty[0]!r} has no finite value on any test input: give an `example` of the usual range"
+            f"output {empty[0]!r} has no finite value on any test input. Fix: give an `example` of the usual range"
         )
     for told, given in hard_points(example, seed) if reference.hard else ():
         runner.compare_hard(told, given)
@@ -266,7 +266,8 @@ def _session(proto: onnx.ModelProto, optimise: bool) -> Session | ReferenceSessi
 def _compare(name: str, value: np.ndarray, truth: np.ndarray, label: str) -> float:
     if value.shape != truth.shape:
         raise VerificationFailed(
-            f"output {name!r} has shape {value.shape} on ONNX Runtime and {truth.shape} in {label}"
+            f"output {name!r} has shape {value.shape} on ONNX Runtime and {truth.shape} in {label}. Fix: give an "
+            "example of the sizes that you explain, or report the model as a defect of onnxplain"
         )
     return relative_l2(value, truth)
 

@@ -159,7 +159,7 @@ class FileCheck:
         place = self.fn.places.get(name) or (Place(0) if parts[0].shape[:1] == (size,) else None)
         if place is None:
             raise ConversionError(
-                f"the file takes {size} samples at once, and {name!r} has no axis of samples"
+                f"the file takes {size} samples at once, and {name!r} has no axis of samples. Fix: give {size} samples"
             )
         return place.joined(parts, size, total)
 

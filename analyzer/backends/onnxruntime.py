@@ -257,7 +257,8 @@ def make_session(proto: onnx.ModelProto, providers: Sequence[str], threads: int 
         options.intra_op_num_threads = threads
     if proto.ByteSize() > LARGEST_IN_MEMORY:
         raise BackendError(
-            f"the graph is {proto.ByteSize() / 2**30:.1f} GiB; ONNX Runtime takes 2 GiB from memory"
+            f"the graph is {proto.ByteSize() / 2**30:.1f} GiB; ONNX Runtime takes 2 GiB from memory. Fix: use "
+            'backend="torch" (--backend torch)'
         )
     try:
         return onnxruntime.InferenceSession(

@@ -205,9 +205,9 @@ def _chosen(backends: Sequence[str] | None, state: dict[str, str]) -> tuple[str,
     )
     unknown = [name for name in chosen if name not in BACKENDS]
     if unknown:
-        raise AnalysisError(f"unknown backend {unknown[0]!r}; there are {', '.join(BACKENDS)}")
+        raise AnalysisError(f"unknown backend {unknown[0]!r}. Fix: choose from {', '.join(BACKENDS)}")
     if not chosen:
-        raise AnalysisError("no backend to check")
+        raise AnalysisError("backends names none. Fix: omit it (--backends) to check all that are installed")
     return chosen
 
 

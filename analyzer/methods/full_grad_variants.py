@@ -82,9 +82,11 @@ def smooth_full_grad(
     Raises AnalysisError for a number of copies below 1 or a negative noise, and what `full_grad` raises.
     """
     if samples < 1 or noise < 0:
-        raise AnalysisError(f"samples is at least 1 and noise at least 0, not {samples} and {noise}")
+        raise AnalysisError(
+            f"expected samples >= 1 and noise >= 0, got {samples} and {noise}. Fix: give samples=25, noise=0.15"
+        )
     if terms not in ("all", "explicit"):
-        raise AnalysisError(f'terms is "all" or "explicit", not {terms!r}')
+        raise AnalysisError(f'unknown terms={terms!r}. Fix: give "all" or "explicit"')
     fn = differentiate(model, verify=verify)
     feeds = fn.check_inputs(inputs)
     chosen = seed_of(fn, feeds, target)

@@ -14,6 +14,7 @@ import numpy as np
 from analyzer.backends import Differentiable
 from analyzer.backends.base import Arrays, Gradients, batched_inputs
 from analyzer.errors import AnalysisError
+from analyzer.fixes import BASELINE
 from analyzer.target import Target, TargetLike, as_target, one_scalar, rows_of
 
 
@@ -50,7 +51,7 @@ class Held:
         for k, row in enumerate(rows):
             if not all(np.isfinite(array[k]).all() for array in (found.output, *found.gradients.values())):
                 raise AnalysisError(
-                    f"the output or its gradient is not finite on the path of sample {row}: choose another baseline"
+                    f"the output or its gradient is not finite on the path of sample {row}. {BASELINE}"
                 )
         return found
 
@@ -67,8 +68,8 @@ class Held:
         lost = np.flatnonzero(~np.isfinite(found.reshape(len(rows), -1)).all(axis=1))
         if len(lost):
             raise AnalysisError(
-                f"the output at the baseline of sample {rows[lost[0]]} is {found[lost[0]]}, which is not finite: "
-                "choose another baseline"
+                f"the output at the baseline of sample {rows[lost[0]]} is {found[lost[0]]}, which is not finite. "
+                f"{BASELINE}"
             )
         return found
 
@@ -140,6 +141,6 @@ def hold(
 def in_batches(count: int, size: int) -> Iterator[np.ndarray]:
     """The numbers below `count`, at most `size` at a time. Raises AnalysisError for a size below 1."""
     if size < 1:
-        raise AnalysisError(f"batch_size is at least 1, not {size}")
+        raise AnalysisError(f"expected batch_size of at least 1, got {size}. Fix: omit it, or give 1 or more")
     for start in range(0, count, size):
         yield np.arange(start, min(start + size, count))

@@ -89,7 +89,8 @@ class IntegratedGradients(PathAttributions):
         """
         if not self.embedded or (of is not None and of not in self.embedded):
             raise AnalysisError(
-                f"no tokens are embedded in {of or ', '.join(self.channel_axes)}: at='embedding'"
+                f"no tokens are embedded in {of or ', '.join(self.channel_axes)}. Fix: give integrated_gradients "
+                "at='embedding'"
             )
         name = of or self.embedded[0]
         return token_scores(self.first(name, self.attributions_at(name)))
@@ -109,7 +110,9 @@ class IntegratedGradients(PathAttributions):
         name = chosen_input(self.channel_axes, of)
         if name not in self.embedded:
             if features is not None and not all(isinstance(name, str) for name in features):
-                raise AnalysisError("rows of names are those of tokens: at='embedding'")
+                raise AnalysisError(
+                    "got rows of names for a result without tokens. Fix: give integrated_gradients at='embedding'"
+                )
             return super().plot(inputs, of=of, features=cast("Sequence[str] | None", features))
         return plot_token_scores(self.token_scores(name), features, self.completeness.output, name)
 
@@ -165,7 +168,9 @@ def integrated_gradients(
     if batch_size is None:
         batch_size = plan_batch(fn, held.names, feeds, held.target(np.arange(held.samples)), at_most=AT_ONCE)
     elif batch_size < 1:
-        raise AnalysisError(f"batch_size is at least 1, not {batch_size}")
+        raise AnalysisError(
+            f"expected batch_size of at least 1, got {batch_size}. Fix: omit it, or give 1 or more"
+        )
     lines = Lines(held, starts, batch_size)
     if goal is None:
         lines = behind_affine_start(lines)

@@ -15,6 +15,7 @@ import numpy as np
 
 from analyzer.backends.base import Arrays
 from analyzer.errors import AnalysisError
+from analyzer.fixes import BASELINE
 from analyzer.methods.held import Held, in_batches
 
 
@@ -165,7 +166,7 @@ def _refuse_infinite(point: Point, sample: int, *, open_ends: bool) -> None:
         return
     raise AnalysisError(
         f"at α = {point.alpha:.6g} on the path of sample {sample}, from the baseline at 0 to the input at 1, the "
-        "output or its gradient is not finite: choose another baseline or rule"
+        f"output or its gradient is not finite. {BASELINE}, or another rule= (--rule)"
     )
 
 

@@ -163,7 +163,9 @@ def _moments(
 ) -> _Moments:
     """The moments of a function of the gradient over noisy copies."""
     if samples < 1:
-        raise AnalysisError(f"samples is at least 1, not {samples}")
+        raise AnalysisError(
+            f"expected samples of at least 1, got {samples}. Fix: give samples=25 (--samples)"
+        )
     fn = differentiate(model)
     held = hold(fn, fn.check_inputs(inputs), target)
     zeros = [{name: np.zeros(held.feeds[name].shape) for name in held.names} for _ in range(2)]

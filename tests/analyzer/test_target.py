@@ -90,7 +90,7 @@ def test_any_inner_tensor_may_be_explained(backend):
         (-4, "out of range"),
         (np.array([0, 7]), "7 is out of range"),
         (np.array([0, 1, 2]), "3.* for 2 samples"),
-        (np.array([0.5, 1.0]), "ints, not float64"),
+        (np.array([0.5, 1.0]), "ints, got float64"),
         ("cat", "not 'cat'"),
         (1.5, "not 1.5"),
         (Target("nothing"), "no output 'nothing'; it has y, z"),
@@ -123,7 +123,7 @@ CUBE = np.arange(1, 13, dtype=np.float32).reshape(2, 2, 3)
         ((1,), "two readings"),
         ([[1, 0], [0, 1]], r"two readings.*Target\(index=array\).*Target\(each=array\)"),
         (True, "not True"),
-        (np.array([True, False]), "ints, not bool"),
+        (np.array([True, False]), "ints, got bool"),
     ],
 )
 def test_a_target_of_two_readings_is_refused_with_both_spellings(target, message):

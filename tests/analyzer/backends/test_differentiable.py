@@ -113,7 +113,7 @@ def test_inputs_that_are_refused(inputs, error, message):
 
 def test_several_inputs_need_names_and_one_batch():
     fn = differentiate(GATHER)
-    with pytest.raises(InputError, match="2 inputs, give a dict"):
+    with pytest.raises(InputError, match="2 inputs, .*give a dict"):
         fn.gradients(X)
     with pytest.raises(ShapeError, match="different numbers of samples"):
         fn.forward({"ids": np.zeros((1, 2), np.int64), "x": np.zeros((2, 2), np.float32)})
@@ -126,9 +126,9 @@ def test_unknown_tensors_backends_and_options_are_refused():
         differentiate(DENSE).gradients(X, 0, ["nothing"])
     with pytest.raises(AnalysisError, match="unknown backend 'jax'"):
         differentiate(DENSE, "jax")
-    with pytest.raises(AnalysisError, match='needs backend="torch"'):
+    with pytest.raises(AnalysisError, match='use backend="torch"'):
         differentiate(DENSE, "onnxruntime", precision="float64")
-    with pytest.raises(AnalysisError, match="not 'float8'"):
+    with pytest.raises(AnalysisError, match="unknown precision 'float8'"):
         differentiate(DENSE, "torch", precision="float8")
     with pytest.raises(AnalysisError, match="an ONNX file has no source"):
         differentiate(DENSE, "source")

@@ -179,8 +179,8 @@ def test_the_command_line_goes_over_the_project_and_that_over_the_default(tmp_pa
     [
         ("[tool.onnxplain]\ntolerence = 1", "no tool.onnxplain.tolerence"),
         ("[tool.onnxplain.tolerances]\nleyer = 1e-3", "no quantity 'leyer'"),
-        ("[tool.onnxplain.tolerances]\nlayer = 'small'", "a number above 0, not 'small'"),
-        ("[tool.onnxplain]\nsteps = 0", "steps is a whole number above 0, not 0"),
+        ("[tool.onnxplain.tolerances]\nlayer = 'small'", "a tolerance above 0, got 'small'"),
+        ("[tool.onnxplain]\nsteps = 0", "steps to be a whole number above 0, got 0"),
         ("[tool.onnxplain]\nbackends = 'torch'", "backends is a list of names"),
         ("[tool.onnxplain]\nreferee = 1", "referee is true or false"),
         ("[tool]\nonnxplain = 3", "is a table"),

@@ -327,7 +327,7 @@ def test_a_unit_in_the_network_is_a_target():
         ({"at": "nowhere"}, UnknownTensor, "'nowhere'"),
         ({"at": ["first", "middle"]}, AnalysisError, "is computed from"),
         ({"tolerance": -1.0}, AnalysisError, "above 0"),
-        ({"map_tolerance": 0.1}, AnalysisError, "goes with a tolerance"),
+        ({"map_tolerance": 0.1}, AnalysisError, "map_tolerance without tolerance"),
         ({"batch_size": 0}, AnalysisError, "at least 1"),
     ],
 )
