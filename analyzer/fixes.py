@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from itertools import permutations
 
+import numpy as np
+
 from analyzer.graph import Shape
 
 ALIKE = "Fix: give every input as many rows"
@@ -20,10 +22,21 @@ INDICES = "Fix: give ints; weights go into Target(weights=array)"
 """Of targets that are not indices."""
 INFERENCE = "runs in training mode. Fix: export the model in inference mode, as after module.eval()"
 """Of layers that compute something else in training."""
+NUMBERS = (
+    "Fix: give an array of numbers, with rows of one length, as numpy.load or numpy.asarray(image) returns"
+)
+"""Of inputs that are not arrays of numbers."""
 TRACED = 'Fix: use backend="torch" (--backend torch), which differentiates the graph while it runs'
 """Of ops whose VJP needs a size that only a run shows."""
 # Arrays of more axes have too many orders to try, and name no layout.
 _MOST_AXES = 5
+
+
+def numbers_fix(array: np.ndarray) -> str:
+    """Return how to give real numbers in place of an array that holds none."""
+    if array.dtype.kind == "c":
+        return "Fix: give real and imaginary parts as real numbers, in the layout that the model takes"
+    return NUMBERS
 
 
 def shape_fix(found: tuple[int, ...], wanted: Shape) -> str:

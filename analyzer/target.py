@@ -271,6 +271,8 @@ def as_target(target: TargetLike) -> Target:
         return Target()
     if isinstance(target, Chosen) and target.ndim:
         return Target(target.output, index=target) if target.ndim == 1 else Target(target.output, each=target)
+    if isinstance(target, Mapping):
+        raise TargetError("got a dict as the target. Fix: give Target(weights={output: array})")
     if isinstance(target, (bool, float, str)):
         raise TargetError(
             f"got the target {target!r}. Fix: give None, an int, an array (N,) of ints, or a Target"

@@ -17,7 +17,7 @@ from onnx import helper
 from converters import foreign, pytorch
 from converters.canonical import canonicalise, check, is_canonical, keeps_batch_norm
 from converters.draft import shape_of
-from converters.errors import ConversionError, InvalidModel, VerificationFailed
+from converters.errors import ConversionError, InvalidModel, VerificationFailed, with_fix
 from converters.files import read_onnx
 from converters.input_axes import normalise_axes
 from converters.model import Model, Preprocessing, Verification, set_metadata
@@ -75,8 +75,8 @@ def convert(
     converted = _convert_source(source, example, free_axes, trust)
     if free_axes and not converted.free_axes:
         raise ConversionError(
-            f"expected no free_axes, since {converted.reference.label} states its own free axes. Fix: omit "
-            "free_axes, and free the axis in the model, as with None in keras.Input(shape=(None, 8))"
+            "free_axes is for a network that is traced from its example; this model states its own free axes. Fix: "
+            "omit free_axes, and free the axis in the model: a symbol in the ONNX file, None in keras.Input"
         )
     try:
         proto, verification = _verified(converted, fold_batch_norm, batches, tolerance, seed)
@@ -169,9 +169,8 @@ def _verified_file(proto: onnx.ModelProto, canonical: onnx.ModelProto) -> Verifi
     except NoFiniteOutput:
         return None
     except VerificationFailed as error:
-        raise VerificationFailed(
-            f"{error}. Fix: report the file as a defect of onnxplain; verify=False loads the graph as it is"
-        ) from error
+        fix = "report the file as a defect of onnxplain; verify=False (--no-verify) loads the graph as it is"
+        raise VerificationFailed(with_fix(str(error), fix)) from error
     except ConversionError:
         return None
 
@@ -194,10 +193,11 @@ def _content(proto: onnx.ModelProto) -> tuple[Any, ...]:
 
 
 def _is_convertible(model: object) -> bool:
-    """Return whether a path is that of another framework's model."""
+    """Return whether a path is that of another framework's model. An ONNX file may end in .pb."""
     if not isinstance(model, (str, os.PathLike)):
         return False
-    return os.path.isdir(model) or Path(model).suffix.lower() in (".pt2", ".keras", *foreign.SUFFIXES)
+    known = (".pt2", ".keras", ".h5", ".hdf5", ".pbtxt", *_FIXES, *foreign.SUFFIXES)
+    return os.path.isdir(model) or Path(model).suffix.lower() in known
 
 
 def _state(proto: onnx.ModelProto, notes: Sequence[str]) -> None:
@@ -226,10 +226,7 @@ def _convert_source(source: Any, example: Any, free_axes: FreeAxes | None, trust
 
     if tensorflow.is_tensorflow(source):
         return tensorflow.convert_tensorflow(source, example, free_axes)
-    raise ConversionError(
-        f"a {type(source).__module__}.{type(source).__qualname__} is no model that onnxplain knows. "
-        "Fix: give a PyTorch, Keras, TensorFlow or ONNX model, or the path of one"
-    )
+    raise ConversionError(foreign.refusal_of_object(source))
 
 
 def _convert_pytorch(source: Any, example: Any, free_axes: FreeAxes | None) -> Converted:
@@ -268,7 +265,8 @@ def _convert_path(path: str, example: Any, free_axes: FreeAxes | None, trust: bo
     if suffix == ".onnx":
         return _convert_onnx(read_onnx(path), example)
     raise InvalidModel(
-        f"{path} is of no known kind: {_KINDS}. {_FIXES.get(suffix, 'Fix: convert the model object itself')}"
+        f"{path} is of no known kind: {_KINDS}. "
+        f"{_FIXES.get(suffix, 'Fix: load the model in your own code, and give it to onnxplain.convert')}"
     )
 
 
@@ -316,8 +314,9 @@ def _example_of(infos: dict[str, onnx.ValueInfoProto], example: Any) -> dict[str
         given = {name: np.asarray(value) for name, value in example.items()}
     else:
         values = example if isinstance(example, (tuple, list)) else (example,)
-        given = dict(zip(infos, (np.asarray(value) for value in values), strict=False))
-    if given.keys() != infos.keys():
+        named = [*infos, *(f"argument {index}" for index in range(len(infos), len(values)))]
+        given = dict(zip(named, (np.asarray(value) for value in values), strict=False))
+    if given.keys() != infos.keys() or any(array.dtype.kind not in "biufV" for array in given.values()):
         raise ConversionError(
             f"the example has {sorted(given)}; the model's inputs are {sorted(infos)}. Fix: give a dict with one "
             "array for each input, as in convert(model, {name: array})"

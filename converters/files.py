@@ -16,7 +16,10 @@ from onnx.external_data_helper import load_external_data_for_tensor
 
 from converters.errors import InvalidModel, one_line
 
-_AGAIN = "Fix: copy or export the file again, until onnx.load takes it"
+_AGAIN = (
+    "Fix: copy or export the file again, until onnx.load takes it, or give another framework's file to "
+    "onnxplain.convert under its usual suffix"
+)
 _WHOLE = "Fix: load it where it was made, and write it as one file with onnx.save(onnx.load(path), new_path)"
 
 

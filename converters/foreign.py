@@ -1,20 +1,30 @@
-"""Say what to do with files of models that onnxplain does not read, by their suffix.
+"""Say what to do with models that onnxplain does not read: files by their suffix, objects by their library.
 
 Pickled files are never loaded: unpickling runs code of the file.
 """
 
 from __future__ import annotations
 
+import inspect
 import os
 import zipfile
+from collections.abc import Mapping
 
 _LOAD = "Fix: load it in your own code, and give the nn.Module with an example input to onnxplain.convert"
 _PICKLED = f"a pickled PyTorch file, and loading one can run its code. {_LOAD}"
 _WEIGHTS = "a file of weights without the network"
+_SCRIPT = (
+    "a TorchScript archive, which holds no Python code to trace. "
+    "Fix: give the nn.Module that was traced or scripted, with an example input, to onnxplain.convert"
+)
 
 SUFFIXES = {
     ".pt": _PICKLED,
     ".pth": _PICKLED,
+    ".jit": _SCRIPT,
+    ".torchscript": _SCRIPT,
+    ".ptl": _SCRIPT,
+    ".pte": "an ExecuTorch program, compiled for a device. Fix: give the nn.Module that it was made from",
     ".ckpt": f"a checkpoint, which holds weights without the network, or pickled code. {_LOAD}",
     ".bin": f"{_WEIGHTS}. {_LOAD}",
     ".safetensors": f"{_WEIGHTS}. {_LOAD}",
@@ -34,10 +44,41 @@ SUFFIXES = {
 }
 """Suffix: the kind of file, and the fix."""
 
-_SCRIPT = (
-    "a TorchScript archive, which holds no Python code to trace. "
-    "Fix: give the nn.Module that was traced or scripted, with an example input, to onnxplain.convert"
-)
+_EXPORTERS = {
+    "sklearn": "export it with skl2onnx.to_onnx(model, X), and give the result",
+    "xgboost": "export it with onnxmltools.convert_xgboost, and give the result; trees have no gradient",
+    "lightgbm": "export it with onnxmltools.convert_lightgbm, and give the result; trees have no gradient",
+    "catboost": "export it with model.save_model(path, format='onnx'), and give the path; trees have no gradient",
+    "flax": "give tf.function(jax2tf.convert(function, enable_xla=False)) with an example input",
+    "jax": "give tf.function(jax2tf.convert(function, enable_xla=False)) with an example input",
+    "jaxlib": "give tf.function(jax2tf.convert(function, enable_xla=False)) with an example input",
+    "onnxruntime": "give the path of the .onnx file that the session was made from",
+}
+"""How to give a model of another library."""
+
+
+def refusal_of_object(source: object) -> str:
+    """Return one line on an object that is not a model, and the fix."""
+    kind = type(source)
+    library = kind.__module__.partition(".")[0]
+    fix = _EXPORTERS.get(library, "give a PyTorch, Keras, TensorFlow or ONNX model, or the path of one")
+    if inspect.isroutine(source) and library not in _EXPORTERS:
+        fix = (
+            "call it in the forward of an nn.Module, or wrap it as tf.function(function), and give that with an "
+            "example input"
+        )
+    if isinstance(source, type):
+        return (
+            f"expected a model, got the class {source.__name__}. Fix: give an object of it, as in "
+            f"{source.__name__}(…)"
+        )
+    if isinstance(source, Mapping):
+        fix = (
+            "load the weights into the network, as in module.load_state_dict(weights), and give it with an example "
+            "input"
+        )
+    name = kind.__qualname__ if library == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return f"expected a model, got {name}, which onnxplain does not know. Fix: {fix}"
 
 
 def refusal_of(path: str) -> str | None:
@@ -55,6 +96,27 @@ def refusal_of(path: str) -> str | None:
             "its origin"
         )
     return f"{path} is {kind}"
+
+
+def damage_of(path: str) -> str | None:
+    """Return one line on a .keras or HDF5 file that is none, or a damaged one, and the fix; None for a sound one."""
+    if path.lower().endswith(".keras"):
+        kind, sound = "zip archive", zipfile.is_zipfile(path)
+    else:
+        kind, sound = "whole HDF5 file", _is_hdf5(path)
+    if sound:
+        return None
+    return f"{path} is not a Keras model, or damaged: expected a {kind}. Fix: write it again with model.save(path)"
+
+
+def _is_hdf5(path: str) -> bool:
+    import h5py
+
+    try:
+        with h5py.File(path):
+            return True
+    except OSError:
+        return False
 
 
 def _members(path: str) -> list[str]:

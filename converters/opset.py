@@ -189,9 +189,15 @@ def _upgrade_by_onnx(draft: Draft, version: int) -> None:
         draft.adopt(onnx.version_converter.convert_version(draft.light_proto(), _HANDOVER))
     except Exception as error:  # the C++ converter raises bare RuntimeErrors and its own kinds alike
         raise UnsupportedModel(
-            f"an op of opset {version} has no form in opset {CANONICAL_OPSET} ({one_line(error)}). Fix: export the "
-            f"model again at opset {CANONICAL_OPSET}"
+            f"an op of opset {version} has no form in opset {CANONICAL_OPSET} ({_plain(error)}). Fix: export the "
+            f"model again at opset {CANONICAL_OPSET}, and write an op whose attribute is refused with Sub, Mul and "
+            "Add"
         ) from error
+
+
+def _plain(error: Exception) -> str:
+    """Return the words of ONNX's converter without the place in its C++ source."""
+    return one_line(error).rpartition("` failed: ")[2]
 
 
 def _drop_unread_pad_values(draft: Draft) -> None:

@@ -88,7 +88,8 @@ def refuse_inputs(proto: onnx.ModelProto) -> None:
         if not info.type.HasField("tensor_type"):
             kind = (info.type.WhichOneof("value") or "value without a type").removesuffix("_type")
             raise UnsupportedModel(
-                f"expected tensors as inputs, found {info.name!r} of type {kind}. Fix: give each tensor in it an input"
+                f"expected tensors as inputs, found {info.name!r} of type {kind}. Fix: export the model so that it "
+                "reads tensors, one input for each, without the step that makes a tensor of it"
             )
         if not info.type.tensor_type.HasField("shape"):
             raise UnsupportedModel(

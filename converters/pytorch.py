@@ -78,7 +78,7 @@ def convert_module(module: torch.nn.Module, example: Any, free_axes: FreeAxes | 
     if example is None:
         raise ConversionError(
             f"{type(module).__name__} is an nn.Module, which is traced from an example. Fix: give an `example` input, "
-            "as in onnxplain.convert(module, example), and use the Model that it returns"
+            "as in onnxplain.convert(module, example) (--example FILE), and use the Model that it returns"
         )
     module = _unwrapped(torch, module)
     _refuse_untraceable(torch, module)
@@ -276,6 +276,10 @@ def _refuse_example(torch: Any, call: Call) -> None:
         raise
     except Exception as error:  # the original is the user's code
         shapes = ", ".join(f"{name} {tuple(getattr(value, 'shape', ()))}" for name, value in call.named)
+        if "does not require grad" in str(error):
+            raise UnsupportedModel(
+                refusal(f"{type(call.module).__name__} fails on the example", error)
+            ) from error
         raise UnsupportedModel(
             f"{type(call.module).__name__} itself fails on the example, {shapes} ({one_line(error, 160)}). "
             "Fix: give an example on which module(example) runs"

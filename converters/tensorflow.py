@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from converters import tf_export, tf_freeze
+from converters import foreign, tf_export, tf_freeze
 from converters.errors import ConversionError, InvalidModel, UnsupportedModel, one_line
 from converters.frameworks import import_framework
 from converters.model import TensorFlowSource
@@ -101,6 +101,8 @@ def convert_path(path: str, example: Any, trust: bool = False) -> Converted:
             raise InvalidModel(f"{path} is a damaged SavedModel ({one_line(error)}). {again}") from error
         return convert_tensorflow(loaded, example)
     keras = import_framework("keras")
+    if damaged := foreign.damage_of(path):
+        raise InvalidModel(damaged)
     if not trust:
         refuse_keras_code(path)
     try:
@@ -128,9 +130,15 @@ def convert_tensorflow(source: Any, example: Any, free_axes: FreeAxes | None = N
     except ConversionError:
         raise
     except Exception as error:  # tracing runs the user's code, which raises what it likes
+        dense = any(kind in str(error) for kind in ("SparseTensor", "RaggedTensor"))
+        fix = (
+            "x.to_tensor() or tf.sparse.to_dense(x) in place of x"
+            if dense
+            else "an example on which it runs under tf.function"
+        )
         raise UnsupportedModel(
-            f"the model cannot be traced on the example ({one_line(error)}). Fix: give an example on which it runs "
-            "under tf.function, and write branches on values with tf.where"
+            f"the model cannot be traced on the example ({one_line(error)}). Fix: give {fix}, and write branches on "
+            "values with tf.where"
         ) from error
     refuse_text(tf, source, traced.function)
 
@@ -201,7 +209,8 @@ def _trace(tf: Any, source: Any, example: Any, free_axes: FreeAxes) -> _Traced:
     if callable(source):
         return _trace_function(tf, source.__call__, example, source, free_axes)
     raise ConversionError(
-        f"a {type(source).__name__} cannot be called. Fix: define __call__, or give its tf.function"
+        f"expected a model that can be called, got {type(source).__name__}. Fix: give a Keras model or a "
+        "tf.function, or define __call__"
     )
 
 
@@ -358,6 +367,10 @@ def _leaf_names(tf: Any, signature: inspect.Signature, arguments: Any, keywords:
 def _output_names(tf: Any, function: Any, stated: Sequence[str] | None) -> tuple[str, ...]:
     """Outputs by their key, by the names that Keras states, or numbered."""
     count = len(function.outputs)
+    if not count:
+        raise ConversionError(
+            "the function returns no tensor. Fix: return the tensor to explain, such as the logits"
+        )
     structure = function.structured_outputs
     if isinstance(structure, dict) and len(structure) == count:
         names = [str(key) for key in sorted(structure)]

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from analyzer.arrays import as_array
+from analyzer.arrays import as_array, kind_of
 from analyzer.autodiff import active_tensors, check_gradient_paths
 from analyzer.backends.arranging import arranged, known_places, moved_target, refuse_rows
 from analyzer.backends.at_sizes import at_sizes
@@ -24,7 +24,7 @@ from analyzer.backends.planning import Call
 from analyzer.backends.undefined import undefined, undefined_error
 from analyzer.batch.arrangement import Arrangement
 from analyzer.errors import AnalysisError, InputError, ShapeError, UnknownTensor
-from analyzer.fixes import ALIKE, FINITE, shape_fix
+from analyzer.fixes import ALIKE, FINITE, NUMBERS, numbers_fix, shape_fix
 from analyzer.graph import Graph, Tensor
 from analyzer.liveness import Flow
 from analyzer.memory import Need
@@ -362,9 +362,6 @@ def _by_sample(found: Evaluation, gradient: np.ndarray) -> np.ndarray:
     return gradient if found.output.ndim < 2 else np.ascontiguousarray(np.moveaxis(gradient, -1, 1))
 
 
-_NUMBERS = "Fix: give an array of numbers, with rows of one length"
-
-
 def check_inputs(graph: Graph, inputs: Inputs) -> Arrays:
     """The feeds {input name: array} in the graph's dtypes.
 
@@ -404,10 +401,12 @@ def _check_input(tensor: Tensor, value: object, *, free: bool) -> np.ndarray:
         array = as_array(value)
     except ValueError as error:  # rows of different lengths
         raise InputError(
-            f"{where} takes {tensor.dtype} numbers, not rows of different lengths. {_NUMBERS}"
+            f"{where} takes {tensor.dtype} numbers, not rows of different lengths. {NUMBERS}"
         ) from error
     if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
-        raise InputError(f"{where} takes {tensor.dtype} numbers, not {array.dtype}. {_conversion(array)}")
+        raise InputError(
+            f"{where} takes {tensor.dtype} numbers, not {kind_of(value, array)}. {numbers_fix(array)}"
+        )
     if not tensor.is_float and array.dtype.kind == "f":
         raise InputError(
             f"{where} takes {tensor.dtype}, not {array.dtype}. Fix: give x.astype({tensor.dtype.name!r})"
@@ -425,13 +424,6 @@ def _give(graph: Graph) -> str:
     """Return how to give all inputs of a graph."""
     named = ", ".join(f"{name!r}: array" for name in graph.inputs)
     return f"give {'one array, or ' if len(graph.inputs) == 1 else ''}a dict {{{named}}}"
-
-
-def _conversion(array: np.ndarray) -> str:
-    """Return the fix for an array that holds no real numbers."""
-    if array.dtype.kind == "c":
-        return "Fix: give real and imaginary parts as real numbers, in the layout that the model takes"
-    return _NUMBERS
 
 
 def _check_shape(tensor: Tensor, array: np.ndarray, where: str, free: bool) -> None:

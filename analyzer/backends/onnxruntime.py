@@ -249,6 +249,12 @@ def make_session(proto: onnx.ModelProto, providers: Sequence[str], threads: int 
     """An ONNX Runtime session of a model in memory. Raises BackendError with the runtime's reason."""
     import onnxruntime
 
+    known = onnxruntime.get_all_providers()
+    if unknown := [name for name in providers if name not in known]:
+        here = ", ".join(onnxruntime.get_available_providers())
+        raise BackendError(
+            f"unknown provider {unknown[0]!r}. Fix: choose from those of this installation, {here}"
+        )
     options = session_options()
     # A memory pattern is a block for all tensors of a run, taken beside what the first run took: it doubles the memory,
     # and no network measured is faster for it.

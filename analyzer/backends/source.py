@@ -278,7 +278,7 @@ def source_backend(model: Model, graph: Graph, *, half: bool = False) -> SourceB
     if source is None:
         raise AnalysisError(
             'backend="source" needs the original network: an ONNX file has no source. Fix: give the model that '
-            '`convert` returned, or use backend="onnxruntime"'
+            '`convert` returned, or use backend="onnxruntime" (--backend onnxruntime)'
         )
     if isinstance(source, PyTorchSource):
         from analyzer.backends.source_pytorch import PyTorchNetwork

@@ -135,7 +135,9 @@ def _line(error: Exception) -> str:
     if isinstance(error, (UserError, AnalysisError, ConversionError)):
         text = str(error)
     elif hasattr(error, "format_message"):  # a usage error, of whichever Click this Typer stands on
-        text = f"{error.format_message().rstrip('.')}. See: onnxplain --help"
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "onnxplain"
+        text = f"{error.format_message().rstrip('.')}. Fix: see {command} --help"
     elif isinstance(error, OSError):
         found = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         text = (

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
+from analyzer.arrays import kind_of
 from analyzer.cli.models import read_array, read_arrays
 from analyzer.cli.options import Layout, parse_channels, parse_size
 from analyzer.cli.terminal import UserError
 from analyzer.figures.image_files import read_pixels
 from analyzer.figures.images import image_layout, preprocess
-from analyzer.fixes import FINITE, shape_fix
+from analyzer.fixes import FINITE, numbers_fix, shape_fix
 from analyzer.graph import Graph, Tensor
 from converters.model import Model, Preprocessing
 
@@ -188,9 +189,7 @@ def _only_input(graph: Graph, path: Path) -> str:
 def _checked(array: np.ndarray, tensor: Tensor, path: Path) -> np.ndarray:
     """The array with a batch axis, in the input's dtype."""
     if array.dtype.kind not in "fiub":
-        raise UserError(
-            f"{path}: holds {array.dtype}, not real numbers. Fix: write it again with array.astype('float32')"
-        )
+        raise UserError(f"{path}: holds {kind_of(array, array)}, not real numbers. {numbers_fix(array)}")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise UserError(
             f"{path}: holds NaN or infinity ({int((~np.isfinite(array)).sum())} of {array.size} values). "

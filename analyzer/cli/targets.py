@@ -235,7 +235,10 @@ def _known(text: str, names: Sequence[str] | None) -> int:
     if index is not None:
         return index
     if not names:
-        raise UserError(f"--target {text}: the model stores no class names. Fix: give an index")
+        raise UserError(
+            f"--target {text}: the model stores no class names. Fix: give an index, or store names with "
+            "onnxplain convert --class-names"
+        )
     close = difflib.get_close_matches(text.lower(), [name.lower() for name in names], n=1)
     hint = f"; did you mean {close[0]!r}?" if close else "."
     raise UserError(

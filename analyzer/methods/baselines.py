@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analyzer.arrays import as_array
+from analyzer.arrays import as_array, kind_of
 from analyzer.backends import Differentiable
 from analyzer.backends.base import Arrays
 from analyzer.errors import AnalysisError, InputError, ShapeError
@@ -182,7 +182,7 @@ def _spelled_out(baseline: Single) -> Single:
 
 
 def _array(baseline: object, x: np.ndarray) -> np.ndarray:
-    array = numbers(baseline, f"a baseline that is none of {', '.join(NAMES)}")
+    array = numbers(baseline, "the baseline")
     try:
         return np.broadcast_to(array, x.shape)
     except ValueError as error:
@@ -211,7 +211,7 @@ def numbers(value: object, what: str) -> np.ndarray:
     except ValueError as error:
         raise InputError(f"{what} has rows of different lengths. Fix: give an array of numbers") from error
     if array.dtype.kind not in "fiu":
-        raise InputError(f"{what} is an array of {array.dtype}. Fix: give an array of numbers")
+        raise InputError(f"{what} is {kind_of(value, array)}. Fix: give a number or an array of numbers")
     if not np.isfinite(array).all():
         raise InputError(f"{what} holds NaN or infinity. {FINITE}")
     return array

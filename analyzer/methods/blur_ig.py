@@ -108,7 +108,8 @@ def _blurred_axes(held: Held) -> dict[str, int]:
     if not axes:
         shapes = ", ".join(f"{name!r} {held.feeds[name].shape}" for name in held.names)
         raise AnalysisError(
-            f"Blur Integrated Gradients needs an input with spatial axes, got {shapes}. Fix: use integrated_gradients"
+            f"Blur Integrated Gradients needs an input with spatial axes, got {shapes}. Fix: use "
+            "integrated_gradients (--method integrated-gradients)"
         )
     return axes
 

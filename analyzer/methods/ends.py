@@ -50,7 +50,7 @@ def path_ends(
         beside = [name for name in given if name not in points]
         if beside:
             raise AnalysisError(
-                f"a baseline for {beside[0]!r}, which is not attributed. Fix: name {', '.join(points)}"
+                f"a baseline for {beside[0]!r}, which is not attributed. Fix: give one for {', '.join(points)}"
             )
         given = {name: _first(one, moves, name, values[name].shape) for name, one in given.items()}
         starts = baseline_feeds(rest, end, given, rng)

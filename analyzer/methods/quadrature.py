@@ -90,6 +90,7 @@ def quadrature(rule: str, steps: int) -> Rule:
     nodes_of, least = _RULES[rule]
     if not isinstance(steps, (int, np.integer)) or isinstance(steps, bool) or steps < least:
         raise AnalysisError(
-            f"{rule} needs at least {least} step{'s' * (least > 1)}, got {steps}. Fix: give steps={least} or more (--steps)"
+            f"{rule} needs at least {least} step{'s' * (least > 1)}, got {steps}. Fix: give steps={least} (--steps) "
+            "or more"
         )
     return nodes_of(int(steps))

@@ -360,7 +360,9 @@ def test_a_layer_name_that_several_have_is_refused():
     )
     fn = differentiate(graph)
     assert fn.roots("a/dense") == ("a/dense/Relu:0",)
-    with pytest.raises(AnalysisError, match="several layers are called 'dense'. Fix: name one of a/dense, b/dense"):
+    with pytest.raises(
+        AnalysisError, match=r"several layers are called 'dense'\. Fix: name one of a/dense, b/dense"
+    ):
         fn.roots("dense")
 
 

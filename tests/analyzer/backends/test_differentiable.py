@@ -113,7 +113,7 @@ def test_inputs_that_are_refused(inputs, error, message):
 
 def test_several_inputs_need_names_and_one_batch():
     fn = differentiate(GATHER)
-    with pytest.raises(InputError, match="2 inputs, .*give a dict"):
+    with pytest.raises(InputError, match=r"2 inputs, .*give a dict"):
         fn.gradients(X)
     with pytest.raises(ShapeError, match="different numbers of samples"):
         fn.forward({"ids": np.zeros((1, 2), np.int64), "x": np.zeros((2, 2), np.float32)})

@@ -322,7 +322,7 @@ def test_a_unit_in_the_network_is_a_target():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"rule": "gauss-legendre"}, AnalysisError, "there are trapezoid, left, right"),
+        ({"rule": "gauss-legendre"}, AnalysisError, "choose from trapezoid, left, right"),
         ({"steps": 1}, AnalysisError, "at least 2 steps"),
         ({"at": "nowhere"}, UnknownTensor, "'nowhere'"),
         ({"at": ["first", "middle"]}, AnalysisError, "is computed from"),

@@ -182,9 +182,9 @@ def test_the_class_at_the_input_is_kept_and_the_background_mean_is_its():
 @pytest.mark.parametrize(
     ("background", "options", "error", "message"),
     [
-        (DATA[0], {}, ShapeError, r"\(M, 3\) is expected"),
-        (DATA[:, :2], {}, ShapeError, r"\(M, 3\) is expected"),
-        (DATA[:0], {}, ShapeError, r"\(M, 3\) is expected"),
+        (DATA[0], {}, ShapeError, r"expected \(M, 3\)"),
+        (DATA[:, :2], {}, ShapeError, r"expected \(M, 3\)"),
+        (DATA[:0], {}, ShapeError, r"expected \(M, 3\)"),
         ({"z": DATA}, {}, InputError, "names the inputs z; attributed are x"),
         (np.full((2, 3), np.nan), {}, InputError, "NaN or infinity"),
         ([[1.0], [1.0, 2.0]], {}, InputError, "array of numbers"),
