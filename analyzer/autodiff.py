@@ -321,7 +321,7 @@ def _way_around(node: Node) -> str:
     if node.domain:
         return "replace custom ops by standard ops, or by functions in the file"
     other = _IN_FLOW.get(node.op_type, 'add a rule: CONTRIBUTING.md, "Add an op"')
-    return f'{other}; or use backend="source" (--backend source) on a network that is converted'
+    return f'use backend="source" on a converted model, or {other}'
 
 
 def unbroadcast(op: Emitter, g: Tensor, y: Tensor, u: Tensor, node: Node) -> Tensor:

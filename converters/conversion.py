@@ -17,7 +17,7 @@ from onnx import helper
 from converters import foreign, pytorch
 from converters.canonical import canonicalise, check, is_canonical, keeps_batch_norm
 from converters.draft import shape_of
-from converters.errors import ConversionError, InvalidModel, VerificationFailed, with_fix
+from converters.errors import ConversionError, InvalidModel, VerificationFailed
 from converters.files import read_onnx
 from converters.input_axes import normalise_axes
 from converters.model import Model, Preprocessing, Verification, set_metadata
@@ -169,8 +169,12 @@ def _verified_file(proto: onnx.ModelProto, canonical: onnx.ModelProto) -> Verifi
     except NoFiniteOutput:
         return None
     except VerificationFailed as error:
-        fix = "report the file as a defect of onnxplain; verify=False (--no-verify) loads the graph as it is"
-        raise VerificationFailed(with_fix(str(error), fix)) from error
+        # The options of `convert` are not those of `load`.
+        what = str(error).partition(". Fix: ")[0]
+        raise VerificationFailed(
+            f"{what}. Fix: report the file as a defect of onnxplain; verify=False (--no-verify) loads the graph as "
+            "it is"
+        ) from error
     except ConversionError:
         return None
 
@@ -314,12 +318,16 @@ def _example_of(infos: dict[str, onnx.ValueInfoProto], example: Any) -> dict[str
         given = {name: np.asarray(value) for name, value in example.items()}
     else:
         values = example if isinstance(example, (tuple, list)) else (example,)
-        named = [*infos, *(f"argument {index}" for index in range(len(infos), len(values)))]
+        named = [*infos, *(f"array {index + 1}" for index in range(len(infos), len(values)))]
         given = dict(zip(named, (np.asarray(value) for value in values), strict=False))
-    if given.keys() != infos.keys() or any(array.dtype.kind not in "biufV" for array in given.values()):
+    if given.keys() != infos.keys():
         raise ConversionError(
             f"the example has {sorted(given)}; the model's inputs are {sorted(infos)}. Fix: give a dict with one "
             "array for each input, as in convert(model, {name: array})"
+        )
+    if strange := [name for name, array in given.items() if array.dtype.kind in "OSU"]:
+        raise ConversionError(
+            f"the example of {strange[0]!r} holds no numbers. Fix: give an array of numbers"
         )
     return {
         name: array.astype(helper.tensor_dtype_to_np_dtype(infos[name].type.tensor_type.elem_type))

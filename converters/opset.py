@@ -190,8 +190,7 @@ def _upgrade_by_onnx(draft: Draft, version: int) -> None:
     except Exception as error:  # the C++ converter raises bare RuntimeErrors and its own kinds alike
         raise UnsupportedModel(
             f"an op of opset {version} has no form in opset {CANONICAL_OPSET} ({_plain(error)}). Fix: export the "
-            f"model again at opset {CANONICAL_OPSET}, and write an op whose attribute is refused with Sub, Mul and "
-            "Add"
+            f"model again at opset {CANONICAL_OPSET}"
         ) from error
 
 

@@ -87,9 +87,11 @@ def refuse_inputs(proto: onnx.ModelProto) -> None:
             continue
         if not info.type.HasField("tensor_type"):
             kind = (info.type.WhichOneof("value") or "value without a type").removesuffix("_type")
+            fix = "give each tensor in it an input"
+            if kind == "map":
+                fix = "export the model without the step that turns the map into a tensor"
             raise UnsupportedModel(
-                f"expected tensors as inputs, found {info.name!r} of type {kind}. Fix: export the model so that it "
-                "reads tensors, one input for each, without the step that makes a tensor of it"
+                f"expected tensors as inputs, found {info.name!r} of type {kind}. Fix: {fix}"
             )
         if not info.type.tensor_type.HasField("shape"):
             raise UnsupportedModel(

@@ -89,7 +89,7 @@ _FAMILIES = (
     ),
 )
 # Where PyTorch keeps jacrev, vmap and grad.
-_TRANSFORMS = "_functorch"
+_TRANSFORMS = "_functorch/eager_transforms.py"
 _OTHER = (
     "the exporter cannot follow forward",
     "simplify the part that the message names, or export the model to ONNX yourself and give the .onnx file",

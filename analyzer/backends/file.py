@@ -305,7 +305,10 @@ class FileCheck:
 
     def _shapes(self, name: str, shape: tuple[int, ...]) -> str:
         stated = self.fn.graph.tensors[name].shape
-        return f"expected the output {name!r} of shape {shape} as the file gives it, the explained graph has {stated}"
+        return (
+            f"expected the output {name!r} of shape {shape} as the file gives it, the explained graph has {stated}. "
+            "Fix: report the file as a defect of onnxplain; verify=False (--no-verify) explains the graph as it is"
+        )
 
     def _remember(self, feeds: Arrays, names: Sequence[str]) -> None:
         key = key_of(feeds)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters.errors import one_line
+from converters.errors import one_line, with_fix
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -41,7 +41,10 @@ def read_pixels(path: str | os.PathLike[str]) -> np.ndarray:
             # Images of 16 bits a pixel become floats, which take four times the memory.
             most = MOST_PIXELS // 4 if image.mode.startswith("I") else MOST_PIXELS
             if image.width * image.height > most:
-                raise ValueError(f"expected at most {most} pixels, found {image.width} x {image.height}")
+                raise ValueError(
+                    f"expected at most {most} pixels, found {image.width} x {image.height}. Fix: make the image "
+                    "smaller"
+                )
             ImageOps.exif_transpose(image, in_place=True)
             return _rgb(image)
     except Image.UnidentifiedImageError as error:
@@ -50,9 +53,8 @@ def read_pixels(path: str | os.PathLike[str]) -> np.ndarray:
         ) from error
     # Pillow documents no errors for damaged files; its parsers raise whatever they meet.
     except Exception as error:
-        raise ValueError(
-            f"{path}: not a readable image ({one_line(error)}). Fix: save it again as .png, in 8 bits"
-        ) from error
+        what = f"{path}: not a readable image ({one_line(error)})"
+        raise ValueError(with_fix(what, "save it again as .png, in 8 bits")) from error
 
 
 def as_float(pixels: np.ndarray) -> np.ndarray:

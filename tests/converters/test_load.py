@@ -154,7 +154,7 @@ def test_an_inconsistent_graph_is_refused() -> None:
 
 
 def test_things_that_are_no_models_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConversionError, match="no model"):
+    with pytest.raises(ConversionError, match="expected a model, got dict"):
         convert({"not": "a model"})
     with pytest.raises(ConversionError, match="neither a file nor a factory"):
         convert("no_such_module:factory")

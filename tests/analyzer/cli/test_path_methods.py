@@ -123,7 +123,7 @@ def test_several_baselines_stand_with_commas_between(files, json_of, tmp_path):
         (("--method", "expected-gradients", "--background", "wrong.npy"), "wrong.npy: has shape"),
         (("--method", "blur-ig", "--background", "batch.npy"), "--background is a setting of expected-grad"),
         (("--method", "blur-ig", "--max-sigma", "0"), "above 0, got 0"),
-        (("--method", "guided-ig", "--fraction", "2"), "not 2"),
+        (("--method", "guided-ig", "--fraction", "2"), "got 2"),
         (("--method", "guided-ig", "--baseline", "black,pink"), "--baseline black,pink"),
     ],
 )
