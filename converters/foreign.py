@@ -99,22 +99,32 @@ def refusal_of(path: str) -> str | None:
 
 
 def damage_of(path: str) -> str | None:
-    """Return one line on a .keras or HDF5 file that is none, or a damaged one, and the fix; None for a sound one."""
-    if path.lower().endswith(".keras"):
-        kind, sound = "zip archive", zipfile.is_zipfile(path)
-    else:
-        kind, sound = "whole HDF5 file", _is_hdf5(path)
-    if sound:
+    """Return one line, with a fix, on a folder, .keras or HDF5 file that is damaged or no model; None for others."""
+    suffix = os.path.splitext(path)[1].lower()
+    if os.path.isdir(path):
+        if os.path.isfile(os.path.join(path, "saved_model.pb")):
+            return None
+        return (
+            f"{path} is a folder without a saved_model.pb: no SavedModel. Fix: give the path of a model file, or of a "
+            "folder that tf.saved_model.save or model.export has written"
+        )
+    kind = "zip archive" if suffix == ".keras" else "whole HDF5 file"
+    if suffix not in (".keras", ".h5", ".hdf5") or (zipfile.is_zipfile if suffix == ".keras" else _is_hdf5)(
+        path
+    ):
         return None
     return f"{path} is not a Keras model, or damaged: expected a {kind}. Fix: write it again with model.save(path)"
 
 
 def _is_hdf5(path: str) -> bool:
-    import h5py
-
+    """Return whether a file can be opened as HDF5; True where h5py, which comes with Keras, is missing."""
     try:
+        import h5py
+
         with h5py.File(path):
             return True
+    except ModuleNotFoundError:
+        return True
     except OSError:
         return False
 

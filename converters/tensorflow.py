@@ -78,19 +78,16 @@ def convert_path(path: str, example: Any, trust: bool = False) -> Converted:
 
     trust: load files that can run code or access other files. Raises UntrustedModel for these otherwise.
     """
-    tf = import_framework("tensorflow")
     if os.path.basename(path) in ("saved_model.pb", "saved_model.pbtxt"):
         path = os.path.dirname(path) or "."
+    if damaged := foreign.damage_of(path):
+        raise InvalidModel(damaged)
+    tf = import_framework("tensorflow")
     if path.lower().endswith((".pb", ".pbtxt")):
         with quiet("tensorflow", "absl", native=True):
             graph = read_graph(tf, path, trust)
         return convert_tensorflow(graph, example)
     if os.path.isdir(path):
-        if not os.path.isfile(os.path.join(path, "saved_model.pb")):
-            raise InvalidModel(
-                f"{path} is a folder without a saved_model.pb: no SavedModel. Fix: give the path of a model file, or "
-                "of a folder that tf.saved_model.save or model.export has written"
-            )
         if not trust:
             refuse_saved_model(path)
         try:
@@ -101,8 +98,6 @@ def convert_path(path: str, example: Any, trust: bool = False) -> Converted:
             raise InvalidModel(f"{path} is a damaged SavedModel ({one_line(error)}). {again}") from error
         return convert_tensorflow(loaded, example)
     keras = import_framework("keras")
-    if damaged := foreign.damage_of(path):
-        raise InvalidModel(damaged)
     if not trust:
         refuse_keras_code(path)
     try:
