@@ -14,7 +14,10 @@ from analyzer.graph import Shape
 
 ALIKE = "Fix: give every input as many rows"
 """Of inputs with different numbers of samples."""
-BASELINE = "Fix: choose another baseline, as in baseline=0.0 (--baseline 0)"
+BASELINE = (
+    "Fix: choose a baseline at which it is finite, such as the mean of your data, baseline=data.mean(axis=0) "
+    "(--baseline FILE.npy)"
+)
 """Of paths along which the output or its gradient is not finite."""
 FINITE = "Fix: give finite numbers, as numpy.nan_to_num(x, posinf=0, neginf=0) does, or omit these samples"
 """Of arrays that hold NaN or infinity."""

@@ -27,6 +27,8 @@ def keep_numbers(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, ..
     Raises UnsupportedModel where no output holds numbers.
     """
     given = {info.name: info for info in proto.graph.output}
+    if not given:
+        raise UnsupportedModel(f"expected an output of the model, found none. {_FIX}")
     strange = [name for name, info in given.items() if not _is_number(info.type)]
     if not strange:
         return proto, ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 
 from analyzer import differentiate, gradient
@@ -45,6 +46,12 @@ SUPPORT = model_of(
 )
 FREE_DETERMINANT = model_of("g (float[N,K,K] x) => (float[N] y) { y = Det(x) }")
 SQUARES = np.float32([[[2, 0], [0, 3]], [[4, 1], [0, 1]]])
+
+
+def without_output() -> onnx.ModelProto:
+    model = floats("y = Relu(x)")
+    del model.graph.output[:]
+    return model
 
 
 OPS = {
@@ -116,6 +123,7 @@ OPS = {
     ),
     "an op of mine": Case(lambda: gradient(floats("y = mine.Foo(x)"), X, 1), "by standard ops"),
     "a root of what is negative": Case(lambda: gradient(floats("y = Sqrt(x)"), -X, 1), "sqrt(x + 1e-12)"),
+    "no output": Case(lambda: load(without_output()), "as an output of the file"),
     "a later opset": Case(
         lambda: load(model_of("g (float[N] x) => (float[N] y) { y = Relu(x) }", opset=99)), "an older opset"
     ),

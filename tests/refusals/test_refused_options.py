@@ -24,8 +24,21 @@ from analyzer import (
     xrai,
 )
 from analyzer.errors import AnalysisError
-from tests.refusals.setting import CONV, DENSE, IMAGES, TWO, Case, W, X, assert_refused, gradient_of, of_class
+from tests.refusals.setting import (
+    CONV,
+    DENSE,
+    IMAGES,
+    TWO,
+    Case,
+    W,
+    X,
+    assert_refused,
+    floats,
+    gradient_of,
+    of_class,
+)
 
+LOG = floats("y = Log(x)")
 OPTIONS = {
     "a backend": Case(lambda: differentiate(DENSE, "jax"), "choose from onnxruntime, torch"),
     "float64 on ONNX Runtime": Case(
@@ -68,6 +81,12 @@ OPTIONS = {
         lambda: integrated_gradients(DENSE, X, 1, baseline=np.ones((3, 3))), "of shape (2, 4)"
     ),
     "a baseline of text": Case(lambda: integrated_gradients(DENSE, X, 1, baseline=["a"]), "black, white"),
+    "a path from an infinity": Case(
+        lambda: integrated_gradients(LOG, X, 1),
+        "baseline=data.mean(axis=0)",
+        lambda f: integrated_gradients(LOG, X, 1, baseline=X.mean(axis=0)).attributions[:, 1],
+        np.log(X[:, 1] / X[:, 1].mean()),
+    ),
     "no steps": Case(lambda: integrated_gradients(DENSE, X, 1, steps=0), "steps=1"),
     "a rule": Case(lambda: integrated_gradients(DENSE, X, 1, rule="gauss"), "gauss-legendre"),
     "a tolerance": Case(lambda: integrated_gradients(DENSE, X, 1, tolerance=-1), "tolerance=0.01"),
