@@ -44,14 +44,16 @@ SUFFIXES = {
 }
 """Suffix: the kind of file, and the fix."""
 
+_TREES = "use a method for trees, such as TreeSHAP, or explain a differentiable model: trees have no gradient"
+_JAX = 'export it with jax2onnx.to_onnx(function, [("B", 4)]), and give the result'
 _EXPORTERS = {
     "sklearn": "export it with skl2onnx.to_onnx(model, X), and give the result",
-    "xgboost": "export it with onnxmltools.convert_xgboost, and give the result; trees have no gradient",
-    "lightgbm": "export it with onnxmltools.convert_lightgbm, and give the result; trees have no gradient",
-    "catboost": "export it with model.save_model(path, format='onnx'), and give the path; trees have no gradient",
-    "flax": "give tf.function(jax2tf.convert(function, enable_xla=False)) with an example input",
-    "jax": "give tf.function(jax2tf.convert(function, enable_xla=False)) with an example input",
-    "jaxlib": "give tf.function(jax2tf.convert(function, enable_xla=False)) with an example input",
+    "xgboost": _TREES,
+    "lightgbm": _TREES,
+    "catboost": _TREES,
+    "flax": _JAX,
+    "jax": _JAX,
+    "jaxlib": _JAX,
     "onnxruntime": "give the path of the .onnx file that the session was made from",
 }
 """How to give a model of another library."""

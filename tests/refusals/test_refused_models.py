@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from analyzer import differentiate, gradient
 from analyzer.target import Target
@@ -132,6 +133,7 @@ OPS = {
 SOURCES = {
     "a function": Case(lambda: convert(lambda x: x, X), "tf.function(function)"),
     "a number": Case(lambda: convert(3), "a PyTorch, Keras, TensorFlow or ONNX model"),
+    "an estimator": Case(lambda: convert(LogisticRegression()), "skl2onnx.to_onnx(model, X)"),
     "weights": Case(lambda: convert({"w": W}), "load_state_dict"),
     "a class": Case(lambda: convert(dict), "an object of it"),
     "an example's names": Case(
