@@ -13,11 +13,20 @@ from dataclasses import replace
 
 import numpy as np
 
-from analyzer.arrays import as_array
 from analyzer.errors import TargetError
 from analyzer.fixes import FINITE, INDICES
 from analyzer.graph import Graph, Tensor
-from analyzer.target import HIGHEST, PREDICTED, Bare, Chosen, Index, Seed, Target, chosen_classes
+from analyzer.target import (
+    HIGHEST,
+    PREDICTED,
+    Bare,
+    Chosen,
+    Index,
+    Seed,
+    Target,
+    chosen_classes,
+    target_array,
+)
 
 _EACH = "Fix: give one class, or an array with a class for each sample"
 
@@ -343,7 +352,7 @@ def _only_axis(target: Target, y: Tensor) -> int:
 
 
 def _numbers(value: object, what: str) -> np.ndarray:
-    array = as_array(value)
+    array = target_array(value)
     if array.dtype.kind not in "fiub":
         raise TargetError(
             f"target {what}: expected numbers, got {array.dtype}. Fix: give an array of numbers"
@@ -354,7 +363,7 @@ def _numbers(value: object, what: str) -> np.ndarray:
 
 
 def _integers(value: object) -> np.ndarray:
-    array = as_array(value)
+    array = target_array(value)
     if array.dtype.kind not in "iu":
         raise TargetError(f"target indices are ints, got {array.dtype}. {INDICES}")
     return array

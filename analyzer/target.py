@@ -260,6 +260,16 @@ def rows_of(y: np.ndarray) -> np.ndarray:
     return y.reshape(y.shape[0] if y.ndim else 1, math.prod(y.shape[1:]))
 
 
+def target_array(value: object) -> np.ndarray:
+    """Return the numbers of a target as an array. Raises TargetError for rows of different lengths."""
+    try:
+        return as_array(value)
+    except ValueError as error:
+        raise TargetError(
+            "the target has rows of different lengths. Fix: give each sample as many classes"
+        ) from error
+
+
 def as_target(target: TargetLike) -> Target:
     """A Target from what the API takes: None, an int, an array of ints, or a Target."""
     if isinstance(target, Target):
@@ -279,7 +289,7 @@ def as_target(target: TargetLike) -> Target:
         )
     if isinstance(target, (int, np.integer)):
         return Target(index=int(target))
-    array = as_array(target)
+    array = target_array(target)
     if array.dtype.kind not in "iu":
         raise TargetError(f"target indices are ints, got {array.dtype}. {INDICES}")
     if array.ndim > 1:

@@ -72,6 +72,7 @@ def convert(
     Returns a Model with its `verification` and, in memory, its `source`.
     Raises a ConversionError: InvalidModel, UntrustedModel, UnsupportedModel, VerificationFailed or MissingFramework.
     """
+    _refuse_options(batches, tolerance, seed)
     converted = _convert_source(source, example, free_axes, trust)
     if free_axes and not converted.free_axes:
         raise ConversionError(
@@ -85,10 +86,23 @@ def convert(
             raise
         converted = converted.at_example()
         proto, verification = _verified(converted, fold_batch_norm, batches, tolerance, seed)
-    set_metadata(proto, preprocessing, list(class_names) if class_names is not None else None)
+    set_metadata(proto, preprocessing, class_names)
     notes = (*converted.notes, *verification.notes)
     _state(proto, notes)
     return Model(proto, converted.source, verification, _other(converted.reference.proto, proto))
+
+
+def _refuse_options(batches: int, tolerance: float, seed: int) -> None:
+    """Raise ConversionError for numbers of test inputs that make no sense."""
+    for name, value, usual in (("batches", batches, 3), ("seed", seed, 0)):
+        if not isinstance(value, (int, np.integer)) or value < 0:
+            raise ConversionError(
+                f"expected {name} as a whole number of at least 0, got {value!r}. Fix: give {name}={usual}"
+            )
+    if not isinstance(tolerance, (int, float, np.number)) or not tolerance >= 0:
+        raise ConversionError(
+            f"expected tolerance of at least 0, got {tolerance!r}. Fix: give tolerance={TOLERANCE:g}"
+        )
 
 
 def _verified(

@@ -81,6 +81,10 @@ def differentiate(
             "the source rounds by its own rules, which straight_through=True cannot change. Fix: use "
             'backend="onnxruntime", "torch" or "tensorflow"'
         )
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise AnalysisError(
+            f"expected threads of at least 1, got {threads!r}. Fix: omit it, or give a whole number"
+        )
     loaded = load(model, verify=verify, trust=trust)
     loaded = pass_rounding(loaded) if straight_through else loaded
     bound = bind(

@@ -197,12 +197,13 @@ class Differentiable:
                     )
         return names
 
-    def forward(self, inputs: Inputs, outputs: Sequence[str] | None = None) -> Arrays:
-        """The values of the model's outputs, or of the tensors named, as {name: array}.
+    def forward(self, inputs: Inputs, outputs: str | Sequence[str] | None = None) -> Arrays:
+        """Return the values of the model's outputs, or of the tensors named, as {name: array}.
 
         Raises InputError or ShapeError where the inputs are not the model's, UnknownTensor for a name.
         """
-        names = tuple(outputs) if outputs is not None else self.graph.outputs
+        given = (outputs,) if isinstance(outputs, str) else outputs
+        names = tuple(given) if given is not None else self.graph.outputs
         self._known(names)
         feeds = self.check_inputs(inputs)
         if not names:

@@ -198,6 +198,7 @@ def _arranged(
 
 
 def _chosen(backends: Sequence[str] | None, state: dict[str, str]) -> tuple[str, ...]:
+    backends = [backends] if isinstance(backends, str) else backends
     chosen = (
         tuple(name for name in dict.fromkeys(backends) if name != FILE)
         if backends is not None

@@ -25,6 +25,7 @@ from analyzer.batch.arrangement import PLAIN
 from analyzer.errors import AnalysisError
 from analyzer.layout import channel_axes, input_channel_axis
 from analyzer.methods.arranged import by_sample
+from analyzer.methods.counts import generator, refuse_count
 from analyzer.methods.ends import Baselines, path_ends
 from analyzer.methods.held import Held, hold
 from analyzer.methods.integrated_gradients import ADAPTIVE, AT_ONCE, Progress
@@ -121,7 +122,7 @@ def conductance(
         baseline,
         along,
         baseline_inputs,
-        np.random.default_rng(rng),
+        generator(rng),
     )
     held = hold(fn, feeds, target, moved, several=True)
     passages = _passages(held, starts, fn.roots(at), batch_size)
@@ -257,10 +258,8 @@ def _passages(
     if batch_size is None:
         target = held.target(np.arange(held.samples))
         batch_size = plan_batch(rest, (*points, *beside), ends, target, at_most=AT_ONCE)
-    elif batch_size < 1:
-        raise AnalysisError(
-            f"expected batch_size of at least 1, got {batch_size}. Fix: omit it, or give 1 or more"
-        )
+    else:
+        refuse_count("batch_size", batch_size, 1, 16)
     return Passages(Lines(held, starts, batch_size), rest, points, beside, ends)
 
 

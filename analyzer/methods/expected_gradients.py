@@ -20,10 +20,11 @@ from analyzer.backends import Differentiable, ModelLike, differentiate, explains
 from analyzer.backends.base import Arrays, Inputs
 from analyzer.backends.pieces import Progress
 from analyzer.completeness import sample_sums
-from analyzer.errors import AnalysisError, InputError, ShapeError
+from analyzer.errors import InputError, ShapeError
 from analyzer.fixes import ALIKE
 from analyzer.methods.arranged import by_sample
 from analyzer.methods.baselines import Dataset, numbers
+from analyzer.methods.counts import generator, refuse_count
 from analyzer.methods.held import Held, hold, in_batches
 from analyzer.methods.path_result import PathAttributions, like, path_attributions, rounding_of
 from analyzer.target import TargetLike
@@ -84,14 +85,11 @@ def expected_gradients(
     Raises ShapeError for a background that does not fit, InputError, TargetError, UnsupportedOp.
     Source: Erion et al. 2021.
     """
-    if not isinstance(samples, (int, np.integer)) or samples < 2:
-        raise AnalysisError(
-            f"expected a whole number of samples, at least 2, got {samples}. Fix: give samples=200 (--samples)"
-        )
+    refuse_count("samples", samples, 2, 200)
     fn = differentiate(model, verify=verify)
     held = hold(fn, fn.check_inputs(inputs), target)
     data = _background(held, background)
-    streams = np.random.default_rng(rng).spawn(held.samples)
+    streams = generator(rng).spawn(held.samples)
     size = len(data[held.names[0]])
     drawn = draw(streams, size, samples)
     estimate = estimate_from(held, data, drawn, batch_size, progress)

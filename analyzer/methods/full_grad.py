@@ -122,7 +122,7 @@ def post_processing_of(
     chosen: str | PostProcessing, align_corners: bool | None, epsilon: float | None
 ) -> PostProcessing:
     """ψ by its name, with options in place of its own. Raises AnalysisError for an unknown name."""
-    if isinstance(chosen, str):
+    if not isinstance(chosen, PostProcessing):
         if chosen not in POST_PROCESSING:
             raise AnalysisError(
                 f"unknown post_processing {chosen!r}. Fix: choose from {', '.join(POST_PROCESSING)}"

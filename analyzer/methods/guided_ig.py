@@ -23,6 +23,7 @@ from analyzer.backends.pieces import Progress
 from analyzer.errors import AnalysisError
 from analyzer.methods.arranged import by_sample
 from analyzer.methods.baselines import BaselineLike, averaged, baseline_feeds
+from analyzer.methods.counts import generator
 from analyzer.methods.held import Held, hold, in_batches
 from analyzer.methods.path_result import PathAttributions, like, path_attributions
 from analyzer.target import TargetLike
@@ -111,7 +112,7 @@ def guided_integrated_gradients(
     fn = differentiate(model, verify=verify)
     feeds = fn.check_inputs(inputs)
     held = hold(fn, feeds, target)
-    starts = baseline_feeds(fn, feeds, baseline, np.random.default_rng(rng))
+    starts = baseline_feeds(fn, feeds, baseline, generator(rng))
     evaluations = (steps + (rule == "trapezoid")) * len(starts)
     count = _counting(progress, evaluations * held.samples)
 

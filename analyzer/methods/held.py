@@ -15,6 +15,7 @@ from analyzer.backends import Differentiable
 from analyzer.backends.base import Arrays, Gradients, batched_inputs
 from analyzer.errors import AnalysisError
 from analyzer.fixes import BASELINE
+from analyzer.methods.counts import refuse_count
 from analyzer.target import Target, TargetLike, as_target, one_scalar, rows_of
 
 
@@ -140,7 +141,6 @@ def hold(
 
 def in_batches(count: int, size: int) -> Iterator[np.ndarray]:
     """The numbers below `count`, at most `size` at a time. Raises AnalysisError for a size below 1."""
-    if size < 1:
-        raise AnalysisError(f"expected batch_size of at least 1, got {size}. Fix: omit it, or give 1 or more")
+    refuse_count("batch_size", size, 1, 16)
     for start in range(0, count, size):
         yield np.arange(start, min(start + size, count))

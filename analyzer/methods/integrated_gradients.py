@@ -22,6 +22,7 @@ from analyzer.backends.planning import plan_batch
 from analyzer.errors import AnalysisError
 from analyzer.methods.affine_start import behind_affine_start
 from analyzer.methods.arranged import by_sample
+from analyzer.methods.counts import generator, refuse_count
 from analyzer.methods.ends import Baselines, path_ends
 from analyzer.methods.full_grad_result import chosen_input
 from analyzer.methods.held import hold
@@ -162,15 +163,13 @@ def integrated_gradients(
     quadrature(rule, steps)
     goal = as_goal(tolerance, map_tolerance, max_evaluations)
     whole = differentiate(model, verify=verify)
-    rng = np.random.default_rng(rng)
+    rng = generator(rng)
     fn, feeds, starts, names = path_ends(whole, inputs, baseline, at, baseline_inputs, rng)
     held = hold(fn, feeds, target, names, several=True)
     if batch_size is None:
         batch_size = plan_batch(fn, held.names, feeds, held.target(np.arange(held.samples)), at_most=AT_ONCE)
-    elif batch_size < 1:
-        raise AnalysisError(
-            f"expected batch_size of at least 1, got {batch_size}. Fix: omit it, or give 1 or more"
-        )
+    else:
+        refuse_count("batch_size", batch_size, 1, 16)
     lines = Lines(held, starts, batch_size)
     if goal is None:
         lines = behind_affine_start(lines)

@@ -131,9 +131,9 @@ def as_goal(tolerance: float | None, map_tolerance: float | None, max_evaluation
             )
         return None
     for share in (tolerance, map_tolerance):
-        if share is not None and not share > 0:
+        if share is not None and (not isinstance(share, (int, float, np.number)) or not share > 0):
             raise AnalysisError(
-                f"expected a tolerance above 0, got {share}. Fix: give a share, such as tolerance=0.01"
+                f"expected a tolerance above 0, got {share!r}. Fix: give a share, such as tolerance=0.01"
             )
     if max_evaluations < LEAST_BUDGET:
         raise AnalysisError(

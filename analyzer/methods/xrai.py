@@ -23,6 +23,7 @@ from analyzer.errors import AnalysisError, ShapeError
 from analyzer.layout import channel_axes, input_channel_axis
 from analyzer.methods.arranged import Arranged, by_sample
 from analyzer.methods.baselines import BaselineLike, numbers
+from analyzer.methods.counts import refuse_count
 from analyzer.methods.held import hold
 from analyzer.methods.integrated_gradients import integrated_gradients
 from analyzer.methods.segments import segments as segments_of
@@ -102,10 +103,7 @@ def xrai(
     Raises ShapeError for what is no batch of images, AnalysisError for a model of several inputs, MissingFramework
     where scikit-image is needed and not installed; InputError, TargetError, UnsupportedOp.
     """
-    if min_pixels < 1:
-        raise AnalysisError(
-            f"expected min_pixels of at least 1, got {min_pixels}. Fix: give min_pixels=50 (--min-pixels)"
-        )
+    refuse_count("min_pixels", min_pixels, 1, 50)
     fn = differentiate(model, verify=verify)
     feeds = fn.check_inputs(inputs)
     name, channel = _image_input(fn, feeds)

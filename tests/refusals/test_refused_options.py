@@ -94,6 +94,10 @@ OPTIONS = {
         lambda: integrated_gradients(DENSE, X, 1, map_tolerance=0.1), "give tolerance="
     ),
     "a batch of none": Case(lambda: integrated_gradients(DENSE, X, 1, batch_size=0), "1 or more"),
+    "a batch of halves": Case(lambda: integrated_gradients(DENSE, X, 1, batch_size=2.5), "batch_size=16"),
+    "a seed": Case(lambda: integrated_gradients(DENSE, X, 1, baseline="random", rng="x"), "rng=0"),
+    "threads": Case(lambda: differentiate(DENSE, threads=0), "omit it"),
+    "samples of text": Case(lambda: smooth_grad(DENSE, X, 1, samples="a"), "samples=25"),
     "a blur of a table": Case(lambda: blur_integrated_gradients(DENSE, X, 1), "integrated_gradients"),
     "regions of a table": Case(lambda: xrai(DENSE, X, 1), "use integrated_gradients"),
     "a fraction": Case(lambda: guided_integrated_gradients(DENSE, X, 1, fraction=2), "fraction=0.25"),
