@@ -93,7 +93,7 @@ OPTIONS = {
     "map_tolerance alone": Case(
         lambda: integrated_gradients(DENSE, X, 1, map_tolerance=0.1), "give tolerance="
     ),
-    "a batch of none": Case(lambda: integrated_gradients(DENSE, X, 1, batch_size=0), "1 or more"),
+    "a batch of none": Case(lambda: integrated_gradients(DENSE, X, 1, batch_size=0), "batch_size=16"),
     "a batch of halves": Case(lambda: integrated_gradients(DENSE, X, 1, batch_size=2.5), "batch_size=16"),
     "a seed": Case(lambda: integrated_gradients(DENSE, X, 1, baseline="random", rng="x"), "rng=0"),
     "threads": Case(lambda: differentiate(DENSE, threads=0), "omit it"),
