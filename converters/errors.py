@@ -46,7 +46,7 @@ class MissingFramework(ConversionError, ImportError):
 
 
 def with_fix(message: str, fix: str) -> str:
-    """Return a message that ends in a fix; one that names a fix of its own, such as a reason in it, stays as it is."""
+    """Return a message that ends in a fix; one that names a fix already stays as it is."""
     return message if "Fix: " in message else f"{message.rstrip('.')}. Fix: {fix}"
 
 

@@ -34,14 +34,14 @@ def read_onnx(path: str | os.PathLike[str]) -> onnx.ModelProto:
         proto = onnx.load_model(path, load_external_data=False)
     except DecodeError as error:
         raise InvalidModel(
-            f"{path} is no ONNX model, or a truncated one: it cannot be decoded. {_AGAIN}"
+            f"{path} is not an ONNX model, or a truncated one: it cannot be decoded. {_AGAIN}"
         ) from error
     except OSError as error:
         raise InvalidModel(
             f"{path} cannot be read ({one_line(error)}). Fix: check its permissions"
         ) from error
     if not proto.ir_version or not (proto.graph.node or proto.graph.output):
-        raise InvalidModel(f"{path} is no ONNX model, or a truncated one: it holds no graph. {_AGAIN}")
+        raise InvalidModel(f"{path} is not an ONNX model, or a truncated one: it holds no graph. {_AGAIN}")
     for tensor in _tensors(proto):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             _load_external(tensor, path)

@@ -21,7 +21,7 @@ _FAMILIES = (
     (r"pack_padded_sequence|PackedSequence", *_PACKED),
     (
         r"does not require grad|torch\.func|functorch",
-        "forward takes a derivative of its own",
+        "forward computes a derivative itself",
         "return the output before torch.autograd or torch.func differentiates it, and take its derivative with "
         "onnxplain.differentiate(model).gradients(inputs, target)",
     ),

@@ -38,7 +38,7 @@ def read_graph(tf: Any, path: str, trust: bool = False) -> Any:
         outputs = _outputs(wrapped.graph)
         if not inputs or not outputs:
             raise InvalidModel(
-                f"{path} is no model: its graph has no placeholder, or no output. Fix: freeze a graph that computes "
+                f"{path} is not a model: its graph has no placeholder, or no output. Fix: freeze a graph that computes "
                 "an output from a tf.compat.v1.placeholder"
             )
         return wrapped.prune([f"{name}:0" for name in inputs], outputs)

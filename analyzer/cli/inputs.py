@@ -109,7 +109,7 @@ def resolve_preprocessing(
     shape = tensor.shape or ()
     layout = options.layout.value if options.layout else (stored.layout if stored else image_layout(shape))
     if layout is None or len(shape) != 4:
-        raise UserError(f"the input {tensor.name!r} {_shape_text(tensor)} takes no image. {_ARRAY}")
+        raise UserError(f"the input {tensor.name!r} {_shape_text(tensor)} does not take an image. {_ARRAY}")
     size = parse_size(options.size) if options.size else (stored.size if stored else _size_of(shape, layout))
     if size is None:
         raise UserError(
@@ -147,7 +147,7 @@ def _read_photograph(path: Path, tensor: Tensor, preprocessing: Preprocessing) -
     assert tensor.shape is not None
     channels = tensor.shape[1 if preprocessing.layout == "NCHW" else 3]
     if isinstance(channels, int) and channels not in (1, 3):
-        raise UserError(f"the input {tensor.name!r} {_shape_text(tensor)} takes no image. {_ARRAY}")
+        raise UserError(f"the input {tensor.name!r} {_shape_text(tensor)} does not take an image. {_ARRAY}")
     if preprocessing.resize is not None and preprocessing.resize < max(preprocessing.size):
         height, width = preprocessing.size
         raise UserError(

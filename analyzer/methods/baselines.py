@@ -124,7 +124,7 @@ def baseline_feeds(
     unknown = [name for name in given if name not in names]
     if unknown:
         raise AnalysisError(
-            f"a baseline for {unknown[0]!r}, which is no floating input of the model. Fix: choose from "
+            f"a baseline for {unknown[0]!r}, which is not a floating input of the model. Fix: choose from "
             f"{', '.join(names)}"
         )
     axes = channel_axes(fn.graph)

@@ -110,7 +110,7 @@ def layers(
     """A node's directions. Raises UnsupportedOp for what a canonical graph does not have."""
     if layout:
         raise UnsupportedOp(
-            "a recurrent op with layout=1 is no canonical one. Fix: convert the model with onnxplain.convert first"
+            "a recurrent op with layout=1 is not canonical. Fix: convert the model with onnxplain.convert first"
         )
     reversals = _DIRECTIONS[direction]
     names = activations or [*form.functions] * len(reversals)

@@ -110,7 +110,7 @@ def _function(name: str, given: dict[str, Iterator[float]]) -> Function:
     key = name.lower()
     if key not in _FUNCTIONS:
         raise UnsupportedOp(
-            f"{name!r} is no activation of a recurrent op. Fix: export it with one of {', '.join(_FUNCTIONS)}"
+            f"{name!r} is not an activation of a recurrent op. Fix: export it with one of {', '.join(_FUNCTIONS)}"
         )
     op_type, wanted = _FUNCTIONS[key]
     # What is not given is left to the default of the op of that name.

@@ -144,7 +144,7 @@ def test_several_inputs_take_their_baselines_together():
     np.testing.assert_array_equal(first["i"], feeds["i"])
     with pytest.raises(AnalysisError, match="2 for 'a', 3 for 'b'"):
         baseline_feeds(fn, feeds, {**given, "b": [0.0, 1.0, 2.0]}, np.random.default_rng(0))
-    with pytest.raises(AnalysisError, match="'i', which is no floating input"):
+    with pytest.raises(AnalysisError, match="'i', which is not a floating input"):
         baseline_feeds(fn, feeds, {"i": 0}, np.random.default_rng(0))
 
 
