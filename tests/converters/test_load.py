@@ -118,8 +118,8 @@ def test_weights_that_end_early_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"this is a text file, and no model\n", "no ONNX model"),
-        (b"", "no ONNX model"),
+        (b"this is a text file, and no model\n", "not an ONNX model"),
+        (b"", "not an ONNX model"),
         (dense().SerializeToString()[:-700], "truncated"),
     ],
     ids=["text", "empty", "truncated"],
