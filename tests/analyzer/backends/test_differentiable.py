@@ -100,7 +100,7 @@ def test_float64_in_float64_out(backend):
         (X[:0], ShapeError, "no samples"),
         (np.array([[1, np.nan, 2]]), InputError, r"NaN or infinity \(1 of 3"),
         (np.array([[1, np.inf, 2]]), InputError, "NaN or infinity"),
-        (np.array([["a", "b", "c"]]), InputError, "float32 numbers, not <U1"),
+        (np.array([["a", "b", "c"]]), InputError, "float32 numbers, not text"),
         (np.array([[1j, 0, 0]]), InputError, "not complex128"),
         ({"z": X}, InputError, "unknown input 'z'; the model's inputs are x"),
         ({}, InputError, "missing input 'x'"),

@@ -159,7 +159,7 @@ def test_several_inputs_take_their_baselines_together():
         (np.inf, InputError, "NaN or infinity"),
         ([0.0, np.nan], InputError, "NaN or infinity"),
         (Dataset([[1.0], [1.0, 2.0]]), InputError, "array of numbers"),
-        (None, InputError, "array of object"),
+        (None, InputError, "the baseline is NoneType"),
         (Gaussian(sigma=-1), AnalysisError, "of at least 0, got -1"),
         (Uniform(draws=0), AnalysisError, "at least one draw .* got 0"),
         (Blurred(0.0), AnalysisError, "above 0"),
