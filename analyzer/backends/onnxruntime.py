@@ -250,7 +250,9 @@ def make_session(proto: onnx.ModelProto, providers: Sequence[str], threads: int 
     import onnxruntime
 
     known = onnxruntime.get_all_providers()
-    if unknown := [name for name in providers if name not in known]:
+    # A provider may come with its options, (name, options).
+    names = [one[0] if isinstance(one, tuple) else one for one in providers]
+    if unknown := [name for name in names if name not in known]:
         here = ", ".join(onnxruntime.get_available_providers())
         raise BackendError(
             f"unknown provider {unknown[0]!r}. Fix: choose from those of this installation, {here}"
