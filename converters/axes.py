@@ -25,12 +25,13 @@ def state_axes(draft: Draft) -> bool:
         if axes is not None and axes.ndim == 0:
             _set_axes(draft, node, axes.reshape(1))
             changed = True
-        elif node.op_type == "Squeeze" and not _states_axes(node):
+        elif node.op_type == "Squeeze" and not states_axes(node):
             changed |= _state_squeezed(draft, node)
     return changed
 
 
-def _states_axes(node: onnx.NodeProto) -> bool:
+def states_axes(node: onnx.NodeProto) -> bool:
+    """Whether the axes of a Squeeze are stated, as an input or an attribute."""
     return (len(node.input) > 1 and bool(node.input[1])) or any(a.name == "axes" for a in node.attribute)
 
 

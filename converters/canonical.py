@@ -13,7 +13,7 @@ import onnx
 
 from converters.affine import merge_affine
 from converters.axes import state_axes
-from converters.claims import fill_in, set_aside
+from converters.claims import fill_in, forget_in_bodies, set_aside
 from converters.constants import fold_constants
 from converters.draft import Draft
 from converters.errors import InvalidModel, one_line
@@ -65,6 +65,7 @@ def canonicalise(
     working = onnx.ModelProto()
     working.CopyFrom(proto)
     working = without_trailing_blanks(name_domains(inline_functions(working)))
+    forget_in_bodies(working)
     draft = Draft(working)
     claims = set_aside(draft)
     refuse_foreign(draft)

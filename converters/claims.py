@@ -9,9 +9,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 
+import onnx
 from onnx import helper
 
-from converters.draft import Draft, Shape, is_invented, shape_of
+from converters.draft import Draft, Shape, is_invented, is_standard, shape_of, subgraphs
+from converters.opset import all_nodes
 
 Claims = Mapping[str, Shape]
 
@@ -27,6 +29,26 @@ def set_aside(draft: Draft) -> Claims:
             found[name] = shape
             known.tensor_type.ClearField("shape")
     return found
+
+
+def forget_in_bodies(proto: onnx.ModelProto) -> None:
+    """Remove the shapes stated inside loops and branches from a model, in place, where they contradict computed ones.
+
+    ONNX Runtime takes such a file; shape inference does not. The inputs of a Loop for its count and its condition keep
+    their shapes: ONNX Runtime hands them over as a number or a vector of one, as they state.
+    """
+    owners = [node for node in all_nodes(list(proto.graph.node)) if any(subgraphs(node))]
+    if not owners:
+        return
+    try:
+        onnx.shape_inference.infer_shapes(proto, strict_mode=True)
+    except (onnx.shape_inference.InferenceError, ValueError):
+        for node in owners:
+            for body in subgraphs(node):
+                del body.value_info[:]
+                for info in (*body.input[2 if is_standard(node, "Loop") else 0 :], *body.output):
+                    if info.type.HasField("tensor_type"):
+                        info.type.tensor_type.ClearField("shape")
 
 
 def fill_in(draft: Draft, claims: Claims) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import onnx
@@ -190,7 +191,24 @@ def first_difference(
     return None
 
 
+def with_dropped_axes(array: np.ndarray, shape: Sequence[int | str | None]) -> np.ndarray:
+    """Return an array of a file in the rank of the canonical graph.
+
+    A Squeeze without axes drops the axis of the samples where there is one sample alone, and the canonical graph keeps
+    it. shape: as the canonical graph has it; only its integers are known. The array is returned as it is where no axes
+    of size 1 make this shape of it.
+    """
+    for axes in combinations(range(len(shape)), max(len(shape) - array.ndim, 0)):
+        found = np.expand_dims(array, axes)
+        if all(
+            size == known for size, known in zip(found.shape, shape, strict=False) if isinstance(known, int)
+        ):
+            return found
+    return array
+
+
 def _apart(ours: np.ndarray, file: np.ndarray) -> float:
+    file = with_dropped_axes(file, ours.shape)
     if ours.shape != file.shape:
         return float("inf")
     if file.dtype.kind in "OSU":

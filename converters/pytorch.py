@@ -23,6 +23,7 @@ from converters.rebatch import BATCH
 from converters.refusals import refusal
 from converters.torch_call import (
     Call,
+    batched_experts,
     by_parameter,
     exclusive,
     flat_forward,
@@ -289,7 +290,7 @@ def _refuse_example(torch: Any, call: Call) -> None:
 def _trace(torch: Any, call: Call, dynamic: Any, left_out: list[str]) -> ExportedProgram:
     """Trace a call; `dynamic` holds the free axes of its tensors, None where all are fixed."""
     shapes = None if dynamic is None else {**by_parameter(call.module, dynamic[0]), **dynamic[1]}
-    with quiet("torch"), flat_forward(torch, call, left_out):
+    with quiet("torch"), flat_forward(torch, call, left_out), batched_experts(call.module):
         program = torch.export.export(
             call.module, call.positional, call.keywords, dynamic_shapes=shapes, strict=False
         )

@@ -215,6 +215,24 @@ def flat_forward(torch: Any, call: Call, left_out: list[str]) -> Iterator[None]:
             module.forward = own
 
 
+@contextlib.contextmanager
+def batched_experts(module: torch.nn.Module) -> Iterator[None]:
+    """Let the mixtures of experts of transformers multiply in batches while a module is traced.
+
+    It computes the same. Their other forms branch on the tokens of each expert, or use ops without an ONNX form.
+    """
+    key, batched = "_experts_implementation", "batched_mm"
+    configs = {id(c): c for part in module.modules() if hasattr(c := getattr(part, "config", None), key)}
+    before = [(config, getattr(config, key)) for config in configs.values()]
+    try:
+        for config, _ in before:
+            setattr(config, key, batched)
+        yield
+    finally:
+        for config, own in before:
+            setattr(config, key, own)
+
+
 # torch.export replaces parts of PyTorch while it traces, so that no module may run in another thread meanwhile.
 _ONE_AT_A_TIME = RLock()
 

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from converters.draft import Draft, attribute, is_standard, reads, subgraphs
+from converters.draft import Draft, attribute, is_standard, reads, shape_of, subgraphs
 from converters.opset import RANDOM, all_nodes
 from converters.splice import adopt_constants, hoist_constants, inherit_origin, instantiate
 from converters.trips import count_trips
@@ -103,6 +103,7 @@ class _Body:
             for nested in subgraphs(inner):
                 hoist_constants(draft, nested, self.stem)
         body = Draft(helper.make_model(attribute(node, "body")))
+        self._inputs = body.inputs
         self._formal = [info.name for info in body.inputs]
         self._results = [info.name for info in body.outputs]
         self._outer = adopt_constants(draft, body, self.stem)
@@ -117,6 +118,11 @@ class _Body:
         nodes, names = instantiate(self.draft, self._changing, actual, f"{self.stem}/{step}", bound)
         self.nodes += nodes
         return [names.get(result, result) for result in self._results]
+
+    def as_stated(self, index: int, number: np.ndarray) -> np.ndarray:
+        """A number in the rank that the body states of its input, as ONNX Runtime hands it over."""
+        stated = shape_of(self._inputs[index].type)
+        return number.reshape((1,) * len(stated or ()))
 
     def constant(self, role: str, value: np.ndarray) -> str:
         """Enter a constant; returns its name."""
@@ -148,14 +154,15 @@ def _unrolled(draft: Draft, node: onnx.NodeProto, trips: int) -> list[onnx.NodeP
     body, count, loop = _Body(draft, node), _carried(node), node.op_type == "Loop"
     states = list(node.input[2:] if loop else node.input[:count])
     elements = [] if loop else _elements(body, node, trips)
-    true = body.constant("true", np.asarray(True)) if loop else ""
+    true = body.constant("true", body.as_stated(1, np.asarray(True))) if loop else ""
     # Before its states a Loop gives back its condition; a Scan has none.
     first = 1 if loop else 0
     collected: list[list[str]] = [[] for _ in node.output[count:]]
     for step in range(trips):
         wanted = [*[""] * first, *node.output[:count]] if step == trips - 1 else []
         if loop:
-            given = [body.constant(f"step_{step}", np.asarray(step, np.int64)), true, *states]
+            number = body.as_stated(0, np.asarray(step, np.int64))
+            given = [body.constant(f"step_{step}", number), true, *states]
         else:
             given = [*states, *(pieces[step] for pieces in elements)]
         results = body.iterate(step, given, wanted)

@@ -19,7 +19,7 @@ from converters.errors import ConversionError, UnsupportedModel, VerificationFai
 from converters.hard_points import finite_distance, hard_points, spread
 from converters.kernels import INEXACT_CELLS, exact
 from converters.model import Verification
-from converters.original import Original, first_difference
+from converters.original import Original, first_difference, with_dropped_axes
 from converters.original_runs import OriginalRuns
 from converters.precisions import HALF_TOLERANCE, QUANTIZED_TOLERANCE, QUANTIZERS
 from converters.reference import Arrays, Reference, relative_l2
@@ -268,6 +268,7 @@ def _session(proto: onnx.ModelProto, optimise: bool) -> Session | ReferenceSessi
 
 
 def _compare(name: str, value: np.ndarray, truth: np.ndarray, label: str) -> float:
+    truth = with_dropped_axes(truth, value.shape)
     if value.shape != truth.shape:
         raise VerificationFailed(
             f"output {name!r} has shape {value.shape} on ONNX Runtime and {truth.shape} in {label}. Fix: give an "

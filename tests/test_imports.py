@@ -54,7 +54,9 @@ def core_distributions() -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("package", ["converters", "analyzer", "analyzer.cli", "analyzer.testing"])
+@pytest.mark.parametrize(
+    "package", ["converters", "analyzer", "onnxplain", "analyzer.cli", "analyzer.testing"]
+)
 def test_import_loads_no_framework(package):
     loaded = run(f"import sys, json, {package}; print(json.dumps(sorted(sys.modules)))")
     assert loaded.returncode == 0, loaded.stderr
@@ -122,3 +124,27 @@ def test_missing_framework_names_its_extra(onnx_file):
     assert len(lines) == 2
     assert 'pip install "onnxplain[torch]"' in lines[0]
     assert 'pip install "onnxplain[tensorflow]"' in lines[1]
+
+
+def test_onnxplain_has_the_public_names_of_both_packages():
+    import analyzer
+    import converters
+    import onnxplain as ox
+
+    for package in (analyzer, converters):
+        for name in package.__all__:
+            assert getattr(ox, name) is getattr(package, name)
+            assert name in ox.__all__
+    assert not set(analyzer.__all__) & set(converters.__all__)
+    assert ox.__version__ == metadata.version("onnxplain")
+
+
+def test_python_m_onnxplain_is_the_command_line():
+    done = subprocess.run(
+        [sys.executable, "-m", "onnxplain", "--help"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0 and "inspect" in done.stdout

@@ -9,7 +9,7 @@ from dataclasses import replace
 import onnx
 
 from analyzer.backends.arranging import SAMPLES
-from analyzer.backends.at_sizes import at_sizes, has_control_flow
+from analyzer.backends.at_sizes import at_sizes, depends_on_sizes
 from analyzer.backends.base import Backend, Differentiable, Gradients, Inputs
 from analyzer.backends.file import explaining, explains
 from analyzer.backends.planning import plan_batch
@@ -108,7 +108,7 @@ def for_inputs(model: ModelLike | Differentiable, inputs: Inputs) -> Differentia
     Raises InputError or ShapeError where the inputs are not the model's.
     """
     fn = differentiate(model)
-    return at_sizes(fn, fn.check_inputs(inputs)) if has_control_flow(fn.graph) else fn
+    return at_sizes(fn, fn.check_inputs(inputs)) if depends_on_sizes(fn.model, fn.graph) else fn
 
 
 def bind(

@@ -1,7 +1,8 @@
-"""A model at the sizes of its inputs, where loops or branches depend on them.
+"""A model at the sizes and switches of its inputs, where loops or branches depend on them.
 
 From a Differentiable and feeds to a Differentiable whose loops are written out for these sizes: recurrent layers on
-sequences of free length, branches on a shape. Any other model is returned as it is.
+sequences of free length, branches on a shape or on an integer input such as a sampling rate. Any other model is
+returned as it is. A Squeeze without axes is read in the same way, where an axis of size 1 makes a difference.
 """
 
 from __future__ import annotations
@@ -15,14 +16,21 @@ from analyzer.ops import find
 from analyzer.precision import FLOAT64, at_least_float32, in_precision, precisions
 from analyzer.samples import batched_inputs
 from converters.model import Model
-from converters.specialise import CONTROL_FLOW, specialised
+from converters.specialise import (
+    CONTROL_FLOW,
+    Specialised,
+    drops_axes,
+    specialised,
+    switches,
+    without_axes_of_one,
+)
 
 if TYPE_CHECKING:
     from analyzer.backends.base import Arrays, Differentiable
 
 # Each has its own copy of the weights.
 _KEPT = 4
-_KEY, _SETTLED = "at sizes", "is at sizes"
+_KEY, _SETTLED, _SWITCHES = "at sizes", "is at sizes", "switches"
 
 
 def at_sizes(fn: Differentiable, feeds: Arrays) -> Differentiable:
@@ -30,42 +38,73 @@ def at_sizes(fn: Differentiable, feeds: Arrays) -> Differentiable:
 
     Warns when it writes loops out. Raises VerificationFailed where the outputs then change.
     """
-    if _SETTLED in fn.plans or not _in_the_way(fn.graph, fn.backend):
+    if _SETTLED in fn.plans or not _depends(fn.model, fn.graph, (fn.backend,), feeds):
         return fn
     batched = batched_inputs(fn.graph)
+    settings = tuple(feeds[name].tobytes() for name in _switches(fn) if name in feeds)
     # Whether the loops allow a free batch is seen when they are written out.
-    open_ended = (_KEY, tuple((n, a.shape[1:] if n in batched else a.shape) for n, a in feeds.items()), None)
-    fixed = (_KEY, tuple((name, array.shape) for name, array in feeds.items()), "fixed")
+    open_ended = (
+        _KEY,
+        tuple((n, a.shape[1:] if n in batched else a.shape) for n, a in feeds.items()),
+        settings,
+    )
+    fixed = (_KEY, tuple((name, array.shape) for name, array in feeds.items()), settings, "fixed")
     for key in (open_ended, fixed):
         if key in fn.plans:
             found: Differentiable = fn.plans[key] or fn
             return found
-    proto = specialised(fn.model.proto, feeds)
-    if proto is None:
+    written = _written_out(fn.model, fn.graph, (fn.backend,), feeds)
+    if written is None:
         fn.plans[fixed] = None
         return fn
-    made = _bound(fn, replace(fn.model, proto=proto))
+    made = _bound(fn, replace(fn.model, proto=written.proto))
     kept = [key for key in fn.plans if isinstance(key, tuple) and key[0] == _KEY]
     for key in kept[: max(len(kept) - _KEPT + 1, 0)]:
         del fn.plans[key]
     fn.plans[open_ended if made.engine.batch is None else fixed] = made
-    warnings.warn(_note(made.graph), stacklevel=3)
+    warnings.warn(_note(made.graph, feeds, written.switches), stacklevel=3)
     return made
 
 
 def model_at_sizes(model: Model, graph: Graph, backends: tuple[str, ...], feeds: Arrays) -> Model:
     """The same for a model that several backends share, where control flow is in the way of one of them."""
-    if not any(_in_the_way(graph, name) for name in backends):
+    if not _depends(model, graph, backends, feeds):
         return model
-    proto = specialised(model.proto, feeds)
-    if proto is None:
+    found = _written_out(model, graph, backends, feeds)
+    if found is None:
         return model
-    warnings.warn(_note(Graph.from_proto(proto)), stacklevel=3)
-    return replace(model, proto=proto)
+    warnings.warn(_note(Graph.from_proto(found.proto), feeds, found.switches), stacklevel=3)
+    return replace(model, proto=found.proto)
 
 
-def has_control_flow(graph: Graph) -> bool:
-    """Whether a loop or branch has stayed in a graph."""
+def depends_on_sizes(model: Model, graph: Graph) -> bool:
+    """Whether the graph may differ for other inputs: a loop or branch has stayed in it, or a rank is open."""
+    return _has_control_flow(graph) or drops_axes(model.original)
+
+
+def _depends(model: Model, graph: Graph, backends: tuple[str, ...], feeds: Arrays) -> bool:
+    return any(_in_the_way(graph, name) for name in backends) or (
+        _has_axes_of_one(graph, feeds) and drops_axes(model.original)
+    )
+
+
+def _written_out(model: Model, graph: Graph, backends: tuple[str, ...], feeds: Arrays) -> Specialised | None:
+    if any(_in_the_way(graph, name) for name in backends):
+        return specialised(model.proto, feeds)
+    assert model.original is not None
+    return without_axes_of_one(model.original, model.proto, feeds)
+
+
+def _has_axes_of_one(graph: Graph, feeds: Arrays) -> bool:
+    """Whether an axis that the graph leaves open has size 1."""
+    return any(
+        size == 1 and not isinstance(stated, int)
+        for name, array in feeds.items()
+        for size, stated in zip(array.shape, graph.tensors[name].shape or (), strict=False)
+    )
+
+
+def _has_control_flow(graph: Graph) -> bool:
     return any(node.op_type in CONTROL_FLOW and not node.domain for node in graph.nodes)
 
 
@@ -92,9 +131,20 @@ def _bound(fn: Differentiable, model: Model) -> Differentiable:
     return replace(fn, model=model, engine=fn.engine.rebound(graph), plans={_SETTLED: True})
 
 
-def _note(graph: Graph) -> str:
-    shapes = ", ".join(f"{name} {_shape(graph, name)}" for name in graph.inputs)
-    return f"loops and branches that depend on sizes are written out for the inputs at hand: {shapes}"
+def _switches(fn: Differentiable) -> tuple[str, ...]:
+    if _SWITCHES not in fn.plans:
+        fn.plans[_SWITCHES] = switches(fn.model.proto)
+    found: tuple[str, ...] = fn.plans[_SWITCHES]
+    return found
+
+
+def _note(graph: Graph, feeds: Arrays, switches: tuple[str, ...]) -> str:
+    shapes = ", ".join(
+        f"{name} = {feeds[name].tolist()}" if name in switches else f"{name} {_shape(graph, name)}"
+        for name in graph.inputs
+    )
+    what = "sizes or switches" if switches else "sizes"
+    return f"loops, branches and ranks that depend on {what} are written out for the inputs at hand: {shapes}"
 
 
 def _shape(graph: Graph, name: str) -> str:

@@ -30,7 +30,7 @@ from converters.errors import ConversionError, one_line
 from converters.hard_points import spread
 from converters.kernels import exact
 from converters.model import Model
-from converters.original import FLOOR, Original, computed, draws, first_difference
+from converters.original import FLOOR, Original, computed, draws, first_difference, with_dropped_axes
 from converters.precisions import tolerance_of
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class FileCheck:
         self._compare(feeds, names, differs)
 
     def values(self, feeds: Arrays, names: Sequence[str], *, precise: bool = False) -> Arrays:
-        """The tensors of the file, by name. precise: without the runtime's inexact kernels.
+        """The tensors of the file, by name, in the rank of the graph. precise: without the runtime's inexact kernels.
 
         Raises ConversionError where the file does not run on these inputs.
         """
@@ -148,12 +148,22 @@ class FileCheck:
             bytes_of_one = sum(feeds[name].nbytes for name in batched) // max(total, 1)
             size = min(total, max(1, _AT_ONCE // max(bytes_of_one, 1)))
         if size is None or size == total:
-            return original.run(given)
+            return {name: self._ranked(name, array, total) for name, array in original.run(given).items()}
         pieces = []
         for start in range(0, total, size):
             rows = np.minimum(np.arange(start, start + size), total - 1)
-            pieces.append(original.run({n: a[rows] if n in batched else a for n, a in given.items()}))
+            piece = original.run({n: a[rows] if n in batched else a for n, a in given.items()})
+            pieces.append({name: self._ranked(name, array, size) for name, array in piece.items()})
         return {name: self._joined(name, [piece[name] for piece in pieces], size, total) for name in names}
+
+    def _ranked(self, name: str, array: np.ndarray, samples: int) -> np.ndarray:
+        if name not in self.fn.graph.tensors or (shape := self.fn.graph.tensors[name].shape) is None:
+            return array
+        place = self.fn.places.get(name)
+        return with_dropped_axes(
+            array,
+            [samples if place == Place(axis) else size for axis, size in enumerate(shape)],
+        )
 
     def _joined(self, name: str, parts: list[np.ndarray], size: int, total: int) -> np.ndarray:
         place = self.fn.places.get(name) or (Place(0) if parts[0].shape[:1] == (size,) else None)

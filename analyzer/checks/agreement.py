@@ -17,7 +17,7 @@ from onnx import helper
 from analyzer.autodiff import check_gradient_paths
 from analyzer.backends import BACKENDS, Differentiable, ModelLike, bind, explaining
 from analyzer.backends.arranging import arranged, arranged_like, moved_target
-from analyzer.backends.at_sizes import has_control_flow, model_at_sizes
+from analyzer.backends.at_sizes import depends_on_sizes, model_at_sizes
 from analyzer.backends.base import Arrays, Inputs, check_inputs
 from analyzer.batch.arrangement import INDEPENDENT, Arrangement
 from analyzer.checks.attributions import worst_attributions
@@ -25,7 +25,7 @@ from analyzer.checks.comparison import STEPS, Comparison, Progress
 from analyzer.checks.file_side import FILE, FileSide, file_side
 from analyzer.checks.localize import Origin
 from analyzer.checks.own_backward import AUTOGRAD, OwnBackward, own_backward_of
-from analyzer.checks.reading import Reader, Reading, weights_of
+from analyzer.checks.reading import Reader, Reading, refuse_noise, weights_of
 from analyzer.checks.referee import judge_backends
 from analyzer.checks.report import Report, Row
 from analyzer.checks.tolerances import COMPLETENESS, Tolerance, tolerances
@@ -94,7 +94,7 @@ def check(
     chosen = _chosen(backends, state)
     allowed = tolerances(tolerance)
     stated = Graph.from_proto(loaded.proto)
-    if has_control_flow(stated):
+    if depends_on_sizes(loaded, stated):
         loaded = model_at_sizes(loaded, stated, chosen, check_inputs(at_least_float32(stated), inputs))
         stated = Graph.from_proto(loaded.proto)
     functions = [bind(loaded, stated, name, max_memory=as_bytes(max_memory), verify=False) for name in chosen]
@@ -105,6 +105,7 @@ def check(
     given = feeds
     functions, feeds, target = _arranged(functions, feeds, target)
     fixed = fix_target(functions[0], feeds, target)
+    refuse_noise(functions[0])
     # What was made ready to rank the classes holds a copy of the weights.
     functions[0].release()
     roots = functions[0].roots(wrt)

@@ -15,7 +15,7 @@ import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate, explaining, for_inputs
 from analyzer.backends.arranging import arranged, moved_target
-from analyzer.backends.at_sizes import has_control_flow
+from analyzer.backends.at_sizes import depends_on_sizes
 from analyzer.backends.base import Arrays, Inputs
 from analyzer.backends.matching import TOLERANCE
 from analyzer.checks.agreement import fix_target, note_of, samples_of
@@ -24,7 +24,7 @@ from analyzer.checks.comparison import STEPS, Comparison, Progress
 from analyzer.checks.drift import drift_rows
 from analyzer.checks.localize import Origin
 from analyzer.checks.pairing import Layers, Pairing, Side, fed, pair_inputs, pair_layers, pair_outputs
-from analyzer.checks.reading import Reader, Reading, weights_of
+from analyzer.checks.reading import Reader, Reading, refuse_noise, weights_of
 from analyzer.checks.referee import judge_models
 from analyzer.checks.report import Report, Row
 from analyzer.checks.tolerances import COMPLETENESS, Tolerance, tolerances
@@ -94,10 +94,12 @@ def compare(
     )
     mine = for_inputs(mine, inputs)
     feeds = mine.check_inputs(inputs)
-    if has_control_flow(other.graph):
+    if depends_on_sizes(other.model, other.graph):
         other = _at_sizes_of(other, feeds, inputs_of_b)
     mine, other, feeds, target = _arranged(mine, other, feeds, target, inputs_of_b)
     fixed, roots = fix_target(mine, feeds, target), mine.roots(wrt)
+    refuse_noise(mine)
+    refuse_noise(other)
     tell("pairing inputs, outputs and layers")
     inputs_b, outputs, layers = _paired(
         mine, other, feeds, inputs_of_b, weights_of(fixed), min(TOLERANCE, allowed["output"])

@@ -19,6 +19,7 @@ from analyzer.backends.onnxruntime import make_session
 from analyzer.checks.kinks import Side, decision_tensors
 from analyzer.checks.passes import Passes
 from analyzer.completeness import Completeness
+from analyzer.errors import AnalysisError
 from analyzer.graph import Graph
 from analyzer.methods import FullGrad
 from analyzer.methods.decomposition import Plan, Settings, plan
@@ -26,6 +27,7 @@ from analyzer.methods.full_grad import read_full_grad
 from analyzer.methods.maps import PUBLISHED
 from analyzer.request import gradient_name, joined, observe, remainder_program
 from analyzer.target import Target
+from converters.original import draws
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,15 @@ class Reader:
             {**feeds, **{name: found[f"value/{name}"] for name in values}},
             {name: found[gradient_name(name)] for name in wrt},
             seeds=seeds_of(self.target, self.graph),
+        )
+
+
+def refuse_noise(fn: Differentiable) -> None:
+    """Raise AnalysisError where an output depends on a node that draws at random."""
+    if drawn := draws(fn.model.proto):
+        raise AnalysisError(
+            f"the outputs depend on random numbers ({drawn}): two runs differ, so that no comparison has a meaning. "
+            "Fix: export the model in inference mode, without noise"
         )
 
 

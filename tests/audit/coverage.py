@@ -25,6 +25,7 @@ UNTOUCHED = {
     "explain_control_flow": "reads, and raises",
     "first_difference": "reads",
     "following": "reads",
+    "forget_in_bodies": "removes stated shapes, before the first pass; the values are those of the nodes",
     "free_inputs": "reads",
     "hoist_constants": "moves initializers of bodies to the graph, within unroll",
     "instantiate": "copies the nodes of a body, for unroll_loops, simplify and inline_calls",
@@ -44,12 +45,14 @@ UNTOUCHED = {
     "returning": "adds outputs",
     "run": "runs",
     "runnable_opset": "reads",
+    "switches": "reads",
     "set_metadata": "writes metadata",
     "tolerance_of": "reads",
     "types_at": "reads",
     "validate": "reads, and raises",
     "verify": "reads",
     "without_trailing_blanks": "shortens lists of omitted inputs",
+    "without_axes_of_one": "makes the file canonical at the sizes of the inputs, and compares it with the file",
 }
 """Functions that take a graph and change no node of it, with the reason."""
 

@@ -158,7 +158,7 @@ def _specialised(proto: onnx.ModelProto) -> onnx.ModelProto:
     feeds = {name: np.ones(shape, dtype) for name, shape in _shapes_of(proto).items()}
     found = specialised(canonicalise(proto), feeds)
     assert found is not None
-    return found
+    return found.proto
 
 
 def _shuffled(proto: onnx.ModelProto) -> onnx.ModelProto:

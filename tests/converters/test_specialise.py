@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx
+import onnx.parser
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from analyzer import check, differentiate, full_grad, integrated_gradients
+from analyzer import Target, check, differentiate, full_grad, integrated_gradients
 from analyzer.errors import UnsupportedOp
 from converters import load
 from converters.specialise import specialised
@@ -128,7 +130,7 @@ def _slope(function: Callable[[np.ndarray], np.ndarray], x: np.ndarray, line: np
     return (function(x + step * line)[:, 1] - function(x - step * line)[:, 1]) / (2 * step)
 
 
-@pytest.mark.filterwarnings("ignore:loops and branches")
+@pytest.mark.filterwarnings("ignore:loops, branches")
 @pytest.mark.parametrize("backend", ["onnxruntime", "torch"])
 @pytest.mark.parametrize("name", CASES)
 def test_gradients_at_every_length(name: str, backend: str) -> None:
@@ -146,18 +148,128 @@ def test_gradients_at_every_length(name: str, backend: str) -> None:
         assert np.abs(integrated_gradients(fn, x, 1).delta).max() <= 1e-4
 
 
-@pytest.mark.filterwarnings("ignore:loops and branches")
+@pytest.mark.filterwarnings("ignore:loops, branches")
 def test_check_and_one_model_a_length() -> None:
     proto, x = _loop(), np.random.default_rng(2).normal(size=(2, 4, 3)).astype(np.float32)
     check(proto, x, 1).raise_for_disagreement()
     sized = specialised(load(proto).proto, {"x": x})
-    assert sized is not None and not ops(sized).keys() & {"Loop", "Scan", "If"}
+    assert sized is not None and not ops(sized.proto).keys() & {"Loop", "Scan", "If"}
     # The batch stays free: many points are computed in one call.
-    assert sized.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    assert sized.proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param
     fn = differentiate(proto)
     for length in range(1, 9):
         fn.gradients(x[:, :1].repeat(length, 1), 1)
-    assert len(fn.plans) <= 4
+    assert sum(isinstance(key, tuple) for key in fn.plans) <= 4
+
+
+def _switched() -> onnx.ModelProto:
+    """tanh(x · w) at a rate of 16000, x² at any other, `repeats` times; nested as exporters write it."""
+    inner = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go"], ["go_on"]),
+            helper.make_node("MatMul", ["h", "w"], ["hw"]),
+            helper.make_node("Tanh", ["hw"], ["h_out"]),
+        ],
+        "inner",
+        [_info("t", kind=TensorProto.INT64), _info("go", kind=TensorProto.BOOL), _info("h", "N", 3)],
+        [_info("go_on", kind=TensorProto.BOOL), _info("h_out", "N", 3)],
+    )
+    then = helper.make_graph(
+        [helper.make_node("Loop", ["repeats", "", "x"], ["then_out"], body=inner)],
+        "then",
+        [],
+        [_info("then_out", "N", 3)],
+    )
+    other = helper.make_graph(
+        [helper.make_node("Mul", ["x", "x"], ["other_out"])], "other", [], [_info("other_out", "N", 3)]
+    )
+    nodes = [
+        helper.make_node("Equal", ["rate", "wide"], ["is_wide"]),
+        helper.make_node("If", ["is_wide"], ["y"], then_branch=then, else_branch=other),
+    ]
+    whole = TensorProto.INT64
+    inputs = [_info("x", "N", 3), _info("rate", kind=whole), _info("repeats", kind=whole)]
+    constants = [
+        numpy_helper.from_array(W, "w"),
+        numpy_helper.from_array(np.asarray(16000, np.int64), "wide"),
+    ]
+    graph = helper.make_graph(nodes, "switched", inputs, [_info("y", "N", 3)], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.mark.filterwarnings("ignore:loops, branches")
+@pytest.mark.parametrize("backend", ["onnxruntime", "torch"])
+def test_a_switch_chooses_the_branch_and_the_count(backend: str) -> None:
+    fn, rng = differentiate(_switched(), backend), np.random.default_rng(4)
+    for samples, rate, repeats in ((2, 16000, 2), (2, 16000, 3), (2, 8000, 3), (3, 16000, 2), (1, 8000, 1)):
+
+        def function(x: np.ndarray, rate: int = rate, repeats: int = repeats) -> np.ndarray:
+            for _ in range(repeats):
+                x = np.tanh(x @ W.astype(np.float64)) if rate == 16000 else x
+            return x if rate == 16000 else x * x
+
+        x, line = rng.normal(size=(samples, 3)).astype(np.float32), rng.normal(size=(samples, 3))
+        feeds = {"x": x, "rate": np.asarray(rate, np.int64), "repeats": np.asarray(repeats, np.int64)}
+        step = 1e-6
+        ends = [function(x.astype(np.float64) + sign * step * line)[:, 1] for sign in (1, -1)]
+        found = fn.gradients(feeds, 1)
+        np.testing.assert_allclose(
+            (found.gradients["x"] * line).sum(1), (ends[0] - ends[1]) / (2 * step), rtol=1e-4, atol=1e-6
+        )
+        assert full_grad(fn, feeds, 1).completeness.error.max() <= 1e-5
+        assert np.abs(integrated_gradients(fn, feeds, 1).delta).max() <= 1e-4
+    check(_switched(), feeds, 1).raise_for_disagreement()
+
+
+def test_the_note_states_the_switch() -> None:
+    feeds = {"x": np.ones((1, 3), np.float32), "rate": np.asarray(8000), "repeats": np.asarray(1)}
+    with pytest.warns(UserWarning, match=r"sizes or switches.*rate = 8000, repeats = 1"):
+        differentiate(_switched()).gradients(feeds, 1)
+
+
+HEAD = (
+    '<ir_version: 8, opset_import: ["": 17]> g ({inputs}) => ({output}) <float[3, 4] w = {{{weights}}},'
+    " int64[1] lo = {{0}}, int64[1] mid = {{2}}, int64[1] hi = {{4}}, int64[1] axis = {{0}}> {{ {body} }}"
+)
+
+
+def _head(body: str, output: str, inputs: str = "float[n, 3] x") -> onnx.ModelProto:
+    weights = ", ".join(str(value) for value in np.linspace(-1, 1, 12).round(3))
+    return onnx.parser.parse_model(HEAD.format(inputs=inputs, output=output, weights=weights, body=body))
+
+
+SLICED = (
+    "m = MatMul(x, w) s = Squeeze(m) t = Tanh(s) a = Slice(t, lo, mid, axis) b = Slice(t, mid, hi, axis) "
+)
+DROPPED = {
+    # For one sample, the first axis of s holds the outputs.
+    "sliced": (SLICED + "c = Mul(b, b) y = Concat<axis = 0>(a, c)", "float[k] y"),
+    "vector": ("m = MatMul(x, w) s = Squeeze(m) y = Softmax<axis = 0>(s)", "float[k] y"),
+    "same values": ("m = MatMul(x, w) r = Relu(m) y = Squeeze(r)", "float[k] y"),
+    "a number": ("m = MatMul(x, w) r = ReduceMax<axes = [1]>(m) y = Squeeze(r)", "float y"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:loops, branches", "ignore:the file states")
+@pytest.mark.parametrize("name", DROPPED)
+def test_a_squeeze_without_axes_drops_the_axis_of_one_sample(name: str) -> None:
+    """The outputs and gradients are those of the file, for one sample as for several."""
+    proto, rng = _head(*DROPPED[name]), np.random.default_rng(5)
+    session = onnxruntime.InferenceSession(proto.SerializeToString())
+    fn = differentiate(proto)
+    for samples in (1, 3, 1):
+        x, line = rng.normal(size=(samples, 3)).astype(np.float32), rng.normal(size=(samples, 3))
+        expected = session.run(None, {"x": x})[0]
+        np.testing.assert_allclose(fn.forward(x)["y"].ravel(), expected.ravel(), rtol=1e-5)
+        joint = differentiate(proto, samples="joint")
+        flat = Target(weights=np.ones(expected.size, np.float32).reshape(joint.forward(x)["y"].shape))
+        found = joint.gradients(x, flat)
+        step = 1e-2
+        moved = [session.run(None, {"x": (x + s * step * line).astype(np.float32)})[0].sum() for s in (1, -1)]
+        np.testing.assert_allclose(
+            (found.gradients["x"] * line).sum(), (moved[0] - moved[1]) / (2 * step), rtol=5e-3, atol=2e-4
+        )
+    check(proto, x, backends=["onnxruntime", "torch"]).raise_for_disagreement()
 
 
 def test_a_count_that_depends_on_values_stays_refused() -> None:
@@ -170,3 +282,24 @@ def test_a_count_that_depends_on_values_stays_refused() -> None:
     np.testing.assert_allclose(fn.forward(x)["y"], _recurrence(x[:, :2].astype(np.float64)), rtol=1e-5)
     with pytest.raises(UnsupportedOp, match="computed while running"):
         fn.gradients(x, 1)
+
+
+def test_a_false_shape_inside_a_loop_is_not_used() -> None:
+    """Paddle's exporter states the count of a Loop as (1,); ONNX Runtime takes it."""
+    proto = _loop("three")
+    proto.graph.initializer.append(numpy_helper.from_array(np.asarray(3, np.int64), "three"))
+    (body,) = [a.g for node in proto.graph.node for a in node.attribute if a.name == "body"]
+    body.input[0].type.tensor_type.shape.dim.add(dim_value=1)
+    body.node.add(op_type="Cast", input=["t"], output=["t_float"]).attribute.append(
+        helper.make_attribute("to", TensorProto.FLOAT)
+    )
+    body.value_info.append(_info("t_float"))
+    body.node.insert(0, helper.make_node("Squeeze", ["t", "start"], ["number"]))
+    (gather,) = [node for node in body.node if node.op_type == "Gather"]
+    gather.input[1] = "number"
+    proto.graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.int64), "start"))
+    x = np.random.default_rng(6).normal(size=(2, 4, 3)).astype(np.float32)
+    (expected,) = onnxruntime.InferenceSession(proto.SerializeToString()).run(None, {"x": x})
+    np.testing.assert_allclose(expected, _recurrence(x[:, :3].astype(np.float64)), rtol=1e-5)
+    np.testing.assert_allclose(differentiate(proto).forward(x)["y"], expected, rtol=1e-5)
+    assert full_grad(proto, x, 1).completeness.error.max() <= 1e-5

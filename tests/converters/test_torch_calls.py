@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -345,3 +346,38 @@ def test_the_weights_of_a_bag_have_the_gradient_of_autograd() -> None:
         column = Target(weights=np.eye(4, dtype=np.float32)[1] * np.ones((3, 1), np.float32))
         found = differentiate(model, backend).gradients(feeds, column).gradients["weights"]
         np.testing.assert_allclose(found, truth.numpy(), atol=1e-6)
+
+
+class Experts(nn.Module):
+    """Two experts as transformers computes them: by a form that its configuration names, the default for training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(_experts_implementation="eager")
+        self.gate = nn.Linear(4, 2)
+        self.weights = nn.Parameter(torch.randn(2, 4, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        chosen = self.gate(x).argmax(-1)
+        if self.config._experts_implementation == "batched_mm":
+            return torch.bmm(x[:, None], self.weights[chosen])[:, 0]
+        found = torch.zeros(len(x), 3)
+        for expert in range(2):
+            rows = torch.nonzero(chosen == expert)[:, 0]
+            if rows.shape[0] > 0:
+                found = found.index_copy(0, rows, x[rows] @ self.weights[expert])
+        return found
+
+
+def test_mixtures_of_experts_are_traced_in_batches() -> None:
+    """The form that branches on the tokens of each expert has no graph; the module keeps it."""
+    torch.manual_seed(0)
+    module, x = Experts().eval(), torch.randn(5, 4)
+    model = convert(module, x)
+    assert model.verification is not None and model.verification.relative_l2 <= 1e-6
+    assert module.config._experts_implementation == "eager"
+    with torch.no_grad():
+        expected = module(x).numpy()
+    np.testing.assert_allclose(
+        differentiate(model).forward(x.numpy())[model.proto.graph.output[0].name], expected, rtol=1e-5
+    )

@@ -179,26 +179,39 @@ def test_a_loop_off_the_path_does_not_stop_a_gradient() -> None:
     np.testing.assert_allclose(found[:, 1], 2 * feeds["x"][:, 1], rtol=1e-6)
 
 
+def steps_of_the_values() -> list[onnx.NodeProto]:
+    """The trip count 'n_steps', which is the largest value of x."""
+    return [
+        helper.make_node("ReduceMax", ["x"], ["largest"], keepdims=0),
+        helper.make_node("Cast", ["largest"], ["n_steps"], to=TensorProto.INT64),
+    ]
+
+
 def test_a_loop_on_the_path_whose_count_is_computed_is_refused_with_the_reason() -> None:
-    nodes = [halving("n_steps"), helper.make_node("Reshape", ["last", "shape"], ["y"])]
+    nodes = [
+        *steps_of_the_values(),
+        halving("n_steps"),
+        helper.make_node("Reshape", ["last", "shape"], ["y"]),
+    ]
     constants = {"w": normal(4, 4), "shape": np.array([-1, 4])}
-    model = make_model(nodes, {"x": ("n", 4), "n_steps": ()}, ["y"], constants, integers=["n_steps"])
+    model = make_model(nodes, {"x": ("n", 4)}, ["y"], constants)
     fn = differentiate(model, backend="onnxruntime")
     with pytest.raises(UnsupportedOp, match=r"'recurrence' \(Loop\).*trip count 'n_steps' is computed while"):
-        fn.gradients({"x": normal(2, 4), "n_steps": np.array(2)}, target=1)
+        fn.gradients(np.full((2, 4), 2.5, np.float32), target=1)
 
 
 def test_a_loop_that_reads_the_input_from_within_is_refused_too() -> None:
     inner = [keep_going(), helper.make_node("Mul", ["h", "x"], ["h_next"])]
     nodes = [
+        *steps_of_the_values(),
         helper.make_node("Loop", ["n_steps", "", "one"], ["last"], body=body(inner, ["h"], ["h_next"])),
         helper.make_node("Reshape", ["last", "shape"], ["y"]),
     ]
     constants = {"one": np.ones((1, 4), np.float32), "shape": np.array([-1, 4])}
-    model = make_model(nodes, {"x": ("n", 4), "n_steps": ()}, ["y"], constants, integers=["n_steps"])
+    model = make_model(nodes, {"x": ("n", 4)}, ["y"], constants)
     fn = differentiate(model, backend="onnxruntime")
     with pytest.raises(UnsupportedOp, match="Loop"):
-        fn.gradients({"x": normal(2, 4), "n_steps": np.array(2)}, target=1)
+        fn.gradients(np.full((2, 4), 2.5, np.float32), target=1)
 
 
 def test_a_loop_that_would_be_too_large_stays(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from onnx import parser
 
-from analyzer import check, differentiate
+from analyzer import check, compare, differentiate
 from analyzer.checks.kinks import Side, explain
 from analyzer.checks.passes import Passes
 from analyzer.checks.referee import accept_two_roundings
@@ -329,3 +329,19 @@ def test_rounding_that_piles_up_in_a_deep_network_is_not_taken_for_the_defect():
     assert pair.suspects == (layer.name,)
     forward = [row for row in report.rows if row["quantity"] == "layer" and row["relative_l2"] > 1e-7]
     assert min(row["depth"] for row in forward) < pair.first_divergence["depth"]
+
+
+@pytest.mark.parametrize(
+    "noise", ["RandomNormalLike(x)", "RandomUniformLike(x)", "Bernoulli(chance)", "Dropout(x, chance_, yes)"]
+)
+def test_a_model_that_draws_at_random_is_not_compared(noise: str) -> None:
+    """Two runs differ: a disagreement would blame a backend."""
+    proto = parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 21]> g (float[n,6] x) => (float[n,6] y)'
+        " <float chance_ = {0.5}, bool yes = {1}> { chance = Sigmoid(x)"
+        f" r = {noise} s = Mul(x, r) y = Relu(s) }}"
+    )
+    x = np.ones((2, 6), np.float32)
+    for run in (lambda: check(proto, x, 1), lambda: compare(proto, proto, x, 1)):
+        with pytest.raises(AnalysisError, match=r"random numbers .*Fix: export"):
+            run()

@@ -1,0 +1,20 @@
+"""Attribution of neural networks that is framework-neutral, exact and everywhere.
+
+`import onnxplain as ox` gives the public names of two packages: `converters`, which makes one canonical ONNX graph of a
+PyTorch, Keras, TensorFlow or ONNX model, and `analyzer`, which computes gradients and attributions and checks them.
+Importing it loads no framework.
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+import analyzer as _analyzer
+import converters as _converters
+from analyzer import *  # noqa: F403
+from converters import *  # noqa: F403
+
+try:
+    __version__ = version("onnxplain")
+except PackageNotFoundError:  # A source tree that is not installed.
+    __version__ = "unknown"
+
+__all__ = sorted({*_analyzer.__all__, *_converters.__all__, "__version__"})
