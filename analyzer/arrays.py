@@ -14,3 +14,10 @@ def as_array(value: object) -> np.ndarray:
 
         return to_numpy(value)  # type: ignore[arg-type]
     return np.asarray(value)
+
+
+def kind_of(value: object, array: np.ndarray) -> str:
+    """Return what was given in place of numbers, for a message. array: the value as an array."""
+    if array.dtype.kind in "SU":
+        return "text"
+    return type(value).__name__ if array.dtype.kind == "O" else str(array.dtype)

@@ -16,6 +16,7 @@ import numpy as np
 
 from analyzer.emitter import Emitter
 from analyzer.errors import UnsupportedOp
+from analyzer.fixes import TRACED
 from analyzer.graph import Graph, Node, Shape, Tensor
 from analyzer.masking import entries as entries_of
 from analyzer.ops import find
@@ -95,12 +96,12 @@ def refuse_zero_derivatives(graph: Graph, roots: Iterable[str], target: str) -> 
     if found := quantizers_between(graph, roots, target):
         raise UnsupportedOp(
             f"{found[0]} lies between the input and the target and rounds: its derivative is zero. "
-            "straight_through=True (--straight-through) differentiates straight through the rounding."
+            "Fix: differentiate straight through the rounding with straight_through=True (--straight-through)"
         )
     if found := _between(graph, roots, target, lambda rules: rules.draws):
         raise UnsupportedOp(
-            f"{found[0]} lies between the input and the target and draws at random by what it reads: "
-            "a draw has no gradient. Attribute a tensor behind it, or a target before it."
+            f"{found[0]} lies between the input and the target and draws at random by what it reads: a draw has no "
+            "gradient. Fix: attribute a tensor downstream of it with wrt= (--wrt), or explain a tensor before it"
         )
 
 
@@ -191,7 +192,7 @@ def _lost_path(graph: Graph, name: str, outputs: Sequence[str], leading: frozens
     where = ", ".join(str(node) for node in ends[:3]) or "ops without a derivative"
     first = [output for output in first if output not in outputs]
     if not first:
-        fix = "no tensor after it has a gradient: explain an output before it, or use a method without gradients"
+        fix = "explain a tensor that is computed before it, as in Target('logits') (--target logits=)"
     else:
         fix = f"attribute what is computed after it, wrt={first[:3]} (path methods: at={first[0]!r})"
     every = (
@@ -286,6 +287,12 @@ _IN_FLOW = {
     "Scan": "export the model with a fixed number of steps",
 }
 """What to do about control flow that depends on the values of the input."""
+_CLASSICAL = "ai.onnx.ml"
+_OF_CLASSICAL = {
+    "SVMClassifier": "write its decision function in standard ops, the kernel with MatMul and Exp, or explain an "
+    "SVMRegressor, which has a gradient",
+}
+"""What to do about ops of classical machine learning that have no rule."""
 
 
 def rules_of(node: Node) -> type[Op]:
@@ -299,18 +306,31 @@ def rules_of(node: Node) -> type[Op]:
                 "Fix: use a method for trees, such as TreeSHAP, or explain a differentiable model"
             )
         reason = f": {node.metadata[REASON_KEY]}" if REASON_KEY in node.metadata else ""
-        other = _IN_FLOW.get(node.op_type, 'add a rule: CONTRIBUTING.md, "Add an op"')
         raise UnsupportedOp(
             f"node {node.name!r} ({op_type}) lies between the input and the target and has no VJP rule{reason}. "
-            f'Fix: use backend="source" on a converted model, or {other}'
+            f"Fix: {_way_around(node)}"
         )
     return rules
+
+
+def _way_around(node: Node) -> str:
+    """Return how to explain a model with an op that has no VJP rule."""
+    if node.domain == _CLASSICAL:
+        return _OF_CLASSICAL.get(
+            node.op_type, "export the model without this step, and explain the tensor before it"
+        )
+    if node.domain:
+        return "replace custom ops by standard ops, or by functions in the file"
+    other = _IN_FLOW.get(node.op_type, 'add a rule: CONTRIBUTING.md, "Add an op"')
+    return f'use backend="source" on a converted model, or {other}'
 
 
 def unbroadcast(op: Emitter, g: Tensor, y: Tensor, u: Tensor, node: Node) -> Tensor:
     """Sum a contribution shaped like the output back to the shape of the input that was broadcast."""
     if y.shape is None or u.shape is None:
-        raise UnsupportedOp(f"{node}: the rank of {(y if y.shape is None else u).name!r} is unknown")
+        raise UnsupportedOp(
+            f"{node}: the rank of {(y if y.shape is None else u).name!r} is unknown. {TRACED}"
+        )
     lead = len(y.shape) - len(u.shape)
     padded: Shape = (1,) * lead + u.shape
     if any(_ambiguous(small, large) for small, large in zip(padded, y.shape, strict=True)):

@@ -111,7 +111,7 @@ def photographs() -> dict[str, np.ndarray]:
 
 def _missing(error: ModuleNotFoundError) -> MissingFramework:
     return MissingFramework(
-        f'the demo needs {error.name}, which is not installed: pip install "onnxplain[demo]"'
+        f'the demo needs {error.name}, which is not installed. Fix: pip install "onnxplain[demo]"'
     )
 
 

@@ -59,7 +59,9 @@ def top_overlap(a: np.ndarray, b: np.ndarray, share: float = TOP_SHARE) -> np.nd
     Elements that tie at the cut count in equal parts.
     """
     if not 0 < share <= 1:
-        raise ValueError(f"the share of the elements is above 0 and at most 1, not {share}")
+        raise ValueError(
+            f"expected a share of the elements above 0 and at most 1, got {share}. Fix: give one such as 0.01"
+        )
     x, y = _flat(a, b)
     count = max(1, round(share * x.shape[1]))
     chosen = [np.stack([_top(np.abs(row), count) for row in rows]) for rows in (x, y)]
@@ -92,7 +94,8 @@ def _flat(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both as (N, elements), in double precision. Raises ShapeError."""
     if a.shape != b.shape or not a.ndim:
         raise ShapeError(
-            f"arrays of shapes {a.shape} and {b.shape} are compared sample by sample: one shape (N, …)"
+            f"arrays of shapes {a.shape} and {b.shape} are compared sample by sample. Fix: give two arrays of one "
+            "shape (N, …)"
         )
     x, y = (array.reshape(len(array), -1).astype(np.float64, copy=False) for array in (a, b))
     return x, y

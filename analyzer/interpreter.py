@@ -17,7 +17,7 @@ from analyzer.errors import BackendError, MissingFramework, UnsupportedOp
 from analyzer.graph import Graph, Node
 from analyzer.ops import find
 from analyzer.ops.eager import scan
-from converters.errors import one_line
+from converters.errors import one_line, with_fix
 from converters.quiet import quiet
 
 # NumPy has these types from ml_dtypes, under the names that torch has them by; only their bits can be handed over.
@@ -32,6 +32,18 @@ class Torch:
     def __init__(self, device: str | None = None) -> None:
         self.module = _import("torch", extra="torch")
         self.device = device or "cpu"
+        if self.device != "cpu":
+            self._refuse_unusable()
+
+    def _refuse_unusable(self) -> None:
+        """Raise BackendError where this installation of PyTorch does not have the device."""
+        try:
+            self.module.empty(0, device=self.device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise BackendError(
+                f"PyTorch cannot use the device {self.device!r} ({one_line(error, 120)}). Fix: omit device, or "
+                "install a build of PyTorch for it"
+            ) from error
 
     def tensor(self, array: np.ndarray) -> Any:
         """A tensor of the framework with a copy of the array."""
@@ -94,7 +106,7 @@ def _import(name: str, extra: str) -> Any:
             return importlib.import_module(name)
     except ImportError as error:
         raise MissingFramework(
-            f'{name} is not installed; this backend needs it: pip install "onnxplain[{extra}]"'
+            f'{name} is not installed, and this backend needs it. Fix: pip install "onnxplain[{extra}]"'
         ) from error
 
 
@@ -148,14 +160,15 @@ class Interpreter:
         try:
             results = form(self.framework.module, *arguments, **node.attributes)
         except Exception as error:
-            raise BackendError(
-                f"{node} does not run on backend {self.framework.name!r} ({one_line(error)}). Fix: use "
-                'backend="onnxruntime", or inputs of the sizes that the model takes'
-            ) from error
+            what = f"{node} does not run on backend {self.framework.name!r} ({one_line(error)})"
+            fix = 'use backend="onnxruntime", or inputs of the sizes that the model takes'
+            raise BackendError(with_fix(what, fix)) from error
         if not isinstance(results, (tuple, list)):
             results = (results,)
         if len(results) < len([name for name in node.outputs if name]):
-            raise UnsupportedOp(f"{node}: only its first output has a {self.framework.name} form")
+            raise UnsupportedOp(
+                f'{node}: only its first output has a {self.framework.name} form. Fix: use backend="onnxruntime"'
+            )
         for name, result in zip(node.outputs, results, strict=False):
             if name:
                 # A framework may return its very argument; as one tensor the two would share a gradient.
@@ -177,7 +190,8 @@ class Interpreter:
             directions |= {*(node.attributes["scan_output_directions"] or (0,))}
         if any(axes) or len(directions) > 1:
             raise UnsupportedOp(
-                f"{node}: only a Scan along axis 0, in one direction, has a form in a framework"
+                f"{node}: only a Scan along axis 0, in one direction, has a form in a framework. Fix: use "
+                'backend="onnxruntime"'
             )
         reverse = directions == {1}
 
@@ -205,8 +219,8 @@ def form_of(node: Node, framework: str) -> Any:
     form = getattr(rules, framework, None) if rules is not None else None
     if form is None:
         op_type = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+        other = "replace it by standard ops" if node.domain else 'add one: CONTRIBUTING.md, "Add an op"'
         raise UnsupportedOp(
-            f"node {node.name!r} ({op_type}) has no {framework} form. "
-            'Use backend="onnxruntime", or add one: CONTRIBUTING.md, "Add an op".'
+            f'node {node.name!r} ({op_type}) has no {framework} form. Fix: use backend="onnxruntime", or {other}'
         )
     return form

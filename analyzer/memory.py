@@ -64,7 +64,9 @@ def as_bytes(size: int | str | None) -> int | None:
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(size), re.IGNORECASE)
     unit = _UNITS.get(found[2].upper()) if found else None
     if found is None or unit is None or float(found[1]) * unit < 1:
-        raise AnalysisError(f'max_memory is a number of bytes or a text such as "2 GiB", not {size!r}')
+        raise AnalysisError(
+            f"expected max_memory above 0, got {size!r}. Fix: give a number of bytes, or a text such as '2 GiB'"
+        )
     return int(float(found[1]) * unit)
 
 

@@ -32,7 +32,9 @@ def find_tensors(graph: Graph, names: str | Sequence[str]) -> tuple[str, ...]:
     """
     wanted = [names] if isinstance(names, str) else list(names) if isinstance(names, Sequence) else [names]
     if not all(isinstance(name, str) for name in wanted):
-        raise UnknownTensor(f"expected names of tensors or layers, as text, got {names!r}")
+        raise UnknownTensor(
+            f"expected names of tensors or layers, as text, got {names!r}. Fix: choose names from fn.tensors"
+        )
     return tuple(dict.fromkeys(found for name in wanted for found in _found(graph, name)))
 
 
@@ -46,16 +48,18 @@ def _found(graph: Graph, name: str) -> tuple[str, ...]:
     if outputs := _layer_outputs(graph, name):
         return outputs
     if tensor is not None:
-        raise UnknownTensor(f"{name!r} is a constant of the model: nothing is attributed to it")
+        raise UnknownTensor(
+            f"{name!r} is a constant of the model. Fix: name a tensor that is computed from the inputs"
+        )
     if name == EMBEDDING:
         raise UnknownTensor(
-            'no input is looked up in a constant table, which "embedding" means: name a tensor'
+            'no input is looked up in a constant table, which "embedding" means. Fix: name a tensor of fn.tensors'
         )
     layers = [scope for node in graph.nodes for scope in output_of(node) if scope]
     known = dict.fromkeys([*layers, *(output for node in graph.nodes for output in node.outputs if output)])
     near = difflib.get_close_matches(name, known, n=_SUGGESTED)
-    hint = f"; near are {', '.join(map(repr, near))}" if near else "; fn.tensors lists the tensors"
-    raise UnknownTensor(f"the graph has no tensor and no layer {name!r}{hint}")
+    fix = f"try {', '.join(map(repr, near))}" if near else "choose from fn.tensors, which lists the tensors"
+    raise UnknownTensor(f"the graph has no tensor and no layer {name!r}. Fix: {fix}")
 
 
 def _layer_outputs(graph: Graph, name: str) -> tuple[str, ...]:
@@ -65,7 +69,7 @@ def _layer_outputs(graph: Graph, name: str) -> tuple[str, ...]:
         _refuse_folded(graph, name)
     several = list(dict.fromkeys(homes.values()))
     if len(several) > 1:
-        raise AnalysisError(f"several layers are called {name!r}: {', '.join(several)}; name one of them")
+        raise AnalysisError(f"several layers are called {name!r}. Fix: name one of {', '.join(several)}")
     fed = graph.descendants(graph.inputs)
     found = [
         output
@@ -84,7 +88,8 @@ def _refuse_folded(graph: Graph, layer: str) -> None:
         if modules and layer in path:
             raise UnknownTensor(
                 f"{layer!r} was folded together with {output_of(node)[-1]!r}, whose output is "
-                f"{node.outputs[0]!r}; convert(…, fold_batch_norm=False) keeps both"
+                f"{node.outputs[0]!r}. Fix: name that one, or keep both with convert(…, fold_batch_norm=False) "
+                "(--no-fold-batch-norm)"
             )
 
 

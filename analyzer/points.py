@@ -149,7 +149,8 @@ def _refuse_unbatched(fn: Differentiable, points: Iterable[str]) -> None:
     batched = batched_inputs(graph)
     if not batched:
         raise AnalysisError(
-            "the inputs of the model have no axis of samples in common: no tensor in it can be its input"
+            "the inputs of the model have no axis of samples in common: no tensor in it can be its input. Fix: omit "
+            "at= (--at), and attribute the inputs"
         )
     samples = (graph.tensors[batched[0]].shape or (None,))[0]
     for name in points:
@@ -160,7 +161,11 @@ def _refuse_unbatched(fn: Differentiable, points: Iterable[str]) -> None:
         near = _batched_twin(fn, name, samples)
         raise AnalysisError(
             f"{name!r} {stated} does not hold one sample after the other along its first axis"
-            + (f": attribute {near!r}, the same values with the samples first" if near else "")
+            + (
+                f". Fix: attribute {near!r}, the same values with the samples first"
+                if near
+                else ". Fix: attribute another tensor, with the samples along its first axis, or use wrt= in gradients"
+            )
         )
 
 

@@ -13,10 +13,22 @@ from dataclasses import replace
 
 import numpy as np
 
-from analyzer.arrays import as_array
 from analyzer.errors import TargetError
+from analyzer.fixes import FINITE, INDICES
 from analyzer.graph import Graph, Tensor
-from analyzer.target import HIGHEST, PREDICTED, Bare, Chosen, Index, Seed, Target, chosen_classes
+from analyzer.target import (
+    HIGHEST,
+    PREDICTED,
+    Bare,
+    Chosen,
+    Index,
+    Seed,
+    Target,
+    chosen_classes,
+    target_array,
+)
+
+_EACH = "Fix: give one class, or an array with a class for each sample"
 
 Sizes = Callable[[str], tuple[int, ...]]
 Values = Callable[[str], np.ndarray]
@@ -56,7 +68,8 @@ def resolve(
     if isinstance(target.index, tuple):
         if target.mask is not None or target.axis is not None:
             raise TargetError(
-                f"a mask, or an axis, goes with a class, not with the coordinates {target.index}"
+                f"a mask, or an axis, goes with a class, not with the coordinates {target.index}. Fix: give the "
+                "index of a class"
             )
         return Seed(y.name, index=_at(target.index, y, samples, None))
     return _summed(target, target.index, y, samples, values)
@@ -76,7 +89,7 @@ def _flat(index: Chosen, y: Tensor, samples: int) -> np.ndarray:
     assert y.shape is not None
     array = np.asarray(index)
     if array.shape != (samples,):
-        raise TargetError(f"target indices of shape {array.shape} for {samples} samples: give one per sample")
+        raise TargetError(f"target indices of shape {array.shape} for {samples} samples. {_EACH}")
     known = all(isinstance(axis, int) for axis in y.shape[1:])
     return _checked(array, int(np.prod(_static(y.shape[1:], y))) if known else None, y)
 
@@ -104,7 +117,7 @@ def _read_tuple(given: Bare, y: Tensor, samples: int) -> Index:
 def _output(graph: Graph, output: str) -> Tensor:
     """A float output of known rank."""
     if output not in graph.tensors:
-        raise TargetError(f"the model has no output {output!r}; it has {', '.join(graph.outputs)}")
+        raise TargetError(f"the model has no output {output!r}. Fix: choose from {', '.join(graph.outputs)}")
     y = graph.tensors[output]
     if not y.is_float:
         raise TargetError(
@@ -121,11 +134,14 @@ def _output(graph: Graph, output: str) -> Tensor:
 
 def _over_several(weights: Mapping[str, np.ndarray], graph: Graph, samples: int) -> Seed:
     if not weights:
-        raise TargetError("weights over outputs name no output")
+        raise TargetError("weights over outputs name no output. Fix: give a dict {output name: array}")
     ys = [_output(graph, name) for name in weights]
     kinds = {y.dtype for y in ys}
     if len(kinds) > 1:
-        raise TargetError(f"outputs of several types, {', '.join(sorted(map(str, kinds)))}, do not sum")
+        raise TargetError(
+            f"outputs of several types, {', '.join(sorted(map(str, kinds)))}, do not sum. Fix: explain them in "
+            "separate calls"
+        )
     found = {y.name: _weights(weights[y.name], y, samples) for y in ys}
     first, *more = found
     return Seed(first, weights=found[first], more={name: found[name] for name in more})
@@ -159,7 +175,8 @@ def _weights(weights: np.ndarray, y: Tensor, samples: int) -> np.ndarray:
     expected = (*rows, *y.shape[1:]) if y.shape else ()
     if not _fits(array.shape, expected):
         raise TargetError(
-            f"target weights of shape {array.shape} do not fit the output {y.name!r} {expected}"
+            f"target weights of shape {array.shape} do not fit the output {y.name!r}. Fix: give an array of shape "
+            f"{expected}"
         )
     return np.array(array, y.dtype, order="C")
 
@@ -168,9 +185,13 @@ def _highest(top: int, y: Tensor, samples: int) -> np.ndarray:
     """Indices (N, k) that stand for the highest class, the next, …"""
     classes = _axis_of_classes(y)
     if isinstance(top, bool) or not isinstance(top, (int, np.integer)) or top < 1:
-        raise TargetError(f"top is how many classes are explained, at least 1, not {top!r}")
+        raise TargetError(
+            f"expected the number of classes in top, at least 1, got {top!r}. Fix: give Target(top=3)"
+        )
     if isinstance(classes, int) and top > classes:
-        raise TargetError(f"top={top}: the output {y.name!r} has {classes} classes")
+        raise TargetError(
+            f"top={top}: the output {y.name!r} has {classes} classes. Fix: give top={classes} or less"
+        )
     return np.full((samples, top), HIGHEST, np.int64)
 
 
@@ -179,14 +200,19 @@ def _classes(each: object, y: Tensor, samples: int) -> np.ndarray:
     classes = _axis_of_classes(y)
     array = _integers(each)
     if array.ndim != 2 or array.shape[0] != samples or not array.size:
-        raise TargetError(f"each takes an array ({samples}, k) of classes, not one of shape {array.shape}")
+        raise TargetError(
+            f"got classes of shape {array.shape} for {samples} samples. Fix: give each an array ({samples}, k)"
+        )
     return _checked(array, classes, y)
 
 
 def _axis_of_classes(y: Tensor) -> int | str | None:
     assert y.shape is not None
     if len(y.shape) != 2:
-        raise TargetError(f"the output {y.name!r} {y.shape} is not (N, classes), which top and each take")
+        raise TargetError(
+            f"the output {y.name!r} {y.shape} is not (N, classes), which top and each take. Fix: explain one class "
+            "at a time, or one element with Target(index=(…))"
+        )
     return y.shape[1]
 
 
@@ -203,10 +229,15 @@ def _at(position: Index, y: Tensor, samples: int, values: Values | None) -> np.n
         array = np.broadcast_to(array.reshape(-1), (samples, array.size))
     rows = array.reshape(len(array), -1)
     if array.ndim > 2 or len(rows) != samples:
-        raise TargetError(f"positions of shape {array.shape} for {samples} samples: give one row for each")
+        raise TargetError(
+            f"positions of shape {array.shape} for {samples} samples. Fix: give one row for each sample, or one"
+        )
     given = rows.shape[1]
     if given > len(sizes) or (values is None and given < len(sizes)):
-        raise TargetError(f"the target {position} has {given} coordinates, the output {y.name!r} {y.shape}")
+        raise TargetError(
+            f"the target {position} has {given} coordinates, the output {y.name!r} {y.shape}. Fix: give "
+            f"{len(sizes)}, one for each axis after the first"
+        )
     checked = np.stack([_checked(rows[:, i], sizes[i], y) for i in range(given)], axis=1)
     numbers = np.arange(math.prod(sizes)).reshape(sizes)
     value = values(y.name) if values is not None and given < len(sizes) else None
@@ -226,7 +257,7 @@ def _summed(target: Target, index: Index, y: Tensor, samples: int, values: Value
     if array.ndim == 0:
         array = np.full(samples, int(array))
     if array.ndim > 2 or array.shape[0] != samples:
-        raise TargetError(f"target indices of shape {array.shape} for {samples} samples: give one per sample")
+        raise TargetError(f"target indices of shape {array.shape} for {samples} samples. {_EACH}")
     checked = _checked(array, classes, y)
     others = [size for place, size in enumerate(y.shape) if place not in (0, axis)]
     if array.ndim == 1 and target.mask is None and all(size == 1 for size in others):
@@ -247,16 +278,21 @@ def _masks(
     if mask is None:
         return lambda sample, one: 1.0
     if len(shape) < 3:
-        raise TargetError(f"the output {y.name!r} {y.shape} has no axes besides its classes to mask")
+        raise TargetError(
+            f"the output {y.name!r} {y.shape} has no axes besides its classes to mask. Fix: omit mask"
+        )
     if isinstance(mask, str):
         if mask != PREDICTED or values is None:
-            raise TargetError(f'a mask is an array or "{PREDICTED}", not {mask!r}')
+            raise TargetError(f'unknown mask {mask!r}. Fix: give an array, or "{PREDICTED}"')
         predicted = np.moveaxis(values(y.name), axis, 1).argmax(axis=1)
 
         def where_highest(sample: int, one: int) -> np.ndarray:
             found = np.asarray(predicted[sample] == one)
             if not found.any():
-                raise TargetError(f"the class {one} is nowhere the highest in sample {sample}")
+                raise TargetError(
+                    f"the class {one} is nowhere the highest in sample {sample}. Fix: give another class, or a mask "
+                    "as an array"
+                )
             return found
 
         return where_highest
@@ -265,7 +301,8 @@ def _masks(
         array = np.broadcast_to(array, (shape[0], *shape[2:]))
     if array.shape != (shape[0], *shape[2:]):
         raise TargetError(
-            f"a mask of shape {np.shape(mask)} does not fit {shape[2:]}, the axes of {y.name!r} besides its classes"
+            f"a mask of shape {np.shape(mask)} does not fit the axes of {y.name!r} besides its classes. Fix: give an "
+            f"array of shape {shape[2:]}"
         )
     return lambda sample, one: array[sample]
 
@@ -280,7 +317,8 @@ def _class_axis(target: Target, y: Tensor) -> int:
         return _only_axis(target, y)
     if not isinstance(axis, (int, np.integer)) or not -rank < axis < rank or axis % rank == 0:
         raise TargetError(
-            f"the output {y.name!r} {y.shape} has no axis {axis!r} of classes behind the samples"
+            f"the output {y.name!r} {y.shape} has no axis {axis!r} of classes after the samples. Fix: give axis=1 or "
+            "axis=-1"
         )
     return int(axis) % rank
 
@@ -314,18 +352,20 @@ def _only_axis(target: Target, y: Tensor) -> int:
 
 
 def _numbers(value: object, what: str) -> np.ndarray:
-    array = as_array(value)
+    array = target_array(value)
     if array.dtype.kind not in "fiub":
-        raise TargetError(f"target {what} are numbers, not {array.dtype}")
+        raise TargetError(
+            f"target {what}: expected numbers, got {array.dtype}. Fix: give an array of numbers"
+        )
     if not np.isfinite(array).all():
-        raise TargetError(f"target {what} hold NaN or infinity")
+        raise TargetError(f"target {what} hold NaN or infinity. {FINITE}")
     return array
 
 
 def _integers(value: object) -> np.ndarray:
-    array = as_array(value)
+    array = target_array(value)
     if array.dtype.kind not in "iu":
-        raise TargetError(f"target indices are ints, not {array.dtype}; weights go into Target(weights=…)")
+        raise TargetError(f"target indices are ints, got {array.dtype}. {INDICES}")
     return array
 
 
@@ -336,9 +376,14 @@ def _checked(array: np.ndarray, size: int | str | None, y: Tensor) -> np.ndarray
 
 def _in_range(index: int, size: int | str | None, y: Tensor) -> int:
     if isinstance(size, int) and not -size <= index < size:
-        raise TargetError(f"the target {index} is out of range: the output {y.name!r} has {size} classes")
+        raise TargetError(
+            f"the target {index} is out of range: the output {y.name!r} has {size} classes. Fix: give one from 0 to "
+            f"{size - 1}, or a negative one from the last"
+        )
     if not isinstance(size, int) and index < 0:
-        raise TargetError(f"the target {index} counts from the end of {y.name!r}, whose size is unknown")
+        raise TargetError(
+            f"the target {index} counts from the end of {y.name!r}, whose size is unknown. Fix: count from 0"
+        )
     return index % size if isinstance(size, int) else index
 
 
@@ -350,5 +395,7 @@ def _fits(shape: Sequence[int], expected: Sequence[int | str | None]) -> bool:
 
 def _static(shape: Sequence[int | str | None], y: Tensor) -> tuple[int, ...]:
     if not all(isinstance(axis, int) for axis in shape):
-        raise TargetError(f"the output {y.name!r} {y.shape} has axes of unknown size: use Target(weights=…)")
+        raise TargetError(
+            f"the output {y.name!r} {y.shape} has axes of unknown size. Fix: use Target(weights=array)"
+        )
     return tuple(int(axis) for axis in shape if isinstance(axis, int))

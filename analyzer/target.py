@@ -16,6 +16,7 @@ import numpy as np
 
 from analyzer.arrays import as_array
 from analyzer.errors import TargetError
+from analyzer.fixes import INDICES
 
 HIGHEST = -1
 PREDICTED = "predicted"
@@ -84,11 +85,11 @@ class Target:
     def __post_init__(self) -> None:
         said = [name for name in _SAYS if getattr(self, name) is not None]
         if len(said) > 1:
-            raise TargetError(f"a Target takes {' or '.join(said)}, not both")
+            raise TargetError(f"a Target takes {' or '.join(said)}, not both. Fix: give one of them")
         if (self.mask is not None or self.axis is not None) and self.index is None:
-            raise TargetError("a mask, or the axis of the classes, goes with the index of a class")
+            raise TargetError("a mask, or the axis of the classes, goes with a class. Fix: give index=, too")
         if isinstance(self.weights, Mapping) and self.output is not None:
-            raise TargetError("weights by output name their outputs themselves: leave `output` away")
+            raise TargetError("weights by output name their outputs themselves. Fix: omit `output`")
         if self.parts is not None:
             _check_parts(self.parts, self.output)
 
@@ -133,11 +134,15 @@ _SAYS = ("index", "weights", "position", "top", "each", "parts")
 
 def _check_parts(parts: Sequence[tuple[float, Target]], output: str | None) -> None:
     if output is not None:
-        raise TargetError("the parts of a sum name their outputs themselves: leave `output` away")
+        raise TargetError(
+            "the parts of a sum name their outputs themselves. Fix: omit `output`, and give it in the parts"
+        )
     if not parts or any(part.several for _, part in parts):
-        raise TargetError("a sum is of targets that are one scalar of each sample, not of top or each")
+        raise TargetError(
+            "a sum is of targets that are one scalar of each sample. Fix: give index=, weights= or position= in each"
+        )
     if not np.isfinite([factor for factor, _ in parts]).all():
-        raise TargetError("the factors of a sum hold NaN or infinity")
+        raise TargetError("the factors of a sum hold NaN or infinity. Fix: give finite factors")
 
 
 TargetLike = Target | int | Sequence[int] | np.ndarray | None
@@ -237,8 +242,8 @@ class Seed:
 
 
 ONE_SCALAR = (
-    "one scalar of each sample is explained at a time here: of Target(top=…) and Target(each=…) fn.gradients gives the "
-    "gradients, integrated_gradients and conductance the attributions"
+    "one scalar of each sample is explained at a time here, not Target(top=…) or Target(each=…). Fix: give one "
+    "class, or use fn.gradients, integrated_gradients or conductance, which take several"
 )
 
 
@@ -255,6 +260,16 @@ def rows_of(y: np.ndarray) -> np.ndarray:
     return y.reshape(y.shape[0] if y.ndim else 1, math.prod(y.shape[1:]))
 
 
+def target_array(value: object) -> np.ndarray:
+    """Return the numbers of a target as an array. Raises TargetError for rows of different lengths."""
+    try:
+        return as_array(value)
+    except ValueError as error:
+        raise TargetError(
+            "the target has rows of different lengths. Fix: give each sample as many classes"
+        ) from error
+
+
 def as_target(target: TargetLike) -> Target:
     """A Target from what the API takes: None, an int, an array of ints, or a Target."""
     if isinstance(target, Target):
@@ -266,13 +281,17 @@ def as_target(target: TargetLike) -> Target:
         return Target()
     if isinstance(target, Chosen) and target.ndim:
         return Target(target.output, index=target) if target.ndim == 1 else Target(target.output, each=target)
+    if isinstance(target, Mapping):
+        raise TargetError("got a dict as the target. Fix: give Target(weights={output: array})")
     if isinstance(target, (bool, float, str)):
-        raise TargetError(f"a target is None, an int, an array (N,) of ints or a Target, not {target!r}")
+        raise TargetError(
+            f"got the target {target!r}. Fix: give None, an int, an array (N,) of ints, or a Target"
+        )
     if isinstance(target, (int, np.integer)):
         return Target(index=int(target))
-    array = as_array(target)
+    array = target_array(target)
     if array.dtype.kind not in "iu":
-        raise TargetError(f"target indices are ints, not {array.dtype}; weights go into Target(weights=…)")
+        raise TargetError(f"target indices are ints, got {array.dtype}. {INDICES}")
     if array.ndim > 1:
         raise TargetError(
             f"a target of shape {array.shape} has two readings. Fix: Target(index=array) sums the classes of a sample, "

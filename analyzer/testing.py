@@ -79,7 +79,7 @@ def assert_equivalent(
 def _refuse(options: Mapping[str, object], kind: str) -> None:
     given = [name for name, value in options.items() if value is not None]
     if given:
-        raise AnalysisError(f"`{given[0]}` is an option of {kind}")
+        raise AnalysisError(f"`{given[0]}` is an option of {kind}. Fix: omit it")
 
 
 def _compared(
@@ -92,7 +92,7 @@ def _compared(
 ) -> Report:
     """The comparison in the layout of the second model in which it passes, else in which the outputs come nearest."""
     if len(models) != 2:
-        raise AnalysisError(f"a pair of models is compared, not {len(models)}")
+        raise AnalysisError(f"expected a pair of models, got {len(models)}. Fix: give (first, second)")
     first, second = models
     a = first if isinstance(first, Differentiable) else _converted(first, _first(feeds), trust)
     reports = []

@@ -77,9 +77,13 @@ def convert(
     Raises a ConversionError: InvalidModel, UntrustedModel, UnsupportedModel, LimitExceeded, VerificationFailed or
     MissingFramework.
     """
+    _refuse_options(batches, tolerance, seed)
     converted = _convert_source(source, example, free_axes, trust)
     if free_axes and not converted.free_axes:
-        raise ConversionError(f"free_axes: {converted.reference.label} states its own free axes")
+        raise ConversionError(
+            "free_axes is for a network that is traced from its example; this model states its own free axes. Fix: "
+            "omit free_axes, and free the axis in the model: a symbol in the ONNX file, None in keras.Input"
+        )
     with limited(limits):
         try:
             proto, verification = _verified(converted, fold_batch_norm, batches, tolerance, seed)
@@ -88,10 +92,23 @@ def convert(
                 raise
             converted = converted.at_example()
             proto, verification = _verified(converted, fold_batch_norm, batches, tolerance, seed)
-    set_metadata(proto, preprocessing, list(class_names) if class_names is not None else None)
+    set_metadata(proto, preprocessing, class_names)
     notes = (*converted.notes, *verification.notes)
     _state(proto, notes)
     return Model(proto, converted.source, verification, _other(converted.reference.proto, proto))
+
+
+def _refuse_options(batches: int, tolerance: float, seed: int) -> None:
+    """Raise ConversionError for numbers of test inputs that make no sense."""
+    for name, value, usual in (("batches", batches, 3), ("seed", seed, 0)):
+        if not isinstance(value, (int, np.integer)) or value < 0:
+            raise ConversionError(
+                f"expected {name} as a whole number of at least 0, got {value!r}. Fix: give {name}={usual}"
+            )
+    if not isinstance(tolerance, (int, float, np.number)) or not tolerance >= 0:
+        raise ConversionError(
+            f"expected tolerance of at least 0, got {tolerance!r}. Fix: give tolerance={TOLERANCE:g}"
+        )
 
 
 def _verified(
@@ -194,8 +211,11 @@ def _verified_file(proto: onnx.ModelProto, canonical: onnx.ModelProto) -> Verifi
     except VerificationFailed as error:
         if trial is not None and trial.stopped:
             return None
+        # The options of `convert` are not those of `load`.
+        what = str(error).partition(". Fix: ")[0]
         raise VerificationFailed(
-            f"{error}. Fix: report the file as a defect of onnxplain; verify=False loads the graph as it is"
+            f"{what}. Fix: report the file as a defect of onnxplain; verify=False (--no-verify) loads the graph as "
+            "it is"
         ) from error
     except ConversionError:
         return None
@@ -219,10 +239,11 @@ def _content(proto: onnx.ModelProto) -> tuple[Any, ...]:
 
 
 def _is_convertible(model: object) -> bool:
-    """Return whether a path is that of another framework's model."""
+    """Return whether a path is that of another framework's model. An ONNX file may end in .pb."""
     if not isinstance(model, (str, os.PathLike)):
         return False
-    return os.path.isdir(model) or Path(model).suffix.lower() in (".pt2", ".keras", *foreign.SUFFIXES)
+    known = (".pt2", ".keras", ".h5", ".hdf5", ".pbtxt", *_FIXES, *foreign.SUFFIXES)
+    return os.path.isdir(model) or Path(model).suffix.lower() in known
 
 
 def _state(proto: onnx.ModelProto, notes: Sequence[str], stacklevel: int = 3) -> None:
@@ -251,10 +272,7 @@ def _convert_source(source: Any, example: Any, free_axes: FreeAxes | None, trust
 
     if tensorflow.is_tensorflow(source):
         return tensorflow.convert_tensorflow(source, example, free_axes)
-    raise ConversionError(
-        f"a {type(source).__module__}.{type(source).__qualname__} is no model that onnxplain knows. "
-        "Fix: give a PyTorch, Keras, TensorFlow or ONNX model, or the path of one"
-    )
+    raise ConversionError(foreign.refusal_of_object(source))
 
 
 def _convert_pytorch(source: Any, example: Any, free_axes: FreeAxes | None) -> Converted:
@@ -279,7 +297,7 @@ def _convert_path(path: str, example: Any, free_axes: FreeAxes | None, trust: bo
     if not os.path.exists(path) and ":" in path and suffix not in (".onnx", ".pt2", ".keras"):
         return _convert_factory(path, example, free_axes, trust)
     if not os.path.exists(path):
-        raise InvalidModel(f"{path} does not exist")
+        raise InvalidModel(f"{path} does not exist. Fix: give the path of an existing file or folder")
     refuse_stream(path)
     if refusal := foreign.refusal_of(path):
         raise InvalidModel(refusal)
@@ -294,7 +312,8 @@ def _convert_path(path: str, example: Any, free_axes: FreeAxes | None, trust: bo
     if suffix == ".onnx":
         return _convert_onnx(read_onnx(path), example)
     raise InvalidModel(
-        f"{path} is of no known kind: {_KINDS}. {_FIXES.get(suffix, 'Fix: convert the model object itself')}"
+        f"{path} is of no known kind: {_KINDS}. "
+        f"{_FIXES.get(suffix, 'Fix: load the model in your own code, and give it to onnxplain.convert')}"
     )
 
 
@@ -305,7 +324,10 @@ def _convert_factory(spec: str, example: Any, free_axes: FreeAxes | None, trust:
         try:
             factory = getattr(importlib.import_module(module_name), attribute)
         except (ModuleNotFoundError, AttributeError, ValueError) as error:
-            raise ConversionError(f"{spec!r} is neither a file nor a factory: {error}") from error
+            raise ConversionError(
+                f"{spec!r} is neither a file nor a factory: {error}. Fix: give the path of a file, or "
+                "package.module:factory, with the package in the current folder or on PYTHONPATH"
+            ) from error
         made = factory()
     if isinstance(made, tuple) and len(made) == 2:
         made, own_example = made
@@ -344,9 +366,17 @@ def _example_of(infos: dict[str, onnx.ValueInfoProto], example: Any) -> dict[str
         given = {name: np.asarray(value) for name, value in example.items()}
     else:
         values = example if isinstance(example, (tuple, list)) else (example,)
-        given = dict(zip(infos, (np.asarray(value) for value in values), strict=False))
+        named = [*infos, *(f"array {index + 1}" for index in range(len(infos), len(values)))]
+        given = dict(zip(named, (np.asarray(value) for value in values), strict=False))
     if given.keys() != infos.keys():
-        raise ConversionError(f"the example has {sorted(given)}; the model's inputs are {sorted(infos)}")
+        raise ConversionError(
+            f"the example has {sorted(given)}; the model's inputs are {sorted(infos)}. Fix: give a dict with one "
+            "array for each input, as in convert(model, {name: array})"
+        )
+    if strange := [name for name, array in given.items() if array.dtype.kind in "OSU"]:
+        raise ConversionError(
+            f"the example of {strange[0]!r} holds no numbers. Fix: give an array of numbers"
+        )
     return {
         name: array.astype(helper.tensor_dtype_to_np_dtype(infos[name].type.tensor_type.elem_type))
         for name, array in given.items()

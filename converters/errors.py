@@ -55,6 +55,11 @@ class MissingFramework(ConversionError, ImportError):
     """A framework that the model needs is not installed; the message names the extra."""
 
 
+def with_fix(message: str, fix: str) -> str:
+    """Return a message that ends in a fix; one that names a fix already stays as it is."""
+    return message if "Fix: " in message else f"{message.rstrip('.')}. Fix: {fix}"
+
+
 def one_line(error: BaseException, limit: int = 300) -> str:
     """An exception's message on one line."""
     text = " ".join(_COLOURS.sub("", str(error)).split()) or type(error).__name__

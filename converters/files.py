@@ -20,14 +20,20 @@ from converters.errors import InvalidModel, one_line
 LARGEST_MESSAGE = 2**31 - 1
 """Bytes that a file of protobuf may hold."""
 
+_AGAIN = (
+    "Fix: copy or export the file again, until onnx.load takes it, or give another framework's file to "
+    "onnxplain.convert under its usual suffix"
+)
+_WHOLE = "Fix: load it where it was made, and write it as one file with onnx.save(onnx.load(path), new_path)"
+
 
 def read_onnx(path: str | os.PathLike[str]) -> onnx.ModelProto:
     """The model in a file, external weights included. Raises InvalidModel, with the path, on one line."""
     path = Path(path)
     if path.is_dir():
-        raise InvalidModel(f"{path} is a folder, not an .onnx file")
+        raise InvalidModel(f"{path} is a folder, not an .onnx file. Fix: give the path of the file in it")
     if not path.exists():
-        raise InvalidModel(f"{path} does not exist")
+        raise InvalidModel(f"{path} does not exist. Fix: give the path of an existing .onnx file")
     refuse_stream(path)
     if path.stat().st_size > LARGEST_MESSAGE:
         raise InvalidModel(
@@ -37,13 +43,15 @@ def read_onnx(path: str | os.PathLike[str]) -> onnx.ModelProto:
     try:
         proto = onnx.load_model(path, load_external_data=False)
     except DecodeError as error:
-        raise InvalidModel(f"{path} is no ONNX model, or a truncated one: it cannot be decoded") from error
+        raise InvalidModel(
+            f"{path} is not an ONNX model, or a truncated one: it cannot be decoded. {_AGAIN}"
+        ) from error
     except OSError as error:
         raise InvalidModel(
             f"{path} cannot be read ({one_line(error)}). Fix: check its permissions"
         ) from error
     if not proto.ir_version or not (proto.graph.node or proto.graph.output):
-        raise InvalidModel(f"{path} is no ONNX model, or a truncated one: it holds no graph")
+        raise InvalidModel(f"{path} is not an ONNX model, or a truncated one: it holds no graph. {_AGAIN}")
     loaded: dict[Path, int] = {}
     for tensor in _tensors(proto):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
@@ -94,16 +102,24 @@ def _load_external(tensor: onnx.TensorProto, path: Path) -> Path:
     try:
         target = (folder / location).resolve()
     except ValueError as error:  # a null character
-        raise InvalidModel(f"{path}: the weights of {tensor.name!r} lie at {location!r}, no path") from error
+        raise InvalidModel(
+            f"{path}: the weights of {tensor.name!r} lie at {location!r}, no path. {_WHOLE}"
+        ) from error
     if not location or Path(location).is_absolute() or not target.is_relative_to(folder):
         raise InvalidModel(
-            f"{path}: the weights of {tensor.name!r} lie at {location!r}, outside the model's folder"
+            f"{path}: the weights of {tensor.name!r} lie at {location!r}, outside the model's folder. {_WHOLE}"
         )
     if not target.is_file():
-        raise InvalidModel(f"{path}: the file {location!r} with the weights of {tensor.name!r} is missing")
+        raise InvalidModel(
+            f"{path}: the file {location!r} with the weights of {tensor.name!r} is missing. Fix: copy it into the "
+            "folder of the model"
+        )
     offset, length = int(entries.get("offset", 0) or 0), int(entries.get("length", 0) or 0)
     if offset < 0 or length < 0 or offset + length > target.stat().st_size:
-        raise InvalidModel(f"{path}: the file {location!r} ends before the weights of {tensor.name!r} do")
+        raise InvalidModel(
+            f"{path}: the file {location!r} ends before the weights of {tensor.name!r} do. Fix: copy it again, "
+            "whole, or export the model again"
+        )
     try:
         load_external_data_for_tensor(tensor, str(folder))
     except (OSError, ValueError, onnx.checker.ValidationError) as error:

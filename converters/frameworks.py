@@ -27,5 +27,5 @@ def import_framework(name: str) -> Any:
         if error.name is None or error.name.partition(".")[0] != name:
             raise
         raise MissingFramework(
-            f'{name} is needed for this model and is not installed: pip install "onnxplain[{_EXTRAS[name]}]"'
+            f'{name} is needed for this model and is not installed. Fix: pip install "onnxplain[{_EXTRAS[name]}]"'
         ) from error

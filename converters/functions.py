@@ -67,7 +67,10 @@ def inline_calls(draft: Draft, functions: Sequence[onnx.FunctionProto]) -> None:
         draft.opsets.pop(domain, None)
     left = {node.op_type for node in all_nodes(draft.nodes) if (node.domain, node.op_type) in known}
     if left:
-        raise InvalidModel(f"the model's functions cannot be inlined: {', '.join(sorted(left))}")
+        raise InvalidModel(
+            f"the model's functions cannot be inlined: {', '.join(sorted(left))}. Fix: export the model without "
+            "functions, or write them out with onnx.inliner.inline_local_functions"
+        )
 
 
 def _body(draft: Draft, node: onnx.NodeProto, version: int) -> onnx.FunctionProto | None:

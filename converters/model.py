@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -134,16 +134,31 @@ class Model:
 def set_metadata(
     proto: onnx.ModelProto,
     preprocessing: Preprocessing | None = None,
-    class_names: tuple[str, ...] | list[str] | None = None,
+    class_names: Iterable[str] | None = None,
 ) -> None:
     """Store preprocessing and class names in the proto, in place. Raises ConversionError for values out of range."""
     entries = {entry.key: entry.value for entry in proto.metadata_props}
+    if preprocessing is not None and not isinstance(preprocessing, Preprocessing):
+        raise ConversionError(
+            f"expected preprocessing as a Preprocessing, got {preprocessing!r}. Fix: give Preprocessing((224, 224))"
+        )
     if preprocessing is not None:
         entries[PREPROCESSING_KEY] = json.dumps(asdict(preprocessing))
         try:
             parse_preprocessing(entries[PREPROCESSING_KEY])
         except ValueError as error:
-            raise ConversionError(f"preprocessing: {error}") from error
+            raise ConversionError(
+                f"preprocessing: {error}. Fix: give Preprocessing(…) with this value"
+            ) from error
     if class_names is not None:
-        entries[CLASS_NAMES_KEY] = json.dumps(list(class_names))
+        names = (
+            [class_names]
+            if isinstance(class_names, str) or not isinstance(class_names, Iterable)
+            else [*class_names]
+        )
+        if isinstance(class_names, str) or not all(isinstance(name, str) for name in names):
+            raise ConversionError(
+                f"expected class_names as a list of texts, got {class_names!r}. Fix: give one for each class, in order"
+            )
+        entries[CLASS_NAMES_KEY] = json.dumps(names)
     onnx.helper.set_model_props(proto, entries)

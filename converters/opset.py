@@ -115,13 +115,16 @@ def set_opset(draft: Draft) -> None:
     version = draft.opsets.get("")
     if version is None:
         if any(is_standard(node) for node in all_nodes(draft.nodes)):
-            raise InvalidModel("the model uses ONNX ops and imports no ONNX opset")
+            raise InvalidModel(
+                "the model uses ONNX ops and imports no ONNX opset. Fix: add an entry to its opset_import, as in "
+                'model.opset_import.add(domain="", version=17)'
+            )
         draft.opsets[""] = CANONICAL_OPSET
         return
     _refuse_unknown_ops(draft, version)
     if version == 8 and any(is_standard(node, "Scan") for node in all_nodes(draft.nodes)):
         raise UnsupportedModel(
-            "Scan of opset 8 runs over batches of sequences, as no later one does; export with opset 9 or later"
+            "Scan of opset 8 runs over batches of sequences, as no later one does. Fix: export with opset 9 or later"
         )
     _state_sides(draft)
     if version > CANONICAL_OPSET:
@@ -161,7 +164,10 @@ def _refuse_unknown_ops(draft: Draft, version: int) -> None:
         n.op_type for n in all_nodes(draft.nodes) if is_standard(n) and _since(n.op_type, version) is None
     }
     if unknown:
-        raise InvalidModel(f"ONNX opset {version} has no operator {', '.join(sorted(unknown))}")
+        raise InvalidModel(
+            f"ONNX opset {version} has no operator {', '.join(sorted(unknown))}. Fix: state the opset that the model "
+            "is written for in its opset_import, or export the model again"
+        )
 
 
 def _since(op_type: str, version: int) -> int | None:
@@ -181,9 +187,14 @@ def _upgrade_by_onnx(draft: Draft, version: int) -> None:
         draft.adopt(onnx.version_converter.convert_version(draft.light_proto(), _HANDOVER))
     except Exception as error:  # the C++ converter raises bare RuntimeErrors and its own kinds alike
         raise UnsupportedModel(
-            f"an op of opset {version} has no form in opset {CANONICAL_OPSET} ({one_line(error)}). Fix: export the "
+            f"an op of opset {version} has no form in opset {CANONICAL_OPSET} ({_plain(error)}). Fix: export the "
             f"model again at opset {CANONICAL_OPSET}"
         ) from error
+
+
+def _plain(error: Exception) -> str:
+    """Return the words of ONNX's converter without the place in its C++ source."""
+    return one_line(error).rpartition("` failed: ")[2]
 
 
 def _drop_unread_pad_values(draft: Draft) -> None:
@@ -278,8 +289,8 @@ def _downgrade(draft: Draft, version: int) -> None:
     )
     if newer:
         raise UnsupportedModel(
-            f"{', '.join(newer)} of opset {version} cannot be expressed in opset {CANONICAL_OPSET}; "
-            "export the model with a lower opset"
+            f"{', '.join(newer)} of opset {version} cannot be expressed in opset {CANONICAL_OPSET}. "
+            f"Fix: export the model with opset {CANONICAL_OPSET}"
         )
     for node in all_nodes(draft.nodes):
         if is_standard(node):

@@ -78,7 +78,8 @@ class OriginalRuns:
         if apart > allowed:
             raise VerificationFailed(
                 f"the original is random: two runs on the same input differ by {apart:.2g} (relative L2). Fix: switch "
-                "dropout and noise off in inference, as in F.dropout(x, p, training=self.training)"
+                "dropout and noise off in inference, as in F.dropout(x, p, training=self.training) or "
+                "layer(x, training=False)"
             )
 
     def notes(self) -> tuple[str, ...]:

@@ -27,6 +27,8 @@ def keep_numbers(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, ..
     Raises UnsupportedModel where no output holds numbers.
     """
     given = {info.name: info for info in proto.graph.output}
+    if not given:
+        raise UnsupportedModel(f"expected an output of the model, found none. {_FIX}")
     strange = [name for name, info in given.items() if not _is_number(info.type)]
     if not strange:
         return proto, ()
@@ -87,8 +89,11 @@ def refuse_inputs(proto: onnx.ModelProto) -> None:
             continue
         if not info.type.HasField("tensor_type"):
             kind = (info.type.WhichOneof("value") or "value without a type").removesuffix("_type")
+            fix = "give each tensor in it an input"
+            if kind == "map":
+                fix = "export the model without the step that turns the map into a tensor"
             raise UnsupportedModel(
-                f"expected tensors as inputs, found {info.name!r} of type {kind}. Fix: give each tensor in it an input"
+                f"expected tensors as inputs, found {info.name!r} of type {kind}. Fix: {fix}"
             )
         if not info.type.tensor_type.HasField("shape"):
             raise UnsupportedModel(

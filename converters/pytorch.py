@@ -79,7 +79,7 @@ def convert_module(module: torch.nn.Module, example: Any, free_axes: FreeAxes | 
     if example is None:
         raise ConversionError(
             f"{type(module).__name__} is an nn.Module, which is traced from an example. Fix: give an `example` input, "
-            "as in onnxplain.convert(module, example), and use the Model that it returns"
+            "as in onnxplain.convert(module, example) (--example FILE), and use the Model that it returns"
         )
     module = _unwrapped(torch, module)
     _refuse_untraceable(torch, module)
@@ -125,7 +125,7 @@ def load_program(path: str | os.PathLike[str]) -> ExportedProgram:
     """Read a .pt2 file that the user trusts: torch.export.load unpickles parts of it and evaluates others."""
     torch = import_framework("torch")
     if not os.path.isfile(path):
-        raise InvalidModel(f"{os.fspath(path)} does not exist")
+        raise InvalidModel(f"{os.fspath(path)} does not exist. Fix: give the path of an existing .pt2 file")
     try:
         with quiet("torch"):
             return cast("ExportedProgram", torch.export.load(path))
@@ -184,8 +184,8 @@ def _refuse_quantized(module: torch.nn.Module) -> None:
     for name, part in module.named_modules():
         if type(part).__module__.startswith("torch.ao.nn.") and ".quantized" in type(part).__module__:
             raise UnsupportedModel(
-                f"torch.export cannot trace the quantized module {name!r} ({type(part).__name__}): convert the float "
-                "network, and quantize its ONNX file with onnxruntime.quantization"
+                f"torch.export cannot trace the quantized module {name!r} ({type(part).__name__}). Fix: convert the "
+                "float network, and quantize its ONNX file with onnxruntime.quantization"
             )
 
 
@@ -195,7 +195,8 @@ def _stated_axes(torch: Any, call: Call, free_axes: FreeAxes) -> list[Mapping[in
     unknown = [name for name in free_axes if name not in known]
     if unknown:
         raise ConversionError(
-            f"free_axes names {unknown[0]!r}; the example's arguments are {', '.join(known)}"
+            f"free_axes names {unknown[0]!r}; the example's arguments are {', '.join(known)}. Fix: give "
+            "free_axes={argument: {axis: symbol}} with one of these names"
         )
     return [free_axes.get(name, {}) for name, value in call.named for _ in tensors_of(torch, value)]
 
@@ -276,6 +277,10 @@ def _refuse_example(torch: Any, call: Call) -> None:
         raise
     except Exception as error:  # the original is the user's code
         shapes = ", ".join(f"{name} {tuple(getattr(value, 'shape', ()))}" for name, value in call.named)
+        if "does not require grad" in str(error):
+            raise UnsupportedModel(
+                refusal(f"{type(call.module).__name__} fails on the example", error)
+            ) from error
         raise UnsupportedModel(
             f"{type(call.module).__name__} itself fails on the example, {shapes} ({one_line(error, 160)}). "
             "Fix: give an example on which module(example) runs"

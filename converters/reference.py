@@ -60,7 +60,10 @@ def run_original(reference: Reference, given: Arrays) -> Sequence[np.ndarray]:
         raise
     except Exception as error:  # the original is the user's code
         shapes = ", ".join(f"{name} {array.shape}" for name, array in given.items())
+        precision = (
+            ", of the type of its weights, as in example.to(weight.dtype)" if "dtype" in str(error) else ""
+        )
         raise ConversionError(
             f"the original fails in {reference.label} on {shapes}: {one_line(error)}. "
-            "Fix: give an example on which the original runs"
+            f"Fix: give an example on which the original runs{precision}"
         ) from error

@@ -20,6 +20,17 @@ _PACKED = (
 _FAMILIES = (
     (r"pack_padded_sequence|PackedSequence", *_PACKED),
     (
+        r"does not require grad|torch\.func|functorch",
+        "forward computes a derivative itself",
+        "return the output before torch.autograd or torch.func differentiates it, and take its derivative with "
+        "onnxplain.differentiate(model).gradients(inputs, target)",
+    ),
+    (
+        r"Constraints violated|as dynamic but",
+        "free_axes names an axis that has one size in the model",
+        "remove this axis from free_axes",
+    ),
+    (
         r"data-dependent|Could not guard|GuardOnDataDependent|_local_scalar_dense|\.item\(\)|nonzero|unbacked",
         "a branch or a size depends on the values of the input",
         "write branches with torch.where, and replace .item(), nonzero() and boolean indexing by "
@@ -77,6 +88,8 @@ _FAMILIES = (
         "write it with other PyTorch ops, or return its input in place of its result",
     ),
 )
+# Where PyTorch keeps jacrev, vmap and grad.
+_TRANSFORMS = "_functorch/eager_transforms.py"
 _OTHER = (
     "the exporter cannot follow forward",
     "simplify the part that the message names, or export the model to ONNX yourself and give the .onnx file",
@@ -110,4 +123,6 @@ def _family(error: BaseException, text: str) -> tuple[str, str]:
     recurrent = any(frame.filename.endswith("modules/rnn.py") for frame in frames)
     if packing or (recurrent and "got FakeTensor" in text):
         return _PACKED
+    transforms = any(_TRANSFORMS in frame.filename for frame in frames)
+    text = f"torch.func: {text}" if transforms else text
     return next(((reason, fix) for pattern, reason, fix in _FAMILIES if re.search(pattern, text)), _OTHER)

@@ -177,7 +177,7 @@ def _confirm(proto: onnx.ModelProto, sized: onnx.ModelProto, feeds: Mapping[str,
         shapes = ", ".join(f"{key} {array.shape}" for key, array in feeds.items())
         raise VerificationFailed(
             f"output {name!r} differs by {apart:.2g} (relative L2) once the graph is written out for {shapes}. "
-            'Fix: use backend="source" on a converted model, or report the model.'
+            'Fix: use backend="source" on a converted model, or report the model'
         )
 
 

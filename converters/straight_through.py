@@ -48,6 +48,9 @@ _INTEGERS = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16)
 # Products of integers come without a scale, whose type others take.
 _F32 = np.zeros((), np.float32)
+_OMIT = (
+    "Fix: omit straight_through (--straight-through), or give the float model as it was before quantization"
+)
 
 
 def straight_through(model: Model) -> Model:
@@ -121,7 +124,8 @@ class _Floats:
         wanted = attribute(node, "to", onnx.TensorProto.FLOAT)
         if wanted not in (*_INTEGERS, *_FLOATS) or not (nearest or is_standard(node, *_CARRIERS)):
             raise UnsupportedModel(
-                f"{describe(node)} computes with quantized codes, which has no form straight through the rounding"
+                f"{describe(node)} computes with quantized codes, which has no form straight "
+                f"through the rounding. {_OMIT}"
             )
         schema = onnx.defs.get_schema(node.op_type, self.draft.opsets[""])
         kind = _kind(schema.inputs, next(i for i, name in enumerate(node.input) if name in self.codes))
@@ -310,7 +314,7 @@ def _code_type(op: Builder, zero: str | None, output_dtype: int = 0) -> np.dtype
     kind = np.dtype(helper.tensor_dtype_to_np_dtype(output_dtype)) if output_dtype else np.dtype(np.uint8)
     kind = op.dtype(zero) if zero else kind
     if kind.kind not in "iu" and kind.name not in ("int4", "uint4", "int2", "uint2"):
-        raise op.refuse(f"rounds to {kind.name}, which has no form straight through the rounding")
+        raise op.refuse(f"rounds to {kind.name}, which has no form straight through the rounding. {_OMIT}")
     return kind
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from converters import tf_export, tf_freeze
+from converters import foreign, tf_export, tf_freeze
 from converters.errors import ConversionError, InvalidModel, UnsupportedModel, one_line
 from converters.frameworks import import_framework
 from converters.model import TensorFlowSource
@@ -79,16 +79,16 @@ def convert_path(path: str, example: Any, trust: bool = False) -> Converted:
 
     trust: load files that can run code or access other files. Raises UntrustedModel for these otherwise.
     """
-    tf = import_framework("tensorflow")
     if os.path.basename(path) in ("saved_model.pb", "saved_model.pbtxt"):
         path = os.path.dirname(path) or "."
+    if damaged := foreign.damage_of(path):
+        raise InvalidModel(damaged)
+    tf = import_framework("tensorflow")
     if path.lower().endswith((".pb", ".pbtxt")):
         with quiet("tensorflow", "absl", native=True):
             graph = read_graph(tf, path, trust)
         return convert_tensorflow(graph, example)
     if os.path.isdir(path):
-        if not os.path.isfile(os.path.join(path, "saved_model.pb")):
-            raise InvalidModel(f"{path} is a folder without a saved_model.pb: no SavedModel")
         if not trust:
             refuse_saved_model(path)
         try:
@@ -126,9 +126,15 @@ def convert_tensorflow(source: Any, example: Any, free_axes: FreeAxes | None = N
     except ConversionError:
         raise
     except Exception as error:  # tracing runs the user's code, which raises what it likes
+        dense = any(kind in str(error) for kind in ("SparseTensor", "RaggedTensor"))
+        fix = (
+            "x.to_tensor() or tf.sparse.to_dense(x) in place of x"
+            if dense
+            else "an example on which it runs under tf.function"
+        )
         raise UnsupportedModel(
-            f"the model cannot be traced on the example ({one_line(error)}). Fix: give an example on which it runs "
-            "under tf.function, and write branches on values with tf.where"
+            f"the model cannot be traced on the example ({one_line(error)}). Fix: give {fix}, and write branches on "
+            "values with tf.where"
         ) from error
     refuse_text(tf, source, traced.function)
 
@@ -199,7 +205,8 @@ def _trace(tf: Any, source: Any, example: Any, free_axes: FreeAxes) -> _Traced:
     if callable(source):
         return _trace_function(tf, source.__call__, example, source, free_axes)
     raise ConversionError(
-        f"a {type(source).__name__} cannot be called: define __call__ or give its tf.function"
+        f"expected a model that can be called, got {type(source).__name__}. Fix: give a Keras model or a "
+        "tf.function, or define __call__"
     )
 
 
@@ -214,7 +221,8 @@ def _trace_keras(tf: Any, model: Any, example: Any, free_axes: FreeAxes) -> _Tra
     if not declared:
         if example is None:
             raise ConversionError(
-                f"{type(model).__name__} is a subclassed Keras model: give an `example` to trace it from"
+                f"{type(model).__name__} is a subclassed Keras model. Fix: give an `example` to trace it from, as in "
+                "convert(model, x)"
             )
         call = _with_inference(model)
         return _trace_example(tf, call, inspect.signature(model.call), example, model, free_axes)
@@ -279,7 +287,7 @@ def _trace_function(tf: Any, function: Any, example: Any, keep: Any, free_axes: 
         return _trace_concrete(tf, known[0], example, keep)
     if example is None:
         raise ConversionError(
-            f"the inputs of {getattr(function, '__name__', type(keep).__name__)!r} are not stated: give an "
+            f"the inputs of {getattr(function, '__name__', type(keep).__name__)!r} are not stated. Fix: give an "
             "`example`, or the tf.function an input_signature"
         )
     plain = getattr(function, "python_function", function)
@@ -296,7 +304,10 @@ def _trace_example(
     arrays = tuple(array.astype(np.float32) if array.dtype == np.float64 else array for array in arrays)
     names = _unique(_leaf_names(tf, signature, arguments, keywords))
     if unknown := free_axes.keys() - set(names):
-        raise ConversionError(f"free_axes names {min(unknown)!r}; the inputs are {', '.join(names)}")
+        raise ConversionError(
+            f"free_axes names {min(unknown)!r}; the inputs are {', '.join(names)}. Fix: give free_axes={{input: "
+            "{axis: symbol}} with one of these names"
+        )
     stated = [tuple(free_axes.get(name, ())) for name in names]
     shapes = [
         [None if axis in free else size for axis, size in enumerate(array.shape)]
@@ -352,6 +363,10 @@ def _leaf_names(tf: Any, signature: inspect.Signature, arguments: Any, keywords:
 def _output_names(tf: Any, function: Any, stated: Sequence[str] | None) -> tuple[str, ...]:
     """Outputs by their key, by the names that Keras states, or numbered."""
     count = len(function.outputs)
+    if not count:
+        raise ConversionError(
+            "the function returns no tensor. Fix: return the tensor to explain, such as the logits"
+        )
     structure = function.structured_outputs
     if isinstance(structure, dict) and len(structure) == count:
         names = [str(key) for key in sorted(structure)]
@@ -385,19 +400,23 @@ def _example(tf: Any, specs: Sequence[Any], names: Sequence[str], example: Any) 
     if isinstance(example, dict):
         if example.keys() != set(names):
             raise ConversionError(
-                f"the example has {sorted(example)}; the model's inputs are {sorted(names)}"
+                f"the example has {sorted(example)}; the model's inputs are {sorted(names)}. Fix: give a dict with "
+                "one array for each input, as in convert(model, {name: array})"
             )
         values = [example[name] for name in names]
     else:
         values = tf.nest.flatten(example if isinstance(example, (tuple, list)) else [example])
     if len(values) != len(specs):
-        raise ConversionError(f"the example has {len(values)} arrays; the model has {len(specs)} inputs")
+        raise ConversionError(
+            f"the example has {len(values)} arrays; the model has {len(specs)} inputs, {', '.join(names)}. Fix: give "
+            "one array for each, in this order or in a dict {name: array}"
+        )
     return tuple(np.asarray(v).astype(s.dtype.as_numpy_dtype) for v, s in zip(values, specs, strict=True))
 
 
 def _noise(spec: Any, rng: np.random.Generator) -> np.ndarray:
     if spec.shape.rank is None:
-        raise ConversionError(f"the rank of input {spec.name!r} is not stated: give an `example`")
+        raise ConversionError(f"the rank of input {spec.name!r} is not stated. Fix: give an `example`")
     sizes = [size or (_FREE_SIZES if axis else 2) for axis, size in enumerate(spec.shape.as_list())]
     if spec.dtype.is_integer or spec.dtype.is_bool:
         return rng.integers(0, 2, sizes).astype(spec.dtype.as_numpy_dtype)

@@ -175,7 +175,10 @@ def _refuse_leftovers(proto: onnx.ModelProto) -> None:
         )
     dangling = sorted({name for node in proto.graph.node for name in reads(node)} - known)
     if dangling:
-        raise UnsupportedModel(f"tf2onnx left inputs that nothing computes: {', '.join(dangling[:5])}")
+        raise UnsupportedModel(
+            f"tf2onnx left inputs that nothing computes: {', '.join(dangling[:5])}. Fix: give a model without the "
+            "layers that make them, or export it to ONNX yourself and give the .onnx file"
+        )
 
 
 def _nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:

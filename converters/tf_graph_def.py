@@ -12,6 +12,7 @@ from typing import Any
 from converters.errors import InvalidModel, UnsupportedModel, one_line
 from converters.trust import refuse_graph
 
+_AGAIN = "Fix: write the frozen graph again, or give its SavedModel folder"
 _VARIABLES = ("VarHandleOp", "VariableV2", "Variable")
 # They compute nothing that anybody asks for.
 _SILENT = ("NoOp", "Const", "Placeholder", "PlaceholderWithDefault", "Assert", "Print", "SaveV2", "RestoreV2")
@@ -36,12 +37,18 @@ def read_graph(tf: Any, path: str, trust: bool = False) -> Any:
         wrapped = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph_def, name=""), [])
         outputs = _outputs(wrapped.graph)
         if not inputs or not outputs:
-            raise InvalidModel(f"{path} is no model: its graph has no placeholder, or no output")
+            raise InvalidModel(
+                f"{path} is not a model: its graph has no placeholder, or no output. Fix: freeze a graph that computes "
+                "an output from a tf.compat.v1.placeholder"
+            )
         return wrapped.prune([f"{name}:0" for name in inputs], outputs)
     except InvalidModel:
         raise
     except Exception as error:  # TensorFlow's importer documents no exceptions
-        raise InvalidModel(f"{path}: TensorFlow cannot import the graph: {one_line(error)}") from error
+        raise InvalidModel(
+            f"{path}: TensorFlow cannot import the graph ({one_line(error)}). Fix: write the frozen graph again with "
+            "this version of TensorFlow, or give its SavedModel folder"
+        ) from error
 
 
 def _parsed(tf: Any, path: str) -> Any:
@@ -56,11 +63,12 @@ def _parsed(tf: Any, path: str) -> Any:
             graph_def.ParseFromString(content)
     except Exception as error:  # protobuf's errors share no base but Exception
         raise InvalidModel(
-            f"{path} is not a TensorFlow graph, or a truncated one ({one_line(error)}). Fix: write the frozen graph "
-            "again, or give its SavedModel folder"
+            f"{path} is not a TensorFlow graph, or a truncated one ({one_line(error)}). {_AGAIN}"
         ) from error
     if not graph_def.node:
-        raise InvalidModel(f"{path} is not a TensorFlow graph, or a truncated one: it holds no operation")
+        raise InvalidModel(
+            f"{path} is not a TensorFlow graph, or a truncated one: it holds no operation. {_AGAIN}"
+        )
     return graph_def
 
 

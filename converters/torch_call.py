@@ -68,6 +68,10 @@ def make_call(torch: Any, module: Any, example: Any) -> Call:
 
     def prepare(value: Any) -> Any:
         if isinstance(value, np.ndarray):
+            if value.dtype.kind not in "biufc":
+                raise ConversionError(
+                    f"the example holds {value.dtype}. Fix: give an array or tensor of numbers"
+                )
             tensor = torch.from_numpy(np.ascontiguousarray(value).reshape(value.shape)).to(device)
             # NumPy's default is float64; a float32 module would refuse it.
             return tensor.to(floating) if value.dtype == np.float64 and floating is not None else tensor

@@ -196,8 +196,9 @@ class _Runner:
             if not error <= max(self.tolerance, moved):
                 raise self._located(
                     VerificationFailed(
-                        f"output {name!r} differs from {self.reference.label} by {error:.2g} for {told} "
-                        f"(relative L2; allowed {max(self.tolerance, moved):.2g})"
+                        f"output {name!r} differs from {self.reference.label} by {error:.2g} for {told} (relative "
+                        f"L2; allowed {max(self.tolerance, moved):.2g}). Fix: report the model as a defect of "
+                        "onnxplain, or raise tolerance= (--tolerance) if the model rounds that much"
                     ),
                     given,
                 )
@@ -257,7 +258,10 @@ class _Runner:
         if self.reference.proto is None:
             return failure
         first = first_difference(self.reference.proto, self.proto, given, self.tolerance)
-        return failure if first is None else VerificationFailed(f"{failure}; {first}")
+        if first is None:
+            return failure
+        what, _, fix = str(failure).partition(". Fix: ")
+        return VerificationFailed(f"{what}; {first}. Fix: {fix}")
 
 
 def _without_kernel(
@@ -292,7 +296,8 @@ def _compare(name: str, value: np.ndarray, truth: np.ndarray, label: str) -> flo
     truth = with_dropped_axes(truth, value.shape)
     if value.shape != truth.shape:
         raise VerificationFailed(
-            f"output {name!r} has shape {value.shape} on ONNX Runtime and {truth.shape} in {label}"
+            f"output {name!r} has shape {value.shape} on ONNX Runtime and {truth.shape} in {label}. Fix: give an "
+            "example of the sizes that you explain, or report the model as a defect of onnxplain"
         )
     return relative_l2(value, truth)
 

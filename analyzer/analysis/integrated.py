@@ -102,7 +102,8 @@ def run_conductance(
 
     if at is None:
         raise AnalysisError(
-            "conductance is that of units within the network: name a module or a tensor, at=…"
+            "conductance is that of units within the network. Fix: name a module or a tensor, as in at='layer1' "
+            "(--at layer1)"
         )
     start = time.perf_counter()
     found = conductance(

@@ -40,7 +40,8 @@ def run_expected_gradients(
 
     if background is None:
         raise AnalysisError(
-            "expected-gradients averages over a data set of baselines: give it as the background"
+            "expected-gradients averages over a data set of baselines. Fix: give it as background=array "
+            "(--background FILE)"
         )
     start = time.perf_counter()
     found = expected_gradients(

@@ -63,18 +63,27 @@ def differentiate(
     if isinstance(model, Differentiable):
         return model
     if backend not in BACKENDS:
-        raise AnalysisError(f"unknown backend {backend!r}; there are {', '.join(BACKENDS)}")
+        raise AnalysisError(f"unknown backend {backend!r}. Fix: choose from {', '.join(BACKENDS)}")
     if samples not in (None, *SAMPLES):
-        raise AnalysisError(f"samples is {' or '.join(map(repr, SAMPLES))}, not {samples!r}")
+        raise AnalysisError(
+            f"unknown samples={samples!r}. Fix: give {' or '.join(map(repr, SAMPLES))}, or omit it"
+        )
     if precision not in (None, "float32", "float64"):
-        raise AnalysisError(f'precision is None or "float64", not {precision!r}')
+        raise AnalysisError(f'unknown precision {precision!r}. Fix: give "float32" or "float64", or omit it')
     precision = None if precision == "float32" else precision
     if precision and backend not in ("torch", "tensorflow"):
-        raise AnalysisError(f'precision="float64" needs backend="torch" or "tensorflow", not {backend!r}')
+        raise AnalysisError(
+            f'backend={backend!r} runs in the precision of the model, not in float64. Fix: use backend="torch" or '
+            '"tensorflow" (--backend)'
+        )
     if straight_through and backend == "source":
         raise AnalysisError(
-            'straight_through=True needs backend="onnxruntime", "torch" or "tensorflow": '
-            "the source rounds by rules of its own"
+            "the source rounds by its own rules, which straight_through=True cannot change. Fix: use "
+            'backend="onnxruntime", "torch" or "tensorflow"'
+        )
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise AnalysisError(
+            f"expected threads of at least 1, got {threads!r}. Fix: omit it, or give a whole number"
         )
     loaded = load(model, verify=verify, trust=trust)
     loaded = pass_rounding(loaded) if straight_through else loaded

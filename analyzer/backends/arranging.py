@@ -21,6 +21,7 @@ from analyzer.batch.guesses import Guess, first_axes, guesses
 from analyzer.batch.labels import Sizes, Span
 from analyzer.batch.view import stated, viewed
 from analyzer.errors import AnalysisError, BackendError, ShapeError, TargetError
+from analyzer.fixes import ALIKE
 from analyzer.graph import Graph
 from analyzer.samples import Place, batched_inputs
 from analyzer.target import Chosen, Target, TargetLike, as_target
@@ -220,7 +221,7 @@ def _refuse_counts(fn: Differentiable, shapes: Mapping[str, Sizes], outputs: Seq
         return
     proof = prove(fn, dict.fromkeys(batched, 0), shapes, outputs)
     if proof is not None and proof.spans(outputs) is not None:
-        raise ShapeError(f"the inputs have different numbers of samples: {sorted(counts)}")
+        raise ShapeError(f"the inputs have different numbers of samples: {sorted(counts)}. {ALIKE}")
 
 
 def _by_running(

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from analyzer.arrays import as_array
+from analyzer.arrays import as_array, kind_of
 from analyzer.autodiff import active_tensors, check_gradient_paths
 from analyzer.backends.arranging import arranged, known_places, moved_target, refuse_rows
 from analyzer.backends.at_sizes import at_sizes
@@ -24,6 +24,7 @@ from analyzer.backends.planning import Call
 from analyzer.backends.undefined import undefined, undefined_error
 from analyzer.batch.arrangement import Arrangement
 from analyzer.errors import AnalysisError, InputError, ShapeError, TargetError, UnknownTensor
+from analyzer.fixes import ALIKE, FINITE, NUMBERS, numbers_fix, shape_fix
 from analyzer.graph import Graph, Tensor
 from analyzer.liveness import Flow
 from analyzer.memory import Need
@@ -180,25 +181,29 @@ class Differentiable:
         """
         names = find_tensors(self.graph, wrt) if wrt is not None else self.differentiable_inputs
         if wrt is not None and not names:
-            raise UnknownTensor("`wrt` names no tensor; leave it out to attribute the floating inputs")
+            raise UnknownTensor("`wrt` names no tensor. Fix: omit it to attribute the floating inputs")
         if not names:
             raise AnalysisError(
-                "the model has no floating input: name tensors to attribute, such as its embedded tokens, in `wrt`"
+                "the model has no floating input. Fix: name tensors to attribute, such as its embedded tokens with "
+                "wrt='embedding' (--wrt embedding), in path methods at='embedding' (--at embedding)"
             )
         self._differentiable(names)
         if wrt is not None:
             for name in self.graph.dependent(names)[:1]:
                 above = self.graph.ancestors([name])
                 first = next(other for other in names if other != name and other in above)
-                raise AnalysisError(f"{name!r} is computed from {first!r}: attribute one of them")
+                raise AnalysisError(
+                    f"{name!r} is computed from {first!r}. Fix: attribute one of them at a time"
+                )
         return names
 
-    def forward(self, inputs: Inputs, outputs: Sequence[str] | None = None) -> Arrays:
-        """The values of the model's outputs, or of the tensors named, as {name: array}.
+    def forward(self, inputs: Inputs, outputs: str | Sequence[str] | None = None) -> Arrays:
+        """Return the values of the model's outputs, or of the tensors named, as {name: array}.
 
         Raises InputError or ShapeError where the inputs are not the model's, UnknownTensor for a name.
         """
-        names = tuple(outputs) if outputs is not None else self.graph.outputs
+        given = (outputs,) if isinstance(outputs, str) else outputs
+        names = tuple(given) if given is not None else self.graph.outputs
         self._known(names)
         feeds = self.check_inputs(inputs)
         if not names:
@@ -329,13 +334,18 @@ class Differentiable:
     def _known(self, names: Collection[str]) -> None:
         for name in names:
             if name not in self.graph.tensors:
-                raise UnknownTensor(f"the graph has no tensor {name!r}; fn.tensors lists what it has")
+                raise UnknownTensor(
+                    f"the graph has no tensor {name!r}. Fix: choose from fn.tensors, which lists them"
+                )
 
     def _differentiable(self, names: Collection[str]) -> None:
         self._known(names)
         for name in names:
             if not self.graph.tensors[name].is_float:
-                raise UnknownTensor(f"{name!r} is {self.graph.tensors[name].dtype} and has no gradient")
+                raise UnknownTensor(
+                    f"{name!r} is {self.graph.tensors[name].dtype} and has no gradient. Fix: name a float tensor, "
+                    "such as the vectors that are looked up for token ids, 'embedding'"
+                )
 
 
 @dataclass(frozen=True)
@@ -364,53 +374,62 @@ def check_inputs(graph: Graph, inputs: Inputs) -> Arrays:
     Raises InputError for a missing or unknown name, a dtype that is no number, NaN or infinity; ShapeError
     for a shape that the input does not take.
     """
+    names = ", ".join(graph.inputs)
     if isinstance(inputs, Mapping):
         given = dict(inputs)
     elif len(graph.inputs) == 1:
         given = {graph.inputs[0]: inputs}
     else:
-        raise InputError(f"the model has {len(graph.inputs)} inputs, give a dict: {', '.join(graph.inputs)}")
+        raise InputError(
+            f"the model has {len(graph.inputs)} inputs, {names}, got one value. Fix: {_give(graph)}"
+        )
     unknown = [name for name in given if name not in graph.inputs]
     missing = [name for name in graph.inputs if name not in given]
     if unknown or missing:
         what = f"unknown input {unknown[0]!r}" if unknown else f"missing input {missing[0]!r}"
-        raise InputError(f"{what}; the model's inputs are {', '.join(graph.inputs)}")
+        raise InputError(f"{what}; the model's inputs are {names}. Fix: {_give(graph)}")
     batched = batched_inputs(graph)
     feeds = {n: _check_input(graph.tensors[n], given[n], free=n in batched) for n in graph.inputs}
     counts = {feeds[name].shape[0] for name in batched}
     symbols = {shape[0] for name in batched if (shape := graph.tensors[name].shape)}
     # Axes of different names, as of nodes and of edges, need not agree: arranging.py decides.
     if len(counts) > 1 and len(symbols) == 1:
-        raise ShapeError(f"the inputs have different numbers of samples: {sorted(counts)}")
+        raise ShapeError(f"the inputs have different numbers of samples: {sorted(counts)}. {ALIKE}")
     if 0 in counts:
-        raise ShapeError("the input has no samples")
+        raise ShapeError("the input has no samples. Fix: give at least one")
     return feeds
 
 
 def _check_input(tensor: Tensor, value: object, *, free: bool) -> np.ndarray:
     """One feed in the dtype of its tensor; `free` lets any number of samples pass."""
     where = f"the input {tensor.name!r}"
-    array = as_array(value)
+    try:
+        array = as_array(value)
+    except ValueError as error:  # rows of different lengths
+        raise InputError(
+            f"{where} takes {tensor.dtype} numbers, not rows of different lengths. {NUMBERS}"
+        ) from error
     if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
-        raise InputError(f"{where} takes {tensor.dtype} numbers, not {array.dtype}{_conversion(array)}")
+        raise InputError(
+            f"{where} takes {tensor.dtype} numbers, not {kind_of(value, array)}. {numbers_fix(array)}"
+        )
     if not tensor.is_float and array.dtype.kind == "f":
-        raise InputError(f"{where} takes {tensor.dtype}, not {array.dtype}")
+        raise InputError(
+            f"{where} takes {tensor.dtype}, not {array.dtype}. Fix: give x.astype({tensor.dtype.name!r})"
+        )
     if tensor.shape is not None:
         _check_shape(tensor, array, where, free)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         bad = int(array.size - np.isfinite(array).sum())
-        raise InputError(f"{where} holds NaN or infinity ({bad} of {array.size} elements)")
+        raise InputError(f"{where} holds NaN or infinity ({bad} of {array.size} elements). {FINITE}")
     # Not ascontiguousarray, which makes a scalar a vector of one.
     return np.asarray(array, dtype=tensor.dtype, order="C")
 
 
-def _conversion(array: np.ndarray) -> str:
-    """Return the fix for an array that holds no real numbers."""
-    if array.dtype.kind == "c":
-        return ". Fix: give real and imaginary parts as real numbers, in the layout that the model takes"
-    if array.dtype.kind in "OSU":
-        return ". Fix: give an array of numbers, with rows of one length"
-    return ""
+def _give(graph: Graph) -> str:
+    """Return how to give all inputs of a graph."""
+    named = ", ".join(f"{name!r}: array" for name in graph.inputs)
+    return f"give {'one array, or ' if len(graph.inputs) == 1 else ''}a dict {{{named}}}"
 
 
 def _check_shape(tensor: Tensor, array: np.ndarray, where: str, free: bool) -> None:
@@ -423,8 +442,9 @@ def _check_shape(tensor: Tensor, array: np.ndarray, where: str, free: bool) -> N
     if fits:
         return
     wanted = f"({', '.join(str(axis) if axis is not None else '?' for axis in axes)})"
-    hint = ": add a batch axis, inputs[None]" if array.ndim == len(axes) - 1 else ""
-    raise ShapeError(f"{where} has shape {array.shape}, the model takes {wanted}{hint}")
+    raise ShapeError(
+        f"{where} has shape {array.shape}, the model takes {wanted}. {shape_fix(array.shape, stated)}"
+    )
 
 
 def attributed(graph: Graph, outputs: tuple[str, ...], inputs: Sequence[str]) -> frozenset[str]:

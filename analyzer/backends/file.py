@@ -169,7 +169,7 @@ class FileCheck:
         place = self.fn.places.get(name) or (Place(0) if parts[0].shape[:1] == (size,) else None)
         if place is None:
             raise ConversionError(
-                f"the file takes {size} samples at once, and {name!r} has no axis of samples"
+                f"the file takes {size} samples at once, and {name!r} has no axis of samples. Fix: give {size} samples"
             )
         return place.joined(parts, size, total)
 
@@ -315,7 +315,10 @@ class FileCheck:
 
     def _shapes(self, name: str, shape: tuple[int, ...]) -> str:
         stated = self.fn.graph.tensors[name].shape
-        return f"expected the output {name!r} of shape {shape} as the file gives it, the explained graph has {stated}"
+        return (
+            f"expected the output {name!r} of shape {shape} as the file gives it, the explained graph has {stated}. "
+            "Fix: report the file as a defect of onnxplain; verify=False (--no-verify) explains the graph as it is"
+        )
 
     def _remember(self, feeds: Arrays, names: Sequence[str]) -> None:
         key = key_of(feeds)

@@ -249,6 +249,14 @@ def make_session(proto: onnx.ModelProto, providers: Sequence[str], threads: int 
     """An ONNX Runtime session of a model in memory. Raises BackendError with the runtime's reason."""
     import onnxruntime
 
+    known = onnxruntime.get_all_providers()
+    # A provider may come with its options, (name, options).
+    names = [one[0] if isinstance(one, tuple) else one for one in providers]
+    if unknown := [name for name in names if name not in known]:
+        here = ", ".join(onnxruntime.get_available_providers())
+        raise BackendError(
+            f"unknown provider {unknown[0]!r}. Fix: choose from those of this installation, {here}"
+        )
     options = session_options()
     # A memory pattern is a block for all tensors of a run, taken beside what the first run took: it doubles the memory,
     # and no network measured is faster for it.
@@ -257,7 +265,8 @@ def make_session(proto: onnx.ModelProto, providers: Sequence[str], threads: int 
         options.intra_op_num_threads = threads
     if proto.ByteSize() > LARGEST_IN_MEMORY:
         raise BackendError(
-            f"the graph is {proto.ByteSize() / 2**30:.1f} GiB; ONNX Runtime takes 2 GiB from memory"
+            f"the graph is {proto.ByteSize() / 2**30:.1f} GiB; ONNX Runtime takes 2 GiB from memory. Fix: use "
+            'backend="torch" (--backend torch)'
         )
     try:
         return onnxruntime.InferenceSession(

@@ -138,8 +138,8 @@ def fitting(fn: Differentiable, call: Call, need: Need, max_memory: int | None) 
     least = "one sample" if fn.engine.batch is None else f"the stated batch of {fn.engine.batch}"
     raise NotEnoughMemory(
         f"{least} needs about {text_of(needed)} of memory on {fn.backend}, and "
-        f"{text_of(most)} {'may be used' if max_memory is not None else 'is free'}: "
-        f'allow more with max_memory="{math.ceil(needed / 2**20)} MiB" (--max-memory), or make the inputs smaller'
+        f"{text_of(most)} {'may be used' if max_memory is not None else 'is free'}. "
+        f'Fix: allow more with max_memory="{math.ceil(needed / 2**20)} MiB" (--max-memory), or make the inputs smaller'
     )
 
 

@@ -113,7 +113,7 @@ class SourceBackend(Native):
         matches = self._matches(feeds)
         missing = [name for name in names if name not in matches and name not in feeds]
         if missing:
-            raise AnalysisError(f"the source has no tensor {missing[0]!r}: conversion folded or rewrote it")
+            raise _absent(missing[0])
         wanted = {name: matches[name] for name in names if name not in feeds}
         values = self.network.values(self._fed(feeds), [m.name for m in wanted.values()])
         found = {name: m.to_onnx(values[m.name]) for name, m in wanted.items()}
@@ -126,7 +126,7 @@ class SourceBackend(Native):
         matches = self._matches(feeds)
         lost = [name for name in seed.outputs if name not in matches]
         if lost:
-            raise AnalysisError(f"the source has no tensor {lost[0]!r}: conversion folded or rewrote it")
+            raise _absent(lost[0])
         outputs = {name: matches[name] for name in seed.outputs}
 
         def cotangents(ys: Arrays) -> list[Arrays]:
@@ -195,7 +195,7 @@ class SourceBackend(Native):
             if name in own:
                 continue
             if name not in matches:
-                raise AnalysisError(f"the source has no tensor {name!r}: conversion folded or rewrote it")
+                raise _absent(name)
             matched = matches[name]
             shape = matched.shape_of(array.shape, self._whole._shapes[matched.name])
             inner[matched.name] = matched.from_onnx(array, shape)
@@ -215,7 +215,7 @@ class SourceBackend(Native):
         """What was found for the whole graph, of the tensors of this one."""
         if whole._found is None:
             raise AnalysisError(
-                "the source's tensors are found by their values: run the whole model once, as in "
+                "the source's tensors are found by their values. Fix: run the whole model once, as in "
                 "fn.forward(inputs, points), before what is cut out of it"
             )
         return {name: matched for name, matched in whole.found.items() if name in self.graph.tensors}
@@ -246,8 +246,19 @@ class SourceBackend(Native):
         )
         lost = [name for name in graph.outputs if name in ours and name not in found]
         if lost:
-            raise BackendError(f"the source has no tensor with the values of the output {lost[0]!r}")
+            raise BackendError(
+                f"the source has no tensor with the values of the output {lost[0]!r}. Fix: use "
+                'backend="onnxruntime" (--backend onnxruntime)'
+            )
         return found
+
+
+def _absent(name: str) -> AnalysisError:
+    """Return the error for a tensor of the graph that the source does not have."""
+    return AnalysisError(
+        f"the source has no tensor {name!r}: conversion folded or rewrote it. Fix: use "
+        'backend="onnxruntime", or convert the model with fold_batch_norm=False'
+    )
 
 
 def _samples(graph: Graph, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -266,7 +277,8 @@ def source_backend(model: Model, graph: Graph, *, half: bool = False) -> SourceB
     source = model.source
     if source is None:
         raise AnalysisError(
-            'backend="source" needs the model that `convert` returned: an ONNX file has no source'
+            'backend="source" needs the original network: an ONNX file has no source. Fix: give the model that '
+            '`convert` returned, or use backend="onnxruntime" (--backend onnxruntime)'
         )
     if isinstance(source, PyTorchSource):
         from analyzer.backends.source_pytorch import PyTorchNetwork

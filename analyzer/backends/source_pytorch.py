@@ -149,7 +149,10 @@ class PyTorchNetwork:
                 stack.extend(node.all_input_nodes)
         lacking = [name for name, own in self._inputs.items() if nodes[own] in needed and name not in inputs]
         if lacking:
-            raise AnalysisError(f"behind {', '.join(inner)} the source still reads its input {lacking[0]!r}")
+            raise AnalysisError(
+                f"downstream of {', '.join(inner)} the source still reads its input {lacking[0]!r}. Fix: use "
+                'backend="onnxruntime" (--backend onnxruntime)'
+            )
         # The placeholders are given their arguments in order, the output its nodes: neither can be left out.
         steps = (node for node in nodes.values() if node.op not in ("placeholder", "output"))
         return known | dict.fromkeys(node for node in steps if node not in needed and node not in known)

@@ -138,7 +138,10 @@ class TensorFlowNetwork:
                 continue
             _, *axes = graph.get_tensor_by_name(own).shape
             if not asked[own] or None in axes:
-                raise AnalysisError(f"behind the tensors given the source still reads its input {name!r}")
+                raise AnalysisError(
+                    f"downstream of the tensors given the source still reads its input {name!r}. Fix: use "
+                    'backend="onnxruntime" (--backend onnxruntime)'
+                )
             dtype = graph.get_tensor_by_name(own).dtype.as_numpy_dtype
             zeros[own] = np.zeros((samples, *axes), dtype)
         return zeros

@@ -44,7 +44,7 @@ def viewed(graph: Graph, arrangement: Arrangement, shapes: Mapping[str, Sizes]) 
         blocked = [name for name in node.captured if name in renamed]
         if blocked:
             raise AnalysisError(
-                f"{node} reads {blocked[0]!r} inside its body, where its axes cannot be moved: "
+                f"{node} reads {blocked[0]!r} inside its body, where its axes cannot be moved. Fix: "
                 "export the model with the samples along the first axis"
             )
     middle = [

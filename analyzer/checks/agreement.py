@@ -202,6 +202,7 @@ def _arranged(
 
 
 def _chosen(backends: Sequence[str] | None, state: dict[str, str]) -> tuple[str, ...]:
+    backends = [backends] if isinstance(backends, str) else backends
     chosen = (
         tuple(name for name in dict.fromkeys(backends) if name != FILE)
         if backends is not None
@@ -209,9 +210,9 @@ def _chosen(backends: Sequence[str] | None, state: dict[str, str]) -> tuple[str,
     )
     unknown = [name for name in chosen if name not in BACKENDS]
     if unknown:
-        raise AnalysisError(f"unknown backend {unknown[0]!r}; there are {', '.join(BACKENDS)}")
+        raise AnalysisError(f"unknown backend {unknown[0]!r}. Fix: choose from {', '.join(BACKENDS)}")
     if not chosen:
-        raise AnalysisError("no backend to check")
+        raise AnalysisError("backends names none. Fix: omit it (--backends) to check all that are installed")
     return chosen
 
 

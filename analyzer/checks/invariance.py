@@ -78,7 +78,9 @@ def compare(
     """
     allowed = tolerances(tolerance)
     if names[0] == names[1]:
-        raise AnalysisError(f"the two models are both called {names[0]!r}")
+        raise AnalysisError(
+            f"the two models are both called {names[0]!r}. Fix: give two names, names=('before', 'after')"
+        )
     tell = progress or (lambda what: None)
     mine, other = (
         differentiate(
@@ -229,7 +231,10 @@ def _sides(
     # An inner tensor may be explained, whose counterpart is yet to be found.
     known = [name for name in explained if name in outputs] or [*outputs][:1]
     if not known:
-        raise AnalysisError("no output of the second model has the shape of one of the first")
+        raise AnalysisError(
+            "no output of the second model has the shape of one of the first. Fix: give models whose outputs have "
+            "one shape, or explain a tensor that both have, Target('name')"
+        )
     rng, ours, theirs = np.random.default_rng(0), {}, {}
     for name in known:
         one = outputs[name]

@@ -66,7 +66,7 @@ class OwnBackward:
         except UnsupportedOp as error:
             if not self:
                 raise
-            raise UnsupportedOp(f"{error} The original: {self}.") from error
+            raise UnsupportedOp(f"{str(error).rstrip('.')}. The original: {self}.") from error
 
     def __bool__(self) -> bool:
         return self.found is not None and bool(self.found.places)

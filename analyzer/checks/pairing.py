@@ -62,10 +62,14 @@ def pair_inputs(feeds: Arrays, b: Graph, given: Mapping[str, str] | None = None)
     known = {theirs: mine for mine, theirs in (given or {}).items()}
     strange = [name for name in known if name not in b.inputs] + [n for n in known.values() if n not in feeds]
     if strange:
-        raise InputError(f"there is no input {strange[0]!r} to pair")
+        raise InputError(
+            f"there is no input {strange[0]!r} to pair. Fix: pair inputs of the first model, {', '.join(feeds)}, "
+            f"with those of the second, {', '.join(b.inputs)}"
+        )
     if len(feeds) != len(b.inputs):
         raise InputError(
-            f"the models are fed {len(feeds)} and {len(b.inputs)} inputs: they are no one function"
+            f"the models are fed {len(feeds)} and {len(b.inputs)} inputs: they are not one function. "
+            "Fix: give two models of as many inputs"
         )
     same = {name: name for name in b.inputs if name in feeds and name not in known.values()}
     known = {**same, **known}
@@ -81,7 +85,8 @@ def pair_inputs(feeds: Arrays, b: Graph, given: Mapping[str, str] | None = None)
         if not fitting:
             shapes = " or ".join(f"{n!r} {feeds[n].shape}" for n in mine)
             raise ShapeError(
-                f"no order of the axes of {shapes} makes the input {name!r} {b.tensors[name].shape}"
+                f"no order of the axes of {shapes} makes the input {name!r} {b.tensors[name].shape}. Fix: give "
+                "inputs of the sizes of the second model, or pair them with inputs_of_b= (--pair FIRST=SECOND)"
             )
         choices.append(fitting)
     distinct = (

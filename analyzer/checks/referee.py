@@ -36,7 +36,7 @@ def unasked(referee: bool | None, rows: Sequence[Row]) -> str:
         return "not needed: nothing exceeds its tolerance"
     if find_spec("torch") is None:
         if referee:
-            raise MissingFramework('the float64 referee needs torch: pip install "onnxplain[torch]"')
+            raise MissingFramework('the float64 referee needs torch. Fix: pip install "onnxplain[torch]"')
         return 'torch is not installed: pip install "onnxplain[torch]"'
     return ""
 

@@ -33,7 +33,7 @@ def tolerances(given: Tolerance | None = None, base: Mapping[str, float] | None 
         quantity = name.replace("-", " ").replace("_", " ")
         if quantity not in found:
             raise AnalysisError(
-                f"there is no quantity {name!r} to set a tolerance of: {', '.join(QUANTITIES)}"
+                f"there is no quantity {name!r} to set a tolerance of. Fix: choose from {', '.join(QUANTITIES)}"
             )
         found[quantity] = _checked(value)
     return found
@@ -41,5 +41,5 @@ def tolerances(given: Tolerance | None = None, base: Mapping[str, float] | None 
 
 def _checked(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-        raise AnalysisError(f"the tolerance is a number above 0, not {value!r}")
+        raise AnalysisError(f"expected a tolerance above 0, got {value!r}. Fix: give a number such as 1e-4")
     return float(value)

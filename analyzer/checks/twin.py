@@ -65,7 +65,7 @@ class Twin:
     def _roots_of_b(self) -> list[str]:
         lost = [name for name in self.roots if name not in self.tensors]
         if lost:
-            raise AnalysisError(f"{self.name} has no tensor with the values of {lost[0]!r}")
+            raise _lacks(self.name, lost[0])
         return [self.tensors[name].name for name in self.roots]
 
     def read(self, feeds: Arrays) -> Reading:
@@ -111,7 +111,7 @@ class Twin:
         """The explained scalar in b's terms: the same weights over every output's counterpart."""
         lost = [name for name in self.outputs_of_a if name not in self.tensors]
         if lost:
-            raise AnalysisError(f"{self.name} has no tensor with the values of {lost[0]!r}")
+            raise _lacks(self.name, lost[0])
         found = {}
         for name, weights in weights_of(self.target).items():
             one = self.tensors[name]
@@ -164,3 +164,11 @@ class Twin:
         one = self.tensors[root]
         whole = one.kept == tuple(range(len(one.order)))
         return tuple(one.order[axis] for axis in self.spatial[root]) if whole else None
+
+
+def _lacks(model: str, tensor: str) -> AnalysisError:
+    """Return the error for a tensor of a that b does not compute."""
+    return AnalysisError(
+        f"{model} has no tensor with the values of {tensor!r}. Fix: explain and attribute tensors that both models "
+        "compute, such as their outputs and inputs"
+    )

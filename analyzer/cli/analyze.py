@@ -173,7 +173,9 @@ def analyze(
     }
     settings = settings_of(method, given)
     if output is not None and output.exists() and not output.is_dir():
-        raise UserError(f"{output}: a file, where -o takes a folder")
+        raise UserError(
+            f"{output}: a file, where -o takes a folder. Fix: give -o a folder that is new or exists"
+        )
     if output is not None:
         refuse_unwritable(output)
     vocabulary = None if tokens is None else read_vocabulary(tokens, settings)

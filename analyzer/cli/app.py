@@ -156,13 +156,22 @@ def _line(error: Exception) -> str:
     if isinstance(error, (UserError, AnalysisError, ConversionError)):
         text = str(error)
     elif hasattr(error, "format_message"):  # a usage error, of whichever Click this Typer stands on
-        text = f"{error.format_message().rstrip('.')}. See: onnxplain --help"
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "onnxplain"
+        text = f"{error.format_message().rstrip('.')}. Fix: see {command} --help"
     elif isinstance(error, OSError):
-        text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        found = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        text = (
+            f"{found}. Fix: check that the path exists, that you may read and write there, and that the disk is not "
+            "full"
+        )
     elif isinstance(error, MemoryError):
         text = (
             f"the memory does not suffice ({error or 'no more is free'}). Fix: give fewer or smaller inputs"
         )
     else:
-        text = f"internal error, {type(error).__name__}: {error} (run again with --debug for the traceback)"
+        text = (
+            f"internal error, {type(error).__name__}: {error}. Fix: run again with --debug, and report the traceback "
+            "to onnxplain"
+        )
     return " ".join(printable(text).split())

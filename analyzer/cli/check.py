@@ -92,7 +92,9 @@ def check(
             model, example, straight_through=straight_through, verify=not no_verify, trust=trust
         )
         if source is not None and straight_through:
-            raise UserError("--straight-through leaves --source out: it rounds by rules of its own")
+            raise UserError(
+                "the source rounds by its own rules. Fix: give --straight-through or --source, not both"
+            )
         if source is not None:
             loaded = with_source(loaded, source, example, trust=trust)
     graph = Graph.from_proto(loaded.proto)
@@ -140,10 +142,15 @@ def with_source(model: Model, source: str, example: Path | None, *, trust: bool 
 
     original = convert(*network_and_example(source, example), trust=trust)
     if original.source is None:
-        raise UserError(f"--source {source}: an ONNX file is no original network")
+        raise UserError(
+            f"--source {source}: expected the network that the model was converted from, got an ONNX file. Fix: give "
+            "package.module:factory, a .pt2 or .keras file, or a SavedModel folder; compare two ONNX files with "
+            "onnxplain compare"
+        )
     mine, theirs = ([item.name for item in proto.graph.input] for proto in (model.proto, original.proto))
     if mine != theirs:
         raise UserError(
-            f"--source {source}: its inputs are {', '.join(theirs)}, the model's {', '.join(mine)}"
+            f"--source {source}: its inputs are {', '.join(theirs)}, the model's {', '.join(mine)}. Fix: give the "
+            "network that the model was converted from, or use onnxplain compare with --pair FIRST=SECOND"
         )
     return replace(model, source=original.source)

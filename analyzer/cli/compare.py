@@ -142,7 +142,9 @@ def two_names(given: str | None, first: str, second: str) -> tuple[str, str]:
     if given is not None:
         chosen = split_list(given)
         if len(chosen) != 2 or chosen[0] == chosen[1]:
-            raise UserError(f"--names {given}: two different names are expected, such as before,after")
+            raise UserError(
+                f"--names {given}: expected two different names. Fix: separate them by a comma, as in before,after"
+            )
         return chosen[0], chosen[1]
     paths = [_path_of(model) for model in (first, second)]
     for a, b in zip(*(_longer(path) for path in paths), strict=False):
@@ -170,8 +172,10 @@ def read_pairs(given: list[str] | None) -> dict[str, str] | None:
     for text in given or ():
         first, equals, second = (part.strip() for part in text.partition("="))
         if not (equals and first and second):
-            raise UserError(f"--pair {text}: FIRST=SECOND is expected, an input of A and one of B")
+            raise UserError(
+                f"--pair {text}: expected FIRST=SECOND. Fix: give an input of A and one of B, as in --pair x=image"
+            )
         if first in pairs or second in pairs.values():
-            raise UserError(f"--pair {text}: an input is paired twice")
+            raise UserError(f"--pair {text}: an input is paired twice. Fix: give one --pair for each input")
         pairs[first] = second
     return pairs or None

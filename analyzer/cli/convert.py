@@ -92,11 +92,17 @@ def convert(
 def _check_destination(output: Path) -> None:
     """Say before the work what would fail after it."""
     if output.is_dir():
-        raise UserError(f"{output}: a folder, where -o takes the .onnx file to write")
+        raise UserError(
+            f"{output}: a folder, where -o takes the .onnx file to write. Fix: give -o a path that ends in .onnx"
+        )
     if output.suffix.lower() != ".onnx":
-        raise UserError(f"{output}: the file to write ends in .onnx")
+        raise UserError(
+            f"{output}: expected the name of an .onnx file. Fix: give -o a path that ends in .onnx"
+        )
     if not output.parent.is_dir():
-        raise UserError(f"{output.parent}: no such folder")
+        raise UserError(
+            f"{output.parent}: no such folder. Fix: make it first, or give -o a path in another folder"
+        )
     refuse_unwritable(output)
 
 
@@ -107,7 +113,9 @@ def _given_preprocessing(options: ImageOptions) -> Preprocessing | None:
     if not options.any_given:
         return None
     if options.size is None:
-        raise UserError("to store how images are read, give --size too")
+        raise UserError(
+            "expected the size of the images to store with --mean, --std, --layout or --resize. Fix: give --size too"
+        )
     return stored_flags(options)
 
 
@@ -117,7 +125,9 @@ def _check_class_names(model: Model, names: list[str] | None) -> None:
 
     classes = class_count(Graph.from_proto(model.proto))
     if names is not None and classes is not None and len(names) != classes:
-        raise UserError(f"--class-names has {len(names)} names, but the model has {classes} classes")
+        raise UserError(
+            f"--class-names has {len(names)} names, but the model has {classes} classes. Fix: give one name for each"
+        )
 
 
 def _show(terminal: Terminal, model: Model, output: Path) -> None:

@@ -36,7 +36,9 @@ def demo(
 
     terminal = Terminal(as_json)
     if output.exists() and not output.is_dir():
-        raise UserError(f"{output}: a file, where -o takes a folder")
+        raise UserError(
+            f"{output}: a file, where -o takes a folder. Fix: give -o a folder that is new or exists"
+        )
     refuse_unwritable(output)
     chosen = split_list(backends) if backends is not None else None
     with terminal.steps("onnxplain demo", PARTS + len(chosen or BACKENDS) + STEPS) as step:

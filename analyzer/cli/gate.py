@@ -33,9 +33,9 @@ class Destinations:
     def __post_init__(self) -> None:
         for path in (self.html, self.junit):
             if path is not None and path.is_dir():
-                raise UserError(f"{path}: a folder, not a file")
+                raise UserError(f"{path}: a folder, not a file. Fix: give the path of the file to write")
             if path is not None and not path.parent.is_dir():
-                raise UserError(f"{path}: its folder does not exist")
+                raise UserError(f"{path}: its folder does not exist. Fix: make it first, or choose another")
             if path is not None:
                 refuse_unwritable(path)
 

@@ -85,7 +85,11 @@ def _watched(child: int, passed_on: set[signal.Signals], limit: int, seconds: fl
             _kill(child, f"stopped at {used / 2**30:.1f} GiB of memory, its limit. Fix: give {what}")
             return BAD_INPUT
         if time.monotonic() - begun > seconds:
-            _kill(child, f"stopped after {seconds:.0f} s, the limit of a command that only reads a model")
+            _kill(
+                child,
+                f"stopped after {seconds:.0f} s, the limit of a command that only reads a model. Fix: give a smaller "
+                "model, or read it in Python with converters.load, which has no limit",
+            )
             return BAD_INPUT
 
 

@@ -11,13 +11,17 @@ from pathlib import Path
 
 import numpy as np
 
+from analyzer.arrays import kind_of
 from analyzer.cli.models import read_array, read_arrays
 from analyzer.cli.options import Layout, parse_channels, parse_size
 from analyzer.cli.terminal import UserError
 from analyzer.figures.image_files import read_pixels
 from analyzer.figures.images import image_layout, preprocess
+from analyzer.fixes import FINITE, numbers_fix, shape_fix
 from analyzer.graph import Graph, Tensor
 from converters.model import Model, Preprocessing
+
+_ARRAY = "Fix: give a .npy array"
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,9 @@ def read_background(path: Path, graph: Graph, model: Model, options: ImageOption
     """A data set of baselines, {floating input: (M, *features)}: all files of a folder, or one file."""
     paths = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
     if not paths:
-        raise UserError(f"--background {path}: the folder is empty")
+        raise UserError(
+            f"--background {path}: the folder is empty. Fix: put images or .npy files there, or give a .npy file"
+        )
     arrays = read_inputs(paths, graph, model, options).arrays
     return {name: array for name, array in arrays.items() if graph.tensors[name].is_float}
 
@@ -103,11 +109,12 @@ def resolve_preprocessing(
     shape = tensor.shape or ()
     layout = options.layout.value if options.layout else (stored.layout if stored else image_layout(shape))
     if layout is None or len(shape) != 4:
-        raise UserError(f"the input {tensor.name!r} {_shape_text(tensor)} takes no image; give a .npy array")
+        raise UserError(f"the input {tensor.name!r} {_shape_text(tensor)} does not take an image. {_ARRAY}")
     size = parse_size(options.size) if options.size else (stored.size if stored else _size_of(shape, layout))
     if size is None:
         raise UserError(
-            f"the input {tensor.name!r} {_shape_text(tensor)} leaves its image size open: give --size"
+            f"the input {tensor.name!r} {_shape_text(tensor)} leaves its image size open. Fix: give --size, as in "
+            "--size 224"
         )
     base = stored or Preprocessing(size, (0.0,), (1.0,), layout)
     return _override(replace(base, size=size, layout=layout), options)
@@ -140,10 +147,13 @@ def _read_photograph(path: Path, tensor: Tensor, preprocessing: Preprocessing) -
     assert tensor.shape is not None
     channels = tensor.shape[1 if preprocessing.layout == "NCHW" else 3]
     if isinstance(channels, int) and channels not in (1, 3):
-        raise UserError(f"the input {tensor.name!r} {_shape_text(tensor)} takes no image; give a .npy array")
+        raise UserError(f"the input {tensor.name!r} {_shape_text(tensor)} does not take an image. {_ARRAY}")
     if preprocessing.resize is not None and preprocessing.resize < max(preprocessing.size):
         height, width = preprocessing.size
-        raise UserError(f"--resize {preprocessing.resize} is smaller than the crop {height}x{width}")
+        raise UserError(
+            f"--resize {preprocessing.resize} is smaller than the crop {height}x{width}. Fix: give a larger "
+            "--resize, or a smaller --size"
+        )
     try:
         pixels = read_pixels(path)
     except ValueError as error:
@@ -160,15 +170,18 @@ def _read_npz(path: Path, graph: Graph) -> dict[str, np.ndarray]:
         return {graph.inputs[0]: next(iter(arrays.values()))}
     missing = [name for name in graph.inputs if name not in arrays]
     if missing:
-        raise UserError(f"{path}: has {_listed(arrays)}, but the model's inputs are {_listed(graph.inputs)}")
+        raise UserError(
+            f"{path}: has {_listed(arrays)}, but the model's inputs are {_listed(graph.inputs)}. Fix: name the "
+            f"arrays so, as in np.savez(path, {missing[0]}=array)"
+        )
     return {name: arrays[name] for name in graph.inputs}
 
 
 def _only_input(graph: Graph, path: Path) -> str:
     if len(graph.inputs) != 1:
         raise UserError(
-            f"{path}: the model has {len(graph.inputs)} inputs ({_listed(graph.inputs)}); "
-            "give one .npz with an array for each"
+            f"{path}: the model has {len(graph.inputs)} inputs ({_listed(graph.inputs)}). "
+            "Fix: give one .npz with an array for each"
         )
     return graph.inputs[0]
 
@@ -176,13 +189,17 @@ def _only_input(graph: Graph, path: Path) -> str:
 def _checked(array: np.ndarray, tensor: Tensor, path: Path) -> np.ndarray:
     """The array with a batch axis, in the input's dtype."""
     if array.dtype.kind not in "fiub":
-        raise UserError(f"{path}: holds {array.dtype}, not numbers")
+        raise UserError(f"{path}: holds {kind_of(array, array)}, not real numbers. {numbers_fix(array)}")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise UserError(
-            f"{path}: holds NaN or infinity ({int((~np.isfinite(array)).sum())} of {array.size} values)"
+            f"{path}: holds NaN or infinity ({int((~np.isfinite(array)).sum())} of {array.size} values). "
+            f"{FINITE}"
         )
     if array.dtype.kind == "f" and not tensor.is_float:
-        raise UserError(f"{path}: holds {array.dtype}, but the input {tensor.name!r} takes {tensor.dtype}")
+        raise UserError(
+            f"{path}: holds {array.dtype}, but the input {tensor.name!r} takes {tensor.dtype}. Fix: write it again "
+            f"with array.astype('{tensor.dtype}')"
+        )
     if tensor.shape is None:
         return array.astype(tensor.dtype)
     if array.ndim == len(tensor.shape) - 1:
@@ -193,7 +210,8 @@ def _checked(array: np.ndarray, tensor: Tensor, path: Path) -> np.ndarray:
     )
     if not fits:
         raise UserError(
-            f"{path}: has shape {array.shape}, but the input {tensor.name!r} takes {_shape_text(tensor)}"
+            f"{path}: has shape {array.shape}, but the input {tensor.name!r} takes {_shape_text(tensor)}. "
+            f"{shape_fix(array.shape, tensor.shape)}"
         )
     return array.astype(tensor.dtype)
 
@@ -201,17 +219,21 @@ def _checked(array: np.ndarray, tensor: Tensor, path: Path) -> np.ndarray:
 def _samples(piece: Mapping[str, np.ndarray], path: Path) -> int:
     counts = {array.shape[0] for array in piece.values() if array.ndim}
     if len(counts) > 1:
-        raise UserError(f"{path}: its arrays have different numbers of samples, {sorted(counts)}")
+        raise UserError(
+            f"{path}: its arrays have different numbers of samples, {sorted(counts)}. Fix: give each as many rows"
+        )
     count = counts.pop() if counts else 1
     if not count:
-        raise UserError(f"{path}: holds no sample")
+        raise UserError(f"{path}: holds no sample. Fix: give an array with at least one row")
     return count
 
 
 def _joined(arrays: Sequence[np.ndarray], paths: Sequence[Path]) -> np.ndarray:
     if len({array.shape[1:] for array in arrays}) > 1:
         shapes = ", ".join(f"{path} {array.shape[1:]}" for path, array in zip(paths, arrays, strict=True))
-        raise UserError(f"the inputs have different shapes and make no batch: {shapes}")
+        raise UserError(
+            f"the inputs have different shapes and make no batch: {shapes}. Fix: run the command once for each shape"
+        )
     return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
 
 

@@ -279,7 +279,7 @@ def settings_of(methods: Sequence[str] | None, given: Mapping[str, Any]) -> dict
     chosen = list(dict.fromkeys(methods or [FULL_GRAD]))
     for method in chosen:
         if method not in METHODS:
-            raise UserError(f"--method {method}: there are {', '.join(METHODS)}")
+            raise UserError(f"--method {method}: no such method. Fix: choose from {', '.join(METHODS)}")
     stated = {
         name: value.value if isinstance(value, Enum) else value
         for name, value in given.items()
@@ -289,7 +289,10 @@ def settings_of(methods: Sequence[str] | None, given: Mapping[str, Any]) -> dict
         if not any(name in METHODS[method].settings for method in chosen):
             takers = [method for method, entry in METHODS.items() if name in entry.settings]
             option = f"--{name.replace('_', '-')}"
-            raise UserError(f"{option} is a setting of {', '.join(takers)}; --method names none of them")
+            raise UserError(
+                f"{option} is a setting of {', '.join(takers)}; --method names none of them. Fix: omit {option}, or "
+                f"give --method {takers[0]}"
+            )
     for name in ("at", "along"):
         if name in stated:
             stated[name] = split_list(stated[name])
@@ -318,5 +321,5 @@ def _one_baseline(text: str, whole: str) -> Any:
         return float(text)
     except ValueError as error:
         raise UserError(
-            f"--baseline {whole}: {', '.join(NAMES)}, a number or a .npy file is expected"
+            f"--baseline {whole}: no such baseline. Fix: give {', '.join(NAMES)}, a number or a .npy file"
         ) from error

@@ -53,7 +53,9 @@ def network_and_example(source: str, example: Path | None) -> tuple[Any, Any]:
     given = read_array(example) if example is not None else None
     if not is_factory(source):
         if not Path(source).exists():
-            raise UserError(f"{source}: no such file, and no package.module:factory")
+            raise UserError(
+                f"{source}: no such file, and no package.module:factory. Fix: give the path of an existing model"
+            )
         return source, given
     made = _made_by(source)
     network, own = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
@@ -83,7 +85,10 @@ def _made_by(source: str) -> Any:
         raise
     # Whatever the user's own code raises is told as theirs, in one line.
     except Exception as error:
-        raise UserError(f"{source}: {type(error).__name__}: {one_line(error)}") from error
+        raise UserError(
+            f"{source}: {type(error).__name__}: {one_line(error)}. Fix: give package.module:factory that Python can "
+            "import from this folder, and that returns a model, or a model and an example"
+        ) from error
 
 
 def read_array(path: Path) -> np.ndarray:
@@ -94,7 +99,9 @@ def read_array(path: Path) -> np.ndarray:
     try:
         return load_array(path)
     except ValueError as error:
-        raise UserError(f"{path}: not a readable .npy file of numbers ({error})") from error
+        raise UserError(
+            f"{path}: not a readable .npy file of numbers ({error}). Fix: write it with np.save(path, array)"
+        ) from error
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -105,12 +112,17 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         return load_archive(path)
     except ValueError as error:
-        raise UserError(f"{path}: not a readable .npz file of numbers ({error})") from error
+        raise UserError(
+            f"{path}: not a readable .npz file of numbers ({error}). Fix: write it with np.savez(path, name=array)"
+        ) from error
 
 
 def _refuse_missing(path: Path) -> None:
     if not path.is_file():
-        raise UserError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}")
+        raise UserError(
+            f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}. Fix: give the path of an "
+            "existing file"
+        )
 
 
 def read_class_names(path: Path) -> list[str]:
@@ -121,8 +133,12 @@ def read_class_names(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8")
         names = json.loads(text) if text.lstrip().startswith("[") else text.splitlines()
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: not a readable list of class names") from error
+        raise UserError(
+            f"{path}: not a readable list of class names. Fix: write a text file with one name a line, in UTF-8"
+        ) from error
     names = names[:-1] if names and names[-1] == "" else names
     if not names or not all(isinstance(name, str) and name.strip() for name in names):
-        raise UserError(f"{path}: class names are one a line, or a JSON list of texts, none of them empty")
+        raise UserError(
+            f"{path}: holds an empty class name, or no text. Fix: write one name a line, or a JSON list of texts"
+        )
     return [name.strip() for name in names]

@@ -159,7 +159,9 @@ def parse_size(text: str) -> tuple[int, int]:
     """(height, width) of "224" or "224x320"."""
     parts = text.lower().replace(",", "x").split("x")
     if len(parts) not in (1, 2) or not all(part.strip().isdigit() and int(part) > 0 for part in parts):
-        raise UserError(f"--size {text}: a size is a number, or HEIGHTxWIDTH, such as 224 or 224x320")
+        raise UserError(
+            f"--size {text}: expected a number, or HEIGHTxWIDTH. Fix: give a size such as 224 or 224x320"
+        )
     return int(parts[0]), int(parts[-1])
 
 
@@ -169,14 +171,18 @@ def parse_channels(option: str, text: str) -> tuple[float, ...]:
         values = tuple(float(Fraction(part.strip())) for part in text.split(","))
     except (ValueError, ZeroDivisionError) as error:
         raise UserError(
-            f"{option} {text}: numbers by commas are expected, such as 0.485,0.456,0.406"
+            f"{option} {text}: expected numbers. Fix: separate them by commas, as in 0.485,0.456,0.406"
         ) from error
     if len(values) not in (1, 3, 4):
-        raise UserError(f"{option} {text}: one number, or one for each of 3 or 4 channels, not {len(values)}")
+        raise UserError(
+            f"{option} {text}: got {len(values)} numbers. Fix: give one number, or one for each of 3 or 4 channels"
+        )
     if any(abs(value) > 1 for value in values):
-        raise UserError(f"{option} {text}: pixels are in [0, 1] here; divide by 255, as in 127/255")
+        raise UserError(f"{option} {text}: pixels are in [0, 1] here. Fix: divide by 255, as in 127/255")
     if option == "--std" and any(value <= 0 for value in values):
-        raise UserError(f"--std {text}: a divisor must be above 0")
+        raise UserError(
+            f"--std {text}: a divisor must be above 0. Fix: give positive numbers, as in 0.229,0.224,0.225"
+        )
     return values
 
 

@@ -55,7 +55,7 @@ def allowed(given: Sequence[str], settings: Settings) -> dict[str, float]:
             value = float(number)
         except ValueError as error:
             raise UserError(
-                f"--tolerance {text}: a number is expected, or QUANTITY=NUMBER, such as layer=1e-5"
+                f"--tolerance {text}: expected a number. Fix: give a number, or QUANTITY=NUMBER, as in layer=1e-5"
             ) from error
         try:
             found = tolerances({quantity.strip(): value} if named else value, found)
@@ -77,22 +77,30 @@ def _section(path: Path) -> Mapping[str, Any] | None:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: no readable TOML: {error}") from error
+        raise UserError(
+            f"{path}: no readable TOML ({error}). Fix: correct the file there, or run in another folder"
+        ) from error
     table = content.get("tool", {})
     found = table.get("onnxplain") if isinstance(table, dict) else None
     if found is not None and not isinstance(found, dict):
-        raise UserError(f"{path}: {SECTION} is a table, not {found!r}")
+        raise UserError(
+            f"{path}: {SECTION} is a table, not {found!r}. Fix: write [{SECTION}], and one KEY = VALUE a line under it"
+        )
     return found
 
 
 def _checked(table: Mapping[str, Any], path: Path) -> Settings:
     unknown = [key for key in table if key not in _KINDS]
     if unknown:
-        raise UserError(f"{path}: there is no {SECTION}.{unknown[0]}; there are {', '.join(_KINDS)}")
+        raise UserError(
+            f"{path}: there is no {SECTION}.{unknown[0]}. Fix: remove it, or choose from {', '.join(_KINDS)}"
+        )
     for key, value in table.items():
         fits, wanted = _KINDS[key]
         if not fits(value):
-            raise UserError(f"{path}: {SECTION}.{key} is {wanted}, not {value!r}")
+            raise UserError(
+                f"{path}: expected {SECTION}.{key} to be {wanted}, got {value!r}. Fix: correct this line of the file"
+            )
     if "tolerances" in table:
         try:
             tolerances(table["tolerances"])

@@ -57,7 +57,7 @@ def parse_target(
     if text is None:
         return None
     if not text.strip():
-        raise UserError("--target is empty: give a class index or name")
+        raise UserError("--target is empty. Fix: give a class index or name")
     if (whole := _index(text, names)) is not None:
         return _in_range(whole, classes)
     terms = _terms(text, graph)
@@ -76,7 +76,7 @@ def refuse_several(target: TargetLike, what: str) -> None:
         takers = " and ".join(name for name, entry in METHODS.items() if entry.by_class)
         raise UserError(
             f"--target {'each' if target.top is None else f'top{target.top}'}: {what} explains one scalar of each "
-            f"sample; analyze --method {takers} take several classes"
+            f"sample. Fix: give --target one class; only analyze --method {takers} takes several"
         )
 
 
@@ -94,7 +94,9 @@ def _terms(text: str, graph: Graph | None) -> list[tuple[float, str]]:
         assert read is not None
         factor, term = read.groups()
         if not term:
-            raise UserError(f"--target {text}: a sign or a factor stands before nothing")
+            raise UserError(
+                f"--target {text}: a sign or a factor is before nothing. Fix: give a class after it, as in '3 - 0.5*7'"
+            )
         found.append(((-1 if sign == "-" else 1) * float(factor or 1), term))
     return found
 
@@ -133,7 +135,9 @@ def _output_in(text: str, graph: Graph | None) -> tuple[str | None, str]:
         return None, text.strip()
     if output not in graph.tensors:
         has = ", ".join(graph.outputs)
-        raise UserError(f"--target {text}: the model has no output {output!r}; it has {has}")
+        raise UserError(
+            f"--target {text}: the model has no output {output!r}. Fix: choose from {has}, or name a tensor within it"
+        )
     return output, rest
 
 
@@ -158,7 +162,7 @@ def _each(text: str, samples: int, classes: int | None, names: Sequence[str] | N
     """Several classes of every sample, (N, k)."""
     found = [_in_range(_known(part, names), classes) for part in split_list(text)]
     if not found:
-        raise UserError("--target each: names no class")
+        raise UserError("--target each: names no class. Fix: list classes after it, as in each:3,7")
     return np.tile(np.asarray(found), (samples, 1))
 
 
@@ -168,7 +172,10 @@ def _positions(output: str | None, parts: Sequence[str], samples: int) -> Target
     if len(rows) > 1:
         _one_each(parts, samples, "positions")
     if len({(len(row), part.endswith(":")) for row, part in zip(rows, parts, strict=True)}) > 1:
-        raise UserError(f"--target {','.join(parts)}: the positions have different numbers of coordinates")
+        raise UserError(
+            f"--target {','.join(parts)}: the positions have different numbers of coordinates. Fix: give as many for "
+            "each, as in 2:17,0:4"
+        )
     each = np.asarray(rows if len(rows) > 1 else rows * samples)
     return Target(output, position=each)
 
@@ -219,7 +226,7 @@ def _repeated(array: np.ndarray, samples: int, axes: int | None) -> np.ndarray:
 def _one_each(parts: Sequence[str], samples: int, what: str) -> None:
     if len(parts) != samples:
         raise UserError(
-            f"--target names {len(parts)} {what} for {samples} samples: give one, or one for each"
+            f"--target names {len(parts)} {what} for {samples} samples. Fix: give one, or one for each"
         )
 
 
@@ -227,11 +234,17 @@ def _known(text: str, names: Sequence[str] | None) -> int:
     index = _index(text, names)
     if index is not None:
         return index
-    if names is None:
-        raise UserError(f"--target {text}: the model stores no class names; give an index")
+    if not names:
+        raise UserError(
+            f"--target {text}: the model stores no class names. Fix: give an index, or store names with "
+            "onnxplain convert --class-names"
+        )
     close = difflib.get_close_matches(text.lower(), [name.lower() for name in names], n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise UserError(f"--target {text}: the model has no class of that name{hint}")
+    hint = f"; did you mean {close[0]!r}?" if close else "."
+    raise UserError(
+        f"--target {text}: the model has no class of that name{hint} Fix: give one of its class names, such as "
+        f"{names[0]!r}, or an index"
+    )
 
 
 def _index(text: str, names: Sequence[str] | None) -> int | None:
@@ -248,7 +261,7 @@ def _index(text: str, names: Sequence[str] | None) -> int | None:
         )
         found = [index for index, words in synonyms if wanted in words]
     if len(found) > 1:
-        raise UserError(f"--target {text}: several classes have that name, {found}; give an index")
+        raise UserError(f"--target {text}: several classes have that name, {found}. Fix: give an index")
     return found[0] if found else None
 
 
@@ -256,7 +269,7 @@ def _in_range(index: int, classes: int | None) -> int:
     """A class, a negative one counted from the last."""
     if classes is not None and not -classes <= index < classes:
         raise UserError(
-            f"--target {index} is out of range: the model has {classes} classes, 0 to {classes - 1}, "
-            "or negative ones from the last"
+            f"--target {index} is out of range: the model has {classes} classes. Fix: give one from 0 to "
+            f"{classes - 1}, or a negative one from the last"
         )
     return index

@@ -40,15 +40,20 @@ def read_vocabulary(path: Path, settings: Mapping[str, Mapping[str, Any]]) -> li
     """The tokens by id. Raises UserError for what is no text, and where no method attributes inner tensors."""
     if not any("at" in own or "wrt" in own for own in settings.values()):
         raise UserError(
-            "--tokens names embedded tokens: give --method integrated-gradients --at embedding, or --wrt embedding"
+            "--tokens names embedded tokens. Fix: give --method integrated-gradients --at embedding, or --wrt "
+            "embedding"
         )
     try:
         # Tokens may hold any other break of lines that Unicode has.
         lines = path.read_bytes().decode("utf-8").removesuffix("\n").split("\n")
     except OSError as error:
-        raise UserError(f"--tokens {path}: {error.strerror}") from error
+        raise UserError(
+            f"--tokens {path}: {error.strerror}. Fix: give the path of a text file, one token a line"
+        ) from error
     except UnicodeDecodeError as error:
-        raise UserError(f"--tokens {path}: no UTF-8 text") from error
+        raise UserError(
+            f"--tokens {path}: no UTF-8 text. Fix: write it again in UTF-8, one token a line"
+        ) from error
     return [line.removesuffix("\r") for line in lines]
 
 
@@ -71,7 +76,7 @@ def texts_of(
     ]
     if vocabulary is not None and not embedded:
         raise UserError(
-            "--tokens names embedded tokens, and nothing is attributed to any: give --at embedding"
+            "--tokens names embedded tokens, and nothing is attributed to any. Fix: give --at embedding"
         )
     for name in embedded:
         ids = _ids_of(name, inputs, graph)
@@ -138,5 +143,8 @@ def _named(ids: np.ndarray, vocabulary: Sequence[str] | None) -> list[str]:
         return [str(number) for number in kept]
     beyond = [int(number) for number in kept if not 0 <= number < len(vocabulary)]
     if beyond:
-        raise UserError(f"--tokens: {len(vocabulary)} lines have no token of id {beyond[0]}")
+        raise UserError(
+            f"--tokens: {len(vocabulary)} lines have no token of id {beyond[0]}. Fix: give the vocabulary of this "
+            "model"
+        )
     return [vocabulary[number] for number in kept]

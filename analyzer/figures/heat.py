@@ -48,9 +48,11 @@ def value_range(
     """
     values = np.asarray(values, np.float64)
     if values.ndim != 2:
-        raise ValueError(f"a heat map is drawn of one (H, W) map, not of shape {values.shape}")
+        raise ValueError(
+            f"expected one map (H, W), got shape {values.shape}. Fix: give the map of one sample, as in maps[0]"
+        )
     if not np.isfinite(values).all():
-        raise ValueError("the map holds NaN or infinity")
+        raise ValueError("the map holds NaN or infinity. Fix: draw numpy.nan_to_num(map, posinf=0, neginf=0)")
     if signed:
         scale = float(np.percentile(np.abs(values), percentile) or np.abs(values).max())
         return -scale, scale

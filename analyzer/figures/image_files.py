@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters.errors import one_line
+from converters.errors import one_line, with_fix
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -32,13 +32,19 @@ def read_pixels(path: str | os.PathLike[str]) -> np.ndarray:
 
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}")
+        raise ValueError(
+            f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}. Fix: give the path of an image "
+            "file"
+        )
     try:
         with Image.open(path, formats=FORMATS) as image:
             # Images of 16 bits a pixel become floats, which take four times the memory.
             most = MOST_PIXELS // 4 if image.mode.startswith("I") else MOST_PIXELS
             if image.width * image.height > most:
-                raise ValueError(f"expected at most {most} pixels, found {image.width} x {image.height}")
+                raise ValueError(
+                    f"expected at most {most} pixels, found {image.width} x {image.height}. Fix: make the image "
+                    "smaller"
+                )
             ImageOps.exif_transpose(image, in_place=True)
             return _rgb(image)
     except Image.UnidentifiedImageError as error:
@@ -47,7 +53,8 @@ def read_pixels(path: str | os.PathLike[str]) -> np.ndarray:
         ) from error
     # Pillow documents no errors for damaged files; its parsers raise whatever they meet.
     except Exception as error:
-        raise ValueError(f"{path}: not a readable image ({one_line(error)})") from error
+        what = f"{path}: not a readable image ({one_line(error)})"
+        raise ValueError(with_fix(what, "save it again as .png, in 8 bits")) from error
 
 
 def as_float(pixels: np.ndarray) -> np.ndarray:
@@ -62,7 +69,7 @@ def _rgb(image: Image.Image) -> np.ndarray:
     from PIL import Image
 
     if image.mode == "F":
-        raise ValueError("floating-point pixels have no known range; give the array as .npy")
+        raise ValueError("floating-point pixels have no known range. Fix: give the array as .npy")
     if image.mode.startswith("I"):
         grey = np.asarray(image, np.float32) / 65535
         return np.repeat(np.clip(grey, 0, 1)[..., None], 3, axis=-1)

@@ -114,7 +114,9 @@ def _per_channel(values: tuple[float, ...], channels: int) -> np.ndarray:
     if channels == 1:
         return np.asarray([np.mean(values)], np.float32)
     if len(values) not in (1, channels):
-        raise ValueError(f"{len(values)} values of mean or std for {channels} channels")
+        raise ValueError(
+            f"{len(values)} values of mean or std for {channels} channels. Fix: give 1 or {channels} of each"
+        )
     return np.broadcast_to(np.asarray(values, np.float32), (channels,))
 
 

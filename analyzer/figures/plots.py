@@ -62,7 +62,10 @@ def plot_input(values: np.ndarray, inputs: np.ndarray | None, look: Look, *, tab
     if values.ndim == 4:
         return _volumes(values, None if inputs is None else _channels_first(inputs, values), look)
     if values.ndim != 2:
-        raise ValueError(f"a map of {values.ndim - 1} axes, {values.shape[1:]}, is not drawn")
+        raise ValueError(
+            f"a map of {values.ndim - 1} axes, {values.shape[1:]}, is not drawn. Fix: plot a slice of it, of 1 to 3 "
+            "axes"
+        )
     if table:
         return _tables(values, look)
     return _signals(values, None if inputs is None else _channels_first(inputs, values), look)
@@ -77,7 +80,10 @@ def _channels_first(inputs: np.ndarray, values: np.ndarray) -> np.ndarray:
         moved = np.moveaxis(inputs, channel, 1)
         if moved.ndim == values.ndim + 1 and (moved.shape[0], *moved.shape[2:]) == values.shape:
             return moved
-    raise ValueError(f"an input {inputs.shape} cannot be drawn with a map {values.shape}")
+    raise ValueError(
+        f"an input {inputs.shape} cannot be drawn with a map {values.shape}. Fix: give the inputs that were "
+        "explained, or omit them"
+    )
 
 
 def _tables(values: np.ndarray, look: Look) -> Figure:
@@ -112,7 +118,9 @@ def _tables(values: np.ndarray, look: Look) -> Figure:
 def _shown_features(values: np.ndarray, features: Sequence[str] | None) -> tuple[list[str], np.ndarray]:
     names = [f"feature {k}" for k in range(values.shape[1])] if features is None else list(features)
     if len(names) != values.shape[1]:
-        raise ValueError(f"{len(names)} names for {values.shape[1]} features")
+        raise ValueError(
+            f"{len(names)} names for {values.shape[1]} features. Fix: give one name for each feature"
+        )
     if len(names) <= MOST_FEATURES:
         return names, values
     largest = _largest(values)

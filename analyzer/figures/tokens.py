@@ -42,9 +42,11 @@ class ScoredTokens:
 
     def __post_init__(self) -> None:
         if np.shape(self.scores) != (len(self.tokens),):
-            raise ValueError(f"scores of shape {np.shape(self.scores)} for {len(self.tokens)} tokens")
+            raise ValueError(
+                f"scores of shape {np.shape(self.scores)} for {len(self.tokens)} tokens. Fix: give one score a token"
+            )
         if not np.isfinite(self.scores).all():
-            raise ValueError("a token's score is NaN or infinite")
+            raise ValueError("a token's score is NaN or infinite. Fix: give finite scores")
 
     def sum_text(self, limit: float) -> str:
         """What the scores add up to, and to what they should, in the digits of the largest score."""

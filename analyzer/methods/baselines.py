@@ -14,10 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analyzer.arrays import as_array
+from analyzer.arrays import as_array, kind_of
 from analyzer.backends import Differentiable
 from analyzer.backends.base import Arrays
 from analyzer.errors import AnalysisError, InputError, ShapeError
+from analyzer.fixes import FINITE
 from analyzer.layout import channel_axes, input_channel_axis
 from analyzer.methods.blur import blurred, spatial_axes
 from converters.model import Preprocessing
@@ -74,7 +75,9 @@ def make_baselines(
     """
     if isinstance(baseline, (list, tuple)):
         if not baseline:
-            raise AnalysisError("a list of baselines holds at least one")
+            raise AnalysisError(
+                "the list of baselines is empty. Fix: give at least one, or a number such as 0.0"
+            )
         return [made for one in baseline for made in make_baselines(one, x, preprocessing, rng, channel_axis)]
     made: list[np.ndarray]
     match _spelled_out(baseline):
@@ -85,7 +88,10 @@ def make_baselines(
             made = [low + (high - low) * noise for noise in _noise(rng, x, draws, "uniform")]
         case Gaussian(sigma, draws):
             if not 0 <= sigma < np.inf:
-                raise AnalysisError(f"the σ of Gaussian noise is a share of the range, not {sigma}")
+                raise AnalysisError(
+                    f"expected σ of Gaussian noise of at least 0, got {sigma}. Fix: give a share of the range, "
+                    "Gaussian(0.1)"
+                )
             features = tuple(range(1, x.ndim))
             spread = sigma * (x.max(axis=features, keepdims=True) - x.min(axis=features, keepdims=True))
             made = [x + spread * noise for noise in _noise(rng, x, draws, "gaussian")]
@@ -117,7 +123,10 @@ def baseline_feeds(
     given = baseline if isinstance(baseline, Mapping) else dict.fromkeys(names, baseline)
     unknown = [name for name in given if name not in names]
     if unknown:
-        raise AnalysisError(f"a baseline for {unknown[0]!r}, which is no floating input of the model")
+        raise AnalysisError(
+            f"a baseline for {unknown[0]!r}, which is not a floating input of the model. Fix: choose from "
+            f"{', '.join(names)}"
+        )
     axes = channel_axes(fn.graph)
     made = {
         name: make_baselines(
@@ -133,7 +142,9 @@ def baseline_feeds(
     several = counts - {1}
     if len(several) > 1:
         numbers = ", ".join(f"{len(arrays)} for {name!r}" for name, arrays in made.items())
-        raise AnalysisError(f"inputs take equally many baselines, or one: there are {numbers}")
+        raise AnalysisError(
+            f"inputs have different numbers of baselines: {numbers}. Fix: give as many for each, or one"
+        )
     return [
         {**feeds, **{name: arrays[k % len(arrays)] for name, arrays in made.items()}}
         for k in range(max(counts, default=0))
@@ -159,7 +170,7 @@ def _spelled_out(baseline: Single) -> Single:
         return baseline
     if baseline not in NAMES:
         raise AnalysisError(
-            f"unknown baseline {baseline!r}; there are {', '.join(NAMES)}, a number or an array"
+            f"unknown baseline {baseline!r}. Fix: give {', '.join(NAMES)}, a number or an array"
         )
     kinds: dict[str, Single] = {
         "uniform": Uniform(),
@@ -171,12 +182,13 @@ def _spelled_out(baseline: Single) -> Single:
 
 
 def _array(baseline: object, x: np.ndarray) -> np.ndarray:
-    array = numbers(baseline, f"a baseline that is none of {', '.join(NAMES)}")
+    array = numbers(baseline, "the baseline")
     try:
         return np.broadcast_to(array, x.shape)
     except ValueError as error:
         raise ShapeError(
-            f"a baseline of shape {array.shape} does not broadcast to the input {x.shape}"
+            f"a baseline of shape {array.shape} does not broadcast to the input {x.shape}. Fix: give a number, or an "
+            f"array of shape {x.shape}"
         ) from error
 
 
@@ -185,7 +197,8 @@ def _dataset(samples: object, x: np.ndarray) -> list[np.ndarray]:
     if array.ndim != x.ndim or array.shape[1:] != x.shape[1:] or not len(array):
         wanted = ", ".join(["M", *map(str, x.shape[1:])])
         raise ShapeError(
-            f"a data set of shape {array.shape} has no baselines of the input: ({wanted}) is expected"
+            f"a data set of shape {array.shape} has no baselines of the input. Fix: give an array of shape "
+            f"({wanted}), M being their number"
         )
     return [np.broadcast_to(sample, x.shape) for sample in array.astype(x.dtype)]
 
@@ -196,18 +209,20 @@ def numbers(value: object, what: str) -> np.ndarray:
         array = as_array(value)
     # Rows of different lengths.
     except ValueError as error:
-        raise InputError(f"{what} is an array of numbers: {error}") from error
+        raise InputError(f"{what} has rows of different lengths. Fix: give an array of numbers") from error
     if array.dtype.kind not in "fiu":
-        raise InputError(f"{what} is an array of numbers, not of {array.dtype}")
+        raise InputError(f"{what} is {kind_of(value, array)}. Fix: give a number or an array of numbers")
     if not np.isfinite(array).all():
-        raise InputError(f"{what} holds NaN or infinity")
+        raise InputError(f"{what} holds NaN or infinity. {FINITE}")
     return array
 
 
 def _noise(rng: np.random.Generator, x: np.ndarray, draws: int, kind: str) -> list[np.ndarray]:
     """Noise like x, `draws` times, each sample from its own stream."""
     if draws < 1:
-        raise AnalysisError(f"a random baseline is drawn at least once, not {draws} times")
+        raise AnalysisError(
+            f"expected at least one draw of a random baseline, got {draws}. Fix: give draws=1 or more"
+        )
     size = (draws, *x.shape[1:])
     streams = rng.spawn(len(x))
     own = [s.random(size) if kind == "uniform" else s.standard_normal(size) for s in streams]
@@ -229,5 +244,7 @@ def _blurred(x: np.ndarray, channel_axis: int, sigma: float | None) -> np.ndarra
     if sigma is None:
         sigma = min(x.shape[axis] for axis in spatial) / 8
     if not sigma > 0:
-        raise AnalysisError(f"the blur is a σ in pixels above 0, not {sigma}")
+        raise AnalysisError(
+            f"expected σ of the blur above 0, got {sigma}. Fix: give pixels, as in Blurred(8.0)"
+        )
     return blurred(x, sigma, channel_axis)

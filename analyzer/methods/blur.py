@@ -26,7 +26,8 @@ def spatial_axes(x: np.ndarray, channel_axis: int) -> tuple[int, ...]:
     axes = tuple(axis for axis in range(1, x.ndim) if axis != channel_axis)
     if x.ndim < 3:
         raise AnalysisError(
-            f"an input of shape {x.shape} has no spatial axes, which a blur or a mean of channels needs"
+            f"an input of shape {x.shape} has no spatial axes, which a blur or a mean of channels needs. Fix: give "
+            "another baseline, such as 0.0, or an input with spatial axes"
         )
     return axes
 
@@ -44,9 +45,11 @@ def blurred_with_slope(
     Raises AnalysisError for a negative σ, another border, or an input without spatial axes.
     """
     if not 0 <= sigma < np.inf:
-        raise AnalysisError(f"the blur is a σ in pixels of at least 0, not {sigma}")
+        raise AnalysisError(
+            f"expected σ of the blur of at least 0, got {sigma}. Fix: give pixels, such as 8.0"
+        )
     if border not in BORDERS:
-        raise AnalysisError(f"unknown border {border!r}; there are {', '.join(BORDERS)}")
+        raise AnalysisError(f"unknown border {border!r}. Fix: choose from {', '.join(BORDERS)}")
     value = x.astype(np.float64)
     slope = np.zeros_like(value)
     for axis in spatial_axes(x, channel_axis):

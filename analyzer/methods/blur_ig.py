@@ -69,7 +69,7 @@ def blur_integrated_gradients(
     Source: Xu, Venugopalan & Sundararajan 2020.
     """
     if not 0 < max_sigma < np.inf:
-        raise AnalysisError(f"max_sigma is in pixels, above 0, not {max_sigma}")
+        raise AnalysisError(f"expected max_sigma above 0, got {max_sigma}. Fix: give pixels, such as 50.0")
     nodes, weights = quadrature(rule, steps)
     fn = differentiate(model, verify=verify)
     held = hold(fn, fn.check_inputs(inputs), target)
@@ -107,7 +107,10 @@ def _blurred_axes(held: Held) -> dict[str, int]:
     }
     if not axes:
         shapes = ", ".join(f"{name!r} {held.feeds[name].shape}" for name in held.names)
-        raise AnalysisError(f"Blur Integrated Gradients needs an input with spatial axes; there is {shapes}")
+        raise AnalysisError(
+            f"Blur Integrated Gradients needs an input with spatial axes, got {shapes}. Fix: use "
+            "integrated_gradients (--method integrated-gradients)"
+        )
     return axes
 
 

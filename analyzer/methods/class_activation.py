@@ -27,6 +27,9 @@ from analyzer.methods.saliency_map import SaliencyMap
 from analyzer.request import Request
 from analyzer.target import TargetLike
 
+_NO_LAYER = "Fix: use full_grad or integrated_gradients (--method full-grad), which need no layer"
+_OTHER = "Fix: name another layer (--layer), or use full_grad (--method full-grad)"
+
 Weighing = Callable[[Emitter, Tensor, Tensor], Tensor]
 """From activations and their gradients, (N, before, cells, after) with channels along axes 1 and 3, to (N, cells)."""
 
@@ -70,7 +73,7 @@ def activation_map(
         if not layers:
             raise AnalysisError(
                 f"no tensor between {_listed(roots)} and {_listed(seed.outputs)} lies over the input: "
-                f"{options.method} has no layer to weigh"
+                f"{options.method} has no layer to weigh. {_NO_LAYER}"
             )
     else:
         layers = dict.fromkeys(roots, _stated_layer(fn, layer, seed.outputs))
@@ -79,7 +82,8 @@ def activation_map(
     shown = {root: spot for root, spot in spots.items() if spot is not None}
     if not shown:
         raise AnalysisError(
-            f"the elements of {layer!r} stand for no places in the input: {options.method} needs a layer with some"
+            f"the elements of {layer!r} belong to no positions in the input, which {options.method} needs. Fix: omit "
+            "layer (--layer), or name a convolution or another layer with spatial axes"
         )
     found = fn.evaluate(_request(layers, layout, shown, options), feeds, seed.target, progress=progress)
 
@@ -100,10 +104,13 @@ def _stated_layer(fn: Differentiable, layer: str, outputs: tuple[str, ...]) -> s
     """The tensor that a layer means. Raises UnknownTensor; AnalysisError where it is not one before the outputs."""
     names = fn.roots(layer)
     if len(names) > 1:
-        raise AnalysisError(f"{layer!r} has several outputs, {', '.join(names)}: name one of them")
+        raise AnalysisError(
+            f"{layer!r} has several outputs, {', '.join(names)}. Fix: name one of them in layer (--layer)"
+        )
     if names[0] not in fn.graph.ancestors(outputs):
         raise AnalysisError(
-            f"{_listed(outputs)} does not depend on {names[0]!r}: there is no gradient to weigh it by"
+            f"{_listed(outputs)} does not depend on {names[0]!r}: there is no gradient to weigh it by. Fix: omit "
+            "layer (--layer), or name one that the target is computed from"
         )
     return names[0]
 
@@ -129,12 +136,12 @@ def _layout(
 def _spot(place: Placement, root: str, name: str) -> Spot | None:
     """Where the layer stands in a root, None where it does not."""
     if not place.separable:
-        raise AnalysisError(f"which part of {name!r} belongs to which sample cannot be told")
+        raise AnalysisError(f"it is not known which part of {name!r} belongs to which sample. {_OTHER}")
     for spot in place.spots:
         if spot.root == root:
             if spot.members is not None and spot.members.max() == place.elements:
                 raise AnalysisError(
-                    f"some places have more elements of {name!r} than others: it has no channels"
+                    f"some places have more elements of {name!r} than others: it has no channels. {_OTHER}"
                 )
             # An element that stands in several inputs counts in each with all its value.
             return replace(spot, share=None)

@@ -25,6 +25,7 @@ from analyzer.batch.arrangement import PLAIN
 from analyzer.errors import AnalysisError
 from analyzer.layout import channel_axes, input_channel_axis
 from analyzer.methods.arranged import by_sample
+from analyzer.methods.counts import generator, refuse_count
 from analyzer.methods.ends import Baselines, path_ends
 from analyzer.methods.held import Held, hold
 from analyzer.methods.integrated_gradients import ADAPTIVE, AT_ONCE, Progress
@@ -110,9 +111,11 @@ def conductance(
     Source: Dhamdhere, Sundararajan & Yan 2018, definition 2 and, for the sum of a layer, section 2.1.
     """
     if rule not in RULES:
-        raise AnalysisError(f"unknown rule {rule!r}; there are {', '.join(RULES)}")
+        raise AnalysisError(f"unknown rule {rule!r}. Fix: choose from {', '.join(RULES)}")
     if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 2:
-        raise AnalysisError(f"conductance needs at least 2 steps, the ends of the path, not {steps}")
+        raise AnalysisError(
+            f"conductance needs at least 2 steps, the ends of the path, got {steps}. Fix: give steps=50"
+        )
     goal = as_goal(tolerance, map_tolerance, max_evaluations)
     fn, feeds, starts, moved = path_ends(
         differentiate(model, verify=verify),
@@ -120,7 +123,7 @@ def conductance(
         baseline,
         along,
         baseline_inputs,
-        np.random.default_rng(rng),
+        generator(rng),
     )
     held = hold(fn, feeds, target, moved, several=True)
     passages = _passages(held, starts, fn.roots(at), batch_size)
@@ -291,7 +294,10 @@ def _passages(
     rest = cut(held.fn, points)
     before = [name for name in held.tensors if name not in rest.graph.tensors]
     if before:
-        raise AnalysisError(f"{before[0]!r}, which is explained, is not computed from {', '.join(points)}")
+        raise AnalysisError(
+            f"{before[0]!r}, which is explained, is not computed from {', '.join(points)}. Fix: name in at= (--at) a "
+            "tensor that it is computed from"
+        )
     beside = tuple(
         name
         for name in held.names
@@ -303,8 +309,8 @@ def _passages(
     if batch_size is None:
         target = held.target(np.arange(held.samples))
         batch_size = plan_batch(rest, (*points, *beside), ends, target, at_most=AT_ONCE)
-    elif batch_size < 1:
-        raise AnalysisError(f"batch_size is at least 1, not {batch_size}")
+    else:
+        refuse_count("batch_size", batch_size, 1, 16)
     return Passages(Lines(held, starts, batch_size), rest, points, beside, ends)
 
 

@@ -33,7 +33,8 @@ def path_ends(
     if at is None:
         if baseline_inputs is not None:
             raise AnalysisError(
-                "baseline_inputs go with tensors within the network: for the inputs themselves, they are the baseline"
+                "baseline_inputs go with tensors within the network. Fix: name these in at= (--at), or give the "
+                "inputs as baseline="
             )
         return fn, feeds, baseline_feeds(fn, feeds, baseline, rng), fn.roots()
     points = fn.roots(at)
@@ -59,13 +60,17 @@ def path_ends(
         given = baseline if isinstance(baseline, Mapping) else dict.fromkeys(points, baseline)
         beside = [name for name in given if name not in points]
         if beside:
-            raise AnalysisError(f"a baseline for {beside[0]!r}; attributed are {', '.join(points)}")
+            raise AnalysisError(
+                f"a baseline for {beside[0]!r}, which is not attributed. Fix: give one for {', '.join(points)}"
+            )
         given = {name: _first(one, moves, name, values[name].shape) for name, one in given.items()}
         starts = baseline_feeds(rest, end, given, rng)
         held = [name for name in rest.differentiable_inputs if name not in points]
         return rest, end, [{**start, **{name: end[name] for name in held}} for start in starts], points
     if not (isinstance(baseline, (int, float)) and baseline == 0):
-        raise AnalysisError("give a baseline of the points or baseline_inputs, not both")
+        raise AnalysisError(
+            "got a baseline and baseline_inputs. Fix: give one of them (--baseline or --baseline-inputs)"
+        )
     before = fn.forward(baseline_inputs, points)
     start = {name: np.broadcast_to(moves.first(name, before[name]), end[name].shape) for name in points}
     return rest, end, [{**end, **start}], points

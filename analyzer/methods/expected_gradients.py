@@ -20,9 +20,11 @@ from analyzer.backends import Differentiable, ModelLike, differentiate, explains
 from analyzer.backends.base import Arrays, Inputs
 from analyzer.backends.pieces import Progress
 from analyzer.completeness import sample_sums
-from analyzer.errors import AnalysisError, InputError, ShapeError
+from analyzer.errors import InputError, ShapeError
+from analyzer.fixes import ALIKE
 from analyzer.methods.arranged import by_sample
 from analyzer.methods.baselines import Dataset, numbers
+from analyzer.methods.counts import generator, refuse_count
 from analyzer.methods.held import Held, hold, in_batches
 from analyzer.methods.path_result import PathAttributions, like, path_attributions, rounding_of
 from analyzer.target import TargetLike
@@ -85,12 +87,11 @@ def expected_gradients(
     Raises ShapeError for a background that does not fit, InputError, TargetError, UnsupportedOp.
     Source: Erion et al. 2021.
     """
-    if not isinstance(samples, (int, np.integer)) or samples < 2:
-        raise AnalysisError(f"a standard error takes a whole number of samples, at least 2, not {samples}")
+    refuse_count("samples", samples, 2, 200)
     fn = differentiate(model, verify=verify)
     held = hold(fn, fn.check_inputs(inputs), target)
     data = _background(held, background)
-    streams = np.random.default_rng(rng).spawn(held.samples)
+    streams = generator(rng).spawn(held.samples)
     size = len(data[held.names[0]])
     drawn = draw(streams, size, samples)
     estimate = estimate_from(held, data, drawn, batch_size, progress)
@@ -237,7 +238,8 @@ def _background(held: Held, background: Background) -> Arrays:
     wrong = [name for name in (*given, *held.names) if (name in given) != (name in held.names)]
     if wrong:
         raise InputError(
-            f"the background names the inputs {', '.join(given)}; attributed are {', '.join(held.names)}"
+            f"the background names the inputs {', '.join(given)}; attributed are {', '.join(held.names)}. Fix: give "
+            "a dict with an array for each of these"
         )
     arrays = {}
     for name in held.names:
@@ -247,12 +249,13 @@ def _background(held: Held, background: Background) -> Arrays:
         if array.ndim == 0 or array.shape[1:] != features or not len(array):
             wanted = ", ".join(["M", *map(str, features)])
             raise ShapeError(
-                f"the background of {name!r} has shape {array.shape}, where ({wanted}) is expected"
+                f"the background of {name!r} has shape {array.shape}, expected ({wanted}). Fix: give an array of M "
+                "inputs of that shape"
             )
         arrays[name] = array
     counts = {name: len(array) for name, array in arrays.items()}
     if len(set(counts.values())) > 1:
-        raise ShapeError(f"the rows of a background go together: there are {counts}")
+        raise ShapeError(f"the inputs of the background have different numbers of rows: {counts}. {ALIKE}")
     return arrays
 
 

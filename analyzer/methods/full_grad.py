@@ -58,7 +58,7 @@ def full_grad(
     Source: Srinivas & Fleuret 2019, eq. 3 (decomposition) and eq. 4 (saliency).
     """
     if terms not in ("all", "explicit"):
-        raise AnalysisError(f'terms is "all" or "explicit", not {terms!r}')
+        raise AnalysisError(f'unknown terms={terms!r}. Fix: give "all" or "explicit"')
     fn = differentiate(model, verify=verify)
     feeds = fn.check_inputs(inputs)
     seed = seed_of(fn, feeds, target)
@@ -129,9 +129,11 @@ def post_processing_of(
     chosen: str | PostProcessing, align_corners: bool | None, epsilon: float | None
 ) -> PostProcessing:
     """ψ by its name, with options in place of its own. Raises AnalysisError for an unknown name."""
-    if isinstance(chosen, str):
+    if not isinstance(chosen, PostProcessing):
         if chosen not in POST_PROCESSING:
-            raise AnalysisError(f"post_processing is one of {', '.join(POST_PROCESSING)}, not {chosen!r}")
+            raise AnalysisError(
+                f"unknown post_processing {chosen!r}. Fix: choose from {', '.join(POST_PROCESSING)}"
+            )
         chosen = POST_PROCESSING[chosen]
     if align_corners is not None:
         chosen = replace(chosen, align_corners=align_corners)

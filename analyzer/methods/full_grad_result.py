@@ -121,7 +121,7 @@ def chosen_input(names: Iterable[str], of: str | None) -> str:
     """The input that is drawn. Raises ValueError for an unknown name."""
     known = list(names)
     if of is not None and of not in known:
-        raise ValueError(f"no map of {of!r}: there is {', '.join(known)}")
+        raise ValueError(f"no map of {of!r}. Fix: choose from {', '.join(known)}")
     return of or known[0]
 
 

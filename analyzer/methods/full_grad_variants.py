@@ -21,6 +21,7 @@ from analyzer.emitter import Emitter
 from analyzer.errors import AnalysisError
 from analyzer.graph import Tensor
 from analyzer.methods.arranged import by_sample
+from analyzer.methods.counts import refuse_count
 from analyzer.methods.decomposition import Plan, Settings, form_of, plan, shown_spots
 from analyzer.methods.full_grad import post_processing_of, seed_of
 from analyzer.methods.maps import Layer, PostProcessing, saliency_map
@@ -81,10 +82,13 @@ def smooth_full_grad(
     Where no target is given, the highest class of the input without noise is explained in all copies.
     Raises AnalysisError for a number of copies below 1 or a negative noise, and what `full_grad` raises.
     """
-    if samples < 1 or noise < 0:
-        raise AnalysisError(f"samples is at least 1 and noise at least 0, not {samples} and {noise}")
+    refuse_count("samples", samples, 1, 25)
+    if not isinstance(noise, (int, float)) or not noise >= 0:
+        raise AnalysisError(
+            f"expected noise of at least 0, got {noise!r}. Fix: give a share of the range, noise=0.15"
+        )
     if terms not in ("all", "explicit"):
-        raise AnalysisError(f'terms is "all" or "explicit", not {terms!r}')
+        raise AnalysisError(f'unknown terms={terms!r}. Fix: give "all" or "explicit"')
     fn = differentiate(model, verify=verify)
     feeds = fn.check_inputs(inputs)
     chosen = seed_of(fn, feeds, target)

@@ -23,6 +23,7 @@ from analyzer.backends.pieces import Progress
 from analyzer.errors import AnalysisError
 from analyzer.methods.arranged import by_sample
 from analyzer.methods.baselines import BaselineLike, averaged, baseline_feeds
+from analyzer.methods.counts import generator
 from analyzer.methods.held import Held, hold, in_batches
 from analyzer.methods.path_result import PathAttributions, like, path_attributions
 from analyzer.target import TargetLike
@@ -44,17 +45,24 @@ class PathSettings:
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:
-            raise AnalysisError(f"unknown rule {self.rule!r}; there are {', '.join(RULES)}")
+            raise AnalysisError(f"unknown rule {self.rule!r}. Fix: choose from {', '.join(RULES)}")
         if not all(isinstance(number, (int, np.integer)) for number in (self.steps, self.anchors)):
-            raise AnalysisError(f"steps and anchors are whole numbers, not {self.steps} and {self.anchors}")
+            raise AnalysisError(
+                f"got steps={self.steps} and anchors={self.anchors}. Fix: give whole numbers, steps=200, anchors=0"
+            )
         if self.anchors < 0 or self.steps <= self.anchors:
             raise AnalysisError(
-                f"a path of {self.steps} steps and {self.anchors} anchors: at least one step lies between two anchors"
+                f"a path of {self.steps} steps and {self.anchors} anchors has no step between two anchors. Fix: give "
+                "more steps than anchors"
             )
         if not 0 < self.fraction <= 1:
-            raise AnalysisError(f"fraction is a share above 0 and at most 1, not {self.fraction}")
+            raise AnalysisError(
+                f"expected fraction above 0 and at most 1, got {self.fraction}. Fix: give fraction=0.25"
+            )
         if not 0 <= self.max_dist <= 1:
-            raise AnalysisError(f"max_dist is a share from 0 to 1, not {self.max_dist}")
+            raise AnalysisError(
+                f"expected max_dist from 0 to 1, got {self.max_dist}. Fix: give max_dist=0.02"
+            )
 
 
 @dataclass(frozen=True)
@@ -104,7 +112,7 @@ def guided_integrated_gradients(
     fn = differentiate(model, verify=verify)
     feeds = fn.check_inputs(inputs)
     held = hold(fn, feeds, target)
-    starts = baseline_feeds(fn, feeds, baseline, np.random.default_rng(rng))
+    starts = baseline_feeds(fn, feeds, baseline, generator(rng))
     evaluations = (steps + (rule == "trapezoid")) * len(starts)
     count = _counting(progress, evaluations * held.samples)
 

@@ -15,6 +15,8 @@ from analyzer.backends import Differentiable
 from analyzer.backends.base import Arrays, Gradients, batched_inputs
 from analyzer.backends.undefined import cause
 from analyzer.errors import AnalysisError, UndefinedResult
+from analyzer.fixes import BASELINE
+from analyzer.methods.counts import refuse_count
 from analyzer.request import OUTPUT
 from analyzer.target import Target, TargetLike, as_target, one_scalar, rows_of
 
@@ -53,8 +55,7 @@ class Held:
             if not all(np.isfinite(array[k]).all() for array in (found.output, *found.gradients.values())):
                 why = self.cause(points, rows, k, bool(np.isfinite(found.output[k]).all()))
                 raise UndefinedResult(
-                    f"the output or its gradient is not finite on the path of sample {row} ({why}). "
-                    "Fix: choose another baseline"
+                    f"the output or its gradient is not finite on the path of sample {row} ({why}). {BASELINE}"
                 )
         return found
 
@@ -78,8 +79,7 @@ class Held:
         lost = np.flatnonzero(~np.isfinite(found.reshape(len(rows), -1)).all(axis=1))
         if len(lost):
             raise UndefinedResult(
-                f"the output {where} of sample {rows[lost[0]]} is {found[lost[0]]}, which is not finite: "
-                "choose another baseline"
+                f"the output {where} of sample {rows[lost[0]]} is {found[lost[0]]}, which is not finite. {BASELINE}"
             )
         return found
 
@@ -150,7 +150,6 @@ def hold(
 
 def in_batches(count: int, size: int) -> Iterator[np.ndarray]:
     """The numbers below `count`, at most `size` at a time. Raises AnalysisError for a size below 1."""
-    if size < 1:
-        raise AnalysisError(f"batch_size is at least 1, not {size}")
+    refuse_count("batch_size", size, 1, 16)
     for start in range(0, count, size):
         yield np.arange(start, min(start + size, count))

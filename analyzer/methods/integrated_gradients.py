@@ -22,6 +22,7 @@ from analyzer.backends.planning import plan_batch
 from analyzer.errors import AnalysisError
 from analyzer.methods.affine_start import behind_affine_start
 from analyzer.methods.arranged import by_sample
+from analyzer.methods.counts import generator, refuse_count
 from analyzer.methods.ends import Baselines, path_ends
 from analyzer.methods.full_grad_result import chosen_input
 from analyzer.methods.held import hold
@@ -92,7 +93,8 @@ class IntegratedGradients(PathAttributions):
         """
         if not self.embedded or (of is not None and of not in self.embedded):
             raise AnalysisError(
-                f"no tokens are embedded in {of or ', '.join(self.channel_axes)}: at='embedding'"
+                f"no tokens are embedded in {of or ', '.join(self.channel_axes)}. Fix: give integrated_gradients "
+                "at='embedding'"
             )
         name = of or self.embedded[0]
         return token_scores(self.first(name, self.attributions_at(name)))
@@ -112,7 +114,9 @@ class IntegratedGradients(PathAttributions):
         name = chosen_input(self.channel_axes, of)
         if name not in self.embedded:
             if features is not None and not all(isinstance(name, str) for name in features):
-                raise AnalysisError("rows of names are those of tokens: at='embedding'")
+                raise AnalysisError(
+                    "got rows of names for a result without tokens. Fix: give integrated_gradients at='embedding'"
+                )
             return super().plot(inputs, of=of, features=cast("Sequence[str] | None", features))
         return plot_token_scores(self.token_scores(name), features, self.completeness.output, name)
 
@@ -162,13 +166,13 @@ def integrated_gradients(
     quadrature(rule, steps)
     goal = as_goal(tolerance, map_tolerance, max_evaluations)
     whole = differentiate(model, verify=verify)
-    rng = np.random.default_rng(rng)
+    rng = generator(rng)
     fn, feeds, starts, names = path_ends(whole, inputs, baseline, at, baseline_inputs, rng)
     held = hold(fn, feeds, target, names, several=True)
     if batch_size is None:
         batch_size = plan_batch(fn, held.names, feeds, held.target(np.arange(held.samples)), at_most=AT_ONCE)
-    elif batch_size < 1:
-        raise AnalysisError(f"batch_size is at least 1, not {batch_size}")
+    else:
+        refuse_count("batch_size", batch_size, 1, 16)
     lines = Lines(held, starts, batch_size)
     if goal is None:
         lines = behind_affine_start(lines)

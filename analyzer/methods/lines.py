@@ -15,6 +15,7 @@ import numpy as np
 
 from analyzer.backends.base import Arrays
 from analyzer.errors import UndefinedResult
+from analyzer.fixes import BASELINE
 from analyzer.methods.held import Held, in_batches
 from analyzer.methods.probes import Probe, beyond_cubic
 
@@ -141,7 +142,7 @@ class Lines:
         why = self.held.cause(points, rows, place, bool(np.isfinite(point.output).all()))
         return UndefinedResult(
             f"at α = {point.alpha:.6g} on the path of sample {rows[place]}, from the baseline at 0 to the input at 1, "
-            f"the output or its gradient is not finite ({why}). Fix: choose another baseline or rule"
+            f"the output or its gradient is not finite ({why}). {BASELINE}, or another rule= (--rule)"
         )
 
     def direction(self, line: int) -> np.ndarray:

@@ -22,8 +22,10 @@ class Noise:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.share >= 0:
-            raise AnalysisError(f"the noise is a share of the inputs' range, 0 or more, not {self.share}")
+        if not isinstance(self.share, (int, float, np.number)) or not self.share >= 0:
+            raise AnalysisError(
+                f"expected noise of at least 0, got {self.share!r}. Fix: give a share of the inputs' range, noise=0.15"
+            )
 
     def noisy(self, feeds: Arrays, names: Sequence[str], rows: np.ndarray, copies: np.ndarray) -> Arrays:
         """Copy `copies`[k] of sample `rows`[k] of each tensor in `names`, (n, *features)."""

@@ -86,8 +86,11 @@ def quadrature(rule: str, steps: int) -> Rule:
     Raises AnalysisError for another name, or too few steps.
     """
     if rule not in _RULES:
-        raise AnalysisError(f"unknown rule {rule!r}; there are {', '.join(RULES)}")
+        raise AnalysisError(f"unknown rule {rule!r}. Fix: choose from {', '.join(RULES)}")
     nodes_of, least = _RULES[rule]
     if not isinstance(steps, (int, np.integer)) or isinstance(steps, bool) or steps < least:
-        raise AnalysisError(f"{rule} needs at least {least} step{'s' * (least > 1)}, not {steps}")
+        raise AnalysisError(
+            f"{rule} needs at least {least} step{'s' * (least > 1)}, got {steps}. Fix: give steps={least} (--steps) "
+            "or more"
+        )
     return nodes_of(int(steps))

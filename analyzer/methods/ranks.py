@@ -48,7 +48,9 @@ def joined(results: Sequence[Result]) -> Result:
 def of_rank(result: Result, k: int) -> Result:
     """The result of the k-th class of each sample. Raises AnalysisError where one scalar of each is explained."""
     if result.output.ndim != 2:
-        raise AnalysisError("one scalar of each sample is explained: there are no ranks")
+        raise AnalysisError(
+            "one scalar of each sample is explained: there are no ranks. Fix: explain Target(top=3)"
+        )
     own = {name: _each(lambda value: value[:, k], getattr(result, name)) for name in _ranked(result)}
     sums = {name: value[:, k] for name, value in vars(result.completeness).items()}
     return replace(result, **own, completeness=Completeness(**sums))

@@ -92,13 +92,20 @@ def as_goal(tolerance: float | None, map_tolerance: float | None, max_evaluation
     """What a refinement must meet; None without a tolerance. Raises AnalysisError for what is out of range."""
     if tolerance is None:
         if map_tolerance is not None:
-            raise AnalysisError("a map_tolerance goes with a tolerance")
+            raise AnalysisError(
+                "got map_tolerance without tolerance. Fix: give tolerance= (--tolerance), too"
+            )
         return None
     for share in (tolerance, map_tolerance):
-        if share is not None and not share > 0:
-            raise AnalysisError(f"the tolerance is a share above 0, not {share}")
+        if share is not None and (not isinstance(share, (int, float, np.number)) or not share > 0):
+            raise AnalysisError(
+                f"expected a tolerance above 0, got {share!r}. Fix: give a share, such as tolerance=0.01"
+            )
     if max_evaluations < LEAST_BUDGET:
-        raise AnalysisError(f"a tolerance takes at least {LEAST_BUDGET} evaluations, not {max_evaluations}")
+        raise AnalysisError(
+            f"a tolerance takes at least {LEAST_BUDGET} evaluations, got {max_evaluations}. Fix: omit "
+            "max_evaluations, or give more"
+        )
     return Goal(tolerance, MAP_SLACK * tolerance if map_tolerance is None else map_tolerance, max_evaluations)
 
 

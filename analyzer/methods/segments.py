@@ -59,5 +59,5 @@ def _scikit_image() -> Any:
         return import_module("skimage")
     except ModuleNotFoundError as error:
         raise MissingFramework(
-            f'segments of an image need {error.name}, which is not installed: pip install "onnxplain[segments]"'
+            f'segments of an image need {error.name}, which is not installed. Fix: pip install "onnxplain[segments]"'
         ) from error

@@ -17,8 +17,8 @@ import numpy as np
 from analyzer.backends import Differentiable, ModelLike, differentiate, explains
 from analyzer.backends.base import Arrays, Inputs
 from analyzer.backends.pieces import Progress
-from analyzer.errors import AnalysisError
 from analyzer.methods.arranged import by_sample
+from analyzer.methods.counts import refuse_count
 from analyzer.methods.held import Held, hold, in_batches
 from analyzer.methods.missed import LEAST_COPIES, missed_variance
 from analyzer.methods.noise import Noise
@@ -208,8 +208,7 @@ def _moments(
     of: Callable[[np.ndarray], np.ndarray] = np.positive,
 ) -> _Moments:
     """The moments of a function of the gradient over noisy copies."""
-    if samples < 1:
-        raise AnalysisError(f"samples is at least 1, not {samples}")
+    refuse_count("samples", samples, 1, 25)
     fn = differentiate(model)
     held = hold(fn, fn.check_inputs(inputs), target)
     zeros = [{name: np.zeros(held.feeds[name].shape) for name in held.names} for _ in range(2)]

@@ -45,11 +45,15 @@ def scored_tokens(
     if all(isinstance(name, str) for name in names):
         rows = [[name for row in rows for name in row]] * len(scores)
     if len(rows) != len(scores):
-        raise ShapeError(f"{len(rows)} rows of tokens for {len(scores)} samples")
+        raise ShapeError(
+            f"{len(rows)} rows of tokens for {len(scores)} samples. Fix: give a row of tokens for each sample"
+        )
     texts = []
     for index, (row, values) in enumerate(zip(rows, scores, strict=True)):
         if len(row) > len(values):
-            raise ShapeError(f"{len(row)} names for the {len(values)} tokens of sample {index}")
+            raise ShapeError(
+                f"{len(row)} names for the {len(values)} tokens of sample {index}. Fix: give at most one for each"
+            )
         rest = values[len(row) :]
         if rest.any():
             row, values = [*row, f"({len(rest)} more)"], [*values[: len(row)], rest.sum()]

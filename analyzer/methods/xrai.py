@@ -23,6 +23,7 @@ from analyzer.errors import AnalysisError, ShapeError
 from analyzer.layout import channel_axes, input_channel_axis
 from analyzer.methods.arranged import Arranged, by_sample
 from analyzer.methods.baselines import BaselineLike, numbers
+from analyzer.methods.counts import refuse_count
 from analyzer.methods.held import hold
 from analyzer.methods.integrated_gradients import integrated_gradients
 from analyzer.methods.segments import segments as segments_of
@@ -58,7 +59,9 @@ class Xrai(Arranged):
     def top(self, share: float) -> np.ndarray:
         """(N, H, W) bool: the highest regions, as many as cover this share of the image. Raises AnalysisError."""
         if not 0 < share <= 1:
-            raise AnalysisError(f"a share of the image is above 0 and at most 1, not {share}")
+            raise AnalysisError(
+                f"expected a share of the image above 0 and at most 1, got {share}. Fix: give one such as 0.1"
+            )
         covered = np.zeros(self.ranks.shape, bool)
         for sample, ranks in enumerate(self.ranks):
             counts = np.bincount(ranks.ravel())[1:]
@@ -100,8 +103,7 @@ def xrai(
     Raises ShapeError for what is no batch of images, AnalysisError for a model of several inputs, MissingFramework
     where scikit-image is needed and not installed; InputError, TargetError, UnsupportedOp.
     """
-    if min_pixels < 1:
-        raise AnalysisError(f"min_pixels is at least 1, not {min_pixels}")
+    refuse_count("min_pixels", min_pixels, 1, 50)
     fn = differentiate(model, verify=verify)
     feeds = fn.check_inputs(inputs)
     name, channel = _image_input(fn, feeds)
@@ -123,7 +125,9 @@ def xrai(
         attributions, delta = integrated.attributions[name], integrated.delta
     given = numbers(attributions, "the attributions").astype(feeds[name].dtype)
     if given.shape != feeds[name].shape:
-        raise ShapeError(f"attributions of shape {given.shape} for images {feeds[name].shape}")
+        raise ShapeError(
+            f"attributions of shape {given.shape} for images {feeds[name].shape}. Fix: give them in the images' shape"
+        )
     # The largest channel, as published: a pixel speaks where any of its channels does.
     pixels = np.moveaxis(given, channel, -1).max(axis=-1).astype(np.float64)
     regions = (
@@ -175,9 +179,15 @@ def _image_input(fn: Differentiable, feeds: Arrays) -> tuple[str, int]:
     """The only attributed input and its channel axis. Raises AnalysisError or ShapeError where it is no image."""
     names = fn.roots()
     if len(names) > 1:
-        raise AnalysisError(f"XRAI cuts one image into regions; the model has the inputs {', '.join(names)}")
+        raise AnalysisError(
+            f"XRAI cuts one image into regions; the model has the inputs {', '.join(names)}. Fix: use "
+            "integrated_gradients"
+        )
     if feeds[names[0]].ndim != 4:
-        raise ShapeError(f"XRAI takes images of two spatial axes and channels, not {feeds[names[0]].shape}")
+        raise ShapeError(
+            f"XRAI takes images of two spatial axes and channels, got {feeds[names[0]].shape}. Fix: use "
+            "integrated_gradients"
+        )
     return names[0], input_channel_axis(fn.graph, names[0], channel_axes(fn.graph))
 
 
@@ -187,6 +197,7 @@ def _checked(segments: Sequence[np.ndarray], shape: tuple[int, ...]) -> list[np.
     if len(masks) != shape[0] or any(one.ndim != 3 or one.shape[1:] != shape[1:] for one in masks):
         shapes = ", ".join(str(one.shape) for one in masks)
         raise ShapeError(
-            f"segments of shapes {shapes}: for each of {shape[0]} samples (K, {shape[1]}, {shape[2]})"
+            f"segments of shapes {shapes} for {shape[0]} samples. Fix: give for each of these K masks, an array "
+            f"(K, {shape[1]}, {shape[2]})"
         )
     return masks

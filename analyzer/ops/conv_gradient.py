@@ -20,6 +20,7 @@ from typing import Any
 
 from analyzer.emitter import Emitter
 from analyzer.errors import UnsupportedOp
+from analyzer.fixes import TRACED
 from analyzer.graph import Tensor
 from analyzer.ops import conv_phases
 from analyzer.ops.support import ones, static
@@ -46,7 +47,7 @@ def kernel_of(w: Tensor, kernel_shape: Sequence[int] | None) -> list[int]:
         return list(kernel_shape)
     sizes = w.shape[2:] if w.shape is not None else (None,)
     if not all(isinstance(size, int) for size in sizes):
-        raise UnsupportedOp(f"the kernel's size of weight {w.name!r} is unknown before running")
+        raise UnsupportedOp(f"the kernel's size of weight {w.name!r} is unknown before running. {TRACED}")
     return [int(size) for size in sizes if isinstance(size, int)]
 
 
@@ -269,7 +270,9 @@ def _turned(op: Emitter, w: Tensor, axes: Sequence[Axis], group: int) -> Tensor:
     if group > 1:
         known = static(w)
         if known is None:
-            raise UnsupportedOp(f"the shape of the grouped weight {w.name!r} is unknown before running")
+            raise UnsupportedOp(
+                f"the shape of the grouped weight {w.name!r} is unknown before running. {TRACED}"
+            )
         m, c = known[:2]
         if m != group or c != 1:
             split = op.Reshape(w, [group, m // group, c, *spatial])

@@ -14,6 +14,7 @@ import numpy as np
 
 from analyzer.emitter import Emitter
 from analyzer.errors import UnsupportedOp
+from analyzer.fixes import TRACED
 from analyzer.graph import Tensor
 from analyzer.ops import conv_gradient
 from analyzer.ops import taps as at
@@ -44,7 +45,9 @@ def _columns(
 ) -> _Columns:
     sizes = static(w)
     if sizes is None:
-        raise UnsupportedOp(f"DeformConv: the shape of the weight {w.name!r} is unknown before running")
+        raise UnsupportedOp(
+            f"DeformConv: the shape of the weight {w.name!r} is unknown before running. {TRACED}"
+        )
     count, channels = int(np.prod(sizes[2:])), sizes[1] * group // offset_group
     samples = axis_size(op, x, 0)
     spatial = [axis_size(op, x, axis) for axis in range(2, len(sizes))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import reduce
 
+from analyzer.fixes import INFERENCE
 from analyzer.ops.registry import Affine, Elementwise, ExplicitRule, Homogeneous, Kink, Multilinear, register
 from analyzer.ops.support import cast, is_zero, onnx_dtype, sum_known
 
@@ -401,4 +402,4 @@ class Dropout(Homogeneous):
 
 def _refuse_training(ratio, training):
     if training is not None and bool(training) and (ratio is None or float(ratio) > 0):
-        raise ValueError("Dropout in training mode is random: export the model in inference mode")
+        raise ValueError(f"Dropout {INFERENCE}")

@@ -13,6 +13,7 @@ import numpy as np
 
 from analyzer.emitter import Emitter
 from analyzer.errors import UnsupportedOp
+from analyzer.fixes import TRACED
 from analyzer.graph import Tensor
 from analyzer.ops.eager import Composed
 from analyzer.ops.registry import Homogeneous, register
@@ -37,7 +38,9 @@ def _positions(image: Sequence[int], block: Sequence[int], **geometry: Any) -> n
 def _known(image_shape: Tensor, block_shape: Tensor) -> tuple[list[int], list[int]]:
     image, block = constant_ints(image_shape), constant_ints(block_shape)
     if image is None or block is None:
-        raise UnsupportedOp("Col2Im: the sizes of the image or of its windows are computed while running")
+        raise UnsupportedOp(
+            f"Col2Im: the sizes of the image or of its windows are computed while running. {TRACED}"
+        )
     return image, block
 
 
@@ -62,7 +65,7 @@ class Col2Im(Homogeneous):
     def vjp(op, g, y, x, image_shape, block_shape, **geometry):
         if len(geometry["dilations"] or [1, 1]) != 2 and max(geometry["dilations"]) > 1:
             raise UnsupportedOp(
-                "Col2Im: ONNX Runtime misplaces the channels of dilated windows that are not planes"
+                f"Col2Im: ONNX Runtime misplaces the channels of dilated windows that are not planes. {TRACED}"
             )
 
         def of_x():

@@ -8,6 +8,7 @@ import numpy as np
 
 from analyzer.emitter import Emitter
 from analyzer.errors import UnsupportedOp
+from analyzer.fixes import TRACED
 from analyzer.graph import Tensor
 from analyzer.ops.registry import Affine, ExplicitRule, Multilinear, register
 from analyzer.ops.support import RowProduct, is_zero, rank_of, reshape_like, sum_known
@@ -182,6 +183,6 @@ def _order(x: Tensor) -> int:
     if not isinstance(n, int) or n > _LARGEST_DETERMINANT:
         raise UnsupportedOp(
             f"Det: {x.name!r} is of order {'unknown' if n is None else n}; known orders up to "
-            f"{_LARGEST_DETERMINANT} have a VJP rule"
+            f"{_LARGEST_DETERMINANT} have a VJP rule. {TRACED}"
         )
     return n

@@ -9,6 +9,7 @@ import numpy as np
 
 from analyzer.emitter import Emitter
 from analyzer.errors import UnsupportedOp
+from analyzer.fixes import INFERENCE
 from analyzer.graph import Tensor
 from analyzer.ops.registry import Affine, ExplicitRule, Homogeneous, Kink, register
 from analyzer.ops.support import (
@@ -37,7 +38,7 @@ class BatchNormalization(Affine):
 
     def vjp(op, g, y, x, scale, b, mean, var, *, epsilon, momentum, training_mode):
         if training_mode:
-            raise UnsupportedOp("BatchNormalization in training mode: export the model in inference mode")
+            raise UnsupportedOp(f"BatchNormalization {INFERENCE}")
         rank = rank_of(x)
         others = [0, *range(2, rank)]
         deviation = op.Sqrt(op.Add(var, epsilon))
@@ -92,7 +93,7 @@ class BatchNormalization(Affine):
 
 def _batch_norm(framework, reshape, x, scale, b, mean, var, epsilon, training_mode):
     if training_mode:
-        raise ValueError("BatchNormalization in training mode: export the model in inference mode")
+        raise ValueError(f"BatchNormalization {INFERENCE}")
     slope = scale / framework.sqrt(var + epsilon)
     shift = b - mean * slope
     return x * _channels(slope, x, reshape) + _channels(shift, x, reshape)

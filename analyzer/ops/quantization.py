@@ -17,7 +17,7 @@ from analyzer.ops.support import ones
 
 def _limits(dtype):
     if np.dtype(dtype).kind not in "iu":
-        raise ValueError(f"codes of {np.dtype(dtype).name} have no form here")
+        raise ValueError(f"codes of {np.dtype(dtype).name} have no form here. Fix: use backend='onnxruntime'")
     limits = np.iinfo(dtype)
     return int(limits.min), int(limits.max)
 

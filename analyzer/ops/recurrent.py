@@ -18,6 +18,7 @@ import numpy as np
 
 from analyzer.emitter import Emitter
 from analyzer.errors import UnsupportedOp
+from analyzer.fixes import TRACED
 from analyzer.graph import Tensor
 from analyzer.ops.eager import Composed
 from analyzer.ops.recurrent_cells import Cell, Weights, activation_functions, gru, lstm, rnn
@@ -108,7 +109,9 @@ def layers(
 ) -> list[Layer]:
     """A node's directions. Raises UnsupportedOp for what a canonical graph does not have."""
     if layout:
-        raise UnsupportedOp("a recurrent op with layout=1 is no canonical one: convert the model first")
+        raise UnsupportedOp(
+            "a recurrent op with layout=1 is not canonical. Fix: convert the model with onnxplain.convert first"
+        )
     reversals = _DIRECTIONS[direction]
     names = activations or [*form.functions] * len(reversals)
     functions = activation_functions(names, activation_alpha, activation_beta)
@@ -234,7 +237,7 @@ def vjp(
     def refuse() -> Tensor:
         raise UnsupportedOp(
             f"the weights of the recurrent op that reads {given.r.name!r} depend on the differentiated tensor: "
-            "they have no VJP rule"
+            f"they have no VJP rule. {TRACED}"
         )
 
     return of_x, refuse, refuse, refuse, None, of_state(0), of_state(1), refuse

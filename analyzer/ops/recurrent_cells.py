@@ -109,13 +109,15 @@ def activation_functions(
 def _function(name: str, given: dict[str, Iterator[float]]) -> Function:
     key = name.lower()
     if key not in _FUNCTIONS:
-        raise UnsupportedOp(f"{name!r} is no activation of a recurrent op: {', '.join(_FUNCTIONS)}")
+        raise UnsupportedOp(
+            f"{name!r} is not an activation of a recurrent op. Fix: export it with one of {', '.join(_FUNCTIONS)}"
+        )
     op_type, wanted = _FUNCTIONS[key]
     # What is not given is left to the default of the op of that name.
     parameters = {p: value for p in wanted if (value := next(given[p], None)) is not None}
     if not op_type and len(parameters) < len(wanted):
         raise UnsupportedOp(
-            f"the activation {name} needs activation_alpha and activation_beta: it has no default"
+            f"the activation {name} needs activation_alpha and activation_beta. Fix: state them in the file"
         )
 
     def function(op: Emitter, x: Tensor) -> Tensor:

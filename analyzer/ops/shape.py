@@ -10,6 +10,7 @@ from onnx import helper
 
 from analyzer.emitter import Emitter
 from analyzer.errors import UnsupportedOp
+from analyzer.fixes import TRACED
 from analyzer.graph import Tensor
 from analyzer.ops.registry import Affine, Homogeneous, PiecewiseConstant, register
 from analyzer.ops.support import (
@@ -247,7 +248,7 @@ class DepthToSpace(Homogeneous):
 def _reorder(op: Emitter, depth: Tensor, x: Tensor, b: int) -> Tensor:
     channels = x.shape[1] if x.shape is not None else None
     if not isinstance(channels, int):
-        raise UnsupportedOp(f"DepthToSpace: the number of channels of {x.name!r} is unknown")
+        raise UnsupportedOp(f"DepthToSpace: the number of channels of {x.name!r} is unknown. {TRACED}")
     order = np.arange(channels).reshape(b * b, channels // (b * b)).T.reshape(-1)
     return op.Gather(depth, order, axis=1)
 
@@ -343,7 +344,7 @@ def constant_value(attributes: dict[str, Any]) -> np.ndarray:
         if value is not None:
             dtype = {"value_float": np.float32, "value_floats": np.float32}.get(name)
             return np.asarray(value, dtype or (np.int64 if name.startswith("value_int") else None))
-    raise ValueError("a Constant node without a value")
+    raise ValueError("a Constant node without a value. Fix: export the model again")
 
 
 @register

@@ -16,6 +16,7 @@ from onnx import helper
 
 from analyzer.emitter import Emitter
 from analyzer.errors import UnsupportedOp
+from analyzer.fixes import TRACED
 from analyzer.graph import Shape, Tensor
 from analyzer.ops.eager import Composed
 from analyzer.ops.indexing import ungather
@@ -88,7 +89,7 @@ class DFT(Homogeneous):
         def of_x():
             along = [-2] if axis is None else constant_ints(axis)
             if along is None:
-                raise UnsupportedOp("DFT: the axis of the transform is computed while running")
+                raise UnsupportedOp(f"DFT: the axis of the transform is computed while running. {TRACED}")
             return _of_signal(op, g, x, dft_length, along[0] % rank_of(x), inverse, onesided)
 
         return of_x, None, None
@@ -100,7 +101,7 @@ def _of_signal(
     """The transpose of a transform: the one in the other direction, but for the factor 1 / length."""
     shape = x.shape or ()
     if not isinstance(shape[-1], int):
-        raise UnsupportedOp(f"DFT: whether {x.name!r} is real or complex is unknown before running")
+        raise UnsupportedOp(f"DFT: whether {x.name!r} is real or complex is unknown before running. {TRACED}")
     if inverse and onesided:
         return _of_spectrum(op, g, shape, dft_length, axis, x.dtype)
     length = dft_length if dft_length is not None else _count(op, x, axis)
@@ -122,12 +123,14 @@ def _of_spectrum(
     """The transpose of an inverse onesided transform: the spectrum of g, each frequency as often as it occurs."""
     size, given = shape[axis], constant_ints(dft_length)
     if not isinstance(size, int) or (dft_length is not None and given is None):
-        raise UnsupportedOp("DFT: the length of an inverse onesided transform is unknown before running")
+        raise UnsupportedOp(
+            f"DFT: the length of an inverse onesided transform is unknown before running. {TRACED}"
+        )
     length = given[0] if given is not None else 2 * (size - 1)
     if size != length // 2 + 1:
         raise UnsupportedOp(
             f"DFT: on {size} frequencies for an inverse onesided transform of {length} points ONNX Runtime and "
-            f"NumPy disagree; {length // 2 + 1} have a VJP rule"
+            f"NumPy disagree. Fix: give {length // 2 + 1} frequencies, which have a VJP rule"
         )
     halved = op.DFT(g, None, np.asarray(axis), onesided=1)
     return op.Mul(halved, (_weights(size, length, len(shape) - axis - 1) / length).astype(dtype))
@@ -148,7 +151,7 @@ def _positions(
     steps, given = constant_ints(step), constant_ints(length)
     sizes = given if length is not None else (signal.shape or (None,))[1:] if window is None else window.shape
     if steps is None or not sizes or not isinstance(sizes[0], int):
-        raise UnsupportedOp("STFT: the frames' step or length is unknown before running")
+        raise UnsupportedOp(f"STFT: the frames' step or length is unknown before running. {TRACED}")
     last = op.Sub(axis_size(op, signal, 1), [sizes[0]])
     count = op.Squeeze(op.Add(op.Div(last, steps), [1]), [0])
     starts = op.Mul(op.Range(np.asarray(0), count, np.asarray(1)), steps)

@@ -11,6 +11,7 @@ from onnx import helper, numpy_helper
 
 from analyzer.emitter import Emitter
 from analyzer.errors import UnsupportedOp
+from analyzer.fixes import TRACED
 from analyzer.graph import Shape, Tensor
 
 
@@ -48,7 +49,9 @@ def static(tensor: Tensor) -> tuple[int, ...] | None:
 def rank_of(tensor: Tensor) -> int:
     """The number of axes. Raises UnsupportedOp where shape inference did not find it."""
     if tensor.shape is None:
-        raise UnsupportedOp(f"the rank of {tensor.name!r} is unknown, and the gradient depends on it")
+        raise UnsupportedOp(
+            f"the rank of {tensor.name!r} is unknown, and the gradient depends on it. {TRACED}"
+        )
     return len(tensor.shape)
 
 

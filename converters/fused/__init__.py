@@ -70,7 +70,7 @@ def refuse_foreign(draft: Draft) -> None:
     laid_out = [node for node in draft.nodes if node.domain in LAYOUTS]
     if laid_out:
         raise UnsupportedModel(
-            f"{describe(laid_out[0])} is written for the memory layout of one machine; let ONNX Runtime "
+            f"{describe(laid_out[0])} is written for the memory layout of one machine. Fix: let ONNX Runtime "
             'optimize the model at level "extended" at most, or give the model as it was before'
         )
     foreign = sorted(
@@ -79,7 +79,7 @@ def refuse_foreign(draft: Draft) -> None:
     if foreign:
         raise UnsupportedModel(
             f"ONNX Runtime's own {', '.join(f'{MICROSOFT}.{name}' for name in foreign)} cannot be expressed in "
-            "standard ops here; give the model as it was before it was optimized for ONNX Runtime"
+            "standard ops here. Fix: give the model as it was before it was optimized for ONNX Runtime"
         )
 
 

@@ -25,6 +25,9 @@ EXPANSIONS: dict[tuple[str, str], Expansion] = {}
 """The expansion of each fused op, by (domain, op type)."""
 
 MICROSOFT = "com.microsoft"
+_CUT = "Fix: export the model without this step, and explain the tensor before it"
+# How to fix a node that has no standard form, by its domain.
+_FIXES = {MICROSOFT: "Fix: give the model as it was before ONNX Runtime or a quantizer rewrote it"}
 
 
 class Undetermined(Exception):
@@ -110,8 +113,9 @@ class Builder:
         return np.dtype(helper.tensor_dtype_to_np_dtype(known.tensor_type.elem_type))
 
     def refuse(self, what: str) -> UnsupportedModel:
-        """The error that names the node and what it holds that has no standard form."""
-        return UnsupportedModel(f"{describe(self.node)} {what}")
+        """Return the error that names the node, what it holds that has no standard form, and a fix."""
+        fix = "" if "Fix: " in what else f". {_FIXES.get(self.node.domain, _CUT)}"
+        return UnsupportedModel(f"{describe(self.node)} {what}{fix}")
 
 
 def describe(node: onnx.NodeProto) -> str:

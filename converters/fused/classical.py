@@ -16,8 +16,6 @@ from converters.fused.builder import Builder, expands
 
 CLASSICAL = "ai.onnx.ml"
 
-_CUT = "Fix: export the model without this step, and explain the tensor before it"
-
 
 @expands("Scaler", domain=CLASSICAL)
 def scaler(op: Builder, x: str, *, offset: list[float], scale: list[float]) -> str:
@@ -78,7 +76,7 @@ def normalizer(op: Builder, x: str, *, norm: str = "MAX") -> str:
         # The root has no derivative at zero: a row of zeros is divided by one instead.
         size = op.Sqrt(op.Where(op.Equal(squares, 0.0), _one(), squares))
     else:
-        raise op.refuse(f"has the norm {norm!r}, which has no standard form. {_CUT}")
+        raise op.refuse(f"has the norm {norm!r}, which has no standard form")
     return str(op.Div(x, op.Where(op.Equal(size, 0.0), _one(), size)))
 
 
@@ -98,7 +96,7 @@ def imputer(
     values = imputed_value_int64s if integers else imputed_value_floats
     replaced = replaced_value_int64 if integers else replaced_value_float
     if not values:
-        raise op.refuse(f"has no imputed value for its input of {dtype}. {_CUT}")
+        raise op.refuse(f"has no imputed value for its input of {dtype}")
     missing = op.IsNaN(x) if math.isnan(replaced) else op.Equal(x, np.asarray(replaced, dtype))
     return str(op.Where(missing, np.asarray(values, dtype), x))
 
@@ -176,7 +174,7 @@ def _kernel(op: Builder, x: str, vectors: np.ndarray, kernel: str, parameters: S
         return str(op.Pow(affine, degree))
     if kernel == "SIGMOID":
         return str(op.Tanh(affine))
-    raise op.refuse(f"has the kernel {kernel!r}, which has no standard form. {_CUT}")
+    raise op.refuse(f"has the kernel {kernel!r}, which has no standard form")
 
 
 def _linear(op: Builder, x: str, coefficients: list[float], intercepts: list[float] | None, rows: int) -> str:

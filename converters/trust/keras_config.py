@@ -37,6 +37,7 @@ _FUNCTION_PARTS = _PARTS - {"engine", "layers", "models"}
 # Keras imports them when a file names them; their classes download weights.
 _IMPORTED = ("keras_cv", "keras_hub", "keras_nlp")
 _MOST_BYTES = 2**26
+_AGAIN = "Fix: write the file again with model.save(path)"
 
 
 def refuse_keras_code(path: str) -> None:
@@ -50,7 +51,7 @@ def refuse_keras_code(path: str) -> None:
     try:
         config = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InvalidModel(f"{path} holds a damaged configuration: {one_line(error)}") from error
+        raise InvalidModel(f"{path} holds a damaged configuration ({one_line(error)}). {_AGAIN}") from error
     if isinstance(config, dict):
         # Losses and metrics of the training are not loaded.
         config.pop("compile_config", None)
@@ -63,14 +64,17 @@ def refuse_keras_code(path: str) -> None:
     except InvalidModel:
         raise
     except Exception as error:  # h5py documents no errors for damaged files
-        raise InvalidModel(f"{path} holds damaged weights: {one_line(error)}") from error
+        raise InvalidModel(f"{path} holds damaged weights ({one_line(error)}). {_AGAIN}") from error
 
 
 def _config_of_archive(path: str) -> bytes | None:
     try:
         with zipfile.ZipFile(path) as archive:
             if archive.getinfo("config.json").file_size > _MOST_BYTES:
-                raise InvalidModel(f"{path}: its configuration is larger than {_MOST_BYTES >> 20} MiB")
+                raise InvalidModel(
+                    f"{path}: its configuration is larger than {_MOST_BYTES >> 20} MiB. Fix: load the model with "
+                    "Keras, and give the model to onnxplain.convert"
+                )
             return archive.read("config.json")
     except InvalidModel:
         raise

@@ -30,7 +30,9 @@ def refuse_saved_model(folder: str) -> None:
     try:
         saved.ParseFromString(Path(folder, "saved_model.pb").read_bytes())
     except Exception as error:  # protobuf's errors share no base but Exception
-        raise InvalidModel(f"{folder} is a damaged SavedModel: {one_line(error)}") from error
+        raise InvalidModel(
+            f"{folder} is a damaged SavedModel ({one_line(error)}). Fix: write it again with tf.saved_model.save"
+        ) from error
     for meta_graph in saved.meta_graphs:
         # TensorFlow loads any other file as one of TensorFlow 1.
         if len(saved.meta_graphs) == 1 and meta_graph.HasField("object_graph_def"):

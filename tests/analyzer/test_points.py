@@ -339,12 +339,12 @@ def test_a_folded_batch_norm_has_the_output_and_its_convolution_none(named):
 @pytest.mark.parametrize(
     ("at", "error", "message"),
     [
-        ("heat", UnknownTensor, "no tensor and no layer 'heat'; near are .*'head'"),
+        ("heat", UnknownTensor, "no tensor and no layer 'heat'. Fix: try .*'head'"),
         ("embedding", UnknownTensor, "no input is looked up in a constant table"),
         ("head.weight", UnknownTensor, "is a constant"),
         ([], UnknownTensor, "names no tensor"),
         (3, UnknownTensor, "names of tensors or layers, as text, got 3"),
-        (["stem", "head"], AnalysisError, "computed from 'relu': attribute one of them"),
+        (["stem", "head"], AnalysisError, "computed from 'relu'. Fix: attribute one of them"),
         ("again", AnalysisError, "computed from"),
     ],
 )
@@ -360,7 +360,9 @@ def test_a_layer_name_that_several_have_is_refused():
     )
     fn = differentiate(graph)
     assert fn.roots("a/dense") == ("a/dense/Relu:0",)
-    with pytest.raises(AnalysisError, match="several layers are called 'dense': a/dense, b/dense"):
+    with pytest.raises(
+        AnalysisError, match=r"several layers are called 'dense'\. Fix: name one of a/dense, b/dense"
+    ):
         fn.roots("dense")
 
 

@@ -147,9 +147,9 @@ def test_what_terms_a_sum_has(heads):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Target(index=1) + Target(top=2), "not of top or each"),
+        (lambda: Target(index=1) + Target(top=2), "one scalar of each sample"),
         (lambda: float("nan") * Target(index=1), "NaN or infinity"),
-        (lambda: Target("y", parts=((1.0, Target()),)), "leave `output` away"),
+        (lambda: Target("y", parts=((1.0, Target()),)), "omit `output`"),
         (lambda: Target(index=1, parts=((1.0, Target()),)), "index or parts, not both"),
     ],
 )

@@ -101,7 +101,7 @@ def test_files_and_several_inputs_by_name(tmp_path):
 
 
 def test_what_is_refused(twins, images):
-    with pytest.raises(AnalysisError, match="a pair of models is compared, not 3"):
+    with pytest.raises(AnalysisError, match="a pair of models, got 3"):
         assert_equivalent((twins[0], twins[0], twins[1]), images)
     with pytest.raises(AnalysisError, match="`backends` is an option of one model"):
         assert_equivalent(twins, images, backends=["torch"])

@@ -119,8 +119,8 @@ def test_weights_that_end_early_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"this is a text file, and no model\n", "no ONNX model"),
-        (b"", "no ONNX model"),
+        (b"this is a text file, and no model\n", "not an ONNX model"),
+        (b"", "not an ONNX model"),
         (dense().SerializeToString()[:-700], "truncated"),
     ],
     ids=["text", "empty", "truncated"],
@@ -155,7 +155,7 @@ def test_an_inconsistent_graph_is_refused() -> None:
 
 
 def test_things_that_are_no_models_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConversionError, match="no model"):
+    with pytest.raises(ConversionError, match="expected a model, got dict"):
         convert({"not": "a model"})
     with pytest.raises(ConversionError, match="neither a file nor a factory"):
         convert("no_such_module:factory")

@@ -108,3 +108,44 @@ def test_text_inside_a_function_is_refused_in_one_line() -> None:
 
     with pytest.raises(ConversionError, match="Fix: convert the part of the model that reads token ids"):
         convert(lengths)
+
+
+@tf.function
+def _dense(x: tf.Tensor) -> tf.Tensor:
+    return x @ WEIGHT
+
+
+@pytest.mark.parametrize(
+    ("source", "example", "fix"),
+    [
+        (tf.function(lambda x: None), X, "return the tensor to explain"),
+        (_dense, tf.sparse.from_dense(X), r"tf.sparse.to_dense\(x\) in place of x"),
+        (tf.constant(X), X, "a Keras model or a tf.function"),
+        (lambda x: x, X, r"wrap it as tf.function\(function\)"),
+        (layers.Dense, X, r"an object of it, as in Dense\(…\)"),
+        (_dense, np.array(["a"]), "an example on which it runs"),
+    ],
+    ids=["no output", "sparse", "a tensor", "a function", "a class", "text"],
+)
+def test_functions_are_refused_with_a_fix(source: Any, example: Any, fix: str) -> None:
+    with pytest.raises(ConversionError, match=f"Fix: .*{fix}") as refused:
+        convert(source, example)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_sparse_example_that_is_made_dense_is_explained() -> None:
+    model = convert(_dense, tf.sparse.to_dense(tf.sparse.from_dense(X)))
+    (found,) = differentiate(model).gradients(X, 1).gradients.values()
+    np.testing.assert_allclose(found, WEIGHT[None, :, 1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_half_a_keras_file_is_refused_with_a_fix_that_works(tmp_path: Path, suffix: str) -> None:
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+    path = tmp_path / f"model{suffix}"
+    model.save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(InvalidModel, match=r"damaged: .* Fix: write it again with model.save\(path\)"):
+        convert(path)
+    model.save(path)
+    assert convert(path).verification is not None

@@ -100,7 +100,7 @@ def test_float64_in_float64_out(backend):
         (X[:0], ShapeError, "no samples"),
         (np.array([[1, np.nan, 2]]), InputError, r"NaN or infinity \(1 of 3"),
         (np.array([[1, np.inf, 2]]), InputError, "NaN or infinity"),
-        (np.array([["a", "b", "c"]]), InputError, "float32 numbers, not <U1"),
+        (np.array([["a", "b", "c"]]), InputError, "float32 numbers, not text"),
         (np.array([[1j, 0, 0]]), InputError, "not complex128"),
         ({"z": X}, InputError, "unknown input 'z'; the model's inputs are x"),
         ({}, InputError, "missing input 'x'"),
@@ -113,7 +113,7 @@ def test_inputs_that_are_refused(inputs, error, message):
 
 def test_several_inputs_need_names_and_one_batch():
     fn = differentiate(GATHER)
-    with pytest.raises(InputError, match="2 inputs, give a dict"):
+    with pytest.raises(InputError, match=r"2 inputs, .*give a dict"):
         fn.gradients(X)
     with pytest.raises(ShapeError, match="different numbers of samples"):
         fn.forward({"ids": np.zeros((1, 2), np.int64), "x": np.zeros((2, 2), np.float32)})
@@ -126,9 +126,9 @@ def test_unknown_tensors_backends_and_options_are_refused():
         differentiate(DENSE).gradients(X, 0, ["nothing"])
     with pytest.raises(AnalysisError, match="unknown backend 'jax'"):
         differentiate(DENSE, "jax")
-    with pytest.raises(AnalysisError, match='needs backend="torch"'):
+    with pytest.raises(AnalysisError, match='use backend="torch"'):
         differentiate(DENSE, "onnxruntime", precision="float64")
-    with pytest.raises(AnalysisError, match="not 'float8'"):
+    with pytest.raises(AnalysisError, match="unknown precision 'float8'"):
         differentiate(DENSE, "torch", precision="float8")
     with pytest.raises(AnalysisError, match="an ONNX file has no source"):
         differentiate(DENSE, "source")

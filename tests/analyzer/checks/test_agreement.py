@@ -303,7 +303,7 @@ def test_what_is_refused():
     _, x, model = network("squeezenet")
     with pytest.raises(AnalysisError, match="unknown backend 'jax'"):
         check(model, x, backends=["onnxruntime", "jax"])
-    with pytest.raises(AnalysisError, match="no backend"):
+    with pytest.raises(AnalysisError, match="backends names none"):
         check(model, x, backends=[])
     with pytest.raises(AnalysisError, match="above 0"):
         check(model, x, tolerance=0.0)

@@ -32,7 +32,7 @@ BAD = {
     "an archive without an input": (("analyze", "two.onnx", "half.npz"), "half.npz"),
     "an archive of unequal batches": (("analyze", "two.onnx", "uneven.npz"), "uneven.npz"),
     "one array for two inputs": (("analyze", "two.onnx", "single.npy"), "2 inputs"),
-    "an image for features": (("analyze", "det.onnx", "photo.png"), "takes no image"),
+    "an image for features": (("analyze", "det.onnx", "photo.png"), "does not take an image"),
     "an index out of range": (
         (*ANALYZE, "photo.png", "--target", "5"),
         "out of range: the model has 5 classes",

@@ -87,7 +87,7 @@ def test_tables_have_no_layer_and_the_rest_of_the_family(json_of, command, tmp_p
         (("--method", "grad-cam", "--samples", "3"), "smooth-grad"),
         (("--steps", "3"), "integrated-gradients"),
         (("--method", "grad-cam", "--layer", "nowhere"), "nowhere"),
-        (("--method", "grad-cam", "--layer", "logits"), "no places"),
+        (("--method", "grad-cam", "--layer", "logits"), "no positions"),
     ],
 )
 def test_a_setting_without_its_method_is_refused_in_a_line(command, flags, word):

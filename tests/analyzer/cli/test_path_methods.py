@@ -118,12 +118,12 @@ def test_several_baselines_stand_with_commas_between(files, json_of, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--method", "expected-gradients"), "give it as the background"),
+        (("--method", "expected-gradients"), "give it as background=array (--background FILE)"),
         (("--method", "expected-gradients", "--background", "none.npy"), "none.npy: no such file"),
         (("--method", "expected-gradients", "--background", "wrong.npy"), "wrong.npy: has shape"),
         (("--method", "blur-ig", "--background", "batch.npy"), "--background is a setting of expected-grad"),
-        (("--method", "blur-ig", "--max-sigma", "0"), "above 0, not 0"),
-        (("--method", "guided-ig", "--fraction", "2"), "not 2"),
+        (("--method", "blur-ig", "--max-sigma", "0"), "above 0, got 0"),
+        (("--method", "guided-ig", "--fraction", "2"), "got 2"),
         (("--method", "guided-ig", "--baseline", "black,pink"), "--baseline black,pink"),
     ],
 )

@@ -39,7 +39,7 @@ def test_a_source_has_no_part_in_it(command, given):
     status, _, err = command("check", *given, "--straight-through", "--source", "m:f")
     assert status == 2 and "--source" in err
     status, _, err = command("analyze", *given, "--straight-through", "--backend", "source")
-    assert status == 2 and "straight_through=True needs backend" in err
+    assert status == 2 and 'use backend="onnxruntime", "torch" or "tensorflow"' in err
 
 
 def test_inspect_says_what_rounds_and_the_way_out(json_of, given):

@@ -67,7 +67,7 @@ def test_a_target_is_what_the_api_makes_of_it(folder, json_of, text):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("nothing=1", "no output 'nothing'; it has maps, steps, last"),
+        ("nothing=1", "no output 'nothing'. Fix: choose from maps, steps, last"),
         ("1@lost.npy", "no such file"),
         ("1:2,3:4,0:0", "3 positions for 2 samples"),
         ("1:2,3:", "different numbers of coordinates"),
@@ -149,15 +149,15 @@ def test_both_checks_take_sums(heads, json_of):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("1+", "stands before nothing"),
-        ("1 - ", "stands before nothing"),
-        ("2*", "stands before nothing"),
-        ("1+other=2", "no output 'other'; it has logits, box"),
-        ("strange.npz", "no output 'other'; it has logits, box"),
+        ("1+", "is before nothing"),
+        ("1 - ", "is before nothing"),
+        ("2*", "is before nothing"),
+        ("1+other=2", "no output 'other'. Fix: choose from logits, box"),
+        ("strange.npz", "no output 'other'. Fix: choose from logits, box"),
         ("broken.npz", "not a readable .npz"),
         ("lost.npz", "no such file"),
-        ("top2+1", "one scalar of each sample, not of top or each"),
-        ("top0", "at least 1, not 0"),
+        ("top2+1", "a sum is of targets that are one scalar of each sample"),
+        ("top0", "at least 1, got 0"),
         ("top6", "has 5 classes"),
         ("9+1", "out of range"),
         ("each:", "names no class"),
@@ -244,7 +244,7 @@ def test_who_explains_one_scalar_names_those_who_take_several_classes(command, a
     status, _, errors = command(*arguments, "batch.npy", "--target", "top3")
     assert status == 2 and errors.count("\n") == 1
     assert f"--target top3: {who} explains one scalar of each sample" in errors
-    assert "--method integrated-gradients and conductance take several classes" in errors
+    assert "--method integrated-gradients and conductance takes several" in errors
 
 
 def test_what_is_said_of_several_classes_is_said_once(command):

@@ -144,7 +144,7 @@ def test_several_inputs_take_their_baselines_together():
     np.testing.assert_array_equal(first["i"], feeds["i"])
     with pytest.raises(AnalysisError, match="2 for 'a', 3 for 'b'"):
         baseline_feeds(fn, feeds, {**given, "b": [0.0, 1.0, 2.0]}, np.random.default_rng(0))
-    with pytest.raises(AnalysisError, match="'i', which is no floating input"):
+    with pytest.raises(AnalysisError, match="'i', which is not a floating input"):
         baseline_feeds(fn, feeds, {"i": 0}, np.random.default_rng(0))
 
 
@@ -154,14 +154,14 @@ def test_several_inputs_take_their_baselines_together():
         ("grey", AnalysisError, "unknown baseline 'grey'"),
         ([], AnalysisError, "at least one"),
         (np.zeros((3, 4, 4)), ShapeError, "does not broadcast"),
-        (Dataset(np.zeros((4, 3, 12, 15))), ShapeError, r"\(M, 3, 12, 16\) is expected"),
+        (Dataset(np.zeros((4, 3, 12, 15))), ShapeError, r"of shape \(M, 3, 12, 16\)"),
         (Dataset(np.zeros((0, 3, 12, 16))), ShapeError, "has no baselines"),
         (np.inf, InputError, "NaN or infinity"),
         ([0.0, np.nan], InputError, "NaN or infinity"),
         (Dataset([[1.0], [1.0, 2.0]]), InputError, "array of numbers"),
-        (None, InputError, "not of object"),
-        (Gaussian(sigma=-1), AnalysisError, "share of the range, not -1"),
-        (Uniform(draws=0), AnalysisError, "at least once, not 0"),
+        (None, InputError, "the baseline is NoneType"),
+        (Gaussian(sigma=-1), AnalysisError, "of at least 0, got -1"),
+        (Uniform(draws=0), AnalysisError, "at least one draw .* got 0"),
         (Blurred(0.0), AnalysisError, "above 0"),
     ],
 )

@@ -157,11 +157,11 @@ def test_a_signal_is_blurred_along_its_steps():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_sigma": 0}, "above 0, not 0"),
-        ({"max_sigma": np.inf}, "above 0, not inf"),
+        ({"max_sigma": 0}, "above 0, got 0"),
+        ({"max_sigma": np.inf}, "above 0, got inf"),
         ({"border": "wrap"}, "unknown border 'wrap'"),
         ({"rule": "none"}, "unknown rule 'none'"),
-        ({"batch_size": 0}, "at least 1, not 0"),
+        ({"batch_size": 0}, "at least 1, got 0"),
     ],
 )
 def test_what_is_refused(options, message):
@@ -171,5 +171,5 @@ def test_what_is_refused(options, message):
 
 def test_a_table_is_refused():
     table = parser.parse_model(HEADER + "(float[n,4] t) => (float[n,4] y) { y = Sin(t) }")
-    with pytest.raises(AnalysisError, match=r"needs an input with spatial axes; there is 't' \(2, 4\)"):
+    with pytest.raises(AnalysisError, match=r"needs an input with spatial axes, got 't' \(2, 4\)"):
         blur_integrated_gradients(table, np.ones((2, 4), np.float32))

@@ -218,7 +218,7 @@ def test_what_has_no_place_is_refused():
     with pytest.raises(AnalysisError, match="Grad-CAM has no layer to weigh"):
         grad_cam(TABLE, np.ones((1, 3), np.float32))
     _, images, model = network("vgg")
-    with pytest.raises(AnalysisError, match="stand for no places"):
+    with pytest.raises(AnalysisError, match="belong to no positions"):
         grad_cam(model, images.numpy(), layer="classifier.3")
     with pytest.raises(UnknownTensor, match=r"features\.1"):
         grad_cam(model, images.numpy(), layer="features.113")

@@ -322,12 +322,12 @@ def test_a_unit_in_the_network_is_a_target():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"rule": "gauss-legendre"}, AnalysisError, "there are trapezoid, left, right"),
+        ({"rule": "gauss-legendre"}, AnalysisError, "choose from trapezoid, left, right"),
         ({"steps": 1}, AnalysisError, "at least 2 steps"),
         ({"at": "nowhere"}, UnknownTensor, "'nowhere'"),
         ({"at": ["first", "middle"]}, AnalysisError, "is computed from"),
         ({"tolerance": -1.0}, AnalysisError, "above 0"),
-        ({"map_tolerance": 0.1}, AnalysisError, "goes with a tolerance"),
+        ({"map_tolerance": 0.1}, AnalysisError, "map_tolerance without tolerance"),
         ({"batch_size": 0}, AnalysisError, "at least 1"),
     ],
 )

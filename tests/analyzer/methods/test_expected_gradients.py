@@ -182,15 +182,15 @@ def test_the_class_at_the_input_is_kept_and_the_background_mean_is_its():
 @pytest.mark.parametrize(
     ("background", "options", "error", "message"),
     [
-        (DATA[0], {}, ShapeError, r"\(M, 3\) is expected"),
-        (DATA[:, :2], {}, ShapeError, r"\(M, 3\) is expected"),
-        (DATA[:0], {}, ShapeError, r"\(M, 3\) is expected"),
+        (DATA[0], {}, ShapeError, r"expected \(M, 3\)"),
+        (DATA[:, :2], {}, ShapeError, r"expected \(M, 3\)"),
+        (DATA[:0], {}, ShapeError, r"expected \(M, 3\)"),
         ({"z": DATA}, {}, InputError, "names the inputs z; attributed are x"),
         (np.full((2, 3), np.nan), {}, InputError, "NaN or infinity"),
         ([[1.0], [1.0, 2.0]], {}, InputError, "array of numbers"),
-        (DATA, {"samples": 1}, AnalysisError, "at least 2, not 1"),
+        (DATA, {"samples": 1}, AnalysisError, "at least 2, got 1"),
         (DATA, {"samples": 2.5}, AnalysisError, "a whole number"),
-        (DATA, {"batch_size": 0}, AnalysisError, "at least 1, not 0"),
+        (DATA, {"batch_size": 0}, AnalysisError, "at least 1, got 0"),
     ],
 )
 def test_what_is_refused(background, options, error, message):

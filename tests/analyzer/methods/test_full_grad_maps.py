@@ -76,7 +76,7 @@ def test_smooth_full_grad_explains_the_clean_class_and_repeats_by_its_seed():
     assert np.abs(one.map - smooth_full_grad(model, x, samples=2, seed=2).map).max() > 0
     np.testing.assert_array_equal(one.target, full_grad(model, x).target)
     assert done == [(1, 2), (2, 2)]
-    with pytest.raises(AnalysisError, match="samples is at least 1"):
+    with pytest.raises(AnalysisError, match="samples as a whole number of at least 1"):
         smooth_full_grad(model, x, samples=0)
 
 

@@ -166,15 +166,15 @@ def test_an_input_at_its_baseline_is_given_nothing():
     ("options", "error", "message"),
     [
         ({"steps": 0}, AnalysisError, "0 steps and 0 anchors"),
-        ({"steps": 3, "anchors": 3}, AnalysisError, "at least one step lies between"),
-        ({"steps": 2.5}, AnalysisError, "whole numbers, not 2.5"),
+        ({"steps": 3, "anchors": 3}, AnalysisError, "no step between two anchors"),
+        ({"steps": 2.5}, AnalysisError, "steps=2.5 .* whole numbers"),
         ({"anchors": -1}, AnalysisError, "-1 anchors"),
-        ({"fraction": 0}, AnalysisError, "above 0 and at most 1, not 0"),
-        ({"fraction": 1.5}, AnalysisError, "not 1.5"),
-        ({"max_dist": -0.1}, AnalysisError, "from 0 to 1, not -0.1"),
+        ({"fraction": 0}, AnalysisError, "above 0 and at most 1, got 0"),
+        ({"fraction": 1.5}, AnalysisError, "got 1.5"),
+        ({"max_dist": -0.1}, AnalysisError, "from 0 to 1, got -0.1"),
         ({"rule": "simpson"}, AnalysisError, "unknown rule 'simpson'"),
         ({"baseline": np.zeros((3, 7))}, ShapeError, "does not broadcast"),
-        ({"batch_size": 0}, AnalysisError, "at least 1, not 0"),
+        ({"batch_size": 0}, AnalysisError, "at least 1, got 0"),
     ],
 )
 def test_what_is_refused(options, error, message):

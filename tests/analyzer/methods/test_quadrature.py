@@ -68,11 +68,11 @@ def test_simpson_of_an_even_number_is_of_order_four_as_well():
 @pytest.mark.parametrize(
     "rule, steps, said",
     [
-        ("euler", 5, "unknown rule 'euler'; there are gauss-legendre"),
+        ("euler", 5, "unknown rule 'euler'. Fix: choose from gauss-legendre"),
         ("trapezoid", 1, "at least 2 steps"),
         ("simpson", 2, "at least 3 steps"),
         ("midpoint", 0, "at least 1 step,"),
-        ("left", 2.5, "not 2.5"),
+        ("left", 2.5, "got 2.5"),
     ],
 )
 def test_what_is_refused(rule, steps, said):

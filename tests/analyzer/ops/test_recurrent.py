@@ -152,7 +152,10 @@ def test_weights_that_depend_on_the_input_are_refused_by_name():
 
 @pytest.mark.parametrize(
     ("names", "message"),
-    [(["Mish"], "'Mish' is no activation of a recurrent op"), (["Affine"], "Affine needs activation_alpha")],
+    [
+        (["Mish"], "'Mish' is not an activation of a recurrent op"),
+        (["Affine"], "Affine needs activation_alpha"),
+    ],
 )
 def test_a_function_that_onnx_does_not_define_is_refused(names, message):
     case = recurrent("RNN", activations=names)
