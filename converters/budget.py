@@ -19,13 +19,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import onnx
 
-from converters.errors import LimitExceeded
+from converters.errors import ConversionError, LimitExceeded
 
 SECONDS, SECONDS_PER_NODE, SECONDS_PER_BYTE = 10.0, 5e-3, 10 / 2**30
 BYTES, BYTES_PER_BYTE = 576 * 2**20, 2
@@ -55,7 +55,32 @@ class Limits:
         for name in ("seconds", "bytes", "nodes"):
             value = getattr(self, name)
             if value is not None and not value > 0:
-                raise ValueError(f"limits: expected {name} above 0, got {value}")
+                raise ConversionError(
+                    f"limits: expected {name} above 0, got {value}. Fix: give a number above 0, or None"
+                )
+
+
+class Clock:
+    """Seconds since it was made: of the wall or of the processor, whichever are fewer.
+
+    On a busy machine the processor's pass more slowly, and with several threads those of the wall.
+    """
+
+    def __init__(self) -> None:
+        self._begun = _now()
+
+    def elapsed(self) -> float:
+        """Return the seconds that have passed."""
+        return min(now - begun for now, begun in zip(_now(), self._begun, strict=True))
+
+    def leave_out(self, other: Clock) -> None:
+        """Take out the time since another clock was made."""
+        spent = [now - begun for now, begun in zip(_now(), other._begun, strict=True)]
+        self._begun = (self._begun[0] + spent[0], self._begun[1] + spent[1])
+
+
+def _now() -> tuple[float, float]:
+    return time.monotonic(), time.process_time()
 
 
 class Budget:
@@ -67,13 +92,13 @@ class Budget:
         self.seconds = by_size if limits.seconds is None else limits.seconds
         self.bytes = BYTES + BYTES_PER_BYTE * size if limits.bytes is None else limits.bytes
         self.nodes = NODES if limits.nodes is None else limits.nodes
-        self._begun, self._trials_left = time.monotonic(), self.seconds
+        self._clock, self._trials_left = Clock(), self.seconds
         self._bytes = self._nodes = 0
 
     @property
     def seconds_left(self) -> float:
         """The time that is left, negative where it is over."""
-        return self.seconds - (time.monotonic() - self._begun)
+        return self.seconds - self._clock.elapsed()
 
     @property
     def bytes_left(self) -> int:
@@ -119,24 +144,23 @@ class Budget:
     @contextlib.contextmanager
     def uncounted(self) -> Iterator[None]:
         """Stop the clock while the model itself runs."""
-        begun = time.monotonic()
+        running = Clock()
         try:
             yield
         finally:
-            self._begun += time.monotonic() - begun
+            self._clock.leave_out(running)
 
     @contextlib.contextmanager
     def trial(self) -> Iterator[Trial]:
         """Stop the clock while the model itself runs on noise, and the runs when all trials have taken `seconds`."""
-        begun = time.monotonic()
-        trial = Trial(begun + self._trials_left)
+        trial = Trial(self._trials_left)
         token = _TRIAL.set(trial)
         try:
             with self.uncounted():
                 yield trial
         finally:
             _TRIAL.reset(token)
-            self._trials_left -= time.monotonic() - begun
+            self._trials_left -= trial.clock.elapsed()
 
     @contextlib.contextmanager
     def watched(self, step: str, node: onnx.NodeProto | None = None) -> Iterator[Any]:
@@ -167,14 +191,15 @@ class Budget:
 
 @dataclass
 class Trial:
-    """Runs of a model on noise, which end at a time of time.monotonic. stopped: whether one was ended."""
+    """Runs of a model on noise, which end after some seconds. stopped: whether one was ended."""
 
-    end: float
+    seconds: float
     stopped: bool = False
+    clock: Clock = field(default_factory=Clock)
 
     def over(self) -> bool:
         """Return whether the time is over, and note that a run is stopped for it."""
-        self.stopped = self.stopped or time.monotonic() > self.end
+        self.stopped = self.stopped or self.clock.elapsed() > self.seconds
         return self.stopped
 
 

@@ -28,6 +28,7 @@ INTERNAL = {
     "Undetermined": "an expansion of converters/fused waits for a shape",
     "Unknown": "analyzer/batch has no rule that follows the samples",
     "UnknownSize": "analyzer/cells has no rule that follows the positions",
+    "Stopped": "a trial on noise ends, and its question stays open",
     "RuntimeFailure": "the callers of converters/runtime.py raise an error with a fix",
     "Exit": "typer: the exit status, after the message",
     "_Ended": "analyzer/cli: a signal",
@@ -54,6 +55,7 @@ EXEMPT = {
     ("analyzer/checks/report.py", "raise_for_disagreement"): "the verdict of a check",
     ("analyzer/testing.py", "_candidates"): "an error of `convert` again",
     ("analyzer/testing.py", "assert_equivalent"): "the verdict of a check, as a table",
+    ("converters/files.py", "read_onnx"): "the message of Budget.exceeded, which names a fix",
     ("converters/torch_backward.py", "compared"): "caught by own_backward",
     (
         "converters/torch_backward.py",

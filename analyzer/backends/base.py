@@ -300,7 +300,8 @@ class Differentiable:
         explained, classes = arrays.pop(OUTPUT), arrays.pop(CHOSEN, None)
         if not explained.size and samples_in(self.graph, feeds):
             raise TargetError(
-                f"the output {seed.output!r} holds no numbers for these inputs: nothing is explained"
+                f"the output {seed.output!r} holds no numbers for these inputs, so that nothing is explained. Fix: "
+                "give inputs for which it does, or explain another output, target=Target(output=…)"
             )
         if self.file is not None and self.file.due(feeds, seed.outputs):
             self.file.compare(feeds, seed, explained)

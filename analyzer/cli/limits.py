@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from analyzer.cli.terminal import UserError
 
 OPTION = "--limits"
-_FORM = f"{OPTION} takes seconds=60,bytes=4GiB,nodes=500000, or some of these"
+_FORM = f"Fix: write {OPTION} seconds=60,bytes=4GiB,nodes=500000, or some of these"
 
 
 def taken(arguments: list[str]) -> tuple[str | None, list[str]]:
@@ -35,20 +35,21 @@ def within(text: str | None) -> Iterator[None]:
     from analyzer.errors import AnalysisError
     from analyzer.memory import as_bytes
     from converters.budget import Limits, limited
+    from converters.errors import ConversionError
 
     given: dict[str, str] = {}
     for part in text.split(","):
         name, _, value = part.strip().partition("=")
         given[name.strip()] = value.strip()
     if not given.keys() <= {"seconds", "bytes", "nodes"}:
-        raise UserError(f"{_FORM}, not {text!r}")
+        raise UserError(f"expected other limits than {text!r}. {_FORM}")
     try:
         limits = Limits(
             seconds=float(given["seconds"]) if "seconds" in given else None,
             bytes=as_bytes(given["bytes"]) if "bytes" in given else None,
             nodes=int(given["nodes"]) if "nodes" in given else None,
         )
-    except (ValueError, AnalysisError) as error:
-        raise UserError(f"{_FORM}, not {text!r}: {error}") from error
+    except (ValueError, AnalysisError, ConversionError) as error:
+        raise UserError(f"expected numbers in {text!r} ({error}). {_FORM}") from error
     with limited(limits):
         yield

@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from converters import InvalidModel, LimitExceeded, Limits, canonicalise, convert, load
+from converters import ConversionError, InvalidModel, LimitExceeded, Limits, canonicalise, convert, load
 from converters.budget import BYTES, Budget, limited
 from converters.inference import LONGEST
 from tests.converters.helpers import make_model, normal, ops, run
@@ -233,7 +233,7 @@ def test_defaults_grow_with_the_file() -> None:
 
 def test_limits_are_above_zero() -> None:
     for limits in ({"seconds": 0}, {"bytes": -1}, {"nodes": 0}, {"seconds": float("nan")}):
-        with pytest.raises(ValueError, match="above 0"):
+        with pytest.raises(ConversionError, match="above 0"):
             Limits(**limits)
 
 
