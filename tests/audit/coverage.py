@@ -53,6 +53,12 @@ UNTOUCHED = {
     "verify": "reads",
     "without_trailing_blanks": "shortens lists of omitted inputs",
     "without_axes_of_one": "makes the file canonical at the sizes of the inputs, and compares it with the file",
+    "inferred_of": "infers types and shapes",
+    "is_number": "reads",
+    "moved": "reads",
+    "preparing": "counts what a preparation takes",
+    "refuse_oversized": "reads, and raises",
+    "state_of": "reads",
 }
 """Functions that take a graph and change no node of it, with the reason."""
 
