@@ -39,6 +39,8 @@ SUM_SLACK = 3.0
 MAP_SLACK = 5.0
 """How many tolerances the error of the map may be, where nobody says otherwise."""
 ONE_JUMP = 1 / math.sqrt(3)
+SEVERAL_JUMPS = 0.6
+"""The error of the first points, as a share of how far Simpson's rule moves, as found on random networks."""
 SMOOTH = 0.1
 """Simpson's rule is taken where it leaves less than this share of the errors of two trapezoids; by luck, one jump does
 so in 3 of 100 places."""
@@ -284,7 +286,7 @@ class Line:
         estimates = [changes * ONE_JUMP, together / 3, each.max(axis=0)]
         if len(self.leaves) <= FIRST_LEAVES:
             # Of the first points several jumps share an interval, and their changes may cancel.
-            estimates.append(np.linalg.norm([leaf.above for leaf in self.leaves], axis=0))
+            estimates.append(SEVERAL_JUMPS * np.linalg.norm([leaf.above for leaf in self.leaves], axis=0))
         found: np.ndarray = np.max(estimates, axis=0)
         return found
 
