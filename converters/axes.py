@@ -77,7 +77,7 @@ def _refuse_beyond(draft: Draft, node: onnx.NodeProto) -> None:
 def _refuse_no_order(draft: Draft, node: onnx.NodeProto) -> None:
     """Raise InvalidModel for a permutation that is not one of the tensor's axes."""
     order, shape = attribute(node, "perm"), draft.shape(node.input[0])
-    if order is not None and sorted(order) != list(range(len(order if shape is None else shape))):
+    if order and sorted(order) != list(range(len(order if shape is None else shape))):
         axes = len(order if shape is None else shape)
         raise InvalidModel(
             f"node {node.name or node.output[0]!r} (Transpose): expected a permutation of {axes} axes, got {order}. "
