@@ -31,6 +31,8 @@ def state_axes(draft: Draft) -> bool:
     for node in draft.nodes:
         if is_standard(node, *_ALONG):
             _refuse_beyond(draft, node)
+        if is_standard(node, "Transpose"):
+            _refuse_no_order(draft, node)
         if not is_standard(node) or not (node.op_type in _WITH_AXES or node.op_type.startswith("Reduce")):
             continue
         axes = draft.constants.get(node.input[1]) if len(node.input) > 1 else None
@@ -69,6 +71,17 @@ def _refuse_beyond(draft: Draft, node: onnx.NodeProto) -> None:
         raise InvalidModel(
             f"node {node.name or node.output[0]!r} ({node.op_type}): expected an axis of a tensor of {len(shape)} "
             f"axes, got {axis}. Fix: export the model again"
+        )
+
+
+def _refuse_no_order(draft: Draft, node: onnx.NodeProto) -> None:
+    """Raise InvalidModel for a permutation that is not one of the tensor's axes."""
+    order, shape = attribute(node, "perm"), draft.shape(node.input[0])
+    if order and sorted(order) != list(range(len(order if shape is None else shape))):
+        axes = len(order if shape is None else shape)
+        raise InvalidModel(
+            f"node {node.name or node.output[0]!r} (Transpose): expected a permutation of {axes} axes, got {order}. "
+            "Fix: export the model again"
         )
 
 

@@ -20,12 +20,26 @@ MOST_VERIFIED = 1 << 32
 MOST_OF_INPUT = 1 << 29
 """Bytes of the largest input of such a model: noise is made for it."""
 
+LONGEST_VECTOR = 1 << 22
+"""Whole numbers that an input or output of one axis may state."""
+_WHOLE = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
+
 
 def refuse_boundless(info: onnx.ValueInfoProto) -> None:
     """Raise InvalidModel for a tensor of a size that no machine holds."""
     if (count := _elements(info)) > MOST_ELEMENTS:
         raise InvalidModel(
             f"expected tensors of at most {MOST_ELEMENTS} elements, got {info.name!r} of {count}. "
+            "Fix: export the model for smaller inputs"
+        )
+
+
+def refuse_long_vector(info: onnx.ValueInfoProto) -> None:
+    """Raise InvalidModel for a long vector of whole numbers: ONNX's shape inference keeps a symbol for each of them."""
+    kind = info.type.tensor_type
+    if len(kind.shape.dim) == 1 and kind.elem_type in _WHOLE and (count := _elements(info)) > LONGEST_VECTOR:
+        raise InvalidModel(
+            f"expected vectors of at most {LONGEST_VECTOR} whole numbers, got {info.name!r} of {count}. "
             "Fix: export the model for smaller inputs"
         )
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import onnx
 from onnx import helper, numpy_helper
 
+from converters.bounds import refuse_long_vector
 from converters.draft import subgraphs
 from converters.endless import Constants, refuse_endless, small_constants
 from converters.errors import InvalidModel, one_line
@@ -95,6 +96,7 @@ def validate(proto: onnx.ModelProto) -> None:
             raise InvalidModel(f"the name {name!r} of a tensor is not UTF-8 text. {_FIX}")
     for info in _infos(proto.graph):
         _validate_type(info.type, f"the type of {info.name!r}")
+        refuse_long_vector(info)
     for node in _nodes(proto):
         _validate_node(node)
     for tensor in _tensors(proto.graph):

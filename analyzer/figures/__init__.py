@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from analyzer.figures.charts import Bar, bar_labels, contribution_chart, share_text, short_names, shown_bars
 from analyzer.figures.check_page import render_check, write_check
+from analyzer.figures.finite import drawable
 from analyzer.figures.heat import (
     PIXELS,
     REGIONS,
@@ -33,6 +34,7 @@ __all__ = [
     "ScoredTokens",
     "bar_labels",
     "contribution_chart",
+    "drawable",
     "encode_png",
     "heat_map",
     "image_layout",

@@ -9,7 +9,7 @@ import numpy as np
 
 from analyzer.arrays import as_array
 from analyzer.figures.canvas import new_figure
-from analyzer.figures.drawable import drawable
+from analyzer.figures.finite import drawable
 from analyzer.figures.heat import Scale, heat_map, overlay, scale_of, smoothed
 from analyzer.figures.images import photographs, to_planes
 

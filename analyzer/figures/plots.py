@@ -14,7 +14,7 @@ import numpy as np
 
 from analyzer.arrays import as_array
 from analyzer.figures.canvas import new_figure
-from analyzer.figures.drawable import drawable
+from analyzer.figures.finite import drawable
 from analyzer.figures.heat import heat_map, normalized, overlay, scale_of
 from analyzer.figures.palette import sequential, signed_colours
 from analyzer.figures.panels import Captioned, panel, plot_maps

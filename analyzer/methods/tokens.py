@@ -66,8 +66,7 @@ def scored_tokens(
 
 def plot_token_scores(scores: np.ndarray, names: Names | None, explained: np.ndarray, title: str) -> Figure:
     """Coloured tokens; where they have no names, a bar for each."""
-    from analyzer.figures import Look, plot_input, plot_tokens
-    from analyzer.figures.drawable import drawable
+    from analyzer.figures import Look, drawable, plot_input, plot_tokens
 
     scores, title = drawable(scores, title)
     if names is not None:

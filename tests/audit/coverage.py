@@ -50,6 +50,7 @@ UNTOUCHED = {
     "tolerance_of": "reads",
     "types_at": "reads",
     "validate": "reads, and raises",
+    "refuse_oversized": "reads, and raises",
     "verify": "reads",
     "without_trailing_blanks": "shortens lists of omitted inputs",
     "without_axes_of_one": "makes the file canonical at the sizes of the inputs, and compares it with the file",

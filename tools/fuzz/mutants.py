@@ -29,8 +29,8 @@ def mutant(rng: np.random.Generator) -> bytes:
     """The bytes of a damaged model."""
     proto = _seed(rng)
     for _ in range(1 + int(rng.choice(3, p=(0.6, 0.25, 0.15)))):
-        # Protobuf itself refuses some of what is drawn.
-        with suppress(ValueError, TypeError):
+        # Protobuf itself refuses some of what is drawn, and a damaged constant is no array.
+        with suppress(ValueError, TypeError, KeyError):
             _drawn(MUTATIONS, rng)(proto, rng)
     data = proto.SerializeToString()
     return _damaged(data, rng) if rng.random() < 0.15 else data
