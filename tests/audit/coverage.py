@@ -58,7 +58,6 @@ UNTOUCHED = {
     "is_number": "reads",
     "moved": "reads",
     "preparing": "counts what a preparation takes",
-    "refuse_oversized": "reads, and raises",
     "state_of": "reads",
 }
 """Functions that take a graph and change no node of it, with the reason."""
