@@ -194,7 +194,7 @@ def _lost_path(graph: Graph, name: str, outputs: Sequence[str], leading: frozens
     if not first:
         fix = "explain a tensor that is computed before it, as in Target('logits') (--target logits=)"
     else:
-        fix = f"attribute what is computed after it, wrt={first[:3]} (path methods: at={first[0]!r})"
+        fix = f"attribute what is computed after it, wrt={first[:3]}"
     every = (
         "every path"
         if active_tensors(graph, [name]).isdisjoint(outputs)

@@ -150,7 +150,7 @@ def _refuse_unbatched(fn: Differentiable, points: Iterable[str]) -> None:
     if not batched:
         raise AnalysisError(
             "the inputs of the model have no axis of samples in common: no tensor in it can be its input. Fix: omit "
-            "at= (--at), and attribute the inputs"
+            "wrt= (--at), and attribute the inputs"
         )
     samples = (graph.tensors[batched[0]].shape or (None,))[0]
     for name in points:

@@ -35,9 +35,9 @@ def explain(fn: Differentiable, tokens: np.ndarray) -> dict[str, IntegratedGradi
     """What speaks for a positive review and what for a negative one, from two baselines."""
     return {
         "padding tokens": integrated_gradients(
-            fn, tokens, MARGIN, at="embedding", baseline_inputs=encode([()]), tolerance=TOLERANCE
+            fn, tokens, MARGIN, wrt="embedding", baseline_inputs=encode([()]), tolerance=TOLERANCE
         ),
-        "zero vectors": integrated_gradients(fn, tokens, MARGIN, at="embedding", tolerance=TOLERANCE),
+        "zero vectors": integrated_gradients(fn, tokens, MARGIN, wrt="embedding", tolerance=TOLERANCE),
     }
 
 

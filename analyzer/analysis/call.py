@@ -54,4 +54,7 @@ class Arranged:
         """A method's options, their arrays moved along with the inputs."""
         from analyzer.methods.arranged import moved_options
 
-        return moved_options(self.whole, self.arrangement, self.raw, given) if self.moved else dict(given)
+        if not self.moved:
+            return dict(given)
+        path = "along" if "along" in given else "at"
+        return moved_options(self.whole, self.arrangement, self.raw, given, path)

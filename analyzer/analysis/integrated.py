@@ -54,7 +54,7 @@ def run_integrated_gradients(
         inputs,
         target,
         baseline=baseline,
-        at=at,
+        wrt=at,
         baseline_inputs=baseline_inputs,
         steps=steps,
         rule=rule,
@@ -102,7 +102,7 @@ def run_conductance(
 
     if at is None:
         raise AnalysisError(
-            "conductance is that of units within the network. Fix: name a module or a tensor, as in at='layer1' "
+            "conductance is that of units within the network. Fix: name a module or a tensor, as in wrt='layer1' "
             "(--at layer1)"
         )
     start = time.perf_counter()
@@ -110,7 +110,7 @@ def run_conductance(
         fn,
         inputs,
         target,
-        at=at,
+        wrt=at,
         along=along,
         baseline=baseline,
         baseline_inputs=baseline_inputs,

@@ -185,7 +185,7 @@ class Differentiable:
         if not names:
             raise AnalysisError(
                 "the model has no floating input. Fix: name tensors to attribute, such as its embedded tokens with "
-                "wrt='embedding' (--wrt embedding), in path methods at='embedding' (--at embedding)"
+                "wrt='embedding' (--wrt embedding; of path methods --at embedding)"
             )
         self._differentiable(names)
         if wrt is not None:

@@ -64,7 +64,7 @@ def settled(
     count = len(found.first(held[0], feeds[held[0]])) if held else 1
     if shared and (count > 1 or not held):
         others = [name for name in names if name not in shared]
-        way = f" (wrt={others}, in path methods at={others}, leaves it out)" if others else ""
+        way = f" (wrt={others} leaves it out)" if others else ""
         return as_one(f"the input {shared[0]!r} has no axis of samples{way}")
     if shared:
         return replace(found, wrapped=found.wrapped | {*shared}, alone=fn.engine.batch is None, inner={})

@@ -72,6 +72,17 @@ def by_sample(method: Callable[Parameters, Result]) -> Callable[Parameters, Resu
 
     A model whose samples are arranged already is taken as it is, and its results are left as they are.
     """
+    return _by_sample(method, path=None)
+
+
+def by_sample_on_path(
+    option: str,
+) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
+    """The same for a path method. option: it names the tensors that move in place of the inputs."""
+    return lambda method: _by_sample(method, path=option)
+
+
+def _by_sample(method: Callable[Parameters, Result], path: str | None) -> Callable[Parameters, Result]:
     signature = inspect.signature(method)
 
     @wraps(method)
@@ -84,7 +95,7 @@ def by_sample(method: Callable[Parameters, Result]) -> Callable[Parameters, Resu
             found = call(fn, inputs, target, **given)
             return _stated(found, fn.arrangement)
         feeds = fn.check_inputs(inputs)
-        view = arranged_to_move(fn, feeds, target, attributed(fn, given))
+        view = arranged_to_move(fn, feeds, target, attributed(fn, given, path))
         assert view.arrangement is not None
         if view.arrangement.plain:
             found = call(view, inputs, target, **given)
@@ -96,15 +107,15 @@ def by_sample(method: Callable[Parameters, Result]) -> Callable[Parameters, Resu
         # Of a single input an array was given, and an array is the answer.
         stacked = moved if isinstance(inputs, Mapping) else moved[next(iter(feeds))]
         target = moved_target(fn.graph, view.arrangement, target)
-        found = call(view, stacked, target, **moved_options(fn, view.arrangement, feeds, given))
+        found = call(view, stacked, target, **moved_options(fn, view.arrangement, feeds, given, path))
         return _stated(found.restored(view.arrangement, single), view.arrangement)
 
     return run
 
 
-def attributed(fn: Any, given: Mapping[str, Any]) -> tuple[str, ...]:
-    """The inputs that a method with these options attributes."""
-    if "wrt" not in given and any(given.get(option) is not None for option in ("at", "along")):
+def attributed(fn: Any, given: Mapping[str, Any], path: str | None = None) -> tuple[str, ...]:
+    """The inputs that a method with these options attributes. path: see `by_sample_on_path`."""
+    if path is not None and (given.get(path) is not None or given.get("wrt") is not None):
         return ()
     wrt = given.get("wrt")
     return fn.roots(wrt) if wrt is not None or fn.differentiable_inputs else ()
@@ -122,11 +133,15 @@ def _stated(found: Result, arrangement: Arrangement) -> Result:
 
 
 def moved_options(
-    fn: Any, arrangement: Arrangement, feeds: Mapping[str, np.ndarray], given: Mapping[str, Any]
+    fn: Any,
+    arrangement: Arrangement,
+    feeds: Mapping[str, np.ndarray],
+    given: Mapping[str, Any],
+    path: str | None = None,
 ) -> dict[str, Any]:
     """A method's options with arrays like the inputs moved along with them."""
     found = dict(given)
-    within = given.get("at") if "along" not in given else given["along"]
+    within = given.get(path) if path is not None else None
     if found.get("baseline_inputs") is not None:
         found["baseline_inputs"] = arrangement.all_first(fn.check_inputs(found["baseline_inputs"]))
     if "baseline" in found and within is None:

@@ -24,7 +24,7 @@ from analyzer.backends.planning import plan_batch
 from analyzer.batch.arrangement import PLAIN
 from analyzer.errors import AnalysisError
 from analyzer.layout import channel_axes, input_channel_axis
-from analyzer.methods.arranged import by_sample
+from analyzer.methods.arranged import by_sample_on_path
 from analyzer.methods.counts import generator, refuse_count
 from analyzer.methods.ends import Baselines, path_ends
 from analyzer.methods.held import Held, hold
@@ -36,6 +36,7 @@ from analyzer.methods.probes import Probe, beyond_tangents
 from analyzer.methods.ranks import held_of_rank, joined, of_rank
 from analyzer.methods.refinement import Refined, as_goal, refine
 from analyzer.points import cut
+from analyzer.renamed import renamed
 from analyzer.target import TargetLike
 
 _GRADIENT: Mapping[str, Callable[[Point, Point], np.ndarray]] = {
@@ -77,14 +78,15 @@ class Conductance(PathAttributions):
         return of_rank(self, k)
 
 
+@renamed(at="wrt")
 @explains
-@by_sample
+@by_sample_on_path("along")
 def conductance(
     model: Differentiable | ModelLike,
     inputs: Inputs,
     target: TargetLike = None,
     *,
-    at: str | Sequence[str],
+    wrt: str | Sequence[str],
     baseline: Baselines = 0.0,
     along: str | Sequence[str] | None = None,
     baseline_inputs: Inputs | None = None,
@@ -100,7 +102,7 @@ def conductance(
 ) -> Conductance:
     """Integrate ∂F/∂y · dy over the elements y of tensors, while the input moves from the baseline to the inputs.
 
-    inputs, target, baseline, rng: as `integrated_gradients` takes them. at: the ONNX name of a tensor, the path of a
+    inputs, target, baseline, rng: as `integrated_gradients` takes them. wrt: the ONNX name of a tensor, the path of a
         module, or a sequence of these. The conductance of a unit, or of a channel, is the sum of its elements.
     along: tensors along which the path runs instead of along the inputs, such as "embedding" where these are tokens;
         `baseline` then is one of theirs, unless `baseline_inputs` gives inputs whose values there are the baseline.
@@ -126,7 +128,7 @@ def conductance(
         generator(rng),
     )
     held = hold(fn, feeds, target, moved, several=True)
-    passages = _passages(held, starts, fn.roots(at), batch_size)
+    passages = _passages(held, starts, fn.roots(wrt), batch_size)
 
     def group(numbers: range, tell: Progress | None) -> tuple[list[Refined], bool]:
         if goal is not None:
@@ -295,7 +297,7 @@ def _passages(
     before = [name for name in held.tensors if name not in rest.graph.tensors]
     if before:
         raise AnalysisError(
-            f"{before[0]!r}, which is explained, is not computed from {', '.join(points)}. Fix: name in at= (--at) a "
+            f"{before[0]!r}, which is explained, is not computed from {', '.join(points)}. Fix: name in wrt= (--at) a "
             "tensor that it is computed from"
         )
     beside = tuple(

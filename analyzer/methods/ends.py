@@ -1,6 +1,6 @@
 """Where paths begin and end: the inputs, or tensors within the network, and the baselines of either.
 
-From a Differentiable, inputs and baselines to the model that is followed, which `at` cuts out of it, its feeds at the
+From a Differentiable, inputs and baselines to the model that is followed, which `wrt` cuts out of it, its feeds at the
 end and at the start of each path, and the names of what is attributed. Refuses baselines and points that there are not.
 """
 
@@ -24,20 +24,20 @@ def path_ends(
     fn: Differentiable,
     inputs: Inputs,
     baseline: Baselines,
-    at: str | Sequence[str] | None,
+    wrt: str | Sequence[str] | None,
     baseline_inputs: Inputs | None,
     rng: np.random.Generator,
 ) -> tuple[Differentiable, Arrays, list[Arrays], tuple[str, ...]]:
     """The model that is followed, its feeds at the end and at the starts of the paths, and what is attributed."""
     feeds = fn.check_inputs(inputs)
-    if at is None:
+    if wrt is None:
         if baseline_inputs is not None:
             raise AnalysisError(
-                "baseline_inputs go with tensors within the network. Fix: name these in at= (--at), or give the "
+                "baseline_inputs go with tensors within the network. Fix: name these in wrt= (--at), or give the "
                 "inputs as baseline="
             )
         return fn, feeds, baseline_feeds(fn, feeds, baseline, rng), fn.roots()
-    points = fn.roots(at)
+    points = fn.roots(wrt)
     rest = cut(fn, points)
     moves = rest.arrangement or PLAIN
     whole = fn.arrangement

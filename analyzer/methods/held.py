@@ -135,7 +135,7 @@ def hold(
     alone = [name for name in names if name not in batched_inputs(fn.graph)]
     if alone:
         others = [name for name in names if name not in alone]
-        fix = f"follow the other inputs, at={others}" if others else "give the input a first axis of samples"
+        fix = f"follow the other inputs, wrt={others}" if others else "give the input a first axis of samples"
         raise AnalysisError(
             f"the input {alone[0]!r} has no axis of samples along which a path could be followed. Fix: {fix}"
         )

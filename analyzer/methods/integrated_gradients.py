@@ -21,7 +21,7 @@ from analyzer.backends.pieces import Progress
 from analyzer.backends.planning import plan_batch
 from analyzer.errors import AnalysisError
 from analyzer.methods.affine_start import behind_affine_start
-from analyzer.methods.arranged import by_sample
+from analyzer.methods.arranged import by_sample_on_path
 from analyzer.methods.counts import generator, refuse_count
 from analyzer.methods.ends import Baselines, path_ends
 from analyzer.methods.full_grad_result import chosen_input
@@ -33,6 +33,7 @@ from analyzer.methods.quadrature import quadrature
 from analyzer.methods.ranks import held_of_rank, joined, of_rank
 from analyzer.methods.refinement import as_goal
 from analyzer.methods.tokens import Names, plot_token_scores, scored_tokens, token_scores
+from analyzer.renamed import renamed
 from analyzer.target import TargetLike
 from analyzer.tokens import embedded_tokens
 
@@ -94,7 +95,7 @@ class IntegratedGradients(PathAttributions):
         if not self.embedded or (of is not None and of not in self.embedded):
             raise AnalysisError(
                 f"no tokens are embedded in {of or ', '.join(self.channel_axes)}. Fix: give integrated_gradients "
-                "at='embedding'"
+                "wrt='embedding'"
             )
         name = of or self.embedded[0]
         return token_scores(self.first(name, self.attributions_at(name)))
@@ -115,21 +116,22 @@ class IntegratedGradients(PathAttributions):
         if name not in self.embedded:
             if features is not None and not all(isinstance(name, str) for name in features):
                 raise AnalysisError(
-                    "got rows of names for a result without tokens. Fix: give integrated_gradients at='embedding'"
+                    "got rows of names for a result without tokens. Fix: give integrated_gradients wrt='embedding'"
                 )
             return super().plot(inputs, of=of, features=cast("Sequence[str] | None", features))
         return plot_token_scores(self.token_scores(name), features, self.completeness.output, name)
 
 
+@renamed(at="wrt")
 @explains
-@by_sample
+@by_sample_on_path("wrt")
 def integrated_gradients(
     model: Differentiable | ModelLike,
     inputs: Inputs,
     target: TargetLike = None,
     *,
     baseline: Baselines = 0.0,
-    at: str | Sequence[str] | None = None,
+    wrt: str | Sequence[str] | None = None,
     baseline_inputs: Inputs | None = None,
     steps: int = 50,
     rule: str = "gauss-legendre",
@@ -148,7 +150,7 @@ def integrated_gradients(
     baseline: what `make_baselines` takes: a number, "black", "white", "mean", "uniform", "gaussian", "blurred", an
         array that broadcasts to the inputs, a Dataset, or a list of these, over which the attributions are averaged;
         or one of these per input name. rng: a Generator or seed for random ones.
-    at: attribute tensors within the network instead: the ONNX name of one, the path of a module, "embedding", or a
+    wrt: attribute tensors within the network instead: the ONNX name of one, the path of a module, "embedding", or a
         sequence of these; `baseline` then is one of theirs, unless `baseline_inputs` gives inputs, such as padding
         tokens, whose values there are the baseline.
     steps, rule: the quadrature, without a tolerance. One of `quadrature.RULES`.
@@ -167,7 +169,7 @@ def integrated_gradients(
     goal = as_goal(tolerance, map_tolerance, max_evaluations)
     whole = differentiate(model, verify=verify)
     rng = generator(rng)
-    fn, feeds, starts, names = path_ends(whole, inputs, baseline, at, baseline_inputs, rng)
+    fn, feeds, starts, names = path_ends(whole, inputs, baseline, wrt, baseline_inputs, rng)
     held = hold(fn, feeds, target, names, several=True)
     if batch_size is None:
         batch_size = plan_batch(fn, held.names, feeds, held.target(np.arange(held.samples)), at_most=AT_ONCE)
@@ -185,15 +187,15 @@ def integrated_gradients(
             "baseline= or baseline_inputs=",
             stacklevel=2,
         )
-    single = (at is None and not isinstance(inputs, Mapping)) or (at is not None and len(names) == 1)
-    embedded = () if at is None else tuple(name for name in embedded_tokens(whole.graph) if name in names)
+    single = (wrt is None and not isinstance(inputs, Mapping)) or (wrt is not None and len(names) == 1)
+    embedded = () if wrt is None else tuple(name for name in embedded_tokens(whole.graph) if name in names)
     begun = [start[names[0]] if single else {name: start[name] for name in names} for start in starts]
     form: Inputs = feeds[names[0]] if single else feeds
     results = []
     for k in range(lines.targets):
         vectors = lines.arrays(sums.mean[:, k])
         found = path_attributions(held_of_rank(held, k), form, vectors, sums.difference[:, k], sums.most)
-        if at is not None:
+        if wrt is not None:
             found = replace(found, arrangement=fn.arrangement)
         error = sums.standard_error(k)
         results.append(

@@ -58,7 +58,7 @@ def test_float_token_ids_name_the_embedding():
             ).replace("y = Reduce", "one = Constant<value_ints = [1]>() y = Reduce")
         )
     )
-    with pytest.raises(UnsupportedOp, match=r"\(Cast\).*wrt=\['e'\].*at='e'"):
+    with pytest.raises(UnsupportedOp, match=r"\(Cast\).*wrt=\['e'\]"):
         fn.gradients(IDS)
     np.testing.assert_allclose(fn.gradients(IDS, 0, wrt="e").gradients["e"][..., 0], 1 / 3, rtol=1e-6)
 

@@ -161,7 +161,7 @@ def test_attributions_of_a_layer_are_those_of_captum(case):
         {name: a.numpy() for name, a in zip(fn.graph.inputs, given, strict=True)}
         for given in (arguments, starts)
     )
-    found = integrated_gradients(fn, feeds, 1, at="first", baseline_inputs=zeros, steps=6)
+    found = integrated_gradients(fn, feeds, 1, wrt="first", baseline_inputs=zeros, steps=6)
     assert relative(found.attributions, expected) <= 1e-4
     values = fn.forward(feeds, [point])
     others = {name: array for name, array in feeds.items() if name in cut(fn, [point]).graph.inputs}

@@ -74,10 +74,10 @@ def test_the_fix_of_a_scalar_input_works() -> None:
     feeds = {first: X.numpy(), scale: np.float32(2)}
     truth = 2 * np.tile(net.linear.weight[1].detach().numpy(), (2, 1))
     for method in (full_grad, integrated_gradients):
-        with pytest.raises(AnalysisError, match=f"{scale!r} has no axis of samples .*at=..{first}.., leaves"):
+        with pytest.raises(AnalysisError, match=f"{scale!r} has no axis of samples .*wrt=..{first}.. leaves"):
             method(model, feeds, 1)
     assert full_grad(model, feeds, 1, wrt=[first]).completeness.error.max() < 1e-6
-    found = integrated_gradients(model, feeds, 1, at=[first], steps=4).attributions
+    found = integrated_gradients(model, feeds, 1, wrt=[first], steps=4).attributions
     np.testing.assert_allclose(found, truth * X.numpy(), rtol=1e-5)
 
 

@@ -219,7 +219,7 @@ def test_every_embedding_of_the_inputs_is_found(name: str) -> None:
     fn = differentiate(convert(net))
     points = fn.roots(["embedding"])
     assert len(points) == count
-    found = integrated_gradients(fn, x, 1, at="embedding")
+    found = integrated_gradients(fn, x, 1, wrt="embedding")
     # From zero vectors on, what is explained is the output less that of zero vectors.
     assert np.abs(found.delta).max() <= 1e-5
     gradients = fn.gradients(x, 1, wrt=points).gradients

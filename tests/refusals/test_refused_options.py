@@ -104,7 +104,7 @@ OPTIONS = {
     "a background": Case(lambda: expected_gradients(DENSE, X, 1, background=np.ones((3, 9))), "M inputs"),
     "one draw": Case(lambda: expected_gradients(DENSE, X, 1, background=X, samples=1), "samples=200"),
     "noise": Case(lambda: smooth_grad(DENSE, X, 1, noise=-1), "noise=0.15"),
-    "a conductance of one step": Case(lambda: conductance(DENSE, X, 1, at="h", steps=1), "steps=50"),
+    "a conductance of one step": Case(lambda: conductance(DENSE, X, 1, wrt="h", steps=1), "steps=50"),
     "Grad-CAM without a layer": Case(
         lambda: grad_cam(DENSE, X, 1),
         "use full_grad",

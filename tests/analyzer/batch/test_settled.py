@@ -175,9 +175,9 @@ def test_a_path_of_several_samples_within_a_network_that_gathers_across_them_is_
     )
     ids = np.array([[0, 1, 2], [3, 2, 4]])
     with pytest.raises(AnalysisError, match="Fix: give one sample a call"):
-        integrated_gradients(fn, ids, 1, at="e")
+        integrated_gradients(fn, ids, 1, wrt="e")
     for row in ids:
         end = np.linspace(-1, 1, 15).round(3).reshape(5, 3)[2]
         (expected,) = _path(lambda v: torch.tanh(v @ torch.tensor(W, dtype=torch.float64))[1], end)
-        found = integrated_gradients(fn, row[None], 1, at="e").attributions
+        found = integrated_gradients(fn, row[None], 1, wrt="e").attributions
         np.testing.assert_allclose(found[0, row == 2][0], expected, atol=1e-4)

@@ -29,7 +29,7 @@ def test_the_attributions_are_those_of_the_api(files, json_of, tmp_path):
     )
     status, document = json_of("analyze", "plain.onnx", "batch.npy", "-o", tmp_path / "out", *options)
     assert status == 0
-    expected = conductance(fn, np.load(files / "batch.npy"), at=point, baseline=0.25, steps=9, rule="left")
+    expected = conductance(fn, np.load(files / "batch.npy"), wrt=point, baseline=0.25, steps=9, rule="left")
     with np.load(tmp_path / "out" / "arrays.npz") as arrays:
         (name,) = (name for name in arrays if name.startswith("conductance/attributions"))
         np.testing.assert_allclose(arrays[name], expected.attributions, rtol=1e-4, atol=1e-6)

@@ -101,7 +101,7 @@ def test_conductance_runs_along_tokens_from_padding(reader, written):
     _, arrays = written("reader.onnx", "read.npy", *options, "--baseline-inputs", "padding.npy")
     fn = differentiate(str(reader / "reader.onnx"))
     padding = np.zeros_like(IDS)
-    expected = conductance(fn, IDS, at="features", along="embedding", steps=9, baseline_inputs=padding)
+    expected = conductance(fn, IDS, wrt="features", along="embedding", steps=9, baseline_inputs=padding)
     np.testing.assert_allclose(
         arrays["conductance/attributions/features"], expected.attributions, rtol=1e-5, atol=1e-6
     )

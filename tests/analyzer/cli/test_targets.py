@@ -191,7 +191,7 @@ def test_the_highest_classes_are_explained_each_by_itself(files, json_of, tmp_pa
     given = ("--target", "top2", "--method", "integrated-gradients", "--method", "conductance", "--at", "r")
     options = ("--rule", "trapezoid", "--steps", "7", "-o", tmp_path / "out")
     x = np.load(files / "batch.npy")
-    at = integrated_gradients(str(files / model), x, Target(top=2), at="r", rule="trapezoid", steps=7)
+    at = integrated_gradients(str(files / model), x, Target(top=2), wrt="r", rule="trapezoid", steps=7)
     status, found = json_of("analyze", model, "batch.npy", *given, *options)
     assert status == 0
     names = ["ant", "tabby, tabby cat", "<b>owl</b>", "[red]eel", "dog"] if model == "stored.onnx" else None

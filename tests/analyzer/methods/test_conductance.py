@@ -95,7 +95,9 @@ def test_equals_captum_at_equal_steps(backend, layer):
     net, x, baseline, _ = residual()
     # Captum's n steps have n + 1 points; its name says trapezoid, its sum takes the gradient at their left ends.
     expected = captums(net.get_submodule(layer), x, baseline, n_steps=24, method="riemann_trapezoid")
-    found = conductance(on(backend), x.numpy(), 2, at=layer, baseline=baseline.numpy(), steps=25, rule="left")
+    found = conductance(
+        on(backend), x.numpy(), 2, wrt=layer, baseline=baseline.numpy(), steps=25, rule="left"
+    )
     assert relative(found.attributions, expected) <= 1e-4
 
 
@@ -104,7 +106,7 @@ def test_the_trapezoid_is_the_mean_of_captums_sums_there_and_back():
     options = {"n_steps": 24, "method": "riemann_trapezoid"}
     there = captums(net.middle, x, baseline, **options)
     back = captums(net.middle, baseline, x, **options)
-    whole = {"at": "middle", "baseline": baseline.numpy(), "steps": 25}
+    whole = {"wrt": "middle", "baseline": baseline.numpy(), "steps": 25}
     found = conductance(on("onnxruntime"), x.numpy(), 2, **whole)
     assert relative(found.attributions, (there - back) / 2) <= 1e-4
     right = conductance(on("onnxruntime"), x.numpy(), 2, **whole, rule="right")
@@ -116,7 +118,7 @@ def test_captums_default_comes_to_the_same_in_the_end():
     # Its nodes leave out the ends of the path, and its sum is of order one: a thousand steps are within a percent.
     expected = captums(net.middle, x[:1], baseline[:1], n_steps=1000)
     found = conductance(
-        on("onnxruntime"), x[:1].numpy(), 2, at="middle", baseline=baseline[:1].numpy(), tolerance=0.001
+        on("onnxruntime"), x[:1].numpy(), 2, wrt="middle", baseline=baseline[:1].numpy(), tolerance=0.001
     )
     assert relative(found.attributions, expected) <= 0.01
 
@@ -127,7 +129,7 @@ def test_at_the_input_it_is_integrated_gradients(backend, settings):
     _, x, baseline, _ = residual()
     fn, rule = on(backend), {} if "tolerance" in settings else {"rule": "trapezoid"}
     given = {"baseline": baseline.numpy(), **settings}
-    found = conductance(fn, x.numpy(), 2, at=fn.graph.inputs[0], **given)
+    found = conductance(fn, x.numpy(), 2, wrt=fn.graph.inputs[0], **given)
     expected = integrated_gradients(fn, x.numpy(), 2, **given, **rule)
     assert relative(found.attributions, expected.attributions) <= 1e-5
     np.testing.assert_array_equal(found.spent, expected.spent)
@@ -138,7 +140,7 @@ def test_at_the_input_it_is_integrated_gradients(backend, settings):
 def test_a_product_of_powers_has_its_closed_form(backend):
     a, b = np.array([[2.0], [-1.5]]), np.array([[1.5], [0.5]])
     fn = differentiate(POWERS, backend, precision="float64")
-    found = conductance(fn, {"a": a, "b": b}, at=["s", "c"], tolerance=1e-6, map_tolerance=1e-5)
+    found = conductance(fn, {"a": a, "b": b}, wrt=["s", "c"], tolerance=1e-6, map_tolerance=1e-5)
     y = a**2 * b**3
     # The trapezoids of a product sum up exactly, however far each factor's is off: the map's own change tells.
     np.testing.assert_allclose(found.attributions["s"], 0.4 * y, rtol=2e-5)
@@ -156,7 +158,7 @@ def test_a_unit_is_credited_from_where_it_wakes(settings):
     # a = 3, b = 2: ∫ b dr = ∫ 2α · 3 dα and ∫ r db = ∫ (3α − 1) · 2 dα, from α = ⅓ on, which is one of four points.
     fn = differentiate(KINK, "torch", precision="float64")
     given = {"a": np.array([[3.0]]), "b": np.array([[2.0]])}
-    found = conductance(fn, given, at=["r", "d"], **settings)
+    found = conductance(fn, given, wrt=["r", "d"], **settings)
     np.testing.assert_allclose(found.attributions["r"], [[8 / 3]], rtol=1e-6)
     np.testing.assert_allclose(found.attributions["d"], [[4 / 3]], rtol=1e-6)
 
@@ -164,7 +166,7 @@ def test_a_unit_is_credited_from_where_it_wakes(settings):
 @pytest.mark.parametrize("x", [1.5, -3.0])
 def test_what_passes_beside_is_attributed_to_the_input(x):
     fn = differentiate(SKIP, "torch", precision="float64")
-    found = conductance(fn, np.array([[x]]), at="s", steps=1001)
+    found = conductance(fn, np.array([[x]]), wrt="s", steps=1001)
     np.testing.assert_allclose(found.attributions, [[4 / 3 * x**3 + x**4]], rtol=1e-5)
     np.testing.assert_allclose(found.beside["x"], [[x**2 + 2 / 3 * x**3]], rtol=1e-5)
     np.testing.assert_allclose(found.completeness.output, (x + x**2) ** 2)
@@ -174,7 +176,7 @@ def test_what_passes_beside_is_attributed_to_the_input(x):
 @pytest.mark.parametrize("layer", ["first", "middle", "last.1", "last.2"])
 def test_it_is_complete_to_the_tolerance(layer):
     net, x, baseline, _ = residual()
-    found = conductance(on("onnxruntime"), x.numpy(), 2, at=layer, baseline=baseline.numpy(), tolerance=0.01)
+    found = conductance(on("onnxruntime"), x.numpy(), 2, wrt=layer, baseline=baseline.numpy(), tolerance=0.01)
     with torch.no_grad():
         difference = (net(x) - net(baseline))[:, 2].numpy()
     np.testing.assert_allclose(found.completeness.output, difference, atol=1e-5)
@@ -204,7 +206,7 @@ def test_the_stated_error_of_the_map_is_its_true_error():
 def test_the_highest_classes_share_one_path(backend, settings):
     """As so many calls of one class each, also in what passes beside."""
     net, x, baseline, _ = residual()
-    given = {"at": "middle", "baseline": [baseline.numpy(), 0.0], **settings}
+    given = {"wrt": "middle", "baseline": [baseline.numpy(), 0.0], **settings}
     found = conductance(on(backend), x.numpy(), Target(top=3), **given)
     np.testing.assert_array_equal(found.target, net(x).detach().topk(3, dim=1).indices)
     assert found.attributions.shape == (3, 3, 4, 6, 6) and found.beside["x"].shape == (3, 3, 2, 6, 6)
@@ -235,7 +237,7 @@ def text() -> Any:
 def test_paths_of_tokens_run_along_their_vectors(backend):
     net, words, model = text()
     fn = differentiate(model, backend)
-    found = conductance(fn, words.numpy(), 1, at="block", along="embedding", steps=9, rule="left")
+    found = conductance(fn, words.numpy(), 1, wrt="block", along="embedding", steps=9, rule="left")
     with torch.no_grad():
         vectors = net.words(words)
     rest = nn.Sequential(net.block, Mean(), net.head)
@@ -257,11 +259,11 @@ def test_padding_tokens_are_a_baseline():
     _, words, model = text()
     fn = differentiate(model)
     padding = np.zeros_like(words.numpy())
-    found = conductance(fn, words.numpy(), 1, at="block", along="embedding", baseline_inputs=padding)
+    found = conductance(fn, words.numpy(), 1, wrt="block", along="embedding", baseline_inputs=padding)
     (vectors,) = fn.roots("embedding")
     part = cut(fn, [vectors])
     ends = [fn.forward(tokens, [vectors])[vectors] for tokens in (words.numpy(), padding)]
-    expected = conductance(part, ends[0], 1, at="block", baseline=ends[1])
+    expected = conductance(part, ends[0], 1, wrt="block", baseline=ends[1])
     np.testing.assert_allclose(found.attributions, expected.attributions, rtol=1e-5, atol=1e-7)
 
 
@@ -269,8 +271,8 @@ def test_padding_tokens_are_a_baseline():
 def test_several_baselines_are_averaged(settings):
     _, x, baseline, _ = residual()
     fn, starts = on("onnxruntime"), [0.0, baseline.numpy(), 0.5]
-    found = conductance(fn, x.numpy(), 2, at="middle", baseline=starts, **settings)
-    each = [conductance(fn, x.numpy(), 2, at="middle", baseline=start, **settings) for start in starts]
+    found = conductance(fn, x.numpy(), 2, wrt="middle", baseline=starts, **settings)
+    each = [conductance(fn, x.numpy(), 2, wrt="middle", baseline=start, **settings) for start in starts]
     maps = np.stack([one.attributions for one in each])
     np.testing.assert_allclose(found.attributions, maps.mean(axis=0), atol=1e-5)
     np.testing.assert_allclose(found.standard_error, maps.std(axis=0, ddof=1) / np.sqrt(3), atol=1e-5)
@@ -281,9 +283,9 @@ def test_several_baselines_are_averaged(settings):
 
 def test_results_do_not_depend_on_the_batch_or_on_memory():
     _, x, _, model = residual()
-    whole = conductance(on("onnxruntime"), x.numpy(), 2, at="middle", steps=11)
+    whole = conductance(on("onnxruntime"), x.numpy(), 2, wrt="middle", steps=11)
     tight = differentiate(model, max_memory="1 MiB")
-    small = conductance(tight, x.numpy(), 2, at="middle", steps=11, batch_size=2)
+    small = conductance(tight, x.numpy(), 2, wrt="middle", steps=11, batch_size=2)
     np.testing.assert_allclose(small.attributions, whole.attributions, atol=1e-5)
     np.testing.assert_allclose(small.delta, whole.delta, atol=1e-5)
 
@@ -296,7 +298,7 @@ def test_an_interrupt_leaves_what_is_known_with_its_error(settings):
         if done >= 3 * 20:
             raise KeyboardInterrupt
 
-    given = {"at": "middle", "baseline": baseline.numpy()}
+    given = {"wrt": "middle", "baseline": baseline.numpy()}
     found = conductance(
         on("onnxruntime"), x.numpy(), 2, **given, **settings, progress=interrupt, batch_size=3
     )
@@ -309,14 +311,14 @@ def test_an_interrupt_leaves_what_is_known_with_its_error(settings):
 
 def test_a_unit_in_the_network_is_a_target():
     net, x, _, _ = residual()
-    found = conductance(on("torch"), x.numpy(), Target("max_pool2d", index=(1, 2, 0)), at="first", steps=100)
+    found = conductance(on("torch"), x.numpy(), Target("max_pool2d", index=(1, 2, 0)), wrt="first", steps=100)
     with torch.no_grad():
         inner = [net.last[0](h + net.middle(h)) for h in (net.first(x), net.first(0 * x))]
     expected = (inner[0] - inner[1])[:, 1, 2, 0].numpy()
     np.testing.assert_allclose(found.completeness.output, expected, atol=1e-5)
     np.testing.assert_allclose(found.completeness.total, expected, atol=0.02)
     with pytest.raises(AnalysisError, match="'relu', which is explained, is not computed from linear"):
-        conductance(on("torch"), x.numpy(), Target("relu", index=(1, 2, 0)), at="last.2")
+        conductance(on("torch"), x.numpy(), Target("relu", index=(1, 2, 0)), wrt="last.2")
 
 
 @pytest.mark.parametrize(
@@ -324,8 +326,8 @@ def test_a_unit_in_the_network_is_a_target():
     [
         ({"rule": "gauss-legendre"}, AnalysisError, "choose from trapezoid, left, right"),
         ({"steps": 1}, AnalysisError, "at least 2 steps"),
-        ({"at": "nowhere"}, UnknownTensor, "'nowhere'"),
-        ({"at": ["first", "middle"]}, AnalysisError, "is computed from"),
+        ({"wrt": "nowhere"}, UnknownTensor, "'nowhere'"),
+        ({"wrt": ["first", "middle"]}, AnalysisError, "is computed from"),
         ({"tolerance": -1.0}, AnalysisError, "above 0"),
         ({"map_tolerance": 0.1}, AnalysisError, "map_tolerance without tolerance"),
         ({"batch_size": 0}, AnalysisError, "at least 1"),
@@ -334,4 +336,15 @@ def test_a_unit_in_the_network_is_a_target():
 def test_what_is_refused(options, error, message):
     _, x, _, _ = residual()
     with pytest.raises(error, match=message):
-        conductance(on("onnxruntime"), x.numpy(), 0, **{"at": "middle", **options})
+        conductance(on("onnxruntime"), x.numpy(), 0, **{"wrt": "middle", **options})
+
+
+def test_the_old_name_of_an_option_works_and_warns():
+    _, x, _, _ = residual()
+    fn = on("onnxruntime")
+    expected = conductance(fn, x.numpy(), 0, wrt="middle", steps=4).attributions
+    with pytest.warns(DeprecationWarning, match=r"conductance\(at=…\) is now conductance\(wrt=…\)"):
+        found = conductance(fn, x.numpy(), 0, at="middle", steps=4).attributions
+    np.testing.assert_array_equal(found, expected)
+    with pytest.raises(AnalysisError, match="Fix: give wrt= alone"):
+        conductance(fn, x.numpy(), 0, at="middle", wrt="middle")

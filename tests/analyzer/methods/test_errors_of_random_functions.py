@@ -179,7 +179,7 @@ def test_the_error_of_conductance_is_at_most_twice_the_stated_one(first, second,
     at = y[1::2].clone().requires_grad_()
     (slope,) = torch.autograd.grad((OPS[second](at @ w2 + b2) @ v).sum(), at)
     truth = (slope * (y[2::2] - y[:-1:2])).sum(0).numpy()
-    found = conductance(fn, x, 0, at="a", tolerance=0.01, max_evaluations=1000)
+    found = conductance(fn, x, 0, wrt="a", tolerance=0.01, max_evaluations=1000)
     error = _norms(found.attributions - truth) / _norms(truth)
     assert (error <= 2 * found.map_error + 5e-3).all()
     assert (error[found.converged] <= 0.05).all()

@@ -69,7 +69,7 @@ def test_an_output_of_a_million_hides_its_difference():
     for found in (
         integrated_gradients(fn, X, 0, tolerance=1e-3),
         integrated_gradients(fn, X, 0, steps=50),
-        conductance(fn, X, 0, at="m", tolerance=1e-3),
+        conductance(fn, X, 0, wrt="m", tolerance=1e-3),
     ):
         own = found.completeness
         np.testing.assert_allclose(own.total, difference, rtol=1e-3)

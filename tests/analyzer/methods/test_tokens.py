@@ -39,7 +39,9 @@ def reader(request):
 @pytest.fixture(scope="module")
 def explained(reader):
     fn = differentiate(convert(reader, TOKENS))
-    return integrated_gradients(fn, TOKENS, 1, at="embedding", baseline_inputs=0 * TOKENS[:1], tolerance=1e-3)
+    return integrated_gradients(
+        fn, TOKENS, 1, wrt="embedding", baseline_inputs=0 * TOKENS[:1], tolerance=1e-3
+    )
 
 
 def test_the_scores_sum_to_what_two_runs_of_the_network_differ_by(reader, explained):
@@ -79,6 +81,6 @@ def test_attributions_that_are_no_tokens_have_no_token_scores(reader, explained)
     net = nn.Linear(3, 2).eval()
     rows = np.ones((1, 3), np.float32)
     found = integrated_gradients(convert(net, rows), rows, 0, steps=2)
-    with pytest.raises(AnalysisError, match="at='embedding'"):
+    with pytest.raises(AnalysisError, match="wrt='embedding'"):
         found.token_scores()
     assert len(found.plot(features=["x", "y", "z"]).axes[0].patches) == 3
