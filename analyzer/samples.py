@@ -50,6 +50,8 @@ def find_places(graph: Graph) -> dict[str, Place]:
     if not shapes:
         return {}
     batch = shapes[0][0]
+    if batch == 0:
+        return {}
     others = {axis for shape in shapes for axis in shape[1:] if isinstance(axis, str)}
     places = {name: Place(0) for name in graph.inputs if graph.tensors[name].shape}
     for node in graph.nodes:

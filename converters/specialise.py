@@ -186,8 +186,14 @@ def _differs(
 ) -> tuple[str, float] | None:
     """The first output of `other` that is not that of the model, and its distance. Raises RuntimeFailure."""
     session, sized = Session(proto), Session(other)
-    expected = dict(zip(session.outputs, session.run(feeds), strict=True))
-    for name, value in zip(sized.outputs, sized.run(feeds), strict=True):
+    types = {info.name: info.type.tensor_type.elem_type for info in proto.graph.input}
+    given = {
+        name: array.astype(onnx.helper.tensor_dtype_to_np_dtype(types[name]), copy=False)
+        for name, array in feeds.items()
+        if name in types
+    }
+    expected = dict(zip(session.outputs, session.run(given), strict=True))
+    for name, value in zip(sized.outputs, sized.run(given), strict=True):
         truth = with_dropped_axes(expected[name], value.shape)
         apart = relative_l2(value, truth) if value.shape == truth.shape else float("inf")
         if not apart <= _TOLERANCE:

@@ -78,7 +78,7 @@ def _through(step: Step) -> dict[str, Cells]:
     rule = MOVES.get(node.op_type) or MIXING.get(node.op_type) or (same_place if _in_place(node) else None)
     if rule is None or (step.data is None and rule is not same_place and node.op_type not in _FROM_ANY):
         return {}
-    if any(0 in (step.graph.tensors[name].shape or ()) for name in (*node.inputs, *node.outputs) if name):
+    if any(0 in (step.graph.tensors[name].shape or ()) for name in (*node.inputs[:1], *node.outputs) if name):
         # A tensor without elements has no cells.
         return {}
     try:

@@ -58,7 +58,7 @@ def worst_sample(a: np.ndarray, b: np.ndarray) -> float:
 
     A sample that is smaller than SMALL_SAMPLE of the largest is compared with that: its rounding may be theirs.
     """
-    if len(a) < 2 or not (np.isfinite(a).all() and np.isfinite(b).all()):
+    if not a.ndim or len(a) < 2 or not (np.isfinite(a).all() and np.isfinite(b).all()):
         return relative_distance(a, b)
     x, y = (array.reshape(len(array), -1).astype(np.float64) for array in (a, b))
     sizes = np.maximum(l2(x), l2(y))

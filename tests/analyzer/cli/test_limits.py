@@ -46,4 +46,4 @@ def test_a_text_that_is_no_limits_is_refused(
 ) -> None:
     assert main(["inspect", functions, "--limits", text]) == 2
     line = capsys.readouterr().err
-    assert line.count("\n") == 1 and "--limits takes seconds=60,bytes=4GiB,nodes=500000" in line
+    assert line.count("\n") == 1 and "Fix: write --limits seconds=60,bytes=4GiB,nodes=500000" in line

@@ -200,5 +200,5 @@ def test_what_is_refused(background, options, error, message):
 
 def test_backgrounds_of_several_inputs_are_equally_long():
     a = np.ones((1, 1), np.float32)
-    with pytest.raises(ShapeError, match="go together"):
+    with pytest.raises(ShapeError, match="different numbers of rows"):
         expected_gradients(PRODUCT, {"a": a, "b": a}, None, {"a": DATA[:3, :1], "b": DATA[:4, :1]})
