@@ -100,7 +100,7 @@ def test_the_user_decides():
     expected = np.zeros_like(X)
     expected[2, 1] = 1 - np.tanh(X[2, 1]) ** 2
     np.testing.assert_allclose(whole.gradients["x"], expected, rtol=1e-5)
-    with pytest.raises(AnalysisError, match="unknown samples='all'. Fix: give 'joint' or 'independent'"):
+    with pytest.raises(AnalysisError, match=r"unknown samples='all'\. Fix: give 'joint' or 'independent'"):
         differentiate(apart, samples="all")
 
 

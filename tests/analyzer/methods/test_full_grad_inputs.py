@@ -157,5 +157,5 @@ def test_a_figure_is_drawn_of_the_input_that_is_named():
         np.testing.assert_allclose([bar.get_width() for bar in axes.patches], row)
     assert fg.plot(inputs).get_suptitle() == "FullGrad: image"
     assert simple_full_grad(model, inputs, target=1).plot(inputs, of="row").axes
-    with pytest.raises(ValueError, match="no map of 'table'. Fix: choose from image, row"):
+    with pytest.raises(ValueError, match=r"no map of 'table'\. Fix: choose from image, row"):
         fg.plot(inputs, of="table")
