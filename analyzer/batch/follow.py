@@ -37,6 +37,10 @@ class Followed:
         labels = self.labels.get(name)
         if shape is None or labels is None or labels.ndim > len(shape):
             return None
+        # Sizes that depend on values differ from those that the rules follow: nothing is known then.
+        aligned = zip(labels.shape[::-1], tuple(shape)[::-1], strict=False)
+        if any(own not in (1, size) for own, size in aligned):
+            return None
         return span_of(labels, shape, self.samples)
 
 

@@ -74,7 +74,9 @@ Rule = Callable[[Step], Sequence[Labels]]
 
 def everything(step: Step) -> Sequence[Labels]:
     """Every output depends on every element that the node reads."""
-    parts = [over(part, range(part.ndim)).reshape(()) for part in step.labels if part is not None]
+    parts = [
+        over(part, range(part.ndim)).reshape(()) for part in step.labels if part is not None and part.size
+    ]
     label = int(join(*parts)) if parts else FREE
     return [constant(_rank(step, name), label) for name in step.node.outputs]
 
