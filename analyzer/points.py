@@ -14,14 +14,13 @@ import onnx
 from onnx import helper
 
 from analyzer.backends import Differentiable
-from analyzer.backends.base import batched_inputs
 from analyzer.batch.arrangement import FIRST, INDEPENDENT, Arrangement
 from analyzer.batch.view import viewed
 from analyzer.emitter import Emitter
 from analyzer.errors import AnalysisError
 from analyzer.graph import Graph, Node
 from analyzer.program import assemble
-from analyzer.samples import Place
+from analyzer.samples import Place, batched_inputs
 from converters.model import PREPROCESSING_KEY, Model
 
 

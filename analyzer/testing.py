@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 
 from analyzer.backends import Differentiable
-from analyzer.backends.base import Arrays, Inputs
+from analyzer.backends.inputs import Arrays, Inputs
 from analyzer.checks import Report, check, compare
 from analyzer.checks.comparison import STEPS
 from analyzer.checks.tolerances import Tolerance

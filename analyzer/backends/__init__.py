@@ -10,8 +10,9 @@ import onnx
 
 from analyzer.backends.arranging import SAMPLES
 from analyzer.backends.at_sizes import at_sizes, depends_on_sizes
-from analyzer.backends.base import Backend, Differentiable, Gradients, Inputs
+from analyzer.backends.base import Backend, Differentiable, Gradients
 from analyzer.backends.file import explaining, explains
+from analyzer.backends.inputs import Inputs
 from analyzer.backends.planning import plan_batch
 from analyzer.errors import AnalysisError
 from analyzer.graph import Graph

@@ -27,7 +27,8 @@ from analyzer.samples import Place, batched_inputs
 from analyzer.target import Chosen, Target, TargetLike, as_target
 
 if TYPE_CHECKING:
-    from analyzer.backends.base import Arrays, Differentiable
+    from analyzer.backends.base import Differentiable
+    from analyzer.backends.inputs import Arrays
 
 SAMPLES = ("joint", "independent")
 _ALONE = "the file runs one sample at a time: each is explained in a call of its own"

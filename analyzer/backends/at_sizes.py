@@ -26,7 +26,8 @@ from converters.specialise import (
 )
 
 if TYPE_CHECKING:
-    from analyzer.backends.base import Arrays, Differentiable
+    from analyzer.backends.base import Differentiable
+    from analyzer.backends.inputs import Arrays
 
 # Each has its own copy of the weights.
 _KEPT = 4

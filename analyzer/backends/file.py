@@ -34,7 +34,8 @@ from converters.original import FLOOR, Original, computed, draws, first_differen
 from converters.precisions import tolerance_of
 
 if TYPE_CHECKING:
-    from analyzer.backends.base import Arrays, Differentiable, Inputs
+    from analyzer.backends.base import Differentiable
+    from analyzer.backends.inputs import Arrays, Inputs
 
 # Batches that are known to agree; each is a hash.
 _REMEMBERED = 64

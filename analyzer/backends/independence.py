@@ -9,7 +9,8 @@ from analyzer.backends.planning import Call
 from analyzer.batch.arrangement import INDEPENDENT
 
 if TYPE_CHECKING:
-    from analyzer.backends.base import Arrays, Differentiable
+    from analyzer.backends.base import Differentiable
+    from analyzer.backends.inputs import Arrays
 
 
 def independent(fn: Differentiable, call: Call, feeds: Arrays) -> bool:

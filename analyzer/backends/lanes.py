@@ -19,7 +19,8 @@ from analyzer.backends.planning import Call, forward_bytes, planned
 from analyzer.samples import Place, samples_in
 
 if TYPE_CHECKING:
-    from analyzer.backends.base import Arrays, Backend, Differentiable
+    from analyzer.backends.base import Backend, Differentiable
+    from analyzer.backends.inputs import Arrays
 
 # A run of more samples has no more from its processor's cache; measured between 1 and 8.
 _AT_ONCE = 4

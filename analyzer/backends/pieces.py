@@ -20,7 +20,8 @@ from analyzer.graph import Graph
 from analyzer.samples import Place, batched_inputs, samples_in
 
 if TYPE_CHECKING:
-    from analyzer.backends.base import Arrays, Backend, Differentiable
+    from analyzer.backends.base import Backend, Differentiable
+    from analyzer.backends.inputs import Arrays
 
 Progress = Callable[[int, int], None]
 """Called with what is done and with all there is to do."""

@@ -25,7 +25,8 @@ from analyzer.target import Seed, TargetLike, as_target
 from converters.errors import ConversionError
 
 if TYPE_CHECKING:
-    from analyzer.backends.base import Arrays, Differentiable, Inputs
+    from analyzer.backends.base import Differentiable
+    from analyzer.backends.inputs import Arrays, Inputs
 
 AMPLE = 50
 """A call whose forward pass is this many times smaller than the budget is not planned: its gradients, and what a method

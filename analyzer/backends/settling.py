@@ -23,7 +23,8 @@ from analyzer.samples import batched_inputs
 from analyzer.target import TargetLike, as_target
 
 if TYPE_CHECKING:
-    from analyzer.backends.base import Arrays, Differentiable
+    from analyzer.backends.base import Differentiable
+    from analyzer.backends.inputs import Arrays
 
 ALONE = "each is explained in a call of its own"
 

@@ -17,7 +17,8 @@ from analyzer.errors import BackendError
 from analyzer.precision import epsilon
 
 if TYPE_CHECKING:
-    from analyzer.backends.base import Arrays, Differentiable
+    from analyzer.backends.base import Differentiable
+    from analyzer.backends.inputs import Arrays
 
 ROUNDING = 64
 """Units in the last place of the largest output by which rounding may move one, in a batch of one and the same size."""

@@ -18,7 +18,8 @@ from analyzer.request import OUTPUT, gradient_name, masked, observe
 from analyzer.target import Seed
 
 if TYPE_CHECKING:
-    from analyzer.backends.base import Arrays, Differentiable
+    from analyzer.backends.base import Differentiable
+    from analyzer.backends.inputs import Arrays
 
 _FIX = "Fix: explain inputs at which it is defined, or give the model an ε there, as in sqrt(x + 1e-12)"
 

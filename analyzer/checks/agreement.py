@@ -18,7 +18,7 @@ from analyzer.autodiff import check_gradient_paths
 from analyzer.backends import BACKENDS, Differentiable, ModelLike, bind, explaining
 from analyzer.backends.arranging import arranged, arranged_like, moved_target
 from analyzer.backends.at_sizes import depends_on_sizes, model_at_sizes
-from analyzer.backends.base import Arrays, Inputs, check_inputs
+from analyzer.backends.inputs import Arrays, Inputs, check_inputs
 from analyzer.batch.arrangement import INDEPENDENT, Arrangement
 from analyzer.checks.attributions import worst_attributions
 from analyzer.checks.comparison import STEPS, Comparison, Progress

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from analyzer.backends.base import Arrays
+from analyzer.backends.inputs import Arrays
 from analyzer.backends.matching import Match, alignments, closest
 from analyzer.checks.layers import moves
 from analyzer.graph import Graph, Node

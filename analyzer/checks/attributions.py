@@ -12,7 +12,7 @@ from itertools import combinations
 
 import numpy as np
 
-from analyzer.backends.base import Arrays
+from analyzer.backends.inputs import Arrays
 from analyzer.checks.reading import Reading
 from converters.model import Preprocessing
 

@@ -15,7 +15,7 @@ from itertools import combinations
 
 import numpy as np
 
-from analyzer.backends.base import Arrays
+from analyzer.backends.inputs import Arrays
 from analyzer.checks.forms import explain_map
 from analyzer.checks.kinks import Explanation, Side, explain, follows_rules, listed
 from analyzer.checks.localize import Origin, backward_origin, forward_origin

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from analyzer.backends.base import Arrays
+from analyzer.backends.inputs import Arrays
 from analyzer.checks.metrics import distance
 from analyzer.checks.report import Row
 from analyzer.distances import cosine, rank_correlation, relative_l2, ssim, top_overlap

@@ -15,8 +15,8 @@ import numpy as np
 import onnx
 
 from analyzer.backends import Differentiable
-from analyzer.backends.base import Arrays
 from analyzer.backends.file import FileCheck
+from analyzer.backends.inputs import Arrays
 from analyzer.batch.arrangement import Arrangement
 from analyzer.checks.comparison import row_of
 from analyzer.checks.reading import Reading

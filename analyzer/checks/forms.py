@@ -14,7 +14,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from analyzer.backends.base import Arrays
+from analyzer.backends.inputs import Arrays
 from analyzer.checks.metrics import relative_distance
 from analyzer.checks.reading import Reader
 from analyzer.checks.terms import Decomposition, blurred, decompose

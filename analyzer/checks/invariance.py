@@ -16,7 +16,7 @@ import numpy as np
 from analyzer.backends import Differentiable, ModelLike, differentiate, explaining, for_inputs
 from analyzer.backends.arranging import arranged, moved_target
 from analyzer.backends.at_sizes import depends_on_sizes
-from analyzer.backends.base import Arrays, Inputs
+from analyzer.backends.inputs import Arrays, Inputs
 from analyzer.backends.matching import TOLERANCE
 from analyzer.checks.agreement import fix_target, note_of, samples_of
 from analyzer.checks.attributions import worst_attributions

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from analyzer.backends import Differentiable
-from analyzer.backends.base import Arrays
+from analyzer.backends.inputs import Arrays
 from analyzer.backends.undefined import cause
 from analyzer.completeness import Completeness
 from analyzer.request import OUTPUT

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analyzer.backends.base import Arrays
+from analyzer.backends.inputs import Arrays
 from analyzer.checks.comparison import row_of
 from analyzer.checks.reading import weights_of
 from analyzer.checks.report import Row

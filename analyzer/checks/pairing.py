@@ -17,7 +17,7 @@ from itertools import islice, permutations, product
 import numpy as np
 
 from analyzer.backends import Differentiable
-from analyzer.backends.base import Arrays
+from analyzer.backends.inputs import Arrays
 from analyzer.backends.matching import TOLERANCE, Match, closest, fingerprint, regrouped_values, same_values
 from analyzer.checks.alignment import pair_by_place
 from analyzer.checks.layers import LayerView

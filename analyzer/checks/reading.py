@@ -14,7 +14,8 @@ from functools import cached_property
 import numpy as np
 
 from analyzer.backends import Differentiable
-from analyzer.backends.base import Arrays, Evaluation, attributed
+from analyzer.backends.base import Evaluation, attributed
+from analyzer.backends.inputs import Arrays
 from analyzer.backends.onnxruntime import make_session
 from analyzer.checks.kinks import Side, decision_tensors
 from analyzer.checks.passes import Passes

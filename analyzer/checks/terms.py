@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from analyzer.backends.base import Arrays
+from analyzer.backends.inputs import Arrays
 from analyzer.checks.metrics import relative_distance
 from analyzer.checks.reading import Reader
 from analyzer.methods.decomposition import plan

@@ -14,7 +14,8 @@ from functools import cached_property
 import numpy as np
 
 from analyzer.backends import Differentiable
-from analyzer.backends.base import Arrays, attributed
+from analyzer.backends.base import attributed
+from analyzer.backends.inputs import Arrays
 from analyzer.biases import find_biases
 from analyzer.checks.kinks import Side, decision_tensors
 from analyzer.checks.pairing import Pairing, by_inputs_of_a, fed

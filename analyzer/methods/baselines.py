@@ -16,7 +16,7 @@ import numpy as np
 
 from analyzer.arrays import as_array, kind_of
 from analyzer.backends import Differentiable
-from analyzer.backends.base import Arrays
+from analyzer.backends.inputs import Arrays
 from analyzer.errors import AnalysisError, InputError, ShapeError
 from analyzer.fixes import FINITE
 from analyzer.layout import channel_axes, input_channel_axis

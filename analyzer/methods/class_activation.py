@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from analyzer.backends import Differentiable, ModelLike, for_inputs
-from analyzer.backends.base import Arrays, Inputs
+from analyzer.backends.inputs import Arrays, Inputs
 from analyzer.backends.pieces import Progress
 from analyzer.emitter import Emitter
 from analyzer.errors import AnalysisError

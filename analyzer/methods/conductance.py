@@ -19,7 +19,7 @@ import numpy as np
 
 from analyzer.autodiff import active_tensors
 from analyzer.backends import Differentiable, ModelLike, differentiate, explains
-from analyzer.backends.base import Arrays, Inputs
+from analyzer.backends.inputs import Arrays, Inputs
 from analyzer.backends.planning import plan_batch
 from analyzer.batch.arrangement import PLAIN
 from analyzer.errors import AnalysisError

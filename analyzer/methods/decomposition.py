@@ -16,7 +16,8 @@ import onnx
 
 from analyzer.autodiff import rules_of
 from analyzer.backends import Differentiable
-from analyzer.backends.base import Arrays, Evaluation
+from analyzer.backends.base import Evaluation
+from analyzer.backends.inputs import Arrays
 from analyzer.biases import Bias, find_biases, residuals
 from analyzer.emitter import Emitter
 from analyzer.errors import AnalysisError

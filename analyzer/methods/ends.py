@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from analyzer.backends import Differentiable
-from analyzer.backends.base import Arrays, Inputs
+from analyzer.backends.inputs import Arrays, Inputs
 from analyzer.batch.arrangement import PLAIN, Arrangement
 from analyzer.errors import AnalysisError
 from analyzer.methods.baselines import BaselineLike, baseline_feeds

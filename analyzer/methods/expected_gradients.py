@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate, explains
-from analyzer.backends.base import Arrays, Inputs
+from analyzer.backends.inputs import Arrays, Inputs
 from analyzer.backends.pieces import Progress
 from analyzer.completeness import sample_sums
 from analyzer.errors import InputError, ShapeError

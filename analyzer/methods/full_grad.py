@@ -13,7 +13,8 @@ from dataclasses import replace
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate, explains
-from analyzer.backends.base import Arrays, Evaluation, Inputs
+from analyzer.backends.base import Evaluation
+from analyzer.backends.inputs import Arrays, Inputs
 from analyzer.backends.pieces import Progress
 from analyzer.completeness import measure
 from analyzer.errors import AnalysisError

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate, explains
-from analyzer.backends.base import Arrays, Gradients, Inputs
+from analyzer.backends.base import Gradients
+from analyzer.backends.inputs import Arrays, Inputs
 from analyzer.backends.pieces import Progress
 from analyzer.errors import AnalysisError
 from analyzer.methods.arranged import by_sample

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from analyzer.backends import Differentiable
-from analyzer.backends.base import Arrays, Gradients, batched_inputs
+from analyzer.backends.base import Gradients
+from analyzer.backends.inputs import Arrays
 from analyzer.backends.undefined import cause
 from analyzer.errors import AnalysisError, UndefinedResult
 from analyzer.fixes import BASELINE
 from analyzer.methods.counts import refuse_count
 from analyzer.request import OUTPUT
+from analyzer.samples import batched_inputs
 from analyzer.target import Target, TargetLike, as_target, one_scalar, rows_of
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate, explains
-from analyzer.backends.base import Inputs
+from analyzer.backends.inputs import Inputs
 from analyzer.backends.pieces import Progress
 from analyzer.backends.planning import plan_batch
 from analyzer.errors import AnalysisError

@@ -12,7 +12,8 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from analyzer.backends import Differentiable
-from analyzer.backends.base import Arrays, attributed
+from analyzer.backends.base import attributed
+from analyzer.backends.inputs import Arrays
 from analyzer.cells import Cells
 from analyzer.cells.cells import NOWHERE
 from analyzer.graph import Graph

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from analyzer.backends import Differentiable, ModelLike, explains
-from analyzer.backends.base import Inputs
+from analyzer.backends.inputs import Inputs
 from analyzer.backends.pieces import Progress
 from analyzer.emitter import Emitter
 from analyzer.graph import Tensor

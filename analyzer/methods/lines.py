@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-from analyzer.backends.base import Arrays
+from analyzer.backends.inputs import Arrays
 from analyzer.errors import UndefinedResult
 from analyzer.fixes import BASELINE
 from analyzer.methods.held import Held, in_batches

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analyzer.backends.base import Arrays
+from analyzer.backends.inputs import Arrays
 from analyzer.errors import AnalysisError
 
 

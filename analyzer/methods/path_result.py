@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analyzer.backends.base import Arrays, Inputs
+from analyzer.backends.inputs import Arrays, Inputs
 from analyzer.completeness import Completeness, measure, sample_sums
 from analyzer.layout import channel_axes, input_channel_axis
 from analyzer.methods.arranged import Arranged

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate, explains
-from analyzer.backends.base import Arrays, Inputs
+from analyzer.backends.inputs import Arrays, Inputs
 from analyzer.backends.pieces import Progress
 from analyzer.methods.arranged import by_sample
 from analyzer.methods.counts import refuse_count

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate, explains
-from analyzer.backends.base import Arrays
+from analyzer.backends.inputs import Arrays
 from analyzer.backends.pieces import Progress
 from analyzer.errors import AnalysisError, ShapeError
 from analyzer.layout import channel_axes, input_channel_axis

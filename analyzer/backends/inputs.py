@@ -1,0 +1,98 @@
+"""Check what a user gives as inputs, and bring it to the arrays that a graph takes.
+
+From a Graph and arrays to feeds {input name: array} in the graph's types. Refuses wrong names, numbers, shapes and NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from analyzer.arrays import as_array, kind_of
+from analyzer.errors import InputError, ShapeError
+from analyzer.fixes import ALIKE, FINITE, NUMBERS, numbers_fix, shape_fix
+from analyzer.graph import Graph, Tensor
+from analyzer.samples import batched_inputs
+
+Arrays = dict[str, np.ndarray]
+Inputs = np.ndarray | Mapping[str, np.ndarray]
+
+
+def check_inputs(graph: Graph, inputs: Inputs) -> Arrays:
+    """Return the feeds {input name: array} in the graph's dtypes.
+
+    Raises InputError for a missing or unknown name, a dtype that is no number, NaN or infinity; ShapeError
+    for a shape that the input does not take.
+    """
+    names = ", ".join(graph.inputs)
+    if isinstance(inputs, Mapping):
+        given = dict(inputs)
+    elif len(graph.inputs) == 1:
+        given = {graph.inputs[0]: inputs}
+    else:
+        raise InputError(
+            f"the model has {len(graph.inputs)} inputs, {names}, got one value. Fix: {_give(graph)}"
+        )
+    unknown = [name for name in given if name not in graph.inputs]
+    missing = [name for name in graph.inputs if name not in given]
+    if unknown or missing:
+        what = f"unknown input {unknown[0]!r}" if unknown else f"missing input {missing[0]!r}"
+        raise InputError(f"{what}; the model's inputs are {names}. Fix: {_give(graph)}")
+    batched = batched_inputs(graph)
+    feeds = {n: _check_input(graph.tensors[n], given[n], free=n in batched) for n in graph.inputs}
+    counts = {feeds[name].shape[0] for name in batched}
+    symbols = {shape[0] for name in batched if (shape := graph.tensors[name].shape)}
+    # Axes of different names, as of nodes and of edges, need not agree: arranging.py decides.
+    if len(counts) > 1 and len(symbols) == 1:
+        raise ShapeError(f"the inputs have different numbers of samples: {sorted(counts)}. {ALIKE}")
+    if 0 in counts:
+        raise ShapeError("the input has no samples. Fix: give at least one")
+    return feeds
+
+
+def _check_input(tensor: Tensor, value: object, *, free: bool) -> np.ndarray:
+    """One feed in the dtype of its tensor; `free` lets any number of samples pass."""
+    where = f"the input {tensor.name!r}"
+    try:
+        array = as_array(value)
+    except ValueError as error:  # rows of different lengths
+        raise InputError(
+            f"{where} takes {tensor.dtype} numbers, not rows of different lengths. {NUMBERS}"
+        ) from error
+    if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
+        raise InputError(
+            f"{where} takes {tensor.dtype} numbers, not {kind_of(value, array)}. {numbers_fix(array)}"
+        )
+    if not tensor.is_float and array.dtype.kind == "f":
+        raise InputError(
+            f"{where} takes {tensor.dtype}, not {array.dtype}. Fix: give x.astype({tensor.dtype.name!r})"
+        )
+    if tensor.shape is not None:
+        _check_shape(tensor, array, where, free)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        bad = int(array.size - np.isfinite(array).sum())
+        raise InputError(f"{where} holds NaN or infinity ({bad} of {array.size} elements). {FINITE}")
+    # Not ascontiguousarray, which makes a scalar a vector of one.
+    return np.asarray(array, dtype=tensor.dtype, order="C")
+
+
+def _give(graph: Graph) -> str:
+    """Return how to give all inputs of a graph."""
+    named = ", ".join(f"{name!r}: array" for name in graph.inputs)
+    return f"give {'one array, or ' if len(graph.inputs) == 1 else ''}a dict {{{named}}}"
+
+
+def _check_shape(tensor: Tensor, array: np.ndarray, where: str, free: bool) -> None:
+    assert tensor.shape is not None
+    axes = tensor.shape
+    stated = (None, *axes[1:]) if free and axes else axes
+    fits = array.ndim == len(axes) and all(
+        have == want for have, want in zip(array.shape, stated, strict=True) if isinstance(want, int)
+    )
+    if fits:
+        return
+    wanted = f"({', '.join(str(axis) if axis is not None else '?' for axis in axes)})"
+    raise ShapeError(
+        f"{where} has shape {array.shape}, the model takes {wanted}. {shape_fix(array.shape, stated)}"
+    )
