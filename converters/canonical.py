@@ -45,6 +45,7 @@ from converters.rebatch import BATCH, free_batch, name_batch
 from converters.runtime import without_trailing_blanks
 from converters.settle import settle, state_of
 from converters.simplify import simplify
+from converters.tensor_axes import refuse_axes
 from converters.unique import Names
 from converters.unroll import explain_control_flow, unroll_loops
 
@@ -187,6 +188,7 @@ def _settle(draft: Draft) -> None:
 
     def rewrite() -> bool:
         draft.infer_types()
+        refuse_axes(draft)
         changed = state_axes(draft)
         changed |= expand_fused(draft)
         if lower_ops(draft) | expand_functions(draft):

@@ -18,6 +18,7 @@ from converters.draft import subgraphs
 from converters.endless import Constants, refuse_endless, small_constants
 from converters.errors import InvalidModel, one_line
 from converters.fused.builder import MICROSOFT
+from converters.opset import all_nodes
 from converters.ranges import validate_constants, validate_integers
 
 _FIX = "Fix: export the model again until onnx.checker.check_model takes it"
@@ -91,16 +92,19 @@ def validate(proto: onnx.ModelProto) -> None:
             raise InvalidModel(
                 f"expected an opset version of {entry.domain or 'ai.onnx'!r} from 1 on, got {entry.version}. {_FIX}"
             )
-    for name in _names(proto.graph):
-        if not isinstance(name, str):
-            raise InvalidModel(f"the name {name!r} of a tensor is not UTF-8 text. {_FIX}")
-    for info in _infos(proto.graph):
-        _validate_type(info.type, f"the type of {info.name!r}")
-        refuse_long_vector(info)
-    for node in _nodes(proto):
+    for graph in _graphs(proto.graph):
+        for name in _names(graph):
+            if not isinstance(name, str):
+                raise InvalidModel(f"the name {name!r} of a tensor is not UTF-8 text. {_FIX}")
+    for graph in _graphs(proto.graph):
+        for info in (*graph.input, *graph.output, *graph.value_info):
+            _validate_type(info.type, f"the type of {info.name!r}")
+            refuse_long_vector(info)
+    for node in all_nodes([*proto.graph.node, *(node for body in proto.functions for node in body.node)]):
         _validate_node(node)
-    for tensor in _tensors(proto.graph):
-        _validate_tensor(tensor)
+    for graph in _graphs(proto.graph):
+        for tensor in graph.initializer:
+            _validate_tensor(tensor)
     _validate_defaults(proto.graph)
     _validate_known(proto.graph, {}, 1)
 
@@ -137,17 +141,12 @@ def _place(node: onnx.NodeProto) -> str:
     return f"node {node.name or ', '.join(node.output)!r} ({node.op_type})"
 
 
-def _nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
-    yield from _nodes_within(proto.graph.node)
-    for function in proto.functions:
-        yield from _nodes_within(function.node)
-
-
-def _nodes_within(nodes: Iterator[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    for node in nodes:
-        yield node
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """A graph, and the bodies of its loops and branches."""
+    yield graph
+    for node in graph.node:
         for body in subgraphs(node):
-            yield from _nodes_within(body.node)
+            yield from _graphs(body)
 
 
 def _names(graph: onnx.GraphProto) -> Iterator[object]:
@@ -159,15 +158,6 @@ def _names(graph: onnx.GraphProto) -> Iterator[object]:
     for node in graph.node:
         yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
         yield from (entry.name for entry in node.attribute)
-        for body in subgraphs(node):
-            yield from _names(body)
-
-
-def _infos(graph: onnx.GraphProto) -> Iterator[onnx.ValueInfoProto]:
-    yield from (*graph.input, *graph.output, *graph.value_info)
-    for node in graph.node:
-        for body in subgraphs(node):
-            yield from _infos(body)
 
 
 def _validate_type(kind: onnx.TypeProto, place: str) -> None:
@@ -185,13 +175,6 @@ def _validate_type(kind: onnx.TypeProto, place: str) -> None:
             _validate_type(getattr(kind, inner).elem_type, place)
     if kind.HasField("map_type"):
         _validate_type(kind.map_type.value_type, place)
-
-
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    yield from graph.initializer
-    for node in graph.node:
-        for body in subgraphs(node):
-            yield from _tensors(body)
 
 
 def _validate_node(node: onnx.NodeProto) -> None:

@@ -8,8 +8,9 @@ returned as it is. A Squeeze without axes is read in the same way, where an axis
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Hashable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from analyzer.graph import Graph, Node
 from analyzer.ops import find
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 # Each has its own copy of the weights.
 _KEPT = 4
-_KEY, _SETTLED, _SWITCHES = "at sizes", "is at sizes", "switches"
+_KEY, _SETTLED, _SWITCHES, _DROPS = "at sizes", "is at sizes", "switches", "drops axes"
 
 
 def at_sizes(fn: Differentiable, feeds: Arrays) -> Differentiable:
@@ -39,7 +40,10 @@ def at_sizes(fn: Differentiable, feeds: Arrays) -> Differentiable:
 
     Warns when it writes loops out. Raises VerificationFailed where the outputs then change.
     """
-    if _SETTLED in fn.plans or not _depends(fn.model, fn.graph, (fn.backend,), feeds):
+    if _SETTLED in fn.plans:
+        return fn
+    rewrite = _rewriting(fn.model, fn.graph, (fn.backend,), feeds, fn.plans)
+    if rewrite is None:
         return fn
     batched = batched_inputs(fn.graph)
     settings = tuple(feeds[name].tobytes() for name in _switches(fn) if name in feeds)
@@ -54,7 +58,7 @@ def at_sizes(fn: Differentiable, feeds: Arrays) -> Differentiable:
         if key in fn.plans:
             found: Differentiable = fn.plans[key] or fn
             return found
-    written = _written_out(fn.model, fn.graph, (fn.backend,), feeds)
+    written = rewrite()
     if written is None:
         fn.plans[fixed] = None
         return fn
@@ -69,9 +73,8 @@ def at_sizes(fn: Differentiable, feeds: Arrays) -> Differentiable:
 
 def model_at_sizes(model: Model, graph: Graph, backends: tuple[str, ...], feeds: Arrays) -> Model:
     """The same for a model that several backends share, where control flow is in the way of one of them."""
-    if not _depends(model, graph, backends, feeds):
-        return model
-    found = _written_out(model, graph, backends, feeds)
+    rewrite = _rewriting(model, graph, backends, feeds, {})
+    found = None if rewrite is None else rewrite()
     if found is None:
         return model
     warnings.warn(_note(Graph.from_proto(found.proto), feeds, found.switches), stacklevel=3)
@@ -83,17 +86,18 @@ def depends_on_sizes(model: Model, graph: Graph) -> bool:
     return _has_control_flow(graph) or drops_axes(model.original)
 
 
-def _depends(model: Model, graph: Graph, backends: tuple[str, ...], feeds: Arrays) -> bool:
-    return any(_in_the_way(graph, name) for name in backends) or (
-        _has_axes_of_one(graph, feeds) and drops_axes(model.original)
-    )
-
-
-def _written_out(model: Model, graph: Graph, backends: tuple[str, ...], feeds: Arrays) -> Specialised | None:
+def _rewriting(
+    model: Model, graph: Graph, backends: tuple[str, ...], feeds: Arrays, plans: dict[Hashable, Any]
+) -> Callable[[], Specialised | None] | None:
+    """What writes the model out for the feeds; None where nothing in it depends on their sizes. plans: of the model."""
     if any(_in_the_way(graph, name) for name in backends):
-        return specialised(model.proto, feeds)
-    assert model.original is not None
-    return without_axes_of_one(model.original, model.proto, feeds)
+        return lambda: specialised(model.proto, feeds)
+    original = model.original
+    if original is None or not _has_axes_of_one(graph, feeds):
+        return None
+    if _DROPS not in plans:
+        plans[_DROPS] = drops_axes(original)
+    return (lambda: without_axes_of_one(original, model.proto, feeds)) if plans[_DROPS] else None
 
 
 def _has_axes_of_one(graph: Graph, feeds: Arrays) -> bool:

@@ -37,6 +37,7 @@ UNTOUCHED = {
     "normalization": "finds one region, for join_primitives",
     "precision_of": "reads",
     "quantizes": "reads",
+    "refuse_axes": "reads, and raises",
     "refuse_foreign": "reads, and raises",
     "refuse_inputs": "reads, and raises",
     "refuse_newer": "reads, and raises",
