@@ -17,7 +17,7 @@ def as_array(value: object) -> np.ndarray:
 
 
 def kind_of(value: object, array: np.ndarray) -> str:
-    """Return what was given in place of numbers, for a message. array: the value as an array."""
+    """Return the kind of a value that does not hold numbers, for a message. array: the value as an array."""
     if array.dtype.kind in "SU":
         return "text"
     return type(value).__name__ if array.dtype.kind == "O" else str(array.dtype)

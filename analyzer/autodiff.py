@@ -100,8 +100,9 @@ def refuse_zero_derivatives(graph: Graph, roots: Iterable[str], target: str) -> 
         )
     if found := _between(graph, roots, target, lambda rules: rules.draws):
         raise UnsupportedOp(
-            f"{found[0]} lies between the input and the target and draws at random by what it reads: a draw has no "
-            "gradient. Fix: attribute a tensor downstream of it with wrt= (--wrt), or explain a tensor before it"
+            f"{found[0]} lies between the input and the target and draws at random from a distribution that depends on "
+            "the input: it has no derivative. Fix: attribute a tensor downstream of it with wrt= (--wrt), or explain a "
+            "tensor before it"
         )
 
 

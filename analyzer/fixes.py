@@ -1,7 +1,7 @@
 """Name the fixes that several messages share, as the end of an error: one line that begins with "Fix:".
 
-Reads shapes as a Graph states them. Every message of the project says what was expected, what was found, and what to
-do.
+Reads shapes as a Graph states them. Every message has the form "expected X, got Y.
+Fix: Z".
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def resolve(
     """Check a Target against the graph's shapes and return its Seed. Raises TargetError.
 
     sizes: the shape of an output on the inputs at hand, asked where the graph leaves open what an index needs.
-    values: an output on these inputs, asked where the target hangs on it.
+    values: an output on these inputs, computed where the target depends on it.
     """
     if isinstance(target.weights, Mapping):
         return _over_several(target.weights, graph, samples)

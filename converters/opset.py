@@ -29,7 +29,7 @@ _HARDMAX_ALONG_AXIS = 13
 
 # ONNX Runtime has kernels for these up to here; what came later are types alone.
 _OLDER_OPSET = 21
-# A function that calls another twice, which calls another twice, … stands for any number of nodes in a few bytes.
+# The number of inlined nodes may double with each level of calls.
 DEEPEST_CALL = 64
 RANDOM = (
     "RandomNormal",

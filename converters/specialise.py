@@ -29,7 +29,7 @@ CONTROL_FLOW = ("Loop", "Scan", "If")
 _TOLERANCE = 1e-4
 
 
-# A switch has few values: token ids and masks are no switches.
+# Elements of a switch, at most. Token ids and masks have more.
 _LARGEST_SWITCH = 16
 
 

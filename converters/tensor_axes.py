@@ -1,6 +1,6 @@
 """Refuse axes that a tensor does not have, axes that are stated twice, and orders of axes that are none.
 
-Reads a Draft whose types are inferred. What is wrong for a tensor of any rank is refused on reading (ranges.py).
+Reads a Draft whose types are inferred. Axes beyond any rank are refused on reading (ranges.py).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Count the iterations of a Loop before running.
 
-Reads a Loop in a Draft. Where the loop's condition hangs on the iteration number and on constants alone (a
+Reads a Loop in a Draft. Where the loop's condition depends on the iteration number and on constants alone (a
 counter that is compared with a number), that part of the loop is run by itself. Returns the count, or in
-words what it hangs on.
+words what it depends on.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ def count_trips(draft: Draft, node: onnx.NodeProto, limit: int) -> int | str:
         return max(trips, 0)
     unknown = _unknown(draft, node, body, needed)
     if unknown is not None:
-        return f"its condition {body.output[0].name!r} hangs on {unknown!r}, which is computed while running"
+        return (
+            f"its condition {body.output[0].name!r} depends on {unknown!r}, which is computed while running"
+        )
     try:
         alone = _condition_alone(draft, node, body, needed, trips)
         with current().watched("counting the iterations of a loop", node) as options:
@@ -45,7 +47,7 @@ def count_trips(draft: Draft, node: onnx.NodeProto, limit: int) -> int | str:
 
 
 def _needed(body: onnx.GraphProto) -> set[str]:
-    """The names in a body that its condition hangs on, carried values included; none where it stays as it was."""
+    """The names in a body that its condition depends on, carried values included; none where it stays as it was."""
     condition, carried = (
         body.output[0].name,
         dict(zip((i.name for i in body.input[2:]), body.output[1:], strict=False)),
@@ -64,7 +66,7 @@ def _needed(body: onnx.GraphProto) -> set[str]:
 
 
 def _unknown(draft: Draft, node: onnx.NodeProto, body: onnx.GraphProto, needed: set[str]) -> str | None:
-    """A tensor that the condition hangs on and that is not known before running."""
+    """A tensor that the condition depends on and that is not known before running."""
     initial = {info.name: name for info, name in zip(body.input[2:], node.input[2:], strict=True)}
     inside = {name for inner in body.node for name in inner.output} | {t.name for t in body.initializer}
     inside |= {info.name for info in body.input[:2]}

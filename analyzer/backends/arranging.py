@@ -191,7 +191,7 @@ def _proved(graph: Graph, guess: Guess, proof: Proof, outputs: Sequence[str]) ->
     if spans is None:
         return None
     inner = proof.inner()
-    # Rows of one sample that lie apart, as where two inputs are joined along the samples, are no samples themselves.
+    # Two inputs that are joined along the samples give each sample several rows. These rows are not samples.
     apart = frozenset(
         name for name, span in spans.items() if span.blocks > 1 or (span.runs > 1 and span.axis)
     )

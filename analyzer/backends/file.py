@@ -137,7 +137,9 @@ class FileCheck:
         self._compare(feeds, names, differs)
 
     def values(self, feeds: Arrays, names: Sequence[str], *, precise: bool = False) -> Arrays:
-        """The tensors of the file, by name, in the rank of the graph. precise: without the runtime's inexact kernels.
+        """Return {name: tensor of the file}, each in the rank of the graph.
+
+        precise: avoid the runtime's inexact kernels.
 
         Raises ConversionError where the file does not run on these inputs.
         """

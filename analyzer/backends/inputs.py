@@ -22,7 +22,7 @@ Inputs = np.ndarray | Mapping[str, np.ndarray]
 def check_inputs(graph: Graph, inputs: Inputs) -> Arrays:
     """Return the feeds {input name: array} in the graph's dtypes.
 
-    Raises InputError for a missing or unknown name, a dtype that is no number, NaN or infinity; ShapeError
+    Raises InputError for a missing or unknown name, a dtype that does not hold numbers, NaN or infinity; ShapeError
     for a shape that the input does not take.
     """
     names = ", ".join(graph.inputs)

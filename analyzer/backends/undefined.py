@@ -43,7 +43,7 @@ def undefined_error(fn: Differentiable, feeds: Arrays, seed: Seed, names: list[s
 
 
 def cause(fn: Differentiable, feeds: Arrays, seed: Seed, names: Sequence[str]) -> str:
-    """What is not finite, and the node that computes it first. names: the results that are not finite."""
+    """Return a phrase that names the results that are not finite, and the first node that computes NaN or infinity."""
     return _of_output(fn, feeds, seed) if OUTPUT in names else _of_gradient(fn, feeds, seed, names)
 
 

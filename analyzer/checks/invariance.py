@@ -142,7 +142,7 @@ def compare(
 
 
 def _not_finite(reader: Reader, twin: Twin, feeds: Arrays, readings: Sequence[Reading]) -> dict[str, str]:
-    """What is NaN or infinite, by model."""
+    """Return {model: a phrase that names its NaN or infinite tensors}."""
     theirs, their_feeds = twin.as_reader(feeds)
     found = {
         side.name: not_finite(side.fn, given, side.target, reading.completeness)

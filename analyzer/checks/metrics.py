@@ -10,7 +10,7 @@ from analyzer.distances import cosine, l2, relative_l2
 
 # Beside an array's largest element: what is smaller carries the rounding of the larger ones it was summed from.
 SMALL = 1e-3
-# Compared with the largest sample of a batch: what a smaller one differs by is measured against that share of it.
+# Share of the largest sample of a batch. The difference of a smaller sample is divided by this share of the largest.
 SMALL_SAMPLE = 1e-2
 
 

@@ -1,4 +1,4 @@
-"""Say what is NaN or infinite in a check: the first tensor of a side, or the node whose derivative is not finite.
+"""Name the NaN and infinite results of a check: the first tensor of a side, or the node whose derivative is not finite.
 
 Reads a side, its inputs, its target and the completeness of FullGrad. Returns a phrase, empty where all is finite.
 """

@@ -63,7 +63,7 @@ def pair_inputs(feeds: Arrays, b: Graph, given: Mapping[str, str] | None = None)
     strange = [name for name in known if name not in b.inputs] + [n for n in known.values() if n not in feeds]
     if strange:
         raise InputError(
-            f"there is no input {strange[0]!r} to pair. Fix: pair inputs of the first model, {', '.join(feeds)}, "
+            f"the first model has no input {strange[0]!r}. Fix: pair inputs of the first model, {', '.join(feeds)}, "
             f"with those of the second, {', '.join(b.inputs)}"
         )
     if len(feeds) != len(b.inputs):

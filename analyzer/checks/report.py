@@ -92,7 +92,7 @@ class Report:
     distance; unmatched: {model: layers' outputs without a counterpart}; inner: {model: partial results within a layer
     that have none, such as a product before its bias is added}; drift: one dict a sample, the worst first.
     samples: "independent", or "joint" where samples depend on one another and all are compared as one. note: why.
-    not_finite: {side: what is NaN or infinite, and the node that computes it first}.
+    not_finite: {side: its NaN or infinite tensors, and the first node that computes one}.
     """
 
     rows: list[Row]

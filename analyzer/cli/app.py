@@ -1,6 +1,6 @@
 """The `onnxplain` command: its subcommands, and how errors become exit statuses.
 
-Status 0: done. 1: a check failed, or what was computed is NaN or infinite. 2: bad usage or bad input, with one line on
+Status 0: done. 1: a check failed, or a result is NaN or infinite. 2: bad usage or bad input, with one line on
 stderr. 128 + n: ended by signal n, with one line too, such as 130 by Ctrl-C and 143 by SIGTERM; without one where
 whoever reads the output has closed it.
 """

@@ -28,7 +28,7 @@ def taken(arguments: list[str]) -> tuple[str | None, list[str]]:
 
 @contextlib.contextmanager
 def within(text: str | None) -> Iterator[None]:
-    """Set the limits of the models that are prepared inside. Raises UserError for a text that is no limits."""
+    """Set the limits of the models that are prepared inside. Raises UserError for a malformed text."""
     if text is None:
         yield
         return

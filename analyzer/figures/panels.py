@@ -82,7 +82,7 @@ def plot_maps(
 
     maps: (N, H, W), or (N, C, H, W) or (N, H, W, C), summed over channels; others are drawn as bars over
     the flat features. images: a batch as the model takes it, or photographs in [0, 1] or [0, 255].
-    What is NaN or infinite is drawn as 0, and the title says so.
+    NaN and infinite values are drawn as 0, and the title says so.
     unit: of the values, for the colour bar. smoothing: see `smoothed`; 0 draws every pixel as it is.
     """
     maps, title = drawable(as_array(maps), title)

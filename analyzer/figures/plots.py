@@ -48,8 +48,8 @@ class Look:
 
 def plot_input(values: np.ndarray, inputs: np.ndarray | None, look: Look, *, table: bool) -> Figure:
     """Draw the map of one input, (N, *spatial). inputs: (N, channels, *spatial) or channels last; None draws the map
-    alone. table: a map of one axis is of features, not of steps. What is NaN or infinite is drawn as 0, and the title
-    says so.
+    alone. table: a map of one axis is of features, not of steps. NaN and infinite values are drawn as 0, and the
+    title says so.
 
     Raises ValueError where the input's size is not the map's, or has more than three axes.
     """

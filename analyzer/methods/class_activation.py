@@ -109,7 +109,7 @@ def _stated_layer(fn: Differentiable, layer: str, outputs: tuple[str, ...]) -> s
         )
     if names[0] not in fn.graph.ancestors(outputs):
         raise AnalysisError(
-            f"{_listed(outputs)} does not depend on {names[0]!r}: there is no gradient to weigh it by. Fix: omit "
+            f"{_listed(outputs)} does not depend on {names[0]!r}: its gradient is zero. Fix: omit "
             "layer (--layer), or name one that the target is computed from"
         )
     return names[0]

@@ -18,7 +18,7 @@ def refuse_count(name: str, value: object, least: int, usual: int) -> None:
 
 
 def generator(rng: Any) -> np.random.Generator:
-    """Return a Generator, made from a seed where one is given. Raises AnalysisError for what is neither."""
+    """Return a Generator, made from a seed where one is given. Raises AnalysisError for any other value."""
     try:
         return np.random.default_rng(rng)
     except (TypeError, ValueError) as error:

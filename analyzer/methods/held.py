@@ -66,7 +66,7 @@ class Held:
         return self.scalars(self.fn.forward(self.feeds_at(points, rows), self.tensors), rows, where)
 
     def cause(self, points: Arrays, rows: np.ndarray, place: int, output_is_finite: bool) -> str:
-        """What is not finite at one of the points, and the node that computes it first."""
+        """Return a phrase with the results that are not finite at one of the points, and the first node at fault."""
         rows = rows[place : place + 1]
         feeds = self.feeds_at({name: array[place : place + 1] for name, array in points.items()}, rows)
         seed = self.fn.seed(self.target(rows), len(rows), feeds)

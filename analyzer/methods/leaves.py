@@ -18,7 +18,7 @@ from analyzer.methods.probes import Probe
 
 
 class Paths(Protocol):
-    """What is integrated along: the points of several paths, and what an interval between two of them adds."""
+    """Several paths: their points, and the contribution of an interval between two points."""
 
     def evaluate(self, wanted: Sequence[tuple[int, float]], *, open_ends: bool = False) -> Iterator[Point]:
         """The points at (path, alpha), in their order."""
@@ -30,13 +30,13 @@ class Paths(Protocol):
         """How far the output at a probe between two points is from what these allow, (K,); 0 within that."""
 
     def travel(self, a: Point, b: Point, weights: np.ndarray) -> np.ndarray:
-        """How far what is attributed moves from a to b, (K,), elements by weights (K, D)."""
+        """Return how far the attributed tensors move from a to b, (K,), elements by weights (K, D)."""
 
     def area(self, a: Point, b: Point) -> np.ndarray:
         """The integral from a to b by a trapezoid, (K, D), but for the direction of the path."""
 
     def direction(self, line: int) -> np.ndarray:
-        """What the integrals of a path are multiplied with, (D,)."""
+        """Return the factor of the integrals of a path, (D,)."""
 
     def scales(self, line: int) -> bool:
         """Whether the points of a path are its end times α: precise however near they lie to its begin."""
@@ -52,8 +52,8 @@ class Paths(Protocol):
 class Leaf:
     """An interval from a over m to b. Of each target, (K,): the errors of the sums of one trapezoid (coarse) and of
     each half's (left, right), and change: ‖two trapezoids − one‖, over all attributed numbers. above: how far Simpson's
-    rule moved, L2, when the interval and its sibling took the place of one: its share. travels (2, K): how far what is
-    attributed moves within either half.
+    rule moved, L2, when the interval and its sibling took the place of one: its share. travels (2, K): how far the
+    attributed tensors move within either half.
     """
 
     a: Point

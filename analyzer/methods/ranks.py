@@ -49,7 +49,7 @@ def of_rank(result: Result, k: int) -> Result:
     """The result of the k-th class of each sample. Raises AnalysisError where one scalar of each is explained."""
     if result.output.ndim != 2:
         raise AnalysisError(
-            "one scalar of each sample is explained: there are no ranks. Fix: explain Target(top=3)"
+            "the result explains one scalar of each sample and has no ranks. Fix: explain Target(top=3)"
         )
     own = {name: _each(lambda value: value[:, k], getattr(result, name)) for name in _ranked(result)}
     sums = {name: value[:, k] for name, value in vars(result.completeness).items()}

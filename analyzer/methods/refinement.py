@@ -11,9 +11,9 @@ less than that of trapezoids. It is then taken. A sum alone may be right by luck
 
 Half of the intervals bisected are those that change the map most, half those whose own sums are furthest off. A line is
 done when three numbers are small: the error of the whole sum, which could be luck; the root of the sum of the
-intervals' squared errors, what it would be were their signs random; and the predicted error of the map. Outputs at
-further points must be foreseen by their neighbours, too (probes.py). What is narrower than the points are apart and
-shows neither at them nor at the probes is not found.
+intervals' squared errors, what it would be were their signs random; and the predicted error of the map. The points
+must also predict the outputs at further points (probes.py). A change of the function is missed where it is narrower
+than the distance of the points and shows neither at them nor at the probes.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ class Line:
         hidden = self.rounding > goal.tolerance * np.abs(self.difference)
         map_tolerance = np.where(hidden, min(goal.tolerance, goal.map_tolerance), goal.map_tolerance)
         converged = met & (map_error <= map_tolerance * size)
-        # What is left below the rounding of values no bisection takes away.
+        # Bisection does not remove an error below the rounding of values.
         self.settled = converged | (met & (predicted <= self.map_rounding))
         return Refined(
             total=total,

@@ -31,7 +31,7 @@ _FIXES = {MICROSOFT: "Fix: give the model as it was before ONNX Runtime or a qua
 
 
 class Undetermined(Exception):
-    """A type or rank that the expansion hangs on is not inferred yet."""
+    """A type or rank that the expansion depends on is not inferred yet."""
 
 
 def expands(op_type: str, domain: str = MICROSOFT) -> Callable[[Expansion], Expansion]:

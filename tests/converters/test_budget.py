@@ -55,7 +55,7 @@ def doubling(depth: int) -> onnx.ModelProto:
 
 
 def counting(*, doubles: bool) -> onnx.ModelProto:
-    """A Loop whose condition hangs on a tensor that doubles in size, or on one that is multiplied by itself."""
+    """A Loop whose condition depends on a tensor that doubles in size, or on one that is multiplied by itself."""
     kind, shape = TensorProto.FLOAT, [None, 300]
     step = ("Concat", {"axis": 0}) if doubles else ("MatMul", {})
     inner = [

@@ -248,7 +248,7 @@ def test_a_condition_on_the_data_stays() -> None:
     loop = helper.make_node("Loop", ["ten", "", "x"], ["y"], body=body(nodes, ["h"], ["h_next"]))
     constants = {"ten": np.array(10), "limit": np.float32(5)}
     (kept,) = canonicalise(make_model([loop], {"x": ("n", 4)}, ["y"], constants)).graph.node
-    assert "its condition 'going_on' hangs on 'x'" in kept.metadata_props[0].value
+    assert "its condition 'going_on' depends on 'x'" in kept.metadata_props[0].value
 
 
 def test_the_scan_of_opset_8_is_refused_by_name() -> None:

@@ -16,7 +16,7 @@ from tools.fuzz.mutants import mutant
 
 CORPUS = Path(__file__).parent / "corpus"
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="each file is read in a forked process")
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
 
 
 def test_damaged_files_end_well():

@@ -10,7 +10,7 @@ import pytest
 
 from tools.kill.runs import faults
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="commands run in a forked process")
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
 
 
 def test_commands_that_are_ended_leave_whole_files_alone():

@@ -11,7 +11,7 @@ import time
 import pytest
 
 pytestmark = pytest.mark.skipif(
-    not hasattr(signal, "sigtimedwait"), reason="without fork and sigtimedwait a command runs in the process"
+    not hasattr(signal, "sigtimedwait"), reason="Windows and macOS have no sigtimedwait"
 )
 # Runs the guard over a command that is given as Python code.
 RUN = """

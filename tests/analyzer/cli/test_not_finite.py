@@ -36,7 +36,7 @@ def _network(first="r = Identity(x)", last="z = Identity(p)", weight=WEIGHT, hea
     return proto
 
 
-# What is not finite, and what the message names.
+# The network that is not finite, and the words of the message.
 NETWORKS = {
     "a weight is NaN": (_network(weight=_with(WEIGHT, NAN)), "(Conv) is the first"),
     # In the middle of the kernel: what a border of zeros times an infinity gives depends on the runtime's kernel.
