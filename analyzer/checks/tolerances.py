@@ -33,7 +33,7 @@ def tolerances(given: Tolerance | None = None, base: Mapping[str, float] | None 
         quantity = name.replace("-", " ").replace("_", " ")
         if quantity not in found:
             raise AnalysisError(
-                f"unknown quantity {name!r} in tolerance. Fix: choose from {', '.join(QUANTITIES)}"
+                f"no quantity {name!r} exists. Fix: choose from {', '.join(QUANTITIES)}"
             )
         found[quantity] = _checked(value)
     return found

@@ -93,7 +93,7 @@ def _checked(table: Mapping[str, Any], path: Path) -> Settings:
     unknown = [key for key in table if key not in _KINDS]
     if unknown:
         raise UserError(
-            f"{path}: unknown key {SECTION}.{unknown[0]}. Fix: remove it, or choose from {', '.join(_KINDS)}"
+            f"{path}: no {SECTION}.{unknown[0]} exists. Fix: remove it, or choose from {', '.join(_KINDS)}"
         )
     for key, value in table.items():
         fits, wanted = _KINDS[key]
