@@ -14,18 +14,17 @@ of the 576 that a file without weights may make; they are held up to three times
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import onnx
 
 from converters.errors import ConversionError, LimitExceeded
+from converters.processes import resident_bytes
 
 SECONDS, SECONDS_PER_NODE, SECONDS_PER_BYTE = 10.0, 5e-3, 10 / 2**30
 BYTES, BYTES_PER_BYTE = 576 * 2**20, 2
@@ -171,12 +170,12 @@ class Budget:
         self.check(step, node)
         found: list[str] = []
         # A run may hold what it computes twice, and the node that is running is not interrupted.
-        most = _resident() + 2 * max(self.bytes_left, 0)
+        most = resident_bytes() + 2 * max(self.bytes_left, 0)
 
         def over() -> bool:
             if self.seconds_left < 0:
                 found.append("seconds")
-            elif _resident() > most:
+            elif resident_bytes() > most:
                 found.append("bytes")
             return bool(found)
 
@@ -229,13 +228,6 @@ def _named(node: onnx.NodeProto | str) -> str:
     if isinstance(node, str):
         return repr(node)
     return f"node {node.name or next(iter(node.output), '')!r} ({node.op_type})"
-
-
-def _resident() -> int:
-    """The bytes of memory that this process holds; 0 where the system does not tell."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return 0
 
 
 _BY_SIZE = Limits()

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 
-import ml_dtypes
 import numpy as np
 from onnx import helper
 
@@ -34,7 +33,7 @@ from analyzer.completeness import Completeness
 from analyzer.errors import AnalysisError, NothingToCompare
 from analyzer.graph import Graph
 from analyzer.memory import as_bytes
-from analyzer.precision import HALF, at_least_float32
+from analyzer.precision import HALF, at_least_float32, epsilon
 from analyzer.samples import samples_in
 from analyzer.target import Target, TargetLike, one_scalar
 from converters import Model, load
@@ -254,4 +253,4 @@ def _completeness_tolerance(fn: Differentiable, tolerance: float) -> float:
     half = HALF.intersection(np.dtype(helper.tensor_dtype_to_np_dtype(kind)) for kind in kinds if kind)
     if fn.backend != "source" or not half:
         return tolerance
-    return max(tolerance, *(float(ml_dtypes.finfo(dtype).eps) for dtype in half))
+    return max(tolerance, *(epsilon(dtype) for dtype in half))

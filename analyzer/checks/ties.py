@@ -20,6 +20,7 @@ from analyzer.checks.metrics import relative_distance
 from analyzer.checks.passes import Arrays, Pass, Passes
 from analyzer.graph import Node
 from analyzer.precision import epsilon
+from converters.norms import inner
 
 # By how many ε of itself a value is moved off its tie: enough to outlast the rounding of what is added on the way.
 NUDGE = 8.0
@@ -159,7 +160,7 @@ def _sums_agree(
     for rate, phase in rng.uniform(1, 7, (SUMS, 2)):
         weights = {one.tensor: np.sin(rate * one.value + phase) * tied[one.tensor] for one in group}
         sums = [
-            sum(float(np.vdot(weights[name], array)) for name, array in gradients.items())
+            sum(inner(weights[name], array) for name, array in gradients.items())
             for gradients in (side, *corners)
         ]
         size = sum(float(np.linalg.norm(weights[name] * array)) for name, array in side.items())

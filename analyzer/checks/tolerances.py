@@ -32,9 +32,7 @@ def tolerances(given: Tolerance | None = None, base: Mapping[str, float] | None 
     for name, value in given.items():
         quantity = name.replace("-", " ").replace("_", " ")
         if quantity not in found:
-            raise AnalysisError(
-                f"no quantity {name!r} exists. Fix: choose from {', '.join(QUANTITIES)}"
-            )
+            raise AnalysisError(f"no quantity {name!r} exists. Fix: choose from {', '.join(QUANTITIES)}")
         found[quantity] = _checked(value)
     return found
 

@@ -14,10 +14,10 @@ import os
 import signal
 import sys
 import time
-from pathlib import Path
 
 from analyzer.cli.app import BAD_INPUT, main
 from analyzer.memory import free_memory
+from converters.processes import resident_bytes
 
 # Signals by which the kernel ends a process whose code has failed.
 CRASHES = ("SIGSEGV", "SIGABRT", "SIGFPE", "SIGBUS", "SIGILL", "SIGTRAP", "SIGSYS")
@@ -80,7 +80,7 @@ def _watched(child: int, passed_on: set[signal.Signals], limit: int, seconds: fl
         if time.monotonic() > killed_at:
             _kill(child, "ended while a library was busy; nothing is half written")
             return 128 + signal.SIGTERM
-        if (used := _resident(child)) > limit:
+        if (used := resident_bytes(child)) > limit:
             what = "fewer or smaller inputs, or --max-memory" if seconds == math.inf else "a smaller model"
             _kill(child, f"stopped at {used / 2**30:.1f} GiB of memory, its limit. Fix: give {what}")
             return BAD_INPUT
@@ -120,14 +120,6 @@ def _status(status: int) -> int:
 
 def _tell(reason: str) -> None:
     print(f"onnxplain: {reason}", file=sys.stderr)
-
-
-def _resident(process: int) -> int:
-    """The bytes of memory that a process holds; 0 where the system does not tell."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        pages = Path(f"/proc/{process}/statm").read_text().split()[1]
-        return int(pages) * os.sysconf("SC_PAGE_SIZE")
-    return 0
 
 
 def _end_with(parent: int) -> None:

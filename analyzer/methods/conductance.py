@@ -36,6 +36,7 @@ from analyzer.methods.probes import Probe, beyond_tangents
 from analyzer.methods.ranks import held_of_rank, joined, of_rank
 from analyzer.methods.refinement import Refined, as_goal, refine
 from analyzer.points import cut
+from analyzer.precision import epsilon
 from analyzer.renamed import renamed
 from analyzer.target import TargetLike
 
@@ -228,7 +229,7 @@ class Passages:
     def travel(self, a: Point, b: Point, weights: np.ndarray) -> np.ndarray:
         """How far the vector moves from a to b, (K,), elements by weights (K, D) and but for their rounding."""
         values = np.maximum(np.abs(_valued(a)), np.abs(_valued(b))).astype(np.float64)
-        rounding = 4 * float(np.finfo(_valued(a).dtype).eps) * values
+        rounding = 4 * epsilon(_valued(a).dtype) * values
         moved: np.ndarray = weights @ np.maximum(np.abs(_change(a, b)) - rounding, 0.0)
         return moved
 
@@ -250,7 +251,7 @@ class Passages:
         sizes = [
             np.abs(point.gradient * _valued(point).astype(np.float64)) for point in points if point.finite
         ]
-        ulp = float(np.finfo(_valued(points[0]).dtype).eps)
+        ulp = epsilon(_valued(points[0]).dtype)
         found: np.ndarray = ulp * np.linalg.norm(np.max(sizes, axis=0), axis=1)
         return found
 

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from analyzer.precision import epsilon
+
 LEAST_COPIES = 5
 """Copies from which a standard error is stated. Five Gaussian numbers show less than a tenth of it in 2 of 10,000
 cases, two of them in 8 of 100."""
@@ -33,7 +35,7 @@ def missed_variance(outputs: np.ndarray, explained: np.ndarray, varied: float) -
     """
     left = outputs.astype(np.float64) - explained
     variance = float(np.var(left, ddof=1))
-    rounding = _ROUNDING * float(np.finfo(outputs.dtype).eps) * float(np.abs(outputs).max())
+    rounding = _ROUNDING * epsilon(outputs.dtype) * float(np.abs(outputs).max())
     if variance <= rounding**2:
         return 0.0
     return max(variance - _MARGIN * varied, 0.0)

@@ -25,6 +25,7 @@ from analyzer.methods.noise import Noise
 from analyzer.methods.path_result import like
 from analyzer.methods.saliency import Attribution, maps_of
 from analyzer.target import TargetLike
+from converters.norms import inner
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +176,7 @@ class _Moments:
             noisy = self.noise.noisy(feeds, self.held.names, np.array([row]), np.array([copy]))
             for name in self.held.names:
                 moved = noisy[name][0].astype(np.float64) - feeds[name][row]
-                found[copy] += np.vdot(mean[name][row], moved)
+                found[copy] += inner(mean[name][row], moved)
         return found
 
     def result(

@@ -20,6 +20,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from analyzer.cli import main
+from converters.processes import resident_bytes
 
 SECONDS, BYTES = 20.0, 2 * 2**30
 GOOD = ("answer", "refused", "check failed")
@@ -117,7 +118,11 @@ def _ended(child: int, begun: float) -> int | str:
         if ended:
             return _plain(status)
         reason = (
-            "hang" if time.monotonic() - begun > SECONDS else "memory" if _resident(child) > BYTES else ""
+            "hang"
+            if time.monotonic() - begun > SECONDS
+            else "memory"
+            if resident_bytes(child) > BYTES
+            else ""
         )
         if reason:
             with contextlib.suppress(ProcessLookupError):
@@ -130,9 +135,3 @@ def _ended(child: int, begun: float) -> int | str:
 def _plain(status: int) -> int | str:
     code = os.waitstatus_to_exitcode(status)
     return f"crash {signal.Signals(-code).name}" if code < 0 else code
-
-
-def _resident(process: int) -> int:
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return 0
