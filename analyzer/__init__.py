@@ -34,7 +34,7 @@ from analyzer.methods import (
     var_grad,
     xrai,
 )
-from analyzer.target import Target
+from analyzer.target.target import Target
 
 __all__ = [
     "AnalysisError",

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analyzer.analysis import MethodResult, Progress, run_full_grad, run_integrated_gradients
-from analyzer.environment import environment
+from analyzer.analysis.pictures import sample_pictures
+from analyzer.analysis.summary import completeness_rows, judgement, predictions, samples
 from analyzer.errors import MissingFramework
 from analyzer.figures.images import preprocess
-from analyzer.figures.report import Picture, Prediction, Report, write_report
-from analyzer.pictures import sample_pictures
-from analyzer.summary import completeness_rows, judgement, predictions, samples
-from converters.atomic import write_bytes
+from analyzer.report.page import Picture, Prediction, Report, write_report
 from converters.model import Model, Preprocessing
+from converters.system.atomic import write_bytes
+from converters.system.environment import environment
 
 if TYPE_CHECKING:
     from torch.nn import Module

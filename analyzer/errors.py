@@ -18,7 +18,7 @@ AnalysisError
 
 from __future__ import annotations
 
-from converters.text import printable
+from converters.system.text import printable
 
 
 class AnalysisError(Exception):

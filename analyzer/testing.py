@@ -22,7 +22,7 @@ from analyzer.checks import Report, check, compare
 from analyzer.checks.comparison import STEPS
 from analyzer.checks.tolerances import Tolerance
 from analyzer.errors import AnalysisError, NotEquivalent
-from analyzer.target import TargetLike
+from analyzer.target.target import TargetLike
 from converters import ConversionError, Model, convert, load
 
 # Layouts in which a network that does not state its inputs is tried.

@@ -25,7 +25,7 @@ from analyzer.checks.report import Report
 from analyzer.checks.tolerances import COMPARED, DEFAULT
 from analyzer.demo import PREPROCESSING, load_network, photographs
 from analyzer.figures import preprocess
-from analyzer.graph import Graph
+from analyzer.graph.graph import Graph
 from benchmarks.results import Results, machine
 from converters import convert
 from tests.zoo import (

@@ -1,7 +1,7 @@
 """The memory that a call is said to need, beside what it takes: `python -m benchmarks.memory [--write PAGE]`.
 
-For each network, backend and batch: the need that batches are planned by (analyzer/backends/planning.py), and the peak
-of a process of its own in three calls, beyond what it held with the model read, by Linux's own accounts. Needs
+For each network, backend and batch: the need that batches are planned by (analyzer/backends/batching/planning.py), and
+the peak of a process of its own in three calls, beyond what it held with the model read, by Linux's own accounts. Needs
 `pip install ".[test]"`.
 """
 
@@ -21,12 +21,12 @@ from rich.console import Console
 from torch import nn
 
 from analyzer import differentiate, full_grad
+from analyzer.autodiff.request import observe
 from analyzer.backends import Differentiable
-from analyzer.backends.planning import Call, planned
-from analyzer.methods.decomposition import Settings, plan
+from analyzer.backends.batching.planning import Call, planned
 from analyzer.methods.full_grad import POST_PROCESSING
-from analyzer.request import observe
-from analyzer.target import as_target
+from analyzer.methods.full_gradient.decomposition import Settings, plan
+from analyzer.target.target import as_target
 from benchmarks.peak import growth
 from benchmarks.results import Results, machine, write_section
 from converters import convert

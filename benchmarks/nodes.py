@@ -20,10 +20,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from analyzer.autodiff.biases import find_biases
+from analyzer.autodiff.request import full_program, observe
 from analyzer.backends.onnxruntime import make_session
-from analyzer.biases import find_biases
-from analyzer.graph import Graph
-from analyzer.request import full_program, observe
+from analyzer.graph.graph import Graph
 from converters.canonical import canonicalise
 
 CHANNELS = 8

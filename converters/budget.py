@@ -24,7 +24,7 @@ from typing import Any
 import onnx
 
 from converters.errors import ConversionError, LimitExceeded
-from converters.processes import resident_bytes
+from converters.system.processes import resident_bytes
 
 SECONDS, SECONDS_PER_NODE, SECONDS_PER_BYTE = 10.0, 5e-3, 10 / 2**30
 BYTES, BYTES_PER_BYTE = 576 * 2**20, 2

@@ -11,27 +11,12 @@ from __future__ import annotations
 
 import onnx
 
-from converters.affine import merge_affine
-from converters.axes import state_axes
 from converters.budget import preparing
-from converters.claims import fill_in, forget_in_bodies, set_aside
-from converters.constants import fold_constants
-from converters.draft import Draft
 from converters.errors import InvalidModel, one_line
-from converters.fields import validate
-from converters.fold import drop_zero_biases, fold_batch_norms
-from converters.functions import expand_functions, inline_calls
-from converters.fused import (
-    LAYOUTS,
-    expand_fused,
-    name_domains,
-    refuse_foreign,
-    refuse_undetermined,
-)
-from converters.fused.builder import MICROSOFT
-from converters.lower import lower_ops
-from converters.masking import guard_masked_rows
-from converters.opset import (
+from converters.graph.builder import MICROSOFT
+from converters.graph.fixed_point import settle, state_of
+from converters.graph.mutable import Draft
+from converters.graph.opset import (
     CANONICAL_OPSET,
     all_nodes,
     inline_functions,
@@ -39,15 +24,30 @@ from converters.opset import (
     runnable_opset,
     set_opset,
 )
-from converters.outputs import refuse_inputs
-from converters.packed import split_packed
-from converters.rebatch import BATCH, free_batch, name_batch
-from converters.runtime import without_trailing_blanks
-from converters.settle import settle, state_of
-from converters.simplify import simplify
-from converters.tensor_axes import refuse_axes
-from converters.unique import Names
-from converters.unroll import explain_control_flow, unroll_loops
+from converters.graph.runtime import without_trailing_blanks
+from converters.graph.unique import Names
+from converters.passes.affine import merge_affine
+from converters.passes.axes import state_axes
+from converters.passes.constants import fold_constants
+from converters.passes.fold import drop_zero_biases, fold_batch_norms
+from converters.passes.functions import expand_functions, inline_calls
+from converters.passes.fused import (
+    LAYOUTS,
+    expand_fused,
+    name_domains,
+    refuse_foreign,
+    refuse_undetermined,
+)
+from converters.passes.lower import lower_ops
+from converters.passes.masking import guard_masked_rows
+from converters.passes.outputs import refuse_inputs
+from converters.passes.packed import split_packed
+from converters.passes.rebatch import BATCH, free_batch, name_batch
+from converters.passes.simplify import simplify
+from converters.passes.stated_shapes import fill_in, forget_in_bodies, set_aside
+from converters.passes.unroll import explain_control_flow, unroll_loops
+from converters.validation.fields import validate
+from converters.validation.tensor_axes import refuse_axes
 
 CANONICAL_KEY = "onnxplain.canonical"
 _VERSION = "2"

@@ -14,23 +14,23 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import helper
 
-from converters import foreign, pytorch
-from converters.bounds import refuse_oversized
 from converters.budget import Limits, current, limited, preparing
 from converters.canonical import canonicalise, check, is_canonical, keeps_batch_norm
-from converters.draft import shape_of
 from converters.errors import ConversionError, InvalidModel, LimitExceeded, NoFiniteOutput, VerificationFailed
-from converters.files import read_onnx, refuse_stream
-from converters.input_axes import normalise_axes
+from converters.graph.bounds import refuse_oversized
+from converters.graph.mutable import shape_of
+from converters.graph.order import in_order
 from converters.model import Model, Preprocessing, Verification, set_metadata
-from converters.order import in_order
-from converters.original import Original, draws
-from converters.outputs import keep_numbers, refuse_text
-from converters.precisions import TOLERANCE
-from converters.pytorch import Converted
-from converters.quiet import quiet
-from converters.reference import run_original
-from converters.trust import refuse_program
+from converters.passes.input_axes import normalise_axes
+from converters.passes.outputs import keep_numbers, refuse_text
+from converters.sources import foreign, pytorch
+from converters.sources.files import read_onnx, refuse_stream
+from converters.sources.pytorch import Converted
+from converters.sources.trust import refuse_program
+from converters.system.quiet import quiet
+from converters.verification.original import Original, draws
+from converters.verification.precisions import TOLERANCE
+from converters.verification.reference import run_original
 from converters.verify import Arrays, FreeAxes, Reference
 from converters.verify import verify as verify_graph
 
@@ -268,7 +268,7 @@ def _convert_source(source: Any, example: Any, free_axes: FreeAxes | None, trust
         return _convert_path(os.fspath(source), example, free_axes, trust)
     if pytorch.is_pytorch(source):
         return _convert_pytorch(source, example, free_axes)
-    from converters import tensorflow
+    from converters.sources import tensorflow
 
     if tensorflow.is_tensorflow(source):
         return tensorflow.convert_tensorflow(source, example, free_axes)
@@ -306,7 +306,7 @@ def _convert_path(path: str, example: Any, free_axes: FreeAxes | None, trust: bo
             refuse_program(path)
         return pytorch.convert_program(pytorch.load_program(path))
     if suffix in _OF_TENSORFLOW or os.path.isdir(path):
-        from converters import tensorflow
+        from converters.sources import tensorflow
 
         return tensorflow.convert_path(path, example, trust)
     if suffix == ".onnx":

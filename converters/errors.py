@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 
-from converters.text import printable
+from converters.system.text import printable
 
 # Terminal colours, which Keras puts into its messages.
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import onnx
 
-from converters.atomic import write_bytes
 from converters.errors import ConversionError, InvalidModel
 from converters.metadata import parse_class_names, parse_preprocessing
+from converters.system.atomic import write_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -62,7 +62,7 @@ class PyTorchSource:
     """The PyTorch original: the decomposed program, whose FX node names are the ONNX tensor names.
 
     `inputs` are the ONNX input names in the order of the program's user inputs.
-    `outputs` are the ONNX names of its outputs, `call` the call that was traced (converters/torch_call.py).
+    `outputs` are the ONNX names of its outputs, `call` the call that was traced (converters/sources/torch_call.py).
     """
 
     program: torch.export.ExportedProgram

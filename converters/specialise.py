@@ -14,14 +14,14 @@ from typing import NamedTuple
 import numpy as np
 import onnx
 
-from converters.axes import states_axes
 from converters.canonical import canonicalise, keeps_batch_norm
-from converters.draft import is_standard, reads, rename_in, subgraphs
 from converters.errors import InvalidModel, UnsupportedModel, VerificationFailed
-from converters.opset import all_nodes
-from converters.original import with_dropped_axes
-from converters.rebatch import BATCH
-from converters.runtime import RuntimeFailure, Session
+from converters.graph.mutable import is_standard, reads, rename_in, subgraphs
+from converters.graph.opset import all_nodes
+from converters.graph.runtime import RuntimeFailure, Session
+from converters.passes.axes import states_axes
+from converters.passes.rebatch import BATCH
+from converters.verification.original import with_dropped_axes
 from converters.verify import free_inputs, relative_l2
 
 CONTROL_FLOW = ("Loop", "Scan", "If")

@@ -22,9 +22,9 @@ import onnx
 from onnx import helper
 
 from converters.canonical import canonicalise
-from converters.draft import Draft, attribute, is_standard
 from converters.errors import UnsupportedModel
-from converters.fused.builder import Builder, Expansion, Undetermined, describe, expand
+from converters.graph.builder import Builder, Expansion, Undetermined, describe, expand
+from converters.graph.mutable import Draft, attribute, is_standard
 from converters.model import Model
 
 STRAIGHT_THROUGH = "onnxplain.straight_through"

@@ -22,15 +22,15 @@ from converters.errors import (
     UnsupportedModel,
     VerificationFailed,
 )
-from converters.hard_points import finite_distance, hard_points, spread
-from converters.kernels import INEXACT_CELLS, exact
+from converters.graph.kernels import INEXACT_CELLS, exact
+from converters.graph.runtime import ReferenceSession, RuntimeFailure, Session
 from converters.model import Verification
-from converters.original import Original, computed, first_difference, with_dropped_axes
-from converters.original_runs import OriginalRuns
-from converters.precisions import HALF_TOLERANCE, QUANTIZED_TOLERANCE, QUANTIZERS
-from converters.reference import Arrays, Reference, relative_l2
-from converters.runtime import ReferenceSession, RuntimeFailure, Session
-from converters.variants import FreeAxes
+from converters.verification.hard_points import finite_distance, hard_points, spread
+from converters.verification.original import Original, computed, first_difference, with_dropped_axes
+from converters.verification.original_runs import OriginalRuns
+from converters.verification.precisions import HALF_TOLERANCE, QUANTIZED_TOLERANCE, QUANTIZERS
+from converters.verification.reference import Arrays, Reference, relative_l2
+from converters.verification.variants import FreeAxes
 
 # Outputs at hard inputs may be differences of numbers of size one, which round at 6e-8.
 _HARD_FLOOR = 1e-4

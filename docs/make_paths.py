@@ -14,10 +14,10 @@ from PIL import Image
 
 from analyzer import differentiate
 from analyzer.analysis.paths import run_blur_ig, run_expected_gradients, run_guided_ig, run_xrai
+from analyzer.analysis.pictures import sample_pictures
 from analyzer.demo import PREPROCESSING, load_network, photographs
 from analyzer.figures import panel, preprocess
-from analyzer.figures.report import Picture
-from analyzer.pictures import sample_pictures
+from analyzer.figures.picture import Picture
 from converters import convert
 
 BACKGROUND = ("astronaut", "camera", "coins", "moon", "page", "rocket")

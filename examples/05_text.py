@@ -16,7 +16,8 @@ from reviews import CLASSES, VOCABULARY, encode, train_reviews
 from rich.console import Console
 
 from analyzer import Differentiable, IntegratedGradients, Target, differentiate, integrated_gradients
-from analyzer.figures import ScoredTokens, limit_of, plot_tokens, tokens_html, tokens_text
+from analyzer.figures import ScoredTokens, limit_of, plot_tokens, tokens_text
+from analyzer.report import tokens_html
 from converters import convert
 
 SENTENCES = (

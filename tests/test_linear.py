@@ -14,9 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from analyzer import Target, differentiate, full_grad, integrated_gradients
 from converters import canonicalise, load
-from converters.draft import Draft
-from converters.joins.region import MOST, Reader
-from converters.unique import Names
+from converters.graph.mutable import Draft
+from converters.graph.unique import Names
+from converters.passes.joins.region import MOST, Reader
 
 COUNT = 120
 

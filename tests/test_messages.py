@@ -24,12 +24,12 @@ FIX = "Fix: "
 
 # Exceptions that another part of the package catches: no user sees their message.
 INTERNAL = {
-    "Opaque": "a pattern of converters/joins does not match",
-    "Undetermined": "an expansion of converters/fused waits for a shape",
-    "Unknown": "analyzer/batch has no rule that follows the samples",
-    "UnknownSize": "analyzer/cells has no rule that follows the positions",
+    "Opaque": "a pattern of converters/passes/joins does not match",
+    "Undetermined": "an expansion of converters/passes/fused waits for a shape",
+    "Unknown": "analyzer/graph/samples has no rule that follows the samples",
+    "UnknownSize": "analyzer/placement has no rule that follows the positions",
     "Stopped": "a trial on noise ends, and its question stays open",
-    "RuntimeFailure": "the callers of converters/runtime.py raise an error with a fix",
+    "RuntimeFailure": "the callers of converters/graph/runtime.py raise an error with a fix",
     "Exit": "typer: the exit status, after the message",
     "_Ended": "analyzer/cli: a signal",
     "KeyError": "the protocol of a mapping",
@@ -37,12 +37,12 @@ INTERNAL = {
 }
 # Modules whose built-in errors do not reach a user: who catches them.
 CAUGHT = {
-    "analyzer/array_files.py": "read_array and read_arrays of the command line",
-    "analyzer/batch/follow.py": "the same module",
-    "analyzer/emitter.py": "a developer, who writes a rule",
+    "analyzer/cli/array_files.py": "read_array and read_arrays of the command line",
+    "analyzer/graph/samples/follow.py": "the same module",
+    "analyzer/graph/builder.py": "a developer, who writes a rule",
     "analyzer/ops/registry.py": "a developer, when the package is imported",
-    "converters/fields.py": "the same module",
-    "converters/fused/builder.py": "a developer, when the package is imported",
+    "converters/validation/fields.py": "the same module",
+    "converters/graph/builder.py": "a developer, when the package is imported",
     "converters/metadata.py": "Model.preprocessing and set_metadata",
 }
 BUILTIN = frozenset({"AttributeError", "TypeError", "ValueError"})
@@ -55,11 +55,11 @@ EXEMPT = {
     ("analyzer/checks/report.py", "raise_for_disagreement"): "the verdict of a check",
     ("analyzer/testing.py", "_candidates"): "an error of `convert` again",
     ("analyzer/testing.py", "assert_equivalent"): "the verdict of a check, as a table",
-    ("converters/files.py", "read_onnx"): "the message of Budget.exceeded, which names a fix",
-    ("converters/runtime.py", "run"): "an error of the runtime again",
-    ("converters/torch_backward.py", "compared"): "caught by own_backward",
+    ("converters/sources/files.py", "read_onnx"): "the message of Budget.exceeded, which names a fix",
+    ("converters/graph/runtime.py", "run"): "an error of the runtime again",
+    ("converters/sources/torch_backward.py", "compared"): "caught by own_backward",
     (
-        "converters/torch_backward.py",
+        "converters/sources/torch_backward.py",
         "own_backward",
     ): "a report states it as the reason why a side is left out",
 }

@@ -11,7 +11,7 @@ from analyzer import differentiate, full_grad, integrated_gradients
 from analyzer.demo import PREPROCESSING, load_network, photographs
 from analyzer.figures import preprocess
 from converters import convert
-from tests.analyzer.completeness import assert_complete
+from tests.analyzer.methods.completeness import assert_complete
 
 CAT, ESPRESSO = 0, 967
 

@@ -10,8 +10,8 @@ from analyzer.analysis.result import Arrays, Inputs
 
 if TYPE_CHECKING:
     from analyzer.backends import Differentiable
-    from analyzer.batch.arrangement import Arrangement
-    from analyzer.target import TargetLike
+    from analyzer.graph.samples.arrangement import Arrangement
+    from analyzer.target.target import TargetLike
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Arranged:
 
     @classmethod
     def of(cls, fn: Differentiable, inputs: Inputs, target: TargetLike = None) -> Arranged:
-        """Decide how the samples lie; see analyzer/backends/settling.py."""
-        from analyzer.backends.arranging import moved_target
-        from analyzer.backends.settling import arranged_to_move
+        """Decide how the samples lie; see analyzer/backends/batching/settling.py."""
+        from analyzer.backends.batching.arranging import moved_target
+        from analyzer.backends.batching.settling import arranged_to_move
 
         feeds = fn.check_inputs(inputs)
         view = arranged_to_move(fn, feeds, target, fn.differentiable_inputs)

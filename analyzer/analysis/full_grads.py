@@ -11,7 +11,7 @@ from analyzer.analysis.result import Inputs, MethodResult, Progress
 
 if TYPE_CHECKING:
     from analyzer.backends import Differentiable
-    from analyzer.target import TargetLike
+    from analyzer.target.target import TargetLike
 
 FULL_GRAD = "full-grad"
 SIMPLE_FULL_GRAD, SMOOTH_FULL_GRAD = "simple-full-grad", "smooth-full-grad"

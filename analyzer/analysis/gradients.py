@@ -11,12 +11,12 @@ import numpy as np
 
 from analyzer.analysis.common import named, saliency_result, tensors_of
 from analyzer.analysis.result import Inputs, MethodResult, Progress
-from analyzer.completeness import measure, sample_sums
+from analyzer.methods.completeness import measure, sample_sums
 
 if TYPE_CHECKING:
     from analyzer.backends import Differentiable
     from analyzer.methods import Attribution
-    from analyzer.target import TargetLike
+    from analyzer.target.target import TargetLike
 
 Runner = Callable[..., MethodResult]
 

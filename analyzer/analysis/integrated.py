@@ -11,13 +11,13 @@ import numpy as np
 
 from analyzer.analysis.common import baseline_text, class_label, doubles, named
 from analyzer.analysis.result import Inputs, MethodResult, Progress
-from analyzer.completeness import sample_sums
 from analyzer.errors import AnalysisError
+from analyzer.methods.completeness import sample_sums
 
 if TYPE_CHECKING:
     from analyzer.backends import Differentiable
     from analyzer.methods import Conductance, IntegratedGradients
-    from analyzer.target import TargetLike
+    from analyzer.target.target import TargetLike
 
 Found = TypeVar("Found", "IntegratedGradients", "Conductance")
 

@@ -15,9 +15,9 @@ from analyzer.errors import AnalysisError
 
 if TYPE_CHECKING:
     from analyzer.backends import Differentiable
-    from analyzer.methods.blur import Border
-    from analyzer.methods.path_result import PathAttributions
-    from analyzer.target import TargetLike
+    from analyzer.methods.paths.blur import Border
+    from analyzer.methods.paths.path_result import PathAttributions
+    from analyzer.target.target import TargetLike
 
 EXPECTED_GRADIENTS, BLUR_IG, GUIDED_IG, XRAI = "expected-gradients", "blur-ig", "guided-ig", "xrai"
 

@@ -8,16 +8,16 @@ from dataclasses import replace
 
 import onnx
 
-from analyzer.backends.arranging import SAMPLES
 from analyzer.backends.at_sizes import at_sizes, depends_on_sizes
-from analyzer.backends.base import Backend, Differentiable, Gradients
+from analyzer.backends.batching.arranging import SAMPLES
+from analyzer.backends.batching.memory import as_bytes
+from analyzer.backends.batching.planning import plan_batch
+from analyzer.backends.differentiable import Backend, Differentiable, Gradients
 from analyzer.backends.file import explaining, explains
 from analyzer.backends.inputs import Inputs
-from analyzer.backends.planning import plan_batch
 from analyzer.errors import AnalysisError
-from analyzer.graph import Graph
-from analyzer.memory import as_bytes
-from analyzer.precision import FLOAT64, at_least_float32, in_precision
+from analyzer.graph.graph import Graph
+from analyzer.graph.precision import FLOAT64, at_least_float32, in_precision
 from converters import Model, load
 from converters.straight_through import straight_through as pass_rounding
 
@@ -140,7 +140,7 @@ def bind(
 
         engine = TensorFlowBackend(graph)
     else:
-        from analyzer.backends.source import source_backend
+        from analyzer.backends.source.source import source_backend
 
         engine = source_backend(loaded, graph, half=graph is not stated)
     return Differentiable(loaded, engine, max_memory, verify=verify)

@@ -12,10 +12,10 @@ from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from analyzer.graph import Graph, Node
+from analyzer.graph.batch_axis import batched_inputs
+from analyzer.graph.graph import Graph, Node
+from analyzer.graph.precision import FLOAT64, at_least_float32, in_precision, precisions
 from analyzer.ops import find
-from analyzer.precision import FLOAT64, at_least_float32, in_precision, precisions
-from analyzer.samples import batched_inputs
 from converters.model import Model
 from converters.specialise import (
     CONTROL_FLOW,
@@ -27,7 +27,7 @@ from converters.specialise import (
 )
 
 if TYPE_CHECKING:
-    from analyzer.backends.base import Differentiable
+    from analyzer.backends.differentiable import Differentiable
     from analyzer.backends.inputs import Arrays
 
 # Each has its own copy of the weights.

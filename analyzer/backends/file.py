@@ -23,18 +23,25 @@ import onnx
 from onnx import helper
 
 from analyzer.errors import VerificationError
-from analyzer.samples import Place, batched_inputs, samples_in
-from analyzer.target import Seed, rows_of
-from converters.draft import shape_of
+from analyzer.graph.batch_axis import Place, batched_inputs, samples_in
+from analyzer.target.target import Seed, rows_of
 from converters.errors import ConversionError, one_line
-from converters.hard_points import spread
-from converters.kernels import exact
+from converters.graph.kernels import exact
+from converters.graph.mutable import shape_of
 from converters.model import Model
-from converters.original import FLOOR, Original, computed, draws, first_difference, with_dropped_axes
-from converters.precisions import tolerance_of
+from converters.verification.hard_points import spread
+from converters.verification.original import (
+    FLOOR,
+    Original,
+    computed,
+    draws,
+    first_difference,
+    with_dropped_axes,
+)
+from converters.verification.precisions import tolerance_of
 
 if TYPE_CHECKING:
-    from analyzer.backends.base import Differentiable
+    from analyzer.backends.differentiable import Differentiable
     from analyzer.backends.inputs import Arrays, Inputs
 
 # Batches that are known to agree; each is a hash.

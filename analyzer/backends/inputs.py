@@ -9,11 +9,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from analyzer.arrays import as_array, kind_of
 from analyzer.errors import InputError, ShapeError
-from analyzer.fixes import ALIKE, FINITE, NUMBERS, numbers_fix, shape_fix
-from analyzer.graph import Graph, Tensor
-from analyzer.samples import batched_inputs
+from analyzer.graph.batch_axis import batched_inputs
+from analyzer.graph.fixes import ALIKE, FINITE, NUMBERS, numbers_fix, shape_fix
+from analyzer.graph.graph import Graph, Tensor
+from analyzer.types import as_array, kind_of
 
 Arrays = dict[str, np.ndarray]
 Inputs = np.ndarray | Mapping[str, np.ndarray]

@@ -14,17 +14,17 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 
-from analyzer.autodiff import active_tensors
-from analyzer.backends.inside import content_of
-from analyzer.batch.arrangement import Arrangement
-from analyzer.graph import Graph
-from analyzer.interpreter import Framework, Interpreter
-from analyzer.liveness import Flow, affine
-from analyzer.memory import Need
-from analyzer.program import Program
-from analyzer.request import CHOSEN, OUTPUT, Request, gradient_name, remainder_program, sized_program
-from analyzer.samples import fixed_batch
-from analyzer.target import Seed
+from analyzer.autodiff.request import CHOSEN, OUTPUT, Request, gradient_name, remainder_program, sized_program
+from analyzer.autodiff.sweep import active_tensors
+from analyzer.backends.batching.inside import content_of
+from analyzer.backends.batching.liveness import Flow, affine
+from analyzer.backends.batching.memory import Need
+from analyzer.backends.interpreter import Framework, Interpreter
+from analyzer.graph.batch_axis import fixed_batch
+from analyzer.graph.graph import Graph
+from analyzer.graph.program import Program
+from analyzer.graph.samples.arrangement import Arrangement
+from analyzer.target.target import Seed
 
 Arrays = dict[str, np.ndarray]
 

@@ -19,19 +19,19 @@ from typing import Any
 import numpy as np
 import onnx
 
-from analyzer.batch.arrangement import Arrangement
-from analyzer.emitter import Emitter
+from analyzer.autodiff.request import Request, program_for
+from analyzer.backends.batching.liveness import Flow
+from analyzer.backends.batching.memory import Need
 from analyzer.errors import BackendError
-from analyzer.graph import Graph, is_float
-from analyzer.liveness import Flow
-from analyzer.memory import Need
-from analyzer.precision import FLOAT32, in_precision, precisions
-from analyzer.program import Program, assemble
-from analyzer.request import Request, program_for
-from analyzer.samples import fixed_batch, samples_in
-from analyzer.target import Seed
+from analyzer.graph.batch_axis import fixed_batch, samples_in
+from analyzer.graph.builder import Emitter
+from analyzer.graph.graph import Graph, is_float
+from analyzer.graph.precision import FLOAT32, in_precision, precisions
+from analyzer.graph.program import Program, assemble
+from analyzer.graph.samples.arrangement import Arrangement
+from analyzer.target.target import Seed
 from converters.errors import one_line
-from converters.runtime import crashing_optimizers, session_options
+from converters.graph.runtime import crashing_optimizers, session_options
 
 Arrays = dict[str, np.ndarray]
 CPU = "CPUExecutionProvider"

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.autodiff import active_tensors
+from analyzer.autodiff.sweep import active_tensors
+from analyzer.backends.batching.liveness import Flow
+from analyzer.backends.batching.memory import Need
+from analyzer.backends.interpreter import Interpreter, TensorFlow
 from analyzer.backends.native import Arrays, Measured, Native
-from analyzer.graph import Graph
-from analyzer.interpreter import Interpreter, TensorFlow
-from analyzer.liveness import Flow
-from analyzer.memory import Need
-from analyzer.target import Seed
+from analyzer.graph.graph import Graph
+from analyzer.target.target import Seed
 
 AT_LEAST, AGGREGATED = 4, 128 * 2**20
 """The tape adds the contributions to one gradient up where they are more than so many, and more than so many bytes."""

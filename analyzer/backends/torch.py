@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from analyzer.backends.interpreter import Interpreter, Torch
 from analyzer.backends.native import Arrays, Measured, Native
-from analyzer.graph import Graph
-from analyzer.interpreter import Interpreter, Torch
-from analyzer.target import Seed
+from analyzer.graph.graph import Graph
+from analyzer.target.target import Seed
 
 
 class TorchBackend(Native):

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analyzer.autodiff import active_tensors, leading_tensors
+from analyzer.autodiff.request import OUTPUT, gradient_name, masked, observe
+from analyzer.autodiff.sweep import active_tensors, leading_tensors
 from analyzer.errors import UndefinedResult
-from analyzer.graph import Node
-from analyzer.request import OUTPUT, gradient_name, masked, observe
-from analyzer.target import Seed
+from analyzer.graph.graph import Node
+from analyzer.target.target import Seed
 
 if TYPE_CHECKING:
-    from analyzer.backends.base import Differentiable
+    from analyzer.backends.differentiable import Differentiable
     from analyzer.backends.inputs import Arrays
 
 _FIX = "Fix: explain inputs at which it is defined, or give the model an ε there, as in sqrt(x + 1e-12)"
@@ -57,8 +57,8 @@ def _of_output(fn: Differentiable, feeds: Arrays, seed: Seed) -> str:
 
 
 def _of_gradient(fn: Differentiable, feeds: Arrays, seed: Seed, names: Sequence[str]) -> str:
-    from analyzer.backends.pieces import run
-    from analyzer.backends.planning import Call
+    from analyzer.backends.batching.micro_batches import run
+    from analyzer.backends.batching.planning import Call
 
     graph = fn.graph
     path = active_tensors(graph, fn.differentiable_inputs) & leading_tensors(graph, seed.outputs)

@@ -13,32 +13,32 @@ from importlib.util import find_spec
 import numpy as np
 from onnx import helper
 
-from analyzer.autodiff import check_gradient_paths
+from analyzer.autodiff.sweep import check_gradient_paths
 from analyzer.backends import BACKENDS, Differentiable, ModelLike, bind, explaining
-from analyzer.backends.arranging import arranged, arranged_like, moved_target
 from analyzer.backends.at_sizes import depends_on_sizes, model_at_sizes
+from analyzer.backends.batching.arranging import arranged, arranged_like, moved_target
+from analyzer.backends.batching.memory import as_bytes
 from analyzer.backends.inputs import Arrays, Inputs, check_inputs
-from analyzer.batch.arrangement import INDEPENDENT, Arrangement
-from analyzer.checks.attributions import worst_attributions
 from analyzer.checks.comparison import STEPS, Comparison, Progress
-from analyzer.checks.file_side import FILE, FileSide, file_side
-from analyzer.checks.localize import Origin
-from analyzer.checks.nonfinite import not_finite
-from analyzer.checks.own_backward import AUTOGRAD, OwnBackward, own_backward_of
-from analyzer.checks.reading import Reader, Reading, refuse_noise, weights_of
-from analyzer.checks.referee import judge_backends
+from analyzer.checks.explain.localize import Origin
+from analyzer.checks.explain.reference import judge_backends
+from analyzer.checks.read.attributions import worst_attributions
+from analyzer.checks.read.file_side import FILE, FileSide, file_side
+from analyzer.checks.read.nonfinite import not_finite
+from analyzer.checks.read.own_backward import AUTOGRAD, OwnBackward, own_backward_of
+from analyzer.checks.read.reading import Reader, Reading, refuse_noise, weights_of
 from analyzer.checks.report import Report, Row
 from analyzer.checks.tolerances import COMPLETENESS, Tolerance, tolerances
-from analyzer.completeness import Completeness
 from analyzer.errors import AnalysisError, NothingToCompare
-from analyzer.graph import Graph
-from analyzer.memory import as_bytes
-from analyzer.precision import HALF, at_least_float32, epsilon
-from analyzer.samples import samples_in
-from analyzer.target import Target, TargetLike, one_scalar
+from analyzer.graph.batch_axis import samples_in
+from analyzer.graph.graph import Graph
+from analyzer.graph.precision import HALF, at_least_float32, epsilon
+from analyzer.graph.samples.arrangement import INDEPENDENT, Arrangement
+from analyzer.methods.completeness import Completeness
+from analyzer.target.target import Target, TargetLike, one_scalar
 from converters import Model, load
-from converters.original import Difference
 from converters.straight_through import straight_through as pass_rounding
+from converters.verification.original import Difference
 
 
 def available_backends(model: Model) -> dict[str, str]:

@@ -16,22 +16,22 @@ from itertools import combinations
 import numpy as np
 
 from analyzer.backends.inputs import Arrays
-from analyzer.checks.forms import explain_map
-from analyzer.checks.kinks import Explanation, Side, explain, follows_rules, listed
-from analyzer.checks.localize import Origin, backward_origin, forward_origin
+from analyzer.checks.explain.forms import explain_map
+from analyzer.checks.explain.kinks import Explanation, Side, explain, follows_rules, listed
+from analyzer.checks.explain.localize import Origin, backward_origin, forward_origin
+from analyzer.checks.explain.rounding import excuse_rounding, rounded_alike
+from analyzer.checks.explain.ties import find_ties
 from analyzer.checks.metrics import distance, relative_distance, worst_sample
-from analyzer.checks.passes import Passes
-from analyzer.checks.reading import Reader, Reading, maps_of
+from analyzer.checks.read.passes import Passes
+from analyzer.checks.read.reading import Reader, Reading, maps_of
+from analyzer.checks.read.twin import Twin
 from analyzer.checks.report import Row
-from analyzer.checks.rounding import excuse_rounding, rounded_alike
-from analyzer.checks.ties import find_ties
 from analyzer.checks.tolerances import COMPLETENESS
-from analyzer.checks.twin import Twin
-from analyzer.completeness import Completeness
-from analyzer.graph import Graph
-from analyzer.methods.quadrature import quadrature
-from analyzer.scopes import layer_of
-from analyzer.target import Target
+from analyzer.graph.graph import Graph
+from analyzer.graph.layer_names import layer_of
+from analyzer.methods.completeness import Completeness
+from analyzer.methods.paths.quadrature import quadrature
+from analyzer.target.target import Target
 
 Progress = Callable[[str], None]
 Indices = tuple[int, int]

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from analyzer.backends.inputs import Arrays
+from analyzer.checks.distances import cosine, rank_correlation, relative_l2, ssim, top_overlap
 from analyzer.checks.metrics import distance
 from analyzer.checks.report import Row
-from analyzer.distances import cosine, rank_correlation, relative_l2, ssim, top_overlap
 
 Pair = tuple[Arrays, Arrays]
 

@@ -14,27 +14,27 @@ from contextlib import suppress
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate, explaining, for_inputs
-from analyzer.backends.arranging import arranged, moved_target
 from analyzer.backends.at_sizes import depends_on_sizes
+from analyzer.backends.batching.arranging import arranged, moved_target
 from analyzer.backends.inputs import Arrays, Inputs
-from analyzer.backends.matching import TOLERANCE
+from analyzer.backends.source.matching import TOLERANCE
 from analyzer.checks.agreement import fix_target, note_of, samples_of
-from analyzer.checks.attributions import worst_attributions
 from analyzer.checks.comparison import STEPS, Comparison, Progress
 from analyzer.checks.drift import drift_rows
-from analyzer.checks.localize import Origin
-from analyzer.checks.nonfinite import not_finite
-from analyzer.checks.pairing import Layers, Pairing, Side, fed, pair_inputs, pair_layers, pair_outputs
-from analyzer.checks.reading import Reader, Reading, refuse_noise, weights_of
-from analyzer.checks.referee import judge_models
+from analyzer.checks.explain.localize import Origin
+from analyzer.checks.explain.reference import judge_models
+from analyzer.checks.match.pairing import Layers, Pairing, Side, fed, pair_inputs, pair_layers, pair_outputs
+from analyzer.checks.read.attributions import worst_attributions
+from analyzer.checks.read.nonfinite import not_finite
+from analyzer.checks.read.reading import Reader, Reading, refuse_noise, weights_of
+from analyzer.checks.read.twin import Twin
 from analyzer.checks.report import Report, Row
 from analyzer.checks.tolerances import COMPLETENESS, Tolerance, tolerances
-from analyzer.checks.twin import Twin
 from analyzer.errors import AnalysisError, ShapeError
-from analyzer.graph import Graph
+from analyzer.graph.batch_axis import batched_inputs
+from analyzer.graph.graph import Graph
 from analyzer.methods.saliency import maps_of
-from analyzer.samples import batched_inputs
-from analyzer.target import Target, TargetLike
+from analyzer.target.target import Target, TargetLike
 
 # Enough to tell layers apart; an axis of samples from one of length 1.
 MATCHED_SAMPLES = 2

@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 
 from analyzer.checks.report import Row, describe
 from analyzer.checks.text import failure_lines, origin_lines
-from converters.atomic import write_bytes
+from converters.system.atomic import write_bytes
 
 if TYPE_CHECKING:
     from analyzer.checks.report import Pair, Report

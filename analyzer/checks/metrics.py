@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analyzer.distances import cosine, l2, relative_l2
+from analyzer.checks.distances import cosine, l2, relative_l2
 
 # Beside an array's largest element: what is smaller carries the rounding of the larger ones it was summed from.
 SMALL = 1e-3

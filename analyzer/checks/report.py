@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from analyzer.checks.attributions import Attributions
-from analyzer.environment import environment
+from analyzer.checks.read.attributions import Attributions
 from analyzer.errors import Disagreement
+from converters.system.environment import environment
 
 Row = dict[str, Any]
 
@@ -24,7 +24,7 @@ class Pair:
     """What two sides have in common and where they part.
 
     origin: the node at fault, where one was found, as a phrase; suspects: its name, or names where a side keeps no
-    value between several nodes. See analyzer/checks/localize.py.
+    value between several nodes. See analyzer/checks/explain/localize.py.
     """
 
     a: str
@@ -217,7 +217,7 @@ class Report:
 
     def to_html(self, path: str | os.PathLike[str], title: str = "") -> None:
         """Write the report as one self-contained page. title: what was checked; default the names of the sides."""
-        from analyzer.figures import write_check
+        from analyzer.report import write_check
 
         write_check(path, self, title)
 

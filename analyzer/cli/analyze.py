@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     from analyzer.analysis.call import Arranged
     from analyzer.backends import Differentiable
     from analyzer.cli.inputs import Batch
-    from analyzer.target import TargetLike
+    from analyzer.target.target import TargetLike
 
 ASSUMED = "No mean and std are stored in the model or given: images are fed as pixels in [0, 1]."
 
@@ -135,13 +135,13 @@ def analyze(
     """Explain a model's outputs by any of the methods, with their completeness."""
     from analyzer.analysis import METHODS
     from analyzer.analysis.call import Arranged
+    from analyzer.analysis.summary import predictions
     from analyzer.backends import differentiate, for_inputs
     from analyzer.cli.inputs import ImageOptions, read_background, read_inputs
     from analyzer.cli.models import open_model
     from analyzer.cli.targets import parse_target, refuse_several
     from analyzer.cli.tokens import read_vocabulary, texts_of
-    from analyzer.graph import Graph
-    from analyzer.summary import predictions
+    from analyzer.graph.graph import Graph
 
     terminal = Terminal(as_json)
     given = {

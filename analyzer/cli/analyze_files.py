@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from analyzer.backends import Differentiable
     from analyzer.cli.inputs import Batch
     from analyzer.cli.tokens import Texts
-    from analyzer.figures.report import Prediction
+    from analyzer.report.page import Prediction
 
 
 def write_results(
@@ -32,12 +32,12 @@ def write_results(
     texts: Texts = (),
 ) -> list[Path]:
     """Write every file; nothing is written before everything is computed."""
-    from analyzer.environment import environment
+    from analyzer.analysis.pictures import figure_png, layer_chart, sample_pictures
+    from analyzer.analysis.summary import arrays_of, completeness_rows, judgement, samples
     from analyzer.figures import plot_tokens
-    from analyzer.figures.report import Report, render_report
-    from analyzer.pictures import figure_png, layer_chart, sample_pictures
-    from analyzer.summary import arrays_of, completeness_rows, judgement, samples
-    from converters.atomic import write_bytes, write_text
+    from analyzer.report.page import Report, render_report
+    from converters.system.atomic import write_bytes, write_text
+    from converters.system.environment import environment
 
     class_names = fn.model.class_names
     pictures = sample_pictures(results, batch.arrays, batch.preprocessing)
@@ -121,9 +121,9 @@ def document(
     texts: Texts = (),
 ) -> dict[str, Any]:
     """What --json prints and summary.json holds, without the files."""
+    from analyzer.analysis.summary import as_json
     from analyzer.cli.tokens import tokens_json
-    from analyzer.environment import environment
-    from analyzer.summary import as_json
+    from converters.system.environment import environment
 
     class_names = fn.model.class_names
     return {

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from analyzer.cli.inputs import Batch
     from analyzer.cli.tokens import Texts
     from analyzer.figures.charts import Bar
-    from analyzer.figures.report import Prediction
+    from analyzer.report.page import Prediction
 
 # Of each, what a screen holds; --json and the written files have all.
 MOST_LAYERS, MOST_SAMPLES = 6, 3
@@ -29,7 +29,7 @@ def show_results(
     files: Sequence[Path],
     texts: Texts = (),
 ) -> None:
-    from analyzer.summary import completeness_rows
+    from analyzer.analysis.summary import completeness_rows
 
     show_predictions(terminal, batch.names, predicted)
     show_targets(terminal, results, batch.names, class_names)
@@ -53,8 +53,8 @@ def show_targets(
     class_names: Sequence[str] | None,
 ) -> None:
     """A table of what is explained; of several classes of a sample with their outputs and deltas."""
-    from analyzer.figures.report import format_value
-    from analyzer.summary import by_method, target_text
+    from analyzer.analysis.summary import by_method, target_text
+    from analyzer.figures.numbers import format_value
 
     terminal.heading("Explained")
     groups = by_method(results)
@@ -95,7 +95,7 @@ def show_predictions(
 
 def show_completeness(terminal: Terminal, rows: Sequence[Any]) -> None:
     """A table of what the attributions add up to."""
-    from analyzer.figures.report import format_error, format_value
+    from analyzer.figures.numbers import format_error, format_value
 
     if not rows:
         return
@@ -131,8 +131,8 @@ def show_texts(terminal: Terminal, names: Sequence[str], texts: Texts) -> None:
 
 def show_layers(terminal: Terminal, result: MethodResult, names: Sequence[str]) -> None:
     """The largest contributions to the outputs of the first samples, and how much of each the complete map holds."""
+    from analyzer.analysis.pictures import complete_sum, result_bars
     from analyzer.figures.charts import KIND_NAMES, aligned, bar_labels, share_text
-    from analyzer.pictures import complete_sum, result_bars
 
     terminal.heading("What makes the output")
     cells: list[tuple[str, ...]] = []

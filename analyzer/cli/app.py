@@ -151,7 +151,7 @@ def _line(error: Exception) -> str:
     """What to tell the user, on one line."""
     from analyzer.errors import AnalysisError
     from converters.errors import ConversionError
-    from converters.text import printable
+    from converters.system.text import printable
 
     if isinstance(error, (UserError, AnalysisError, ConversionError)):
         text = str(error)

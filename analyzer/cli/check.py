@@ -82,7 +82,7 @@ def check(
     from analyzer.cli.models import open_model
     from analyzer.cli.settings import allowed, read_settings, tolerances_from
     from analyzer.cli.targets import parse_target, refuse_several
-    from analyzer.graph import Graph
+    from analyzer.graph.graph import Graph
 
     terminal = Terminal(as_json)
     destinations, settings = Destinations(html, junit), read_settings(Path.cwd())

@@ -39,7 +39,7 @@ def show_agreement(
     terminal: Terminal, rows: Sequence[Mapping[str, Any]], completeness: Sequence[Mapping[str, Any]] = ()
 ) -> None:
     """The comparisons by quantity and pair, the failing ones named one by one."""
-    from analyzer.figures.report import check_matrix
+    from analyzer.report.page import check_matrix
 
     matrix = check_matrix(rows)
     if matrix.pairs:
@@ -69,7 +69,7 @@ EXPLAINED = "≈ larger than the tolerance for a reason, such as kink decisions,
 
 def show_completeness(terminal: Terminal, rows: Sequence[Mapping[str, Any]]) -> None:
     """Whether FullGrad's terms sum to the output, on every side."""
-    from analyzer.figures.report import format_error
+    from analyzer.figures.numbers import format_error
 
     if rows:
         terminal.heading("Completeness on each side")

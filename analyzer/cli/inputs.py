@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from analyzer.arrays import kind_of
 from analyzer.cli.models import read_array, read_arrays
 from analyzer.cli.options import Layout, parse_channels, parse_size
 from analyzer.cli.terminal import UserError
 from analyzer.figures.image_files import read_pixels
 from analyzer.figures.images import image_layout, preprocess
-from analyzer.fixes import FINITE, numbers_fix, shape_fix
-from analyzer.graph import Graph, Tensor
+from analyzer.graph.fixes import FINITE, numbers_fix, shape_fix
+from analyzer.graph.graph import Graph, Tensor
+from analyzer.types import kind_of
 from converters.model import Model, Preprocessing
 
 _ARRAY = "Fix: give a .npy array"

@@ -17,8 +17,8 @@ from analyzer.cli.terminal import Terminal
 if TYPE_CHECKING:
     import onnx
 
-    from analyzer.graph import Graph, Tensor
-    from analyzer.inspection import Blocker, Path
+    from analyzer.autodiff.coverage import Blocker, Path
+    from analyzer.graph.graph import Graph, Tensor
     from converters.model import Model
 
 SOURCE = "source"
@@ -39,7 +39,7 @@ def inspect(
     from analyzer.cli.inspect_view import show
     from analyzer.cli.models import open_model
     from converters.errors import UnsupportedModel
-    from converters.files import read_onnx
+    from converters.sources.files import read_onnx
 
     terminal = Terminal(as_json)
     is_file = model.lower().endswith(".onnx")
@@ -67,9 +67,9 @@ def _without_weights(path: str) -> onnx.ModelProto:
 
 def describe(name: str, model: Model, file: onnx.ModelProto) -> dict[str, Any]:
     """Everything that is shown of a canonical model, as plain data; `file` is what it was made from."""
-    from analyzer.graph import Graph
-    from analyzer.inspection import differentiable_path
-    from converters.original import left_out
+    from analyzer.autodiff.coverage import differentiable_path
+    from analyzer.graph.graph import Graph
+    from converters.verification.original import left_out
 
     graph = Graph.from_proto(model.proto)
     path = differentiable_path(graph)
@@ -100,7 +100,7 @@ def describe(name: str, model: Model, file: onnx.ModelProto) -> dict[str, Any]:
 
 def refused(name: str, file: onnx.ModelProto, error: Exception) -> dict[str, Any]:
     """What can be told of a file that has no canonical form, and why it has none."""
-    from analyzer.graph import Graph
+    from analyzer.graph.graph import Graph
 
     graph = Graph.from_proto(file)
     return {
@@ -138,7 +138,7 @@ def _tensor(tensor: Tensor) -> dict[str, Any]:
 
 def bias_layers(graph: Graph, path: Path) -> list[dict[str, Any]]:
     """The nodes that have a bias term, in network order; those without a rule stand under `coverage`."""
-    from analyzer.biases import find_biases
+    from analyzer.autodiff.biases import find_biases
 
     found = find_biases(graph, path.outputs, path.roots, without_rule="skip")
     return [
@@ -155,7 +155,7 @@ def bias_layers(graph: Graph, path: Path) -> list[dict[str, Any]]:
 
 def backend_coverage(graph: Graph, path: Path, model: Model) -> dict[str, dict[str, Any]]:
     """Per backend: how many nodes on the path it covers, and each node that blocks it, with the reason."""
-    from analyzer.inspection import coverage
+    from analyzer.autodiff.coverage import coverage
 
     found: dict[str, dict[str, Any]] = {
         backend: {

@@ -32,8 +32,8 @@ def within(text: str | None) -> Iterator[None]:
     if text is None:
         yield
         return
+    from analyzer.backends.batching.memory import as_bytes
     from analyzer.errors import AnalysisError
-    from analyzer.memory import as_bytes
     from converters.budget import Limits, limited
     from converters.errors import ConversionError
 

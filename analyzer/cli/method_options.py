@@ -16,7 +16,7 @@ import typer
 from analyzer.analysis import FULL_GRAD, METHODS
 from analyzer.cli.options import split_list
 from analyzer.cli.terminal import UserError
-from analyzer.methods.baselines import NAMES
+from analyzer.methods.paths.baselines import NAMES
 
 FULL_GRAD_PANEL, NOISE_PANEL, INTEGRATED_PANEL = "FullGrad", "Noisy copies", "Integrated Gradients"
 PATH_PANEL, ACTIVATION_PANEL = "Other paths", "Class activation maps"

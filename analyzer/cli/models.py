@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from analyzer.cli.terminal import UserError
 from analyzer.errors import AnalysisError
 from converters.errors import ConversionError, one_line
-from converters.quiet import quiet
+from converters.system.quiet import quiet
 
 if TYPE_CHECKING:
     import numpy as np
@@ -93,7 +93,7 @@ def _made_by(source: str) -> Any:
 
 def read_array(path: Path) -> np.ndarray:
     """Return a .npy array. Raises UserError where it is missing, damaged, or no array of numbers."""
-    from analyzer.array_files import load_array
+    from analyzer.cli.array_files import load_array
 
     _refuse_missing(path)
     try:
@@ -106,7 +106,7 @@ def read_array(path: Path) -> np.ndarray:
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Return the arrays of an .npz, by name. Raises UserError where it is missing, damaged, or holds no numbers."""
-    from analyzer.array_files import load_archive
+    from analyzer.cli.array_files import load_archive
 
     _refuse_missing(path)
     try:

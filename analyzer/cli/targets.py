@@ -15,8 +15,8 @@ import numpy as np
 
 from analyzer.cli.options import split_list
 from analyzer.cli.terminal import UserError
-from analyzer.graph import Graph
-from analyzer.target import PREDICTED, Target, TargetLike, as_target
+from analyzer.graph.graph import Graph
+from analyzer.target.target import PREDICTED, Target, TargetLike, as_target
 
 CHANNELS_LAST = "last"
 ALL = "all"

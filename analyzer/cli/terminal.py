@@ -44,7 +44,7 @@ class Terminal:
 
     def failure(self, reason: str) -> None:
         """Why a check failed: the last line, on stderr, where a log or a CI server looks first."""
-        from converters.text import printable
+        from converters.system.text import printable
 
         print(f"onnxplain: failed: {' '.join(printable(reason).split())}", file=sys.stderr)
 
@@ -143,7 +143,7 @@ def _console(*, stderr: bool, quiet: bool) -> Console:
     from rich.console import Console as RichConsole
     from rich.segment import Segment
 
-    from converters.text import printable
+    from converters.system.text import printable
 
     class Console(RichConsole):
         def render_str(self, text: str, **settings: Any) -> Text:

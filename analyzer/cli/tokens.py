@@ -14,12 +14,12 @@ import numpy as np
 import typer
 
 from analyzer.cli.terminal import UserError
-from analyzer.tokens import embedded_tokens
+from analyzer.graph.embeddings import embedded_tokens
 
 if TYPE_CHECKING:
     from analyzer.analysis import MethodResult
     from analyzer.figures import ScoredTokens
-    from analyzer.graph import Graph
+    from analyzer.graph.graph import Graph
 
 Texts = Sequence[Sequence["ScoredTokens"]]
 # A token that ends a row so many times is its padding.
@@ -67,8 +67,8 @@ def texts_of(
 
     The vocabulary is that of the first such tensor; further ones, as of segments, show their ids.
     """
-    from analyzer.methods.tokens import scored_tokens
-    from analyzer.pictures import caption_of, is_signed
+    from analyzer.analysis.pictures import caption_of, is_signed
+    from analyzer.methods.token_scores import scored_tokens
 
     texts: list[list[ScoredTokens]] = [[] for _ in next(iter(inputs.values()))]
     embedded = [
@@ -101,7 +101,7 @@ def texts_of(
 
 def _scores(result: MethodResult, name: str) -> np.ndarray | None:
     """A number for each token (N, T): of the method's own map where it draws one, else the sum over each vector."""
-    from analyzer.methods.tokens import token_scores
+    from analyzer.methods.token_scores import token_scores
 
     drawn = result.complete_maps or result.maps
     if name in drawn:

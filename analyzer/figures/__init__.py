@@ -1,4 +1,4 @@
-"""Pictures of attributions, from arrays: heat maps, overlays, panels, bar charts and the HTML report.
+"""Pictures of attributions, from arrays: heat maps, overlays, panels, bar charts and coloured text.
 
 Nothing here knows of models, backends or methods.
 """
@@ -6,7 +6,6 @@ Nothing here knows of models, backends or methods.
 from __future__ import annotations
 
 from analyzer.figures.charts import Bar, bar_labels, contribution_chart, share_text, short_names, shown_bars
-from analyzer.figures.check_page import render_check, write_check
 from analyzer.figures.finite import drawable
 from analyzer.figures.heat import (
     PIXELS,
@@ -22,8 +21,7 @@ from analyzer.figures.heat import (
 from analyzer.figures.images import image_layout, photographs, preprocess, read_image, to_planes
 from analyzer.figures.panels import panel, plot_maps
 from analyzer.figures.plots import Look, plot_input
-from analyzer.figures.report import render_report, write_report
-from analyzer.figures.tokens import ScoredTokens, limit_of, plot_tokens, tokens_html, tokens_text
+from analyzer.figures.tokens import ScoredTokens, limit_of, plot_tokens, tokens_text
 
 __all__ = [
     "PIXELS",
@@ -47,8 +45,6 @@ __all__ = [
     "plot_tokens",
     "preprocess",
     "read_image",
-    "render_check",
-    "render_report",
     "save_png",
     "scale_of",
     "share_text",
@@ -56,8 +52,5 @@ __all__ = [
     "shown_bars",
     "smoothed",
     "to_planes",
-    "tokens_html",
     "tokens_text",
-    "write_check",
-    "write_report",
 ]

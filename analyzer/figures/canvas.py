@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from converters.text import printable
+from converters.system.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

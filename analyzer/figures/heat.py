@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from analyzer.figures.palette import sequential, signed_colours
-from converters.atomic import write_bytes
+from converters.system.atomic import write_bytes
 
 PERCENTILE = 99.5
 LUMA = (0.299, 0.587, 0.114)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analyzer.arrays import as_array
 from analyzer.figures.canvas import new_figure
 from analyzer.figures.finite import drawable
 from analyzer.figures.heat import Scale, heat_map, overlay, scale_of, smoothed
 from analyzer.figures.images import photographs, to_planes
+from analyzer.types import as_array
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

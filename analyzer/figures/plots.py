@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analyzer.arrays import as_array
 from analyzer.figures.canvas import new_figure
 from analyzer.figures.finite import drawable
 from analyzer.figures.heat import heat_map, normalized, overlay, scale_of
 from analyzer.figures.palette import sequential, signed_colours
 from analyzer.figures.panels import Captioned, panel, plot_maps
+from analyzer.types import as_array
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

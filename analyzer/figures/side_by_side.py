@@ -17,7 +17,7 @@ import numpy as np
 from analyzer.figures.curves import Curves, curves
 from analyzer.figures.heat import PIXELS, Scale, encode_png, enlarged, overlay, smoothed, value_range
 from analyzer.figures.images import photographs, to_planes
-from analyzer.figures.report import Picture
+from analyzer.figures.picture import Picture
 from converters.model import Preprocessing
 
 Arrays = Mapping[str, np.ndarray]
@@ -27,7 +27,7 @@ MOST_PIXELS = 256
 
 
 class Kept(Protocol):
-    """The attributions of K samples; see `analyzer.checks.attributions`."""
+    """The attributions of K samples; see `analyzer.checks.read.attributions`."""
 
     @property
     def samples(self) -> Sequence[int]:

@@ -138,13 +138,6 @@ def tokens_text(text: ScoredTokens, limit: float, width: int) -> Text:
     )
 
 
-def tokens_html(texts: Sequence[ScoredTokens], *, title: str = "Coloured text", unit: str = "") -> str:
-    """The texts as one self-contained page, without a script. unit: of the scores, for the legend."""
-    from analyzer.figures.report import template
-
-    return template("tokens.html").render(title=title, texts=texts, legend=legend(texts, unit))
-
-
 @dataclass(frozen=True)
 class Legend:
     """What the colours stand for: the score of the fullest one, their unit, and the ramp as CSS."""

@@ -1,7 +1,8 @@
 """Run a method on a view of the model that has the samples first, and give its results as the user's model has them.
 
 `by_sample` decides, before a method stacks or divides samples, how these lie in the inputs and outputs and whether they
-depend on one another (analyzer/backends/arranging.py). Arrays of options are moved along; results are moved back.
+depend on one another (analyzer/backends/batching/arranging.py). Arrays of options are moved along; results are moved
+back.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from typing import Any, ParamSpec, TypeVar, cast
 import numpy as np
 
 from analyzer.backends import differentiate
-from analyzer.backends.arranging import moved_target
-from analyzer.backends.settling import arranged_to_move
-from analyzer.batch.arrangement import INDEPENDENT, JOINT, Arrangement
+from analyzer.backends.batching.arranging import moved_target
+from analyzer.backends.batching.settling import arranged_to_move
+from analyzer.graph.samples.arrangement import INDEPENDENT, JOINT, Arrangement
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result", bound="Arranged")

@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate, explains
+from analyzer.backends.batching.micro_batches import Progress
 from analyzer.backends.inputs import Arrays, Inputs
-from analyzer.backends.pieces import Progress
 from analyzer.errors import AnalysisError
-from analyzer.layout import channel_axes, input_channel_axis
+from analyzer.graph.channel_axis import channel_axes, input_channel_axis
 from analyzer.methods.arranged import by_sample
-from analyzer.methods.blur import Border, blurred_with_slope
-from analyzer.methods.held import Held, hold, in_batches
-from analyzer.methods.path_result import PathAttributions, like, path_attributions
-from analyzer.methods.quadrature import quadrature
-from analyzer.target import TargetLike
+from analyzer.methods.paths.blur import Border, blurred_with_slope
+from analyzer.methods.paths.fixed_target import Held, hold, in_batches
+from analyzer.methods.paths.path_result import PathAttributions, like, path_attributions
+from analyzer.methods.paths.quadrature import quadrature
+from analyzer.target.target import TargetLike
 
 
 @dataclass(frozen=True)

@@ -12,20 +12,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from analyzer.autodiff.request import Request
 from analyzer.backends import Differentiable, ModelLike, for_inputs
+from analyzer.backends.batching.micro_batches import Progress
 from analyzer.backends.inputs import Arrays, Inputs
-from analyzer.backends.pieces import Progress
-from analyzer.emitter import Emitter
 from analyzer.errors import AnalysisError
-from analyzer.graph import Graph, Tensor
-from analyzer.methods.fixed_sizes import at_input_sizes, samples_laid_out
+from analyzer.graph.builder import Emitter
+from analyzer.graph.graph import Graph, Tensor
 from analyzer.methods.full_grad import seed_of
-from analyzer.methods.last_layer import last_layers, readings
-from analyzer.methods.maps import PostProcessing, saliency_map
-from analyzer.methods.placement import Layout, Placement, Spot, lay_out
+from analyzer.methods.full_gradient.maps import PostProcessing, saliency_map
 from analyzer.methods.saliency_map import SaliencyMap
-from analyzer.request import Request
-from analyzer.target import TargetLike
+from analyzer.placement.fixed_sizes import at_input_sizes, samples_laid_out
+from analyzer.placement.last_layer import last_layers, readings
+from analyzer.placement.terms import Layout, Placement, Spot, lay_out
+from analyzer.target.target import TargetLike
 
 _NO_LAYER = "Fix: use full_grad or integrated_gradients (--method full-grad), which need no layer"
 _OTHER = "Fix: name another layer (--layer), or use full_grad (--method full-grad)"

@@ -17,28 +17,28 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.autodiff import active_tensors
+from analyzer.autodiff.sweep import active_tensors
 from analyzer.backends import Differentiable, ModelLike, differentiate, explains
+from analyzer.backends.batching.planning import plan_batch
+from analyzer.backends.inner_tensors import cut
 from analyzer.backends.inputs import Arrays, Inputs
-from analyzer.backends.planning import plan_batch
-from analyzer.batch.arrangement import PLAIN
+from analyzer.deprecation import renamed
 from analyzer.errors import AnalysisError
-from analyzer.layout import channel_axes, input_channel_axis
+from analyzer.graph.channel_axis import channel_axes, input_channel_axis
+from analyzer.graph.precision import epsilon
+from analyzer.graph.samples.arrangement import PLAIN
 from analyzer.methods.arranged import by_sample_on_path
-from analyzer.methods.counts import generator, refuse_count
-from analyzer.methods.ends import Baselines, path_ends
-from analyzer.methods.held import Held, hold
 from analyzer.methods.integrated_gradients import ADAPTIVE, AT_ONCE, Progress
-from analyzer.methods.integration import Sums, differences, evenly, integrate_groups, unrefined
-from analyzer.methods.lines import Evaluated, Lines, Point, arrays_of, mean_gradient, vectors
-from analyzer.methods.path_result import PathAttributions, completeness_of, rounding_of
-from analyzer.methods.probes import Probe, beyond_tangents
-from analyzer.methods.ranks import held_of_rank, joined, of_rank
-from analyzer.methods.refinement import Refined, as_goal, refine
-from analyzer.points import cut
-from analyzer.precision import epsilon
-from analyzer.renamed import renamed
-from analyzer.target import TargetLike
+from analyzer.methods.numbers import generator, refuse_count
+from analyzer.methods.paths.ends import Baselines, path_ends
+from analyzer.methods.paths.fixed_target import Held, hold
+from analyzer.methods.paths.integration import Sums, differences, evenly, integrate_groups, unrefined
+from analyzer.methods.paths.lines import Evaluated, Lines, Point, arrays_of, mean_gradient, vectors
+from analyzer.methods.paths.path_result import PathAttributions, completeness_of, rounding_of
+from analyzer.methods.paths.probes import Probe, beyond_tangents
+from analyzer.methods.paths.refinement import Refined, as_goal, refine
+from analyzer.methods.paths.top_k import held_of_rank, joined, of_rank
+from analyzer.target.target import TargetLike
 
 _GRADIENT: Mapping[str, Callable[[Point, Point], np.ndarray]] = {
     "trapezoid": mean_gradient,

@@ -17,17 +17,17 @@ from typing import Any
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate, explains
+from analyzer.backends.batching.micro_batches import Progress
 from analyzer.backends.inputs import Arrays, Inputs
-from analyzer.backends.pieces import Progress
-from analyzer.completeness import sample_sums
 from analyzer.errors import InputError, ShapeError
-from analyzer.fixes import ALIKE
+from analyzer.graph.fixes import ALIKE
 from analyzer.methods.arranged import by_sample
-from analyzer.methods.baselines import Dataset, numbers
-from analyzer.methods.counts import generator, refuse_count
-from analyzer.methods.held import Held, hold, in_batches
-from analyzer.methods.path_result import PathAttributions, like, path_attributions, rounding_of
-from analyzer.target import TargetLike
+from analyzer.methods.completeness import sample_sums
+from analyzer.methods.numbers import generator, refuse_count
+from analyzer.methods.paths.baselines import Dataset, numbers
+from analyzer.methods.paths.fixed_target import Held, hold, in_batches
+from analyzer.methods.paths.path_result import PathAttributions, like, path_attributions, rounding_of
+from analyzer.target.target import TargetLike
 
 Background = np.ndarray | Dataset | Mapping[str, np.ndarray | Dataset]
 

@@ -2,7 +2,7 @@
 
 Source: Srinivas & Fleuret 2019, "Full-Gradient Representation for Neural Network Visualization". The paper's
 decomposition covers the biases that layers add; `terms="all"` adds the residual of every non-linear
-node (analyzer/biases.py), and is complete on every architecture.
+node (analyzer/autodiff/biases.py), and is complete on every architecture.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from dataclasses import replace
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate, explains
-from analyzer.backends.base import Evaluation
+from analyzer.backends.batching.micro_batches import Progress
+from analyzer.backends.differentiable import Evaluation
 from analyzer.backends.inputs import Arrays, Inputs
-from analyzer.backends.pieces import Progress
-from analyzer.completeness import measure
 from analyzer.errors import AnalysisError
+from analyzer.graph.batch_axis import samples_in
 from analyzer.methods.arranged import by_sample
-from analyzer.methods.decomposition import Plan, Settings, form_of, plan
-from analyzer.methods.full_grad_result import Contribution, FullGrad, Terms
-from analyzer.methods.maps import PUBLISHED, PYTORCH_GRAD_CAM, PostProcessing
-from analyzer.samples import samples_in
-from analyzer.target import Seed, Target, TargetLike, one_scalar
+from analyzer.methods.completeness import measure
+from analyzer.methods.full_gradient.decomposition import Plan, Settings, form_of, plan
+from analyzer.methods.full_gradient.maps import PUBLISHED, PYTORCH_GRAD_CAM, PostProcessing
+from analyzer.methods.full_gradient.result import Contribution, FullGrad, Terms
+from analyzer.target.target import Seed, Target, TargetLike, one_scalar
 
 POST_PROCESSING: Mapping[str, PostProcessing] = {"paper": PUBLISHED, "pytorch-grad-cam": PYTORCH_GRAD_CAM}
 

@@ -13,24 +13,24 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate, explains
+from analyzer.backends.batching.micro_batches import Progress, cut
+from analyzer.backends.batching.planning import Call
 from analyzer.backends.inputs import Arrays, Inputs
 from analyzer.backends.onnxruntime import make_session
-from analyzer.backends.pieces import Progress, cut
-from analyzer.backends.planning import Call
-from analyzer.emitter import Emitter
 from analyzer.errors import AnalysisError
-from analyzer.graph import Tensor
+from analyzer.graph.batch_axis import batched_inputs, samples_in
+from analyzer.graph.builder import Emitter
+from analyzer.graph.graph import Tensor
+from analyzer.graph.program import assemble
 from analyzer.methods.arranged import by_sample
-from analyzer.methods.counts import refuse_count
-from analyzer.methods.decomposition import Plan, Settings, form_of, plan, shown_spots
 from analyzer.methods.full_grad import post_processing_of, seed_of
-from analyzer.methods.maps import Layer, PostProcessing, saliency_map
-from analyzer.methods.noise import Noise
+from analyzer.methods.full_gradient.decomposition import Plan, Settings, form_of, plan, shown_spots
+from analyzer.methods.full_gradient.maps import Layer, PostProcessing, saliency_map
+from analyzer.methods.full_gradient.term_sums import Laid, lay, term_sums
+from analyzer.methods.numbers import refuse_count
+from analyzer.methods.paths.noise import Noise
 from analyzer.methods.saliency_map import SaliencyMap
-from analyzer.methods.term_sums import Laid, lay, term_sums
-from analyzer.program import assemble
-from analyzer.samples import batched_inputs, samples_in
-from analyzer.target import Seed, TargetLike
+from analyzer.target.target import Seed, TargetLike
 
 
 @explains

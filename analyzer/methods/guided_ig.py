@@ -18,16 +18,16 @@ from typing import Any
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate, explains
-from analyzer.backends.base import Gradients
+from analyzer.backends.batching.micro_batches import Progress
+from analyzer.backends.differentiable import Gradients
 from analyzer.backends.inputs import Arrays, Inputs
-from analyzer.backends.pieces import Progress
 from analyzer.errors import AnalysisError
 from analyzer.methods.arranged import by_sample
-from analyzer.methods.baselines import BaselineLike, averaged, baseline_feeds
-from analyzer.methods.counts import generator
-from analyzer.methods.held import Held, hold, in_batches
-from analyzer.methods.path_result import PathAttributions, like, path_attributions
-from analyzer.target import TargetLike
+from analyzer.methods.numbers import generator
+from analyzer.methods.paths.baselines import BaselineLike, averaged, baseline_feeds
+from analyzer.methods.paths.fixed_target import Held, hold, in_batches
+from analyzer.methods.paths.path_result import PathAttributions, like, path_attributions
+from analyzer.target.target import TargetLike
 
 RULES = ("trapezoid", "left")
 # The distance to the input is met to within this, relative and absolute.

@@ -16,26 +16,26 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate, explains
+from analyzer.backends.batching.micro_batches import Progress
+from analyzer.backends.batching.planning import plan_batch
 from analyzer.backends.inputs import Inputs
-from analyzer.backends.pieces import Progress
-from analyzer.backends.planning import plan_batch
+from analyzer.deprecation import renamed
 from analyzer.errors import AnalysisError
-from analyzer.methods.affine_start import behind_affine_start
+from analyzer.graph.embeddings import embedded_tokens
 from analyzer.methods.arranged import by_sample_on_path
-from analyzer.methods.counts import generator, refuse_count
-from analyzer.methods.ends import Baselines, path_ends
-from analyzer.methods.full_grad_result import chosen_input
-from analyzer.methods.held import hold
-from analyzer.methods.integration import integrate
-from analyzer.methods.lines import Lines
-from analyzer.methods.path_result import PathAttributions, path_attributions
-from analyzer.methods.quadrature import quadrature
-from analyzer.methods.ranks import held_of_rank, joined, of_rank
-from analyzer.methods.refinement import as_goal
-from analyzer.methods.tokens import Names, plot_token_scores, scored_tokens, token_scores
-from analyzer.renamed import renamed
-from analyzer.target import TargetLike
-from analyzer.tokens import embedded_tokens
+from analyzer.methods.full_gradient.result import chosen_input
+from analyzer.methods.numbers import generator, refuse_count
+from analyzer.methods.paths.affine_start import behind_affine_start
+from analyzer.methods.paths.ends import Baselines, path_ends
+from analyzer.methods.paths.fixed_target import hold
+from analyzer.methods.paths.integration import integrate
+from analyzer.methods.paths.lines import Lines
+from analyzer.methods.paths.path_result import PathAttributions, path_attributions
+from analyzer.methods.paths.quadrature import quadrature
+from analyzer.methods.paths.refinement import as_goal
+from analyzer.methods.paths.top_k import held_of_rank, joined, of_rank
+from analyzer.methods.token_scores import Names, plot_token_scores, scored_tokens, token_scores
+from analyzer.target.target import TargetLike
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analyzer.methods.arranged import Arranged
-from analyzer.methods.full_grad_result import chosen_input
+from analyzer.methods.full_gradient.result import chosen_input
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate, explains
+from analyzer.backends.batching.micro_batches import Progress
 from analyzer.backends.inputs import Arrays, Inputs
-from analyzer.backends.pieces import Progress
 from analyzer.methods.arranged import by_sample
-from analyzer.methods.counts import refuse_count
-from analyzer.methods.held import Held, hold, in_batches
-from analyzer.methods.missed import LEAST_COPIES, missed_variance
-from analyzer.methods.noise import Noise
-from analyzer.methods.path_result import like
+from analyzer.methods.numbers import refuse_count
+from analyzer.methods.paths.fixed_target import Held, hold, in_batches
+from analyzer.methods.paths.missed import LEAST_COPIES, missed_variance
+from analyzer.methods.paths.noise import Noise
+from analyzer.methods.paths.path_result import like
 from analyzer.methods.saliency import Attribution, maps_of
-from analyzer.target import TargetLike
-from converters.norms import inner
+from analyzer.target.target import TargetLike
+from converters.verification.norms import inner
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate, explains
+from analyzer.backends.batching.micro_batches import Progress
 from analyzer.backends.inputs import Arrays
-from analyzer.backends.pieces import Progress
 from analyzer.errors import AnalysisError, ShapeError
-from analyzer.layout import channel_axes, input_channel_axis
+from analyzer.graph.channel_axis import channel_axes, input_channel_axis
 from analyzer.methods.arranged import Arranged, by_sample
-from analyzer.methods.baselines import BaselineLike, numbers
-from analyzer.methods.counts import refuse_count
-from analyzer.methods.held import hold
 from analyzer.methods.integrated_gradients import integrated_gradients
+from analyzer.methods.numbers import refuse_count
+from analyzer.methods.paths.baselines import BaselineLike, numbers
+from analyzer.methods.paths.fixed_target import hold
 from analyzer.methods.segments import segments as segments_of
-from analyzer.target import TargetLike
+from analyzer.target.target import TargetLike
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -4,23 +4,15 @@ from analyzer.ops import (
     activation,
     bits,
     contraction,
-    convolution,
-    deformable,
     draws,
     elementwise,
-    folding,
     indexing,
     layout,
     linear,
     logic,
     normalization,
-    pooling,
     quantization,
-    recurrent,
     reduction,
-    regions,
-    resize,
-    sampling,
     scatter,
     selection,
     shape,
@@ -28,7 +20,10 @@ from analyzer.ops import (
     spectral,
     transcendental,
 )
+from analyzer.ops.recurrent.layers import layers as recurrent
 from analyzer.ops.registry import Kind, Op, find, register, registered
+from analyzer.ops.resampling import regions, resize, sampling
+from analyzer.ops.windowed import convolution, deformable, folding, pooling
 
 __all__ = [
     "Kind",

@@ -11,8 +11,8 @@ from math import frexp, log, pi, sqrt
 
 import numpy as np
 
-from analyzer.emitter import Emitter
-from analyzer.graph import Tensor
+from analyzer.graph.builder import Emitter
+from analyzer.graph.graph import Tensor
 from analyzer.ops.registry import Elementwise, ExplicitRule, Homogeneous, Kink, register
 from analyzer.ops.support import cast
 

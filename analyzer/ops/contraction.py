@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from analyzer.emitter import Emitter
-from analyzer.graph import Tensor
+from analyzer.graph.builder import Emitter
+from analyzer.graph.graph import Tensor
 from analyzer.ops.registry import Multilinear, register
 from analyzer.ops.support import expand_like, filled, rank_of
 

@@ -15,11 +15,11 @@ import numpy as np
 import onnx
 from onnx.numpy_helper import to_array
 
-from analyzer.emitter import Argument, Emitter, Step, dtype_of_numbers
-from analyzer.graph import Tensor, attribute_defaults
+from analyzer.graph.builder import Argument, Emitter, Step, dtype_of_numbers
+from analyzer.graph.graph import Tensor, attribute_defaults
 from analyzer.ops.registry import registered
 from analyzer.ops.support import ints
-from converters.opset import CANONICAL_OPSET
+from converters.graph.opset import CANONICAL_OPSET
 
 
 @dataclass(frozen=True)

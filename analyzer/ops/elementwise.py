@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import reduce
 
-from analyzer.fixes import INFERENCE
+from analyzer.graph.fixes import INFERENCE
 from analyzer.ops.registry import Affine, Elementwise, ExplicitRule, Homogeneous, Kink, Multilinear, register
 from analyzer.ops.support import cast, is_zero, onnx_dtype, sum_known
 

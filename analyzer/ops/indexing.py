@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from analyzer.emitter import Emitter
-from analyzer.graph import Tensor
+from analyzer.graph.builder import Emitter
+from analyzer.graph.graph import Tensor
 from analyzer.ops.registry import Affine, Homogeneous, Kink, PiecewiseConstant, register
 from analyzer.ops.support import (
     filled,

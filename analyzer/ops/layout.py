@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.emitter import Emitter
-from analyzer.graph import Tensor
-from analyzer.ops import conv_gradient
+from analyzer.graph.builder import Emitter
+from analyzer.graph.graph import Tensor
 from analyzer.ops.registry import Affine, Homogeneous, register
 from analyzer.ops.support import (
     constant_ints,
@@ -21,6 +20,7 @@ from analyzer.ops.support import (
     scatter_flat,
     zeros_like,
 )
+from analyzer.ops.windowed import conv_gradient
 
 # From 0 to what exporters write for the end: the whole axis, whatever its size.
 _WHOLE = 2**31 - 1

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from analyzer.emitter import Emitter
 from analyzer.errors import UnsupportedOp
-from analyzer.fixes import TRACED
-from analyzer.graph import Tensor
+from analyzer.graph.builder import Emitter
+from analyzer.graph.fixes import TRACED
+from analyzer.graph.graph import Tensor
 from analyzer.ops.registry import Affine, ExplicitRule, Multilinear, register
 from analyzer.ops.support import RowProduct, is_zero, rank_of, reshape_like, sum_known
 

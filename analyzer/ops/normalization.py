@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.emitter import Emitter
 from analyzer.errors import UnsupportedOp
-from analyzer.fixes import INFERENCE
-from analyzer.graph import Tensor
+from analyzer.graph.builder import Emitter
+from analyzer.graph.fixes import INFERENCE
+from analyzer.graph.graph import Tensor
 from analyzer.ops.registry import Affine, ExplicitRule, Homogeneous, Kink, register
 from analyzer.ops.support import (
     cast,

@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 from onnx import helper
 
-from analyzer.ops.convolution import Conv
 from analyzer.ops.registry import PiecewiseConstant, register
 from analyzer.ops.support import ones
+from analyzer.ops.windowed.convolution import Conv
 
 
 def _limits(dtype):

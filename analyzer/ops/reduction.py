@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from analyzer.emitter import Emitter
-from analyzer.graph import Tensor
+from analyzer.graph.builder import Emitter
+from analyzer.graph.graph import Tensor
 from analyzer.ops.registry import ExplicitRule, Homogeneous, Kink, PiecewiseConstant, register
 from analyzer.ops.support import (
     axes_at_run,

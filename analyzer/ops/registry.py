@@ -13,7 +13,7 @@ An op's class is a namespace of plain functions, never instantiated. Frameworks 
   input is active, so that no rule pays for gradients nobody wants. Where an op broadcasts, entries have the
   output's shape: the sweep sums them back. Ops with `several_outputs` get tuples for `g` and `y`, with
   None in `g` where an output does not lead to the target, and state a tuple of residuals.
-- the class's base says its kind, from which its FullGrad bias follows (analyzer/biases.py).
+- the class's base says its kind, from which its FullGrad bias follows (analyzer/autodiff/biases.py).
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar
 
-from analyzer.graph import Node
+from analyzer.graph.graph import Node
 from converters.straight_through import STRAIGHT_THROUGH
 
 
 class Kind(Enum):
-    """What the residual r = y − Σ J u of a node is; see analyzer/biases.py."""
+    """What the residual r = y − Σ J u of a node is; see analyzer/autodiff/biases.py."""
 
     HOMOGENEOUS = "homogeneous"
     AFFINE = "affine"

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from analyzer.emitter import Emitter
-from analyzer.graph import Tensor
+from analyzer.graph.builder import Emitter
+from analyzer.graph.graph import Tensor
 from analyzer.ops.indexing import tf_element_places, tf_positions, torch_positions
 from analyzer.ops.registry import Affine, Kink, register
 from analyzer.ops.support import cast, filled, is_zero, shape_of, zeros_like

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from onnx import helper
 
-from analyzer.emitter import Emitter
 from analyzer.errors import UnsupportedOp
-from analyzer.fixes import TRACED
-from analyzer.graph import Tensor
+from analyzer.graph.builder import Emitter
+from analyzer.graph.fixes import TRACED
+from analyzer.graph.graph import Tensor
 from analyzer.ops.registry import Affine, Homogeneous, PiecewiseConstant, register
 from analyzer.ops.support import (
     constant_ints,

@@ -6,7 +6,7 @@ probability 0.
 
 from __future__ import annotations
 
-from analyzer.graph import Tensor
+from analyzer.graph.graph import Tensor
 from analyzer.ops.registry import ExplicitRule, SymmetricJacobian, register
 from analyzer.ops.support import RowProduct
 

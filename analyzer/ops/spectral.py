@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from onnx import helper
 
-from analyzer.emitter import Emitter
 from analyzer.errors import UnsupportedOp
-from analyzer.fixes import TRACED
-from analyzer.graph import Shape, Tensor
+from analyzer.graph.builder import Emitter
+from analyzer.graph.fixes import TRACED
+from analyzer.graph.graph import Shape, Tensor
 from analyzer.ops.eager import Composed
 from analyzer.ops.indexing import ungather
 from analyzer.ops.registry import Homogeneous, Multilinear, PiecewiseConstant, register

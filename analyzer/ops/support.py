@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from onnx import helper, numpy_helper
 
-from analyzer.emitter import Emitter
 from analyzer.errors import UnsupportedOp
-from analyzer.fixes import TRACED
-from analyzer.graph import Shape, Tensor
+from analyzer.graph.builder import Emitter
+from analyzer.graph.fixes import TRACED
+from analyzer.graph.graph import Shape, Tensor
 
 
 @dataclass(frozen=True)

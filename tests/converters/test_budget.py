@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from converters import ConversionError, InvalidModel, LimitExceeded, Limits, canonicalise, convert, load
 from converters.budget import BYTES, Budget, limited
-from converters.inference import LONGEST
+from converters.graph.inference import LONGEST
 from tests.converters.helpers import make_model, normal, ops, run
 
 
@@ -177,7 +177,7 @@ def test_constants_of_all_rounds_draw_on_one_budget() -> None:
 def test_a_product_of_constants_that_takes_too_long_is_left_for_run_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("converters.constants.LARGEST_PRODUCT", 8 * 8 * 8 - 1)
+    monkeypatch.setattr("converters.passes.constants.LARGEST_PRODUCT", 8 * 8 * 8 - 1)
     constants = {"a": normal(8, 8), "b": normal(8, 8, seed=1), "small": normal(7, 8, seed=2)}
     for factor, left in (("a", 1), ("small", 0)):
         product = helper.make_node("MatMul", [factor, "b"], ["w"])

@@ -22,7 +22,7 @@ from converters import (
     convert,
     load,
 )
-from converters.frameworks import import_framework
+from converters.sources.frameworks import import_framework
 from tests.converters.helpers import make_model, normal, ops, run
 
 DENSE = [helper.make_node("MatMul", ["x", "w"], ["z"]), helper.make_node("Relu", ["z"], ["y"])]

@@ -11,7 +11,7 @@ from onnx import helper
 
 from converters import ConversionError, VerificationFailed, convert
 from converters.model import Verification
-from converters.variants import variants
+from converters.verification.variants import variants
 from converters.verify import Reference, relative_l2, verify
 from tests.converters.helpers import make_model, normal
 
@@ -86,7 +86,7 @@ def test_relative_l2_is_the_norm_of_the_difference_over_the_norm() -> None:
 
 def test_a_planted_wrong_conversion_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A folding rule with its sign flipped is caught, whatever the graph looks like."""
-    from converters import fold
+    from converters.passes import fold
 
     real = fold._absorb
     monkeypatch.setattr(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from analyzer.checks.rounding import ROUNDING
+from analyzer.checks.explain.rounding import ROUNDING
 from analyzer.checks.tolerances import COMPARED, DEFAULT
 from benchmarks.agreement import FAMILIES, examine, reasons
 

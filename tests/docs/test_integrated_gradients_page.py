@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from analyzer.methods.quadrature import RULES
+from analyzer.methods.paths.quadrature import RULES
 from tests.docs.page import Page
 
 PAGE = Page("integrated_gradients.md")

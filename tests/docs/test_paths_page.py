@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from analyzer.methods.baselines import NAMES
+from analyzer.methods.paths.baselines import NAMES
 from tests.docs.page import Page
 
 PAGE = Page("paths.md")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from analyzer import differentiate, full_grad, gradient, integrated_gradients
-from analyzer.target import Target
+from analyzer.target.target import Target
 from tests.refusals.setting import (
     CONV,
     DENSE,

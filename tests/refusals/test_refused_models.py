@@ -8,7 +8,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from analyzer import differentiate, gradient
-from analyzer.target import Target
+from analyzer.target.target import Target
 from converters import ConversionError, convert, load
 from tests.refusals.setting import (
     DENSE,

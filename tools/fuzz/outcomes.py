@@ -20,7 +20,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from analyzer.cli import main
-from converters.processes import resident_bytes
+from converters.system.processes import resident_bytes
 
 SECONDS, BYTES = 20.0, 2 * 2**30
 GOOD = ("answer", "refused", "check failed")

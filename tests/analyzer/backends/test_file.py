@@ -18,7 +18,7 @@ from analyzer import Target, check, compare, differentiate
 from analyzer.backends.file import key_of
 from analyzer.errors import NothingToCompare, VerificationError
 from converters import Model, VerificationFailed, conversion, convert, load
-from converters import original as originals
+from converters.verification import original as originals
 from tests.converters.helpers import make_model, normal
 
 NODE = helper.make_node

@@ -12,14 +12,14 @@ import torch
 from onnx import parser
 
 from analyzer import check, compare, differentiate
-from analyzer.checks.kinks import Side, explain
-from analyzer.checks.passes import Passes
-from analyzer.checks.referee import accept_two_roundings
+from analyzer.checks.explain.kinks import Side, explain
+from analyzer.checks.explain.reference import accept_two_roundings
+from analyzer.checks.read.passes import Passes
 from analyzer.errors import AnalysisError, Disagreement
 from analyzer.ops import activation, elementwise
 from converters import convert
-from tests.analyzer.completeness import assert_complete
-from tests.analyzer.placement import assert_placed
+from tests.analyzer.methods.completeness import assert_complete
+from tests.analyzer.placement.placements import assert_placed
 from tests.zoo.pytorch_networks import NETWORKS
 
 

@@ -14,12 +14,12 @@ import torch
 from keras import layers
 
 from analyzer import Target, check, differentiate, full_grad
-from analyzer.checks.own_backward import AUTOGRAD
+from analyzer.checks.read.own_backward import AUTOGRAD
 from analyzer.checks.report import Report
 from analyzer.errors import AnalysisError
 from converters import Model, convert
-from tests.analyzer.completeness import assert_complete
-from tests.analyzer.placement import assert_placed
+from tests.analyzer.methods.completeness import assert_complete
+from tests.analyzer.placement.placements import assert_placed
 from tests.zoo import (
     keras_families,
     pytorch_sequences,

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from analyzer import check
-from analyzer.checks.rounding import ROUNDING
+from analyzer.checks.explain.rounding import ROUNDING
 from converters import convert, load
-from tests.analyzer.completeness import assert_complete
-from tests.analyzer.placement import assert_placed
+from tests.analyzer.methods.completeness import assert_complete
+from tests.analyzer.placement.placements import assert_placed
 from tests.zoo import keras_networks, onnx_files
 
 

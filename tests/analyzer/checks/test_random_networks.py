@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from analyzer import Differentiable, check, differentiate
-from analyzer.checks.rounding import ROUNDING
+from analyzer.checks.explain.rounding import ROUNDING
 from converters import load
-from tests.analyzer.completeness import assert_complete
+from tests.analyzer.methods.completeness import assert_complete
 from tests.zoo.random_networks import CLASSES, RandomNetwork, random_network
 
 SEEDS = range(int(os.environ.get("RANDOM_NETWORKS", "30")))

@@ -14,8 +14,8 @@ from analyzer import full_grad, simple_full_grad, smooth_full_grad
 from analyzer.cli.analyze_view import show_completeness, show_layers
 from analyzer.cli.terminal import Terminal
 from analyzer.figures import Bar
-from analyzer.figures.report import Completeness
 from analyzer.methods.full_grad import post_processing_of
+from analyzer.report.page import Completeness
 
 ALL = ("--method", "full-grad", "--method", "simple-full-grad", "--method", "smooth-full-grad")
 
@@ -169,8 +169,8 @@ def test_the_tables_fit_the_terminal_and_no_row_is_folded(monkeypatch, capsys, w
     bars = [
         Bar(f"model.encoder.stage_{i}.block_{i}.attention.projection", 1.0 + i, "implicit") for i in range(9)
     ]
-    monkeypatch.setattr("analyzer.pictures.result_bars", lambda result, index: bars)
-    monkeypatch.setattr("analyzer.pictures.complete_sum", lambda result, index: "the map sums to 9")
+    monkeypatch.setattr("analyzer.analysis.pictures.result_bars", lambda result, index: bars)
+    monkeypatch.setattr("analyzer.analysis.pictures.complete_sum", lambda result, index: "the map sums to 9")
     terminal = Terminal(as_json=False)
     terminal.out.width = width
     row = {"output": 9.167, "total": 9.167, "error": 2.3e-7, "passed": True}

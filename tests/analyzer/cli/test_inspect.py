@@ -6,7 +6,7 @@ import onnx
 import pytest
 from onnx import parser
 
-import converters.runtime
+import converters.graph.runtime
 from analyzer.cli import main
 from converters import load
 
@@ -189,7 +189,7 @@ def test_a_file_is_read_and_not_run(tmp_path, monkeypatch, capsys):
     def load_session(*arguments):
         raise AssertionError("the model is run")
 
-    monkeypatch.setattr(converters.runtime, "_load", load_session)
+    monkeypatch.setattr(converters.graph.runtime, "_load", load_session)
     assert main(["inspect", str(path)]) == 0
     assert "2 × 3" in capsys.readouterr().out
     monkeypatch.undo()

@@ -13,7 +13,7 @@ from analyzer import Target, differentiate, full_grad, integrated_gradients
 from analyzer.cli.targets import parse_target
 from analyzer.cli.terminal import UserError
 from analyzer.figures.images import preprocess, read_image
-from analyzer.figures.report import format_value
+from analyzer.figures.numbers import format_value
 from converters import Preprocessing
 
 # A segmentation (N, classes, H, W), a sequence (N, steps, classes), and the former with its channels last.

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from analyzer.checks.attributions import Attributions
+from analyzer.checks.read.attributions import Attributions
 from analyzer.checks.report import Pair
 from analyzer.figures.curves import MOST_ELEMENTS, curves
 from analyzer.figures.depth import MOST_POINTS, depth_plot
 from analyzer.figures.side_by_side import side_by_side
-from tests.analyzer.figures.test_check_page import FAILING, attributions, row
+from tests.analyzer.report.test_check_page import FAILING, attributions, row
 
 TOLERANCES = {"full grad": 1e-4, "integrated gradients": 1e-4}
 

@@ -11,9 +11,10 @@ from matplotlib.colors import to_rgba
 from rich.console import Console
 
 from analyzer.errors import ShapeError
-from analyzer.figures import ScoredTokens, limit_of, plot_tokens, tokens_html, tokens_text
+from analyzer.figures import ScoredTokens, limit_of, plot_tokens, tokens_text
 from analyzer.figures.tokens import INK, chips
-from analyzer.methods.tokens import plot_token_scores, scored_tokens, token_scores
+from analyzer.methods.token_scores import plot_token_scores, scored_tokens, token_scores
+from analyzer.report import tokens_html
 
 TEXT = ScoredTokens(
     ["the", "food", "was", "not", "good", "."], np.array([0.0, 0.1, 0.0, -2.0, 1.0, 0.0]), "caption", -0.91

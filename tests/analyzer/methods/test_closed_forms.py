@@ -10,7 +10,7 @@ import pytest
 from onnx import numpy_helper, parser
 
 from analyzer import differentiate, integrated_gradients
-from analyzer.methods.quadrature import RULES
+from analyzer.methods.paths.quadrature import RULES
 
 RNG = np.random.default_rng(7)
 FACTORS = RNG.normal(size=(4, 4))

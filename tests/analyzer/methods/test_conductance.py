@@ -13,8 +13,8 @@ from onnx import parser
 from torch import nn
 
 from analyzer import Target, conductance, differentiate, integrated_gradients
+from analyzer.backends.inner_tensors import cut
 from analyzer.errors import AnalysisError, UnknownTensor
-from analyzer.points import cut
 from converters import convert
 
 BACKENDS = ["onnxruntime", "torch", "tensorflow", "source"]

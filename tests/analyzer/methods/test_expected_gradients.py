@@ -12,9 +12,9 @@ from onnx import parser
 
 from analyzer import Target, differentiate
 from analyzer.errors import AnalysisError, InputError, ShapeError
-from analyzer.methods.baselines import Dataset
 from analyzer.methods.expected_gradients import Draws, draw, estimate_from, expected_gradients
-from analyzer.methods.held import hold
+from analyzer.methods.paths.baselines import Dataset
+from analyzer.methods.paths.fixed_target import hold
 from converters import convert
 from tests.zoo.pytorch_networks import NETWORKS
 

@@ -12,7 +12,7 @@ from onnx import parser
 
 from analyzer import differentiate, gradient, input_x_gradient, smooth_grad, smooth_grad_squared, var_grad
 from analyzer.errors import AnalysisError
-from analyzer.methods.noise import Noise
+from analyzer.methods.paths.noise import Noise
 from converters import convert
 from tests.zoo import pytorch_networks, pytorch_sequences, pytorch_transformers
 

@@ -11,7 +11,7 @@ from onnx import parser
 
 from analyzer import differentiate, guided_integrated_gradients, integrated_gradients
 from analyzer.errors import AnalysisError, ShapeError
-from analyzer.methods.baselines import Dataset
+from analyzer.methods.paths.baselines import Dataset
 from converters import convert
 from tests.peers import saliency
 from tests.zoo.pytorch_networks import NETWORKS

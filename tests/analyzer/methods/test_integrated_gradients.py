@@ -12,7 +12,7 @@ from onnx import parser
 
 from analyzer import Target, differentiate, integrated_gradients
 from analyzer.errors import AnalysisError, InputError, ShapeError
-from analyzer.methods.quadrature import quadrature
+from analyzer.methods.paths.quadrature import quadrature
 from converters import Preprocessing, convert
 from tests.zoo.pytorch_networks import NETWORKS
 

@@ -12,13 +12,13 @@ import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
 
-from analyzer.autodiff import sweep
-from analyzer.biases import residuals
-from analyzer.emitter import Emitter
-from analyzer.graph import Graph, Tensor
-from analyzer.interpreter import Interpreter, TensorFlow, Torch
-from analyzer.program import assemble
-from converters.opset import runnable_opset
+from analyzer.autodiff.biases import residuals
+from analyzer.autodiff.sweep import sweep
+from analyzer.backends.interpreter import Interpreter, TensorFlow, Torch
+from analyzer.graph.builder import Emitter
+from analyzer.graph.graph import Graph, Tensor
+from analyzer.graph.program import assemble
+from converters.graph.opset import runnable_opset
 
 OPSET = 23
 FRAMEWORKS = {"torch": Torch, "tensorflow": TensorFlow}

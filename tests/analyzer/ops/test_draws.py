@@ -8,7 +8,7 @@ from onnx import TensorProto, helper
 
 import converters
 from analyzer import AnalysisError, differentiate
-from analyzer.interpreter import Interpreter
+from analyzer.backends.interpreter import Interpreter
 from tests.analyzer.ops.harness import FRAMEWORKS, Graph, framework
 
 

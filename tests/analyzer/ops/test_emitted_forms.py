@@ -12,7 +12,7 @@ from onnx import parser
 from torch import nn
 
 from analyzer import differentiate
-from analyzer.request import full_program, observe
+from analyzer.autodiff.request import full_program, observe
 from converters import convert, load
 
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analyzer.biases import residuals
-from analyzer.emitter import Emitter
-from analyzer.graph import Graph
-from analyzer.program import assemble
+from analyzer.autodiff.biases import residuals
+from analyzer.graph.builder import Emitter
+from analyzer.graph.graph import Graph
+from analyzer.graph.program import assemble
 from tests.analyzer.ops.harness import (
     Case,
     as_dtype,

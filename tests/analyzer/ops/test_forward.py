@@ -1,4 +1,4 @@
-"""Every op's torch and TensorFlow form against ONNX Runtime; tests/coverage holds them to the standard's node tests."""
+"""Every op's torch and TensorFlow form against ONNX Runtime; tools/coverage holds them to the standard's node tests."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from analyzer import Target, differentiate
-from analyzer.graph import Graph
+from analyzer.graph.graph import Graph
 from analyzer.ops import registered
 from tests.analyzer.ops.cases import CASES
 from tests.analyzer.ops.harness import gradient_model, gradients, native_gradients, onnxruntime_gradients

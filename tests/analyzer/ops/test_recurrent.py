@@ -12,11 +12,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from analyzer import differentiate, full_grad
-from analyzer.autodiff import sweep
-from analyzer.emitter import Emitter
+from analyzer.autodiff.sweep import sweep
 from analyzer.errors import UnsupportedOp
-from analyzer.graph import Graph, Tensor
-from analyzer.program import assemble
+from analyzer.graph.builder import Emitter
+from analyzer.graph.graph import Graph, Tensor
+from analyzer.graph.program import assemble
 from converters import convert
 from tests.analyzer.ops.agreement import assert_close
 from tests.analyzer.ops.harness import (
@@ -30,7 +30,7 @@ from tests.analyzer.ops.harness import (
 )
 from tests.analyzer.ops.recurrent_cases import recurrent
 from tests.analyzer.ops.values import normal
-from tests.coverage.node_tests import node_tests
+from tools.coverage.node_tests import node_tests
 
 
 def linear_recurrence(bias: float) -> Case:

@@ -7,10 +7,11 @@ import onnx
 import pytest
 from onnx import helper
 
-from analyzer import check, differentiate, gradient, program
-from analyzer.emitter import Emitter
-from analyzer.graph import Graph
-from analyzer.program import assemble
+from analyzer import check, differentiate, gradient
+from analyzer.graph import program
+from analyzer.graph.builder import Emitter
+from analyzer.graph.graph import Graph
+from analyzer.graph.program import assemble
 from converters import load
 from tests.converters.helpers import make_model
 

@@ -9,8 +9,8 @@ import pytest
 from onnx import helper
 
 from analyzer import Target, differentiate
-from analyzer.inspection import coverage, differentiable_path
-from analyzer.ops.windows import MOST_TAPS, Axis
+from analyzer.autodiff.coverage import coverage, differentiable_path
+from analyzer.ops.windowed.windows import MOST_TAPS, Axis
 from converters import load
 from tests.converters.helpers import make_model, normal
 

@@ -1,0 +1,192 @@
+"""The pictures of results: per sample the photograph, an overlay per map and the chart of layers, as PNG.
+
+Reads MethodResults and the model's inputs; gives Pictures by a short name, for files and for the HTML report. Tables,
+signals and volumes have maps and attributions in their own form; other inputs that are no images have the chart alone.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from analyzer.analysis import METHODS, MethodResult
+from analyzer.figures.charts import Bar, contribution_chart
+from analyzer.figures.heat import PIXELS, encode_png, enlarged, overlay, scale_of, smoothed
+from analyzer.figures.images import photographs, to_planes
+from analyzer.figures.numbers import format_value
+from analyzer.figures.picture import Picture
+from analyzer.figures.plots import Look, plot_input
+from analyzer.methods.full_gradient.result import layer_bars, layers_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from converters.model import Preprocessing
+
+COMPLETE_MAP = "full-grad-complete"
+# Of inputs that are no images: tables (N, features), signals (N, C, T) and volumes (N, C, D, H, W).
+DRAWN_RANKS = (2, 3, 5)
+SIGNED_UNIT = "per pixel, smoothed"
+
+
+def sample_pictures(
+    results: Sequence[MethodResult],
+    inputs: Mapping[str, np.ndarray],
+    preprocessing: Preprocessing | None,
+) -> list[dict[str, Picture]]:
+    """Per sample, by a short name: of an image the photograph and an overlay per map, of a signal, a volume or a table
+    maps and attributions in their own form.
+
+    Where several inputs have pictures, the names begin with the input's.
+    """
+    layout = preprocessing.layout if preprocessing else None
+    by_input = {}
+    for name, array in inputs.items():
+        shown = photographs(array, preprocessing)
+        if shown is not None:
+            by_input[name] = [_of_image(results, name, k, picture, layout) for k, picture in enumerate(shown)]
+        elif array.ndim in DRAWN_RANKS:
+            by_input[name] = [_of_values(results, name, k, array) for k in range(len(array))]
+    drawn = {name: found for name, found in by_input.items() if any(found)}
+    pictures: list[dict[str, Picture]] = [{} for _ in next(iter(inputs.values()))]
+    for name, found in drawn.items():
+        stem, suffix = (f"{name}-", f", {name}") if len(drawn) > 1 else ("", "")
+        for mine, all_of_sample in zip(found, pictures, strict=True):
+            all_of_sample |= {
+                stem + key: replace(picture, caption=picture.caption + suffix)
+                for key, picture in mine.items()
+            }
+    return pictures
+
+
+def _of_image(
+    results: Sequence[MethodResult], name: str, index: int, photograph: np.ndarray, layout: str | None
+) -> dict[str, Picture]:
+    found = {"photograph": Picture("Photograph", _png(photograph), "as the model sees it")}
+    for result in results:
+        found |= _overlays(result, name, index, photograph, layout)
+    return found
+
+
+def _of_values(
+    results: Sequence[MethodResult], name: str, index: int, array: np.ndarray
+) -> dict[str, Picture]:
+    """The maps of an input that is no image, or its attributions summed over channels."""
+    row, found = slice(index, index + 1), {}
+    for result in results:
+        values = result.maps.get(name) if result.maps else _summed(result, name)
+        if values is not None:
+            entry, signed = METHODS[result.method], is_signed(result)
+            unit = "units of the output, per element" if signed else "saliency, without unit"
+            caption = caption_of(result, index)
+            look = Look(unit=unit, signed=signed, samples=(caption,))
+            png = figure_png(plot_input(values[row], array[row], look, table=array.ndim == 2))
+            found[result.file_name_of(index)] = Picture(caption, png, entry.note)
+        if name in result.complete_maps:
+            look = Look(unit="units of the output, per element", signed=True, samples=("Complete map",))
+            png = figure_png(
+                plot_input(result.complete_maps[name][row], array[row], look, table=array.ndim == 2)
+            )
+            note = f"red adds, blue takes away; {complete_sum(result, index)}"
+            found[COMPLETE_MAP] = Picture("Complete map", png, note)
+    return found
+
+
+def _summed(result: MethodResult, name: str) -> np.ndarray | None:
+    """The attributions of an input summed over its channels, (N, *spatial); None where these are not known."""
+    if name not in result.attributions or name not in result.channel_axes:
+        return None
+    values = result.attributions[name]
+    summed: np.ndarray = values.sum(axis=result.channel_axes[name]) if values.ndim > 2 else values
+    return summed
+
+
+def _overlays(
+    result: MethodResult, name: str, index: int, photograph: np.ndarray, layout: str | None
+) -> dict[str, Picture]:
+    entry, pictures = METHODS[result.method], {}
+    if name in result.input_totals:
+        size = to_planes(np.abs(result.attributions[name][index : index + 1]), layout)
+        assert size is not None
+        note = "|x · ∂f/∂x|, what falls to the pixels"
+        pictures["input-term"] = _unsigned("Input term", photograph, size[0], note)
+    plane = _plane(result, name, index, layout)
+    key, caption = result.file_name_of(index), caption_of(result, index)
+    if plane is not None and is_signed(result):
+        pictures[key] = _signed(caption, photograph, smoothed(plane, PIXELS), entry.note)
+    elif plane is not None:
+        pictures[key] = _unsigned(caption, photograph, plane, f"{entry.note}; brighter is more")
+    if name in result.complete_maps and result.complete_maps[name].ndim == 3:
+        plane = smoothed(result.complete_maps[name][index])
+        note = f"red adds, blue takes away; {complete_sum(result, index)}"
+        pictures[COMPLETE_MAP] = _signed("Complete map", photograph, plane, note)
+    return pictures
+
+
+def _plane(result: MethodResult, name: str, index: int, layout: str | None) -> np.ndarray | None:
+    """What is drawn of a method over an image, (H, W): its map, else its attributions summed over channels."""
+    if result.maps:
+        found = result.maps.get(name)
+        return found[index] if found is not None and found.ndim == 3 else None
+    if name not in result.attributions:
+        return None
+    planes = to_planes(result.attributions[name][index : index + 1], layout)
+    return None if planes is None else planes[0]
+
+
+def is_signed(result: MethodResult) -> bool:
+    """Whether what is drawn of a result is signed."""
+    return result.signed or METHODS[result.method].signed
+
+
+def caption_of(result: MethodResult, index: int) -> str:
+    """The caption of one sample's picture or text, with its class where there are several."""
+    caption = METHODS[result.method].caption
+    return f"{caption}: {result.classes[index]}" if result.classes else caption
+
+
+def complete_sum(result: MethodResult, index: int) -> str:
+    """What the complete maps of one sample sum to, and what they leave out."""
+    assert result.unplaced_total is not None
+    maps = [format_value(float(found[index].sum())) for found in result.complete_maps.values()]
+    apart = format_value(float(result.unplaced_total[index]))
+    names = ", ".join(result.unplaced) if len(result.unplaced) <= 2 else f"{len(result.unplaced)} tensors"
+    where = "image" if all(found.ndim == 3 for found in result.complete_maps.values()) else "input"
+    rest = f"; {apart} ({names}) has no place in the {where}" if result.unplaced else ""
+    return f"the map{'s' * (len(maps) > 1)} sum{'s' * (len(maps) == 1)} to {' and '.join(maps)}{rest}"
+
+
+def _signed(caption: str, photograph: np.ndarray, plane: np.ndarray, note: str) -> Picture:
+    scale = scale_of(plane, SIGNED_UNIT, signed=True)
+    return Picture(caption, _png(overlay(photograph, plane, signed=True)), note, scale)
+
+
+def _unsigned(caption: str, photograph: np.ndarray, plane: np.ndarray, note: str) -> Picture:
+    return Picture(caption, _png(overlay(photograph, plane)), note, scale_of(plane))
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    return encode_png(enlarged(pixels))
+
+
+def result_bars(result: MethodResult, index: int) -> list[Bar]:
+    """The input terms and every layer's contribution to one sample's output, in network order."""
+    return layer_bars(result.input_totals, layers_of(result.shares), index)
+
+
+def layer_chart(result: MethodResult, index: int, title: str = "") -> bytes:
+    """The chart of layers of one sample, as a PNG."""
+    return figure_png(
+        contribution_chart(result_bars(result, index), title=title, output=float(result.explained[index]))
+    )
+
+
+def figure_png(figure: Figure) -> bytes:
+    """A figure as the bytes of a PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()

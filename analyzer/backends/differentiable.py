@@ -1,0 +1,370 @@
+"""A model bound to a backend: the object that every method calls.
+
+A backend answers one question: for these inputs, what are the values and the gradients of the target at
+these tensors? `Differentiable` is what users hold: it checks inputs and targets once, and hands NumPy arrays to a
+Backend and back, in pieces where a batch must be cut (pieces.py). Names are ONNX tensor names throughout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
+from typing import Any, Protocol
+
+import numpy as np
+
+from analyzer.autodiff.request import CHOSEN, OUTPUT, Request, masked, observe
+from analyzer.autodiff.sweep import active_tensors, check_gradient_paths
+from analyzer.backends.at_sizes import at_sizes
+from analyzer.backends.batching.arranging import arranged, known_places, moved_target, refuse_rows
+from analyzer.backends.batching.liveness import Flow
+from analyzer.backends.batching.memory import Need
+from analyzer.backends.batching.micro_batches import Progress, batches, run
+from analyzer.backends.batching.planning import Call
+from analyzer.backends.file import FileCheck, file_of
+from analyzer.backends.inputs import Arrays, Inputs, check_inputs
+from analyzer.backends.undefined import undefined, undefined_error
+from analyzer.errors import AnalysisError, TargetError, UnknownTensor
+from analyzer.graph.batch_axis import Place, find_places, samples_in
+from analyzer.graph.graph import Graph
+from analyzer.graph.names import find_tensors
+from analyzer.graph.program import Program
+from analyzer.graph.samples.arrangement import Arrangement
+from analyzer.target.resolve import resolve
+from analyzer.target.target import Seed, Target, TargetLike, as_target, chosen_classes, one_scalar
+from converters.model import Model
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Values and gradients at tensors, by ONNX name.
+
+    output: (N,), the explained scalar of each sample. target: (N,) the class explained, or the position of one element
+    in the flattened sample; None where several are summed. `gradients[t]` is ∂output/∂t, shaped like `values[t]`.
+    The values of the model's inputs are those that were given, to be read only.
+    Where k scalars of each sample are explained, output and target are (N, k), gradients (N, k, …).
+    samples: "independent", or "joint" where samples depend on one another and the whole call is one: output is (1,).
+    """
+
+    output: np.ndarray
+    target: np.ndarray | None
+    values: Arrays
+    gradients: Arrays
+    samples: str = "independent"
+
+    def back(self, arrangement: Arrangement) -> Gradients:
+        """The same with arrays at inputs and outputs as the user's model has them."""
+        if arrangement.plain or self.output.ndim > 1:
+            return self
+        values = {name: _read_only(array) for name, array in arrangement.all_back(self.values).items()}
+        return replace(self, values=values, gradients=arrangement.all_back(self.gradients))
+
+
+class Backend(Protocol):
+    """What computes: NumPy at the border, checked inputs, a resolved target."""
+
+    name: str
+    graph: Graph
+
+    @property
+    def batch(self) -> int | None:
+        """The number of samples that it must be fed, None where any will do."""
+
+    @property
+    def single(self) -> tuple[Backend, int] | None:
+        """The same on one thread, and how many may be called side by side; None where that is never faster."""
+
+    def forward(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> Arrays:
+        """The values of these tensors."""
+
+    def known(self, feeds: Mapping[str, np.ndarray]) -> Collection[str]:
+        """The tensors that the backend measures itself."""
+
+    def evaluate(self, request: Request, feeds: Mapping[str, np.ndarray], seed: Seed) -> Arrays:
+        """The results of the request; the explained scalar under OUTPUT, its class under CHOSEN."""
+
+    def program(self, request: Request, seed: Seed) -> Program:
+        """What answers a request, as one ONNX program: all that is computed, or what stands for its sizes.
+
+        Raises UnsupportedOp where a node on the path has no rule.
+        """
+
+    def need(self, flow: Flow, wrt: Collection[str]) -> Need:
+        """The memory that computing what this program states takes, with gradients at `wrt`."""
+
+    def cut(self, graph: Graph) -> Backend:
+        """The same for a graph that was cut out of this one, whose further inputs are tensors of it."""
+
+    def rebound(self, graph: Graph) -> Backend:
+        """The same for another graph of the same model."""
+
+    def arranged(self, graph: Graph, arrangement: Arrangement) -> Backend:
+        """The same for a view of this graph (analyzer/graph/samples/view.py)."""
+
+    def release(self) -> None:
+        """Let go of copies of the weights, which are made again when they are needed."""
+
+
+@dataclass(frozen=True)
+class Differentiable:
+    """A model on a backend. Made by `differentiate`."""
+
+    model: Model
+    engine: Backend
+    max_memory: int | None = None
+    """Bytes that a call may take beside its results; None for half of what is free."""
+    plans: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
+    """What methods have worked out of this model, by a key of their own."""
+    verify: bool = True
+    """Whether the output of the model's file is compared with what is explained, on the inputs that are explained."""
+    samples: str | None = None
+    """"joint" takes a whole call for one sample; "independent" refuses a model that mixes samples; None finds out."""
+    arrangement: Arrangement | None = field(default=None, repr=False, compare=False)
+    """How inputs and outputs hold the samples, once that is decided for inputs of one shape (arranging.py)."""
+
+    @property
+    def backend(self) -> str:
+        """The backend's name."""
+        return self.engine.name
+
+    @property
+    def graph(self) -> Graph:
+        """The canonical graph, in the precision of the backend."""
+        return self.engine.graph
+
+    @cached_property
+    def tensors(self) -> tuple[str, ...]:
+        """The names of all tensors that can be asked for: inputs, then nodes' outputs in graph order."""
+        computed = [name for node in self.graph.nodes for name in node.outputs if name]
+        return (*self.graph.inputs, *computed)
+
+    @cached_property
+    def differentiable_inputs(self) -> tuple[str, ...]:
+        """The model's floating inputs: what is attributed."""
+        return tuple(name for name in self.graph.inputs if self.graph.tensors[name].is_float)
+
+    @cached_property
+    def places(self) -> Mapping[str, Place]:
+        """Where the samples lie in every tensor of which it can be told."""
+        places = find_places(self.graph)
+        if self.engine.batch == 1:
+            # All that is computed belongs to the one sample.
+            return {**dict.fromkeys(self.graph.tensors, Place(0)), **places}
+        return places if self.arrangement is None else known_places(self.graph, self.arrangement, places)
+
+    @cached_property
+    def file(self) -> FileCheck | None:
+        """The file that the model was read from; None where nothing is to be compared with it."""
+        moved = self.arrangement is not None and not self.arrangement.plain
+        return file_of(self, self.model) if self.verify and not moved else None
+
+    def release(self) -> None:
+        """Let go of what was made ready to run, copies of the weights among it; it is made again on demand."""
+        self.engine.release()
+        if self.file is not None:
+            self.file.release()
+        for plan in self.plans.values():
+            if isinstance(plan, Differentiable) and plan.plans is not self.plans:
+                plan.release()
+
+    def roots(self, wrt: str | Sequence[str] | None = None) -> tuple[str, ...]:
+        """Return the ONNX names of the tensors that are attributed: those of `wrt`, else the floating inputs.
+
+        wrt: ONNX names, module paths, names of Keras layers, or "embedding"; see `find_tensors`.
+        Raises UnknownTensor for a name that the graph does not have or whose tensor is not a float, AnalysisError
+        where nothing can be attributed, or where one of the tensors is computed from another.
+        """
+        names = find_tensors(self.graph, wrt) if wrt is not None else self.differentiable_inputs
+        if wrt is not None and not names:
+            raise UnknownTensor("`wrt` names no tensor. Fix: omit it to attribute the floating inputs")
+        if not names:
+            raise AnalysisError(
+                "the model has no floating input. Fix: name tensors to attribute, such as its embedded tokens with "
+                "wrt='embedding' (--wrt embedding; of path methods --at embedding)"
+            )
+        self._differentiable(names)
+        if wrt is not None:
+            for name in self.graph.dependent(names)[:1]:
+                above = self.graph.ancestors([name])
+                first = next(other for other in names if other != name and other in above)
+                raise AnalysisError(
+                    f"{name!r} is computed from {first!r}. Fix: attribute one of them at a time"
+                )
+        return names
+
+    def forward(self, inputs: Inputs, outputs: str | Sequence[str] | None = None) -> Arrays:
+        """Return the values of the model's outputs, or of the tensors named, as {name: array}.
+
+        Raises InputError or ShapeError where the inputs are not the model's, UnknownTensor for a name.
+        """
+        given = (outputs,) if isinstance(outputs, str) else outputs
+        names = tuple(given) if given is not None else self.graph.outputs
+        self._known(names)
+        feeds = self.check_inputs(inputs)
+        if not names:
+            return {}
+        sized = at_sizes(self, feeds)
+        found = run(sized, Call(None, names, None), feeds)
+        shown = [name for name in names if name in self.graph.outputs]
+        if shown and sized.file is not None and sized.file.due(feeds, shown):
+            sized.file.compare_values(feeds, {name: found[name] for name in shown})
+        return found
+
+    def gradients(
+        self,
+        inputs: Inputs,
+        target: TargetLike = None,
+        wrt: str | Sequence[str] | None = None,
+        *,
+        defined: bool = True,
+    ) -> Gradients:
+        """The explained output of each sample, and its gradient at `wrt` (default: the floating inputs).
+
+        inputs: (N, *features), or {input name: array}. target: see `Target`. wrt: see `roots`; the results have
+        ONNX names, and one tensor may be computed from another.
+        defined: raise AnalysisError where a gradient is NaN. It may be infinite, as that of a square root at 0.
+        Raises InputError, ShapeError, TargetError, UnknownTensor, or UnsupportedOp where a node between a
+        wanted tensor and the target has no rule.
+        """
+        names = find_tensors(self.graph, wrt) if wrt is not None else self.differentiable_inputs
+        self._differentiable(names)
+        feeds = self.check_inputs(inputs)
+        sized = at_sizes(self, feeds)
+        if sized is not self:
+            return sized.gradients(feeds, target, wrt, defined=defined)
+        if self.arrangement is None:
+            return self._arranged_gradients(feeds, target, names if wrt is not None else None, defined)
+        computed = [name for name in names if name not in feeds]
+        results = self._evaluate(
+            observe(computed, names), feeds, target, named=wrt is not None, defined=defined
+        )
+        return Gradients(
+            output=results.output,
+            target=results.target,
+            values={n: _read_only(feeds[n]) if n in feeds else results.arrays[f"value/{n}"] for n in names},
+            gradients={name: _by_sample(results, results.arrays[f"gradient/{name}"]) for name in names},
+            samples=self.arrangement.samples,
+        )
+
+    def _arranged_gradients(
+        self, feeds: Arrays, target: TargetLike, names: tuple[str, ...] | None, defined: bool
+    ) -> Gradients:
+        """The gradients of a view with the samples first, in the user's form."""
+        fn = arranged(self, feeds, target)
+        assert fn.arrangement is not None
+        wanted = moved_target(self.graph, fn.arrangement, target)
+        moved = fn.arrangement.all_first(feeds)
+        found = fn.gradients(moved, wanted, names, defined=defined).back(fn.arrangement)
+        if not fn.arrangement.plain and self.file is not None:
+            # The view has other axes than the file: the outputs are compared in the user's form.
+            self.forward(feeds)
+        return found
+
+    def evaluate(
+        self,
+        request: Request,
+        inputs: Inputs,
+        target: TargetLike = None,
+        *,
+        progress: Progress | None = None,
+        defined: bool = True,
+    ) -> Evaluation:
+        """Run a method's request: its named results, the explained output and the class of each sample.
+
+        progress: called with the samples done and all. defined: raise AnalysisError where a result is NaN.
+        """
+        return self._evaluate(request, self.check_inputs(inputs), target, progress, defined=defined)
+
+    def _evaluate(
+        self,
+        request: Request,
+        feeds: Arrays,
+        target: TargetLike,
+        progress: Progress | None = None,
+        named: bool = False,
+        defined: bool = True,
+    ) -> Evaluation:
+        wanted = as_target(target) if request.by_rank else one_scalar(target)
+        seed = self.seed(wanted, samples_in(self.graph, feeds), feeds)
+        check_gradient_paths(self.graph, request.wrt, seed.outputs, named=named)
+        arrays = run(self, Call(request, (), seed), feeds, progress)
+        if undefined(arrays):
+            arrays = run(self, Call(masked(request), (), seed), feeds, progress)
+            if defined and (names := undefined(arrays)):
+                raise undefined_error(self, feeds, seed, names)
+        explained, classes = arrays.pop(OUTPUT), arrays.pop(CHOSEN, None)
+        if not explained.size and samples_in(self.graph, feeds):
+            raise TargetError(
+                f"the output {seed.output!r} holds no numbers for these inputs, so that nothing is explained. Fix: "
+                "give inputs for which it does, or explain another output, target=Target(output=…)"
+            )
+        if self.file is not None and self.file.due(feeds, seed.outputs):
+            self.file.compare(feeds, seed, explained)
+        stated = None if classes is None else chosen_classes(classes, seed.output)
+        return Evaluation(explained, stated, arrays)
+
+    def check_inputs(self, inputs: Inputs) -> Arrays:
+        """The feeds {input name: array} in the model's dtypes. Raises InputError or ShapeError."""
+        return check_inputs(self.graph, inputs)
+
+    def seed(self, target: Target, samples: int, feeds: Arrays) -> Seed:
+        """A target checked against the graph, and where that leaves sizes open against a run. Raises TargetError."""
+
+        def sizes(output: str) -> tuple[int, ...]:
+            piece, _ = next(batches(self.graph, feeds, self.engine.batch or 1))
+            return self.engine.forward(piece, [output])[output].shape
+
+        @cache
+        def values(output: str) -> np.ndarray:
+            return run(self, Call(None, (output,), None), feeds)[output]
+
+        if self.arrangement is not None:
+            refuse_rows(target, self.graph, self.arrangement)
+        output = self.graph.tensors.get(target.first_output or self.graph.default_output)
+        if output is not None and output.shape is not None and self.engine.batch in (None, samples):
+            # An output may have a size of its own: transposed, joined, summed over the samples.
+            stated = output.shape[0] if output.shape else 1
+            samples = stated if isinstance(stated, int) else samples
+        return resolve(target, self.graph, samples, sizes, values)
+
+    def _known(self, names: Collection[str]) -> None:
+        for name in names:
+            if name not in self.graph.tensors:
+                raise UnknownTensor(
+                    f"the graph has no tensor {name!r}. Fix: choose from fn.tensors, which lists them"
+                )
+
+    def _differentiable(self, names: Collection[str]) -> None:
+        self._known(names)
+        for name in names:
+            if not self.graph.tensors[name].is_float:
+                raise UnknownTensor(
+                    f"{name!r} is {self.graph.tensors[name].dtype} and has no gradient. Fix: name a float tensor, "
+                    "such as the vectors that are looked up for token ids, 'embedding'"
+                )
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The answer to a Request. output: (N,); target: (N,) classes or None; arrays: the request's results."""
+
+    output: np.ndarray
+    target: np.ndarray | None
+    arrays: Arrays
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def _by_sample(found: Evaluation, gradient: np.ndarray) -> np.ndarray:
+    """A gradient with the scalars of each sample, where there are several, behind its first axis, not its last."""
+    return gradient if found.output.ndim < 2 else np.ascontiguousarray(np.moveaxis(gradient, -1, 1))
+
+
+def attributed(graph: Graph, outputs: tuple[str, ...], inputs: Sequence[str]) -> frozenset[str]:
+    """The tensors between the inputs and the outputs that carry a gradient."""
+    return active_tensors(graph, inputs) & graph.ancestors(outputs)

@@ -1,0 +1,226 @@
+"""Execute a graph node by node in PyTorch or TensorFlow: the one loop for both.
+
+Reads a Graph and the op classes' `torch` or `tensorflow` forms; the values are tensors of the framework, so that its
+own autodiff differentiates them. Refuses, by name, a node whose op has no form in the framework.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+
+from analyzer.errors import BackendError, MissingFramework, UnsupportedOp
+from analyzer.graph.graph import Graph, Node
+from analyzer.ops import find
+from analyzer.ops.eager import scan
+from converters.errors import one_line, with_fix
+from converters.system.quiet import quiet
+
+# NumPy has these types from ml_dtypes, under the names that torch has them by; only their bits can be handed over.
+_FLOAT8 = "float8_"
+
+
+class Torch:
+    """PyTorch, imported when first made."""
+
+    name = "torch"
+
+    def __init__(self, device: str | None = None) -> None:
+        self.module = _import("torch", extra="torch")
+        self.device = device or "cpu"
+        if self.device != "cpu":
+            self._refuse_unusable()
+
+    def _refuse_unusable(self) -> None:
+        """Raise BackendError where this installation of PyTorch does not have the device."""
+        try:
+            self.module.empty(0, device=self.device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise BackendError(
+                f"PyTorch cannot use the device {self.device!r} ({one_line(error, 120)}). Fix: omit device, or "
+                "install a build of PyTorch for it"
+            ) from error
+
+    def tensor(self, array: np.ndarray) -> Any:
+        """A tensor of the framework with a copy of the array."""
+        if array.dtype.name == "bfloat16":
+            return self.tensor(array.astype(np.float32)).to(self.module.bfloat16)
+        # NumPy makes a contiguous scalar a vector of one: keep the shape.
+        contiguous = np.ascontiguousarray(array).reshape(array.shape)
+        if array.dtype.name.startswith(_FLOAT8):
+            bits = self.module.tensor(contiguous.view(np.uint8), device=self.device)
+            return bits.view(getattr(self.module, array.dtype.name))
+        return self.module.tensor(contiguous, device=self.device)
+
+    def array(self, tensor: Any) -> np.ndarray:
+        """A tensor as a NumPy array."""
+        if not isinstance(tensor, self.module.Tensor):
+            return np.asarray(tensor)
+        tensor = tensor.detach().cpu()
+        if tensor.dtype == self.module.bfloat16:
+            # NumPy has the type from ml_dtypes, which torch does not know.
+            return np.asarray(tensor.float().numpy()).astype(np.dtype("bfloat16"))
+        name = str(tensor.dtype).removeprefix("torch.")
+        if name.startswith(_FLOAT8):
+            return np.asarray(tensor.view(self.module.uint8).numpy()).view(np.dtype(name))
+        return np.asarray(tensor.numpy())
+
+    def alias(self, tensor: Any) -> Any:
+        """The same values as another tensor: one that has a gradient of its own."""
+        return tensor.view_as(tensor)
+
+
+class TensorFlow:
+    """TensorFlow, imported when first made."""
+
+    name = "tensorflow"
+
+    def __init__(self) -> None:
+        self.module = _import("tensorflow", extra="tensorflow")
+
+    def tensor(self, array: np.ndarray) -> Any:
+        """A tensor of the framework with a copy of the array."""
+        return self.module.constant(array)
+
+    def array(self, tensor: Any) -> np.ndarray:
+        """A tensor as a NumPy array."""
+        return np.asarray(tensor)
+
+    def alias(self, tensor: Any) -> Any:
+        """The same values as another tensor: one that has a gradient of its own."""
+        return self.module.identity(tensor)
+
+
+Framework = Torch | TensorFlow
+
+
+def _import(name: str, extra: str) -> Any:
+    # TensorFlow greets on standard error while it is loaded, before any setting of its own can be made.
+    silence = quiet("tensorflow", "absl", native=True) if name == "tensorflow" else nullcontext()
+    try:
+        with silence:
+            return importlib.import_module(name)
+    except ImportError as error:
+        raise MissingFramework(
+            f'{name} is not installed, and this backend needs it. Fix: pip install "onnxplain[{extra}]"'
+        ) from error
+
+
+class Interpreter:
+    """A graph made ready for one framework: its constants are the framework's tensors, made once."""
+
+    def __init__(self, graph: Graph, framework: Framework) -> None:
+        self.graph = graph
+        self.framework = framework
+        self._constants: dict[str, Any] = {}
+        self._bodies: dict[str, Interpreter] = {}
+
+    def release(self) -> None:
+        """Drop the framework's copies of the constants."""
+        self._constants.clear()
+
+    def run(
+        self,
+        feeds: dict[str, Any],
+        wanted: Collection[str],
+        watch: Callable[[Any], Any] | None = None,
+    ) -> dict[str, Any]:
+        """The wanted tensors as the framework's tensors, from feeds that are such tensors and are used up.
+
+        `watch` is applied to each wanted tensor as it is computed, and its result takes the
+        tensor's place: so a tensor that depends on no floating input can be differentiated for.
+        Only nodes that `wanted` depends on are run, and a value is dropped after its last reader, a feed from its dict.
+        """
+        needed = self.graph.ancestors(wanted)
+        nodes = [node for node in self.graph.nodes if any(name in needed for name in node.outputs)]
+        nodes = [node for node in nodes if not all(name in feeds or not name for name in node.outputs)]
+        last_reader = {name: position for position, node in enumerate(nodes) for name in node.reads}
+        values = feeds
+        keep = set(wanted)
+        for position, node in enumerate(nodes):
+            self._run_node(node, values)
+            if watch is not None:
+                for name in keep.intersection(node.outputs):
+                    values[name] = watch(values[name])
+            for name in {*node.reads, *node.outputs}:
+                if name not in keep and last_reader.get(name, -1) <= position:
+                    values.pop(name, None)
+        return {name: self._value(name, values) for name in wanted}
+
+    def _run_node(self, node: Node, values: dict[str, Any]) -> None:
+        arguments = [self._value(name, values) if name else None for name in node.inputs]
+        if node.op_type == "Scan" and not node.domain:
+            values.update(zip(node.outputs, self._scan(node, arguments, values), strict=True))
+            return
+        form = form_of(node, self.framework.name)
+        try:
+            results = form(self.framework.module, *arguments, **node.attributes)
+        except Exception as error:
+            what = f"{node} does not run on backend {self.framework.name!r} ({one_line(error)})"
+            fix = 'use backend="onnxruntime", or inputs of the sizes that the model takes'
+            raise BackendError(with_fix(what, fix)) from error
+        if not isinstance(results, (tuple, list)):
+            results = (results,)
+        if len(results) < len([name for name in node.outputs if name]):
+            raise UnsupportedOp(
+                f'{node}: only its first output has a {self.framework.name} form. Fix: use backend="onnxruntime"'
+            )
+        for name, result in zip(node.outputs, results, strict=False):
+            if name:
+                # A framework may return its very argument; as one tensor the two would share a gradient.
+                shared = any(result is argument for argument in arguments)
+                values[name] = self.framework.alias(result) if shared else result
+
+    def _scan(self, node: Node, arguments: list[Any], values: Mapping[str, Any]) -> list[Any]:
+        """A Scan along axis 0, as `Emitter.scan` writes it: the gradients of recurrent ops are made of them."""
+        if node.name not in self._bodies:
+            body = Graph.from_body(node.attributes["body"], self.graph.opset)
+            self._bodies[node.name] = Interpreter(body, self.framework)
+        body_run = self._bodies[node.name]
+        inputs, outputs = body_run.graph.inputs, body_run.graph.outputs
+        around = {name: self._value(name, values) for name in node.captured}
+        count = len(arguments) - node.attributes["num_scan_inputs"]
+        axes = [*(node.attributes["scan_input_axes"] or ()), *(node.attributes["scan_output_axes"] or ())]
+        directions = {*(node.attributes["scan_input_directions"] or (0,))}
+        if len(node.outputs) > count:
+            directions |= {*(node.attributes["scan_output_directions"] or (0,))}
+        if any(axes) or len(directions) > 1:
+            raise UnsupportedOp(
+                f"{node}: only a Scan along axis 0, in one direction, has a form in a framework. Fix: use "
+                'backend="onnxruntime"'
+            )
+        reverse = directions == {1}
+
+        def step(states: list[Any], elements: list[Any]) -> tuple[list[Any], list[Any]]:
+            found = body_run.run({**around, **dict(zip(inputs, [*states, *elements], strict=True))}, outputs)
+            results = [found[name] for name in outputs]
+            return results[:count], results[count:]
+
+        last, stacked = scan(self.framework.module, step, arguments[:count], arguments[count:], reverse)
+        return [*last, *stacked]
+
+    def _value(self, name: str, values: Mapping[str, Any]) -> Any:
+        if name in values:
+            return values[name]
+        if name not in self._constants:
+            constant = self.graph.tensors[name].constant
+            assert constant is not None, f"nothing computes {name!r}"
+            self._constants[name] = self.framework.tensor(constant)
+        return self._constants[name]
+
+
+def form_of(node: Node, framework: str) -> Any:
+    """The function that computes a node in a framework. Raises UnsupportedOp where there is none."""
+    rules = find(node)
+    form = getattr(rules, framework, None) if rules is not None else None
+    if form is None:
+        op_type = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+        other = "replace it by standard ops" if node.domain else 'add one: CONTRIBUTING.md, "Add an op"'
+        raise UnsupportedOp(
+            f'node {node.name!r} ({op_type}) has no {framework} form. Fix: use backend="onnxruntime", or {other}'
+        )
+    return form

@@ -1,6 +1,0 @@
-"""Where in the image an element of an inner tensor stands: the meaning of axes, followed through the graph."""
-
-from analyzer.cells.cells import Cells, Grid, whole
-from analyzer.cells.walk import find_cells
-
-__all__ = ["Cells", "Grid", "find_cells", "whole"]

@@ -1,0 +1,82 @@
+"""Pair the layers of two models by their place in the graph, where values no longer tell.
+
+From layers that were paired already, forwards: a node of one model stands for that of the other which reads the
+counterparts of what it reads, in the same places or else in other ones, and does the same; where the caller allows it,
+a node of another op stands for it if it is the only one there. So a layer that went wrong, however far, is compared
+with its counterpart, and so is all behind it. Meant for models that are known to differ: of two that agree, one may
+merely compute a thing in another order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+
+from analyzer.backends.inputs import Arrays
+from analyzer.backends.source.matching import Match, alignments, closest
+from analyzer.checks.match.layers import moves
+from analyzer.graph.graph import Graph, Node
+
+Sources = tuple[str, ...]
+
+
+def pair_by_place(
+    graphs: tuple[Graph, Graph],
+    values: tuple[Arrays, Arrays],
+    known: Mapping[str, Match],
+    computed: tuple[Collection[str], Collection[str]],
+    *,
+    other_ops: bool,
+) -> dict[str, Match]:
+    """{tensor of a: its counterpart in b} for those `computed` that are not `known`.
+
+    values: of both on the same inputs; known: pairs that hold already, the inputs among them.
+    """
+    a, b = graphs
+    found: dict[str, Match] = {}
+    taken = {one.name for one in known.values()}
+    offered: dict[Sources, list[Node]] = {}
+    for node in b.nodes:
+        if node.outputs[0] in computed[1] and node.outputs[0] not in taken:
+            offered.setdefault(tuple(sorted(_sources(b, node))), []).append(node)
+    for node in a.nodes:
+        name = node.outputs[0]
+        if name not in computed[0] or name in known:
+            continue
+        pairs = {**known, **found}
+        sources = _sources(a, node)
+        if not sources or any(source not in pairs for source in sources):
+            continue
+        read = tuple(pairs[source].name for source in sources)
+        beside = offered.get(tuple(sorted(read)), [])
+        same = [other for other in beside if other.op_type == node.op_type]
+        alone = beside if other_ops and len(beside) == 1 else []
+        # What reads the same in another order is no other layer: it is one that went wrong, or that commutes.
+        for other in sorted(same or alone, key=lambda other: _sources(b, other) != read):
+            theirs = other.outputs[0]
+            one = _aligned(theirs, values[1][theirs], values[0][name], pairs[sources[0]])
+            if one is not None:
+                found[name] = one
+                beside.remove(other)
+                break
+    return found
+
+
+def _sources(graph: Graph, node: Node) -> Sources:
+    """What a node reads, seen through nodes that only move it; constants are left out."""
+    found = []
+    for name in node.inputs:
+        while (moved := graph.producer.get(name)) is not None and moves(graph, moved):
+            name = next(read for read in moved.inputs if graph.tensors[read].constant is None)
+        if name and graph.tensors[name].constant is None and graph.tensors[name].is_float:
+            found.append(name)
+    return tuple(found)
+
+
+def _aligned(name: str, offered: np.ndarray, wanted: np.ndarray, read: Match) -> Match | None:
+    """The layout of a tensor: as that of what its node reads where that fits, else the nearest."""
+    fitting = list(alignments(name, offered.shape, wanted.shape))
+    kept = next((one for one in fitting if (one.order, one.kept) == (read.order, read.kept)), None)
+    nearest = closest(name, offered, wanted)
+    return kept or (nearest and nearest[0])

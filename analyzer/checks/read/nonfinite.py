@@ -1,0 +1,25 @@
+"""Name the NaN and infinite results of a check: the first tensor of a side, or the node whose derivative is not finite.
+
+Reads a side, its inputs, its target and the completeness of FullGrad. Returns a phrase, empty where all is finite.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from analyzer.autodiff.request import OUTPUT
+from analyzer.backends import Differentiable
+from analyzer.backends.inputs import Arrays
+from analyzer.backends.undefined import cause
+from analyzer.graph.batch_axis import samples_in
+from analyzer.methods.completeness import Completeness
+from analyzer.target.target import Target
+
+
+def not_finite(fn: Differentiable, feeds: Arrays, target: Target, completeness: Completeness) -> str:
+    """Return what makes the output or its gradient NaN or infinite, with the first node; empty for finite ones."""
+    output_is_finite = bool(np.isfinite(completeness.output).all())
+    if output_is_finite and np.isfinite(completeness.error).all():
+        return ""
+    seed = fn.seed(target, samples_in(fn.graph, feeds), feeds)
+    return cause(fn, feeds, seed, ["the gradient"] if output_is_finite else [OUTPUT])

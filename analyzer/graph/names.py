@@ -1,0 +1,101 @@
+"""Find tensors by the names that users know: ONNX names, module paths, names of Keras layers, or "embedding".
+
+From a Graph and names to ONNX tensor names. Refuses names that the graph does not have, with names that are near;
+constants; and names that several layers share.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Sequence
+
+from analyzer.errors import AnalysisError, UnknownTensor
+from analyzer.graph.embeddings import embedded_tokens
+from analyzer.graph.graph import Graph
+from analyzer.graph.layer_names import find_layer, output_of, path_of
+
+EMBEDDING = "embedding"
+"""The name of the vectors that a model looks up for its tokens."""
+
+# They ask how large a tensor is, not what it holds.
+_SIZES = frozenset({"Shape", "Size"})
+_SUGGESTED = 3
+
+
+def find_tensors(graph: Graph, names: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the ONNX names of the tensors that `names` means, each once.
+
+    names: one of these, or a sequence of them. "embedding": the vectors that the inputs look up in constant tables,
+        before anything is added. The ONNX name of a tensor. The path of a module ("layer1.0") or the name of a Keras
+        layer ("dense", "block/dense"), as the exporter recorded it: every output of that layer.
+    Raises UnknownTensor where there is no such tensor or layer; AnalysisError where a name means several layers.
+    """
+    wanted = [names] if isinstance(names, str) else list(names) if isinstance(names, Sequence) else [names]
+    if not all(isinstance(name, str) for name in wanted):
+        raise UnknownTensor(
+            f"expected names of tensors or layers, as text, got {names!r}. Fix: choose names from fn.tensors"
+        )
+    return tuple(dict.fromkeys(found for name in wanted for found in _found(graph, name)))
+
+
+def _found(graph: Graph, name: str) -> tuple[str, ...]:
+    """Return the tensors of one name: the embedding, a tensor, or the outputs of a layer."""
+    if name == EMBEDDING and (vectors := embedded_tokens(graph)):
+        return vectors
+    tensor = graph.tensors.get(name)
+    if tensor is not None and tensor.constant is None:
+        return (name,)
+    if outputs := _layer_outputs(graph, name):
+        return outputs
+    if tensor is not None:
+        raise UnknownTensor(
+            f"{name!r} is a constant of the model. Fix: name a tensor that is computed from the inputs"
+        )
+    if name == EMBEDDING:
+        raise UnknownTensor(
+            'no input is looked up in a constant table, which "embedding" means. Fix: name a tensor of fn.tensors'
+        )
+    layers = [scope for node in graph.nodes for scope in output_of(node) if scope]
+    known = dict.fromkeys([*layers, *(output for node in graph.nodes for output in node.outputs if output)])
+    near = difflib.get_close_matches(name, known, n=_SUGGESTED)
+    fix = f"try {', '.join(map(repr, near))}" if near else "choose from fn.tensors, which lists the tensors"
+    raise UnknownTensor(f"the graph has no tensor and no layer {name!r}. Fix: {fix}")
+
+
+def _layer_outputs(graph: Graph, name: str) -> tuple[str, ...]:
+    """The float tensors that a layer computes and something else reads; none where there is no such layer."""
+    homes = find_layer(graph, name)
+    if not homes:
+        _refuse_folded(graph, name)
+    several = list(dict.fromkeys(homes.values()))
+    if len(several) > 1:
+        raise AnalysisError(f"several layers are called {name!r}. Fix: name one of {', '.join(several)}")
+    fed = graph.descendants(graph.inputs)
+    found = [
+        output
+        for node in graph.nodes
+        if node.name in homes
+        for output in node.outputs
+        if output in fed and graph.tensors[output].is_float and _leaves(graph, output, homes)
+    ]
+    return tuple(found)
+
+
+def _refuse_folded(graph: Graph, layer: str) -> None:
+    """Raise UnknownTensor for a module whose output is no tensor: the one behind it was folded into it."""
+    for node in graph.nodes:
+        path, _, modules = path_of(node)
+        if modules and layer in path:
+            raise UnknownTensor(
+                f"{layer!r} was folded together with {output_of(node)[-1]!r}, whose output is "
+                f"{node.outputs[0]!r}. Fix: name that one, or keep both with convert(…, fold_batch_norm=False) "
+                "(--no-fold-batch-norm)"
+            )
+
+
+def _leaves(graph: Graph, name: str, layer: Collection[str]) -> bool:
+    """Whether a tensor is read outside a layer, for more than its size."""
+    readers = graph.consumers.get(name, ())
+    return name in graph.outputs or any(
+        node.name not in layer and node.op_type not in _SIZES for node in readers
+    )

@@ -1,0 +1,241 @@
+"""The full-gradient decomposition as one request: term sums, the two maps and, where asked for, the terms themselves.
+
+f(x) = Σ_inputs ⟨x, ∂f/∂x⟩ + Σ_tensors Σ (∂f/∂y) ⊙ r, with the residual r of every node (analyzer/autodiff/biases.py).
+Reads a model bound to a backend; everything is computed beside the gradients, and of a layer only its sums leave the
+graph. Source: Srinivas & Fleuret 2019, eq. 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx
+
+from analyzer.autodiff.biases import Bias, find_biases, residuals
+from analyzer.autodiff.masking import product
+from analyzer.autodiff.request import Request
+from analyzer.autodiff.sweep import rules_of
+from analyzer.backends import Differentiable
+from analyzer.backends.differentiable import Evaluation
+from analyzer.backends.inputs import Arrays
+from analyzer.errors import AnalysisError
+from analyzer.graph.builder import Emitter
+from analyzer.graph.graph import Graph, Tensor
+from analyzer.methods.full_gradient.maps import (
+    Layer,
+    PostProcessing,
+    complete_map,
+    everywhere,
+    saliency_map,
+)
+from analyzer.methods.full_gradient.term_sums import channel_weights, lay, term_sums
+from analyzer.ops.support import onnx_dtype
+from analyzer.placement.fixed_sizes import at_input_sizes, samples_laid_out
+from analyzer.placement.terms import Layout, Spot, lay_out
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides a decomposition. outputs: what the explained scalar is made of. explicit: the paper's own biases
+    alone. gradients_alone: ∂f/∂y in place of its product with the bias, as Simple FullGrad has it. arrays: give the
+    terms themselves, too. without: the tensors whose terms are left out. spatial: (root, its axes over which the map
+    is drawn) where these are known; else the layers tell.
+    """
+
+    outputs: tuple[str, ...]
+    roots: tuple[str, ...]
+    explicit: bool
+    psi: PostProcessing
+    gradients_alone: bool = False
+    arrays: bool = False
+    without: frozenset[str] = frozenset()
+    spatial: tuple[tuple[str, tuple[int, ...]], ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The request for one model at one input shape, and what its results mean."""
+
+    settings: Settings
+    biases: tuple[Bias, ...]
+    layout: Layout
+    request: Request
+
+    @property
+    def placed(self) -> frozenset[str]:
+        """The tensors whose terms have a place in the image."""
+        return frozenset(name for name, place in self.layout.placements.items() if place.spots)
+
+    def leftovers(self, found: Evaluation, totals: Arrays) -> list[np.ndarray]:
+        """What elements without a cell add, such as a class token, of tensors of which the others have one."""
+        return [
+            totals[name] - found.arrays[f"placed/{name}"]
+            for name, placement in self.layout.placements.items()
+            if placement.spots and placement.partial
+        ]
+
+    def maps(self, found: Evaluation, kind: str = "map") -> Arrays:
+        """The map, or the "complete map", of every root."""
+        return {root: found.arrays[f"{kind}/{root}"] for root in self.settings.roots}
+
+    def totals(self, found: Evaluation, kind: str = "sum") -> Arrays:
+        """The sum of every term, or of its "magnitude", (N,), roots first.
+
+        Raises AnalysisError where samples cannot be told apart.
+        """
+        samples = found.output.shape[0]
+        totals = {}
+        for name, placement in self.layout.placements.items():
+            total = found.arrays[f"{kind}/{name}"]
+            if samples > 1 and not placement.separable:
+                raise AnalysisError(
+                    f"{name!r} has no axis of samples, and its term is the sum over {samples} of them. Fix: explain "
+                    "one sample at a time, or name the other inputs in wrt"
+                )
+            # One output may speak of all samples together.
+            totals[name] = total if samples > 1 else total.sum(keepdims=True)
+        return totals
+
+
+def plan(fn: Differentiable, shapes: Mapping[str, tuple[int, ...]], settings: Settings) -> Plan:
+    """Find the biases of a model, place them in the image, and state the request. Plans are kept by the model."""
+    sizes = tuple((name, shape[1:]) for name, shape in shapes.items())
+    key = ("full-gradient", settings, sizes)
+    if key not in fn.plans:
+        fn.plans[key] = _plan(fn, shapes, settings, key)
+    made: Plan = fn.plans[key]
+    return made
+
+
+def _plan(fn: Differentiable, shapes: Mapping[str, tuple[int, ...]], settings: Settings, key: object) -> Plan:
+    terms = "explicit" if settings.explicit else "all"
+    every = find_biases(fn.graph, settings.outputs, settings.roots, terms)
+    biases = tuple(bias for bias in every if bias.tensor not in settings.without)
+    tensors = (*settings.roots, *(bias.tensor for bias in biases))
+    layout = _layout(fn, shapes, settings, biases)
+
+    def emit(op: Emitter, graph: Graph, gradients: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return _emit(op, graph, gradients, biases, layout, settings)
+
+    return Plan(settings, biases, layout, Request(key, tensors, emit))
+
+
+def _layout(
+    fn: Differentiable, shapes: Mapping[str, tuple[int, ...]], settings: Settings, biases: Sequence[Bias]
+) -> Layout:
+    """Where every term stands. What is no layer's doing, such as a rounding error, has no place."""
+    tensors = (*settings.roots, *(bias.tensor for bias in biases))
+    # A target within the network may not depend on every root: each is laid out all the same.
+    fixed = at_input_sizes(fn, shapes, (*settings.outputs, *settings.roots))
+    known, samples = dict(settings.spatial), samples_laid_out(fn)
+    layout = lay_out(fn.graph, fixed, fn.places, samples, settings.roots, tensors, known)
+    nowhere = {bias.tensor for bias in biases if not rules_of(bias.node).placed}
+    placements = {
+        name: replace(place, spots=(), shown=False) if name in nowhere else place
+        for name, place in layout.placements.items()
+    }
+    return replace(layout, placements=placements)
+
+
+def form_of(maps: Arrays) -> Any:
+    """The one map as an array; {root: map} for several roots."""
+    return maps if len(maps) > 1 else next(iter(maps.values()))
+
+
+def _emit(
+    op: Emitter,
+    graph: Graph,
+    gradients: Mapping[str, Tensor],
+    biases: Sequence[Bias],
+    layout: Layout,
+    settings: Settings,
+) -> dict[str, Tensor]:
+    factors: dict[str, Tensor | None] = {name: graph.tensors[name] for name in settings.roots}
+    factors |= _residuals(op, graph, biases, settings)
+    # In a model of mixed precision each gradient has its tensor's; what is summed has one.
+    dtype = max((gradients[name].dtype for name in factors), key=lambda one: one.itemsize)
+    results: dict[str, Tensor] = {}
+    salient: dict[str, list[Layer]] = {root: [] for root in settings.roots}
+    signed: dict[str, list[Layer]] = {root: [] for root in settings.roots}
+    for name, factor in factors.items():
+        place, gradient = layout.placements[name], _in(op, gradients[name], dtype)
+        r = None if factor is None else _in(op, factor, dtype)
+        # What nothing reads does not enter the program: most terms are never multiplied out.
+        term = gradient if r is None else product(op, gradient, r)
+        found = []
+        for spot in shown_spots(graph, layout, name, settings):
+            weights = channel_weights(place, spot, r, graph.tensors[name])
+            laid = lay(op, place, spot, term if weights is None else gradient, weights)
+            sums = term_sums(op, laid, settings.psi)
+            salient[spot.root].append((spot.grids, sums.salient))
+            if place.spots:
+                found.append(sums)
+                signed[spot.root].append((spot.grids, sums.signed))
+        rows = place.rows(op, term)
+        total, magnitude = rows, op.Abs(rows)
+        if len(found) == 1 and not place.partial:
+            total, magnitude = found[0].signed, found[0].absolute
+        results |= {f"sum/{name}": _total(op, total), f"magnitude/{name}": _total(op, magnitude)}
+        if place.spots and place.partial:
+            masses = [sums.signed for sums in found]
+            results[f"placed/{name}"] = _total(
+                op, masses[0] if len(masses) == 1 else op.Concat(*masses, axis=1)
+            )
+        if name in settings.roots:
+            results[f"input/{name}"] = term
+        elif settings.arrays:
+            results[f"term/{name}"] = term
+    for root, sizes in layout.sizes.items():
+        results[f"map/{root}"] = saliency_map(op, salient[root], sizes, settings.psi)
+        results[f"complete map/{root}"] = complete_map(op, signed[root], sizes)
+    return results
+
+
+def shown_spots(graph: Graph, layout: Layout, name: str, settings: Settings) -> tuple[Spot, ...]:
+    """A tensor's spots in the saliency map.
+
+    The published method spreads a convolution over one pixel evenly, and leaves out a dense layer over the same
+    numbers. With all terms neither is shown: the map must not depend on which of them is written.
+    """
+    place = layout.placements[name]
+    if not settings.explicit or place.spots or not place.separable or not place.shown:
+        return place.spots
+    own = graph.tensors[name].shape
+    assert own is not None
+    if sum(size != 1 for size in own[1:]) > 1 or place.blocks > 1:
+        return ()
+    return tuple(
+        everywhere(place, root, sizes)
+        for root, sizes in layout.sizes.items()
+        if len(own) == len(graph.tensors[root].shape or ()) > 2 and name in graph.descendants([root])
+    )
+
+
+def _residuals(
+    op: Emitter, graph: Graph, biases: Sequence[Bias], settings: Settings
+) -> dict[str, Tensor | None]:
+    """What the gradient at every tensor that has a bias is multiplied by; None for 1."""
+    if settings.gradients_alone:
+        return {bias.tensor: None for bias in biases}
+    by_node: dict[str, tuple[Tensor | None, ...]] = {}
+    for bias in biases:
+        if bias.node.name not in by_node:
+            by_node[bias.node.name] = residuals(graph, op, bias.node, bias.active)
+    return {bias.tensor: by_node[bias.node.name][bias.node.outputs.index(bias.tensor)] for bias in biases}
+
+
+def _in(op: Emitter, tensor: Tensor, dtype: np.dtype[Any]) -> Tensor:
+    """A tensor in a dtype; a constant stays one."""
+    if tensor.dtype == dtype:
+        return tensor
+    if tensor.constant is not None:
+        return op.tensor(tensor.constant.astype(dtype))
+    return op.Cast(tensor, to=onnx_dtype(dtype))
+
+
+def _total(op: Emitter, sums: Tensor) -> Tensor:
+    """The sum of a sample in double precision: (N, cells) to (N,)."""
+    return op.ReduceSum(op.Cast(sums, to=onnx.TensorProto.DOUBLE), [1], keepdims=0)

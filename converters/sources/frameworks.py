@@ -1,0 +1,31 @@
+"""Import a framework when it is first needed; name the extra where it is missing."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+from converters.errors import MissingFramework
+from converters.system.quiet import quiet
+
+_EXTRAS = {"torch": "torch", "tensorflow": "tensorflow", "keras": "tensorflow", "tf2onnx": "tensorflow"}
+
+
+def import_framework(name: str) -> Any:
+    """Import torch, tensorflow, keras or tf2onnx.
+
+    Raises MissingFramework, with the command that installs it.
+    """
+    try:
+        # TensorFlow greets on standard error while it is loaded, before any setting of its own can be made.
+        if name != "torch" and name not in sys.modules:
+            with quiet("tensorflow", "tf2onnx", "absl", native=True):
+                return importlib.import_module(name)
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != name:
+            raise
+        raise MissingFramework(
+            f'{name} is needed for this model and is not installed. Fix: pip install "onnxplain[{_EXTRAS[name]}]"'
+        ) from error
