@@ -74,12 +74,12 @@ Written by `python -m tests.coverage --write docs/coverage.md` with {versions}, 
 The ONNX standard has a test for nearly every op. This page shows the results of all tests with a single node.
 
 - **Forward.** Each test is loaded like a user's file, which converts it to opset {CANONICAL_OPSET}. It runs with
-  `differentiate(model, backend).forward(inputs)` on every backend. The outputs are compared with those of the standard.
-  *Stock* is ONNX Runtime on the original file.
-- **Derivatives.** Three frameworks compute every derivative of a float output with respect to a float input. They are
-  the gradient graph on ONNX Runtime, PyTorch and TensorFlow. ONNX Runtime computes it in float32, and in float64 if it has the
-  kernels. Each derivative is compared with a directional derivative measured in float64. The tolerance is 1e-3 in
-  float32 and 1e-6 in float64."""
+  `differentiate(model, backend).forward(inputs)` on every backend. The outputs are compared with those of the
+  standard. *Stock* is ONNX Runtime on the original file.
+- **Derivatives.** Three frameworks compute every derivative of a float output with respect to a float input. They
+  are the gradient graph on ONNX Runtime, PyTorch and TensorFlow. ONNX Runtime computes it in float32, and in
+  float64 if it has the kernels. Each derivative is compared with a directional derivative measured in float64. The
+  tolerance is 1e-3 in float32 and 1e-6 in float64."""
 
 
 def _version(package: str) -> str:
