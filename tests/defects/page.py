@@ -21,8 +21,8 @@ A defect is *detected* if the report fails. It is *located* if the report names 
 If a side keeps no value between several nodes, the report names all of them.
 
 A defect that changes nothing by more than {effect:.0e} in double precision does not count, and another one is drawn.
-For two models, the output and the gradient at the attributed tensor must change. For a graph and its source, any tensor
-between the two may change instead.
+For two models, it must change the output or the gradient at the attributed tensor. For a graph and its source, a change
+of any tensor between input and output counts, too.
 
 """
 
