@@ -36,7 +36,7 @@ EXCLUSIONS: dict[str, str] = {
     r"/(sequence_|split_to_sequence|optional_)": _SEQUENCE,
     r"/bitcast_": "opset 23 has no op that reinterprets the bits of a number",
     r"/bitshift_.*_int(8|16|32|64)": "up to opset 23, shifts take only unsigned integers",
-    r"/nonmaxsuppression": "the op selects boxes by comparison; only the ONNX Runtime backend runs it",
+    r"/nonmaxsuppression": "the op selects boxes by comparison, and only the ONNX Runtime backend runs it",
     r"/ai_onnx_ml_tree_ensemble": _LEARNED,
     r"/celu_float16": "up to opset 23, Celu takes only float32",
     r"torch/(.*_uint(16|32|64)|bitwise_not_3d)$": "PyTorch has no arithmetic for these integers",
@@ -49,7 +49,7 @@ EXCLUSIONS: dict[str, str] = {
         "ONNX Runtime and PyTorch count indices in output_shape, and the test in the shape without it"
     ),
     r"(onnxruntime|torch|tensorflow)/(dft|stft)": (
-        "the test requires zeros to 1e-7; no float32 transform reaches that, including stock ONNX Runtime's"
+        "the test requires zeros to 1e-7, which no float32 transform reaches, not even stock ONNX Runtime's"
     ),
     r"onnxruntime/pow_types_float32_uint(32|64)": "ONNX Runtime has no kernel for these integers",
     r"/attention_4d_gqa_with_past_and_present_fp16": (
@@ -62,7 +62,7 @@ EXCLUSIONS: dict[str, str] = {
         "ONNX Runtime puts −∞ at other positions than the standard: such a file is refused"
     ),
     r"/scan_sum": "Scan of opset 8 runs over batches, unlike later ones, and raises an error",
-    r"vjp/.*(rnn|gru|lstm)_.*, [WRBP]\]": "the weights of a recurrent op must be constants; others raise an error",
+    r"vjp/.*(rnn|gru|lstm)_.*, [WRBP]\]": "the weights of a recurrent op must be constants, and others raise an error",
 }
 
 
