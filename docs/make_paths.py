@@ -1,7 +1,7 @@
-"""The picture of docs/paths.md: two photographs under the methods along paths, on the demo's trained network.
+"""Draw the picture of docs/paths.md: two photographs with the path methods, on the demo's trained network.
 
-Expected Gradients averages over six other photographs of scikit-image. Needs the extra "demo"; takes minutes.
-Prints how far each sum is from what it must be.
+Expected Gradients average over six other photographs of scikit-image. The script prints the expected and the computed
+sum of each method. It needs the extra "demo" and takes several minutes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BACKGROUND = ("astronaut", "camera", "coins", "moon", "page", "rocket")
 
 
 def background() -> np.ndarray:
-    """The other photographs, as the network takes them, (6, 3, 224, 224)."""
+    """Return the other photographs as inputs of the network, (6, 3, 224, 224)."""
     from skimage import color, data
 
     images = [getattr(data, name)() / 255 for name in BACKGROUND]
@@ -33,7 +33,7 @@ def background() -> np.ndarray:
 
 
 def draw(destination: Path) -> None:
-    """Write the picture."""
+    """Draw the picture and save it."""
     pictures = photographs()
     inputs = np.stack([preprocess(picture, PREPROCESSING) for picture in pictures.values()])
     fn = differentiate(convert(load_network(), inputs, preprocessing=PREPROCESSING))
