@@ -10,11 +10,11 @@ import io
 from pathlib import Path
 
 import numpy as np
+from analyzer.analysis.paths import run_blur_ig, run_expected_gradients, run_guided_ig, run_xrai
+from analyzer.analysis.pictures import sample_pictures
 from PIL import Image
 
 from analyzer import differentiate
-from analyzer.analysis.paths import run_blur_ig, run_expected_gradients, run_guided_ig, run_xrai
-from analyzer.analysis.pictures import sample_pictures
 from analyzer.demo import PREPROCESSING, load_network, photographs
 from analyzer.figures import panel, preprocess
 from analyzer.figures.picture import Picture

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
-
 from analyzer.analysis import FULL_GRAD, MethodResult
 from analyzer.analysis.pictures import complete_sum, layer_chart, result_bars, sample_pictures
+from PIL import Image
+
 from analyzer.methods import Contribution
 
 

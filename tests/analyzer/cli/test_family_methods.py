@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from analyzer.analysis import METHODS
 from PIL import Image
 
 import analyzer
-from analyzer.analysis import METHODS
 
 SMOOTH = ("smooth-grad", "smooth-grad-squared", "var-grad")
 ACTIVATION = ("grad-cam", "grad-cam-plus-plus", "layer-cam")

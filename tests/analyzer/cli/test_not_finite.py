@@ -7,10 +7,10 @@ import json
 import numpy as np
 import onnx
 import pytest
+from analyzer.analysis import METHODS
 from onnx import numpy_helper, parser
 
 from analyzer import differentiate, gradient, input_x_gradient
-from analyzer.analysis import METHODS
 from analyzer.cli import main
 from converters import load
 
