@@ -60,8 +60,9 @@ def full_grad(
         inputs. With `wrt` the input term is {tensor: array}.
     terms: "all" bias terms are complete on every architecture; "explicit" takes the published ones alone, the biases
         of layers, and leaves a shortfall, which `completeness` states.
-    post_processing: post-processing ψ of the saliency map. "paper": |·| rescaled to [0, 1] per sample, resized bilinearly with aligned
-        corners, summed over channels and layers. "pytorch-grad-cam": as in that library, rescaled per channel.
+    post_processing: post-processing ψ of the saliency map. "paper": |·| rescaled to [0, 1] per sample, resized
+        bilinearly with aligned corners, summed over channels and layers. "pytorch-grad-cam": as in that library,
+        rescaled per channel.
     align_corners: align corners in the bilinear resizing of maps. Default: as ψ is published.
     epsilon: number added to the divisor of ψ's rescaling. Default: as ψ is published.
     progress: called with the samples done and all.

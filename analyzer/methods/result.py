@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from analyzer import archive
 from analyzer.deprecation import renamed
 from analyzer.errors import AnalysisError
 from analyzer.graph.samples.arrangement import INDEPENDENT, Arrangement
+from analyzer.graph.samples.labels import Span
 from analyzer.methods.completeness import Completeness
 from analyzer.methods.spatial_map import SpatialMap, SpatialMaps
 
@@ -42,7 +44,7 @@ class Attribution:
     output: (N,), the explained scalar of each sample.
     target: (N,) class indices; None where no class is explained.
     completeness: of the attributions' sum; None of a method whose attributions sum to nothing.
-    signed: whether the map has a sign. Unsigned maps are ≥ 0.
+    signed: whether the map has a sign; of an unsigned map, more is more important.
     wrt: the ONNX names of the tensors that are attributed.
     maps: the map of a method that defines one, (N, *spatial) or {tensor: map}. Read `map`, which all results have.
     channel_axes: {tensor: the axis that its map sums over}.
@@ -290,9 +292,7 @@ class Attribution:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the result as one .npz file, whole or not at all. `Attribution.load` reads it."""
-        from analyzer.methods.files import save
-
-        save(self, path)
+        archive.save(self, path)
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Any:
@@ -300,13 +300,26 @@ class Attribution:
 
         Raises AnalysisError where the file is not such a result.
         """
-        from analyzer.methods.files import load
-
-        return load(path)
+        return archive.load(path, _kinds(), Attribution)
 
 
 class SaliencyMap(Attribution):
     """The result of a method that draws a map and attributes nothing else, such as Grad-CAM or Simple FullGrad."""
+
+
+def _kinds() -> dict[str, Any]:
+    """The classes that a saved result may hold, by name."""
+    from analyzer.methods.full_gradient.result import Contribution, Terms
+
+    found: dict[str, Any] = {
+        part.__name__: part for part in (Arrangement, Completeness, Contribution, Span, Terms)
+    }
+    stack: list[type[Attribution]] = [Attribution]
+    while stack:
+        one = stack.pop()
+        found[one.__name__] = one
+        stack += one.__subclasses__()
+    return found
 
 
 def class_label(index: int, names: Sequence[str] | None) -> str:

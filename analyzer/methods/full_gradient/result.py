@@ -120,16 +120,21 @@ class Terms(Mapping[str, np.ndarray]):
         """The terms, where they were asked for; else None."""
         return self.__dict__.get("_arrays")
 
+    def archived(self) -> tuple[tuple[str, ...], Arrays | None]:
+        """Return what is kept of the terms in a file: their names, and the arrays where they were computed."""
+        return self._names, self.computed
+
     @classmethod
-    def kept(cls, names: tuple[str, ...], arrays: Arrays | None) -> Terms:
-        """Return terms without a model to compute them: those that were computed, or none."""
-        found = cls(names, None)
+    def from_archive(cls, kept: tuple[tuple[str, ...], Arrays | None]) -> Terms:
+        """Return terms without a model to compute them. kept: what `archived` returned."""
+        names, arrays = kept
+        found = cls(tuple(names), None)
         if arrays is not None:
             found.__dict__["_arrays"] = arrays
         return found
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored_terms, (self._names, self.computed)
+        return Terms.from_archive, (self.archived(),)
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self._names:
@@ -141,10 +146,6 @@ class Terms(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self._names)
-
-
-def _restored_terms(names: tuple[str, ...], arrays: Arrays | None) -> Terms:
-    return Terms.kept(names, arrays)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)

@@ -55,7 +55,7 @@ def test_the_attributions_are_those_of_the_api(files, json_of, tmp_path):
 
 
 def test_a_background_is_an_array(files, json_of, tmp_path):
-    options = ("--method", "expected-gradients", "--background", "batch.npy", "--samples", "8", "--seed", "4")
+    options = ("--method", "expected-gradients", "--background", "batch.npy", "--samples", "8", "--rng", "4")
     document, arrays = written(json_of, tmp_path / "out", *options, inputs="single.npy")
     data = np.load(files / "batch.npy")
     x = np.load(files / "single.npy")[None]
