@@ -101,7 +101,7 @@ class Attribution:
     @property
     def is_map(self) -> bool:
         """Whether the attributions are the map itself."""
-        return self.attributions is self.maps
+        return isinstance(self, SaliencyMap)
 
     def by_tensor(self, value: Any) -> dict[str, np.ndarray]:
         """Return attributions or maps as {tensor: array}, also where they are one array."""

@@ -153,13 +153,13 @@ def test_bias_terms_are_kept_where_they_were_computed(model, images, tmp_path):
 @pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x03\x04 cut off"])
 def test_other_files_are_refused(content, tmp_path):
     (tmp_path / "x.npz").write_bytes(content)
-    with pytest.raises(ox.AnalysisError, match="Fix: give a file that Attribution.save wrote"):
+    with pytest.raises(ox.AnalysisError, match=r"Fix: give a file that Attribution\.save wrote"):
         Attribution.load(tmp_path / "x.npz")
 
 
 def test_foreign_archives_and_later_versions_are_refused(tmp_path):
     np.savez(tmp_path / "foreign.npz", x=np.zeros(3))
-    with pytest.raises(ox.AnalysisError, match="expected the .npz file of a Attribution"):
+    with pytest.raises(ox.AnalysisError, match=r"expected the \.npz file of a Attribution"):
         Attribution.load(tmp_path / "foreign.npz")
     for text, message in [
         ({"version": 99, "value": 1}, "expected version 1"),
