@@ -161,7 +161,7 @@ def test_the_border_of_a_blur_and_the_regions_of_an_image(files, written):
         (("--wrt", "embedding"), "embedding"),
         (
             ("--method", "smooth-grad", "--wrt", "h"),
-            "--wrt is a setting of full-grad, gradient, input-x-gradient",
+            "--wrt is a setting of full-grad, integrated-gradients, conductance",
         ),
         (("--method", "conductance", "--wrt", "r", "--along", "nowhere"), "'nowhere'"),
         (

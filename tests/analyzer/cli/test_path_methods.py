@@ -112,7 +112,7 @@ def test_several_baselines_stand_with_commas_between(files, json_of, tmp_path):
         arrays["integrated_gradients/attributions/image"], straight.attributions, rtol=1e-4, atol=1e-6
     )
     for method in document["samples"][0]["methods"].values():
-        assert method["settings"]["baseline"] == "black, white, 0.25"
+        assert method["settings"]["baseline"] == ["black", "white", 0.25]
 
 
 @pytest.mark.parametrize(
