@@ -1,10 +1,19 @@
-"""Take what users hand over as an array: NumPy arrays, nested lists, tensors of PyTorch and TensorFlow."""
+"""Types that several layers share, and values of users as arrays: NumPy arrays, nested lists, tensors of frameworks."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from converters.sources.pytorch import is_pytorch
+
+Arrays = dict[str, np.ndarray]
+"""{name of a tensor: array}."""
+Names = str | Sequence[str]
+"""One or several tensors: ONNX names, paths of modules, names of Keras layers, or "embedding"."""
+Rng = np.random.Generator | int
+"""A source of randomness, or a seed for one."""
 
 
 def as_array(value: object) -> np.ndarray:

@@ -12,13 +12,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from analyzer import differentiate
-from analyzer.analysis.paths import run_blur_ig, run_expected_gradients, run_guided_ig, run_xrai
-from analyzer.analysis.pictures import sample_pictures
+import onnxplain as ox
 from analyzer.demo import PREPROCESSING, load_network, photographs
 from analyzer.figures import panel, preprocess
 from analyzer.figures.picture import Picture
-from converters import convert
+from analyzer.methods.pictures import sample_pictures
 
 BACKGROUND = ("astronaut", "camera", "coins", "moon", "page", "rocket")
 
@@ -36,16 +34,16 @@ def draw(destination: Path) -> None:
     """Draw the picture and save it."""
     pictures = photographs()
     inputs = np.stack([preprocess(picture, PREPROCESSING) for picture in pictures.values()])
-    fn = differentiate(convert(load_network(), inputs, preprocessing=PREPROCESSING))
+    fn = ox.differentiate(ox.convert(load_network(), inputs, preprocessing=PREPROCESSING))
     results = [
-        run_expected_gradients(fn, inputs, background=background()),
-        run_blur_ig(fn, inputs),
-        run_guided_ig(fn, inputs, baseline="black"),
-        run_xrai(fn, inputs),
+        ox.expected_gradients(fn, inputs, background=background()),
+        ox.blur_integrated_gradients(fn, inputs),
+        ox.guided_integrated_gradients(fn, inputs, baseline="black"),
+        ox.xrai(fn, inputs),
     ]
     for result in results:
-        if result.total is not None:
-            print(result.label, "must sum to", result.explained, "and sums to", result.total)
+        if (sums := result.completeness) is not None:
+            print(result.label, "must sum to", sums.output, "and sums to", sums.total)
     drawn = sample_pictures(results, {fn.graph.inputs[0]: inputs}, PREPROCESSING)
     rows = [[_captioned(picture) for picture in sample.values()] for sample in drawn]
     panel(rows, width=2.2).savefig(destination, dpi=110)
