@@ -94,7 +94,8 @@ _INPUTS: dict[str, dict[int, tuple[float, float]]] = {
 _TYPES = frozenset(onnx.TensorProto.DataType.values()) - {onnx.TensorProto.UNDEFINED}
 # Attributes that name a type of elements, with the value that asks for the default.
 _OF_TYPE = {"to": None, "dtype": None, "output_dtype": 0, "output_datatype": 0, "stash_type": None}
-_WINDOWED = ("Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "MaxPool", "AveragePool", "LpPool")
+_POOLS = ("MaxPool", "AveragePool", "LpPool")
+_WINDOWED = ("Conv", "ConvTranspose", "ConvInteger", "QLinearConv", *_POOLS)
 
 
 def validate_integers(node: onnx.NodeProto, place: str) -> None:
@@ -116,6 +117,8 @@ def validate_integers(node: onnx.NodeProto, place: str) -> None:
                     )
     if node.op_type in _WINDOWED:
         _validate_window(node, place)
+    if node.op_type == "Split":
+        _validate_pieces(node, place)
 
 
 def validate_constants(node: onnx.NodeProto, constants: Mapping[str, np.ndarray], place: str) -> None:
@@ -133,6 +136,9 @@ def validate_constants(node: onnx.NodeProto, constants: Mapping[str, np.ndarray]
 
 
 def _values(entry: onnx.AttributeProto) -> Sequence[int]:
+    if entry.ref_attr_name:
+        # A call of the function gives the value.
+        return []
     if entry.type == onnx.AttributeProto.INT:
         return [entry.i]
     return entry.ints if entry.type == onnx.AttributeProto.INTS else []
@@ -145,3 +151,24 @@ def _validate_window(node: onnx.NodeProto, place: str) -> None:
         raise InvalidModel(
             f"{place}: expected a window of at most {LARGEST_WINDOW} elements, got {window}. {_FIX}"
         )
+    if node.op_type not in _POOLS or "pads" not in given:
+        return
+    spread = given.get("dilations") or [1] * len(window)
+    extents = [(size - 1) * step + 1 for size, step in zip(window, spread, strict=False)]
+    if any(pad >= extent for pad, extent in zip(given["pads"], extents * 2, strict=False)):
+        raise InvalidModel(
+            f"{place}: expected pads that are smaller than the window {extents}, got {given['pads']}. {_FIX}"
+        )
+
+
+def _validate_pieces(node: onnx.NodeProto, place: str) -> None:
+    """Check that a Split states as many pieces as it has outputs. Shape inference writes beyond them."""
+    for entry in node.attribute:
+        if entry.ref_attr_name or entry.name not in ("num_outputs", "split"):
+            continue
+        stated = entry.i if entry.name == "num_outputs" else len(entry.ints)
+        if stated != len(node.output):
+            raise InvalidModel(
+                f"{place}: expected {entry.name!r} of {len(node.output)} pieces, one for each output, got {stated}. "
+                f"{_FIX}"
+            )
