@@ -91,6 +91,9 @@ _INPUTS: dict[str, dict[int, tuple[float, float]]] = {
     "MelWeightMatrix": {0: _COUNT, 1: _COUNT, 2: _COUNT},
     **{name: {0: _SIZE} for name in ("HannWindow", "HammingWindow", "BlackmanWindow")},
 }
+# {op: the places of inputs that are vectors}, and of those that hold one number
+_VECTORS = {"Reshape": (1,), "ConstantOfShape": (0,), "Slice": (1, 2, 3, 4), "Pad": (1, 3), "Split": (1,)}
+_NUMBERS = {"Loop": (0, 1), "If": (0,), "TopK": (1,), "CumSum": (1,), "CumProd": (1,), "Trilu": (1,)}
 _TYPES = frozenset(onnx.TensorProto.DataType.values()) - {onnx.TensorProto.UNDEFINED}
 # Attributes that name a type of elements, with the value that asks for the default.
 _OF_TYPE = {"to": None, "dtype": None, "output_dtype": 0, "output_datatype": 0, "stash_type": None}
@@ -123,6 +126,7 @@ def validate_integers(node: onnx.NodeProto, place: str) -> None:
 
 def validate_constants(node: onnx.NodeProto, constants: Mapping[str, np.ndarray], place: str) -> None:
     """Raise InvalidModel for the first number of a standard op's constant inputs that is out of range."""
+    validate_forms(node, constants, place)
     for index, (low, high) in _INPUTS.get(node.op_type, {}).items():
         array = constants.get(node.input[index]) if index < len(node.input) else None
         if array is None or array.dtype.kind not in "fiu":
@@ -133,6 +137,17 @@ def validate_constants(node: onnx.NodeProto, constants: Mapping[str, np.ndarray]
                 f"{place}: expected numbers from {low:g} to {high:g} in {node.input[index]!r}, "
                 f"got {array[wrong].flat[0]}. {_FIX}"
             )
+
+
+def validate_forms(node: onnx.NodeProto, constants: Mapping[str, np.ndarray], place: str) -> None:
+    """Raise InvalidModel for a constant input that is not the vector, or the one number, that the op expects."""
+    for table, expected in ((_VECTORS, "a vector"), (_NUMBERS, "one number")):
+        for name in (node.input[index] for index in table.get(node.op_type, ()) if index < len(node.input)):
+            array = constants.get(name)
+            if array is not None and (array.ndim != 1 if table is _VECTORS else array.size != 1):
+                raise InvalidModel(
+                    f"{place}: expected {expected} in {name!r}, got the shape {array.shape}. {_FIX}"
+                )
 
 
 def _values(entry: onnx.AttributeProto) -> Sequence[int]:

@@ -89,6 +89,48 @@ def test_a_size_that_is_stated_as_minus_one_is_open() -> None:
     assert [dim.dim_value for dim in known["h"].dim][1:] == [2, 8, 8]
 
 
+@pytest.mark.parametrize(
+    ("node", "form"),
+    [
+        (helper.make_node("Slice", ["x", "number", "vector"], ["y"]), "a vector"),
+        (helper.make_node("Slice", ["x", "vector", "matrix"], ["y"]), "a vector"),
+        (helper.make_node("Slice", ["x", "vector", "vector", "number"], ["y"]), "a vector"),
+        (helper.make_node("Pad", ["x", "pads", "", "number"], ["y"]), "a vector"),
+        (helper.make_node("Reshape", ["x", "number"], ["y"]), "a vector"),
+        (helper.make_node("TopK", ["x", "pads"], ["y", ""]), "one number"),
+        (helper.make_node("Trilu", ["x", "pads"], ["y"]), "one number"),
+        (helper.make_node("CumSum", ["x", "pads"], ["y"]), "one number"),
+    ],
+    ids=lambda value: value.op_type if isinstance(value, onnx.NodeProto) else None,
+)
+def test_sizes_and_axes_are_vectors_and_counts_are_one_number(node: onnx.NodeProto, form: str) -> None:
+    constants = {
+        "number": np.array(1),
+        "vector": np.array([1]),
+        "matrix": np.array([[1]]),
+        "pads": np.array([0, 1]),
+    }
+    model = make_model([node], IMAGE, ["y"], constants)
+    assert refused_by_runtime(model, 1, 2, 8, 8)
+    with pytest.raises(InvalidModel, match=f"expected {form} in|breaks a rule of ONNX"):
+        load(model)
+
+
+@pytest.mark.parametrize("count", [[], [2, 3], [[2, 3]]], ids=str)
+def test_a_loop_has_one_trip_count(count: list[int]) -> None:
+    infos = [
+        helper.make_tensor_value_info(name, kind, [])
+        for name, kind in (("i", TensorProto.INT64), ("go", TensorProto.BOOL))
+    ]
+    element = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "ab"]
+    going = helper.make_tensor_value_info("on", TensorProto.BOOL, [])
+    steps = [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Relu", ["a"], ["b"])]
+    body = helper.make_graph(steps, "body", [*infos, element[0]], [going, element[1]])
+    loop = helper.make_node("Loop", ["count", "", "x"], ["y"], body=body)
+    with pytest.raises(InvalidModel, match="expected one number in 'count'"):
+        load(make_model([loop], IMAGE, ["y"], {"count": np.array(count, np.int64)}))
+
+
 @pytest.mark.parametrize("axis", [-2, 1])
 def test_a_product_runs_along_an_axis_of_its_input(axis: int) -> None:
     nodes = [helper.make_node("CumProd", ["x", "axis"], ["y"])]
