@@ -1,8 +1,8 @@
 """Compare the planned memory of a call with the measured peak: `python -m benchmarks.memory [--write PAGE]`.
 
 Each row has a network, a backend and a batch. The need is the value that batches are planned with
-(analyzer/backends/batching/planning.py). The peak is that of a separate process in three calls, in addition to the loaded model,
-as Linux counts it. Needs `pip install ".[test]"`.
+(analyzer/backends/batching/planning.py). The peak is that of a separate process in three calls, in addition to the
+loaded model, as Linux counts it. Needs `pip install ".[test]"`.
 """
 
 from __future__ import annotations
