@@ -1,10 +1,34 @@
-"""Take what users hand over as an array: NumPy arrays, nested lists, tensors of PyTorch and TensorFlow."""
+"""The types that several modules share, and the arrays of what users pass.
+
+Users pass NumPy arrays, nested lists, tensors of PyTorch and of TensorFlow.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
 from converters.sources.pytorch import is_pytorch
+
+Arrays = dict[str, np.ndarray]
+"""Arrays by tensor name."""
+
+Inputs = np.ndarray | Mapping[str, np.ndarray]
+"""The inputs of a model: one array, or an array for each input name."""
+
+Sizes = tuple[int, ...]
+"""The sizes of a tensor whose shape is known."""
+
+Row = dict[str, Any]
+"""One comparison of a report, by column name."""
+
+Progress = Callable[[int, int], None]
+"""A function that is called with the number of finished steps and the number of all steps."""
+
+Announce = Callable[[str], None]
+"""A function that is called with the name of the step that begins."""
 
 
 def as_array(value: object) -> np.ndarray:

@@ -12,7 +12,8 @@ from analyzer.analysis.common import class_label
 from analyzer.analysis.pictures import result_bars
 from analyzer.figures.numbers import format_error, format_value
 from analyzer.methods.full_gradient.result import layers_of
-from analyzer.report.page import Completeness, Prediction, Sample
+from analyzer.report.page import CompletenessRow as Completeness
+from analyzer.report.page import Prediction, Sample
 
 if TYPE_CHECKING:
     from analyzer.figures import ScoredTokens

@@ -11,9 +11,8 @@ from typing import Any
 
 from analyzer.checks.read.attributions import Attributions
 from analyzer.errors import Disagreement
+from analyzer.types import Row
 from converters.system.environment import environment
-
-Row = dict[str, Any]
 
 # A comparison within a larger tolerance says little; the verdict names it.
 LOOSE = 0.1

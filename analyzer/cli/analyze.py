@@ -43,7 +43,7 @@ from analyzer.cli.method_options import (
     settings_of,
 )
 from analyzer.cli.options import (
-    Backend,
+    BackendChoice,
     ExampleOption,
     InputsArgument,
     JsonOption,
@@ -72,7 +72,7 @@ if TYPE_CHECKING:
 ASSUMED = "No mean and std are stored in the model or given: images are fed as pixels in [0, 1]."
 
 
-class Precision(StrEnum):
+class PrecisionChoice(StrEnum):
     """The precision of the torch and tensorflow backends."""
 
     FLOAT32 = "float32"
@@ -84,9 +84,11 @@ def analyze(
     inputs: InputsArgument,
     method: MethodOption = None,
     target: TargetOption = None,
-    backend: Annotated[Backend, typer.Option("--backend", help="What computes.")] = Backend.ONNXRUNTIME,
+    backend: Annotated[
+        BackendChoice, typer.Option("--backend", help="What computes.")
+    ] = BackendChoice.ONNXRUNTIME,
     precision: Annotated[
-        Precision | None, typer.Option("--precision", help="Of the torch and tensorflow backends.")
+        PrecisionChoice | None, typer.Option("--precision", help="Of the torch and tensorflow backends.")
     ] = None,
     output: Annotated[
         Path | None,

@@ -35,7 +35,7 @@ def write_results(
     from analyzer.analysis.pictures import figure_png, layer_chart, sample_pictures
     from analyzer.analysis.summary import arrays_of, completeness_rows, judgement, samples
     from analyzer.figures import plot_tokens
-    from analyzer.report.page import Report, render_report
+    from analyzer.report.page import AttributionPage, render_report
     from converters.system.atomic import write_bytes, write_text
     from converters.system.environment import environment
 
@@ -43,7 +43,7 @@ def write_results(
     pictures = sample_pictures(results, batch.arrays, batch.preprocessing)
     rows = completeness_rows(results, batch.names)
     passed, headline = judgement(results)
-    report = Report(
+    report = AttributionPage(
         title=Path(model).name,
         passed=passed,
         headline=headline,

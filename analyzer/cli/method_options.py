@@ -22,14 +22,14 @@ FULL_GRAD_PANEL, NOISE_PANEL, INTEGRATED_PANEL = "FullGrad", "Noisy copies", "In
 PATH_PANEL, ACTIVATION_PANEL = "Other paths", "Class activation maps"
 
 
-class Terms(StrEnum):
+class TermsChoice(StrEnum):
     """Which of FullGrad's bias terms."""
 
     ALL = "all"
     EXPLICIT = "explicit"
 
 
-class PostProcessing(StrEnum):
+class PostProcessingChoice(StrEnum):
     """Whose saliency map of FullGrad's terms."""
 
     PAPER = "paper"
@@ -43,7 +43,7 @@ class BorderOf(StrEnum):
     ZERO = "zero"
 
 
-class Rule(StrEnum):
+class RuleChoice(StrEnum):
     """The quadrature rules."""
 
     GAUSS_LEGENDRE = "gauss-legendre"
@@ -72,7 +72,7 @@ AttributedOption = Annotated[
     ),
 ]
 TermsOption = Annotated[
-    Terms | None,
+    TermsChoice | None,
     typer.Option(
         "--terms",
         help="All bias terms, or the published ones: those of layers. Default: all.",
@@ -80,7 +80,7 @@ TermsOption = Annotated[
     ),
 ]
 PostProcessingOption = Annotated[
-    PostProcessing | None,
+    PostProcessingChoice | None,
     typer.Option(
         "--post-processing",
         help="Whose map: terms rescaled per sample, or per channel. Default: paper.",
@@ -140,7 +140,7 @@ PointsOption = Annotated[
     ),
 ]
 RuleOption = Annotated[
-    Rule | None,
+    RuleChoice | None,
     typer.Option(
         "--rule",
         help="Quadrature, where no --tolerance is given. Default: gauss-legendre; conductance trapezoid.",

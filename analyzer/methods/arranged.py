@@ -20,8 +20,8 @@ from analyzer.backends.batching.arranging import moved_target
 from analyzer.backends.batching.settling import arranged_to_move
 from analyzer.graph.samples.arrangement import INDEPENDENT, JOINT, Arrangement
 
-Parameters = ParamSpec("Parameters")
-Result = TypeVar("Result", bound="Arranged")
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result", bound="Arranged")
 
 _LIKE_INPUTS = frozenset({"attributions", "baseline", "beside", "input_term", "standard_error"})
 
@@ -44,7 +44,7 @@ class Arranged:
             return array
         return self.arrangement.first(name, np.asarray(array))
 
-    def restored(self: Result, arrangement: Arrangement, single: str) -> Result:
+    def restored(self: _Result, arrangement: Arrangement, single: str) -> _Result:
         """The result as the user's model has its arrays. single: the input that stands alone."""
         own = self.arrangement
         if own is not None:
@@ -68,7 +68,7 @@ def _each(value: Any, name: str, arrangement: Arrangement) -> Any:
     return value if value is None else arrangement.back(name, np.asarray(value))
 
 
-def by_sample(method: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+def by_sample(method: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
     """Decorate a method (model, inputs, target, …): it runs on a model whose samples lie along axis 0.
 
     A model whose samples are arranged already is taken as it is, and its results are left as they are.
@@ -78,20 +78,20 @@ def by_sample(method: Callable[Parameters, Result]) -> Callable[Parameters, Resu
 
 def by_sample_on_path(
     option: str,
-) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
+) -> Callable[[Callable[_Parameters, _Result]], Callable[_Parameters, _Result]]:
     """The same for a path method. option: it names the tensors that move in place of the inputs."""
     return lambda method: _by_sample(method, path=option)
 
 
-def _by_sample(method: Callable[Parameters, Result], path: str | None) -> Callable[Parameters, Result]:
+def _by_sample(method: Callable[_Parameters, _Result], path: str | None) -> Callable[_Parameters, _Result]:
     signature = inspect.signature(method)
 
     @wraps(method)
-    def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+    def run(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
         given = signature.bind(*args, **kwargs).arguments
         fn, inputs = differentiate(given.pop("model")), given.pop("inputs")
         target = given.pop("target", None)
-        call = cast("Callable[..., Result]", method)
+        call = cast("Callable[..., _Result]", method)
         if fn.arrangement is not None:
             found = call(fn, inputs, target, **given)
             return _stated(found, fn.arrangement)
@@ -122,7 +122,7 @@ def attributed(fn: Any, given: Mapping[str, Any], path: str | None = None) -> tu
     return fn.roots(wrt) if wrt is not None or fn.differentiable_inputs else ()
 
 
-def _stated(found: Result, arrangement: Arrangement) -> Result:
+def _stated(found: _Result, arrangement: Arrangement) -> _Result:
     """The result with what is known of its samples."""
     counts = isinstance(found.samples, int)
     return replace(

@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate, explains
-from analyzer.backends.batching.micro_batches import Progress
-from analyzer.backends.inputs import Arrays, Inputs
 from analyzer.errors import AnalysisError
 from analyzer.graph.channel_axis import channel_axes, input_channel_axis
 from analyzer.methods.arranged import by_sample
@@ -25,6 +23,7 @@ from analyzer.methods.paths.fixed_target import Held, hold, in_batches
 from analyzer.methods.paths.path_result import PathAttributions, like, path_attributions
 from analyzer.methods.paths.quadrature import quadrature
 from analyzer.target.target import TargetLike
+from analyzer.types import Arrays, Inputs, Progress
 
 
 @dataclass(frozen=True)

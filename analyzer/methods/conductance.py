@@ -21,14 +21,13 @@ from analyzer.autodiff.sweep import active_tensors
 from analyzer.backends import Differentiable, ModelLike, differentiate, explains
 from analyzer.backends.batching.planning import plan_batch
 from analyzer.backends.inner_tensors import cut
-from analyzer.backends.inputs import Arrays, Inputs
 from analyzer.deprecation import renamed
 from analyzer.errors import AnalysisError
 from analyzer.graph.channel_axis import channel_axes, input_channel_axis
 from analyzer.graph.precision import epsilon
 from analyzer.graph.samples.arrangement import PLAIN
 from analyzer.methods.arranged import by_sample_on_path
-from analyzer.methods.integrated_gradients import ADAPTIVE, AT_ONCE, Progress
+from analyzer.methods.integrated_gradients import ADAPTIVE, AT_ONCE
 from analyzer.methods.numbers import generator, refuse_count
 from analyzer.methods.paths.ends import Baselines, path_ends
 from analyzer.methods.paths.fixed_target import Held, hold
@@ -39,6 +38,7 @@ from analyzer.methods.paths.probes import Probe, beyond_tangents
 from analyzer.methods.paths.refinement import Refined, as_goal, refine
 from analyzer.methods.paths.top_k import held_of_rank, joined, of_rank
 from analyzer.target.target import TargetLike
+from analyzer.types import Arrays, Inputs, Progress
 
 _GRADIENT: Mapping[str, Callable[[Point, Point], np.ndarray]] = {
     "trapezoid": mean_gradient,

@@ -17,8 +17,6 @@ from typing import Any
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate, explains
-from analyzer.backends.batching.micro_batches import Progress
-from analyzer.backends.inputs import Arrays, Inputs
 from analyzer.errors import InputError, ShapeError
 from analyzer.graph.fixes import ALIKE
 from analyzer.methods.arranged import by_sample
@@ -28,6 +26,7 @@ from analyzer.methods.paths.baselines import Dataset, numbers
 from analyzer.methods.paths.fixed_target import Held, hold, in_batches
 from analyzer.methods.paths.path_result import PathAttributions, like, path_attributions, rounding_of
 from analyzer.target.target import TargetLike
+from analyzer.types import Arrays, Inputs, Progress
 
 Background = np.ndarray | Dataset | Mapping[str, np.ndarray | Dataset]
 

@@ -13,9 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate, explains
-from analyzer.backends.batching.micro_batches import Progress
 from analyzer.backends.differentiable import Evaluation
-from analyzer.backends.inputs import Arrays, Inputs
 from analyzer.errors import AnalysisError
 from analyzer.graph.batch_axis import samples_in
 from analyzer.methods.arranged import by_sample
@@ -24,6 +22,7 @@ from analyzer.methods.full_gradient.decomposition import Plan, Settings, form_of
 from analyzer.methods.full_gradient.maps import PUBLISHED, PYTORCH_GRAD_CAM, PostProcessing
 from analyzer.methods.full_gradient.result import Contribution, FullGrad, Terms
 from analyzer.target.target import Seed, Target, TargetLike, one_scalar
+from analyzer.types import Arrays, Inputs, Progress
 
 POST_PROCESSING: Mapping[str, PostProcessing] = {"paper": PUBLISHED, "pytorch-grad-cam": PYTORCH_GRAD_CAM}
 

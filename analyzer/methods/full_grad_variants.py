@@ -13,9 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate, explains
-from analyzer.backends.batching.micro_batches import Progress, cut
+from analyzer.backends.batching.micro_batches import cut
 from analyzer.backends.batching.planning import Call
-from analyzer.backends.inputs import Arrays, Inputs
 from analyzer.backends.onnxruntime import make_session
 from analyzer.errors import AnalysisError
 from analyzer.graph.batch_axis import batched_inputs, samples_in
@@ -25,12 +24,13 @@ from analyzer.graph.program import assemble
 from analyzer.methods.arranged import by_sample
 from analyzer.methods.full_grad import post_processing_of, seed_of
 from analyzer.methods.full_gradient.decomposition import Plan, Settings, form_of, plan, shown_spots
-from analyzer.methods.full_gradient.maps import Layer, PostProcessing, saliency_map
+from analyzer.methods.full_gradient.maps import LaidOutTerm, PostProcessing, saliency_map
 from analyzer.methods.full_gradient.term_sums import Laid, lay, term_sums
 from analyzer.methods.numbers import refuse_count
 from analyzer.methods.paths.noise import Noise
 from analyzer.methods.saliency_map import SaliencyMap
 from analyzer.target.target import Seed, TargetLike
+from analyzer.types import Arrays, Inputs, Progress
 
 
 @explains
@@ -153,7 +153,7 @@ def _map_of(fn: Differentiable, made: Plan, terms: Arrays) -> Arrays:
     """ψ and the sum over layers, of terms that are known: a map for every root."""
     op = Emitter(fn.graph.opset, prefix="map/")
     given = {name: Tensor(f"term/{name}", array.dtype, array.shape) for name, array in terms.items()}
-    layers: dict[str, list[Layer]] = {root: [] for root in made.settings.roots}
+    layers: dict[str, list[LaidOutTerm]] = {root: [] for root in made.settings.roots}
     for name, term in given.items():
         for spot in shown_spots(fn.graph, made.layout, name, made.settings):
             sums = term_sums(op, lay(op, made.layout.placements[name], spot, term), made.settings.psi)

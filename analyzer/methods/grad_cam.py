@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from analyzer.backends import Differentiable, ModelLike, explains
-from analyzer.backends.batching.micro_batches import Progress
-from analyzer.backends.inputs import Inputs
 from analyzer.graph.builder import Emitter
 from analyzer.graph.graph import Tensor
 from analyzer.methods.arranged import by_sample
 from analyzer.methods.class_activation import ActivationMap, Options, activation_map
 from analyzer.target.target import TargetLike
+from analyzer.types import Inputs, Progress
 
 
 @explains

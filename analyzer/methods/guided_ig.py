@@ -18,9 +18,7 @@ from typing import Any
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate, explains
-from analyzer.backends.batching.micro_batches import Progress
 from analyzer.backends.differentiable import Gradients
-from analyzer.backends.inputs import Arrays, Inputs
 from analyzer.errors import AnalysisError
 from analyzer.methods.arranged import by_sample
 from analyzer.methods.numbers import generator
@@ -28,6 +26,7 @@ from analyzer.methods.paths.baselines import BaselineLike, averaged, baseline_fe
 from analyzer.methods.paths.fixed_target import Held, hold, in_batches
 from analyzer.methods.paths.path_result import PathAttributions, like, path_attributions
 from analyzer.target.target import TargetLike
+from analyzer.types import Arrays, Inputs, Progress
 
 RULES = ("trapezoid", "left")
 # The distance to the input is met to within this, relative and absolute.

@@ -16,9 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate, explains
-from analyzer.backends.batching.micro_batches import Progress
 from analyzer.backends.batching.planning import plan_batch
-from analyzer.backends.inputs import Inputs
 from analyzer.deprecation import renamed
 from analyzer.errors import AnalysisError
 from analyzer.graph.embeddings import embedded_tokens
@@ -36,6 +34,7 @@ from analyzer.methods.paths.refinement import as_goal
 from analyzer.methods.paths.top_k import held_of_rank, joined, of_rank
 from analyzer.methods.token_scores import Names, plot_token_scores, scored_tokens, token_scores
 from analyzer.target.target import TargetLike
+from analyzer.types import Inputs, Progress
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

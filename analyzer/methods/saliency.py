@@ -15,13 +15,12 @@ import numpy as np
 
 from analyzer.autodiff.request import gradient_name, observe
 from analyzer.backends import Differentiable, ModelLike, differentiate, explains
-from analyzer.backends.batching.micro_batches import Progress
-from analyzer.backends.inputs import Arrays, Inputs
 from analyzer.graph.channel_axis import channel_axes, input_channel_axis
 from analyzer.graph.graph import Graph
 from analyzer.methods.arranged import by_sample
 from analyzer.methods.saliency_map import SaliencyMap
 from analyzer.target.target import TargetLike, one_scalar
+from analyzer.types import Arrays, Inputs, Progress
 
 
 @dataclass(frozen=True, kw_only=True)

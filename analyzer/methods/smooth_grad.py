@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate, explains
-from analyzer.backends.batching.micro_batches import Progress
-from analyzer.backends.inputs import Arrays, Inputs
 from analyzer.methods.arranged import by_sample
 from analyzer.methods.numbers import refuse_count
 from analyzer.methods.paths.fixed_target import Held, hold, in_batches
@@ -25,6 +23,7 @@ from analyzer.methods.paths.noise import Noise
 from analyzer.methods.paths.path_result import like
 from analyzer.methods.saliency import Attribution, maps_of
 from analyzer.target.target import TargetLike
+from analyzer.types import Arrays, Inputs, Progress
 from converters.verification.norms import inner
 
 

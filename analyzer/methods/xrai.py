@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate, explains
-from analyzer.backends.batching.micro_batches import Progress
-from analyzer.backends.inputs import Arrays
 from analyzer.errors import AnalysisError, ShapeError
 from analyzer.graph.channel_axis import channel_axes, input_channel_axis
 from analyzer.methods.arranged import Arranged, by_sample
@@ -28,6 +26,7 @@ from analyzer.methods.paths.baselines import BaselineLike, numbers
 from analyzer.methods.paths.fixed_target import hold
 from analyzer.methods.segments import segments as segments_of
 from analyzer.target.target import TargetLike
+from analyzer.types import Arrays, Progress
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -100,7 +99,7 @@ def xrai(
     `baseline` (see `make_baselines`; `rng` is of random ones), averaged.
     segments: for each sample its regions as masks (K, H, W), which may overlap; None cuts the images themselves.
     min_pixels: a segment that adds fewer is left out. batch_size, progress: of Integrated Gradients.
-    Raises ShapeError for what is no batch of images, AnalysisError for a model of several inputs, MissingFramework
+    Raises ShapeError for what is no batch of images, AnalysisError for a model of several inputs, MissingDependency
     where scikit-image is needed and not installed; InputError, TargetError, UnsupportedOp.
     """
     refuse_count("min_pixels", min_pixels, 1, 50)

@@ -14,6 +14,7 @@ from analyzer.graph.samples.arrangement import Arrangement
 from analyzer.graph.samples.view import unstated
 from analyzer.methods.arranged import Arranged
 from analyzer.methods.completeness import Completeness
+from analyzer.types import Arrays
 
 if TYPE_CHECKING:
     import pandas
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from analyzer.figures import Bar
-
-Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)

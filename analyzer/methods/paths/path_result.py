@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analyzer.backends.inputs import Arrays, Inputs
 from analyzer.graph.channel_axis import channel_axes, input_channel_axis
 from analyzer.graph.precision import epsilon
 from analyzer.methods.arranged import Arranged
 from analyzer.methods.completeness import Completeness, measure, sample_sums
 from analyzer.methods.full_gradient.result import chosen_input
 from analyzer.methods.paths.fixed_target import Held
+from analyzer.types import Arrays, Inputs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -15,29 +15,29 @@ import numpy as np
 
 from analyzer.errors import AnalysisError
 
-Rule = tuple[np.ndarray, np.ndarray]
+QuadratureRule = tuple[np.ndarray, np.ndarray]
 
 
-def gauss_legendre(steps: int) -> Rule:
+def gauss_legendre(steps: int) -> QuadratureRule:
     """The roots of a Legendre polynomial: all inside, denser towards both ends."""
     nodes, weights = _legendre(steps)
     return (nodes + 1) / 2, weights / 2
 
 
 @lru_cache
-def _legendre(steps: int) -> Rule:
+def _legendre(steps: int) -> QuadratureRule:
     """Nodes in [−1, 1], found as eigenvalues, which takes as long as a small network's gradient."""
     return np.polynomial.legendre.leggauss(steps)
 
 
-def trapezoid(steps: int) -> Rule:
+def trapezoid(steps: int) -> QuadratureRule:
     """Equidistant, both ends among them, at half weight."""
     weights = np.full(steps, 1 / (steps - 1))
     weights[[0, -1]] /= 2
     return np.linspace(0, 1, steps), weights
 
 
-def simpson(steps: int) -> Rule:
+def simpson(steps: int) -> QuadratureRule:
     """Equidistant, both ends among them: parabolas through every three neighbours.
 
     Of an even number of nodes the last four have a cubic, Simpson's 3/8 rule, which is of order 4 as well.
@@ -52,23 +52,23 @@ def simpson(steps: int) -> Rule:
     return np.linspace(0, 1, steps), weights / (steps - 1)
 
 
-def midpoint(steps: int) -> Rule:
+def midpoint(steps: int) -> QuadratureRule:
     """The middles of equal intervals."""
     return (np.arange(steps) + 0.5) / steps, np.full(steps, 1 / steps)
 
 
-def left(steps: int) -> Rule:
+def left(steps: int) -> QuadratureRule:
     """The left ends of equal intervals: the baseline is among them."""
     return np.arange(steps) / steps, np.full(steps, 1 / steps)
 
 
-def right(steps: int) -> Rule:
+def right(steps: int) -> QuadratureRule:
     """The right ends of equal intervals: the input is among them."""
     return np.arange(1, steps + 1) / steps, np.full(steps, 1 / steps)
 
 
 # Each with the fewest steps that it has a meaning for.
-_RULES: dict[str, tuple[Callable[[int], Rule], int]] = {
+_RULES: dict[str, tuple[Callable[[int], QuadratureRule], int]] = {
     "gauss-legendre": (gauss_legendre, 1),
     "trapezoid": (trapezoid, 2),
     "midpoint": (midpoint, 1),
@@ -79,7 +79,7 @@ _RULES: dict[str, tuple[Callable[[int], Rule], int]] = {
 RULES = tuple(_RULES)
 
 
-def quadrature(rule: str, steps: int) -> Rule:
+def quadrature(rule: str, steps: int) -> QuadratureRule:
     """Nodes in [0, 1], (steps,), and weights that sum to one, (steps,).
 
     rule: "gauss-legendre", "trapezoid", "midpoint", "left", "right" or "simpson".
