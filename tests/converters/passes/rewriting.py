@@ -47,6 +47,7 @@ def values(proto: onnx.ModelProto, feeds: Arrays) -> dict[str, Any]:
     """Return the value of every tensor on ONNX's reference evaluator, constants included."""
     found = ReferenceEvaluator(proto).run(None, dict(feeds), intermediate=True)
     found |= {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    found.pop("", None)
     return found
 
 
