@@ -1,4 +1,4 @@
-"""Ops that the canonical opset lacks, or that ONNX Runtime does not run, are written in other ops with the same values."""
+"""Ops that the canonical opset lacks, or that ONNX Runtime does not run, become other ops with the same values."""
 
 from __future__ import annotations
 
@@ -269,4 +269,4 @@ def test_a_recurrent_op_whose_sequence_comes_first_stays(op_type: str) -> None:
 
 
 def test_every_rule_has_a_test() -> None:
-    assert LOWERED == {"TensorScatter", "CumProd", "Range", "AffineGrid", *GATES}
+    assert {"TensorScatter", "CumProd", "Range", "AffineGrid", *GATES} == LOWERED
