@@ -13,11 +13,10 @@ from analyzer import archive
 from analyzer.checks.read.attributions import Attributions
 from analyzer.errors import Disagreement
 from analyzer.methods.views import fragment
+from analyzer.types import Row
 from converters.model import Preprocessing
 from converters.system.environment import environment
 from converters.system.text import printable
-
-Row = dict[str, Any]
 
 # A comparison within a larger tolerance says little; the verdict names it.
 LOOSE = 0.1

@@ -15,7 +15,7 @@ from analyzer.cli.analyze_view import show_results
 from analyzer.cli.destinations import refuse_unwritable
 from analyzer.cli.method_options import MethodOption, settings_of, with_method_options
 from analyzer.cli.options import (
-    Backend,
+    BackendChoice,
     ExampleOption,
     InputsArgument,
     JsonOption,
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 ASSUMED = "No mean and std are stored in the model or given: images are fed as pixels in [0, 1]."
 
 
-class Precision(StrEnum):
+class PrecisionChoice(StrEnum):
     """The precision of the torch and tensorflow backends."""
 
     FLOAT32 = "float32"
@@ -57,9 +57,12 @@ def analyze(
     inputs: InputsArgument,
     method: MethodOption = None,
     target: TargetOption = None,
-    backend: Annotated[Backend, typer.Option("--backend", help="Backend to run on.")] = Backend.ONNXRUNTIME,
+    backend: Annotated[
+        BackendChoice, typer.Option("--backend", help="Backend to run on.")
+    ] = BackendChoice.ONNXRUNTIME,
     precision: Annotated[
-        Precision | None, typer.Option("--precision", help="Precision of the torch and tensorflow backends.")
+        PrecisionChoice | None,
+        typer.Option("--precision", help="Precision of the torch and tensorflow backends."),
     ] = None,
     output: Annotated[
         Path | None,

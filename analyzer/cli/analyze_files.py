@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analyzer.report.page import AttributionPage
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -38,7 +40,7 @@ def write_results(
     from analyzer.methods.full_gradient.result import FullGrad
     from analyzer.methods.pictures import layer_chart, sample_pictures
     from analyzer.methods.summary import arrays_of, completeness_rows, judgement, samples
-    from analyzer.report.page import Report, render_report
+    from analyzer.report.page import render_report
     from converters.system.atomic import write_bytes, write_text
     from converters.system.environment import environment
 
@@ -46,7 +48,7 @@ def write_results(
     pictures = sample_pictures(results, batch.arrays, batch.preprocessing)
     rows = completeness_rows(results, batch.names)
     passed, headline = judgement(results)
-    report = Report(
+    report = AttributionPage(
         title=Path(model).name,
         passed=passed,
         headline=headline,

@@ -21,11 +21,13 @@ from analyzer.backends.batching.settling import arranged_to_move
 from analyzer.graph.samples.arrangement import JOINT, Arrangement
 from analyzer.methods.result import Attribution
 
-Parameters = ParamSpec("Parameters")
-Result = TypeVar("Result", bound=Attribution)
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result", bound=Attribution)
 
 
-def by_sample(method: Callable[Parameters, Result], path: str | None = None) -> Callable[Parameters, Result]:
+def by_sample(
+    method: Callable[_Parameters, _Result], path: str | None = None
+) -> Callable[_Parameters, _Result]:
     """Let a method (model, inputs, target, …) run on a model whose samples lie along axis 0.
 
     A model whose samples are arranged already is taken as it is, and its results are left as they are.
@@ -34,11 +36,11 @@ def by_sample(method: Callable[Parameters, Result], path: str | None = None) -> 
     signature = inspect.signature(method)
 
     @wraps(method)
-    def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+    def run(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
         given = signature.bind(*args, **kwargs).arguments
         fn, inputs = differentiate(given.pop("model")), given.pop("inputs")
         target = given.pop("target", None)
-        call = cast("Callable[..., Result]", method)
+        call = cast("Callable[..., _Result]", method)
         if fn.arrangement is not None:
             found = call(fn, inputs, target, **given)
             return _stated(found, fn.arrangement, fn.model.class_names)
@@ -69,7 +71,7 @@ def attributed(fn: Any, given: Mapping[str, Any], path: str | None = None) -> tu
     return fn.roots(wrt) if wrt is not None or fn.differentiable_inputs else ()
 
 
-def _stated(found: Result, arrangement: Arrangement, class_names: Sequence[str] | None) -> Result:
+def _stated(found: _Result, arrangement: Arrangement, class_names: Sequence[str] | None) -> _Result:
     """The result with what is known of its samples and classes."""
     counts = isinstance(found.samples, int)
     return replace(

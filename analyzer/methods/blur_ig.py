@@ -15,16 +15,15 @@ from typing import Any
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate
-from analyzer.backends.batching.micro_batches import Progress
-from analyzer.backends.inputs import Arrays, Inputs
 from analyzer.errors import AnalysisError
 from analyzer.graph.channel_axis import channel_axes, input_channel_axis
 from analyzer.methods.paths.blur import Border, blurred_with_slope
 from analyzer.methods.paths.fixed_target import Held, hold, in_batches
 from analyzer.methods.paths.path_result import PathAttribution, like, path_attributions
-from analyzer.methods.paths.quadrature import Rule, quadrature
+from analyzer.methods.paths.quadrature import RuleName, quadrature
 from analyzer.methods.registry import method
 from analyzer.target.target import TargetLike
+from analyzer.types import Arrays, Inputs, Progress
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -58,7 +57,7 @@ def blur_integrated_gradients(
     *,
     max_sigma: float = 50.0,
     steps: int = 100,
-    rule: Rule = "gauss-legendre",
+    rule: RuleName = "gauss-legendre",
     border: Border = "edge",
     batch_size: int = 16,
     progress: Progress | None = None,

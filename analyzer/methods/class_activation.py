@@ -14,8 +14,6 @@ from typing import Any
 
 from analyzer.autodiff.request import Request
 from analyzer.backends import Differentiable, ModelLike, for_inputs
-from analyzer.backends.batching.micro_batches import Progress
-from analyzer.backends.inputs import Arrays, Inputs
 from analyzer.errors import AnalysisError
 from analyzer.graph.builder import Emitter
 from analyzer.graph.graph import Graph, Tensor
@@ -24,9 +22,9 @@ from analyzer.methods.full_gradient.maps import PostProcessing, saliency_map
 from analyzer.methods.result import SaliencyMap
 from analyzer.placement.fixed_sizes import at_input_sizes, samples_laid_out
 from analyzer.placement.last_layer import last_layers, readings
-from analyzer.placement.terms import Layout, Placement, Spot, lay_out
+from analyzer.placement.terms import Placement, Placements, Spot, lay_out
 from analyzer.target.target import TargetLike
-from analyzer.types import Names
+from analyzer.types import Arrays, Inputs, Names, Progress
 
 _NO_LAYER = "Fix: use full_grad or integrated_gradients (--method full-grad), which need no layer"
 _OTHER = "Fix: name another layer (--layer), or use full_grad (--method full-grad)"
@@ -135,7 +133,7 @@ def _layout(
     outputs: tuple[str, ...],
     roots: Sequence[str],
     layers: Mapping[str, str],
-) -> Layout:
+) -> Placements:
     shapes = {name: array.shape for name, array in feeds.items()}
     fixed = at_input_sizes(fn, shapes, (*outputs, *roots))
     known = {root: spatial for root, (spatial, _) in readings(fn, feeds, outputs, roots).items()}
@@ -159,7 +157,7 @@ def _spot(place: Placement, root: str, name: str) -> Spot | None:
 
 
 def _request(
-    layers: Mapping[str, str], layout: Layout, spots: Mapping[str, Spot], options: Options
+    layers: Mapping[str, str], layout: Placements, spots: Mapping[str, Spot], options: Options
 ) -> Request:
     psi = PostProcessing(align_corners=options.align_corners)
 

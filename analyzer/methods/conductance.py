@@ -21,7 +21,6 @@ from analyzer.autodiff.sweep import active_tensors
 from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.backends.batching.planning import plan_batch
 from analyzer.backends.inner_tensors import cut
-from analyzer.backends.inputs import Arrays, Inputs
 from analyzer.deprecation import renamed
 from analyzer.errors import AnalysisError
 from analyzer.graph.channel_axis import channel_axes, input_channel_axis
@@ -41,7 +40,7 @@ from analyzer.methods.paths.refinement import Refined, as_goal, refine
 from analyzer.methods.paths.top_k import held_of_rank, joined
 from analyzer.methods.registry import method
 from analyzer.target.target import TargetLike
-from analyzer.types import Names, Rng
+from analyzer.types import Arrays, Inputs, Names, Rng
 
 _GRADIENT: Mapping[str, Callable[[Point, Point], np.ndarray]] = {
     "trapezoid": mean_gradient,

@@ -17,8 +17,6 @@ from typing import Any
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate
-from analyzer.backends.batching.micro_batches import Progress
-from analyzer.backends.inputs import Arrays, Inputs
 from analyzer.errors import AnalysisError, InputError, ShapeError
 from analyzer.graph.fixes import ALIKE
 from analyzer.methods.completeness import Completeness, sample_sums
@@ -28,7 +26,7 @@ from analyzer.methods.paths.fixed_target import Held, hold, in_batches
 from analyzer.methods.paths.path_result import PathAttribution, like, path_attributions, rounding_of
 from analyzer.methods.registry import method
 from analyzer.target.target import TargetLike
-from analyzer.types import Rng
+from analyzer.types import Arrays, Inputs, Progress, Rng
 
 Background = np.ndarray | Dataset | Mapping[str, np.ndarray | Dataset]
 

@@ -14,9 +14,7 @@ from typing import Literal
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate
-from analyzer.backends.batching.micro_batches import Progress
 from analyzer.backends.differentiable import Evaluation
-from analyzer.backends.inputs import Arrays, Inputs
 from analyzer.errors import AnalysisError
 from analyzer.graph.batch_axis import samples_in
 from analyzer.methods.completeness import measure
@@ -25,7 +23,7 @@ from analyzer.methods.full_gradient.maps import PUBLISHED, PYTORCH_GRAD_CAM, Pos
 from analyzer.methods.full_gradient.result import Contribution, FullGrad, Terms
 from analyzer.methods.registry import method
 from analyzer.target.target import Seed, Target, TargetLike, one_scalar
-from analyzer.types import Names
+from analyzer.types import Arrays, Inputs, Names, Progress
 
 TermKinds = Literal["all", "explicit"]
 Psi = Literal["paper", "pytorch-grad-cam"]

@@ -13,9 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate
-from analyzer.backends.batching.micro_batches import Progress, cut
+from analyzer.backends.batching.micro_batches import cut
 from analyzer.backends.batching.planning import Call
-from analyzer.backends.inputs import Arrays, Inputs
 from analyzer.backends.onnxruntime import make_session
 from analyzer.deprecation import renamed
 from analyzer.errors import AnalysisError
@@ -25,14 +24,14 @@ from analyzer.graph.graph import Tensor
 from analyzer.graph.program import assemble
 from analyzer.methods.full_grad import Psi, TermKinds, full_grad, post_processing_of, seed_of
 from analyzer.methods.full_gradient.decomposition import Plan, Settings, form_of, plan, shown_spots
-from analyzer.methods.full_gradient.maps import Layer, PostProcessing, saliency_map
+from analyzer.methods.full_gradient.maps import LaidOutTerm, PostProcessing, saliency_map
 from analyzer.methods.full_gradient.term_sums import Laid, lay, term_sums
 from analyzer.methods.numbers import refuse_count, seed_from
 from analyzer.methods.paths.noise import Noise
 from analyzer.methods.registry import method
 from analyzer.methods.result import SaliencyMap
 from analyzer.target.target import Seed, TargetLike
-from analyzer.types import Rng
+from analyzer.types import Arrays, Inputs, Progress, Rng
 
 
 @method(
@@ -190,7 +189,7 @@ def _map_of(fn: Differentiable, made: Plan, terms: Arrays) -> Arrays:
     """ψ and the sum over layers, of terms that are known: a map for every root."""
     op = Emitter(fn.graph.opset, prefix="map/")
     given = {name: Tensor(f"term/{name}", array.dtype, array.shape) for name, array in terms.items()}
-    layers: dict[str, list[Layer]] = {root: [] for root in made.settings.roots}
+    layers: dict[str, list[LaidOutTerm]] = {root: [] for root in made.settings.roots}
     for name, term in given.items():
         for spot in shown_spots(fn.graph, made.layout, name, made.settings):
             sums = term_sums(op, lay(op, made.layout.placements[name], spot, term), made.settings.psi)

@@ -8,14 +8,12 @@ Gradient-based Visual Explanations for Deep Convolutional Networks".
 from __future__ import annotations
 
 from analyzer.backends import Differentiable, ModelLike
-from analyzer.backends.batching.micro_batches import Progress
-from analyzer.backends.inputs import Inputs
 from analyzer.graph.builder import Emitter
 from analyzer.graph.graph import Tensor
 from analyzer.methods.class_activation import ActivationMap, Options, activation_map
 from analyzer.methods.registry import method
 from analyzer.target.target import TargetLike
-from analyzer.types import Names
+from analyzer.types import Inputs, Names, Progress
 
 
 @method(

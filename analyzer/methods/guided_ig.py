@@ -18,9 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate
-from analyzer.backends.batching.micro_batches import Progress
 from analyzer.backends.differentiable import Gradients
-from analyzer.backends.inputs import Arrays, Inputs
 from analyzer.errors import AnalysisError
 from analyzer.methods.numbers import generator
 from analyzer.methods.paths.baselines import BaselineLike, averaged, baseline_feeds
@@ -28,7 +26,7 @@ from analyzer.methods.paths.fixed_target import Held, hold, in_batches
 from analyzer.methods.paths.path_result import PathAttribution, like, path_attributions
 from analyzer.methods.registry import method
 from analyzer.target.target import TargetLike
-from analyzer.types import Rng
+from analyzer.types import Arrays, Inputs, Progress, Rng
 
 RULES = ("trapezoid", "left")
 GuidedRule = Literal["trapezoid", "left"]

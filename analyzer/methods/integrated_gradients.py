@@ -16,9 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate
-from analyzer.backends.batching.micro_batches import Progress
 from analyzer.backends.batching.planning import plan_batch
-from analyzer.backends.inputs import Inputs
 from analyzer.deprecation import renamed
 from analyzer.errors import AnalysisError
 from analyzer.graph.embeddings import embedded_tokens
@@ -30,15 +28,14 @@ from analyzer.methods.paths.integration import integrate
 from analyzer.methods.paths.line_result import LineAttribution
 from analyzer.methods.paths.lines import Lines
 from analyzer.methods.paths.path_result import path_attributions
-from analyzer.methods.paths.quadrature import Rule, quadrature
+from analyzer.methods.paths.quadrature import RuleName, quadrature
 from analyzer.methods.paths.refinement import as_goal
 from analyzer.methods.paths.top_k import held_of_rank, joined
 from analyzer.methods.registry import method
 from analyzer.methods.result import chosen_input, refuse_ranked
-from analyzer.methods.token_scores import UNIT, plot_token_scores, scored_tokens, token_scores
-from analyzer.methods.token_scores import Names as TokenNames
+from analyzer.methods.token_scores import UNIT, TokenNames, plot_token_scores, scored_tokens, token_scores
 from analyzer.target.target import TargetLike
-from analyzer.types import Names, Rng
+from analyzer.types import Inputs, Names, Progress, Rng
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -141,7 +138,7 @@ def integrated_gradients(
     wrt: Names | None = None,
     baseline_inputs: Inputs | None = None,
     steps: int = 50,
-    rule: Rule = "gauss-legendre",
+    rule: RuleName = "gauss-legendre",
     tolerance: float | None = None,
     map_tolerance: float | None = None,
     max_evaluations: int = 1024,

@@ -22,8 +22,8 @@ from analyzer.methods.arranged import by_sample
 from analyzer.methods.result import Attribution
 from analyzer.methods.signatures import Parameter, parameters_of
 
-Parameters = ParamSpec("Parameters")
-Result = TypeVar("Result", bound=Attribution)
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result", bound=Attribution)
 
 # Parameters of the public functions that are no settings of the method.
 NOT_SETTINGS = frozenset({"model", "inputs", "target", "progress", "verify", "batch_size"})
@@ -64,21 +64,21 @@ def method(
     path: str | None = None,
     ranked: bool = False,
     like: Callable[..., Any] | None = None,
-) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
+) -> Callable[[Callable[_Parameters, _Result]], Callable[_Parameters, _Result]]:
     """Register a function (model, inputs, target, …) as an attribution method. See `Method` for the arguments.
 
     like: a function whose docstring describes the parameters that this function's docstring leaves out.
     Raises AssertionError for a name that is taken.
     """
 
-    def decorate(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    def decorate(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
         assert name not in METHODS, name
         arranged = explains(by_sample(function, path))
         signature = inspect.signature(function)
         known = parameters_of(function, like, leave_out=NOT_SETTINGS)
 
         @wraps(function)
-        def run(*args: Parameters.args, **options: Parameters.kwargs) -> Result:
+        def run(*args: _Parameters.args, **options: _Parameters.kwargs) -> _Result:
             start = time.perf_counter()
             given = signature.bind(*args, **options)
             found = arranged(*args, **options)

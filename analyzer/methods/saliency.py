@@ -14,15 +14,13 @@ import numpy as np
 
 from analyzer.autodiff.request import gradient_name, observe
 from analyzer.backends import Differentiable, ModelLike, differentiate
-from analyzer.backends.batching.micro_batches import Progress
-from analyzer.backends.inputs import Arrays, Inputs
 from analyzer.graph.channel_axis import channel_axes, input_channel_axis
 from analyzer.graph.graph import Graph
 from analyzer.methods.completeness import measure, sample_sums
 from analyzer.methods.registry import method
 from analyzer.methods.result import Attribution
 from analyzer.target.target import TargetLike, one_scalar
-from analyzer.types import Names
+from analyzer.types import Arrays, Inputs, Names, Progress
 
 
 @method(

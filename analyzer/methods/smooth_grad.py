@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate
-from analyzer.backends.batching.micro_batches import Progress
-from analyzer.backends.inputs import Arrays, Inputs
 from analyzer.deprecation import renamed
 from analyzer.methods.numbers import refuse_count, seed_from
 from analyzer.methods.paths.fixed_target import Held, hold, in_batches
@@ -27,7 +25,7 @@ from analyzer.methods.registry import method
 from analyzer.methods.result import Attribution
 from analyzer.methods.saliency import maps_of
 from analyzer.target.target import TargetLike
-from analyzer.types import Rng
+from analyzer.types import Arrays, Inputs, Progress, Rng
 from converters.verification.norms import inner
 
 

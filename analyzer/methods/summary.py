@@ -11,16 +11,16 @@ from analyzer.figures.numbers import format_error, format_value
 from analyzer.methods.full_gradient.result import FullGrad, layers_of
 from analyzer.methods.pictures import result_bars, title_of
 from analyzer.methods.result import Attribution, class_label
-from analyzer.report.page import Completeness, Prediction, Sample
+from analyzer.report.page import CompletenessRow, Prediction, Sample
 
 if TYPE_CHECKING:
     from analyzer.figures import ScoredTokens
     from analyzer.figures.picture import Picture
 
-Names = Sequence[str] | None
+ClassNames = Sequence[str] | None
 
 
-def predictions(outputs: np.ndarray, names: Names = None, most: int = 5) -> list[tuple[Prediction, ...]]:
+def predictions(outputs: np.ndarray, names: ClassNames = None, most: int = 5) -> list[tuple[Prediction, ...]]:
     """The highest classes of each sample, of an output (N, classes); empty where the output is none such."""
     if outputs.ndim != 2 or outputs.shape[1] < 2:
         return [() for _ in range(outputs.shape[0] if outputs.ndim else 1)]
@@ -41,10 +41,10 @@ def _probabilities(outputs: np.ndarray) -> np.ndarray:
     return powers
 
 
-def completeness_rows(results: Sequence[Attribution], names: Sequence[str]) -> list[Completeness]:
+def completeness_rows(results: Sequence[Attribution], names: Sequence[str]) -> list[CompletenessRow]:
     """One row per sample and method, samples together."""
     return [
-        Completeness(
+        CompletenessRow(
             sample=name,
             method=title_of(result, index),
             output=float(result.completeness.output[index]),
@@ -70,7 +70,7 @@ def judgement(results: Sequence[Attribution]) -> tuple[bool | None, str]:
     """The verdict on completeness, in a line; None where none is claimed."""
     claimed = [result for result in results if any(passed is not None for passed in result.passed)]
     if not claimed:
-        return None, "Completeness is stated, not claimed"
+        return None, "CompletenessRow is stated, not claimed"
     failed = dict.fromkeys(one.caption for one in claimed if any(passed is False for passed in one.passed))
     if failed:
         return False, f"{' and '.join(failed)} miss what they must add up to"
@@ -87,7 +87,7 @@ def samples(
     names: Sequence[str],
     predicted: Sequence[tuple[Prediction, ...]],
     pictures: Sequence[Mapping[str, Picture]],
-    class_names: Names,
+    class_names: ClassNames,
     texts: Sequence[Sequence[ScoredTokens]] = (),
     asked: str = "",
 ) -> list[Sample]:
@@ -108,7 +108,7 @@ def samples(
     ]
 
 
-def target_text(result: Attribution, index: int, class_names: Names, asked: str = "") -> str:
+def target_text(result: Attribution, index: int, class_names: ClassNames, asked: str = "") -> str:
     """What was explained of one sample: "espresso (967)", or what is no class as it was asked for."""
     if result.target is None:
         return asked or "a weighted sum of the outputs"
@@ -171,7 +171,7 @@ def doubles(numbers: np.ndarray) -> np.ndarray:
     return np.atleast_1d(numbers).astype(np.float64)
 
 
-def as_json(results: Sequence[Attribution], index: int, class_names: Names) -> dict[str, Any]:
+def as_json(results: Sequence[Attribution], index: int, class_names: ClassNames) -> dict[str, Any]:
     """One sample's results for the machine-readable output: a record of each method, or {"classes": records}."""
     return {
         group[0].method: {"classes": [_record(result, index, class_names) for result in group]}
@@ -181,7 +181,7 @@ def as_json(results: Sequence[Attribution], index: int, class_names: Names) -> d
     }
 
 
-def _record(result: Attribution, index: int, class_names: Names) -> dict[str, Any]:
+def _record(result: Attribution, index: int, class_names: ClassNames) -> dict[str, Any]:
     chosen = None if result.target is None else int(result.target[index])
     return {
         "target": chosen,

@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate
-from analyzer.backends.batching.micro_batches import Progress
-from analyzer.backends.inputs import Arrays
 from analyzer.errors import AnalysisError, ShapeError
 from analyzer.graph.channel_axis import channel_axes, input_channel_axis
 from analyzer.methods.integrated_gradients import integrated_gradients
@@ -29,7 +27,7 @@ from analyzer.methods.registry import method
 from analyzer.methods.result import Attribution
 from analyzer.methods.segments import segments as segments_of
 from analyzer.target.target import TargetLike
-from analyzer.types import Rng
+from analyzer.types import Arrays, Progress, Rng
 
 if TYPE_CHECKING:
     from analyzer.figures.plots import Look

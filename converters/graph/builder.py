@@ -18,7 +18,7 @@ from onnx import helper
 from converters.errors import InvalidModel, UnsupportedModel
 from converters.graph.mutable import Draft
 
-Argument = str | np.ndarray | float | Sequence[int] | None
+Operand = str | np.ndarray | float | Sequence[int] | None
 Expansion = Callable[..., Any]
 
 EXPANSIONS: dict[tuple[str, str], Expansion] = {}
@@ -58,7 +58,7 @@ class Builder:
         if op_type.startswith("_") or not onnx.defs.has(op_type):
             raise AttributeError(f"ONNX has no operator {op_type!r}")
 
-        def emit(*arguments: Argument, outputs: int = 1, **attributes: Any) -> Any:
+        def emit(*arguments: Operand, outputs: int = 1, **attributes: Any) -> Any:
             like = next((argument for argument in arguments if isinstance(argument, str)), None)
             inputs = [self._tensor(argument, like) for argument in arguments]
             names = [self.draft.fresh(f"{self.node.output[0]}.{op_type}") for _ in range(outputs)]
@@ -68,7 +68,7 @@ class Builder:
 
         return emit
 
-    def _tensor(self, argument: Argument, like: str | None) -> str:
+    def _tensor(self, argument: Operand, like: str | None) -> str:
         if argument is None or isinstance(argument, str):
             return argument or ""
         if isinstance(argument, np.ndarray):

@@ -12,7 +12,8 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 
-from converters.graph.mutable import Draft, Shape, attribute, is_invented, is_standard
+from converters.graph.mutable import Draft, attribute, is_invented, is_standard
+from converters.types import Shape
 
 # Longer integer vectors are data, not shapes.
 _LONGEST = 64

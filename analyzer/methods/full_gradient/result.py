@@ -15,6 +15,7 @@ from analyzer.graph.samples.arrangement import Arrangement
 from analyzer.graph.samples.view import unstated
 from analyzer.methods.completeness import Completeness
 from analyzer.methods.result import OUTPUT_UNIT, Attribution
+from analyzer.types import Arrays
 
 if TYPE_CHECKING:
     import pandas
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
     from analyzer.figures import Bar
     from analyzer.figures.plots import Look
-
-Arrays = dict[str, np.ndarray]
 
 # Of the output, or the rounding floor of its terms: float32 leaves about 1e-6.
 EXACT = 1e-4

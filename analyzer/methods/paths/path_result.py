@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.backends.inputs import Arrays, Inputs
 from analyzer.graph.channel_axis import channel_axes, input_channel_axis
 from analyzer.graph.precision import epsilon
 from analyzer.methods.completeness import Completeness, measure, sample_sums
 from analyzer.methods.paths.fixed_target import Held
 from analyzer.methods.result import Attribution
+from analyzer.types import Arrays, Inputs
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)

@@ -17,7 +17,7 @@ import numpy as np
 from analyzer.errors import AnalysisError
 
 Quadrature = tuple[np.ndarray, np.ndarray]
-Rule = Literal["gauss-legendre", "trapezoid", "midpoint", "left", "right", "simpson"]
+RuleName = Literal["gauss-legendre", "trapezoid", "midpoint", "left", "right", "simpson"]
 
 
 def gauss_legendre(steps: int) -> Quadrature:

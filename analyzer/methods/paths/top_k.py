@@ -17,7 +17,7 @@ from analyzer.methods.paths.fixed_target import Held
 from analyzer.methods.paths.integration import STATED
 from analyzer.methods.result import Attribution
 
-Result = TypeVar("Result", bound=Attribution)
+_Result = TypeVar("_Result", bound=Attribution)
 
 # What differs from one class of a sample to the next.
 _RANKED = frozenset({"attributions", "beside", "output", "target", "converged", "standard_error", *STATED})
@@ -31,7 +31,7 @@ def held_of_rank(held: Held, k: int) -> Held:
     return replace(held, output=held.output[:, k], chosen=held.chosen[:, k])
 
 
-def joined(results: Sequence[Result]) -> Result:
+def joined(results: Sequence[_Result]) -> _Result:
     """The results of k classes as one, k being the second axis of the arrays that differ among them."""
     first = results[0]
     stacked = {
@@ -42,7 +42,7 @@ def joined(results: Sequence[Result]) -> Result:
     return replace(first, **stacked, completeness=Completeness(**sums))
 
 
-def of_rank(result: Result, k: int) -> Result:
+def of_rank(result: _Result, k: int) -> _Result:
     """The result of the k-th class of each sample. Raises AnalysisError where one scalar of each is explained."""
     if result.output.ndim != 2:
         raise AnalysisError(

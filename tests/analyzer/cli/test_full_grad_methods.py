@@ -15,7 +15,7 @@ from analyzer.cli.analyze_view import show_completeness, show_layers
 from analyzer.cli.terminal import Terminal
 from analyzer.figures import Bar
 from analyzer.methods.full_grad import post_processing_of
-from analyzer.report.page import Completeness
+from analyzer.report.page import CompletenessRow
 
 ALL = ("--method", "full-grad", "--method", "simple-full-grad", "--method", "smooth-full-grad")
 
@@ -175,7 +175,9 @@ def test_the_tables_fit_the_terminal_and_no_row_is_folded(monkeypatch, capsys, w
     terminal.out.width = width
     row = {"output": 9.167, "total": 9.167, "error": 2.3e-7, "passed": True}
     labels = ("FullGrad, all terms", "Integrated Gradients, 50 gradients")
-    show_completeness(terminal, [Completeness(sample="coffee.png", method=label, **row) for label in labels])
+    show_completeness(
+        terminal, [CompletenessRow(sample="coffee.png", method=label, **row) for label in labels]
+    )
     result = SimpleNamespace(
         completeness=SimpleNamespace(output=np.array([45.0])), complete_map=None, by_tensor=lambda value: {}
     )
