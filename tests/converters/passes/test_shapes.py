@@ -350,7 +350,8 @@ def test_the_sizes_behind_an_expand_are_stated() -> None:
 def test_sizes_that_a_target_of_ones_leaves_as_they_are_are_stated() -> None:
     file = graph(
         "(double[1,M,4] x, double[N,1] z) => (double y)"
-        " { s = Shape(z) a = Gather(s, k0) b = Mul(a, k1) u = Concat<axis = 0>(b, k1, k1) e = Expand(x, u) y = Neg(e) }",
+        " { s = Shape(z) a = Gather(s, k0) b = Mul(a, k1) u = Concat<axis = 0>(b, k1, k1)"
+        " e = Expand(x, u) y = Neg(e) }",
         NUMBERS,
     )
     assert shape_stated(file, "e") == ("N", "M", 4)
