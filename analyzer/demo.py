@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analyzer.analysis import MethodResult, Progress, run_full_grad, run_integrated_gradients
-from analyzer.analysis.pictures import sample_pictures
-from analyzer.analysis.summary import completeness_rows, judgement, predictions, samples
 from analyzer.errors import MissingDependency
 from analyzer.figures.images import preprocess
+from analyzer.methods import Attribution, full_grad, integrated_gradients
+from analyzer.methods.pictures import sample_pictures
+from analyzer.methods.summary import completeness_rows, judgement, predictions, samples
 from analyzer.report.page import AttributionPage, Picture, Prediction, write_report
-from analyzer.types import Announce
+from analyzer.types import Announce, Progress
 from converters.model import Model, Preprocessing
 from converters.system.atomic import write_bytes
 from converters.system.environment import environment
@@ -48,7 +48,7 @@ class Demo:
     model: Model
     names: tuple[str, ...]
     predictions: list[tuple[Prediction, ...]]
-    results: tuple[MethodResult, ...]
+    results: tuple[Attribution, ...]
     check: Any
     seconds: dict[str, float]
     files: tuple[Path, ...]
@@ -149,10 +149,10 @@ def run(
         fn = differentiate(model)
         outputs = fn.forward(inputs)[fn.graph.default_output]
     with timed("FullGrad"):
-        complete = run_full_grad(fn, inputs)
-        explicit = run_full_grad(fn, inputs, terms="explicit")
+        complete = full_grad(fn, inputs)
+        explicit = full_grad(fn, inputs, terms="explicit")
     with timed("Integrated Gradients"):
-        (integrated,) = run_integrated_gradients(
+        integrated = integrated_gradients(
             fn, inputs, baseline="black", steps=STEPS, tolerance=TOLERANCE, progress=progress
         )
     with timed("check the backends"):

@@ -5,7 +5,7 @@ Users pass NumPy arrays, nested lists, tensors of PyTorch and of TensorFlow.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,12 @@ Row = dict[str, Any]
 
 Progress = Callable[[int, int], None]
 """A function that is called with the number of finished steps and the number of all steps."""
+
+Names = str | Sequence[str]
+"""One or several tensors: ONNX names, paths of modules, names of Keras layers, or "embedding"."""
+
+Rng = np.random.Generator | int
+"""A source of randomness, or a seed for one."""
 
 Announce = Callable[[str], None]
 """A function that is called with the name of the step that begins."""

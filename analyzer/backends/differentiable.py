@@ -182,7 +182,7 @@ class Differentiable:
         if not names:
             raise AnalysisError(
                 "the model has no floating input. Fix: name tensors to attribute, such as its embedded tokens with "
-                "wrt='embedding' (--wrt embedding; of path methods --at embedding)"
+                "wrt='embedding' (--wrt embedding)"
             )
         self._differentiable(names)
         if wrt is not None:

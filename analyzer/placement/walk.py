@@ -83,7 +83,8 @@ def _through(step: PlacedNode) -> dict[str, Cells]:
         return {}
     try:
         outcome = rule(step)
-    except UnknownSize:
+    except (UnknownSize, IndexError, ValueError):
+        # A model whose sizes or positions contradict one another fails when it runs.
         return {}
     outputs = [outcome] if isinstance(outcome, Cells) or outcome is None else outcome
     return {

@@ -345,10 +345,13 @@ def is_invented(size: int | str | None) -> bool:
 
 
 def _forget_invented_symbols(known: onnx.TypeProto) -> None:
-    """Remove invented symbols: shape inference would keep them where it can now say `batch`."""
+    """Remove invented symbols and sizes: shape inference would keep them where it can now say `batch`."""
     for axis in known.tensor_type.shape.dim if known.tensor_type.HasField("shape") else ():
         if is_invented(axis.dim_param):
             axis.ClearField("dim_param")
+        if axis.dim_value < 0:
+            # Some exporters state -1 for a size that is open.
+            axis.ClearField("dim_value")
 
 
 def _follow(names: Mapping[str, str], name: str) -> str:

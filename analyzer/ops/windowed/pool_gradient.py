@@ -67,6 +67,8 @@ def divide_by_counts(
     """g over the number of elements of its window; with `overhang` windows may reach past the pads."""
     if all(a.size is not None for a in axes):
         found = counts(axes, include_pad)
+        if not found.size:
+            return g
         if np.all(found == found.flat[0]):
             return op.Mul(g, 1 / float(found.flat[0]))
         return op.Mul(g, np.asarray(1 / found[None, None], x.dtype))
