@@ -1,18 +1,16 @@
-"""The memory that a process holds, as the system tells it."""
+"""Read the memory that a process holds."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-from pathlib import Path
+import psutil
 
 
-def resident_bytes(process: int | str = "self") -> int:
-    """Return the bytes of memory that a process holds; 0 where the system does not tell.
+def resident_bytes(process: int | None = None) -> int:
+    """Return the bytes of memory that a process holds, or 0 where the system does not say.
 
-    process: a number, or "self".
+    process: its number; default this process.
     """
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        pages = Path(f"/proc/{process}/statm").read_text().split()[1]
-        return int(pages) * os.sysconf("SC_PAGE_SIZE")
-    return 0
+    try:
+        return int(psutil.Process(process).memory_info().rss)
+    except psutil.Error:
+        return 0

@@ -1,28 +1,24 @@
-"""How much memory computing may take, and how many samples that is.
+"""Read memory budgets, and the memory that is free.
 
-Reads a budget ("2 GiB", bytes, or half of what this machine has free) and a Need, what a call takes for any number of
-samples. Refuses budgets that are no sizes.
+Reads a budget ("2 GiB", or a number of bytes) and what the system says; returns bytes. Refuses a budget that is not a
+size.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from analyzer.errors import AnalysisError
 
 SHARE = 0.5
-"""Of the free memory, what is taken where nobody says how much it may be."""
-ASSUMED_FREE = 4 * 2**30
-"""Bytes, where the system does not tell."""
-GROUPS, MOUNTED = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
-"""Where Linux tells the control groups of a process, and their limits."""
+"""The share of the free memory that a call may take by default."""
 
 _UNITS = {"": 1, "B": 1} | {
     f"{prefix}{ending}": base**power
@@ -30,6 +26,9 @@ _UNITS = {"": 1, "B": 1} | {
     for base, endings in ((1000, ("B",)), (1024, ("", "IB")))
     for ending in endings
 }
+_VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+_VERSION_2 = ("memory.max", "memory.current", "inactive_file")
+# Version 1 writes a huge number where there is no limit.
 _NO_LIMIT = 2**60
 
 
@@ -55,9 +54,9 @@ class Need:
 
 
 def as_bytes(size: int | str | None) -> int | None:
-    """A memory budget in bytes, of a number of bytes or a text such as "2 GiB" or "500MB"; None stays None.
+    """Return a memory budget in bytes, from a number of bytes or a text such as "2 GiB" or "500MB"; None stays None.
 
-    Raises AnalysisError for what is no size above 0.
+    Raises AnalysisError for anything but a size above 0.
     """
     if size is None:
         return None
@@ -71,7 +70,7 @@ def as_bytes(size: int | str | None) -> int | None:
 
 
 def text_of(size: int) -> str:
-    """A number of bytes, to read."""
+    """Return a number of bytes as text for a reader."""
     for unit, power in (("GiB", 3), ("MiB", 2), ("KiB", 1)):
         if size >= 1024**power:
             return f"{size / 1024**power:.1f} {unit}"
@@ -79,54 +78,39 @@ def text_of(size: int) -> str:
 
 
 def budget(max_memory: int | None) -> int:
-    """The bytes that a call may take: those given, else half of what is free."""
+    """Return the bytes that a call may take: those given, else half of the free memory."""
     return max_memory if max_memory is not None else int(SHARE * free_memory())
 
 
-def free_memory() -> int:
-    """The bytes that this process can still take: of the machine's memory, and of every control group it is in."""
-    return max(0, min((_machine(), *_control_groups())))
+def free_memory(root: Path = Path("/")) -> int:
+    """Return the bytes that this process can still take, within the machine and within all of its control groups.
+
+    root: the folder that has `proc` and `sys`.
+    """
+    return max(0, min((int(psutil.virtual_memory().available), *_control_groups(root))))
 
 
-def _machine() -> int:
-    accounts = _read(Path("/proc/meminfo"))
-    found = re.search(r"^MemAvailable:\s+(\d+) kB", accounts, re.MULTILINE)
-    if found:
-        return int(found[1]) * 1024
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):  # Windows has no sysconf, and macOS not this name
-        return ASSUMED_FREE
-
-
-def _control_groups() -> Iterator[int]:
-    """What the limits of the process's groups leave, of version 2 and of version 1; a group bounds those within it."""
-    for line in _read(GROUPS).splitlines():
+def _control_groups(root: Path) -> Iterator[int]:
+    """Yield the free bytes of each Linux control group of the process that has a limit. A group limits its children."""
+    mounted = root / "sys/fs/cgroup"
+    for line in _text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            root, names = MOUNTED, ("memory.max", "memory.current", "inactive_file")
-        elif "memory" in controllers.split(","):
-            root = MOUNTED / "memory"
-            names = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
-        else:
+        if controllers and "memory" not in controllers.split(","):
             continue
-        inside = root / path.lstrip("/")
-        for folder in (inside, *inside.parents):
-            if not folder.is_relative_to(root):
+        top, names = (mounted / "memory", _VERSION_1) if controllers else (mounted, _VERSION_2)
+        inner = top / path.lstrip("/")
+        for folder in (inner, *inner.parents):
+            if not folder.is_relative_to(top):
                 break
-            limit = _read(folder / names[0]).strip()
-            if not limit.isdigit() or int(limit) >= _NO_LIMIT:
-                continue
-            used = _read(folder / names[1]).strip()
-            if used.isdigit():
-                # Files that nobody has open count as used, and are given up when memory is wanted.
-                stat = _read(folder / "memory.stat")
-                cache = re.search(rf"^{names[2]} (\d+)$", stat, re.MULTILINE)
+            limit, used = (_text(folder / name).strip() for name in names[:2])
+            if limit.isdigit() and used.isdigit() and int(limit) < _NO_LIMIT:
+                # The system drops cached files first, though they count as used.
+                cache = re.search(rf"^{names[2]} (\d+)$", _text(folder / "memory.stat"), re.MULTILINE)
                 yield int(limit) - int(used) + (int(cache[1]) if cache else 0)
 
 
-def _read(path: Path) -> str:
-    """A file's text; none where there is no such file, or it is not for us."""
+def _text(path: Path) -> str:
+    """Return the text of a file, empty where it cannot be read."""
     try:
         return path.read_text()
     except OSError:
