@@ -7,10 +7,10 @@ Backend and back, in pieces where a batch must be cut (pieces.py). Names are ONN
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from analyzer.backends.batching.liveness import Flow
 from analyzer.backends.batching.memory import Need
 from analyzer.backends.batching.micro_batches import Progress, batches, run
 from analyzer.backends.batching.planning import Call
+from analyzer.backends.caches import Caches
 from analyzer.backends.file import FileCheck, file_of
 from analyzer.backends.inputs import Arrays, Inputs, check_inputs
 from analyzer.backends.undefined import undefined, undefined_error
@@ -114,8 +115,8 @@ class Differentiable:
     engine: Backend
     max_memory: int | None = None
     """Bytes that a call may take beside its results; None for half of what is free."""
-    plans: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
-    """What methods have worked out of this model, by a key of their own."""
+    caches: Caches = field(default_factory=dict, repr=False, compare=False)
+    """Values that are computed once for this model; every module declares its own cache (caches.py)."""
     verify: bool = True
     """Whether the output of the model's file is compared with what is explained, on the inputs that are explained."""
     samples: str | None = None
@@ -164,9 +165,10 @@ class Differentiable:
         self.engine.release()
         if self.file is not None:
             self.file.release()
-        for plan in self.plans.values():
-            if isinstance(plan, Differentiable) and plan.plans is not self.plans:
-                plan.release()
+        for kept in self.caches.values():
+            for value in kept.values():
+                if isinstance(value, Differentiable) and value.caches is not self.caches:
+                    value.release()
 
     def roots(self, wrt: str | Sequence[str] | None = None) -> tuple[str, ...]:
         """Return the ONNX names of the tensors that are attributed: those of `wrt`, else the floating inputs.

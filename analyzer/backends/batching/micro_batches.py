@@ -15,7 +15,7 @@ import numpy as np
 
 from analyzer.backends.batching.independence import independent
 from analyzer.backends.batching.parallel import lanes
-from analyzer.backends.batching.planning import Call, ample, fitting, place_of, planned, steady
+from analyzer.backends.batching.planning import FITTED, Call, ample, fitting, place_of, planned, steady
 from analyzer.graph.batch_axis import Place, batched_inputs, samples_in
 from analyzer.graph.graph import Graph
 
@@ -119,5 +119,5 @@ def cut(
         return total, None
     # Of one size: a runtime lays out its memory for each size anew.
     size = math.ceil(total / math.ceil(total / fits))
-    fn.plans["fitted", call.key] = size * times
+    FITTED.of(fn)[call.key] = size * times
     return size, found.places

@@ -16,6 +16,7 @@ import numpy as np
 from analyzer.autodiff.request import Request, observe
 from analyzer.backends.batching.liveness import COUNTS, Flow, Shapes, flow
 from analyzer.backends.batching.memory import Need, budget, free_memory, text_of
+from analyzer.backends.caches import Cache
 from analyzer.errors import BackendError, NotEnoughMemory, UnsupportedOp
 from analyzer.graph.batch_axis import Place, batched_inputs, samples_in
 from analyzer.graph.builder import Emitter
@@ -66,6 +67,11 @@ class Planned:
 
     need: Need
     places: Mapping[str, Place] | None
+
+
+_PLANNED: Cache[Planned | None] = Cache("planned")
+_FORWARD: Cache[tuple[int, int]] = Cache("forward bytes")
+FITTED: Cache[int] = Cache("samples that were computed at once")
 
 
 def plan_batch(
@@ -129,7 +135,7 @@ def fitting(fn: Differentiable, call: Call, need: Need, max_memory: int | None) 
         fits = need.samples(allowed)
     if max_memory is None:
         # What an earlier call has taken is still there for this one, though it is no longer free.
-        fits = max(fits, fn.plans.get(("fitted", call.key), 0))
+        fits = max(fits, FITTED.of(fn).get(call.key, 0))
     if fits:
         return fits
     # Where nobody said how much it may be, a single sample may take all that is free.
@@ -148,15 +154,15 @@ def planned(fn: Differentiable, call: Call, feeds: Arrays) -> Planned | None:
     """What a call takes on feeds of such shapes, worked out once; None where only running it shows."""
     batched = batched_inputs(fn.graph)
     sizes = tuple((name, a.shape[1:] if name in batched else a.shape) for name, a in feeds.items())
-    key = ("memory", call.key, sizes)
-    if key not in fn.plans:
+
+    def made() -> Planned | None:
         try:
-            fn.plans[key] = _planned(fn, call, feeds)
+            return _planned(fn, call, feeds)
         except (UnsupportedOp, BackendError, ConversionError):
             # A framework may differentiate what has no rule here, or run what ONNX Runtime does not.
-            fn.plans[key] = None
-    found: Planned | None = fn.plans[key]
-    return found
+            return None
+
+    return _PLANNED.get(fn, (call.key, sizes), made)
 
 
 def _planned(fn: Differentiable, call: Call, feeds: Arrays) -> Planned:
@@ -238,11 +244,7 @@ def forward_bytes(fn: Differentiable, feeds: Arrays) -> tuple[int, int]:
         for axis, size in zip(fn.graph.tensors[name].shape or (), array.shape, strict=False):
             if isinstance(axis, str):
                 symbols[axis] = size
-    key = ("forward bytes", tuple(sorted(symbols.items())))
-    if key not in fn.plans:
-        fn.plans[key] = _sum_of_sizes(fn.graph, symbols)
-    found: tuple[int, int] = fn.plans[key]
-    return found
+    return _FORWARD.get(fn, tuple(sorted(symbols.items())), lambda: _sum_of_sizes(fn.graph, symbols))
 
 
 def _sum_of_sizes(graph: Graph, symbols: Mapping[str, int]) -> tuple[int, int]:
