@@ -6,13 +6,10 @@ size.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import psutil
 
 from analyzer.errors import AnalysisError
@@ -30,27 +27,6 @@ _VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_
 _VERSION_2 = ("memory.max", "memory.current", "inactive_file")
 # Version 1 writes a huge number where there is no limit.
 _NO_LIMIT = 2**60
-
-
-@dataclass(frozen=True)
-class Need:
-    """The bytes that a call takes: at each of some moments a fixed part and a part per sample, (moments, 2)."""
-
-    moments: np.ndarray
-
-    def at(self, samples: int) -> int:
-        """The bytes for this many samples."""
-        return math.ceil((self.moments @ (1.0, float(samples))).max(initial=0))
-
-    def samples(self, budget: int) -> int:
-        """The most samples that the budget holds, 0 where it does not hold one; a large number where any do."""
-        fixed, each = self.moments[:, 0], self.moments[:, 1]
-        if (fixed + each > budget).any():
-            return 0
-        growing = each > 0
-        fits = ((budget - fixed[growing]) / each[growing]).min(initial=_NO_LIMIT)
-        # What `at` says of a number of samples holds that many, however the quotient is rounded.
-        return int(fits * (1 + 1e-12))
 
 
 def as_bytes(size: int | str | None) -> int | None:

@@ -1,4 +1,4 @@
-"""Budgets of memory, what is free, and how many samples a need leaves room for."""
+"""Budgets of memory, the free memory, and the samples that an estimate leaves room for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from analyzer.backends.batching import memory
-from analyzer.backends.batching.memory import Need, as_bytes, budget, free_memory, text_of
+from analyzer.backends.batching.estimate import Estimate
+from analyzer.backends.batching.memory import as_bytes, budget, free_memory, text_of
 from analyzer.errors import AnalysisError
 from converters.system.processes import resident_bytes
 
@@ -43,19 +44,24 @@ def test_a_size_is_read_back_as_it_is_written():
     assert as_bytes(text_of(3 * 2**29)) == 3 * 2**29
 
 
-def test_the_highest_moment_bounds_the_samples():
-    need = Need(np.array([[100.0, 0.0], [10.0, 20.0], [50.0, 10.0]]))
-    assert need.at(1) == 100 and need.at(5) == 110 and need.at(10) == 210
-    assert need.samples(110) == 5 and need.samples(109) == 4
-    assert need.samples(99) == 0
+def test_an_estimate_holds_as_many_samples_as_its_bytes_say():
+    estimate = Estimate(fixed=10.0, each=20.0)
+    assert estimate.bytes(1) == 30 and estimate.bytes(5) == 110
+    assert estimate.samples(110) == 5 and estimate.samples(109) == 4 and estimate.samples(29) == 0
     assert all(
-        need.at(need.samples(size)) <= size < need.at(need.samples(size) + 1) for size in range(101, 400)
+        estimate.bytes(estimate.samples(size)) <= size < estimate.bytes(estimate.samples(size) + 1)
+        for size in range(30, 400)
     )
 
 
-def test_a_need_that_does_not_grow_fits_any_number_or_none():
-    need = Need(np.array([[100.0, 0.0]]))
-    assert need.samples(100) > 10**9 and need.samples(99) == 0
+def test_an_estimate_that_does_not_grow_fits_any_number_or_none():
+    estimate = Estimate(fixed=100.0, each=0.0)
+    assert estimate.samples(100) > 10**9 and estimate.samples(99) == 0
+
+
+def test_an_estimate_has_a_least_number_of_samples():
+    estimate = Estimate(fixed=0.0, each=10.0, least=4)
+    assert estimate.bytes(1) == 40 and estimate.samples(39) == 0 and estimate.samples(50) == 5
 
 
 def test_half_of_what_is_free_is_the_default(monkeypatch):
