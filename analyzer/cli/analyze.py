@@ -44,6 +44,7 @@ from analyzer.cli.method_options import (
 )
 from analyzer.cli.options import (
     Backend,
+    BatchSizeOption,
     ExampleOption,
     InputsArgument,
     JsonOption,
@@ -130,6 +131,7 @@ def analyze(
     no_verify: NoVerifyOption = False,
     trust: TrustOption = False,
     max_memory: MaxMemoryOption = None,
+    batch_size: BatchSizeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Explain a model's outputs by any of the methods, with their completeness."""
@@ -207,6 +209,7 @@ def analyze(
         precision=precision.value if precision else None,
         straight_through=straight_through,
         max_memory=max_memory,
+        batch_size=batch_size,
         verify=not no_verify,
     )
     fn = for_inputs(fn, batch.inputs)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from numbers import Integral
 from pathlib import Path
 
 import psutil
@@ -43,6 +44,17 @@ def as_bytes(size: int | str | None) -> int | None:
             f"expected max_memory above 0, got {size!r}. Fix: give a number of bytes, or a text such as '2 GiB'"
         )
     return int(float(found[1]) * unit)
+
+
+def as_batch_size(size: int | None) -> int | None:
+    """Return the samples of a micro-batch; None stays None. Raises AnalysisError for anything but a number above 0."""
+    if size is None:
+        return None
+    if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
+        raise AnalysisError(
+            f"expected batch_size of at least 1, got {size!r}. Fix: omit it, or give a whole number"
+        )
+    return int(size)
 
 
 def text_of(size: int) -> str:

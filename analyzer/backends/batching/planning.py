@@ -88,6 +88,10 @@ def plan_batch(
     if fn.engine.batch is not None:
         return fn.engine.batch
     feeds, allowed = fn.check_inputs(inputs), fn.max_memory if max_memory is None else max_memory
+    if fn.batch_size is not None:
+        at_most = min(fn.batch_size, at_most or fn.batch_size)
+        if allowed is None:
+            return at_most
     if at_most is not None and ample(fn, feeds, at_most, allowed):
         return at_most
     if not isinstance(wanted, Request):

@@ -6,18 +6,20 @@ import functools
 
 import numpy as np
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
-from analyzer import differentiate, full_grad, smooth_full_grad
+from analyzer import check, compare, differentiate, full_grad, integrated_gradients, smooth_full_grad
 from analyzer.autodiff.request import observe
 from analyzer.backends.batching.planning import Call, plan_batch
 from analyzer.backends.batching.planning import plan as plan_of
-from analyzer.errors import NotEnoughMemory
+from analyzer.errors import AnalysisError, NotEnoughMemory
 from analyzer.methods.full_grad import POST_PROCESSING
 from analyzer.methods.full_gradient.decomposition import Settings, plan
 from analyzer.target.target import Target
 from converters import Model, convert
-from tests.zoo.pytorch_transformers import NETWORKS
+from tests.zoo.pytorch_sequences import Recurrent
+from tests.zoo.pytorch_transformers import NETWORKS, VisionTransformer
 
 BACKENDS = ["onnxruntime", "torch", "tensorflow"]
 WIDTH = 1000
@@ -194,6 +196,92 @@ def assert_close(found, expected):
     )
 
 
+@pytest.mark.parametrize("name", ["vit", "lstm"])
+@pytest.mark.parametrize("backend", ["onnxruntime", "torch"])
+def test_terms_of_all_kinds_of_networks_are_split(name, backend, monkeypatch):
+    net, shape = SPLIT[name]()
+    x = np.random.default_rng(0).standard_normal((5, *shape)).astype(np.float32)
+    converted = convert(net.eval(), torch.from_numpy(x))
+    whole, fn = (
+        full_grad(differentiate(converted, backend), x),
+        differentiate(converted, backend, batch_size=2),
+    )
+    sizes = counted(fn, monkeypatch)
+    found = full_grad(fn, x)
+    assert sizes == [2, 2, 2]
+    assert_close(found.complete_map, whole.complete_map)
+    assert_close(found.completeness.total, whole.completeness.total)
+    for one, other in zip(found.contributions, whole.contributions, strict=True):
+        assert_close(one.total, other.total)
+
+
+SPLIT = {
+    "vit": lambda: (VisionTransformer(), (3, 16, 16)),
+    "lstm": lambda: (Recurrent(torch.nn.LSTM, width=8), (6, 4)),
+}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_batch_size_is_the_number_of_samples_of_a_micro_batch(backend, monkeypatch):
+    x = np.random.default_rng(0).standard_normal((7, WIDTH)).astype(np.float32)
+    for size, expected in ((1, [1] * 7), (3, [3, 3, 3]), (4, [4, 4]), (7, [7]), (100, [7])):
+        fn = differentiate(CHAIN, backend, batch_size=size)
+        sizes = counted(fn, monkeypatch)
+        found = fn.gradients(x, 0).gradients["x"]
+        assert sizes == expected
+        # y = Σ exp(exp(x))
+        np.testing.assert_allclose(found, np.exp(np.exp(x.astype(np.float64)) + x), rtol=1e-4)
+
+
+def test_batch_size_and_max_memory_are_both_limits(monkeypatch):
+    x = np.zeros((8, WIDTH), np.float32)
+    need = need_of(differentiate(CHAIN), x)
+    for size, samples, expected in ((4, 2, 2), (2, 4, 2), (None, 4, 4), (100, 100, 8)):
+        fn = differentiate(CHAIN, batch_size=size, max_memory=need.bytes(samples))
+        assert plan_batch(fn, None, x, 0, at_most=16) == min(size or 16, samples, 16)
+        sizes = counted(fn, monkeypatch)
+        fn.gradients(x, 0)
+        assert set(sizes) == {expected}
+    assert plan_batch(differentiate(CHAIN, batch_size=5), None, x, 0) == 5
+    # Without max_memory, the caller plans the memory.
+    monkeypatch.setattr("analyzer.backends.batching.planning.budget", lambda limit: 1)
+    np.testing.assert_allclose(
+        differentiate(CHAIN, batch_size=2).gradients(x, 0).output, np.e * WIDTH, rtol=1e-4
+    )
+
+
+def test_paths_are_integrated_in_micro_batches(monkeypatch):
+    x = np.random.default_rng(0).standard_normal((2, WIDTH)).astype(np.float32)
+    fn = differentiate(CHAIN, batch_size=3)
+    sizes = counted(fn, monkeypatch)
+    found = integrated_gradients(fn, x, 0, steps=32)
+    assert max(sizes) == 3
+    ends = np.exp(np.exp(x.astype(np.float64))).sum(1) - np.e * WIDTH
+    np.testing.assert_allclose(found.attributions.sum(1), ends, rtol=1e-3)
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.0, "4", True])
+def test_a_batch_size_that_is_no_number_above_0_is_refused(size):
+    for call in (lambda: differentiate(CHAIN, batch_size=size), lambda: check(CHAIN, X, 0, batch_size=size)):
+        with pytest.raises(AnalysisError, match=r"expected batch_size of at least 1, got .*Fix: omit it"):
+            call()
+
+
+X = np.zeros((3, WIDTH), np.float32)
+
+
+def test_a_batch_size_other_than_the_stated_batch_is_refused():
+    stated = model([helper.make_node("Exp", ["x"], ["y"])], {"x": [4, WIDTH]}, {"y": [4, WIDTH]})
+    with pytest.raises(AnalysisError, match=r"expected batch_size=4, .*got 2. Fix: omit batch_size"):
+        differentiate(stated, batch_size=2)
+    assert differentiate(stated, batch_size=4).gradients(X, 0).output.shape == (3,)
+
+
+def test_checks_run_in_micro_batches():
+    assert check(CHAIN, X, 0, backends=["onnxruntime", "torch"], batch_size=2).passed
+    assert compare(CHAIN, CHAIN, X, 0, batch_size=2).passed
+
+
 MIXING = {
     # Each sample less the mean of all: what one gives depends on the others.
     "mean of the batch": model(
@@ -232,6 +320,10 @@ def test_batches_that_must_not_be_split_are_left_whole(name, monkeypatch):
             fn.gradients(inputs, target)
         return
     found = fn.gradients(inputs, target)
+    assert sizes == [5]
+    sized = differentiate(MIXING[name], batch_size=2)
+    sizes = counted(sized, monkeypatch)
+    sized.gradients(inputs, target)
     assert sizes == [5]
     for tensor in fn.graph.inputs:
         np.testing.assert_array_equal(found.gradients[tensor], expected.gradients[tensor])
