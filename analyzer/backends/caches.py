@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 if TYPE_CHECKING:
     from analyzer.backends.differentiable import Differentiable
 
-Value = TypeVar("Value")
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, eq=False)
-class Cache(Generic[Value]):
+class Cache(Generic[_Value]):
     """A cache of one type of value. Two caches are different even where their names are equal."""
 
     name: str
 
-    def of(self, fn: Differentiable) -> dict[Hashable, Value]:
+    def of(self, fn: Differentiable) -> dict[Hashable, _Value]:
         """Return the values of this cache that a model keeps."""
-        found: dict[Hashable, Value] = fn.caches.setdefault(self, {})
+        found: dict[Hashable, _Value] = fn.caches.setdefault(self, {})
         return found
 
-    def get(self, fn: Differentiable, key: Hashable, make: Callable[[], Value]) -> Value:
+    def get(self, fn: Differentiable, key: Hashable, make: Callable[[], _Value]) -> _Value:
         """Return the value of a key that a model keeps; make it where there is none."""
         kept = self.of(fn)
         if key not in kept:

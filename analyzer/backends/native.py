@@ -22,8 +22,7 @@ from analyzer.graph.graph import Graph
 from analyzer.graph.program import Program
 from analyzer.graph.samples.arrangement import Arrangement
 from analyzer.target.target import Seed
-
-Arrays = dict[str, np.ndarray]
+from analyzer.types import Arrays
 
 
 @dataclass(frozen=True)

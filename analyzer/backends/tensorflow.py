@@ -9,9 +9,10 @@ import numpy as np
 
 from analyzer.backends.batching.estimate import Costs
 from analyzer.backends.interpreter import Interpreter, TensorFlow
-from analyzer.backends.native import Arrays, Measured, Native
+from analyzer.backends.native import Measured, Native
 from analyzer.graph.graph import Graph
 from analyzer.target.target import Seed
+from analyzer.types import Arrays
 
 
 class TensorFlowBackend(Native):

@@ -1,9 +1,9 @@
 """Estimate the memory that a call takes, from above.
 
-Reads the ONNX program of a call, and the shapes of its inputs at two numbers of samples; returns an Estimate for every
-number between. A size is a polynomial of the number of samples with coefficients above 0, and so is convex: the line
-through two numbers lies above it between them. Shape inference runs once for each of the two. An axis that it leaves
-open counts as the longest of all axes, in a tensor that is not larger than the largest known one.
+Reads the ONNX program of a call, and the shapes of its inputs at two numbers of samples; returns a MemoryEstimate for
+every number between. Sizes are polynomials of the number of samples with positive coefficients, and so convex: the line
+through two numbers is an upper bound between them. Shape inference runs once for each of the two. An open axis counts
+as the longest of all axes, in a tensor that is at most as large as the largest known one.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Costs:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MemoryEstimate:
     """The memory of a call, as a line over the number of samples."""
 
     fixed: float
@@ -74,7 +74,7 @@ class Estimate:
         return int((budget - self.fixed) / self.each * (1 + 1e-12)) if self.each > 0 else 2**60
 
 
-class Sizes(dict[str, int]):
+class TensorSizes(dict[str, int]):
     """The bytes of every tensor, by name; those of the largest one for a name without a known type."""
 
     def __init__(self, types: Mapping[str, Type]) -> None:
@@ -97,7 +97,7 @@ class Sizes(dict[str, int]):
         return sum(self[name] for name in names)
 
 
-def estimate(program: Program, graph: Graph, at: Mapping[int, Sizes], costs: Costs) -> Estimate:
+def estimate(program: Program, graph: Graph, at: Mapping[int, TensorSizes], costs: Costs) -> MemoryEstimate:
     """Return the estimate of a program. graph: the one that it computes. at: the sizes at numbers of samples."""
     lasting = set(program.constants)
     for node in program.nodes:
@@ -112,10 +112,10 @@ def estimate(program: Program, graph: Graph, at: Mapping[int, Sizes], costs: Cos
         points.append((samples, costs.fixed + costs.weights * weights + costs.tensors * alive))
     (few, least), (many, most) = points[0], points[-1]
     each = (most - least) / (many - few) if many > few else 0.0
-    return Estimate(least - few * each, each, costs.least)
+    return MemoryEstimate(least - few * each, each, costs.least)
 
 
-def _most_alive(program: Program, graph: Graph, sizes: Sizes, lasting: set[str], *, keeps: bool) -> int:
+def _most_alive(program: Program, graph: Graph, sizes: TensorSizes, lasting: set[str], *, keeps: bool) -> int:
     """Return the most bytes that are alive at once: each tensor from its node to the last node that reads it."""
     storage = {name: name for name in (*program.inputs, *lasting)}
     never = frozenset(storage)
@@ -141,7 +141,7 @@ def _most_alive(program: Program, graph: Graph, sizes: Sizes, lasting: set[str],
     return most
 
 
-def _in_steps(node: onnx.NodeProto, sizes: Sizes) -> int:
+def _in_steps(node: onnx.NodeProto, sizes: TensorSizes) -> int:
     """Return the bytes of the tensors that all steps of a Scan compute."""
     if node.op_type != "Scan":
         return 0
@@ -153,7 +153,7 @@ def _in_steps(node: onnx.NodeProto, sizes: Sizes) -> int:
     return length * (sizes.of(names) + _RECORD * len(names))
 
 
-def sizes_at(graph: Graph, shapes: Shapes, program: Program | None = None) -> Sizes:
+def sizes_at(graph: Graph, shapes: Shapes, program: Program | None = None) -> TensorSizes:
     """Return the sizes of a graph's tensors, for inputs of these shapes; those of a program of it by inference, too.
 
     Raises onnx.shape_inference.InferenceError where the program does not take them.
@@ -176,7 +176,7 @@ def sizes_at(graph: Graph, shapes: Shapes, program: Program | None = None) -> Si
         for name, found in _inferred(program, shapes, symbols):
             if name not in types or OPEN not in found[1]:
                 types[name] = found
-    return Sizes(types)
+    return TensorSizes(types)
 
 
 def _inferred(program: Program, shapes: Shapes, symbols: Mapping[object, int]) -> Iterator[tuple[str, Type]]:

@@ -1,19 +1,12 @@
-"""Read memory budgets, and the memory that is free.
-
-Reads a budget ("2 GiB", or a number of bytes) and what the system says; returns bytes. Refuses a budget that is not a
-size.
-"""
+"""Read the limits that users set: a budget of memory ("2 GiB", or a number of bytes), and a number of samples."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from numbers import Integral
-from pathlib import Path
-
-import psutil
 
 from analyzer.errors import AnalysisError
+from converters.system.processes import free_memory
 
 SHARE = 0.5
 """The share of the free memory that a call may take by default."""
@@ -24,10 +17,6 @@ _UNITS = {"": 1, "B": 1} | {
     for base, endings in ((1000, ("B",)), (1024, ("", "IB")))
     for ending in endings
 }
-_VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-_VERSION_2 = ("memory.max", "memory.current", "inactive_file")
-# Version 1 writes a huge number where there is no limit.
-_NO_LIMIT = 2**60
 
 
 def as_bytes(size: int | str | None) -> int | None:
@@ -68,38 +57,3 @@ def text_of(size: int) -> str:
 def budget(max_memory: int | None) -> int:
     """Return the bytes that a call may take: those given, else half of the free memory."""
     return max_memory if max_memory is not None else int(SHARE * free_memory())
-
-
-def free_memory(root: Path = Path("/")) -> int:
-    """Return the bytes that this process can still take, within the machine and within all of its control groups.
-
-    root: the folder that has `proc` and `sys`.
-    """
-    return max(0, min((int(psutil.virtual_memory().available), *_control_groups(root))))
-
-
-def _control_groups(root: Path) -> Iterator[int]:
-    """Yield the free bytes of each Linux control group of the process that has a limit. A group limits its children."""
-    mounted = root / "sys/fs/cgroup"
-    for line in _text(root / "proc/self/cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
-            continue
-        top, names = (mounted / "memory", _VERSION_1) if controllers else (mounted, _VERSION_2)
-        inner = top / path.lstrip("/")
-        for folder in (inner, *inner.parents):
-            if not folder.is_relative_to(top):
-                break
-            limit, used = (_text(folder / name).strip() for name in names[:2])
-            if limit.isdigit() and used.isdigit() and int(limit) < _NO_LIMIT:
-                # The system drops cached files first, though they count as used.
-                cache = re.search(rf"^{names[2]} (\d+)$", _text(folder / "memory.stat"), re.MULTILINE)
-                yield int(limit) - int(used) + (int(cache[1]) if cache else 0)
-
-
-def _text(path: Path) -> str:
-    """Return the text of a file, empty where it cannot be read."""
-    try:
-        return path.read_text()
-    except OSError:
-        return ""

@@ -8,7 +8,7 @@ is computed as a whole.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,13 +17,12 @@ from analyzer.backends.batching.parallel import in_parallel, independent
 from analyzer.backends.batching.planning import FITTED, Call, ample, fitting, forward_bytes, place_of, plan
 from analyzer.graph.batch_axis import Place, batched_inputs, samples_in
 from analyzer.graph.graph import Graph
+from analyzer.types import Progress
 
 if TYPE_CHECKING:
     from analyzer.backends.differentiable import Backend, Differentiable
-    from analyzer.backends.inputs import Arrays
+    from analyzer.types import Arrays
 
-Progress = Callable[[int, int], None]
-"""Called with the number done and the number of all."""
 _STEADY = 256 * 2**20
 """Bytes of a forward pass after which progress is reported."""
 

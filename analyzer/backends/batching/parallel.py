@@ -20,7 +20,7 @@ from analyzer.graph.samples.arrangement import INDEPENDENT
 
 if TYPE_CHECKING:
     from analyzer.backends.differentiable import Backend, Differentiable
-    from analyzer.backends.inputs import Arrays
+    from analyzer.types import Arrays
 
 # More samples in a run gain nothing from the processor's cache; measured between 1 and 8.
 _AT_ONCE = 4
@@ -30,7 +30,7 @@ _LEAST_TENSORS, _MOST_WEIGHTS = 64 * 2**20, 2**28
 _IDLE = 0.2
 
 Item = TypeVar("Item")
-Result = TypeVar("Result")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Parallel:
     size: int
     places: Mapping[str, Place]
 
-    def map(self, compute: Callable[[Item], Result], micro_batches: Iterable[Item]) -> list[Result]:
+    def map(self, compute: Callable[[Item], _Result], micro_batches: Iterable[Item]) -> list[_Result]:
         """Return the results of all micro-batches. An interrupt waits for the runs that have begun, no others."""
         pool = ThreadPoolExecutor(self.threads)
         try:

@@ -1,7 +1,7 @@
 """Plan how many samples of a call a backend computes at once, within a memory budget.
 
-Reads a model on a backend, a call and its inputs; returns a Plan: an estimate of the memory, and where the samples lie
-in every result. Refuses a single sample that does not fit.
+Reads a model on a backend, a call and its inputs; returns a MemoryPlan: an estimate, and where the samples lie in every
+result. Refuses a single sample that does not fit.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ from typing import TYPE_CHECKING
 from onnx.shape_inference import InferenceError
 
 from analyzer.autodiff.request import Request, observe
-from analyzer.backends.batching.estimate import OPEN, Estimate, Sizes, estimate, sizes_at
-from analyzer.backends.batching.memory import budget, free_memory, text_of
+from analyzer.backends.batching.estimate import OPEN, MemoryEstimate, TensorSizes, estimate, sizes_at
+from analyzer.backends.batching.memory import budget, text_of
 from analyzer.backends.caches import Cache
 from analyzer.errors import NotEnoughMemory, UnsupportedOp
 from analyzer.graph.batch_axis import Place, batched_inputs, samples_in
 from analyzer.graph.builder import Emitter
 from analyzer.graph.program import Program, assemble
 from analyzer.target.target import Seed, TargetLike, as_target
+from converters.system.processes import free_memory
 
 if TYPE_CHECKING:
     from analyzer.backends.differentiable import Differentiable
-    from analyzer.backends.inputs import Arrays, Inputs
+    from analyzer.types import Arrays, Inputs
 
 _AMPLE = 50
 """A call surely fits where its forward pass takes this share of the budget: gradients and methods take far less."""
@@ -57,14 +58,14 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Plan:
+class MemoryPlan:
     """places: of the samples in each result; None where the call must not be split."""
 
-    estimate: Estimate
+    estimate: MemoryEstimate
     places: Mapping[str, Place] | None
 
 
-_PLANS: Cache[Plan | None] = Cache("plans of memory")
+_PLANS: Cache[MemoryPlan | None] = Cache("plans of memory")
 _FORWARD: Cache[tuple[int, int]] = Cache("bytes of the forward pass")
 FITTED: Cache[int] = Cache("samples that were computed at once")
 
@@ -103,7 +104,7 @@ def plan_batch(
     return fits if at_most is None else min(fits, at_most)
 
 
-def plan(fn: Differentiable, call: Call, feeds: Arrays, samples: int | None = None) -> Plan | None:
+def plan(fn: Differentiable, call: Call, feeds: Arrays, samples: int | None = None) -> MemoryPlan | None:
     """Return the plan of a call for feeds of these sizes, made once; None where only a run shows the memory.
 
     samples: the number that the plan must hold for; default that of the feeds.
@@ -114,7 +115,7 @@ def plan(fn: Differentiable, call: Call, feeds: Arrays, samples: int | None = No
     return _PLANS.get(fn, key, lambda: _plan(fn, call, feeds, most))
 
 
-def _plan(fn: Differentiable, call: Call, feeds: Arrays, most: int) -> Plan | None:
+def _plan(fn: Differentiable, call: Call, feeds: Arrays, most: int) -> MemoryPlan | None:
     try:
         program = call.program(fn)
         sizes = {}
@@ -129,11 +130,11 @@ def _plan(fn: Differentiable, call: Call, feeds: Arrays, most: int) -> Plan | No
         # A framework may differentiate an op that has no rule here.
         return None
     costs = replace(fn.engine.costs, keeps=fn.engine.costs.keeps and call.request is not None)
-    return Plan(estimate(program, fn.graph, sizes, costs), _places(fn, call, program, sizes))
+    return MemoryPlan(estimate(program, fn.graph, sizes, costs), _places(fn, call, program, sizes))
 
 
 def _places(
-    fn: Differentiable, call: Call, program: Program, at: Mapping[int, Sizes]
+    fn: Differentiable, call: Call, program: Program, at: Mapping[int, TensorSizes]
 ) -> dict[str, Place] | None:
     """Return where the samples lie in each result; None where one of them, or the target, has no axis of samples."""
     if call.seed is not None and any(fn.places.get(name) != Place(0) for name in call.seed.outputs):
@@ -159,7 +160,7 @@ def place_of(fn: Differentiable, result: str) -> Place | None:
     return fn.places.get(result) or fn.places.get(result.partition("/")[2])
 
 
-def fitting(fn: Differentiable, call: Call, found: Plan, max_memory: int | None) -> int:
+def fitting(fn: Differentiable, call: Call, found: MemoryPlan, max_memory: int | None) -> int:
     """Return how many samples of a call fit, at least one. Raises NotEnoughMemory where not even one does."""
     allowed, needed = budget(max_memory), found.estimate
     # The sessions of earlier calls are a part of a limit; they go where nothing else fits.
