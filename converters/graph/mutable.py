@@ -50,7 +50,7 @@ class Draft:
         self.unrolled = 0
         """How many nodes unrolled loops have brought so far."""
         self.settled = b""
-        """The state in which no rewriting changes anything (settle.py)."""
+        """The state in which no rewriting changes anything (fixed_point.py)."""
         self.stated: set[tuple[str, int]] = set()
         """The axes, as (tensor, axis), whose size was stated besides shape inference."""
         self._names = UniqueNames({info.name for info in graph.input} | self.constants.keys())
