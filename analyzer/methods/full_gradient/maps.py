@@ -2,7 +2,8 @@
 
 Terms come laid out by cells (analyzer/placement/terms.py). Rescaling is per sample or per channel and resizing is
 linear, so elements of one cell are summed before resizing, and layers of one grid are added before they are resized
-together: the published map for a small part of its cost. What a crop of the image adds is resized into the part that the crop saw.
+together: the published map for a small part of its cost. What a crop of the image adds is resized into the part that
+the crop saw.
 Sources: Srinivas & Fleuret 2019, section 4, and the authors' post-processing; pytorch-grad-cam 1.5 for its own.
 """
 
