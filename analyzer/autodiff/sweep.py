@@ -1,7 +1,7 @@
 """Reverse-mode differentiation as a graph transformation: append nodes that compute ∂target/∂tensor.
 
 From a canonical Graph, cotangents at some tensors and the tensors wanted (`wrt`), `sweep` emits plain
-`ai.onnx` nodes through an Emitter and returns the gradient of each wanted tensor. Only nodes between a
+`ai.onnx` nodes through a Builder and returns the gradient of each wanted tensor. Only nodes between a
 wanted tensor and a cotangent are differentiated. A tensor whose cotangent is given is never swept
 through: the seed is one such tensor, gradients measured elsewhere (by a native framework) are others.
 Refuses, by name, a node on that path that has no VJP rule.
@@ -16,7 +16,7 @@ import numpy as np
 
 from analyzer.autodiff.masking import entries as entries_of
 from analyzer.errors import UnsupportedOp
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.fixes import TRACED
 from analyzer.graph.graph import Graph, Node, Shape, Tensor
 from analyzer.ops import find
@@ -215,7 +215,7 @@ def _carries(graph: Graph, node: Node, name: str) -> bool:
 
 def sweep(
     graph: Graph,
-    op: Emitter,
+    op: Builder,
     cotangents: Mapping[str, Tensor],
     wrt: Iterable[str],
     seeds: Mapping[str, Tensor] | None = None,
@@ -243,7 +243,7 @@ def sweep(
 
 def _pull_back(
     graph: Graph,
-    op: Emitter,
+    op: Builder,
     node: Node,
     gradients: list[Tensor | None],
     active: frozenset[str],
@@ -326,7 +326,7 @@ def _way_around(node: Node) -> str:
     return f'use backend="source" on a converted model, or {other}'
 
 
-def unbroadcast(op: Emitter, g: Tensor, y: Tensor, u: Tensor, node: Node) -> Tensor:
+def unbroadcast(op: Builder, g: Tensor, y: Tensor, u: Tensor, node: Node) -> Tensor:
     """Sum a contribution shaped like the output back to the shape of the input that was broadcast."""
     if y.shape is None or u.shape is None:
         raise UnsupportedOp(
@@ -354,13 +354,13 @@ def _ambiguous(small: int | str | None, large: int | str | None) -> bool:
     return small is None or small != large
 
 
-def _unbroadcast_dynamic(op: Emitter, g: Tensor, y: Tensor, u: Tensor, lead: int) -> Tensor:
+def _unbroadcast_dynamic(op: Builder, g: Tensor, y: Tensor, u: Tensor, lead: int) -> Tensor:
     shape = op.Shape(u)
     padded = op.Concat([1] * lead, shape, axis=0) if lead else shape
     axes = op.Squeeze(op.NonZero(op.Not(op.Equal(op.Shape(y), padded))), [0])
     return op.Reshape(op.ReduceSum(g, axes, keepdims=1, noop_with_empty_axes=1), shape, allowzero=1)
 
 
-def _zeros_like(op: Emitter, x: Tensor) -> Tensor:
+def _zeros_like(op: Builder, x: Tensor) -> Tensor:
     """Zeros, whatever x holds: multiplying by zero would keep a NaN."""
     return op.Expand(op.tensor(np.zeros((), x.dtype)), op.Shape(x))

@@ -176,7 +176,7 @@ class Interpreter:
                 values[name] = self.framework.alias(result) if shared else result
 
     def _scan(self, node: Node, arguments: list[Any], values: Mapping[str, Any]) -> list[Any]:
-        """A Scan along axis 0, as `Emitter.scan` writes it: the gradients of recurrent ops are made of them."""
+        """A Scan along axis 0, as `Builder.scan` writes it: the gradients of recurrent ops are made of them."""
         if node.name not in self._bodies:
             body = Graph.from_body(node.attributes["body"], self.graph.opset)
             self._bodies[node.name] = Interpreter(body, self.framework)

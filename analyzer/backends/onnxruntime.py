@@ -24,7 +24,7 @@ from analyzer.backends.batching.liveness import Flow
 from analyzer.backends.batching.memory import Need
 from analyzer.errors import BackendError
 from analyzer.graph.batch_axis import fixed_batch, samples_in
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph, is_float
 from analyzer.graph.precision import FLOAT32, in_precision, precisions
 from analyzer.graph.program import Program, assemble
@@ -117,7 +117,7 @@ class OnnxRuntime:
 
         def program(graph: Graph) -> Program:
             outputs = {name: graph.tensors[name] for name in names}
-            return assemble(graph, Emitter(graph.opset), outputs)
+            return assemble(graph, Builder(graph.opset), outputs)
 
         return self._run(("forward", tuple(names)), program, feeds)
 

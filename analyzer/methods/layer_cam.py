@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from analyzer.backends import Differentiable, ModelLike, explains
 from analyzer.backends.batching.micro_batches import Progress
 from analyzer.backends.inputs import Inputs
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
 from analyzer.methods.arranged import by_sample
 from analyzer.methods.class_activation import ActivationMap, Options, activation_map
@@ -40,5 +40,5 @@ def layer_cam(
     )
 
 
-def _own_weights(op: Emitter, values: Tensor, slopes: Tensor) -> Tensor:
+def _own_weights(op: Builder, values: Tensor, slopes: Tensor) -> Tensor:
     return op.ReduceSum(op.Mul(op.Relu(slopes), values), [1, 3], keepdims=0)

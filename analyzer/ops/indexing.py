@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
 from analyzer.ops.registry import Affine, Homogeneous, Kink, PiecewiseConstant, register
 from analyzer.ops.support import (
@@ -49,7 +49,7 @@ class Gather(Homogeneous):
         return lambda: ungather(op, g, x, indices, axis % rank_of(x)), None
 
 
-def ungather(op: Emitter, g: Tensor, x: Tensor, indices: Tensor, axis: int) -> Tensor:
+def ungather(op: Builder, g: Tensor, x: Tensor, indices: Tensor, axis: int) -> Tensor:
     """The transpose of Gather: add each slab of g to zeros shaped like x, where it was taken from."""
     size = x.shape[axis] if x.shape is not None else None
     known = indices.constant

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
 from analyzer.ops.registry import Affine, Homogeneous, register
 from analyzer.ops.support import (
@@ -76,7 +76,7 @@ def _taken(x: Any, axis: int, taken: range, flip: Any) -> Any:
 
 
 def _unslice(
-    op: Emitter, g: Tensor, y: Tensor, x: Tensor, starts: Tensor, ends: Tensor, axes: Any, steps: Any
+    op: Builder, g: Tensor, y: Tensor, x: Tensor, starts: Tensor, ends: Tensor, axes: Any, steps: Any
 ) -> Tensor:
     """Zeros of the shape of x with g where the Slice took it."""
     known = [constant_ints(t) if t is not None else [] for t in (starts, ends, axes, steps)]
@@ -169,7 +169,7 @@ class Pad(Affine):
         return op.Pad(x, pads, None, axes)
 
 
-def _by_convolution(op: Emitter, g: Tensor, pads: list[int], x: Tensor, axes: Tensor | None) -> Tensor | None:
+def _by_convolution(op: Builder, g: Tensor, pads: list[int], x: Tensor, axes: Tensor | None) -> Tensor | None:
     """The gradient of a padded x where the padded gradient is a convolution's: one that does not compute the pads."""
     places = range(x.rank) if axes is None else constant_ints(axes)
     if places is None or min(pads) < 0:
@@ -180,7 +180,7 @@ def _by_convolution(op: Emitter, g: Tensor, pads: list[int], x: Tensor, axes: Te
     return conv_gradient.cropped(op, g, begins, ends)
 
 
-def _negated(op: Emitter, pads: Tensor) -> Any:
+def _negated(op: Builder, pads: Tensor) -> Any:
     known = constant_ints(pads)
     return op.Neg(pads) if known is None else [-pad for pad in known]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from analyzer.errors import UnsupportedOp
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.fixes import TRACED
 from analyzer.graph.graph import Tensor
 from analyzer.ops.registry import Affine, ExplicitRule, Multilinear, register
@@ -15,7 +15,7 @@ from analyzer.ops.support import RowProduct, is_zero, rank_of, reshape_like, sum
 
 
 def bilinear_residual(
-    op: Emitter, factors: Sequence[bool], y: Tensor, bias: Tensor | None, bias_active: bool
+    op: Builder, factors: Sequence[bool], y: Tensor, bias: Tensor | None, bias_active: bool
 ) -> Tensor | None:
     """The residual of y = a·b + bias: `factors` says which of a and b are active."""
     count = sum(factors)
@@ -119,12 +119,12 @@ def _tf_matmul(tf, a, b):
     return tf.matmul(*stacks)
 
 
-def _transposed(op: Emitter, matrix: Tensor) -> Tensor:
+def _transposed(op: Builder, matrix: Tensor) -> Tensor:
     rank = rank_of(matrix)
     return op.Transpose(matrix, perm=[*range(rank - 2), rank - 1, rank - 2])
 
 
-def _sum_batch(op: Emitter, g: Tensor, u: Tensor, other: Tensor) -> Tensor:
+def _sum_batch(op: Builder, g: Tensor, u: Tensor, other: Tensor) -> Tensor:
     """Sum a product over the batch axes along which u was broadcast against the other operand.
 
     Only these broadcast: the sweep, which compares whole shapes, cannot know.

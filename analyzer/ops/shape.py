@@ -9,7 +9,7 @@ import numpy as np
 from onnx import helper
 
 from analyzer.errors import UnsupportedOp
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.fixes import TRACED
 from analyzer.graph.graph import Tensor
 from analyzer.ops.registry import Affine, Homogeneous, PiecewiseConstant, register
@@ -245,7 +245,7 @@ class DepthToSpace(Homogeneous):
         return (of_x,)
 
 
-def _reorder(op: Emitter, depth: Tensor, x: Tensor, b: int) -> Tensor:
+def _reorder(op: Builder, depth: Tensor, x: Tensor, b: int) -> Tensor:
     channels = x.shape[1] if x.shape is not None else None
     if not isinstance(channels, int):
         raise UnsupportedOp(f"DepthToSpace: the number of channels of {x.name!r} is unknown. {TRACED}")

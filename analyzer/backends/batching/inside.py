@@ -14,7 +14,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from analyzer.backends.batching.liveness import VIEWS, Types, types_of
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph, Node, Tensor
 from analyzer.graph.program import IR_VERSION
 from analyzer.ops import find
@@ -51,7 +51,7 @@ def _inside(graph: Graph, node: Node, types: Types, framework: str) -> Content:
     form = getattr(find(node), framework, None)
     if not isinstance(form, Composed):
         return Content()
-    op = Emitter(graph.opset)
+    op = Builder(graph.opset)
     inputs = [tensor and _typed(tensor, types) for tensor in graph.inputs_of(node)]
     form.write(op, *inputs, **node.attributes)
     constants = {tensor.name: tensor.constant for tensor in inputs if tensor and tensor.constant is not None}

@@ -18,7 +18,7 @@ from analyzer.backends.batching.liveness import COUNTS, Flow, Shapes, flow
 from analyzer.backends.batching.memory import Need, budget, free_memory, text_of
 from analyzer.errors import BackendError, NotEnoughMemory, UnsupportedOp
 from analyzer.graph.batch_axis import Place, batched_inputs, samples_in
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph
 from analyzer.graph.program import Program, assemble
 from analyzer.target.target import Seed, TargetLike, as_target
@@ -56,7 +56,7 @@ class Call:
         """What is computed, as one ONNX program. Raises UnsupportedOp where a node on the path has no rule."""
         graph = fn.graph
         if self.request is None or self.seed is None:
-            return assemble(graph, Emitter(graph.opset), {name: graph.tensors[name] for name in self.names})
+            return assemble(graph, Builder(graph.opset), {name: graph.tensors[name] for name in self.names})
         return fn.engine.program(self.request, self.seed)
 
 

@@ -22,7 +22,7 @@ from analyzer.backends import Differentiable
 from analyzer.backends.differentiable import Evaluation
 from analyzer.backends.inputs import Arrays
 from analyzer.errors import AnalysisError
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph, Tensor
 from analyzer.methods.full_gradient.maps import (
     Layer,
@@ -117,7 +117,7 @@ def _plan(fn: Differentiable, shapes: Mapping[str, tuple[int, ...]], settings: S
     tensors = (*settings.roots, *(bias.tensor for bias in biases))
     layout = _layout(fn, shapes, settings, biases)
 
-    def emit(op: Emitter, graph: Graph, gradients: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    def emit(op: Builder, graph: Graph, gradients: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         return _emit(op, graph, gradients, biases, layout, settings)
 
     return Plan(settings, biases, layout, Request(key, tensors, emit))
@@ -146,7 +146,7 @@ def form_of(maps: Arrays) -> Any:
 
 
 def _emit(
-    op: Emitter,
+    op: Builder,
     graph: Graph,
     gradients: Mapping[str, Tensor],
     biases: Sequence[Bias],
@@ -215,7 +215,7 @@ def shown_spots(graph: Graph, layout: Layout, name: str, settings: Settings) -> 
 
 
 def _residuals(
-    op: Emitter, graph: Graph, biases: Sequence[Bias], settings: Settings
+    op: Builder, graph: Graph, biases: Sequence[Bias], settings: Settings
 ) -> dict[str, Tensor | None]:
     """What the gradient at every tensor that has a bias is multiplied by; None for 1."""
     if settings.gradients_alone:
@@ -227,7 +227,7 @@ def _residuals(
     return {bias.tensor: by_node[bias.node.name][bias.node.outputs.index(bias.tensor)] for bias in biases}
 
 
-def _in(op: Emitter, tensor: Tensor, dtype: np.dtype[Any]) -> Tensor:
+def _in(op: Builder, tensor: Tensor, dtype: np.dtype[Any]) -> Tensor:
     """A tensor in a dtype; a constant stays one."""
     if tensor.dtype == dtype:
         return tensor
@@ -236,6 +236,6 @@ def _in(op: Emitter, tensor: Tensor, dtype: np.dtype[Any]) -> Tensor:
     return op.Cast(tensor, to=onnx_dtype(dtype))
 
 
-def _total(op: Emitter, sums: Tensor) -> Tensor:
+def _total(op: Builder, sums: Tensor) -> Tensor:
     """The sum of a sample in double precision: (N, cells) to (N,)."""
     return op.ReduceSum(op.Cast(sums, to=onnx.TensorProto.DOUBLE), [1], keepdims=0)

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from analyzer.errors import UnsupportedOp
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
 
-Function = Callable[[Emitter, Tensor], Tensor]
+Function = Callable[[Builder, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -34,20 +34,20 @@ class Weights:
     input_forget: bool = False
     linear_before_reset: bool = False
 
-    def of(self, op: Emitter, h: Tensor, gate: int) -> Tensor:
+    def of(self, op: Builder, h: Tensor, gate: int) -> Tensor:
         """The hidden state's share of a gate."""
         share = op.Gemm(h, self.recurrent[gate], transB=1)
         return op.Add(share, self.bias[gate]) if self.bias else share
 
-    def function(self, op: Emitter, number: int, x: Tensor) -> Tensor:
+    def function(self, op: Builder, number: int, x: Tensor) -> Tensor:
         """One of the functions f, g of a gate."""
         return self.functions[number](op, x if self.clip is None else op.Clip(x, -self.clip, self.clip))
 
 
-Cell = Callable[[Emitter, Sequence[Tensor], Sequence[Tensor], Weights], tuple[Tensor, ...]]
+Cell = Callable[[Builder, Sequence[Tensor], Sequence[Tensor], Weights], tuple[Tensor, ...]]
 
 
-def lstm(op: Emitter, x: Sequence[Tensor], states: Sequence[Tensor], w: Weights) -> tuple[Tensor, ...]:
+def lstm(op: Builder, x: Sequence[Tensor], states: Sequence[Tensor], w: Weights) -> tuple[Tensor, ...]:
     """One step of LSTM. Gates i, o, f, c; states h, c; peepholes of i, o, f."""
     h, c = states
     i, o, f, g = (op.Add(share, w.of(op, h, gate)) for gate, share in enumerate(x))
@@ -63,7 +63,7 @@ def lstm(op: Emitter, x: Sequence[Tensor], states: Sequence[Tensor], w: Weights)
     return op.Mul(w.function(op, 0, o), w.functions[2](op, c)), c
 
 
-def gru(op: Emitter, x: Sequence[Tensor], states: Sequence[Tensor], w: Weights) -> tuple[Tensor, ...]:
+def gru(op: Builder, x: Sequence[Tensor], states: Sequence[Tensor], w: Weights) -> tuple[Tensor, ...]:
     """One step of GRU. Gates z, r, h. What is reset is the state, or (as in PyTorch) its product with R."""
     (h,) = states
     z = w.function(op, 0, op.Add(x[0], w.of(op, h, 0)))
@@ -73,7 +73,7 @@ def gru(op: Emitter, x: Sequence[Tensor], states: Sequence[Tensor], w: Weights) 
     return (op.Add(op.Mul(op.Sub(1.0, z), new), op.Mul(z, h)),)
 
 
-def rnn(op: Emitter, x: Sequence[Tensor], states: Sequence[Tensor], w: Weights) -> tuple[Tensor, ...]:
+def rnn(op: Builder, x: Sequence[Tensor], states: Sequence[Tensor], w: Weights) -> tuple[Tensor, ...]:
     """One step of an Elman network."""
     (h,) = states
     return (w.function(op, 0, op.Add(x[0], w.of(op, h, 0))),)
@@ -120,7 +120,7 @@ def _function(name: str, given: dict[str, Iterator[float]]) -> Function:
             f"the activation {name} needs activation_alpha and activation_beta. Fix: state them in the file"
         )
 
-    def function(op: Emitter, x: Tensor) -> Tensor:
+    def function(op: Builder, x: Tensor) -> Tensor:
         if key == "affine":
             return op.Add(op.Mul(x, parameters["alpha"]), parameters["beta"])
         if key == "scaledtanh":

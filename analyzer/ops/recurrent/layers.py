@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from analyzer.errors import UnsupportedOp
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.fixes import TRACED
 from analyzer.graph.graph import Tensor
 from analyzer.ops.eager import Composed
@@ -80,7 +80,7 @@ class Layer:
         return [*self.gates, *([] if self.running is None else [self.running])]
 
     def step(
-        self, op: Emitter, elements: Sequence[Tensor], states: Sequence[Tensor]
+        self, op: Builder, elements: Sequence[Tensor], states: Sequence[Tensor]
     ) -> tuple[list[Tensor], Tensor]:
         """One step from the elements of `sequences`: the next states, and the element of Y."""
         count = len(self.gates)
@@ -93,7 +93,7 @@ class Layer:
 
 
 def layers(
-    op: Emitter,
+    op: Builder,
     form: Form,
     inputs: Inputs,
     *,
@@ -137,7 +137,7 @@ def layers(
     return found
 
 
-def _of_direction(op: Emitter, inputs: Inputs, number: int) -> Inputs:
+def _of_direction(op: Builder, inputs: Inputs, number: int) -> Inputs:
     """The inputs without their axis of directions."""
 
     def pick(tensor: Tensor) -> Tensor:
@@ -147,13 +147,13 @@ def _of_direction(op: Emitter, inputs: Inputs, number: int) -> Inputs:
     return Inputs(inputs.x, pick(inputs.w), pick(inputs.r), b, inputs.lengths, h, c, p)
 
 
-def _share(op: Emitter, own: Inputs) -> Tensor:
+def _share(op: Builder, own: Inputs) -> Tensor:
     """X Wᵀ, the input's share of all gates."""
     return op.MatMul(own.x, op.Transpose(own.w, perm=[1, 0]))
 
 
 def _biases(
-    op: Emitter, form: Form, b: Tensor | None, linear_before_reset: bool
+    op: Builder, form: Form, b: Tensor | None, linear_before_reset: bool
 ) -> tuple[Sequence[Tensor], Tensor | None]:
     """The biases inside of the cell, a gate each, and the bias that is added to the input's share."""
     if b is None:
@@ -165,7 +165,7 @@ def _biases(
     return (), op.Add(of_input, of_state)
 
 
-def _running(op: Emitter, x: Tensor, lengths: Tensor) -> Tensor:
+def _running(op: Builder, x: Tensor, lengths: Tensor) -> Tensor:
     """(T, N, 1): whether a step lies before the end of a sample's sequence."""
     total = op.Squeeze(op.Shape(x, start=0, end=1), [0])
     steps = op.Range(np.asarray(0), total, np.asarray(1))
@@ -173,22 +173,22 @@ def _running(op: Emitter, x: Tensor, lengths: Tensor) -> Tensor:
     return op.Less(op.Unsqueeze(steps, [1, 2]), op.Unsqueeze(ends, [0, 2]))
 
 
-def _split(op: Emitter, x: Tensor, count: int, axis: int) -> list[Tensor]:
+def _split(op: Builder, x: Tensor, count: int, axis: int) -> list[Tensor]:
     return [x] if count == 1 else [*op.emit("Split", [x], outputs=count, axis=axis, num_outputs=count)]
 
 
-def _stacked(op: Emitter, parts: Sequence[Tensor], axis: int) -> Tensor:
+def _stacked(op: Builder, parts: Sequence[Tensor], axis: int) -> Tensor:
     """One tensor of the directions' parts, along a new axis."""
     wide = [op.Unsqueeze(part, [axis]) for part in parts]
     return wide[0] if len(wide) == 1 else op.Concat(*wide, axis=axis)
 
 
-def forward(form: Form, op: Emitter, *inputs: Any, **attributes: Any) -> tuple[Tensor, ...]:
+def forward(form: Form, op: Builder, *inputs: Any, **attributes: Any) -> tuple[Tensor, ...]:
     """Y and the last states, by a Scan of the cell."""
     ends, sequences = [], []
     for layer in layers(op, form, Inputs(*inputs), **attributes):
 
-        def step(op: Emitter, states: list[Tensor], elements: list[Tensor], layer: Layer = layer) -> Any:
+        def step(op: Builder, states: list[Tensor], elements: list[Tensor], layer: Layer = layer) -> Any:
             following, y = layer.step(op, elements, states)
             return following, [y]
 
@@ -200,7 +200,7 @@ def forward(form: Form, op: Emitter, *inputs: Any, **attributes: Any) -> tuple[T
 
 def vjp(
     form: Form,
-    op: Emitter,
+    op: Builder,
     g: Sequence[Tensor | None],
     y: Sequence[Tensor | None],
     *inputs: Any,
@@ -244,12 +244,12 @@ def vjp(
 
 
 def _pulled_back(
-    op: Emitter, layer: Layer, y: Tensor, of_y: Tensor | None, of_ends: Sequence[Tensor]
+    op: Builder, layer: Layer, y: Tensor, of_y: Tensor | None, of_ends: Sequence[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
     """The gradients of the input, (T, N, I), and of the initial states."""
     count = len(layer.sequences)
 
-    def back(op: Emitter, cotangents: list[Tensor], elements: list[Tensor]) -> Any:
+    def back(op: Builder, cotangents: list[Tensor], elements: list[Tensor]) -> Any:
         own, states = elements[:count], elements[count:][: len(cotangents)]
         since = len(op.calls)
         following, y = layer.step(op, own, states)
@@ -266,13 +266,13 @@ def _pulled_back(
     return op.MatMul(wide, layer.w), of_states
 
 
-def _before(op: Emitter, layer: Layer, y: Tensor) -> list[Tensor]:
+def _before(op: Builder, layer: Layer, y: Tensor) -> list[Tensor]:
     """The states before each step, (T, N, H)."""
     hidden = _hidden_before(op, layer, y)
     if len(layer.states) == 1:
         return [hidden]
 
-    def advance(op: Emitter, cells: list[Tensor], elements: list[Tensor]) -> Any:
+    def advance(op: Builder, cells: list[Tensor], elements: list[Tensor]) -> Any:
         following, _ = layer.step(op, elements[:-1], [elements[-1], *cells])
         return following[1:], cells
 
@@ -280,7 +280,7 @@ def _before(op: Emitter, layer: Layer, y: Tensor) -> list[Tensor]:
     return [hidden, *cells]
 
 
-def _hidden_before(op: Emitter, layer: Layer, y: Tensor) -> Tensor:
+def _hidden_before(op: Builder, layer: Layer, y: Tensor) -> Tensor:
     """The hidden state before each step: Y of the step that came before it."""
 
     def tail(x: Tensor) -> Tensor:
@@ -297,14 +297,14 @@ def _hidden_before(op: Emitter, layer: Layer, y: Tensor) -> Tensor:
     return op.Where(started, hidden, first)
 
 
-def _all_steps(op: Emitter, x: Tensor, y: Sequence[Tensor | None]) -> Tensor:
+def _all_steps(op: Builder, x: Tensor, y: Sequence[Tensor | None]) -> Tensor:
     """Y, which the model's node may have left out."""
     return op.forward_output(0, x.dtype.type) if y[0] is None else y[0]
 
 
 def residual(
     form: Form,
-    op: Emitter,
+    op: Builder,
     active: Sequence[bool],
     y: Sequence[Tensor | None],
     *inputs: Any,
@@ -331,12 +331,12 @@ def residual(
 
 
 def _pushed_forward(
-    op: Emitter, layer: Layer, y: Tensor, of_gates: Sequence[Tensor], of_states: Sequence[Tensor]
+    op: Builder, layer: Layer, y: Tensor, of_gates: Sequence[Tensor], of_states: Sequence[Tensor]
 ) -> list[Tensor]:
     """The tangents of Y and of the last states, from those of the gates (none: zero) and the initial states."""
     own_count, count = len(layer.sequences), len(layer.states)
 
-    def step(op: Emitter, tangents: list[Tensor], elements: list[Tensor]) -> Any:
+    def step(op: Builder, tangents: list[Tensor], elements: list[Tensor]) -> Any:
         own, states, moving = (
             elements[:own_count],
             elements[own_count:][:count],

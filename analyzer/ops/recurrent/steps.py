@@ -1,7 +1,7 @@
 """Differentiate a step of a Scan while it is being written.
 
 The sweep (analyzer/autodiff/sweep.py) reads a finished graph with known shapes; the step of a recurrent op is a
-few calls that an Emitter has just made, between tensors that do not broadcast against each other. `pull_back` applies
+few calls that a Builder has just made, between tensors that do not broadcast against each other. `pull_back` applies
 the same rules to these calls, and `push_forward` applies it twice: the pull-back is linear in its
 cotangents, so the pull-back of the pull-back is the Jacobian itself.
 """
@@ -12,14 +12,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from analyzer.graph.builder import Call, Emitter
+from analyzer.graph.builder import Builder, Call
 from analyzer.graph.graph import Tensor, attribute_defaults
 from analyzer.ops.registry import Kind, registered
 
 Pairs = Sequence[tuple[Tensor, Tensor]]
 
 
-def pull_back(op: Emitter, since: int, cotangents: Pairs, wrt: Sequence[Tensor]) -> list[Tensor]:
+def pull_back(op: Builder, since: int, cotangents: Pairs, wrt: Sequence[Tensor]) -> list[Tensor]:
     """Emit the gradients at `wrt` through the calls that `op` has made from number `since` on.
 
     cotangents: (output of a call, its cotangent), an output as often as one likes.
@@ -45,7 +45,7 @@ def pull_back(op: Emitter, since: int, cotangents: Pairs, wrt: Sequence[Tensor])
     return [zeros(op, u) if g is None else g for u, g in zip(wrt, gradients, strict=True)]
 
 
-def push_forward(op: Emitter, since: int, tangents: Pairs, outputs: Sequence[Tensor]) -> list[Tensor]:
+def push_forward(op: Builder, since: int, tangents: Pairs, outputs: Sequence[Tensor]) -> list[Tensor]:
     """Emit the tangents of `outputs` of the calls from number `since` on. tangents: (tensor, its tangent)."""
     # The value of these cotangents is never read: nothing that is linear in them depends on it.
     cotangents = [Tensor(f"{op.prefix}cotangent {index}", y.dtype) for index, y in enumerate(outputs)]
@@ -56,7 +56,7 @@ def push_forward(op: Emitter, since: int, tangents: Pairs, outputs: Sequence[Ten
     return pull_back(op, middle, seeds, cotangents)
 
 
-def zeros(op: Emitter, like: Tensor) -> Tensor:
+def zeros(op: Builder, like: Tensor) -> Tensor:
     """Zeros of the shape and dtype of a tensor, whatever it holds."""
     return op.Where(np.asarray(False), like, 0.0)
 
@@ -71,7 +71,7 @@ def _depending_on(calls: Sequence[Call], roots: Sequence[Tensor]) -> set[str]:
     return active
 
 
-def _total(op: Emitter, found: dict[str, list[Tensor]], tensor: Tensor) -> Tensor | None:
+def _total(op: Builder, found: dict[str, list[Tensor]], tensor: Tensor) -> Tensor | None:
     parts = found.get(tensor.name)
     if not parts:
         return None

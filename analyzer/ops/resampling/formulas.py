@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
 
 _SINGLE = 1
@@ -55,7 +55,7 @@ class NumPyArrays:
 class EmittedArrays:
     """Numbers that only the running model knows: the same functions as nodes."""
 
-    def __init__(self, op: Emitter) -> None:
+    def __init__(self, op: Builder) -> None:
         self.op = op
 
     def scalar(self, x: Tensor, index: int) -> Emitted:
@@ -108,7 +108,7 @@ class EmittedArrays:
 class Emitted:
     """A tensor of float64 (or of bool, after a comparison) with Python's operators."""
 
-    def __init__(self, op: Emitter, tensor: Tensor) -> None:
+    def __init__(self, op: Builder, tensor: Tensor) -> None:
         self.op = op
         self.tensor = tensor
 
@@ -149,7 +149,7 @@ class Emitted:
 
 
 def _plain(x: Any) -> Any:
-    """An operand as the Emitter takes it: numbers are float64."""
+    """An operand as the Builder takes it: numbers are float64."""
     if isinstance(x, Emitted):
         return x.tensor
     return np.asarray(x, np.float64)

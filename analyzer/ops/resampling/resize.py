@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
 from analyzer.ops.registry import Affine, register
 from analyzer.ops.resampling.formulas import Emitted, EmittedArrays, NumPyArrays
@@ -72,7 +72,7 @@ def _others(position: int, rank: int) -> list[int]:
     return [axis for axis in range(rank) if axis != position]
 
 
-def _along(op: Emitter, g: Tensor, matrix: Tensor, position: int, rank: int) -> Tensor:
+def _along(op: Builder, g: Tensor, matrix: Tensor, position: int, rank: int) -> Tensor:
     """Σ over the outputs of one axis of matrix[out, in]·g."""
     if position == rank - 1:
         return op.MatMul(g, matrix)
@@ -151,7 +151,7 @@ def _targets(
 
 
 def _rule_axes(
-    op: Emitter,
+    op: Builder,
     x: Tensor,
     y: Tensor,
     roi: Tensor | None,
@@ -172,12 +172,12 @@ def _rule_axes(
     return _axes_at_run(op, x, y, roi, scales, sizes, attributes)
 
 
-def _tensor(op: Emitter, array: np.ndarray | None) -> Tensor | None:
+def _tensor(op: Builder, array: np.ndarray | None) -> Tensor | None:
     return None if array is None else op.tensor(array)
 
 
 def _axes_at_run(
-    op: Emitter,
+    op: Builder,
     x: Tensor,
     y: Tensor,
     roi: Tensor | None,
@@ -208,7 +208,7 @@ def _axes_at_run(
     return found
 
 
-def _copied(op: Emitter, x: Tensor, y: Tensor, axis: int | None) -> Tensor:
+def _copied(op: Builder, x: Tensor, y: Tensor, axis: int | None) -> Tensor:
     """Whether one axis, or with None every axis, keeps its size."""
     same = op.Equal(op.Shape(x), op.Shape(y))
     if axis is not None:
@@ -225,7 +225,7 @@ def _is_kept(x: Tensor, y: Tensor, axis: int, scales: Tensor | None, index: int)
 
 
 def _common_scale(
-    op: Emitter, x: Tensor, sizes: Tensor | None, along: list[int], attributes: Mapping[str, Any]
+    op: Builder, x: Tensor, sizes: Tensor | None, along: list[int], attributes: Mapping[str, Any]
 ) -> Tensor | None:
     """The one scale of sizes that keep the aspect ratio, as a vector of one; None where they do not."""
     policy = attributes["keep_aspect_ratio_policy"]

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from analyzer.errors import UnsupportedOp
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.fixes import TRACED
 from analyzer.graph.graph import Tensor
 from analyzer.ops.support import ones, static
@@ -52,7 +52,7 @@ def kernel_of(w: Tensor, kernel_shape: Sequence[int] | None) -> list[int]:
 
 
 def of_input(
-    op: Emitter, g: Tensor, x: Tensor, w: Tensor, y: Tensor, axes: Sequence[Axis], group: int
+    op: Builder, g: Tensor, x: Tensor, w: Tensor, y: Tensor, axes: Sequence[Axis], group: int
 ) -> Tensor:
     """The gradient of Conv's input."""
     if all(a.stride == 1 and a.before is not None for a in axes):
@@ -62,7 +62,7 @@ def of_input(
     return op.note(found, _Convolved(g, x, w, y, tuple(axes), group))
 
 
-def of_weight(op: Emitter, g: Tensor, x: Tensor, w: Tensor, axes: Sequence[Axis], group: int) -> Tensor:
+def of_weight(op: Builder, g: Tensor, x: Tensor, w: Tensor, axes: Sequence[Axis], group: int) -> Tensor:
     """The gradient of Conv's weight: a Conv of x by g, batch and channels swapped, over the kernel.
 
     Stride and dilation change places. With x and g swapped it is the gradient of ConvTranspose's weight.
@@ -92,7 +92,7 @@ def of_weight(op: Emitter, g: Tensor, x: Tensor, w: Tensor, axes: Sequence[Axis]
     return op.Transpose(cut, perm=swap)
 
 
-def of_bias(op: Emitter, g: Tensor, rank: int) -> Tensor:
+def of_bias(op: Builder, g: Tensor, rank: int) -> Tensor:
     """The gradient of a bias per channel."""
     return op.ReduceSum(g, [0, *range(2, 2 + rank)], keepdims=0)
 
@@ -144,7 +144,7 @@ def pad_before(total: int, auto_pad: str) -> int:
 
 
 def uncropped(
-    op: Emitter,
+    op: Builder,
     g: Tensor,
     x: Tensor,
     axes: Sequence[Axis],
@@ -175,7 +175,7 @@ def uncropped(
     return padded, [replace(a, before=0, after=0, size=None) for a in axes]
 
 
-def cut_to(op: Emitter, t: Tensor, like: Tensor, places: Sequence[int]) -> Tensor:
+def cut_to(op: Builder, t: Tensor, like: Tensor, places: Sequence[int]) -> Tensor:
     """t cut at its end along some axes to the size of `like`."""
     if not places:
         return t
@@ -185,7 +185,7 @@ def cut_to(op: Emitter, t: Tensor, like: Tensor, places: Sequence[int]) -> Tenso
     return op.Slice(t, [0] * len(places), ends, list(places))
 
 
-def cropped(op: Emitter, t: Tensor, before: Sequence[int], after: Sequence[int]) -> Tensor | None:
+def cropped(op: Builder, t: Tensor, before: Sequence[int], after: Sequence[int]) -> Tensor | None:
     """t less its borders (sizes per axis), where it is the gradient of a Conv's input; None where it is none.
 
     A Conv of what was padded is a Conv with these pads: its gradient is not computed on the pads, to be cut off.
@@ -203,7 +203,7 @@ def cropped(op: Emitter, t: Tensor, before: Sequence[int], after: Sequence[int])
 
 
 def _stride_one(
-    op: Emitter, g: Tensor, x: Tensor, w: Tensor, y: Tensor, axes: Sequence[Axis], group: int
+    op: Builder, g: Tensor, x: Tensor, w: Tensor, y: Tensor, axes: Sequence[Axis], group: int
 ) -> Tensor:
     turned = _turned(op, w, axes, group)
     pads: list[int] = []
@@ -220,7 +220,7 @@ def _stride_one(
 
 
 def transposed(
-    op: Emitter, g: Tensor, w: Tensor, x: Tensor, y: Tensor, axes: Sequence[Axis], group: int
+    op: Builder, g: Tensor, w: Tensor, x: Tensor, y: Tensor, axes: Sequence[Axis], group: int
 ) -> Tensor:
     """Spread g by the kernel over what its windows saw of x: a ConvTranspose of the spatial size of x."""
     found = conv_phases.by_phases(op, g, w, _spatial(y, axes), axes, group)
@@ -253,7 +253,7 @@ def transposed(
     return cut_to(op, spread, x, open_axes)
 
 
-def _cut_at_run(op: Emitter, t: Tensor, x: Tensor, axes: Sequence[Axis]) -> Tensor:
+def _cut_at_run(op: Builder, t: Tensor, x: Tensor, axes: Sequence[Axis]) -> Tensor:
     """t from the pads that only the running model knows, to the size of x."""
     unknown = [(place, a) for place, a in zip(_places(axes), axes, strict=True) if a.before is None]
     begins = [begin(op, a, x, place) for place, a in unknown]
@@ -263,7 +263,7 @@ def _cut_at_run(op: Emitter, t: Tensor, x: Tensor, axes: Sequence[Axis]) -> Tens
     return cut_to(op, t, x, _places(axes))
 
 
-def _turned(op: Emitter, w: Tensor, axes: Sequence[Axis], group: int) -> Tensor:
+def _turned(op: Builder, w: Tensor, axes: Sequence[Axis], group: int) -> Tensor:
     """The weight flipped along its spatial axes, input and output channels swapped within each group."""
     rank = len(axes)
     spatial = [a.kernel for a in axes]
@@ -283,14 +283,14 @@ def _turned(op: Emitter, w: Tensor, axes: Sequence[Axis], group: int) -> Tensor:
     return _flipped(op, w, [2 + i for i, size in enumerate(spatial) if size > 1])
 
 
-def _flipped(op: Emitter, w: Tensor, places: Sequence[int]) -> Tensor:
+def _flipped(op: Builder, w: Tensor, places: Sequence[int]) -> Tensor:
     if not places:
         return w
     count = len(places)
     return op.Slice(w, [-1] * count, [-_END] * count, list(places), [-1] * count)
 
 
-def _grouped_batch(op: Emitter, x: Tensor, group: int, rank: int) -> Tensor:
+def _grouped_batch(op: Builder, x: Tensor, group: int, rank: int) -> Tensor:
     """x (N, G·C, …) as (C, G·N, …)."""
     if group == 1:
         return op.Transpose(x, perm=[1, 0, *range(2, 2 + rank)])
@@ -307,7 +307,7 @@ def _spatial(y: Tensor, axes: Sequence[Axis]) -> list[int | str | None]:
     return [a.out if a.out is not None else size for a, size in zip(axes, inferred, strict=True)]
 
 
-def _begins(op: Emitter, axes: Sequence[Axis], x: Tensor) -> list[int | Tensor]:
+def _begins(op: Builder, axes: Sequence[Axis], x: Tensor) -> list[int | Tensor]:
     return [begin(op, a, x, position) for position, a in enumerate(axes, 2)]
 
 

@@ -7,7 +7,7 @@ from functools import reduce
 
 import numpy as np
 
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
 from analyzer.ops.support import cast, pad, reshape_like
 from analyzer.ops.windowed import conv_gradient
@@ -26,7 +26,7 @@ def tiles(axes: Sequence[Axis], x: Tensor) -> bool:
     )
 
 
-def to_first_maxima(op: Emitter, g: Tensor, x: Tensor, y: Tensor, axes: Sequence[Axis]) -> Tensor:
+def to_first_maxima(op: Builder, g: Tensor, x: Tensor, y: Tensor, axes: Sequence[Axis]) -> Tensor:
     """The gradient of a MaxPool whose windows tile x: g at the first maximum of each window, in row-major order.
 
     Every maximum of a window is marked by its rank from the window's end: the first has the highest. Measured on ONNX
@@ -62,7 +62,7 @@ def correction(axes: Sequence[Axis], include_pad: int) -> np.ndarray | None:
 
 
 def divide_by_counts(
-    op: Emitter, g: Tensor, x: Tensor, y: Tensor, axes: Sequence[Axis], include_pad: int, overhang: bool
+    op: Builder, g: Tensor, x: Tensor, y: Tensor, axes: Sequence[Axis], include_pad: int, overhang: bool
 ) -> Tensor:
     """g over the number of elements of its window; with `overhang` windows may reach past the pads."""
     if all(a.size is not None for a in axes):
@@ -80,7 +80,7 @@ def divide_by_counts(
     return g
 
 
-def _counts_at_run(op: Emitter, a: Axis, x: Tensor, y: Tensor, position: int, include_pad: int) -> Tensor:
+def _counts_at_run(op: Builder, a: Axis, x: Tensor, y: Tensor, position: int, include_pad: int) -> Tensor:
     """The counts of one axis whose size is known only when running."""
     size = op.Shape(x, start=position, end=position + 1)
     out = op.Squeeze(op.Shape(y, start=position, end=position + 1), [0])
@@ -97,7 +97,7 @@ def _counts_at_run(op: Emitter, a: Axis, x: Tensor, y: Tensor, position: int, in
     return op.ReduceSum(op.Cast(inside, to=7), [1], keepdims=0)
 
 
-def spread_over_windows(op: Emitter, g: Tensor, x: Tensor, y: Tensor, axes: Sequence[Axis]) -> Tensor:
+def spread_over_windows(op: Builder, g: Tensor, x: Tensor, y: Tensor, axes: Sequence[Axis]) -> Tensor:
     """Add each element of g to every element of x that its window covers: the transposed box filter."""
     if all(a.stride == 1 for a in axes):
         return _box(op, g, axes)
@@ -110,7 +110,7 @@ def spread_over_windows(op: Emitter, g: Tensor, x: Tensor, y: Tensor, axes: Sequ
     return reshape_like(op, conv_gradient.transposed(op, flat, kernel, x, y, axes, 1), x)
 
 
-def _box(op: Emitter, g: Tensor, axes: Sequence[Axis]) -> Tensor:
+def _box(op: Builder, g: Tensor, axes: Sequence[Axis]) -> Tensor:
     """With stride 1 the sum over the windows that cover an element is itself an average times its size."""
     kernel, spread = [a.kernel for a in axes], [a.dilation for a in axes]
     pads = [a.extent - 1 - (a.before or 0) for a in axes] + [a.extent - 1 - (a.after or 0) for a in axes]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from analyzer.errors import UnsupportedOp
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
 from analyzer.ops.support import ones
 
@@ -125,7 +125,7 @@ def _axis(size: int | None, axis: Axis, ceil_mode: int) -> Axis:
     return Axis(k, s, d, before, after, size, out, axis.auto_pad)
 
 
-def begin(op: Emitter, axis: Axis, x: Tensor, position: int) -> int | Tensor:
+def begin(op: Builder, axis: Axis, x: Tensor, position: int) -> int | Tensor:
     """The pad before the input along one axis: an int, or an int64 tensor (1,) where it depends on x."""
     if axis.before is not None:
         return axis.before
