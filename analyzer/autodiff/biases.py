@@ -14,14 +14,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analyzer.autodiff.sweep import active_tensors, carries_gradient, leading_tensors, path_nodes, rules_of
+from analyzer.autodiff.sweep import leading_tensors, path_nodes
 from analyzer.errors import UnsupportedOp
 from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph, Node, Tensor
 from analyzer.graph.layer_names import layer_of
 from analyzer.graph.magnitudes import MASKED, softmax_axis
 from analyzer.ops import find
+from analyzer.ops.chain_rule import active_tensors, carries_gradient
 from analyzer.ops.registry import Homogeneous, Kind, Op
+from analyzer.ops.rules import rules_of
 
 EXPLICIT = "explicit"
 IMPLICIT = "implicit"

@@ -33,7 +33,7 @@ class Request:
 
     `key` identifies the request: two requests of one key emit the same nodes, so programs are cached by it.
     by_rank: whether it holds for gradients of several scalars a sample, which it is given along a last axis.
-    masked: whether a cotangent of 0 stays 0 past infinite derivatives (analyzer/autodiff/masking.py); for runs that
+    masked: whether a cotangent of 0 stays 0 past infinite derivatives (analyzer/ops/masking.py); for runs that
         gave NaN.
     """
 

@@ -15,7 +15,6 @@ import numpy as np
 import onnx
 
 from analyzer.autodiff.biases import Bias, find_biases, residuals
-from analyzer.autodiff.masking import product
 from analyzer.autodiff.request import Request
 from analyzer.autodiff.sweep import rules_of
 from analyzer.backends import Differentiable
@@ -32,6 +31,7 @@ from analyzer.methods.full_gradient.maps import (
     saliency_map,
 )
 from analyzer.methods.full_gradient.term_sums import channel_weights, lay, term_sums
+from analyzer.ops.masking import product
 from analyzer.ops.support import onnx_dtype
 from analyzer.placement.fixed_sizes import at_input_sizes, samples_laid_out
 from analyzer.placement.terms import Layout, Spot, lay_out

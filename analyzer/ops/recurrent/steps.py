@@ -1,9 +1,8 @@
 """Differentiate a step of a Scan while it is being written.
 
-The sweep (analyzer/autodiff/sweep.py) reads a finished graph with known shapes; the step of a recurrent op is a
-few calls that a Builder has just made, between tensors that do not broadcast against each other. `pull_back` applies
-the same rules to these calls, and `push_forward` applies it twice: the pull-back is linear in its
-cotangents, so the pull-back of the pull-back is the Jacobian itself.
+The calls that a Builder has just made are a small graph, of tensors that do not broadcast against each other.
+`pull_back` applies the chain rule to it (analyzer/ops/chain_rule.py). `push_forward` applies `pull_back` twice: it is
+linear in its cotangents, and so the transpose of the transposed Jacobian, the Jacobian itself.
 """
 
 from __future__ import annotations
@@ -12,9 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from analyzer.graph.builder import Builder, Call
-from analyzer.graph.graph import Tensor, attribute_defaults
-from analyzer.ops.registry import Kind, registered
+from analyzer.graph.builder import Builder
+from analyzer.graph.graph import Graph, Node, Tensor, attribute_defaults
+from analyzer.ops import chain_rule
 
 Pairs = Sequence[tuple[Tensor, Tensor]]
 
@@ -22,32 +21,20 @@ Pairs = Sequence[tuple[Tensor, Tensor]]
 def pull_back(op: Builder, since: int, cotangents: Pairs, wrt: Sequence[Tensor]) -> list[Tensor]:
     """Emit the gradients at `wrt` through the calls that `op` has made from number `since` on.
 
-    cotangents: (output of a call, its cotangent), an output as often as one likes.
+    cotangents: (output of a call, its cotangent). The cotangents of an output that comes more than once are added.
     """
-    calls = op.calls[since:]
-    active = _depending_on(calls, wrt)
-    found: dict[str, list[Tensor]] = {}
+    part = _graph_of(op, since, wrt)
+    found: dict[str, Tensor] = {}
     for output, cotangent in cotangents:
-        found.setdefault(output.name, []).append(cotangent)
-    for call in reversed(calls):
-        (y,) = call.outputs
-        g = _total(op, found, y)
-        if g is None or y.name not in active:
-            continue
-        rules = registered()[("", call.op_type)]
-        assert rules.vjp is not None
-        attributes = {**attribute_defaults(call.op_type, "", op.opset), **call.attributes}
-        for u, entry in zip(call.inputs, rules.vjp(op, g, y, *call.inputs, **attributes), strict=False):
-            if u is None or u.name not in active or entry is None:
-                continue
-            found.setdefault(u.name, []).append(entry() if callable(entry) else entry)
-    gradients = [_total(op, found, u) for u in wrt]
-    return [zeros(op, u) if g is None else g for u, g in zip(wrt, gradients, strict=True)]
+        chain_rule.add(op, found, output, cotangent)
+    active = chain_rule.active_tensors(part, [u.name for u in wrt])
+    chain_rule.pull_back(part, op, found, active, broadcasts=False)
+    return [found.get(u.name) or zeros(op, u) for u in wrt]
 
 
 def push_forward(op: Builder, since: int, tangents: Pairs, outputs: Sequence[Tensor]) -> list[Tensor]:
     """Emit the tangents of `outputs` of the calls from number `since` on. tangents: (tensor, its tangent)."""
-    # The value of these cotangents is never read: nothing that is linear in them depends on it.
+    # The values of these cotangents are never read: nothing that is linear in them depends on them.
     cotangents = [Tensor(f"{op.prefix}cotangent {index}", y.dtype) for index, y in enumerate(outputs)]
     middle = len(op.calls)
     wrt = [u for u, _ in tangents]
@@ -57,24 +44,24 @@ def push_forward(op: Builder, since: int, tangents: Pairs, outputs: Sequence[Ten
 
 
 def zeros(op: Builder, like: Tensor) -> Tensor:
-    """Zeros of the shape and dtype of a tensor, whatever it holds."""
+    """Emit zeros of the shape and dtype of a tensor, whatever it holds."""
     return op.Where(np.asarray(False), like, 0.0)
 
 
-def _depending_on(calls: Sequence[Call], roots: Sequence[Tensor]) -> set[str]:
-    active = {tensor.name for tensor in roots}
-    for call in calls:
-        rules = registered()[("", call.op_type)]
-        passing = [u.name for i, u in enumerate(call.inputs) if u is not None and i not in rules.inactive]
-        if rules.kind is not Kind.CONSTANT and active.intersection(passing):
-            active.update(tensor.name for tensor in call.outputs)
-    return active
-
-
-def _total(op: Builder, found: dict[str, list[Tensor]], tensor: Tensor) -> Tensor | None:
-    parts = found.get(tensor.name)
-    if not parts:
-        return None
-    if len(parts) > 1:
-        found[tensor.name] = parts = [op.Add(*parts) if len(parts) == 2 else op.Sum(*parts)]
-    return parts[0]
+def _graph_of(op: Builder, since: int, inputs: Sequence[Tensor]) -> Graph:
+    """Return the calls from number `since` on as a graph."""
+    calls = op.calls[since:]
+    read = (u for call in calls for u in call.inputs if u is not None)
+    tensors = {t.name: t for t in (*inputs, *read, *(y for call in calls for y in call.outputs))}
+    nodes = tuple(
+        Node(
+            name=call.outputs[0].name,
+            op_type=call.op_type,
+            domain="",
+            inputs=tuple("" if u is None else u.name for u in call.inputs),
+            outputs=tuple(y.name for y in call.outputs),
+            attributes={**attribute_defaults(call.op_type, "", op.opset), **call.attributes},
+        )
+        for call in calls
+    )
+    return Graph(nodes, tensors, tuple(u.name for u in inputs), (), op.opset)
