@@ -1,4 +1,4 @@
-"""Differentiate a step of a Scan while it is being written.
+"""Write Scans whose tensors have names, and differentiate their steps while they are being written.
 
 The calls that a Builder has just made are a small graph, of tensors that do not broadcast against each other.
 `pull_back` applies the chain rule to it (analyzer/ops/chain_rule.py). `push_forward` applies `pull_back` twice: it is
@@ -7,7 +7,8 @@ linear in its cotangents, and so the transpose of the transposed Jacobian, the J
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,31 +17,69 @@ from analyzer.graph.graph import Graph, Node, Tensor, attribute_defaults
 from analyzer.ops import chain_rule
 
 Pairs = Sequence[tuple[Tensor, Tensor]]
+Tree = Mapping[str, Any]
+"""Tensors by name, or further trees."""
+NamedStep = Callable[[Builder, dict[str, Tensor], Tree], tuple[Mapping[str, Tensor], Mapping[str, Tensor]]]
+"""From the states and one element of each sequence to the next states and an element of each output."""
 
 
-def pull_back(op: Builder, since: int, cotangents: Pairs, wrt: Sequence[Tensor]) -> list[Tensor]:
-    """Emit the gradients at `wrt` through the calls that `op` has made from number `since` on.
+def scan(
+    op: Builder, step: NamedStep, states: Mapping[str, Tensor], sequences: Tree, reverse: bool
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Emit a Scan along axis 0 of the sequences. Return the last states, and the outputs' elements stacked."""
+    names: list[str] = []
+
+    def flat(op: Builder, begin: list[Tensor], elements: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        following, outputs = step(op, dict(zip(states, begin, strict=True)), _like(sequences, iter(elements)))
+        names[:] = outputs
+        return [following[name] for name in states], list(outputs.values())
+
+    last, rows = op.scan(flat, list(states.values()), list(_leaves(sequences)), reverse)
+    return dict(zip(states, last, strict=True)), dict(zip(names, rows, strict=True))
+
+
+def pull_back(op: Builder, since: int, cotangents: Pairs, wrt: Tree) -> Tree:
+    """Emit the gradients at the tensors `wrt` through the calls that `op` has made from number `since` on.
 
     cotangents: (output of a call, its cotangent). The cotangents of an output that comes more than once are added.
     """
-    part = _graph_of(op, since, wrt)
+    roots = list(_leaves(wrt))
+    part = _graph_of(op, since, roots)
     found: dict[str, Tensor] = {}
     for output, cotangent in cotangents:
         chain_rule.add(op, found, output, cotangent)
-    active = chain_rule.active_tensors(part, [u.name for u in wrt])
+    active = chain_rule.active_tensors(part, [u.name for u in roots])
     chain_rule.pull_back(part, op, found, active, broadcasts=False)
-    return [found.get(u.name) or zeros(op, u) for u in wrt]
+    return _like(wrt, (found.get(u.name) or zeros(op, u) for u in roots))
 
 
-def push_forward(op: Builder, since: int, tangents: Pairs, outputs: Sequence[Tensor]) -> list[Tensor]:
+def push_forward(op: Builder, since: int, tangents: Pairs, outputs: Tree) -> Tree:
     """Emit the tangents of `outputs` of the calls from number `since` on. tangents: (tensor, its tangent)."""
     # The values of these cotangents are never read: nothing that is linear in them depends on them.
-    cotangents = [Tensor(f"{op.prefix}cotangent {index}", y.dtype) for index, y in enumerate(outputs)]
+    names = (f"{op.prefix}cotangent {index}" for index, _ in enumerate(_leaves(outputs)))
+    cotangents = _like(outputs, (Tensor(n, y.dtype) for n, y in zip(names, _leaves(outputs), strict=True)))
     middle = len(op.calls)
-    wrt = [u for u, _ in tangents]
-    gradients = pull_back(op, since, list(zip(outputs, cotangents, strict=True)), wrt)
-    seeds = [(g, tangent) for g, (_, tangent) in zip(gradients, tangents, strict=True)]
+    pairs = list(zip(_leaves(outputs), _leaves(cotangents), strict=True))
+    gradients = pull_back(op, since, pairs, {str(i): u for i, (u, _) in enumerate(tangents)})
+    seeds = [(g, tangent) for g, (_, tangent) in zip(gradients.values(), tangents, strict=True)]
     return pull_back(op, middle, seeds, cotangents)
+
+
+def _leaves(tree: Tree) -> Iterator[Tensor]:
+    """Yield the tensors of a tree in order."""
+    for branch in tree.values():
+        if isinstance(branch, Tensor):
+            yield branch
+        else:
+            yield from _leaves(branch)
+
+
+def _like(tree: Tree, tensors: Iterator[Tensor]) -> dict[str, Any]:
+    """Return a tree of the same form with other tensors, in order."""
+    return {
+        name: next(tensors) if isinstance(branch, Tensor) else _like(branch, tensors)
+        for name, branch in tree.items()
+    }
 
 
 def zeros(op: Builder, like: Tensor) -> Tensor:
