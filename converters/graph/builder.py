@@ -37,15 +37,16 @@ class NodeBuilder(ABC, Generic[T]):
     def emit(self, op_type: str, arguments: Sequence[Any], outputs: int = 1, **attributes: Any) -> Any:
         """Append one node. Return its output, or a tuple of them where `outputs` > 1.
 
-        Attributes that are None are left out.
+        Attributes that are None are left out, as are omitted inputs at the end.
         """
         like = self.like(arguments)
         inputs = [None if argument is None else self.tensor(argument, like) for argument in arguments]
         names = [self.fresh(op_type) for _ in range(outputs)]
         given = {key: value for key, value in attributes.items() if value is not None}
-        self.write(
-            op_type, ["" if t is None else self.name_of(t) for t in inputs], names, name=names[0], **given
-        )
+        read = ["" if t is None else self.name_of(t) for t in inputs]
+        while read and not read[-1]:
+            read.pop()
+        self.write(op_type, read, names, name=names[0], **given)
         results = self.results(op_type, inputs, names, given)
         return results[0] if outputs == 1 else tuple(results)
 
