@@ -13,8 +13,8 @@ import numpy as np
 
 from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
+from analyzer.ops.formulas import Emitted, EmittedArrays, NumPyArrays
 from analyzer.ops.registry import Affine, register
-from analyzer.ops.resampling.formulas import Emitted, EmittedArrays, NumPyArrays
 from analyzer.ops.resampling.resize_matrix import Axis, resized_axis
 from analyzer.ops.support import expand_like, ints, onnx_dtype, rank_of
 

@@ -9,9 +9,10 @@ import numpy as np
 
 from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
+from analyzer.ops.formulas import Emitted, EmittedArrays, size
 from analyzer.ops.support import cast, pad, reshape_like
 from analyzer.ops.windowed import conv_gradient
-from analyzer.ops.windowed.windows import Axis, begin
+from analyzer.ops.windowed.windows import Axis, pads_of, window_counts
 
 
 def tiles(axes: Sequence[Axis], x: Tensor) -> bool:
@@ -56,9 +57,9 @@ def counts(axes: Sequence[Axis], include_pad: int) -> np.ndarray:
 
 def correction(axes: Sequence[Axis], include_pad: int) -> np.ndarray | None:
     """The kernel's size over the counts; None where every window is whole."""
-    size = float(np.prod([a.kernel for a in axes]))
+    whole = float(np.prod([a.kernel for a in axes]))
     found = counts(axes, include_pad)
-    return None if bool(np.all(found == size)) else size / found
+    return None if bool(np.all(found == whole)) else whole / found
 
 
 def divide_by_counts(
@@ -73,28 +74,15 @@ def divide_by_counts(
     whole = all(a.before == 0 and a.after == 0 for a in axes)
     if whole and not overhang:
         return op.Mul(g, 1 / float(np.prod([a.kernel for a in axes])))
-    for position, axis in enumerate(axes):
-        count = _counts_at_run(op, axis, x, y, position + 2, include_pad)
-        trailing = [1] * (len(axes) - 1 - position)
+    xp = EmittedArrays(op, np.int64)
+    for position, axis in enumerate(axes, 2):
+        before, after = pads_of(op, axis, x, position)
+        windows = op.Squeeze(op.Shape(y, start=position, end=position + 1), [0])
+        starts = xp.arange(0, Emitted(op, windows)) * axis.stride - before
+        count = window_counts(xp, axis, starts, size(op, x, position), after if include_pad else None).tensor
+        trailing = [1] * (len(axes) + 1 - position)
         g = op.Div(g, op.Reshape(cast(op, count, x), [-1, *trailing]))
     return g
-
-
-def _counts_at_run(op: Builder, a: Axis, x: Tensor, y: Tensor, position: int, include_pad: int) -> Tensor:
-    """The counts of one axis whose size is known only when running."""
-    size = op.Shape(x, start=position, end=position + 1)
-    out = op.Squeeze(op.Shape(y, start=position, end=position + 1), [0])
-    before = begin(op, a, x, position)
-    starts = op.Mul(op.Range(np.asarray(0), out, np.asarray(1)), [a.stride])
-    firsts = op.Unsqueeze(op.Sub(starts, [before] if isinstance(before, int) else before), [1])
-    taps = op.Add(firsts, np.arange(a.kernel, dtype=np.int64)[None] * a.dilation)
-    low = op.Neg([before] if isinstance(before, int) else before) if include_pad else op.tensor([0])
-    high = size
-    if include_pad:
-        # SAME pads are as wide as the windows need, so that no tap lies behind them.
-        high = op.Add(size, [a.after if a.after is not None else a.extent])
-    inside = op.And(op.GreaterOrEqual(taps, low), op.Less(taps, high))
-    return op.ReduceSum(op.Cast(inside, to=7), [1], keepdims=0)
 
 
 def spread_over_windows(op: Builder, g: Tensor, x: Tensor, y: Tensor, axes: Sequence[Axis]) -> Tensor:
