@@ -13,10 +13,11 @@ from types import MappingProxyType
 from analyzer.errors import UnsupportedOp
 from analyzer.graph.builder import Builder
 from analyzer.graph.fixes import TRACED
-from analyzer.graph.graph import Graph, Node, Shape, Tensor
+from analyzer.graph.graph import Graph, Node, Tensor
 from analyzer.ops.masking import entries as entries_of
 from analyzer.ops.registry import Kind, find
 from analyzer.ops.rules import rules_of
+from analyzer.ops.support import sum_grown
 
 NONE: Mapping[str, Tensor] = MappingProxyType({})
 
@@ -124,30 +125,4 @@ def unbroadcast(op: Builder, g: Tensor, y: Tensor, u: Tensor, node: Node) -> Ten
         raise UnsupportedOp(
             f"{node}: the rank of {(y if y.shape is None else u).name!r} is unknown. {TRACED}"
         )
-    lead = len(y.shape) - len(u.shape)
-    padded: Shape = (1,) * lead + u.shape
-    if any(_ambiguous(small, large) for small, large in zip(padded, y.shape, strict=True)):
-        return _unbroadcast_dynamic(op, g, y, u, lead)
-    axes = [
-        i for i, (small, large) in enumerate(zip(padded, y.shape, strict=True)) if small == 1 and large != 1
-    ]
-    kept = [axis for axis in axes if axis >= lead]
-    if kept:
-        g = op.ReduceSum(g, kept, keepdims=1)
-    if lead:
-        g = op.ReduceSum(g, list(range(lead)), keepdims=0)
-    return g
-
-
-def _ambiguous(small: int | str | None, large: int | str | None) -> bool:
-    """Whether it cannot be told before running if an axis was broadcast."""
-    if isinstance(small, int):
-        return False
-    return small is None or small != large
-
-
-def _unbroadcast_dynamic(op: Builder, g: Tensor, y: Tensor, u: Tensor, lead: int) -> Tensor:
-    shape = op.Shape(u)
-    padded = op.Concat([1] * lead, shape, axis=0) if lead else shape
-    axes = op.Squeeze(op.NonZero(op.Not(op.Equal(op.Shape(y), padded))), [0])
-    return op.Reshape(op.ReduceSum(g, axes, keepdims=1, noop_with_empty_axes=1), shape, allowzero=1)
+    return sum_grown(op, g, y, u)

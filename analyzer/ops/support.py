@@ -149,6 +149,30 @@ def size_of(op: Builder, x: Tensor, axes: Sequence[int] | Tensor) -> Tensor | fl
     return cast(op, op.ReduceProd(sizes_at_run, keepdims=0), x)
 
 
+def sum_grown(op: Builder, g: Tensor, y: Tensor, u: Tensor) -> Tensor:
+    """Sum g, which is shaped like y, over the axes along which u was broadcast to y. Both ranks are known."""
+    large, small = y.shape or (), u.shape or ()
+    lead = len(large) - len(small)
+    axes = _grown_axes(op, large[lead:], small, y, u, lead)
+    if isinstance(axes, Tensor):
+        g = op.ReduceSum(g, axes, keepdims=1, noop_with_empty_axes=1)
+    elif axes:
+        g = op.ReduceSum(g, axes, keepdims=1)
+    return op.ReduceSum(g, list(range(lead)), keepdims=0) if lead else g
+
+
+def _grown_axes(
+    op: Builder, large: Shape, small: Shape, y: Tensor, u: Tensor, lead: int
+) -> list[int] | Tensor:
+    """Return the axes of y, from number `lead` on, along which u is smaller: a tensor where sizes are unknown."""
+    pairs = list(zip(small, large, strict=True))
+    if all(isinstance(mine, int) or (mine is not None and mine == its) for mine, its in pairs):
+        return [lead + i for i, (mine, its) in enumerate(pairs) if mine == 1 and its != 1]
+    sizes = op.Shape(y, start=lead) if lead else op.Shape(y)
+    grown = op.Squeeze(op.NonZero(op.Not(op.Equal(sizes, op.Shape(u)))), [0])
+    return op.Add(grown, lead) if lead else grown
+
+
 def per_channel(op: Builder, v: Tensor, rank: int) -> Tensor:
     """A vector over axis 1 of a tensor of that rank, shaped to broadcast over the axes that follow."""
     if rank < 3:
