@@ -1,8 +1,8 @@
 """Arithmetic in Python's own operators for NumPy arrays and for emitted nodes alike: a formula is written once.
 
 A formula takes `xp`: NumPyArrays where its numbers are known before running, EmittedArrays where only the running model
-knows them. Its values are numbers and arrays, or Emitted ones. Arithmetic on sizes is in int64, `size` reads them, and
-ints fold at once; other arithmetic is in float64.
+knows them. Its values are numbers and arrays, or Emitted ones. Sizes are int64, read by `size_along`, and ints fold at
+once. Other arithmetic is in float64.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _DOUBLE = 11
 _INT64 = 7
 
 
-def size(op: Builder, x: Tensor, axis: int) -> Any:
+def size_along(op: Builder, x: Tensor, axis: int) -> Any:
     """Return the size of one axis: an int where it is known, else an Emitted vector of one."""
     known = x.shape[axis] if x.shape is not None else None
     return known if isinstance(known, int) else Emitted(op, op.Shape(x, start=axis, end=axis + 1))

@@ -59,7 +59,7 @@ def ungather(op: Builder, g: Tensor, x: Tensor, indices: Tensor, axis: int) -> T
             # A run of neighbours, such as one token: pad it.
             run = op.Unsqueeze(g, [axis]) if known.ndim == 0 else g
             shape = tuple(known.size if i == axis else n for i, n in enumerate(x.shape or ()))
-            return place(op, run, shape, [-int(positions[0])], x, [axis])
+            return place(op, run, shape, [int(positions[0])], x, [axis])
     depth = len(known.shape) if known is not None else rank_of(indices)
     rank = rank_of(x)
     # The gathered axis first, so that each index names a whole slab.

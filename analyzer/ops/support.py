@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from analyzer.errors import UnsupportedOp
 from analyzer.graph.builder import Builder
 from analyzer.graph.fixes import TRACED
 from analyzer.graph.graph import Shape, Tensor
+from analyzer.ops.formulas import Emitted, size_along, vector
 
 
 @dataclass(frozen=True)
@@ -207,40 +208,33 @@ def insert_zeros(op: Builder, t: Tensor, shape: Shape, steps: Sequence[int]) -> 
 
 
 def place(
-    op: Builder, t: Tensor, shape: Shape, begins: Sequence[int], into: Tensor, axes: Sequence[int]
+    op: Builder, t: Tensor, shape: Shape, before: Sequence[Any], into: Tensor, axes: Sequence[int]
 ) -> Tensor:
-    """Cut or pad t (of that shape) with zeros along `axes` to the size of `into`; t[begins[i]] comes first.
+    """Pad t (of that shape) with zeros along `axes` to the size of `into`, or cut it.
 
-    A negative begin puts zeros first.
+    before: the zeros before t along each axis, ints or Emitted vectors of one; a negative number cuts.
     """
-    if not axes:
-        return t
-    wanted = into.shape or (None,)
-    sizes = [(wanted[axis], shape[axis]) if len(wanted) > axis else (None, None) for axis in axes]
-    after: list[int] = []
-    for (size, have), first in zip(sizes, begins, strict=True):
-        if isinstance(size, int) and isinstance(have, int):
-            after.append(size - have + first)
-    if len(after) == len(axes):
-        pads = [-first for first in begins] + after
-        return pad(op, t, pads, axes, len(shape)) if any(pads) else t
-    begin = dict(zip(axes, begins, strict=True))
-    starts = [begin.get(axis, 0) for axis in range(len(shape))]
-    behind = op.Add(op.Sub(op.Shape(into), op.Shape(t)), starts)
-    return op.Pad(t, op.Concat([-start for start in starts], behind, axis=0))
+    sized = replace(t, shape=shape)
+    after = [
+        size_along(op, into, axis) - size_along(op, sized, axis) - zeros
+        for axis, zeros in zip(axes, before, strict=True)
+    ]
+    return pad(op, t, [*before, *after], axes, len(shape))
 
 
-def pad(op: Builder, t: Tensor, pads: Sequence[int], axes: Sequence[int], rank: int) -> Tensor:
-    """Zeros around `axes` of t: all begins, then all ends; a negative one cuts.
+def pad(op: Builder, t: Tensor, pads: Sequence[Any], axes: Sequence[int], rank: int) -> Tensor:
+    """Emit zeros around `axes` of t: all begins, then all ends, ints or Emitted; a negative one cuts.
 
     The pads of every axis are written out: ONNX Runtime's layout optimiser loses the `axes` of a Pad when it
     moves a Transpose through it.
     """
-    full = [0] * (2 * rank)
+    if not any(isinstance(size, Emitted) or size for size in pads):
+        return t
+    full: list[Any] = [0] * (2 * rank)
     for position, axis in enumerate(axes):
         full[axis % rank] = pads[position]
         full[rank + axis % rank] = pads[len(axes) + position]
-    return op.Pad(t, full)
+    return op.Pad(t, vector(op, full))
 
 
 def scatter_flat(op: Builder, g: Tensor, positions: Tensor, into: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 
 from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
-from analyzer.ops.formulas import Emitted, EmittedArrays, size
+from analyzer.ops.formulas import Emitted, EmittedArrays, size_along
 from analyzer.ops.support import cast, pad, reshape_like
 from analyzer.ops.windowed import conv_gradient
 from analyzer.ops.windowed.windows import Axis, pads_of, window_counts
@@ -79,7 +79,9 @@ def divide_by_counts(
         before, after = pads_of(op, axis, x, position)
         windows = op.Squeeze(op.Shape(y, start=position, end=position + 1), [0])
         starts = xp.arange(0, Emitted(op, windows)) * axis.stride - before
-        count = window_counts(xp, axis, starts, size(op, x, position), after if include_pad else None).tensor
+        count = window_counts(
+            xp, axis, starts, size_along(op, x, position), after if include_pad else None
+        ).tensor
         trailing = [1] * (len(axes) + 1 - position)
         g = op.Div(g, op.Reshape(cast(op, count, x), [-1, *trailing]))
     return g

@@ -15,8 +15,7 @@ import numpy as np
 from analyzer.errors import UnsupportedOp
 from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
-from analyzer.ops.formulas import EmittedArrays, NumPyArrays
-from analyzer.ops.formulas import size as size_of_axis
+from analyzer.ops.formulas import EmittedArrays, NumPyArrays, size_along
 from analyzer.ops.support import ones
 
 MOST_TAPS = 1 << 26
@@ -127,7 +126,7 @@ def pads_of(op: Builder, axis: Axis, x: Tensor, position: int) -> tuple[Any, Any
     """Return the pads before and after the input along one axis: ints, or Emitted vectors of one."""
     if axis.before is not None and axis.after is not None:
         return axis.before, axis.after
-    return _same_pads(EmittedArrays(op, np.int64), axis, size_of_axis(op, x, position))
+    return _same_pads(EmittedArrays(op, np.int64), axis, size_along(op, x, position))
 
 
 def _same_pads(xp: Any, axis: Axis, size: Any) -> tuple[Any, Any]:

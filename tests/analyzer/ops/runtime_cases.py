@@ -41,6 +41,7 @@ def _shapes() -> list[Case]:
         case("Reshape", x, i64(0, -1), fed=(1,), symbolic=(0,)),
         case("Slice", x, i64(3, -1), i64(0, -99), i64(2, 1), i64(-2, -1), fed=(1, 2, 3, 4)),
         case("Slice", x, i64(1), i64(3), i64(-1), fed=(1, 2)),
+        *_slices(),
         case("Split", x, i64(1, 3), axis=2, outputs=2, fed=(1,), target=1),
         case("CumSum", x, np.asarray(-1), exclusive=1, fed=(1,)),
         case("Trilu", x, np.asarray(-1), upper=0, fed=(1,)),
@@ -53,6 +54,28 @@ def _shapes() -> list[Case]:
         case("Pow", normal(3, 4), i64(2), fed=(1,)),
         case("Clip", normal(3, 4), scalar(-0.51), scalar(0.61), fed=(1, 2)),
     ]
+
+
+def _slices() -> list[Case]:
+    """Starts and ends that only the running model knows, along axes and by steps that are known."""
+    x, narrow = normal(2, 5, 7), np.asarray([-3, 1], np.int32)
+    bounds: list[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = [
+        ((-4, 9), (99, -99), (1, -2)),
+        ((1, -99), (-1, 99), (2, 3)),
+        ((3, 2), (0, -9), (-1, -3)),
+        # Nothing is taken.
+        ((3, 0), (3, 7), (1, 1)),
+        ((1, 0), (4, 7), (-2, 1)),
+    ]
+    cases = []
+    for starts, ends, steps in bounds:
+        given = (i64(*starts), i64(*ends), i64(1, 2), i64(*steps))
+        cases += [
+            case("Slice", x, *given, fed=(1, 2)),
+            case("Slice", x, *given, fed=(1,), symbolic=(0, 1, 2)),
+            case("Slice", x, *given, symbolic=(1, 2)),
+        ]
+    return [*cases, case("Slice", x, narrow, narrow + 9, np.asarray([1, 2], np.int32), fed=(1, 2))]
 
 
 def _pads() -> list[Case]:
