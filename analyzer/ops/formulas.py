@@ -118,7 +118,9 @@ class EmittedArrays:
             self.op, self.op.Range(self._plain(start), self._plain(stop), np.asarray(1, self.dtype))
         )
 
-    def single(self, x: Emitted) -> Emitted:
+    def single(self, x: Any) -> Any:
+        if not isinstance(x, Emitted):
+            return NumPyArrays.single(x)
         return Emitted(self.op, self.op.Cast(self.op.Cast(x.tensor, to=_SINGLE), to=_DOUBLE))
 
     def column(self, x: Emitted) -> Emitted:
