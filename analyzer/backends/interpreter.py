@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.errors import BackendError, MissingFramework, UnsupportedOp
+from analyzer.errors import BackendError, MissingDependency, UnsupportedOp
 from analyzer.graph.graph import Graph, Node
 from analyzer.ops import find
 from analyzer.ops.eager import scan
@@ -21,7 +21,7 @@ from converters.sources.frameworks import import_framework
 # NumPy has these types from ml_dtypes, under the names that torch has them by; only their bits can be handed over.
 _FLOAT8 = "float8_"
 # Who needs a framework here, for the error where it is missing.
-_NEEDED: Any = {"needed_by": "this backend", "error": MissingFramework}
+_NEEDED: Any = {"needed_by": "this backend", "error": MissingDependency}
 
 
 class Torch:

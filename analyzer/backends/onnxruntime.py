@@ -30,10 +30,9 @@ from analyzer.graph.precision import FLOAT32, in_precision, precisions
 from analyzer.graph.program import Program, assemble
 from analyzer.graph.samples.arrangement import Arrangement
 from analyzer.target.target import Seed
+from analyzer.types import Arrays
 from converters.errors import one_line
 from converters.graph.runtime import CPU, LARGEST_IN_MEMORY, RuntimeFailure, load_session
-
-Arrays = dict[str, np.ndarray]
 
 # Each session holds its own copy of the weights, and making one costs as much as several runs: as many are kept as
 # fit in this many bytes of programs, and two in any case, which a method may need in turn. Where memory is limited,

@@ -19,7 +19,7 @@ from analyzer.graph.graph import Node, Shape, Tensor, is_float
 from converters.graph.builder import NodeBuilder
 
 Argument = Tensor | np.ndarray | float | int | bool | Sequence[int] | None
-Step = Callable[["Builder", list[Tensor], list[Tensor]], tuple[Sequence[Tensor], Sequence[Tensor]]]
+ScanStep = Callable[["Builder", list[Tensor], list[Tensor]], tuple[Sequence[Tensor], Sequence[Tensor]]]
 """What a Scan does with the states and one element of each sequence: the next states, an element of each output."""
 
 _BOOLEAN = frozenset(
@@ -56,7 +56,7 @@ _INT64 = frozenset({"Shape", "Size", "ArgMax", "ArgMin", "NonZero"})
 
 
 @dataclass(frozen=True)
-class Call:
+class EmittedNode:
     """One emitted node, as it was called."""
 
     op_type: str
@@ -75,7 +75,7 @@ class Builder(NodeBuilder[Tensor]):
         super().__init__()
         self.opset = opset
         self.prefix = prefix
-        self.calls: list[Call] = []
+        self.calls: list[EmittedNode] = []
         self.stated: dict[str, Tensor] = {}
         self.notes: dict[str, Any] = {}
         self.initializers: dict[str, np.ndarray] = {}
@@ -122,7 +122,7 @@ class Builder(NodeBuilder[Tensor]):
         """Return the outputs of a node with their dtype, and record the call."""
         dtype = _output_dtype(op_type, inputs, attributes)
         outputs = tuple(Tensor(name, dtype) for name in names)
-        self.calls.append(Call(op_type, tuple(inputs), outputs, attributes))
+        self.calls.append(EmittedNode(op_type, tuple(inputs), outputs, attributes))
         return outputs
 
     def shaped(self, tensor: Tensor, shape: Shape | None) -> Tensor:
@@ -137,7 +137,7 @@ class Builder(NodeBuilder[Tensor]):
         return tensor
 
     def scan(
-        self, step: Step, states: Sequence[Tensor], sequences: Sequence[Tensor], reverse: bool = False
+        self, step: ScanStep, states: Sequence[Tensor], sequences: Sequence[Tensor], reverse: bool = False
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Emit a Scan along axis 0 of the sequences: the last states, and the outputs' elements stacked.
 

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from converters.errors import UnsupportedModel
+from converters.errors import InvalidModel, UnsupportedModel
 from converters.graph.builder import NodeBuilder
 from converters.graph.mutable import Draft
 
@@ -101,6 +101,11 @@ class Expander(NodeBuilder[str]):
     def size(self, name: str, axis: int) -> int:
         """The size of one axis. Raises Undetermined."""
         shape = self.draft.shape(name)
+        if shape is not None and not -len(shape) <= axis < len(shape):
+            raise InvalidModel(
+                f"node {self.node.name or self.node.output[0]!r} ({self.node.op_type}): expected an axis of a tensor "
+                f"of {len(shape)} axes, got {axis}. Fix: export the model again"
+            )
         size = None if shape is None else shape[axis]
         if not isinstance(size, int):
             raise Undetermined(f"axis {axis} of {name!r} has no known size")

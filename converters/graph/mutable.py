@@ -20,9 +20,8 @@ from converters.budget import current
 from converters.errors import InvalidModel, one_line
 from converters.graph.bounds import refuse_boundless
 from converters.graph.inference import inferred_of
-from converters.graph.unique import Names
-
-Shape = tuple[int | str | None, ...]
+from converters.graph.unique import UniqueNames
+from converters.types import Shape
 
 # Larger constants are hidden from ONNX's C++ passes, which would copy them: no shape depends on them.
 _LIGHT = 1024
@@ -54,7 +53,7 @@ class Draft:
         """The state in which no rewriting changes anything (settle.py)."""
         self.stated: set[tuple[str, int]] = set()
         """The axes, as (tensor, axis), whose size was stated besides shape inference."""
-        self._names = Names({info.name for info in graph.input} | self.constants.keys())
+        self._names = UniqueNames({info.name for info in graph.input} | self.constants.keys())
         self._names.take(name for node in self.nodes for name in _written(node))
 
     def to_proto(self) -> onnx.ModelProto:
@@ -346,10 +345,13 @@ def is_invented(size: int | str | None) -> bool:
 
 
 def _forget_invented_symbols(known: onnx.TypeProto) -> None:
-    """Remove invented symbols: shape inference would keep them where it can now say `batch`."""
+    """Remove invented symbols and sizes: shape inference would keep them where it can now say `batch`."""
     for axis in known.tensor_type.shape.dim if known.tensor_type.HasField("shape") else ():
         if is_invented(axis.dim_param):
             axis.ClearField("dim_param")
+        if axis.dim_value < 0:
+            # Some exporters state -1 for a size that is open.
+            axis.ClearField("dim_value")
 
 
 def _follow(names: Mapping[str, str], name: str) -> str:

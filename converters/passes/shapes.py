@@ -12,7 +12,8 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 
-from converters.graph.mutable import Draft, Shape, attribute, is_invented, is_standard
+from converters.graph.mutable import Draft, attribute, is_invented, is_standard
+from converters.types import Shape
 
 # Longer integer vectors are data, not shapes.
 _LONGEST = 64
@@ -224,7 +225,9 @@ def _fix_reshape(draft: Draft, known: dict[str, _Symbols], node: onnx.NodeProto)
     """A computed target, and a -1 that stands for the batch, become a constant whose 0 copies the batch."""
     target, given = draft.shape(node.output[0]), draft.shape(node.input[0])
     if node.input[1] in draft.constants:
-        if not _copies_batch(draft.constants[node.input[1]], given):
+        if draft.constants[node.input[1]].ndim != 1 or not _copies_batch(
+            draft.constants[node.input[1]], given
+        ):
             return False
         target = (given[0], *draft.constants[node.input[1]][1:].tolist()) if given else None
     else:

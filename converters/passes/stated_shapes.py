@@ -12,8 +12,9 @@ from collections.abc import Mapping
 import onnx
 from onnx import helper
 
-from converters.graph.mutable import Draft, Shape, is_invented, is_standard, shape_of, subgraphs
+from converters.graph.mutable import Draft, is_invented, is_standard, shape_of, subgraphs
 from converters.graph.opset import all_nodes
+from converters.types import Shape
 
 Claims = Mapping[str, Shape]
 

@@ -1,4 +1,4 @@
-"""Refuse axes that a tensor does not have, axes that are stated twice, and orders of axes that are none.
+"""Refuse sizes of the wrong form, axes that a tensor lacks or that are stated twice, and orders of axes that are none.
 
 Reads a Draft whose types are inferred. Axes beyond any rank are refused on reading (ranges.py).
 """
@@ -13,6 +13,7 @@ import onnx
 from converters.errors import InvalidModel
 from converters.graph.mutable import Draft, attribute, is_standard
 from converters.passes.axes import takes_axes
+from converters.validation.ranges import validate_forms
 
 # Ops whose `axis` is one of their first input's.
 _ALONG = (
@@ -23,8 +24,10 @@ _ALONG = (
 
 
 def refuse_axes(draft: Draft) -> None:
-    """Raise InvalidModel for the first node whose axes are not those of its first input."""
+    """Raise InvalidModel for the first node whose axes are not those of its first input, or not in a vector."""
     for node in draft.nodes:
+        if is_standard(node):
+            validate_forms(node, draft.constants, f"node {node.name or node.output[0]!r} ({node.op_type})")
         if is_standard(node, *_ALONG):
             _refuse_beyond(draft, node)
         elif is_standard(node, "Transpose"):

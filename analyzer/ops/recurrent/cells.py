@@ -15,7 +15,7 @@ from analyzer.errors import UnsupportedOp
 from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
 
-Function = Callable[[Builder, Tensor], Tensor]
+Activation = Callable[[Builder, Tensor], Tensor]
 Lettered = Mapping[str, Tensor]
 """Tensors by the letter of their gate or state."""
 
@@ -34,7 +34,7 @@ class Weights:
     recurrent: Lettered
     bias: Lettered
     peepholes: Lettered
-    functions: Mapping[str, Function]
+    functions: Mapping[str, Activation]
     clip: float | None = None
     input_forget: bool = False
     linear_before_reset: bool = False
@@ -102,7 +102,7 @@ _FUNCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 def activation_functions(
     names: Sequence[str], alpha: Sequence[float] | None, beta: Sequence[float] | None
-) -> list[Function]:
+) -> list[Activation]:
     """The functions by the names of a node's attribute, whose parameters are consumed in order.
 
     Raises UnsupportedOp for a name that ONNX does not list, or a parameter that is missing and has no default.
@@ -111,7 +111,7 @@ def activation_functions(
     return [_function(name, given) for name in names]
 
 
-def _function(name: str, given: dict[str, Iterator[float]]) -> Function:
+def _function(name: str, given: dict[str, Iterator[float]]) -> Activation:
     key = name.lower()
     if key not in _FUNCTIONS:
         raise UnsupportedOp(

@@ -1,6 +1,6 @@
-"""The directions of a recurrent node, ready to be scanned: what a step reads, by the letters of ONNX.
+"""The directions of a recurrent node, ready to be scanned. Gates, states and inputs have the letters of ONNX.
 
-Reads the inputs and attributes of an LSTM, GRU or RNN; returns a Layer for each direction. The input's share of the
+Reads the inputs and attributes of an LSTM, GRU or RNN; returns a record for each direction. The input's share of the
 gates is one MatMul outside of the Scan. Refuses layout=1, which a canonical graph does not have.
 """
 
@@ -20,7 +20,7 @@ from analyzer.ops.support import onnx_dtype
 
 
 @dataclass(frozen=True)
-class Inputs:
+class RecurrentInputs:
     """The inputs of a recurrent node, in order, by ONNX's letters."""
 
     x: Tensor
@@ -33,11 +33,11 @@ class Inputs:
     p: Tensor | None = None
 
 
-INPUTS = tuple(Inputs.__dataclass_fields__)
+INPUTS = tuple(RecurrentInputs.__dataclass_fields__)
 
 
 @dataclass(frozen=True)
-class Form:
+class RecurrentForm:
     """The differences between the three ops: the cell, and the letters of its gates, states and functions.
 
     peepholes: the gates that may have one. functions: the usual function of each letter.
@@ -50,14 +50,14 @@ class Form:
     peepholes: str = ""
 
 
-LSTM_FORM = Form(lstm, "iofc", "hc", {"f": "Sigmoid", "g": "Tanh", "h": "Tanh"}, peepholes="iof")
-GRU_FORM = Form(gru, "zrh", "h", {"f": "Sigmoid", "g": "Tanh"})
-RNN_FORM = Form(rnn, "i", "h", {"f": "Tanh"})
+LSTM_FORM = RecurrentForm(lstm, "iofc", "hc", {"f": "Sigmoid", "g": "Tanh", "h": "Tanh"}, peepholes="iof")
+GRU_FORM = RecurrentForm(gru, "zrh", "h", {"f": "Sigmoid", "g": "Tanh"})
+RNN_FORM = RecurrentForm(rnn, "i", "h", {"f": "Tanh"})
 _DIRECTIONS = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}
 
 
 @dataclass(frozen=True)
-class Layer:
+class RecurrentDirection:
     """One direction of a recurrent node.
 
     gates: the input's share of each gate, (T, N, H).
@@ -91,8 +91,8 @@ class Layer:
 
 def layers(
     op: Builder,
-    form: Form,
-    inputs: Inputs,
+    form: RecurrentForm,
+    inputs: RecurrentInputs,
     *,
     direction: str,
     activations: Sequence[str] | None,
@@ -103,7 +103,7 @@ def layers(
     hidden_size: int | None,
     input_forget: int = 0,
     linear_before_reset: int = 0,
-) -> list[Layer]:
+) -> list[RecurrentDirection]:
     """Return a node's directions. Raises UnsupportedOp for a form that a canonical graph does not have."""
     if layout:
         raise UnsupportedOp(
@@ -131,21 +131,21 @@ def layers(
         first = op.Gather(next(iter(gates.values())), np.asarray(0), axis=0)
         given = {"h": own.h, "c": own.c}
         states = {letter: given[letter] or zeros(op, first) for letter in form.states}
-        found.append(Layer(form.cell, weights, own.w, gates, states, running, reverse))
+        found.append(RecurrentDirection(form.cell, weights, own.w, gates, states, running, reverse))
     return found
 
 
-def of_direction(op: Builder, inputs: Inputs, number: int) -> Inputs:
+def of_direction(op: Builder, inputs: RecurrentInputs, number: int) -> RecurrentInputs:
     """Emit the inputs of one direction, without their axis of directions."""
 
     def pick(tensor: Tensor) -> Tensor:
         return op.Gather(tensor, np.asarray(number), axis=0)
 
     b, h, c, p = (None if t is None else pick(t) for t in (inputs.b, inputs.h, inputs.c, inputs.p))
-    return Inputs(inputs.x, pick(inputs.w), pick(inputs.r), b, inputs.lengths, h, c, p)
+    return RecurrentInputs(inputs.x, pick(inputs.w), pick(inputs.r), b, inputs.lengths, h, c, p)
 
 
-def input_share(op: Builder, own: Inputs) -> Tensor:
+def input_share(op: Builder, own: RecurrentInputs) -> Tensor:
     """Emit X Wᵀ, the input's share of all gates."""
     return op.MatMul(own.x, op.Transpose(own.w, perm=[1, 0]))
 
@@ -159,7 +159,7 @@ def by_letter(op: Builder, x: Tensor, letters: str, axis: int) -> dict[str, Tens
 
 
 def _biases(
-    op: Builder, form: Form, b: Tensor | None, linear_before_reset: bool
+    op: Builder, form: RecurrentForm, b: Tensor | None, linear_before_reset: bool
 ) -> tuple[Lettered, Tensor | None]:
     """Return the bias of each gate that the cell adds, and the bias that is added to the input's share."""
     if b is None:

@@ -25,9 +25,9 @@ from analyzer.ops.recurrent.layers import (
     INPUTS,
     LSTM_FORM,
     RNN_FORM,
-    Form,
-    Inputs,
-    Layer,
+    RecurrentDirection,
+    RecurrentForm,
+    RecurrentInputs,
     by_letter,
     input_share,
     layers,
@@ -36,16 +36,18 @@ from analyzer.ops.recurrent.layers import (
 from analyzer.ops.recurrent.steps import Tree, pull_back, push_forward, scan, zeros
 from analyzer.ops.registry import ExplicitRule, Kink, register
 
-Step = tuple[Lettered, Lettered]
+NamedResults = tuple[Lettered, Lettered]
 """The next states and the elements of the outputs."""
 
 
-def forward(form: Form, op: Builder, *inputs: Any, **attributes: Any) -> tuple[Tensor, ...]:
+def forward(form: RecurrentForm, op: Builder, *inputs: Any, **attributes: Any) -> tuple[Tensor, ...]:
     """Emit Y and the last states, by a Scan of the cell."""
     ends, rows = [], []
-    for layer in layers(op, form, Inputs(*inputs), **attributes):
+    for layer in layers(op, form, RecurrentInputs(*inputs), **attributes):
 
-        def step(op: Builder, states: Lettered, elements: Tree, layer: Layer = layer) -> Step:
+        def step(
+            op: Builder, states: Lettered, elements: Tree, layer: RecurrentDirection = layer
+        ) -> NamedResults:
             following, y = layer.step(op, elements, states)
             return following, {"y": y}
 
@@ -62,7 +64,7 @@ def _stacked(op: Builder, parts: Sequence[Tensor], axis: int) -> Tensor:
 
 
 def vjp(
-    form: Form,
+    form: RecurrentForm,
     op: Builder,
     g: Sequence[Tensor | None],
     y: Sequence[Tensor | None],
@@ -70,7 +72,7 @@ def vjp(
     **attributes: Any,
 ) -> tuple[Any, ...]:
     """Return the entry of each input."""
-    given = Inputs(*inputs)
+    given = RecurrentInputs(*inputs)
     of_outputs = dict(zip(("y", *form.states), g, strict=False))
 
     @cache
@@ -109,11 +111,11 @@ def _of_direction(op: Builder, t: Tensor, number: int, axis: int) -> Tensor:
 
 
 def _pulled_back(
-    op: Builder, layer: Layer, y: Tensor, of_y: Tensor | None, of_ends: Lettered
+    op: Builder, layer: RecurrentDirection, y: Tensor, of_y: Tensor | None, of_ends: Lettered
 ) -> tuple[Tensor, Lettered]:
     """Emit the gradients of the input, (T, N, I), and of the initial states."""
 
-    def back(op: Builder, cotangents: Lettered, at: Tree) -> Step:
+    def back(op: Builder, cotangents: Lettered, at: Tree) -> NamedResults:
         since = len(op.calls)
         following, y = layer.step(op, at["layer"], at["states"])
         pairs = [(state, cotangents[letter]) for letter, state in following.items()]
@@ -132,14 +134,14 @@ def _pulled_back(
     return op.MatMul(wide, layer.w), of_states
 
 
-def _before(op: Builder, layer: Layer, y: Tensor) -> Lettered:
+def _before(op: Builder, layer: RecurrentDirection, y: Tensor) -> Lettered:
     """Emit the states before each step, (T, N, H)."""
     hidden = _hidden_before(op, layer, y)
     cells = {letter: state for letter, state in layer.states.items() if letter != "h"}
     if not cells:
         return {"h": hidden}
 
-    def advance(op: Builder, states: Lettered, at: Tree) -> Step:
+    def advance(op: Builder, states: Lettered, at: Tree) -> NamedResults:
         following, _ = layer.step(op, at["layer"], {"h": at["h"], **states})
         return {letter: following[letter] for letter in states}, states
 
@@ -147,7 +149,7 @@ def _before(op: Builder, layer: Layer, y: Tensor) -> Lettered:
     return {"h": hidden, **before}
 
 
-def _hidden_before(op: Builder, layer: Layer, y: Tensor) -> Tensor:
+def _hidden_before(op: Builder, layer: RecurrentDirection, y: Tensor) -> Tensor:
     """Emit the hidden state before each step: Y of the step that came before it."""
 
     def tail(x: Tensor) -> Tensor:
@@ -170,7 +172,7 @@ def _all_steps(op: Builder, x: Tensor, y: Sequence[Tensor | None]) -> Tensor:
 
 
 def residual(
-    form: Form,
+    form: RecurrentForm,
     op: Builder,
     active: Sequence[bool],
     y: Sequence[Tensor | None],
@@ -178,7 +180,7 @@ def residual(
     **attributes: Any,
 ) -> tuple[Tensor | None, ...]:
     """Emit r = y − Σ J u of each output. A Scan carries J u along with the states."""
-    given = Inputs(*inputs)
+    given = RecurrentInputs(*inputs)
     moving = {name for name, moves in zip(INPUTS, active, strict=False) if moves}
     pushed = []
     for number, layer in enumerate(layers(op, form, given, **attributes)):
@@ -198,11 +200,11 @@ def residual(
 
 
 def _pushed_forward(
-    op: Builder, layer: Layer, y: Tensor, of_gates: Lettered, of_states: Lettered
+    op: Builder, layer: RecurrentDirection, y: Tensor, of_gates: Lettered, of_states: Lettered
 ) -> Mapping[str, Tensor]:
     """Emit the tangents of Y and of the last states, from those of the gates (none: zero) and the initial states."""
 
-    def step(op: Builder, tangents: Lettered, at: Tree) -> Step:
+    def step(op: Builder, tangents: Lettered, at: Tree) -> NamedResults:
         since = len(op.calls)
         following, y = layer.step(op, at["layer"], at["states"])
         pairs = [(at["layer"]["gates"][gate], tangent) for gate, tangent in at["of_gates"].items()]

@@ -16,7 +16,7 @@ from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
 from analyzer.ops.formulas import Emitted, EmittedArrays, NumPyArrays
 from analyzer.ops.registry import Affine, register
-from analyzer.ops.resampling.resize_matrix import Axis, resized_axis
+from analyzer.ops.resampling.resize_matrix import ResizedAxis, resized_axis
 from analyzer.ops.support import expand_like, ints, onnx_dtype, rank_of
 
 
@@ -112,7 +112,7 @@ def _known_axes(
     scales: list[float] | None,
     sizes: Sequence[int] | None,
     attributes: Mapping[str, Any],
-) -> dict[int, Axis]:
+) -> dict[int, ResizedAxis]:
     """Return the resized axes by position, all sizes being known."""
     along = _named(attributes, len(shape))
     ratio = _common_scale(NumPyArrays, shape, along, scales, sizes, attributes)
@@ -151,7 +151,7 @@ def _axes(
     scales: Sequence[Any] | None,
     ratio: Any,
     attributes: Mapping[str, Any],
-) -> dict[int, Axis]:
+) -> dict[int, ResizedAxis]:
     """Return the resized axes by position. Sizes, scales and the region are numbers, or Emitted.
 
     shape, outs: the sizes of all axes, one object where an axis keeps its size.
@@ -194,7 +194,7 @@ def _rule_axes(
     scales: Tensor | None,
     sizes: Tensor | None,
     attributes: Mapping[str, Any],
-) -> dict[int, Axis]:
+) -> dict[int, ResizedAxis]:
     """Return the resized axes in a rule, their matrices as tensors like x."""
     shape = [size for size in x.shape or () if isinstance(size, int)]
     given = [t for t in (roi if _crops(attributes) else None, scales, sizes) if t is not None]
@@ -202,7 +202,7 @@ def _rule_axes(
         known = [None if t is None else t.constant for t in (roi, scales, sizes)]
         axes = _known_axes(shape, _floats(known[0]), _floats(known[1]), _ints(known[2]), attributes)
         return {
-            position: Axis(
+            position: ResizedAxis(
                 op.tensor(axis.matrix.astype(x.dtype)),
                 None if axis.inside is None else op.tensor(axis.inside),
             )
@@ -210,7 +210,7 @@ def _rule_axes(
         }
     axes = _open_axes(EmittedArrays(op), x, y, roi, scales, sizes, attributes)
     return {
-        position: Axis(
+        position: ResizedAxis(
             op.Cast(axis.matrix.tensor, to=onnx_dtype(x.dtype)),
             None if axis.inside is None else axis.inside.tensor,
         )
@@ -226,7 +226,7 @@ def _open_axes(
     scales: Tensor | None,
     sizes: Tensor | None,
     attributes: Mapping[str, Any],
-) -> dict[int, Axis]:
+) -> dict[int, ResizedAxis]:
     """Return the resized axes where only the running model knows a size, a scale or the region."""
     rank = rank_of(x)
     along = _named(attributes, rank)
@@ -251,7 +251,7 @@ def _numbers(xp: EmittedArrays, t: Tensor, count: int) -> list[Any]:
     return [xp.scalar(t, i) for i in range(count)] if known is None else known
 
 
-def _outside(axes: Mapping[int, Axis], rank: int) -> np.ndarray | None:
+def _outside(axes: Mapping[int, ResizedAxis], rank: int) -> np.ndarray | None:
     """Which outputs lie outside the input, broadcastable to the output; None where none does."""
     outside: np.ndarray | None = None
     for position, axis in axes.items():

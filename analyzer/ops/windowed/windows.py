@@ -23,7 +23,7 @@ MOST_TAPS = 1 << 26
 
 
 @dataclass(frozen=True)
-class Axis:
+class WindowAxis:
     """The windows along one axis. `before` and `after` are the pads, `out` the number of windows."""
 
     kernel: int
@@ -82,7 +82,7 @@ def windows(
     dilations: Sequence[int] | None = None,
     pads: Sequence[int] | None = None,
     strides: Sequence[int] | None = None,
-) -> list[Axis]:
+) -> list[WindowAxis]:
     """The windows along each spatial axis, from a node's attributes and the input's spatial sizes."""
     rank = len(kernel)
     pads = list(pads or [0] * 2 * rank)
@@ -90,7 +90,7 @@ def windows(
     return [
         _axis(
             int(size) if isinstance(size, (int, np.integer)) else None,
-            Axis(k, s, d, before, after, None, None, auto_pad),
+            WindowAxis(k, s, d, before, after, None, None, auto_pad),
             ceil_mode,
         )
         for size, k, s, d, before, after in zip(
@@ -99,37 +99,37 @@ def windows(
     ]
 
 
-def _axis(size: int | None, axis: Axis, ceil_mode: int) -> Axis:
+def _axis(size: int | None, axis: WindowAxis, ceil_mode: int) -> WindowAxis:
     k, s, d, extent = axis.kernel, axis.stride, axis.dilation, axis.extent
     before, after = axis.before, axis.after
     if axis.auto_pad in ("SAME_UPPER", "SAME_LOWER"):
         out = None if size is None else -(-size // s)
         # Where the stride is 1 the pads do not depend on the size.
         if size is None and s > 1:
-            return Axis(k, s, d, None, None, size, out, axis.auto_pad)
+            return WindowAxis(k, s, d, None, None, size, out, axis.auto_pad)
         before, after = _same_pads(NumPyArrays, axis, size)
-        return Axis(k, s, d, int(before), int(after), size, out, axis.auto_pad)
+        return WindowAxis(k, s, d, int(before), int(after), size, out, axis.auto_pad)
     if axis.auto_pad == "VALID":
         before = after = 0
     if size is None:
-        return Axis(k, s, d, before, after, None, None, axis.auto_pad)
+        return WindowAxis(k, s, d, before, after, None, None, axis.auto_pad)
     assert before is not None and after is not None
     room = size + before + after - extent
     out = room // s + 1
     # A window that would start in the padding behind the input is left out.
     if ceil_mode and room % s and out * s < size + before:
         out += 1
-    return Axis(k, s, d, before, after, size, out, axis.auto_pad)
+    return WindowAxis(k, s, d, before, after, size, out, axis.auto_pad)
 
 
-def pads_of(op: Builder, axis: Axis, x: Tensor, position: int) -> tuple[Any, Any]:
+def pads_of(op: Builder, axis: WindowAxis, x: Tensor, position: int) -> tuple[Any, Any]:
     """Return the pads before and after the input along one axis: ints, or Emitted vectors of one."""
     if axis.before is not None and axis.after is not None:
         return axis.before, axis.after
     return _same_pads(EmittedArrays(op, np.int64), axis, size_along(op, x, position))
 
 
-def _same_pads(xp: Any, axis: Axis, size: Any) -> tuple[Any, Any]:
+def _same_pads(xp: Any, axis: WindowAxis, size: Any) -> tuple[Any, Any]:
     """Return the pads of auto_pad=SAME along an axis, which give ⌈size / stride⌉ windows."""
     if axis.stride == 1:
         total = axis.extent - 1
@@ -139,7 +139,7 @@ def _same_pads(xp: Any, axis: Axis, size: Any) -> tuple[Any, Any]:
     return before, total - before
 
 
-def window_counts(xp: Any, axis: Axis, starts: Any, size: Any, after: Any) -> Any:
+def window_counts(xp: Any, axis: WindowAxis, starts: Any, size: Any, after: Any) -> Any:
     """Return the number of taps that an average divides by, of each of the windows that start there.
 
     after: the size of the pad after the input where the elements of pads count, else None.

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import onnx
 
-from converters.graph.mutable import Draft, Shape, attribute, is_standard, reads
+from converters.graph.mutable import Draft, attribute, is_standard, reads
 from converters.passes.joins.nodes import OPS, REDUCTIONS
+from converters.types import Shape
 
 MOVES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten")
 """Ops that rearrange the elements of their first input. TensorFlow's layouts leave them within an activation."""
@@ -24,7 +25,7 @@ MOST = 24
 class Region:
     """Nodes in topological order, and the one computed tensor that they read; the last of them computes the result.
 
-    structure: a number of its Reader. Regions with one number compute the same of their entries, in one precision.
+    structure: a number of its TensorUses. Regions with one number compute the same of their entries, in one precision.
     reduces: whether a node sums over axes.
     """
 
@@ -65,7 +66,7 @@ class _Part:
     reduces: bool
 
 
-class Reader:
+class TensorUses:
     """Who computes and who reads what, worked out once."""
 
     def __init__(self, draft: Draft) -> None:
