@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import onnx
 from onnx import helper
 
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph
 from analyzer.graph.program import Program
 from analyzer.ops import find
@@ -212,7 +212,7 @@ def written_out(program: Program, graph: Graph, framework: str) -> Program:
         if ours is None or not isinstance(form, Composed):
             nodes.append(node)
             continue
-        op = Emitter(graph.opset, prefix=f"{ours.outputs[0]}/inside/")
+        op = Builder(graph.opset, prefix=f"{ours.outputs[0]}/inside/")
         written = form.write(op, *graph.inputs_of(ours), **ours.attributes)
         written = written if isinstance(written, tuple) else (written,)
         ends = [

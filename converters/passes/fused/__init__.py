@@ -10,7 +10,7 @@ from __future__ import annotations
 import onnx
 
 from converters.errors import UnsupportedModel
-from converters.graph.builder import EXPANSIONS, MICROSOFT, Expansion, Undetermined, describe, expand
+from converters.graph.expansion import EXPANSIONS, MICROSOFT, Expansion, Undetermined, describe, expand
 from converters.graph.mutable import Draft, is_standard
 from converters.passes.fused import activations, attention, classical, decoder, layers, norms, quantized
 

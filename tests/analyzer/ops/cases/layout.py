@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes
 
@@ -27,6 +28,28 @@ def _slices() -> list[Case]:
     )
     cases.append(case("Slice", normal(2, 3, 4), i64(1), i64(3), i64(-1), fed=(1, 2)))
     return cases
+
+
+def _slices_known_at_run() -> list[Case]:
+    """Starts and ends that only the running model knows, along axes and by steps that are known."""
+    x, narrow = normal(2, 5, 7), np.asarray([-3, 1], np.int32)
+    bounds: list[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = [
+        ((-4, 9), (99, -99), (1, -2)),
+        ((1, -99), (-1, 99), (2, 3)),
+        ((3, 2), (0, -9), (-1, -3)),
+        # Nothing is taken.
+        ((3, 0), (3, 7), (1, 1)),
+        ((1, 0), (4, 7), (-2, 1)),
+    ]
+    cases = []
+    for starts, ends, steps in bounds:
+        given = (i64(*starts), i64(*ends), i64(1, 2), i64(*steps))
+        cases += [
+            case("Slice", x, *given, fed=(1, 2)),
+            case("Slice", x, *given, fed=(1,), symbolic=(0, 1, 2)),
+            case("Slice", x, *given, symbolic=(1, 2)),
+        ]
+    return [*cases, case("Slice", x, narrow, narrow + 9, np.asarray([1, 2], np.int32), fed=(1, 2))]
 
 
 def _pads() -> list[Case]:
@@ -94,4 +117,4 @@ def slices(draw: Draw) -> Case:
     )
 
 
-CASES = [*_slices(), *_pads(), *_pads_known_at_run()]
+CASES = [*_slices(), *_slices_known_at_run(), *_pads(), *_pads_known_at_run()]
