@@ -24,7 +24,8 @@ from onnx import helper
 from converters.canonical import canonicalise
 from converters.errors import UnsupportedModel
 from converters.graph.builder import Builder, Expansion, Undetermined, describe, expand
-from converters.graph.mutable import Draft, attribute, is_standard
+from converters.graph.mutable import Draft
+from converters.graph.nodes import attribute, is_standard
 from converters.model import Model
 
 STRAIGHT_THROUGH = "onnxplain.straight_through"
@@ -91,10 +92,9 @@ class _Floats:
     def rewrite(self) -> None:
         """Rewrite the draft in place."""
         draft, nodes = self.draft, list[onnx.NodeProto]()
-        used = draft.uses()
         for node in draft.nodes:
             if is_standard(node, *_QUANTIZED):
-                nodes += self._ruled(node, used)
+                nodes += self._ruled(node)
             elif is_standard(node, "Round"):
                 _mark(node)
                 nodes.append(node)
@@ -109,9 +109,9 @@ class _Floats:
         for name in self.codes:
             draft.types.pop(name, None)
 
-    def _ruled(self, node: onnx.NodeProto, used: Mapping[str, int]) -> list[onnx.NodeProto]:
+    def _ruled(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
         try:
-            return expand(self.draft, node, self.rules[node.op_type], used)
+            return expand(self.draft, node, self.rules[node.op_type])
         except Undetermined as error:
             raise UnsupportedModel(
                 f"{describe(node)} cannot be written in floats: {error}. Fix: state the shapes of the file's inputs"

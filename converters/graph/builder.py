@@ -124,10 +124,8 @@ def describe(node: onnx.NodeProto) -> str:
     return f"node {(node.name or node.output[0])!r} ({op_type})"
 
 
-def expand(
-    draft: Draft, node: onnx.NodeProto, expansion: Expansion, used: Mapping[str, int]
-) -> list[onnx.NodeProto]:
-    """The nodes that compute what `node` computes, under the names of its outputs that are `used`.
+def expand(draft: Draft, node: onnx.NodeProto, expansion: Expansion) -> list[onnx.NodeProto]:
+    """Return the nodes that compute what `node` computes, under the names of its outputs that are read.
 
     Raises UnsupportedModel for a form that the expansion does not take, Undetermined where it must wait.
     """
@@ -141,7 +139,7 @@ def expand(
     results = (results,) if isinstance(results, str) else results
     sources = {}
     for index, name in enumerate(node.output):
-        if name and used.get(name):
+        if name and draft.use_count(name):
             if index >= len(results) or results[index] is None:
                 raise op.refuse(f"has output {index} ({name!r}), which has no standard form")
             sources[name] = results[index]

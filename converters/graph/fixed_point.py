@@ -15,7 +15,8 @@ import onnx
 
 from converters.budget import current
 from converters.errors import UnsupportedModel
-from converters.graph.mutable import Draft, is_invented
+from converters.graph.mutable import Draft
+from converters.graph.tensors import is_invented
 
 ROUNDS = 128
 """Real models settle within three rounds; each nested function, branch or loop takes one more."""

@@ -11,7 +11,9 @@ from collections.abc import Iterable, Mapping
 import onnx
 from onnx import helper
 
-from converters.graph.mutable import Draft, constant_of, is_standard, rename_in, subgraphs, value_of
+from converters.graph.mutable import Draft
+from converters.graph.nodes import is_standard, rename_in, subgraphs
+from converters.graph.tensors import constant_of, value_of
 
 
 def instantiate(

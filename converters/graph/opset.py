@@ -16,7 +16,8 @@ import onnx.inliner
 
 from converters.budget import current
 from converters.errors import InvalidModel, UnsupportedModel, one_line
-from converters.graph.mutable import Draft, attribute, is_standard, subgraphs
+from converters.graph.mutable import Draft
+from converters.graph.nodes import attribute, is_standard, subgraphs
 
 CANONICAL_OPSET = 23
 # ONNX's own converter is complete up to here; onnxscript's begins here.

@@ -16,7 +16,8 @@ import onnx
 from onnx import helper
 
 from converters.graph.insertion import inherit_origin
-from converters.graph.mutable import Draft, is_standard
+from converters.graph.mutable import Draft
+from converters.graph.nodes import is_standard
 from converters.passes.exactness import is_bias, largest_factor, rounded
 
 _SUMS, _STEPS = ("Add", "Sub"), ("Add", "Sub", "Mul", "Div")
@@ -31,18 +32,14 @@ _ABSORBED = 256.0
 
 def merge_affine(draft: Draft) -> int:
     """Merge every chain with two sums or more. Returns how many there were."""
-    uses, consumers, producers = draft.uses(), draft.consumers(), draft.producers()
     seen: set[int] = set()
     replaced, removed = {}, []
     for node in draft.nodes:
-        if id(node) in seen or not _is_step(draft, node) or _is_bias(draft, producers, node):
+        if id(node) in seen or not _is_step(draft, node) or _is_bias(draft, node):
             continue
         chain = [node]
-        while uses[chain[-1].output[0]] == 1:
-            following = consumers.get(chain[-1].output[0], [])
-            if not following or not _is_step(draft, following[0]):
-                break
-            chain.append(following[0])
+        while (following := draft.only_reader(chain[-1].output[0])) and _is_step(draft, following):
+            chain.append(following)
         seen.update(id(one) for one in chain)
         merged = _merged(draft, chain) if sum(one.op_type in _SUMS for one in chain) > 1 else None
         if merged is not None:
@@ -65,8 +62,8 @@ def _is_step(draft: Draft, node: onnx.NodeProto) -> bool:
     return constant.dtype.kind == "f" and (node.op_type != "Div" or bool(constant.all()))
 
 
-def _is_bias(draft: Draft, producers: dict[str, onnx.NodeProto], node: onnx.NodeProto) -> bool:
-    before = producers.get(_computed(draft, node))
+def _is_bias(draft: Draft, node: onnx.NodeProto) -> bool:
+    before = draft.producer(_computed(draft, node))
     return node.op_type == "Add" and before is not None and is_standard(before, *_WITHOUT_BIAS)
 
 

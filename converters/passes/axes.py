@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from converters.graph.mutable import Draft, is_standard
+from converters.graph.mutable import Draft
+from converters.graph.nodes import is_standard
 
 _WITH_AXES = ("Squeeze", "Unsqueeze")
 
@@ -49,7 +50,7 @@ def _state_squeezed(draft: Draft, node: onnx.NodeProto) -> bool:
     if axes:
         _set_axes(draft, node, np.array(axes, np.int64))
     else:
-        del node.input[1:]
+        draft.set_inputs(node, node.input[:1])
         node.op_type = "Identity"
     return True
 
@@ -57,5 +58,4 @@ def _state_squeezed(draft: Draft, node: onnx.NodeProto) -> bool:
 def _set_axes(draft: Draft, node: onnx.NodeProto, axes: np.ndarray) -> None:
     name = draft.fresh(f"{node.output[0]}.axes")
     draft.constants[name] = axes.astype(np.int64)
-    del node.input[1:]
-    node.input.append(name)
+    draft.set_inputs(node, [node.input[0], name])

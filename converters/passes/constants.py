@@ -16,7 +16,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 from converters.budget import current
-from converters.graph.mutable import Draft, is_standard, reads, subgraphs
+from converters.graph.mutable import Draft
+from converters.graph.nodes import is_standard, reads, subgraphs
 from converters.graph.opset import RANDOM
 from converters.graph.runtime import ReferenceSession, RuntimeFailure, run
 
@@ -47,8 +48,8 @@ def fold_constants(draft: Draft) -> bool:
     if not foldable:
         return False
     inside = {id(node) for node in foldable}
-    outside = {name for node in draft.nodes if id(node) not in inside for name in reads(node)}
     computed = [name for node in foldable for name in node.output if name]
+    outside = {name for name in computed if not inside.issuperset(map(id, draft.readers(name)))}
     wanted = [name for name in computed if name in outside] or computed
     results = _compute(draft, foldable, wanted)
     for name, array in results.items():

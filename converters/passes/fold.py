@@ -11,13 +11,13 @@ would be lost to overflow or underflow, where the factor exceeds 1/u or the shif
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
 
-from converters.graph.mutable import Draft, attribute, is_standard
+from converters.graph.mutable import Draft
+from converters.graph.nodes import attribute, is_standard
 from converters.passes.exactness import is_bias, is_float, largest_factor, rounded
 
 SCOPES_KEY = "pkg.torch.onnx.name_scopes"
@@ -39,14 +39,11 @@ class _ChannelMap:
 
 
 class _Folding:
-    """A draft with its producers and uses, kept up to date while layers are folded."""
+    """A draft whose layers are folded, and the exact values of the constants that were rounded for it."""
 
     def __init__(self, draft: Draft) -> None:
         self.draft = draft
-        self.uses: Counter[str] = draft.uses()
-        self.producers = draft.producers()
-        self.consumer = {name: node for node in draft.nodes for name in node.input if self.uses[name] == 1}
-        self.removed: list[onnx.NodeProto] = []
+        self.folded = 0
         self._exact: dict[str, np.ndarray] = {}
 
     def array(self, node: onnx.NodeProto, index: int) -> np.ndarray | None:
@@ -61,23 +58,24 @@ class _Folding:
 
     def layer_before(self, name: str, *op_types: str) -> onnx.NodeProto | None:
         """The node of one of these ops that computes a tensor for its one reader alone."""
-        node = self.producers.get(name)
-        return node if node is not None and self.uses[name] == 1 and is_standard(node, *op_types) else None
+        node = self.draft.producer(name)
+        once = self.draft.use_count(name) == 1
+        return node if node is not None and once and is_standard(node, *op_types) else None
 
     def replace(self, layer: onnx.NodeProto, last: onnx.NodeProto) -> None:
-        """Let `layer` compute what `last` computed, under that name; `last` is gone."""
+        """Let `layer` compute the result of `last`, under its name, and remove `last`."""
+        self.draft.remove([last])
         layer.output[0] = last.output[0]
+        self.draft.relink(layer)
         _note_module(layer, last)
-        self.producers[layer.output[0]] = layer
-        self.removed.append(last)
+        self.folded += 1
 
     def rename(self, layer: onnx.NodeProto, reader: onnx.NodeProto, name: str) -> None:
         """Give the output of a layer, with its one reader, a new name: its value is not that of the file."""
         old, new = layer.output[0], self.draft.fresh(name)
         layer.output[0] = new
-        reader.input[list(reader.input).index(old)] = new
-        self.producers[new], self.consumer[new] = layer, reader
-        self.uses[new] = 1
+        self.draft.relink(layer)
+        self.draft.set_input(reader, list(reader.input).index(old), new)
         if old in self.draft.types:
             self.draft.types[new] = self.draft.types.pop(old)
 
@@ -88,9 +86,7 @@ class _Folding:
         fresh = self.draft.fresh(name)
         self.draft.constants[fresh] = stored
         self._exact[fresh] = exact
-        while len(layer.input) <= index:
-            layer.input.append("")
-        layer.input[index] = fresh
+        self.draft.set_input(layer, index, fresh)
 
 
 def _note_module(layer: onnx.NodeProto, last: onnx.NodeProto) -> None:
@@ -115,8 +111,7 @@ def fold_batch_norms(draft: Draft) -> int:
             _fold_scale(folding, node)
         elif is_standard(node, "Add", "Sub"):
             _fold_shift(folding, node)
-    draft.remove(folding.removed)
-    return len(folding.removed)
+    return folding.folded
 
 
 def drop_zero_biases(draft: Draft) -> None:
@@ -125,7 +120,7 @@ def drop_zero_biases(draft: Draft) -> None:
         if is_standard(node, *_CONVOLUTIONS) and len(node.input) > 2:
             bias = draft.constants.get(node.input[2])
             if bias is not None and not bias.any():
-                del node.input[2]
+                draft.set_inputs(node, node.input[:2])
 
 
 def _fold_batch_norm(folding: _Folding, node: onnx.NodeProto) -> None:
@@ -207,7 +202,7 @@ def _variable_input(folding: _Folding, node: onnx.NodeProto) -> int | None:
 def _shift_follows(folding: _Folding, node: onnx.NodeProto) -> bool:
     """Whether the one reader of a scaled value adds a constant, further scales between allowed."""
     while node.op_type in ("Mul", "Div"):
-        following = folding.consumer.get(node.output[0])
+        following = folding.draft.only_reader(node.output[0])
         if following is None or not is_standard(following, "Mul", "Div", "Add", "Sub"):
             return False
         if _variable_input(folding, following) is None:
@@ -306,7 +301,7 @@ def _absorb(folding: _Folding, layer: onnx.NodeProto, change: _ChannelMap) -> bo
         folding.store(layer, 2, f"{change.stem}.folded_bias", shifted, shift)
         _set_float(layer, "beta", 1.0)
     elif bias_name:
-        del layer.input[2]
+        folding.draft.set_inputs(layer, layer.input[:2])
     return True
 
 

@@ -16,7 +16,8 @@ from onnx import helper
 from converters.budget import current
 from converters.errors import InvalidModel
 from converters.graph.insertion import adopt_constants, inherit_origin, instantiate
-from converters.graph.mutable import Draft, is_standard
+from converters.graph.mutable import Draft
+from converters.graph.nodes import is_standard
 from converters.graph.opset import all_nodes, expressible, set_opset
 
 EXPANDED = frozenset(

@@ -13,7 +13,8 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from converters.graph.builder import Builder, Expansion, Undetermined, expand
-from converters.graph.mutable import Draft, is_standard
+from converters.graph.mutable import Draft
+from converters.graph.nodes import is_standard
 
 # Slices that go to the end of an axis.
 _END = np.iinfo(np.int64).max
@@ -23,10 +24,9 @@ def lower_ops(draft: Draft) -> bool:
     """Lower every node that has a rule here. Returns whether there was any."""
     replaced = {}
     known = [node for node in draft.nodes if is_standard(node, *_RULES)]
-    used = draft.uses() if known else {}
     for node in known:
         try:
-            replaced[id(node)] = expand(draft, node, _RULES[node.op_type], used)
+            replaced[id(node)] = expand(draft, node, _RULES[node.op_type])
         except Undetermined:
             continue
     draft.replace(replaced)

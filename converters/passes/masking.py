@@ -11,23 +11,24 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from converters.graph.mutable import Draft, attribute, is_standard
+from converters.graph.mutable import Draft
+from converters.graph.nodes import attribute, is_standard
 
 
 def guard_masked_rows(draft: Draft) -> None:
     """Put a Where before every Softmax whose rows a Where behind it replaces by a constant."""
-    producers, uses, replaced = draft.producers(), draft.uses(), dict[int, list[onnx.NodeProto]]()
+    replaced = dict[int, list[onnx.NodeProto]]()
     for choice in draft.nodes:
         if not is_standard(choice, "Where") or choice.input[1] not in draft.constants:
             continue
-        chain = [producers.get(choice.input[2])]
+        chain = [draft.producer(choice.input[2])]
         if chain[0] is not None and is_standard(chain[0], "Cast"):
-            chain.insert(0, producers.get(chain[0].input[0]))
+            chain.insert(0, draft.producer(chain[0].input[0]))
         softmax = chain[0]
         if softmax is None or not is_standard(softmax, "Softmax") or not _by_rows(draft, choice, softmax):
             continue
         nodes = [node for node in chain if node is not None]
-        if all(uses[node.output[0]] == 1 for node in nodes):
+        if all(draft.use_count(node.output[0]) == 1 for node in nodes):
             replaced |= {id(node): [] for node in nodes}
             # The condition may be computed behind the softmax: the softmax moves down to where it is read.
             replaced[id(choice)] = [_guard(draft, choice, softmax), *nodes, choice]

@@ -8,7 +8,6 @@ Slice or Split behind nothing but moves, and each must go one way; else the laye
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +15,8 @@ import onnx
 from onnx import helper
 
 from converters.graph.insertion import inherit_origin
-from converters.graph.mutable import Draft, attribute, is_standard
+from converters.graph.mutable import Draft
+from converters.graph.nodes import attribute, is_standard
 
 _MOVES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze")
 _SELECTIONS = ("Gather", "Slice", "Split")
@@ -57,8 +57,6 @@ def split_packed(draft: Draft) -> int:
 class _Packing:
     def __init__(self, draft: Draft) -> None:
         self._draft = draft
-        self._producers, self._consumers = draft.producers(), draft.consumers()
-        self._uses: Counter[str] = draft.uses()
 
     def layer(self, node: onnx.NodeProto) -> _Layer | None:
         """The dense layer that ends with a node."""
@@ -69,8 +67,9 @@ class _Packing:
         if not is_standard(node, "Add"):
             return None
         for computed, given in (tuple(node.input), tuple(reversed(node.input))):
-            product = self._producers.get(computed)
-            if product is not None and is_standard(product, "MatMul") and self._uses[computed] == 1:
+            product = self._draft.producer(computed)
+            once = self._draft.use_count(computed) == 1
+            if product is not None and is_standard(product, "MatMul") and once:
                 return self._made((product, node), constants.get(product.input[1]), constants.get(given), 1)
         return None
 
@@ -92,11 +91,11 @@ class _Packing:
     def ways(self, layer: _Layer) -> list[np.ndarray]:
         """The features that go each way; empty where they do not part, or share one."""
         moves, name = [], layer.output
-        while self._uses[name] == 1 and is_standard(self._reader(name), *_MOVES):
-            moves.append(self._reader(name))
-            name = moves[-1].output[0]
-        readers = self._consumers.get(name, [])
-        if len(readers) != self._uses[name] or not all(is_standard(node, *_SELECTIONS) for node in readers):
+        while (reader := self._draft.only_reader(name)) and is_standard(reader, *_MOVES):
+            moves.append(reader)
+            name = reader.output[0]
+        readers, count = self._draft.readers(name), self._draft.use_count(name)
+        if len(readers) != count or not all(is_standard(node, *_SELECTIONS) for node in readers):
             return []
         shape = self._draft.shape(layer.output)
         if shape is None or shape[-1] != layer.features:
@@ -152,11 +151,6 @@ class _Packing:
         name = self._draft.fresh(stem)
         self._draft.constants[name] = np.ascontiguousarray(array)
         return name
-
-    def _reader(self, name: str) -> onnx.NodeProto:
-        # A graph output is used without a node that reads it.
-        readers = self._consumers.get(name)
-        return readers[0] if readers else onnx.NodeProto()
 
     def _numbers(self, node: onnx.NodeProto, index: int) -> list[int] | None:
         value = self._draft.constants.get(node.input[index]) if index < len(node.input) else None

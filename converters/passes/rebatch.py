@@ -16,8 +16,10 @@ from onnx import helper
 
 from converters.budget import current
 from converters.errors import InvalidModel
-from converters.graph.mutable import Draft, attribute, is_standard, shape_of
+from converters.graph.mutable import Draft
+from converters.graph.nodes import attribute, is_standard
 from converters.graph.runtime import RuntimeFailure, Session
+from converters.graph.tensors import shape_of
 from converters.verify import relative_l2
 
 BATCH = "batch"
@@ -100,16 +102,15 @@ def _rewritten(draft: Draft, batch: int) -> Draft:
             info.type.tensor_type.shape.dim[0].dim_param = BATCH
     for info in free.outputs:
         info.type.tensor_type.ClearField("shape")
-    nodes = free.nodes
-    free.nodes = []
-    for node in nodes:
+    replaced = {}
+    for node in free.nodes:
         if is_standard(node, "Reshape"):
             _free_reshape(draft, free, node, batch)
         elif is_standard(node, "Expand"):
             _free_expand(free, node, batch)
         elif is_standard(node, "Concat"):
-            _free_concat(draft, free, node, batch)
-        free.nodes.append(node)
+            replaced[id(node)] = [*_free_concat(draft, free, node, batch), node]
+    free.replace(replaced)
     return free
 
 
@@ -130,7 +131,7 @@ def _free_reshape(draft: Draft, free: Draft, node: onnx.NodeProto, batch: int) -
     # 0 copies the batch of the data; where the batch is merged with other axes, -1 works it out.
     keeps_batch = given and given[0] == target[0] == batch and not attribute(node, "allowzero", 0)
     free.constants[name] = np.asarray([0 if keeps_batch else -1, *target[1:]], np.int64)
-    node.input[1] = name
+    free.set_input(node, 1, name)
 
 
 def _free_expand(free: Draft, node: onnx.NodeProto, batch: int) -> None:
@@ -140,15 +141,19 @@ def _free_expand(free: Draft, node: onnx.NodeProto, batch: int) -> None:
         return
     name = free.fresh(f"{node.output[0]}.shape")
     free.constants[name] = np.concatenate([np.ones(1, np.int64), target[1:]])
-    node.input[1] = name
+    free.set_input(node, 1, name)
 
 
-def _free_concat(draft: Draft, free: Draft, node: onnx.NodeProto, batch: int) -> None:
-    """A constant that is joined to every sample (a class token) is repeated for the batch at hand."""
+def _free_concat(draft: Draft, free: Draft, node: onnx.NodeProto, batch: int) -> list[onnx.NodeProto]:
+    """Let a Concat read a constant that is joined to every sample (a class token) once for each sample of the batch.
+
+    Returns the nodes that repeat it.
+    """
     axis = attribute(node, "axis")
     shape = draft.shape(node.output[0])
+    made: list[onnx.NodeProto] = []
     if shape is None or axis in (0, -len(shape)):
-        return
+        return made
     data = next((name for name in node.input if name not in draft.constants), None)
     for index, name in enumerate(node.input):
         constant = draft.constants.get(name)
@@ -159,12 +164,13 @@ def _free_concat(draft: Draft, free: Draft, node: onnx.NodeProto, batch: int) ->
         )
         free.constants[once] = constant[:1]
         free.constants[rest] = np.asarray(constant.shape[1:], np.int64)
-        free.nodes += [
+        made += [
             helper.make_node("Shape", [data], [size], start=0, end=1),
             helper.make_node("Concat", [size, rest], [target], axis=0),
             helper.make_node("Expand", [once, target], [spread]),
         ]
         node.input[index] = spread
+    return made
 
 
 def _samples_are_independent(draft: Draft, free: Draft, batch: int) -> bool:

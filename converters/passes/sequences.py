@@ -15,7 +15,8 @@ import onnx
 from onnx import helper
 
 from converters.graph.insertion import inherit_origin
-from converters.graph.mutable import Draft, attribute, is_standard
+from converters.graph.mutable import Draft
+from converters.graph.nodes import attribute, is_standard
 
 
 def lower_sequences(draft: Draft) -> bool:

@@ -12,7 +12,9 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 
-from converters.graph.mutable import Draft, Shape, attribute, is_invented, is_standard
+from converters.graph.mutable import Draft
+from converters.graph.nodes import attribute, is_standard
+from converters.graph.tensors import Shape, is_invented
 
 # Longer integer vectors are data, not shapes.
 _LONGEST = 64
@@ -239,7 +241,7 @@ def _fix_reshape(draft: Draft, known: dict[str, _Symbols], node: onnx.NodeProto)
         return False
     name = draft.fresh(f"{node.output[0]}.shape")
     draft.constants[name] = np.asarray(sizes, np.int64)
-    node.input[1] = name
+    draft.set_input(node, 1, name)
     kept = [entry for entry in node.attribute if entry.name != "allowzero"]
     del node.attribute[:]
     node.attribute.extend(kept)
@@ -257,7 +259,7 @@ def _fix_expand(draft: Draft, known: dict[str, _Symbols], node: onnx.NodeProto) 
         return False
     name = draft.fresh(f"{node.output[0]}.shape")
     draft.constants[name] = np.asarray(sizes, np.int64)
-    node.input[1] = name
+    draft.set_input(node, 1, name)
     return True
 
 
@@ -306,10 +308,10 @@ def _note_shape(draft: Draft, target: _Symbols | None, node: onnx.NodeProto) -> 
 
 def join_reshapes(draft: Draft) -> bool:
     """A Reshape of a Reshape or Unsqueeze that nobody else reads becomes one of the first one's data."""
-    uses, producers, changed = draft.uses(), draft.producers(), False
+    changed = False
     for node in draft.nodes:
-        before = producers.get(node.input[0]) if is_standard(node, "Reshape") else None
-        if before is None or uses[node.input[0]] != 1 or attribute(node, "allowzero", 0):
+        before = draft.producer(node.input[0]) if is_standard(node, "Reshape") else None
+        if before is None or draft.use_count(node.input[0]) != 1 or attribute(node, "allowzero", 0):
             continue
         target = draft.constants.get(node.input[1])
         # A 0 copies a size of what lies between: only the batch, copied twice, is the same on both sides.
@@ -318,9 +320,7 @@ def join_reshapes(draft: Draft) -> bool:
         keeps_batch = _keeps_first_axis(draft, before)
         if keeps_batch is None or ((target[:1] == 0).any() and not keeps_batch):
             continue
-        uses[node.input[0]] -= 1
-        node.input[0] = before.input[0]
-        uses[node.input[0]] += 1
+        draft.set_input(node, 0, before.input[0])
         changed = True
     return changed
 

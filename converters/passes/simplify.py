@@ -13,7 +13,9 @@ import onnx
 from onnx import helper
 
 from converters.graph.insertion import adopt_constants, inherit_origin, instantiate
-from converters.graph.mutable import Draft, attribute, is_standard, value_of
+from converters.graph.mutable import Draft
+from converters.graph.nodes import attribute, is_standard
+from converters.graph.tensors import value_of
 from converters.passes.exactness import is_zero
 from converters.passes.joins import join_primitives
 from converters.passes.joins.pools import name_global_pools
@@ -83,27 +85,25 @@ def _remove_copies(draft: Draft) -> bool:
 
 def _join_transposes(draft: Draft) -> bool:
     """A Transpose of a Transpose that nobody else reads becomes one of the first one's data."""
-    uses, producers, changed = draft.uses(), draft.producers(), False
+    changed = False
     for node in draft.nodes:
-        before = producers.get(node.input[0]) if is_standard(node, "Transpose") else None
-        if before is None or not is_standard(before, "Transpose") or uses[node.input[0]] != 1:
+        before = draft.producer(node.input[0]) if is_standard(node, "Transpose") else None
+        if before is None or not is_standard(before, "Transpose") or draft.use_count(node.input[0]) != 1:
             continue
         first, second = attribute(before, "perm"), attribute(node, "perm")
         if isinstance(first, list) and isinstance(second, list):
-            uses[node.input[0]] -= 1
-            node.input[0] = before.input[0]
+            draft.set_input(node, 0, before.input[0])
             del node.attribute[:]
             node.attribute.append(helper.make_attribute("perm", [first[axis] for axis in second]))
-            uses[node.input[0]] += 1
             changed = True
     return changed
 
 
 def _cancel_squeezes(draft: Draft) -> bool:
     """A Squeeze of the axes that an Unsqueeze brought hands on what that was given, and the other way round."""
-    producers, changed = draft.producers(), False
+    changed = False
     for node in draft.nodes:
-        before = producers.get(node.input[0]) if is_standard(node, "Squeeze", "Unsqueeze") else None
+        before = draft.producer(node.input[0]) if is_standard(node, "Squeeze", "Unsqueeze") else None
         if before is None or {before.op_type, node.op_type} != {"Squeeze", "Unsqueeze"}:
             continue
         first, second = (
@@ -111,7 +111,7 @@ def _cancel_squeezes(draft: Draft) -> bool:
         )
         if first is not None and second is not None and np.array_equal(first, second):
             node.op_type = "Identity"
-            node.input[:] = [before.input[0]]
+            draft.set_inputs(node, [before.input[0]])
             changed = True
     return changed
 
@@ -162,7 +162,7 @@ def _decide_choices(draft: Draft) -> bool:
         chosen = node.input[1 if condition.all() else 2]
         if _same_shape(draft, chosen, node.output[0]):
             node.op_type = "Identity"
-            node.input[:] = [chosen]
+            draft.set_inputs(node, [chosen])
             changed = True
     return changed
 
@@ -206,32 +206,28 @@ def _fix_cast(draft: Draft, node: onnx.NodeProto) -> bool:
     if not kind:
         return False
     node.op_type = "Cast"
-    del node.input[1]
+    draft.set_inputs(node, node.input[:1])
     node.attribute.append(helper.make_attribute("to", kind))
     return True
 
 
 def _drop_zero_states(draft: Draft) -> bool:
     """Zero is a recurrent layer's default initial state; a stored one would fix the batch."""
-    producers, changed = draft.producers(), False
+    changed = False
     for node in draft.nodes:
         if not is_standard(node, *_RECURRENT_STATES):
             continue
         for index in _RECURRENT_STATES[node.op_type]:
-            if (
-                index < len(node.input)
-                and node.input[index]
-                and _is_zero(draft, producers, node.input[index])
-            ):
-                node.input[index] = ""
+            if index < len(node.input) and node.input[index] and _is_zero(draft, node.input[index]):
+                draft.set_input(node, index, "")
                 changed = True
     return changed
 
 
-def _is_zero(draft: Draft, producers: dict[str, onnx.NodeProto], name: str) -> bool:
+def _is_zero(draft: Draft, name: str) -> bool:
     """Return whether a tensor holds 0.0 alone, whatever its shape."""
     while name not in draft.constants:
-        node = producers.get(name)
+        node = draft.producer(name)
         if node is None or not is_standard(node, *_REARRANGING):
             return False
         name = node.input[0]

@@ -12,8 +12,10 @@ from collections.abc import Mapping
 import onnx
 from onnx import helper
 
-from converters.graph.mutable import Draft, Shape, is_invented, is_standard, shape_of, subgraphs
+from converters.graph.mutable import Draft
+from converters.graph.nodes import is_standard, subgraphs
 from converters.graph.opset import all_nodes
+from converters.graph.tensors import Shape, is_invented, shape_of
 
 Claims = Mapping[str, Shape]
 

@@ -12,7 +12,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from converters.budget import current
-from converters.graph.mutable import Draft, attribute, reads
+from converters.graph.mutable import Draft
+from converters.graph.nodes import attribute, reads
 from converters.graph.opset import RANDOM
 from converters.graph.runtime import RuntimeFailure, run
 

@@ -18,8 +18,10 @@ from onnx import helper
 
 from converters.budget import current
 from converters.graph.insertion import adopt_constants, hoist_constants, inherit_origin, instantiate
-from converters.graph.mutable import Draft, attribute, is_standard, reads, shape_of, subgraphs
+from converters.graph.mutable import Draft
+from converters.graph.nodes import attribute, is_standard, reads, subgraphs
 from converters.graph.opset import RANDOM, all_nodes
+from converters.graph.tensors import shape_of
 from converters.passes.trip_counts import count_trips
 
 LARGEST = 50_000

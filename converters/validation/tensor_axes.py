@@ -11,7 +11,8 @@ import numpy as np
 import onnx
 
 from converters.errors import InvalidModel
-from converters.graph.mutable import Draft, attribute, is_standard
+from converters.graph.mutable import Draft
+from converters.graph.nodes import attribute, is_standard
 from converters.passes.axes import takes_axes
 
 # Ops whose `axis` is one of their first input's.

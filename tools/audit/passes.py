@@ -53,6 +53,7 @@ from tools.audit.draws import (
     shapes,
     whole,
 )
+from tools.audit.links import assert_linked
 from tools.audit.sketch import Sketch
 
 F64, F32, F16 = np.float64, np.float32, np.float16
@@ -91,7 +92,9 @@ def _on_draft(
             if infers:
                 draft.infer_types()
             one(draft)
+            assert_linked(draft)
         draft.remove_unused()
+        assert_linked(draft)
         draft.infer_types()
         return draft.to_proto()
 

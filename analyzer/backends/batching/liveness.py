@@ -17,7 +17,8 @@ import onnx
 from onnx import helper
 
 from analyzer.graph.program import Program
-from converters.graph.mutable import reads, shape_of
+from converters.graph.nodes import reads
+from converters.graph.tensors import shape_of
 from converters.passes.sizes import types_at
 
 COUNTS = (2, 3)

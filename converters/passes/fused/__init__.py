@@ -7,11 +7,14 @@ expansion, and the layouts of one machine (domains com.microsoft.nchwc and com.m
 
 from __future__ import annotations
 
+import contextlib
+
 import onnx
 
 from converters.errors import UnsupportedModel
 from converters.graph.builder import EXPANSIONS, MICROSOFT, Expansion, Undetermined, describe, expand
-from converters.graph.mutable import Draft, is_standard
+from converters.graph.mutable import Draft
+from converters.graph.nodes import is_standard
 from converters.passes.fused import activations, attention, classical, decoder, layers, norms, quantized
 
 LAYOUTS = ("com.microsoft.nchwc", "com.ms.internal.nhwc")
@@ -100,17 +103,14 @@ def _expansion(node: onnx.NodeProto) -> Expansion | None:
 
 def _expand_known(draft: Draft) -> bool:
     """Replace the fused nodes whose types are known well enough. Returns whether any was."""
-    used, nodes, expanded = draft.uses(), list[onnx.NodeProto](), 0
+    replaced = {}
     for node in draft.nodes:
         expansion = _expansion(node)
-        try:
-            replacement = [node] if expansion is None else expand(draft, node, expansion, used)
-        except Undetermined:
-            replacement = [node]
-        expanded += replacement[0] is not node
-        nodes += replacement
-    draft.nodes = nodes
-    return bool(expanded)
+        if expansion is not None:
+            with contextlib.suppress(Undetermined):
+                replaced[id(node)] = expand(draft, node, expansion)
+    draft.replace(replaced)
+    return bool(replaced)
 
 
 def refuse_undetermined(draft: Draft) -> None:
@@ -120,7 +120,7 @@ def refuse_undetermined(draft: Draft) -> None:
         if expansion is None:
             continue
         try:
-            expand(draft, node, expansion, draft.uses())
+            expand(draft, node, expansion)
         except Undetermined as error:
             raise UnsupportedModel(
                 f"{describe(node)} cannot be expanded: {error}. Fix: run onnx.shape_inference on the file, or state "

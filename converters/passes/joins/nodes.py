@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from converters.graph.mutable import attribute
+from converters.graph.nodes import attribute
 from converters.passes.joins.form import Opaque
 from converters.passes.joins.formulas import (
     elu,

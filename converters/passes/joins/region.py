@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 import onnx
 
-from converters.graph.mutable import Draft, Shape, attribute, is_standard, reads
+from converters.graph.mutable import Draft
+from converters.graph.nodes import attribute, is_standard, reads
+from converters.graph.tensors import Shape
 from converters.passes.joins.nodes import OPS, REDUCTIONS
 
 MOVES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten")
@@ -74,7 +76,6 @@ class Reader:
             name: index for index, node in enumerate(draft.nodes) for name in node.output if name
         }
         self._nodes = draft.nodes
-        self._uses = draft.uses()
         self._consumed: set[int] = set()
         self._parts: dict[int, _Part | None] = {}
         self._structures: dict[tuple[object, ...], int] = {}
@@ -106,7 +107,7 @@ class Reader:
                 found += [] if region.begins_with_a_move else [region]
             # All paths from the latest tensor to the end are inside: whoever else reads it is outside for good.
             name = max(frontier, key=lambda name: self._positions.get(name, -1))
-            if inner[name] != self._uses[name] or len(inside) == MOST:
+            if inner[name] != self._draft.use_count(name) or len(inside) == MOST:
                 break
             part = self._part(name)
         return found
