@@ -24,7 +24,7 @@ from onnx import helper
 from converters.canonical import canonicalise
 from converters.errors import UnsupportedModel
 from converters.graph.builder import Builder, Expansion, Undetermined, describe, expand
-from converters.graph.mutable import Draft
+from converters.graph.mutable import MutableGraph
 from converters.graph.nodes import attribute, is_standard
 from converters.model import Model
 
@@ -65,7 +65,7 @@ def straight_through(model: Model) -> Model:
         return model
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
-    draft = Draft(proto)
+    draft = MutableGraph(proto)
     _Floats(draft).rewrite()
     # Folding a quantizer's scale into the layer before it would move what is rounded.
     marked_proto = canonicalise(draft.to_proto(), fold_batch_norm=False, dynamic_batch=False)
@@ -76,7 +76,7 @@ class _Floats:
     """A draft that is rewritten. `codes` are the tensors that became floats, each with the name of the zero
     point that is subtracted from it already ("" for none)."""
 
-    def __init__(self, draft: Draft) -> None:
+    def __init__(self, draft: MutableGraph) -> None:
         self.draft = draft
         self.codes: dict[str, str] = {}
         self.rules: Mapping[str, Expansion] = {

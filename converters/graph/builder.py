@@ -16,7 +16,7 @@ import onnx
 from onnx import helper
 
 from converters.errors import UnsupportedModel
-from converters.graph.mutable import Draft
+from converters.graph.mutable import MutableGraph
 
 Argument = str | np.ndarray | float | Sequence[int] | None
 Expansion = Callable[..., Any]
@@ -49,7 +49,7 @@ def expands(op_type: str, domain: str = MICROSOFT) -> Callable[[Expansion], Expa
 class Builder:
     """Collects the nodes of one expansion. Every ONNX op is a method; numbers take the first tensor's type."""
 
-    def __init__(self, draft: Draft, node: onnx.NodeProto) -> None:
+    def __init__(self, draft: MutableGraph, node: onnx.NodeProto) -> None:
         self.draft = draft
         self.node = node
         self.nodes: list[onnx.NodeProto] = []
@@ -124,7 +124,7 @@ def describe(node: onnx.NodeProto) -> str:
     return f"node {(node.name or node.output[0])!r} ({op_type})"
 
 
-def expand(draft: Draft, node: onnx.NodeProto, expansion: Expansion) -> list[onnx.NodeProto]:
+def expand(draft: MutableGraph, node: onnx.NodeProto, expansion: Expansion) -> list[onnx.NodeProto]:
     """Return the nodes that compute what `node` computes, under the names of its outputs that are read.
 
     Raises UnsupportedModel for a form that the expansion does not take, Undetermined where it must wait.

@@ -25,7 +25,7 @@ from converters.graph.unique import Names
 _LIGHT = 1024
 
 
-class Draft:
+class MutableGraph:
     """A mutable ONNX graph. `types` holds what is known of each tensor (shape inference's ValueInfo)."""
 
     def __init__(self, proto: onnx.ModelProto) -> None:
@@ -96,7 +96,7 @@ class Draft:
     def adopt(self, proto: onnx.ModelProto) -> None:
         """Take over the nodes of a rewritten `light_proto`, keeping the large constants."""
         hidden = {name: array for name, array in self.constants.items() if array.size > _LIGHT}
-        read = Draft(proto)
+        read = MutableGraph(proto)
         self.nodes, self.opsets = read.nodes, read.opsets
         self.constants = read.constants | hidden
         self.inputs = tuple(info for info in read.inputs if info.name not in hidden)

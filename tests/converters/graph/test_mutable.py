@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from converters.canonical import canonicalise
-from converters.graph.mutable import Draft
+from converters.graph.mutable import MutableGraph
 from tests.test_linear import KINDS, model
 from tests.zoo.onnx_files import network
 from tools.audit.links import assert_linked
@@ -18,7 +18,7 @@ from tools.audit.links import assert_linked
 FLOAT = TensorProto.FLOAT
 
 
-def branching() -> Draft:
+def branching() -> MutableGraph:
     """a = tanh(x), b = relu(a), i = (a + b in a branch, a in the other), y = i + a."""
     inner = helper.make_tensor_value_info("s", FLOAT, None)
     other = helper.make_tensor_value_info("t", FLOAT, None)
@@ -32,14 +32,14 @@ def branching() -> Draft:
         helper.make_node("If", ["c"], ["i"], then_branch=both, else_branch=one),
         helper.make_node("Add", ["i", "a"], ["y"]),
     ]
-    return Draft(model(nodes, ["y"]))
+    return MutableGraph(model(nodes, ["y"]))
 
 
 def ops(nodes: Any) -> list[str]:
     return [node.op_type for node in nodes]
 
 
-def node_of(graph: Draft, name: str) -> onnx.NodeProto:
+def node_of(graph: MutableGraph, name: str) -> onnx.NodeProto:
     found = graph.producer(name)
     assert found is not None
     return found
@@ -99,13 +99,13 @@ def test_nodes_that_nothing_reads_go_with_all_that_only_they_read() -> None:
 
 def test_an_optional_output_loses_its_name_if_nothing_reads_it() -> None:
     pool = helper.make_node("MaxPool", ["x"], ["y", "at"], kernel_shape=[1])
-    graph = Draft(model([pool], ["y"], shape=("N", 1, 3)))
+    graph = MutableGraph(model([pool], ["y"], shape=("N", 1, 3)))
     graph.remove_unused()
     assert list(node_of(graph, "y").output) == ["y"] and graph.producer("at") is None
 
 
 def test_nodes_may_be_removed_during_a_walk() -> None:
-    graph = Draft(KINDS[0](6))
+    graph = MutableGraph(KINDS[0](6))
     for node in graph.nodes:
         if node.op_type == "Relu":
             graph.remove([node])
@@ -122,8 +122,8 @@ MODELS = {kind.__name__: kind(6) for kind in KINDS} | {"shufflenet": network("sh
 def test_every_pass_keeps_the_links(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     checked = 0
 
-    def watched(method: Callable[[Draft], None]) -> Callable[[Draft], None]:
-        def call(graph: Draft) -> None:
+    def watched(method: Callable[[MutableGraph], None]) -> Callable[[MutableGraph], None]:
+        def call(graph: MutableGraph) -> None:
             nonlocal checked
             checked += 1
             assert_linked(graph)
@@ -133,7 +133,7 @@ def test_every_pass_keeps_the_links(name: str, monkeypatch: pytest.MonkeyPatch) 
         return call
 
     # One of them runs after each pass.
-    monkeypatch.setattr(Draft, "infer_types", watched(Draft.infer_types))
-    monkeypatch.setattr(Draft, "remove_unused", watched(Draft.remove_unused))
+    monkeypatch.setattr(MutableGraph, "infer_types", watched(MutableGraph.infer_types))
+    monkeypatch.setattr(MutableGraph, "remove_unused", watched(MutableGraph.remove_unused))
     canonicalise(MODELS[name])
     assert checked > 6
