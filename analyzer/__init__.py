@@ -7,6 +7,7 @@ from analyzer.backends import Differentiable, Gradients, differentiate
 from analyzer.checks import Report, check, compare
 from analyzer.errors import AnalysisError
 from analyzer.methods import (
+    Attribution,
     BlurIntegratedGradients,
     Conductance,
     Dataset,
@@ -38,6 +39,7 @@ from analyzer.target.target import Target
 
 __all__ = [
     "AnalysisError",
+    "Attribution",
     "BlurIntegratedGradients",
     "Conductance",
     "Dataset",
@@ -72,3 +74,13 @@ __all__ = [
     "var_grad",
     "xrai",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Return a registered method that has no name above, such as one in a new file of analyzer/methods."""
+    from analyzer.methods import METHODS
+
+    for one in METHODS.values():
+        if one.run.__name__ == name:
+            return one.run
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,14 +2,14 @@
 
 EfficientNet-Lite0 (trained on ImageNet, Apache-2.0) goes from PyTorch to ONNX; the cat and the coffee cup of
 scikit-image are explained, and every number is held to other frameworks. Returns numbers and files written;
-prints nothing. Raises MissingFramework where a package of the extra "demo" is not installed.
+prints nothing. Raises MissingDependency where a package of the extra "demo" is not installed.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analyzer.analysis import MethodResult, Progress, run_full_grad, run_integrated_gradients
-from analyzer.analysis.pictures import sample_pictures
-from analyzer.analysis.summary import completeness_rows, judgement, predictions, samples
-from analyzer.errors import MissingFramework
+from analyzer.errors import MissingDependency
 from analyzer.figures.images import preprocess
-from analyzer.report.page import Picture, Prediction, Report, write_report
+from analyzer.methods import Attribution, full_grad, integrated_gradients
+from analyzer.methods.pictures import sample_pictures
+from analyzer.methods.summary import completeness_rows, judgement, predictions, samples
+from analyzer.report.page import AttributionPage, Picture, Prediction, write_report
+from analyzer.types import Announce, Progress
 from converters.model import Model, Preprocessing
 from converters.system.atomic import write_bytes
 from converters.system.environment import environment
@@ -39,8 +40,6 @@ STEPS, TOLERANCE = 50, 0.01
 PARTS = 7
 """The parts of the demo, beside the steps of its check."""
 
-Step = Callable[[str], None]
-
 
 @dataclass(frozen=True)
 class Demo:
@@ -49,7 +48,7 @@ class Demo:
     model: Model
     names: tuple[str, ...]
     predictions: list[tuple[Prediction, ...]]
-    results: tuple[MethodResult, ...]
+    results: tuple[Attribution, ...]
     check: Any
     seconds: dict[str, float]
     files: tuple[Path, ...]
@@ -109,8 +108,8 @@ def photographs() -> dict[str, np.ndarray]:
     return {name: getattr(data, key)().astype(np.float32) / 255 for name, key in PHOTOGRAPHS.items()}
 
 
-def _missing(error: ModuleNotFoundError) -> MissingFramework:
-    return MissingFramework(
+def _missing(error: ModuleNotFoundError) -> MissingDependency:
+    return MissingDependency(
         f'the demo needs {error.name}, which is not installed. Fix: pip install "onnxplain[demo]"'
     )
 
@@ -119,7 +118,7 @@ def run(
     folder: Path,
     *,
     backends: Sequence[str] | None = None,
-    step: Step = lambda name: None,
+    step: Announce = lambda name: None,
     progress: Progress | None = None,
 ) -> Demo:
     """Convert, explain, check, and write the ONNX file, the overlays and the report into `folder`.
@@ -150,10 +149,10 @@ def run(
         fn = differentiate(model)
         outputs = fn.forward(inputs)[fn.graph.default_output]
     with timed("FullGrad"):
-        complete = run_full_grad(fn, inputs)
-        explicit = run_full_grad(fn, inputs, terms="explicit")
+        complete = full_grad(fn, inputs)
+        explicit = full_grad(fn, inputs, terms="explicit")
     with timed("Integrated Gradients"):
-        (integrated,) = run_integrated_gradients(
+        integrated = integrated_gradients(
             fn, inputs, baseline="black", steps=STEPS, tolerance=TOLERANCE, progress=progress
         )
     with timed("check the backends"):
@@ -194,10 +193,10 @@ def _written(demo: Demo, folder: Path, inputs: np.ndarray) -> Demo:
     return Demo(**{**vars(demo), "files": (*files, page)})
 
 
-def _report(demo: Demo, pictures: Sequence[Mapping[str, Picture]]) -> Report:
+def _report(demo: Demo, pictures: Sequence[Mapping[str, Picture]]) -> AttributionPage:
     rows = completeness_rows(demo.results, demo.names)
     complete_result, _, integrated = demo.results
-    return Report(
+    return AttributionPage(
         title=TITLE,
         passed=demo.passed,
         headline=demo.headline,

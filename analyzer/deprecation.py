@@ -9,16 +9,16 @@ from typing import Any, TypeVar, cast
 
 from analyzer.errors import AnalysisError
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def renamed(**names: str) -> Callable[[Function], Function]:
+def renamed(**names: str) -> Callable[[_Function], _Function]:
     """Decorate a function some of whose keyword arguments had other names: old=new.
 
     The function then takes the old ones with a DeprecationWarning. It raises AnalysisError where both are given.
     """
 
-    def decorate(function: Function) -> Function:
+    def decorate(function: _Function) -> _Function:
         @wraps(function)
         def run(*args: Any, **options: Any) -> Any:
             for old in names.keys() & options.keys():
@@ -29,6 +29,6 @@ def renamed(**names: str) -> Callable[[Function], Function]:
                 options[new] = options.pop(old)
             return function(*args, **options)
 
-        return cast("Function", run)
+        return cast("_Function", run)
 
     return decorate

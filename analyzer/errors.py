@@ -6,7 +6,7 @@ AnalysisError
 ├── InputError          an input of the wrong name or dtype, or with NaN
 │   └── ShapeError      an input or baseline of the wrong shape
 ├── TargetError         an output, class index or weights that the model does not have
-├── MissingFramework    a backend's framework is not installed (also an ImportError)
+├── MissingDependency   a package that a backend or method needs is not installed (also an ImportError)
 ├── UndefinedResult     the output, a gradient or a sum of them is NaN or infinite
 ├── NotEnoughMemory     a single sample needs more memory than may be used
 ├── BackendError        a backend could not run the model; the message says on which node
@@ -17,6 +17,9 @@ AnalysisError
 """
 
 from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
 
 from converters.system.text import printable
 
@@ -48,8 +51,8 @@ class TargetError(AnalysisError):
     """The target names an output, an index or weights that the model does not have."""
 
 
-class MissingFramework(AnalysisError, ImportError):
-    """The framework of a backend is not installed; the message names the extra."""
+class MissingDependency(AnalysisError, ImportError):
+    """A package that a backend or method needs is not installed; the message names the extra."""
 
 
 class UndefinedResult(AnalysisError):
@@ -78,3 +81,13 @@ class Disagreement(AnalysisError):
 
 class NotEquivalent(Disagreement, AssertionError):
     """A test's models disagree; the message is the table of the report."""
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """Return the class that had another name, with a DeprecationWarning; the old name works for one release."""
+        if name == "MissingFramework":
+            warnings.warn(f"{__name__}.{name} is now MissingDependency", DeprecationWarning, stacklevel=2)
+            return MissingDependency
+        raise AttributeError(f"{__name__} has no {name!r}. Fix: take a name of the tree in its docstring")

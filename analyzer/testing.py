@@ -17,12 +17,12 @@ import numpy as np
 import onnx
 
 from analyzer.backends import Differentiable
-from analyzer.backends.inputs import Arrays, Inputs
 from analyzer.checks import Report, check, compare
 from analyzer.checks.comparison import STEPS
 from analyzer.checks.tolerances import Tolerance
 from analyzer.errors import AnalysisError, NotEquivalent
 from analyzer.target.target import TargetLike
+from analyzer.types import Arrays, Inputs
 from converters import ConversionError, Model, convert, load
 
 # Layouts in which a network that does not state its inputs is tried.

@@ -1,9 +1,9 @@
-"""Networks of every family on all backends under `check`: `python -m benchmarks.agreement [--write docs/agreement.md]`.
+"""Check networks of every family on all backends: `python -m benchmarks.agreement [--write docs/agreement.md]`.
 
-One row a network: the worst relative L2 of every quantity over all pairs of backends, at the default tolerances; how
-many comparisons exceed theirs for a reason that is named; how far FullGrad's sum is from the output, in float32 and in
-float64. Networks of tests/zoo with random weights, and EfficientNet-Lite0 with its
-trained ones on two photographs. Exits with 1 where a network fails. Needs `pip install ".[test]"`.
+Each network has one row. The row has the worst relative L2 of every quantity over all pairs of backends, at the
+default tolerances. It counts the comparisons that exceed the tolerance for a stated reason, and it has the
+completeness error of FullGrad in float32 and float64. The networks are those of tests/zoo, with random weights, and
+trained EfficientNet-Lite0 on two photographs. The exit status is 1 if a network fails. Needs `pip install ".[test]"`.
 """
 
 from __future__ import annotations
@@ -43,18 +43,21 @@ STEPS = 4
 
 HEAD = f"""# Agreement of the backends
 
-Every network below went through `check` as a user runs it: converted, then read on ONNX Runtime, PyTorch, TensorFlow
-and in the original framework, every backend against every other, and compared tensor by tensor: outputs, layers,
-gradients at the input and at every bias, FullGrad's map, Integrated Gradients ({STEPS} points of the path). The numbers
-are the worst relative L2 of each quantity over all pairs; the tolerance is {DEFAULT:.0e}.
+Every network below ran through `check` as a user runs it. It was converted, and then computed on ONNX Runtime, on
+PyTorch, on TensorFlow and in the original framework. Every backend was compared with every other, tensor by tensor:
+outputs, layers, gradients at the input and at every bias, FullGrad's map, and Integrated Gradients ({STEPS} points of
+the path). The numbers are the worst relative L2 of each quantity over all pairs. The tolerance is {DEFAULT:.0e}.
 
-A comparison in excess of it is accepted only for a [reason that is shown](checks.md), and the reason is named below:
-decisions of ReLU, MaxPool, Clip… within rounding of their kink, which are counted, and with which held equal the
-gradients agree; or rounding, of what is zero but for it, or of two sides that are each within the tolerance of
-float64. *Completeness* is the relative error of FullGrad's sum against the output on the worst backend, and that of the
-PyTorch backend in float64.
+A comparison may exceed the tolerance only for a [reason that is shown](checks.md). The last section lists the reasons:
 
-The small networks have random weights and stand for their family; parameters are those of the converted graph.
+- Decisions of ReLU, MaxPool, Clip… within rounding of their kink. They are counted, and with equal decisions the
+  gradients agree.
+- Rounding: the value is zero except for rounding, or both sides are within the tolerance of float64.
+
+*Explained* counts these comparisons. *Completeness* is the relative error of FullGrad's sum against the output, on the
+worst backend. *In float64* is the same error on the PyTorch backend in float64.
+
+The small networks have random weights and represent their family. Parameters are those of the converted graph.
 EfficientNet-Lite0 is trained on ImageNet and explains two photographs.
 
 `python -m benchmarks.agreement --write docs/agreement.md`
@@ -63,8 +66,10 @@ EfficientNet-Lite0 is trained on ImageNet and explains two photographs.
 
 @dataclass(frozen=True)
 class Row:
-    """What `check` found of one network. worst: {quantity: relative L2}; explained: how many comparisons are in excess
-    for a named reason; reasons: which, in words.
+    """Hold the results of `check` for one network.
+
+    worst: {quantity: relative L2}. explained: the number of comparisons that exceed the tolerance for a stated reason.
+    reasons: these reasons in words.
     """
 
     network: str
@@ -174,14 +179,14 @@ def examine(family: str, network: str) -> Row:
 
 
 def embedded(graph: Graph) -> list[str] | None:
-    """What stands for tokens in the attribution: their embedding. None where the inputs are numbers."""
+    """Return the embedding to attribute for token inputs, or None for float inputs."""
     if any(graph.tensors[name].is_float for name in graph.inputs):
         return None
     return [next(node.outputs[0] for node in graph.nodes if node.op_type == "Gather")]
 
 
 def worst(report: Report) -> dict[str, float]:
-    """The largest relative L2 of every quantity that was compared."""
+    """Return the largest relative L2 of every compared quantity."""
     found: dict[str, float] = {}
     for row in report.rows:
         found[row["quantity"]] = max(row["relative_l2"], found.get(row["quantity"], 0.0))
@@ -189,7 +194,7 @@ def worst(report: Report) -> dict[str, float]:
 
 
 def reasons(explanations: Sequence[str]) -> str:
-    """How many comparisons are accepted for kinks, and how many for rounding, each with the first explanation."""
+    """Return the number of comparisons waived for kinks and for rounding, each with the first explanation."""
     kinks = [one for one in explanations if "kink" in one or "exact tie" in one]
     rounding = [one for one in explanations if one not in kinks]
     told = {"kinks": kinks, "rounding": rounding}
@@ -197,7 +202,7 @@ def reasons(explanations: Sequence[str]) -> str:
 
 
 def table(family: str, rows: Sequence[Row]) -> Results:
-    """The rows of one framework's networks."""
+    """Return the table of one framework's networks."""
     columns = ("network", "parameters", "nodes", "comparisons", *COMPARED)
     columns += ("explained", "completeness", "in float64", "seconds", "verdict")
     return Results(f"{family} networks", columns, [_cells(row) for row in rows])
@@ -219,27 +224,27 @@ def _cells(row: Row) -> list[str]:
 
 
 def page(rows: Sequence[Row]) -> str:
-    """The page as Markdown."""
+    """Return the page as Markdown."""
     agreed = sum(row.passed for row in rows)
     parts = [HEAD, f"{machine(VERSIONS)}.\n"]
     parts.append(
         f"**{agreed} of {len(rows)} networks agree**, in {sum(row.comparisons for row in rows):,} comparisons, "
-        f"{sum(row.explained for row in rows):,} of them in excess for a named reason.\n"
+        f"{sum(row.explained for row in rows):,} of them above the tolerance for a stated reason.\n"
     )
     for family in FAMILIES:
         mine = [row for row in rows if row.family == family]
         parts.append(f"## {family}\n\n{table(family, mine).markdown()}\n")
-    parts.append("## Reasons\n\nWhy comparisons in excess of the tolerance are accepted, by network:\n")
+    parts.append("## Reasons\n\nThe reasons for comparisons above the tolerance, by network:\n")
     parts += [f"- {row.family} {row.network}: {row.reasons}." for row in rows if row.reasons]
     return "\n".join(parts) + "\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Examine, print, and write the page."""
+    """Check the networks, print the results, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--network", help="one alone, by its name in the table")
+    parser.add_argument("--network", help="check only this network, by its name in the table")
     parser.add_argument("--write", type=Path, metavar="PAGE")
-    parser.add_argument("--json", action="store_true", help="rows for machines instead of tables")
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
     options = parser.parse_args(arguments)
     chosen = [
         (family, name)

@@ -1,10 +1,10 @@
-"""FullGrad's cost, as ratios measured in one run: `python -m benchmarks.full_grad [--write docs/benchmarks.md]`.
+"""Measure FullGrad's cost as ratios in one run: `python -m benchmarks.full_grad [--write docs/benchmarks.md]`.
 
-Two tables, of ResNet-50 and VGG-16, the calls taking turns, by medians. With pytorch-grad-cam: the map that it draws,
-ours and its own, and the peak memory of both, in processes of their own. Without: FullGrad over one gradient on
-ONNX Runtime, BatchNorm folded and apart.
-The maps' relative L2 difference is that of rounding: where a ReLU's decision lies within it, ONNX Runtime and PyTorch
-may decide differently. Needs `pip install ".[test]"`.
+There are two tables for ResNet-50 and for VGG-16, with medians of alternating calls. The first compares onnxplain with
+pytorch-grad-cam: the time of the same map, and the peak memory in separate processes. The second compares FullGrad with
+one gradient on ONNX Runtime, with BatchNorm folded and separate.
+The relative L2 difference of the maps is rounding: where the input of a ReLU is within rounding of zero, ONNX Runtime
+and PyTorch may decide differently. Needs `pip install ".[test]"`.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ TARGET = 0
 
 
 def network(name: str, batch: int, size: int) -> tuple[torch.nn.Module, torch.Tensor]:
-    """A network and a batch of noise; no weight asks for a gradient, which spares the peer that part."""
+    """Return a network and a batch of noise. No weight requires a gradient, which saves time for the peer."""
     net, shape = NETWORKS[name](size=size)
     return net.eval().requires_grad_(False), torch.randn(batch, *shape)
 
 
 def same_map(net: torch.nn.Module, images: torch.Tensor) -> Callable[[], FullGrad]:
-    """Ours of the peer's convention: the biases of the layers, BatchNorm apart, every channel rescaled."""
+    """Return onnxplain's map in the peer's convention: layer biases, separate BatchNorm, every channel rescaled."""
     fn = differentiate(convert(net, images, fold_batch_norm=False))
     x, options = images.numpy(), {"terms": "explicit", "post_processing": "pytorch-grad-cam"}
     return lambda: full_grad(fn, x, TARGET, **options)
 
 
 def peer_row(name: str, batch: int, size: int, rounds: int) -> list[str]:
-    """Seconds of both, their ratio, the difference of their maps, and the memory of both."""
+    """Return the seconds of both, their ratio, the difference of their maps, and the memory of both."""
     net, images = network(name, batch, size)
     ours, theirs = same_map(net, images), grad_cam.full_grad(net)
     maps: dict[str, np.ndarray] = {}
@@ -72,13 +72,13 @@ def peer_row(name: str, batch: int, size: int, rounds: int) -> list[str]:
 
 
 def gradient_row(name: str, batch: int, size: int, rounds: int, fold: bool) -> list[str]:
-    """Milliseconds of a gradient and of FullGrad with all and with explicit terms, and their ratios to the gradient."""
+    """Return milliseconds of a gradient and of FullGrad with all and with explicit terms, and their ratios."""
     net, images = network(name, batch, size)
     fn = differentiate(convert(net, images, fold_batch_norm=fold))
     x, target = images.numpy(), np.full(batch, TARGET)
     times, ratios = [], []
     for terms in ("all", "explicit"):
-        # Two programs at a time: of a large network no more sessions are kept.
+        # Two programs at a time: the cache holds no more sessions of a large network.
         calls: dict[str, Callable[[], object]] = {
             "gradient": lambda: fn.gradients(x, target),
             terms: functools.partial(full_grad, fn, x, target, terms=terms),
@@ -86,13 +86,13 @@ def gradient_row(name: str, batch: int, size: int, rounds: int, fold: bool) -> l
         found = alternate(calls, rounds)
         times += [found["gradient"], found[terms]]
         ratios.append(f"{found[terms] / found['gradient']:.2f}")
-    norm = "folded" if fold else "apart"
+    norm = "folded" if fold else "separate"
     shown = (min(times[0], times[2]), times[1], times[3])
     return [f"batch {batch}, BatchNorm {norm}", *(f"{1e3 * seconds:.0f} ms" for seconds in shown), *ratios]
 
 
 def peak_memory(name: str, batch: int, size: int, who: str) -> float:
-    """GiB that a process of its own needs for its first map, beyond what it held with the network made."""
+    """Return the GiB that a separate process needs for its first map, in addition to the network."""
     command = [sys.executable, "-m", "benchmarks.full_grad", "--measure", who, "--network", name]
     command += ["--batches", str(batch), "--size", str(size)]
     result = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -100,7 +100,7 @@ def peak_memory(name: str, batch: int, size: int, who: str) -> float:
 
 
 def measure_memory(name: str, batch: int, size: int, who: str) -> None:
-    """Print it, by Linux's own accounts."""
+    """Print the memory as Linux counts it."""
     net, images = network(name, batch, size)
     theirs = grad_cam.full_grad(net) if who == PEER else None
     call = same_map(net, images) if theirs is None else lambda: theirs(images, TARGET)
@@ -108,17 +108,17 @@ def measure_memory(name: str, batch: int, size: int, who: str) -> None:
 
 
 def peer_table(name: str, batches: list[int], options: argparse.Namespace) -> Results:
-    """One network beside the peer."""
+    """Return the table of one network compared with the peer."""
     columns = ("", PEER, OURS, "ratio", "difference", f"memory, {PEER}", f"memory, {OURS}", "ratio")
     title = f"The map of {PEER} at {options.size}², median of {options.rounds} alternating rounds"
     return Results(title, columns, [peer_row(name, batch, options.size, options.rounds) for batch in batches])
 
 
 def gradient_table(name: str, batches: list[int], options: argparse.Namespace) -> Results:
-    """One network beside its gradient."""
+    """Return the table of one network compared with its gradient."""
     columns = ("", "gradient", "all terms", "explicit terms", "all / gradient", "explicit / gradient")
     title = (
-        f"FullGrad over one gradient at {options.size}², "
+        f"FullGrad and one gradient at {options.size}², "
         f"median of {options.gradient_rounds} alternating rounds"
     )
     cases = [
@@ -128,10 +128,12 @@ def gradient_table(name: str, batches: list[int], options: argparse.Namespace) -
 
 
 def main() -> None:
-    """Measure, print, and write the section."""
+    """Measure, print, and write the sections."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3, help="beside the peer")
-    parser.add_argument("--gradient-rounds", type=int, default=7, help="beside one gradient")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of the comparison with the peer")
+    parser.add_argument(
+        "--gradient-rounds", type=int, default=7, help="rounds of the comparison with one gradient"
+    )
     parser.add_argument("--batches", default="1,8")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--network", choices=list(NETWORKS))
@@ -145,9 +147,9 @@ def main() -> None:
         return
     if not options.without_peer and not grad_cam.INSTALLED:
         parser.error(grad_cam.REASON)
-    sections = {"over one gradient": gradient_table}
+    sections = {"compared with one gradient": gradient_table}
     if not options.without_peer:
-        sections = {f"beside {PEER}": peer_table, **sections}
+        sections = {f"compared with {PEER}": peer_table, **sections}
     for name in [options.network] if options.network else NETWORKS:
         for section, measure in sections.items():
             table = measure(name, batches, options)

@@ -1,7 +1,8 @@
-"""The cost of a gradient, as ratios measured in one run: `python benchmarks/gradient.py [--batch 2] [--rounds 9]`.
+"""Measure the cost of a gradient as ratios in one run: `python benchmarks/gradient.py [--batch 2] [--rounds 9]`.
 
-For each network, alternating and by medians: the gradient graph on ONNX Runtime over ONNX Runtime's own forward pass
-(the floor is 2: the backward pass costs a forward pass), and over torch.autograd on the same network.
+Each ratio uses medians of alternating calls. The first compares the gradient graph on ONNX Runtime with ONNX Runtime's
+own forward pass; its lower bound is 2, because the backward pass costs a forward pass. The second compares
+torch.autograd with the gradient graph.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tests.zoo.pytorch_networks import resnet50, vgg16
 
 
 def alternate(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """The median seconds of each call, the calls taking turns."""
+    """Return the median seconds of each call, with alternating calls."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         call()
@@ -35,7 +36,7 @@ def alternate(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, 
 
 
 def measure(net: torch.nn.Module, shape: tuple[int, ...], batch: int, rounds: int) -> dict[str, float]:
-    """Median seconds of the three on one network."""
+    """Return the median seconds of the three calls on one network."""
     image = torch.randn(batch, *shape)
     x = image.numpy()
     fn = differentiate(convert(net, image))
@@ -56,7 +57,7 @@ def measure(net: torch.nn.Module, shape: tuple[int, ...], batch: int, rounds: in
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=9)

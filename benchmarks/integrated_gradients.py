@@ -1,10 +1,11 @@
-"""Integrated Gradients beside Captum: `python -m benchmarks.integrated_gradients [--write docs/benchmarks.md]`.
+"""Compare Integrated Gradients with Captum: `python -m benchmarks.integrated_gradients [--write docs/benchmarks.md]`.
 
-Two tables, of ratios measured in one run, the two taking turns. At equal steps: seconds and peak memory (in processes
-of their own) of Gauss and Legendre's rule on three networks. On a trained network: gradients and seconds until the sum
-is within 1 % of f(x) − f(x′), of ten photographs from black. Ours stops by itself; Captum has the least number of steps
-from which it *stays* within 1 %, up to --most of them, looked for downwards. Beside both the error of the map at as
-many gradients as ours took: relative L2 to 1,024 midpoints. Needs `pip install ".[test,demo]"`.
+Two tables have ratios that are measured in one run, with alternating calls. The first is at equal steps: seconds and
+peak memory (in separate processes) of the Gauss–Legendre rule on three networks. The second is on a trained network,
+for ten photographs from black: gradients and seconds until the sum is within 1 % of f(x) − f(x′). onnxplain stops by
+itself. Captum gets the smallest number of steps from which it *stays* within 1 %, searched downwards from --most. The
+table also has the error of the map for as many gradients as onnxplain took: relative L2 to 1,024 midpoints. Needs
+`pip install ".[test,demo]"`.
 """
 
 from __future__ import annotations
@@ -60,14 +61,14 @@ TOLERANCE, BATCH, REFERENCE = 0.01, 16, 1024
 
 
 def network(name: str) -> tuple[nn.Module, Differentiable, torch.Tensor]:
-    """A network, ours of it, and an image of noise."""
+    """Return a network, its Differentiable, and an image of noise."""
     torch.manual_seed(0)
     net, image = NETWORKS[name]().eval().requires_grad_(False), torch.randn(1, 3, 224, 224)
     return net, differentiate(convert(net, image)), image
 
 
 def captum(net: nn.Module, image: torch.Tensor, start: torch.Tensor, target: int, steps: int) -> np.ndarray:
-    """Captum's attributions by Gauss and Legendre's rule."""
+    """Return Captum's attributions by the Gauss–Legendre rule."""
     found: torch.Tensor = IntegratedGradients(net).attribute(
         image, start, target=target, n_steps=steps, method="gausslegendre", internal_batch_size=BATCH
     )
@@ -75,7 +76,7 @@ def captum(net: nn.Module, image: torch.Tensor, start: torch.Tensor, target: int
 
 
 def equal_steps_row(name: str, steps: int, rounds: int) -> list[str]:
-    """Seconds of both, their ratio, the difference of their maps, and the memory of both."""
+    """Return the seconds of both, their ratio, the difference of their maps, and the memory of both."""
     net, fn, image = network(name)
     maps: dict[str, np.ndarray] = {}
     calls: dict[str, Callable[[], object]] = {
@@ -96,7 +97,7 @@ def equal_steps_row(name: str, steps: int, rounds: int) -> list[str]:
 
 
 def peak_memory(name: str, steps: int, who: str) -> float:
-    """GiB that a process of its own takes for its first map, beyond what it held with the network read."""
+    """Return the GiB that a separate process needs for its first map, in addition to the network."""
     command = [sys.executable, "-m", "benchmarks.integrated_gradients", "--measure", who]
     command += ["--network", name, "--steps", str(steps)]
     result = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -104,7 +105,7 @@ def peak_memory(name: str, steps: int, who: str) -> float:
 
 
 def measure_memory(name: str, steps: int, who: str) -> None:
-    """Print it."""
+    """Print the memory in GiB."""
     net, fn, image = network(name)
     if who == PEER:
         del fn
@@ -116,7 +117,7 @@ def measure_memory(name: str, steps: int, who: str) -> None:
 
 
 def tolerance_rows(most: int, stride: int) -> list[list[str]]:
-    """A row for each photograph, and the medians of the ratios."""
+    """Return a row for each photograph, and a row with the medians of the ratios."""
     net = load_network().requires_grad_(False)
     folder = Path(skimage.__file__).parent / "data"
     images = [preprocess(read_image(folder / name), PREPROCESSING)[None] for name in PHOTOGRAPHS]
@@ -133,13 +134,13 @@ def tolerance_rows(most: int, stride: int) -> list[list[str]]:
 def tolerance_row(
     net: nn.Module, fn: Differentiable, image: np.ndarray, most: int, stride: int
 ) -> tuple[list[str], tuple[float, float]]:
-    """Gradients of both and their ratio, seconds of both and theirs, the errors of the sum and of the map."""
+    """Return gradients and seconds of both with their ratios, and the errors of the sum and of the map."""
     target = int(fn.forward(image)[fn.graph.outputs[0]].argmax())
 
     def ours(**options: Any) -> IntegratedResult:
         return integrated_gradients(fn, image, target, baseline="black", batch_size=BATCH, **options)
 
-    ours(steps=1)  # The session is made before the clock starts.
+    ours(steps=1)  # Create the session before the measurement.
     steps = most
     while steps > stride and within(ours(steps=steps)):
         steps -= stride
@@ -172,25 +173,27 @@ def tolerance_row(
 
 
 def within(found: IntegratedResult) -> bool:
-    """Whether the sum is within the tolerance."""
+    """Return whether the sum is within the tolerance."""
     return bool(abs(found.delta[0]) <= TOLERANCE * abs(found.completeness.output[0]))
 
 
 def relative(a: np.ndarray, b: np.ndarray) -> float:
-    """The relative L2 distance of a to b."""
+    """Return the relative L2 distance of a to b."""
     return float(np.linalg.norm(a - b) / np.linalg.norm(b))
 
 
 def main() -> None:
     """Measure, print, and write the sections."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=50, help="of the first table")
-    parser.add_argument("--rounds", type=int, default=3, help="of the first table")
+    parser.add_argument("--steps", type=int, default=50, help="steps of the first table")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of the first table")
     parser.add_argument(
-        "--most", type=int, default=600, help="steps that Captum may take, of the second table"
+        "--most", type=int, default=600, help="largest number of Captum's steps in the second table"
     )
-    parser.add_argument("--stride", type=int, default=100, help="between the numbers of steps that are tried")
-    parser.add_argument("--table", choices=("steps", "tolerance"), help="one of the two alone")
+    parser.add_argument(
+        "--stride", type=int, default=100, help="difference between the numbers of steps that are tried"
+    )
+    parser.add_argument("--table", choices=("steps", "tolerance"), help="only one of the two tables")
     parser.add_argument("--network", choices=list(NETWORKS), help=argparse.SUPPRESS)
     parser.add_argument("--write", type=Path, metavar="PAGE")
     parser.add_argument("--measure", choices=(OURS, PEER), help=argparse.SUPPRESS)
@@ -207,10 +210,13 @@ def main() -> None:
     if options.table != "steps":
         columns = (
             "", f"gradients, {PEER}", f"gradients, {OURS}", "ratio", f"time, {PEER}", f"time, {OURS}", "ratio",
-            "error of the sum at our gradients", "of the map", "our stated error of the map",
+            "error of the sum", "error of the map", f"stated error of the map, {OURS}",
         )  # fmt: skip
         searched = f"{PEER} in steps of {options.stride}"
-        title = f"Until the sum is within 1 %, EfficientNet-Lite0, {searched}; errors are {PEER}'s / ours"
+        title = (
+            f"Until the sum is within 1 %, EfficientNet-Lite0, {searched}; "
+            f"errors are {PEER} / {OURS}, for as many gradients as {OURS} takes"
+        )
         rows = tolerance_rows(options.most, options.stride)
         tables["Integrated Gradients to 1 %"] = Results(title, columns, rows)
     for section, table in tables.items():

@@ -1,8 +1,8 @@
-"""The memory that a call is said to need, beside what it takes: `python -m benchmarks.memory [--write PAGE]`.
+"""Compare the planned memory of a call with the measured peak: `python -m benchmarks.memory [--write PAGE]`.
 
-For each network, backend and batch: the need that batches are planned by (analyzer/backends/batching/planning.py), and
-the peak of a process of its own in three calls, beyond what it held with the model read, by Linux's own accounts. Needs
-`pip install ".[test]"`.
+Each row has a network, a backend and a batch. The need is the value that batches are planned with
+(analyzer/backends/batching/planning.py). The peak is that of a separate process in three calls, in addition to the
+loaded model, as Linux counts it. Needs `pip install ".[test]"`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ CALLS = 3
 
 
 def case(fn: Differentiable, x: np.ndarray, method: str) -> tuple[Call, Callable[[], object]]:
-    """What is planned, and what is called."""
+    """Return the planned call, and the call to measure."""
     seed = fn.seed(as_target(0), len(x), {})
     if method == "gradient":
         names = fn.differentiable_inputs
@@ -59,7 +59,7 @@ def case(fn: Differentiable, x: np.ndarray, method: str) -> tuple[Call, Callable
 
 
 def measure(name: str, backend: str, method: str, batch: int) -> None:
-    """Print the need and the peaks as JSON, both of them without the results that a caller keeps."""
+    """Print the need and the peak as JSON, both without the results that a caller keeps."""
     torch.manual_seed(0)
     net, shape = NETWORKS[name]()
     x = np.random.default_rng(0).standard_normal((batch, *shape)).astype(np.float32)
@@ -68,7 +68,7 @@ def measure(name: str, backend: str, method: str, batch: int) -> None:
     found = planned(fn, call, {fn.graph.inputs[0]: x})
     assert found is not None
     need = found.need.at(batch)
-    # The framework's own libraries are loaded by a call that is small beside the one that is measured.
+    # A small call loads the framework's libraries before the measurement.
     differentiate(convert(nn.Linear(2, 2), torch.zeros(2, 2)), backend).gradients(
         np.zeros((1, 2), np.float32), 0
     )
@@ -77,7 +77,7 @@ def measure(name: str, backend: str, method: str, batch: int) -> None:
 
 
 def row(name: str, backend: str, method: str, batch: int) -> list[str]:
-    """Need and peak in MiB, and their ratio."""
+    """Return need and peak in MiB, and their ratio."""
     command = [sys.executable, "-m", "benchmarks.memory", "--measure", f"{name}/{backend}/{method}/{batch}"]
     result = subprocess.run(command, check=True, capture_output=True, text=True)
     found = json.loads(result.stdout.splitlines()[-1])
@@ -107,7 +107,7 @@ def main() -> None:
                     rows.append(row(name, backend, method, int(batch)))
                     print(" | ".join(rows[-1]), flush=True)
     columns = ("", "backend", "need, MiB", "peak, MiB", "need / peak")
-    table = Results(f"Need and peak of {CALLS} calls", columns, rows)
+    table = Results(f"Planned need and measured peak of {CALLS} calls", columns, rows)
     Console(width=160).print(table.rich())
     if options.write:
         command = "`python -m benchmarks.memory --write docs/benchmarks.md`"

@@ -1,8 +1,8 @@
-"""The cost of a large graph, by its number of nodes: `python benchmarks/nodes.py [--largest 10000] [--rounds 3]`.
+"""Measure the cost of a graph by its number of nodes: `python benchmarks/nodes.py [--largest 10000] [--rounds 3]`.
 
-Networks of 1/8, 1/4, 1/2 and all of the nodes are canonicalised and differentiated, at the input and at the tensor of
-every FullGrad term, alternating and by medians. Each column ends with the exponent of its growth over the sizes: 1 is
-linear. What ONNX Runtime takes to load the model and its gradient graph stands beside it: that part is not ours.
+Networks with 1/8, 1/4, 1/2 and all of the nodes are canonicalised. They are differentiated at the input, and at the
+tensor of every FullGrad term. The times are medians of alternating runs. Each column ends with the exponent of its
+growth: 1 is linear. Two columns have the time that ONNX Runtime takes to load the model and its gradient graph.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Block = Callable[[str, int, np.random.Generator], tuple[list[onnx.NodeProto], We
 
 
 def folding(x: str, i: int, rng: np.random.Generator) -> tuple[list[onnx.NodeProto], Weights]:
-    """A residual block of ten nodes as exporters write them; six of them fold away."""
+    """Return a residual block of ten nodes as exporters write them; six of the nodes can be folded."""
     weights = {f"w{i}": rng.normal(0, 1 / 9, (CHANNELS, CHANNELS, 3, 3))}
     weights |= {f"{statistic}{i}": rng.uniform(0.5, 1, CHANNELS) for statistic in ("s", "b", "m", "v")}
     nodes = [
@@ -53,7 +53,7 @@ def folding(x: str, i: int, rng: np.random.Generator) -> tuple[list[onnx.NodePro
 
 
 def gated(x: str, i: int, rng: np.random.Generator) -> tuple[list[onnx.NodeProto], Weights]:
-    """A gated block of five nodes; every one is differentiated."""
+    """Return a gated block of five nodes; each of them is differentiated."""
     weights = {f"w{i}": rng.normal(0, 1 / 3, (CHANNELS, CHANNELS)), f"b{i}": rng.normal(size=CHANNELS)}
     nodes = [
         helper.make_node("MatMul", [x, f"w{i}"], [f"product{i}"]),
@@ -66,7 +66,7 @@ def gated(x: str, i: int, rng: np.random.Generator) -> tuple[list[onnx.NodeProto
 
 
 def network(block: Block, size: int, features: tuple[int, ...]) -> onnx.ModelProto:
-    """Blocks one after the other until there are `size` nodes."""
+    """Return a model of consecutive blocks with at least `size` nodes."""
     rng = np.random.default_rng(0)
     nodes: list[onnx.NodeProto] = []
     weights: Weights = {}
@@ -88,7 +88,7 @@ def network(block: Block, size: int, features: tuple[int, ...]) -> onnx.ModelPro
 
 
 def measure(proto: onnx.ModelProto) -> dict[str, float]:
-    """Seconds of each step on one model."""
+    """Return the seconds of each step on one model."""
     taken: dict[str, float] = {}
 
     def timed(step: str, call: Callable[[], Any]) -> Any:
@@ -110,12 +110,12 @@ def measure(proto: onnx.ModelProto) -> dict[str, float]:
 
 
 def growth(sizes: list[int], seconds: list[float]) -> float:
-    """The slope of log seconds over log nodes: 1 is linear, 2 quadratic."""
+    """Return the slope of log seconds over log nodes: 1 is linear, 2 is quadratic."""
     return float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
 
 
 def table_of(title: str, medians: dict[int, dict[str, float]]) -> Table:
-    """A row per size, and the growth."""
+    """Return a table with a row per size, and the growth."""
     sizes = list(medians)
     steps = list(medians[sizes[0]])
     table = Table("nodes", *steps, title=title, box=None)
@@ -127,7 +127,7 @@ def table_of(title: str, medians: dict[int, dict[str, float]]) -> Table:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--largest", type=int, default=10_000, help="nodes of the largest network")
     parser.add_argument("--rounds", type=int, default=3)

@@ -1,4 +1,4 @@
-"""The peak memory of a call, by Linux's own accounts of this process."""
+"""Measure the peak memory of a call, as Linux counts it for this process."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 
 def growth(call: Callable[[], object]) -> int:
-    """The bytes that a call took at its highest, beyond what the process held before it."""
-    # Memory that was let go of and not returned would be taken again unseen.
+    """Return the peak bytes of a call, in addition to the memory before the call."""
+    # Freed memory that was not returned to the system would hide a part of the growth.
     ctypes.CDLL(None).malloc_trim(0)
-    # The recorded peak is set back to what is held now: what came before has had one, too.
+    # Reset the recorded peak to the current memory, because earlier calls had a peak, too.
     Path("/proc/self/clear_refs").write_text("5")
     before = _peak()
     call()
@@ -20,7 +20,7 @@ def growth(call: Callable[[], object]) -> int:
 
 
 def _peak() -> int:
-    """The highest resident size of this process."""
+    """Return the highest resident size of this process."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found
     return int(found[1]) * 1024

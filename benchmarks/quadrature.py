@@ -1,8 +1,9 @@
-"""How near each rule comes: `python -m benchmarks.quadrature [--write docs/benchmarks.md] [--plot quadrature.png]`.
+"""Measure the error of each rule: `python -m benchmarks.quadrature [--write docs/benchmarks.md] [--plot PNG]`.
 
-Integrated Gradients of a trained network, EfficientNet-Lite0, on five photographs from black. For 17 to 257 gradients
-of each: the relative L2 error of the map, to 1,024 midpoints, and the error of the sum; of fixed rules, of the
-refinement, and as the refinement itself states them. Medians. Nothing is timed. Needs `pip install ".[test,demo]"`.
+The network is trained EfficientNet-Lite0 on five photographs, with Integrated Gradients from black. The tables have
+medians for 17 to 257 gradients: the relative L2 error of the map, compared with 1,024 midpoints, and the error of the
+sum. They cover fixed rules, the refinement, and the errors that the refinement states. Nothing is timed. Needs
+`pip install ".[test,demo]"`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ Errors = dict[str, np.ndarray]
 
 
 def errors(fn: Differentiable, image: np.ndarray) -> tuple[Errors, Errors]:
-    """{rule: (counts,)} of the map, and of the sum, for one photograph."""
+    """Return {rule: (counts,)}, the errors of the map and of the sum, for one photograph."""
 
     def run(**options: Any) -> IntegratedGradients:
         return integrated_gradients(fn, image, baseline="black", **options)
@@ -43,7 +44,7 @@ def errors(fn: Differentiable, image: np.ndarray) -> tuple[Errors, Errors]:
     of_map, of_sum = ({name: np.zeros(len(COUNTS)) for name in (*RULES, REFINED, STATED)} for _ in range(2))
     for place, count in enumerate(COUNTS):
         found = {rule: run(steps=count, rule=rule) for rule in RULES}
-        # Of a tolerance that it cannot meet, the budget ends it.
+        # The tolerance cannot be met, so the budget stops the refinement.
         found[REFINED] = run(tolerance=1e-9, max_evaluations=count)
         for name, result in found.items():
             of_map[name][place] = np.linalg.norm(result.attributions - exact) / np.linalg.norm(exact)
@@ -54,7 +55,7 @@ def errors(fn: Differentiable, image: np.ndarray) -> tuple[Errors, Errors]:
 
 
 def table(title: str, found: list[Errors], form: str) -> Results:
-    """Medians over the photographs, a row a rule."""
+    """Return a table of medians over the photographs, with one row per rule."""
     rows = [
         [name, *(form.format(value) for value in np.median([one[name] for one in found], axis=0))]
         for name in (*RULES, REFINED, STATED)
@@ -63,7 +64,7 @@ def table(title: str, found: list[Errors], form: str) -> Results:
 
 
 def plot(path: Path, found: list[Errors]) -> None:
-    """The error of the map over the gradients, both logarithmic: each photograph thin, their median thick."""
+    """Plot the error of the map over the gradients, both logarithmic; the thick line is the median."""
     from matplotlib.figure import Figure
 
     colours = {"gauss-legendre": "#7a7a7a", "midpoint": "#c9a227", REFINED: "#1f6f8b"}
@@ -74,7 +75,9 @@ def plot(path: Path, found: list[Errors]) -> None:
         axes.plot(COUNTS, curves.T, color=colour, lw=0.7, alpha=0.45)
         axes.plot(COUNTS, np.median(curves, axis=0), color=colour, lw=2.4, label=name)
     stated = np.median([one[STATED] for one in found], axis=0)
-    axes.plot(COUNTS, stated, "o", color=colours[REFINED], mfc="white", label="what the refinement states")
+    axes.plot(
+        COUNTS, stated, "o", color=colours[REFINED], mfc="white", label="error stated by the refinement"
+    )
     axes.set(
         xscale="log",
         yscale="log",
@@ -94,7 +97,7 @@ def plot(path: Path, found: list[Errors]) -> None:
 
 
 def main() -> None:
-    """Measure, print, write and draw."""
+    """Measure, print, write and plot."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", type=Path, metavar="PAGE")
     parser.add_argument("--plot", type=Path, metavar="PNG")

@@ -1,6 +1,6 @@
-"""A benchmark's results: tables for the terminal, and a section of docs/benchmarks.md with versions and machine.
+"""Show a benchmark's results in the terminal and as a section of docs/benchmarks.md with versions and machine.
 
-A page has one section per benchmark, under a heading of its own; writing one leaves the others as they are.
+A page has one section per benchmark, with its own heading. Writing one section does not change the others.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ from rich.table import Table
 
 _HEAD = """# Benchmarks
 
-Ratios, each measured in one run, the calls taking turns. Every section is written by the command in it.
+This page compares times and memory as ratios. Each ratio is measured in one run, with alternating calls. The command
+in a section writes that section.
 """
 
 
 @dataclass(frozen=True)
 class Results:
-    """A table: its title, its columns, and rows of text, the first column being the name."""
+    """Hold a table: its title, its columns and its rows of text. The first column is the name."""
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
 
     def rich(self) -> Table:
-        """For the terminal."""
+        """Return the table for the terminal."""
         table = Table(title=self.title, box=None)
         for index, column in enumerate(self.columns):
             table.add_column(column, justify="right" if index else "left")
@@ -39,20 +40,20 @@ class Results:
         return table
 
     def markdown(self) -> str:
-        """For a page."""
+        """Return the table in Markdown."""
         lines = [self.columns, ["---", *["---:"] * (len(self.columns) - 1)], *self.rows]
         return "\n".join([f"{self.title}:", "", *(f"| {' | '.join(line)} |" for line in lines)])
 
 
 def machine(packages: Sequence[str]) -> str:
-    """The versions of packages and the kind of machine, in one line."""
+    """Return the versions of packages and the type of machine in one line."""
     versions = [f"{package} {metadata.version(package)}" for package in packages]
     python = f"Python {platform.python_version()}"
     return ", ".join([f"{os.cpu_count()} cores ({platform.machine()})", python, *versions])
 
 
 def write_section(path: Path, title: str, text: str) -> None:
-    """Put a section in its place on a page of sections, or at its end; the page is made where there is none."""
+    """Replace a section of a page, or append it. Create the page if it does not exist."""
     page = path.read_text() if path.exists() else _HEAD
     head, *sections = re.split(r"^(?=## )", page, flags=re.MULTILINE)
     written = f"## {title}\n\n{text.strip()}\n"

@@ -1,7 +1,7 @@
-"""Several classes over one forward pass against a call for each, in one run: `python -m benchmarks.top_classes`.
+"""Compare several classes over one forward pass with one call per class: `python -m benchmarks.top_classes`.
 
-For each backend on ResNet-50, alternating and by medians: `Target(top=5)` and five calls, beside what sharing the
-forward pass alone can give, 5 · (forward + backward) / (forward + 5 · backward).
+The script measures `Target(top=5)` and five calls for each backend on ResNet-50, with medians of alternating calls. It
+also prints the ratio that sharing the forward pass can give: 5 · (forward + backward) / (forward + 5 · backward).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CLASSES = 5
 
 
 def measure(model: Model, backend: str, image: np.ndarray, rounds: int) -> tuple[float, float]:
-    """How many times faster one call for all classes is, and how many it could be by sharing the forward pass."""
+    """Return the speedup of one call for all classes, and the possible speedup by sharing the forward pass."""
     fn = differentiate(model, backend)
     classes = fn.gradients(image, Target(top=CLASSES)).target
     assert classes is not None
@@ -40,7 +40,7 @@ def measure(model: Model, backend: str, image: np.ndarray, rounds: int) -> tuple
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=1)

@@ -25,7 +25,7 @@ from converters.graph.opset import (
     set_opset,
 )
 from converters.graph.runtime import without_trailing_blanks
-from converters.graph.unique import Names
+from converters.graph.unique import UniqueNames
 from converters.passes.affine import merge_affine
 from converters.passes.axes import state_axes
 from converters.passes.constants import fold_constants
@@ -208,7 +208,7 @@ def _settle(graph: MutableGraph) -> None:
 
 def _name_nodes(graph: MutableGraph) -> None:
     """Give every node a name of its own, after its output where it has none."""
-    names = Names()
+    names = UniqueNames()
     for node in graph.nodes:
         node.name = names.fresh(node.name or f"{node.op_type}_{next(name for name in node.output if name)}")
 

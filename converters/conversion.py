@@ -28,10 +28,11 @@ from converters.sources.files import read_onnx, refuse_stream
 from converters.sources.pytorch import Converted
 from converters.sources.trust import refuse_program
 from converters.system.quiet import quiet
+from converters.types import NamedArrays
 from converters.verification.original import Original, draws
 from converters.verification.precisions import TOLERANCE
 from converters.verification.reference import run_original
-from converters.verify import Arrays, FreeAxes, Reference
+from converters.verify import FreeAxes, Reference
 from converters.verify import verify as verify_graph
 
 NOTE_KEY = "onnxplain.note"
@@ -349,7 +350,7 @@ def _of_file(proto: onnx.ModelProto, example: Any, notes: Sequence[str] = ()) ->
     refuse_text(proto, original.infos)
     feeds = _example_of(original.infos, example)
 
-    def run(arrays: Arrays) -> Sequence[np.ndarray]:
+    def run(arrays: NamedArrays) -> Sequence[np.ndarray]:
         return list(original.run(arrays).values())
 
     label = f"{original.runtime} on the model as given"

@@ -25,24 +25,25 @@ from converters.errors import (
 from converters.graph.kernels import INEXACT_CELLS, exact
 from converters.graph.runtime import ReferenceSession, RuntimeFailure, Session
 from converters.model import Verification
+from converters.types import NamedArrays
 from converters.verification.hard_points import finite_distance, hard_points, spread
 from converters.verification.original import Original, computed, first_difference, with_dropped_axes
 from converters.verification.original_runs import OriginalRuns
 from converters.verification.precisions import HALF_TOLERANCE, QUANTIZED_TOLERANCE, QUANTIZERS
-from converters.verification.reference import Arrays, Reference, relative_l2
+from converters.verification.reference import Reference, relative_l2
 from converters.verification.variants import FreeAxes
 
 # Outputs at hard inputs may be differences of numbers of size one, which round at 6e-8.
 _HARD_FLOOR = 1e-4
 _HALVES = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 
-__all__ = ["Arrays", "FreeAxes", "Reference", "free_inputs", "relative_l2", "verify"]
+__all__ = ["FreeAxes", "Reference", "free_inputs", "relative_l2", "verify"]
 
 
 def verify(
     proto: onnx.ModelProto,
     reference: Reference,
-    example: Arrays,
+    example: NamedArrays,
     *,
     batches: int,
     tolerance: float,
@@ -63,7 +64,7 @@ def verify(
     points = OriginalRuns(reference, example, free_inputs(proto), batches, seed, free_axes or {})
     runner = _Runner(proto, reference, _allowed(proto, reference, tolerance), session, points)
     worst_absolute = worst_relative = 0.0
-    lost: dict[str, Arrays] = {}
+    lost: dict[str, NamedArrays] = {}
     compared = dict.fromkeys(runner.outputs, 0)
     for given, expected in points.runs():
         values, truths, found = runner.compared(given, expected)
@@ -91,7 +92,7 @@ def verify(
     )
 
 
-def _first_lost(proto: onnx.ModelProto, feeds: Arrays) -> str:
+def _first_lost(proto: onnx.ModelProto, feeds: NamedArrays) -> str:
     """Return the node that computes the first NaN or infinity, as a phrase; empty where none is found."""
     try:
         found = Original(proto, computed(proto)).run(feeds)
@@ -133,7 +134,7 @@ class _Runner:
         return self.session.outputs
 
     def compared(
-        self, given: Arrays, expected: Sequence[np.ndarray]
+        self, given: NamedArrays, expected: Sequence[np.ndarray]
     ) -> tuple[Sequence[np.ndarray], Sequence[np.ndarray], list[float]]:
         """Return the outputs, the original's in their shapes, and the relative errors.
 
@@ -173,7 +174,7 @@ class _Runner:
             f"{example}"
         )
 
-    def compare_hard(self, told: str, given: Arrays) -> None:
+    def compare_hard(self, told: str, given: NamedArrays) -> None:
         """Compare on inputs at which the original may fail, overflow, or be undetermined in its precision."""
         try:
             with np.errstate(all="ignore"):
@@ -203,7 +204,7 @@ class _Runner:
                     given,
                 )
 
-    def _run(self, given: Arrays) -> list[np.ndarray]:
+    def _run(self, given: NamedArrays) -> list[np.ndarray]:
         try:
             return self.session.run(given)
         except RuntimeFailure as failure:
@@ -223,7 +224,7 @@ class _Runner:
         ]
 
     def _without_inexact(
-        self, given: Arrays, expected: Sequence[np.ndarray]
+        self, given: NamedArrays, expected: Sequence[np.ndarray]
     ) -> tuple[list[np.ndarray], Sequence[np.ndarray]] | None:
         """The outputs, and those of an ONNX original, without the runtime's inexact kernels; None without any."""
         if self._exact is None:
@@ -235,7 +236,7 @@ class _Runner:
             return None
 
     @cached_property
-    def _exact_original(self) -> Callable[[Arrays], Sequence[np.ndarray]] | None:
+    def _exact_original(self) -> Callable[[NamedArrays], Sequence[np.ndarray]] | None:
         """The same for an ONNX original; None for any other, whose framework is exact."""
         if self.reference.proto is None:
             return None
@@ -253,7 +254,7 @@ class _Runner:
         except RuntimeFailure:
             return None
 
-    def _located(self, failure: VerificationFailed, given: Arrays) -> VerificationFailed:
+    def _located(self, failure: VerificationFailed, given: NamedArrays) -> VerificationFailed:
         """The failure with the first node that differs from an ONNX original."""
         if self.reference.proto is None:
             return failure
@@ -265,7 +266,7 @@ class _Runner:
 
 
 def _without_kernel(
-    proto: onnx.ModelProto, given: Arrays, failure: RuntimeFailure
+    proto: onnx.ModelProto, given: NamedArrays, failure: RuntimeFailure
 ) -> tuple[ReferenceSession, list[np.ndarray]]:
     """ONNX's reference evaluator, and its outputs, where the runtime lacks a kernel for a type only when it runs."""
     try:

@@ -1,7 +1,7 @@
-"""Draw docs/check.png, the page of a check that fails: `python docs/make_check.py`.
+"""Draw docs/check.png, the page of a failed check: `python docs/make_check.py`.
 
-The demo's classifier is converted, one weight of the original is changed afterwards, and the backends are held against
-it. The upper part of the page is photographed by a headless Chromium, which must be installed.
+The script converts the demo's classifier, changes one weight of the original, and checks the backends against it. A
+headless Chromium, which must be installed, takes a screenshot of the upper part of the page.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WIDTH, HEIGHT = 1180, 1850
 
 
 def write_page(path: Path) -> None:
-    """Check the classifier against an original whose depthwise convolution is 5 % too strong."""
+    """Check the classifier against an original with one depthwise convolution that is 5 % too strong."""
     inputs = np.stack([preprocess(picture, PREPROCESSING) for picture in photographs().values()])
     model = convert(load_network(), inputs, preprocessing=PREPROCESSING)
     assert model.source is not None
@@ -37,7 +37,7 @@ def write_page(path: Path) -> None:
 
 
 def photograph(page: Path, destination: Path) -> None:
-    """The upper part of a page."""
+    """Save a screenshot of the upper part of a page."""
     found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if found is None:
         sys.exit(f"no browser: one of {', '.join(BROWSERS)} is needed")

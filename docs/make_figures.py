@@ -1,7 +1,7 @@
 """Draw the figures of the documentation from a run of the demo: `python docs/make_figures.py`.
 
-Runs `onnxplain demo` into a temporary folder and sets its pictures beside each other in demo.png; explains the cat with
-the ONNX file that it wrote in full_grad.png and full_grad_layers.png. gallery.png is made by examples/02_gallery.py.
+The script runs `onnxplain demo` in a temporary folder and combines its pictures in demo.png. It explains the cat with
+the demo's ONNX file in full_grad.png and full_grad_layers.png. examples/02_gallery.py draws gallery.png.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ROWS = {"cat": "tiger cat", "coffee": "espresso"}
 
 
 def draw(folder: Path, destination: Path) -> None:
-    """One row a photograph, one column a picture of the demo."""
+    """Draw one row per photograph and one column per picture of the demo."""
     rows = []
     for name, label in ROWS.items():
         captions = [label, *list(COLUMNS.values())[1:]]
@@ -43,7 +43,7 @@ def draw(folder: Path, destination: Path) -> None:
 
 
 def draw_full_grad(network: Path, destination: Path) -> None:
-    """The cat's published map, its variant and the complete map, and the layers that make its logit."""
+    """Draw the cat's published map, its variant and the complete map, and the layers that add up to its logit."""
     inputs = preprocess(photographs()["cat"], PREPROCESSING)[None]
     drawn = as_pictures(inputs, PREPROCESSING)
     assert drawn is not None

@@ -1,7 +1,7 @@
-"""The picture of docs/paths.md: two photographs under the methods along paths, on the demo's trained network.
+"""Draw the picture of docs/paths.md: two photographs with the path methods, on the demo's trained network.
 
-Expected Gradients averages over six other photographs of scikit-image. Needs the extra "demo"; takes minutes.
-Prints how far each sum is from what it must be.
+Expected Gradients average over six other photographs of scikit-image. The script prints the expected and the computed
+sum of each method. It needs the extra "demo" and takes several minutes.
 """
 
 from __future__ import annotations
@@ -12,19 +12,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from analyzer import differentiate
-from analyzer.analysis.paths import run_blur_ig, run_expected_gradients, run_guided_ig, run_xrai
-from analyzer.analysis.pictures import sample_pictures
+import onnxplain as ox
 from analyzer.demo import PREPROCESSING, load_network, photographs
 from analyzer.figures import panel, preprocess
 from analyzer.figures.picture import Picture
-from converters import convert
+from analyzer.methods.pictures import sample_pictures
 
 BACKGROUND = ("astronaut", "camera", "coins", "moon", "page", "rocket")
 
 
 def background() -> np.ndarray:
-    """The other photographs, as the network takes them, (6, 3, 224, 224)."""
+    """Return the other photographs as inputs of the network, (6, 3, 224, 224)."""
     from skimage import color, data
 
     images = [getattr(data, name)() / 255 for name in BACKGROUND]
@@ -33,19 +31,19 @@ def background() -> np.ndarray:
 
 
 def draw(destination: Path) -> None:
-    """Write the picture."""
+    """Draw the picture and save it."""
     pictures = photographs()
     inputs = np.stack([preprocess(picture, PREPROCESSING) for picture in pictures.values()])
-    fn = differentiate(convert(load_network(), inputs, preprocessing=PREPROCESSING))
+    fn = ox.differentiate(ox.convert(load_network(), inputs, preprocessing=PREPROCESSING))
     results = [
-        run_expected_gradients(fn, inputs, background=background()),
-        run_blur_ig(fn, inputs),
-        run_guided_ig(fn, inputs, baseline="black"),
-        run_xrai(fn, inputs),
+        ox.expected_gradients(fn, inputs, background=background()),
+        ox.blur_integrated_gradients(fn, inputs),
+        ox.guided_integrated_gradients(fn, inputs, baseline="black"),
+        ox.xrai(fn, inputs),
     ]
     for result in results:
-        if result.total is not None:
-            print(result.label, "must sum to", result.explained, "and sums to", result.total)
+        if (sums := result.completeness) is not None:
+            print(result.label, "must sum to", sums.output, "and sums to", sums.total)
     drawn = sample_pictures(results, {fn.graph.inputs[0]: inputs}, PREPROCESSING)
     rows = [[_captioned(picture) for picture in sample.values()] for sample in drawn]
     panel(rows, width=2.2).savefig(destination, dpi=110)

@@ -1,6 +1,6 @@
-"""Write the page of subgradient choices from what the op classes state: `python docs/make_subgradients.py`.
+"""Write the page of subgradients from the op classes: `python docs/make_subgradients.py`.
 
-Reads the registry, writes docs/subgradients.md.
+Reads the registry and writes docs/subgradients.md.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from analyzer.ops.registry import Kind
 
 HEAD = """# Subgradients
 
-Where an op has no derivative, or a different one on every side, a gradient is a choice. onnxplain makes one choice an
-op, the same on ONNX Runtime, PyTorch and TensorFlow. The tests plant each of these places exactly and compare every
-backend with the numbers that follow from this table, which `python docs/make_subgradients.py` makes from the classes in
-`analyzer/ops`.
+At a kink, an op has no derivative, or a different derivative on each side, so the gradient is a choice. onnxplain makes
+one choice per op and kink, the same on ONNX Runtime, PyTorch and TensorFlow. The tests evaluate every op exactly at its
+kinks and compare every backend with the numbers that follow from this table. `python docs/make_subgradients.py` writes
+the table from the classes in `analyzer/ops`.
 
 | op | where | subgradient |
 |---|---|---|
@@ -23,29 +23,29 @@ backend with the numbers that follow from this table, which `python docs/make_su
 CONSTANT = """
 ## Piecewise constant ops
 
-Their derivative is 0 wherever they have one, and is taken as 0 at their jumps too: what follows from them alone is a
-constant. Those that return integers or booleans carry no gradient at all.
+The derivative of these ops is 0 wherever it exists, and is defined as 0 at their jumps, too. A value that depends only
+on such ops is a constant. Ops that return integers or booleans carry no gradient.
 
 """
 QUANTIZING = """
 ## Quantizing ops
 
-Their derivative is 0 too, but that of the network they stand for is not: between the input and the target they are
-refused, or with `straight_through=True` differentiated as if they did not round: 1 within their range and at its
-bounds, 0 outside.
+The derivative of these ops is also 0, but the derivative of the network before quantization is not. Between the input
+and the target, they raise an error. With `straight_through=True`, they are differentiated as if they did not round: the
+derivative is 1 within their range and at its bounds, and 0 outside.
 
 """
 DRAWING = """
-## Draws
+## Random draws
 
-What is drawn by a distribution that is computed from the input has no gradient: between the input and the target these
-are refused. Noise of a fixed distribution is a constant.
+A draw from a distribution that is computed from the input has no gradient. Between the input and the target, these ops
+raise an error. Noise from a fixed distribution is a constant.
 
 """
 
 
 def page() -> str:
-    """The page as Markdown."""
+    """Return the page as Markdown."""
     ops = sorted(registered().items())
     rows = [f"| {name} | {kink.where} | {kink.choice} |\n" for (_, name), op in ops for kink in op.kinks]
     constant = [name for (_, name), op in ops if op.kind is Kind.CONSTANT and not (op.quantizes or op.draws)]

@@ -1,10 +1,10 @@
-"""The same network in PyTorch and in Keras must give the same answer for the same reasons.
+"""Show that one network in PyTorch and in Keras gives the same answer for the same reasons.
 
     python examples/01_twin.py
 
-Both twins are converted, and each is explained by the framework that it was written in and by ONNX
-Runtime: outputs, input gradients, the gradient of every bias, FullGrad and Integrated Gradients, all held to
-the PyTorch original at a relative L2 distance of 1e-5. Exits with 1 where they disagree.
+The script converts both twins. It explains each by its own framework and by ONNX Runtime: outputs, input gradients, the
+gradient of every bias, FullGrad and Integrated Gradients. It compares everything with the PyTorch original, at a
+relative L2 distance of 1e-5. The exit status is 1 if they disagree.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LAYERS = ("conv1 + bn1", "conv2 + bn2", "dense1", "dense2")
 
 @dataclass(frozen=True)
 class Explanation:
-    """What one route says of the images, in PyTorch's layout. Lists have an entry per layer with a bias."""
+    """Hold the explanation of one route in PyTorch's layout. Lists have one entry per layer with a bias."""
 
     output: np.ndarray
     input_gradient: np.ndarray
@@ -43,10 +43,10 @@ class Explanation:
 
 
 def explain(model: Model, backend: str, images: np.ndarray) -> Explanation:
-    """Explain logit TARGET of the images, given in the model's own layout, on one backend."""
+    """Explain logit TARGET of the images on one backend. The images have the layout of the model."""
     fn = differentiate(model, backend=backend)
     decomposition = full_grad(fn, images, target=TARGET)
-    # A ReLU network's terms are its biases; nodes that add nothing (a zero pad) are no bias.
+    # The terms of a ReLU network are its biases. Nodes that add nothing, such as a zero pad, have no term.
     terms = {tensor: term for tensor, term in decomposition.bias_terms.items() if term.any()}
     at_layers = fn.gradients(images, target=TARGET, wrt=[*fn.graph.inputs, *terms])
     attributions = integrated_gradients(fn, images, target=TARGET, steps=32).attributions
@@ -66,26 +66,26 @@ def _nchw(images: np.ndarray, channels_first: bool) -> np.ndarray:
 
 
 def align(array: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """The array with its feature axes permuted as they come closest to the reference, by value."""
+    """Permute the feature axes of the array so that its values are closest to the reference."""
     orders = itertools.permutations(range(1, array.ndim))
     candidates = [array.transpose(0, *order) for order in orders]
     fitting = [candidate for candidate in candidates if candidate.shape == reference.shape]
-    assert fitting, f"no order of the axes makes {array.shape} {reference.shape}"
+    assert fitting, f"no permutation of the axes turns {array.shape} into {reference.shape}"
     return min(fitting, key=lambda candidate: distance(candidate, reference))
 
 
 def bias_gradient(layer_gradient: np.ndarray) -> np.ndarray:
-    """The gradient of a layer's bias, (N, channels): a bias is added at every position of (N, C, H, W)."""
+    """Return the gradient of a layer's bias, (N, channels): a bias is added at every position of (N, C, H, W)."""
     return layer_gradient.sum(axis=tuple(range(2, layer_gradient.ndim)))
 
 
 def distance(array: np.ndarray, reference: np.ndarray) -> float:
-    """The relative L2 distance."""
+    """Return the relative L2 distance."""
     return float(np.linalg.norm(array - reference) / np.linalg.norm(reference))
 
 
 def distances(found: Explanation, truth: Explanation) -> Iterator[tuple[str, float]]:
-    """(what, relative L2 distance) for everything that two routes say."""
+    """Yield (quantity, relative L2 distance) for every quantity of two routes."""
     assert len(found.bias_terms) == len(truth.bias_terms) == len(LAYERS)
     yield "output", distance(found.output, truth.output)
     yield "input gradient", distance(found.input_gradient, truth.input_gradient)
@@ -99,7 +99,7 @@ def distances(found: Explanation, truth: Explanation) -> Iterator[tuple[str, flo
 
 
 def explanations(seed: int = 0) -> dict[str, Explanation]:
-    """The four routes' explanations; the first is the PyTorch original's own."""
+    """Return the explanations of the four routes; the first is that of PyTorch itself."""
     torch_twin, keras_twin = build_twins(seed)
     nchw, nhwc = example_images(4, seed)
     networks: list[tuple[str, Any, np.ndarray]] = [("PyTorch", torch_twin, nchw), ("Keras", keras_twin, nhwc)]
@@ -113,22 +113,22 @@ def explanations(seed: int = 0) -> dict[str, Explanation]:
 
 
 def main() -> int:
-    """Print the distances of every route to the PyTorch original; 1 where one is too large."""
+    """Print the distances of every route to the PyTorch original. Return 1 if one is too large."""
     found = explanations()
     truth = found.pop("PyTorch itself")
     columns = {route: dict(distances(explanation, truth)) for route, explanation in found.items()}
     table = Table(title=f"Relative L2 distance to PyTorch itself, target {TARGET}")
-    table.add_column("what", no_wrap=True)
+    table.add_column("quantity", no_wrap=True)
     for route in columns:
         table.add_column(route, justify="right")
-    for what in next(iter(columns.values())):
-        table.add_row(what, *(f"{column[what]:.1e}" for column in columns.values()))
+    for quantity in next(iter(columns.values())):
+        table.add_row(quantity, *(f"{column[quantity]:.1e}" for column in columns.values()))
     console = Console()
     console.print(table)
     worst = max(value for column in columns.values() for value in column.values())
     agrees = worst <= TOLERANCE
     verdict = "agree" if agrees else "do NOT agree"
-    console.print(f"The twins {verdict}: the largest distance is {worst:.1e}, allowed are {TOLERANCE:.0e}.")
+    console.print(f"The twins {verdict}: the largest distance is {worst:.1e}, the tolerance {TOLERANCE:.0e}.")
     return 0 if agrees else 1
 
 

@@ -1,8 +1,8 @@
-"""FullGrad's maps of a trained classifier, side by side: `python examples/02_gallery.py [-o gallery.png]`.
+"""Draw FullGrad's maps of a trained classifier side by side: `python examples/02_gallery.py [-o gallery.png]`.
 
-Four photographs that scikit-image ships, and of each: FullGrad as published (explicit biases), Simple FullGrad, Smooth
-FullGrad, and the complete map, which is signed and sums to the output less what has no place in the image.
-Needs the `demo` extra.
+For four photographs of scikit-image, the gallery has FullGrad as published (explicit biases), Simple FullGrad, Smooth
+FullGrad and the complete map. The complete map is signed. Its sum is the output minus the terms without a position in
+the image. The script needs the `demo` extra.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ COLUMNS = ("FullGrad", "Simple FullGrad", "Smooth FullGrad")
 
 
 def photographs() -> list[np.ndarray]:
-    """The pictures, RGB (H, W, 3) in [0, 1]."""
+    """Return the photographs, RGB (H, W, 3) in [0, 1]."""
     import skimage
 
     folder = Path(skimage.__file__).parent / "data"
@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Explain the highest class of every photograph, print the sums, and draw the gallery."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--output", type=Path, default=Path("gallery.png"))
-    parser.add_argument("--samples", type=int, default=25, help="noisy copies of Smooth FullGrad")
+    parser.add_argument("--samples", type=int, default=25, help="number of noisy copies for Smooth FullGrad")
     options = parser.parse_args(arguments)
     console = Console()
     pictures = photographs()
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
         console.print(
             f"{name}: {in_map:.4f} in the map + {apart:.4f} apart = {in_map + apart:.4f}, output {output:.4f}"
         )
-        # Smoothing lets neighbours of opposite sign cancel, and keeps the sum.
+        # Smoothing cancels neighbours of opposite sign and keeps the sum.
         plane = smoothed(complete.complete_map[index])
         last = (
             f"complete map: {in_map:.2f} of {output:.2f}",

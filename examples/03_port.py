@@ -1,13 +1,13 @@
-"""The port of a PyTorch network to Keras, and the proof that it succeeded: outputs, layers, gradients, attributions.
+"""Port a PyTorch network to Keras and prove the port: outputs, layers, gradients and attributions agree.
 
-    python examples/03_port.py                   the port is one function with the original: exit status 0
-    python examples/03_port.py --bug gates       a port that went wrong: where it first parts, exit status 1
+    python examples/03_port.py                   a correct port: exit status 0
+    python examples/03_port.py --bug gates       a port with a bug: its first divergence, exit status 1
     python examples/03_port.py -o out            the report as a page, out/port.html
-    python examples/03_port.py --picture all.png attributions side by side, with their relative L2 from the original
+    python examples/03_port.py --picture all.png attributions side by side, with their relative L2 to the original
 
-The network reads two drawn glyphs: convolutions with a BatchNorm, an LSTM along the image, a head. Its weights are
-moved by `porting.copy_weights`. The bugs are those of real ports: Keras' own epsilon, "same" for a padding on both
-sides, gates in another order, a bias that was forgotten.
+The network reads two drawn glyphs. It has convolutions with a BatchNorm, an LSTM along the image, and a head.
+`porting.copy_weights` copies its weights. The bugs are those of real ports: Keras' default epsilon, "same" instead of
+padding on both sides, gates in another order, and a missing bias.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from converters import Model, convert
 HEIGHT, WIDTH, GLYPHS = 12, 20, 3
 FEATURES, STATE = 8, 16
 BUGS = {
-    "epsilon": "the BatchNorm keeps Keras' epsilon, 1e-3, where PyTorch has 1e-5",
-    "padding": 'the strided convolution is padded by "same", at the end alone',
+    "epsilon": "the BatchNorm keeps Keras' epsilon, 1e-3, and PyTorch has 1e-5",
+    "padding": 'the strided convolution is padded by "same", which pads only at the end',
     "gates": "the LSTM's input and forget gates are exchanged",
     "bias": "the head has no bias",
 }
 
 
 class Reader(nn.Module):
-    """Reads (N, 1, 12, 20), two glyphs side by side; returns (N, 9) logits, one for each pair."""
+    """Read (N, 1, 12, 20), two glyphs side by side; return (N, 9) logits, one for each pair."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Reader(nn.Module):
 
 
 def port(source: Reader, bug: str = "") -> keras.Model:
-    """The same network in Keras, channels last, with the weights of `source`; with one of the BUGS planted."""
+    """Return the same network in Keras, channels last, with the weights of `source` and one of the BUGS."""
     conv1 = keras.layers.Conv2D(6, 3, padding="same")
     bn1 = keras.layers.BatchNormalization(epsilon=1e-3 if bug == "epsilon" else 1e-5)
     same = bug == "padding"
@@ -87,13 +87,13 @@ def port(source: Reader, bug: str = "") -> keras.Model:
 
 
 def _exchanged(weights: np.ndarray) -> np.ndarray:
-    """The gates of a cell, (…, 4 · STATE), the first two in each other's place."""
+    """Swap the first two gates of a cell, (…, 4 · STATE)."""
     first, second, *others = np.split(weights, 4, axis=-1)
     return np.concatenate([second, first, *others], axis=-1)
 
 
 def drawings(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """n images (n, 1, 12, 20) of two glyphs (a cross, a square, a bar) and noise; their classes (n,)."""
+    """Return n images (n, 1, 12, 20) of two glyphs (cross, square, bar) with noise, and their classes (n,)."""
     glyphs = np.zeros((GLYPHS, 7, 7), np.float32)
     diagonal = np.arange(7)
     glyphs[0, diagonal, diagonal] = glyphs[0, diagonal, diagonal[::-1]] = 1
@@ -109,7 +109,7 @@ def drawings(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def trained(steps: int, seed: int = 0) -> Reader:
-    """A network that has seen `steps` batches of drawings."""
+    """Return a network trained on `steps` batches of drawings."""
     torch.manual_seed(seed)
     rng, net = np.random.default_rng(seed), Reader()
     optimizer = torch.optim.Adam(net.parameters(), lr=5e-3)
@@ -123,13 +123,13 @@ def trained(steps: int, seed: int = 0) -> Reader:
 
 
 def prove(original: Model, source: Reader, bug: str, images: np.ndarray) -> Report:
-    """Hold the converted port against the original."""
+    """Compare the converted port with the original."""
     copy = convert(port(source, bug), np.moveaxis(images[:1], 1, -1))
     return compare(original, copy, images, names=("pytorch", "keras"))
 
 
 def picture(original: Model, source: Reader, images: np.ndarray, path: Path) -> None:
-    """Integrated Gradients of a few images: the original's, its port's, and those of every port with a bug."""
+    """Draw Integrated Gradients of a few images by the original, by its port, and by every port with a bug."""
     pixels = np.moveaxis(images, 1, -1)
     maps = {"PyTorch": integrated_gradients(original, images).attributions[:, 0]}
     for bug in ("", *BUGS):
@@ -163,20 +163,20 @@ def _classes(model: Model, images: np.ndarray) -> np.ndarray:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prove the port, print the report; 1 where the two are not one function."""
+    """Prove the port and print the report. Return 1 if the two are not the same function."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--bug", choices=BUGS, default="", help="plant a bug in the port")
-    parser.add_argument("-o", "--output", type=Path, help="folder for the report as a page")
+    parser.add_argument("-o", "--output", type=Path, help="folder for the report page")
     parser.add_argument("--picture", type=Path, help="PNG of all attributions side by side")
-    parser.add_argument("--steps", type=int, default=150, help="batches that the network is trained on")
+    parser.add_argument("--steps", type=int, default=150, help="number of training batches")
     options = parser.parse_args(arguments)
     source = trained(options.steps)
     images, classes = drawings(4, np.random.default_rng(1))
     with torch.no_grad():
         right = int((source(torch.from_numpy(images)).argmax(1).numpy() == classes).sum())
-    print(f"PyTorch reads {right} of {len(images)} drawings right.")
+    print(f"PyTorch reads {right} of {len(images)} drawings correctly.")
     original = convert(source, torch.from_numpy(images[:1]))
     report = prove(original, source, options.bug, images)
     if options.bug:

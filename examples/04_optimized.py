@@ -1,9 +1,9 @@
-"""What optimizers and quantizers do to a trained network's reasons: `python examples/04_optimized.py [-o PAGE]`.
+"""Compare trained networks with their optimized and quantized files: `python examples/04_optimized.py [-o PAGE]`.
 
-Two trained networks, EfficientNet-Lite0 on three photographs and a small transformer on gratings that it learns in
-seconds, are exported by PyTorch, rewritten by every tool of rewriters.py, and each result is held against its original
-by `compare`: layers, outputs, gradients, FullGrad, Integrated Gradients. Prints tables, writes a page of Markdown.
-Needs the `demo` extra.
+There are two trained networks: EfficientNet-Lite0 on three photographs, and a small transformer that learns gratings in
+seconds. PyTorch exports each network, and every tool of rewriters.py rewrites the file. `compare` then compares each
+result with its original: layers, outputs, gradients, FullGrad and Integrated Gradients. The script prints tables and
+writes a Markdown page. It needs the `demo` extra.
 """
 
 from __future__ import annotations
@@ -39,15 +39,16 @@ PACKAGES = ("onnxruntime", "onnxscript", "onnxslim", "onnxsim", "torch", "onnx")
 
 HEAD = f"""# Optimizers and quantizers
 
-Does an optimized file still decide for the same reasons? Each file below was made from the original by one tool and
-held against it by `compare`. An optimizer must leave the function as it is, layer by layer and gradient by gradient. A
-quantizer may not: there the question is how far the reasons moved, and where.
+Does an optimized file still predict for the same reasons? One tool made each file below from the original, and
+`compare` compared both. An optimizer must keep the function, layer by layer and gradient by gradient. A quantizer
+changes the function. For quantizers, the tables show how much the attributions moved, and where.
 
-*Matched* layers have a counterpart of equal values, *near* ones a nearest counterpart whose values moved, the others
-were fused away (of the original) or are new (of the rewritten file). *Output* is the relative L2 of the logits;
-*FullGrad* that of the map, *IG* of Integrated Gradients ({STEPS} points); each of the worst sample and, behind the
-stroke, the mean. *Cosine* and *rank correlation* are those of the worst sample. Quantized files are differentiated
-straight through their rounding.
+- *Matched* layers have a counterpart with equal values, and *near* layers a counterpart whose values moved.
+- *Unmatched* layers of the original were fused away; those of the rewritten file are new.
+- *Output* is the relative L2 of the logits, *FullGrad* that of the map, and *IG* that of Integrated Gradients ({STEPS}
+  points). Each cell has the worst sample, and after the slash the mean.
+- *Cosine* and *rank correlation* are those of the worst sample.
+- Quantized files are differentiated straight through their rounding.
 
 `python examples/04_optimized.py -o docs/optimizers.md`
 """
@@ -55,7 +56,7 @@ straight through their rounding.
 
 @dataclass(frozen=True)
 class Network:
-    """A trained network, the inputs that are explained, and those that quantizers calibrate on."""
+    """A trained network, the inputs to explain, and the inputs for the calibration of quantizers."""
 
     title: str
     module: torch.nn.Module
@@ -66,7 +67,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one rewritten file: the report, or why it was refused."""
+    """The result for one rewritten file: the report, or the reason why it was refused."""
 
     tool: str
     samples: tuple[str, ...]
@@ -75,7 +76,7 @@ class Outcome:
 
 
 def photographs() -> Network:
-    """EfficientNet-Lite0 on three photographs; quantizers calibrate on their mirror images and on quarters."""
+    """Return EfficientNet-Lite0 and three photographs; calibration uses their mirror images and quarters."""
     import skimage
 
     folder = Path(skimage.__file__).parent / "data"
@@ -89,13 +90,13 @@ def photographs() -> Network:
 
 
 def quarters(picture: np.ndarray) -> list[np.ndarray]:
-    """The four corners of a picture (H, W, 3), each half as high and wide."""
+    """Return the four quarters of a picture (H, W, 3)."""
     height, width = (size // 2 for size in picture.shape[:2])
     return [picture[y : y + height, x : x + width] for y in (0, height) for x in (0, width)]
 
 
 def gratings() -> Network:
-    """A transformer over patches, trained here, on gratings of four orientations."""
+    """Train a transformer over patches and return it with gratings of four orientations."""
     module, accuracy = train_gratings()
     images, classes = example_gratings(4, seed=1)
     samples = tuple(f"grating at {45 * int(index)}°" for index in classes)
@@ -107,7 +108,7 @@ NETWORKS: dict[str, Callable[[], Network]] = {"photographs": photographs, "grati
 
 
 def examine(network: Network, tools: Sequence[str], step: Callable[[str], None]) -> list[Outcome]:
-    """Rewrite the exported network by every tool and compare it with itself."""
+    """Rewrite the exported network with every tool and compare each result with the original."""
     with tempfile.TemporaryDirectory() as folder:
         original = Path(folder) / "original.onnx"
         export(network, original)
@@ -115,7 +116,7 @@ def examine(network: Network, tools: Sequence[str], step: Callable[[str], None])
 
 
 def export(network: Network, path: Path) -> None:
-    """The network as PyTorch writes it, for any number of samples."""
+    """Export the network with PyTorch, for any number of samples."""
     exported = torch.onnx.export(
         network.module,
         (torch.from_numpy(network.inputs),),
@@ -148,7 +149,7 @@ def _outcome(network: Network, original: Path, tool: str, step: Callable[[str], 
 
 
 def layers_row(outcome: Outcome) -> list[str]:
-    """Tool, verdict, layers, outputs, classes."""
+    """Return the cells: tool, verdict, layers, outputs, changed classes."""
     report = outcome.report
     if report is None:
         return [outcome.tool, "refused", *["–"] * 6]
@@ -168,7 +169,7 @@ def layers_row(outcome: Outcome) -> list[str]:
 
 
 def attributions_row(outcome: Outcome) -> list[str]:
-    """Tool, and of both attributions how far they moved; the sample that moved furthest."""
+    """Return the cells: tool, the change of both attributions, and the sample that changed most."""
     report = outcome.report
     if report is None:
         return [outcome.tool, *["–"] * 7]
@@ -188,13 +189,13 @@ ATTRIBUTIONS = ("rewritten by", *("FullGrad", "cosine", "rank"), *("IG", "cosine
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table."""
+    """Return a Markdown table."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def found(outcomes: Sequence[Outcome]) -> list[str]:
-    """What the tables say, in sentences."""
+    """Return the findings of the tables as sentences."""
     reports = {outcome.tool: outcome.report for outcome in outcomes if outcome.report is not None}
     samples = {outcome.tool: outcome.samples for outcome in outcomes}
     same = [tool for tool, report in reports.items() if report.passed]
@@ -204,7 +205,7 @@ def found(outcomes: Sequence[Outcome]) -> list[str]:
             (pair,) = report.pairs
             first: Any = pair.first_divergence
             where = (
-                f"first apart at {first['quantity']} `{first['tensor']}` ({first['op_type']} of "
+                f"first divergence at {first['quantity']} `{first['tensor']}` ({first['op_type']} of "
                 f"`{first['layer'] or first['node']}`, relative L2 {first['relative_l2']:.0e})"
             )
             largest = [max(row[key] for row in report.drift) for key in ("output", *_moved())]
@@ -221,17 +222,17 @@ def found(outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def _percent(share: float) -> str:
-    """Two digits, without an exponent."""
+    """Return the share in percent, with two digits and no exponent."""
     return f"{float(f'{100 * share:.2g}'):g} %"
 
 
 def _vanished(report: Report, samples: Sequence[str]) -> str:
-    """The samples of whose map nothing is left."""
+    """Return a sentence about the samples whose map is zero."""
     gone = [samples[row["sample"]] for row in report.drift if row[f"{KINDS[0]} cosine"] == 0]
     if not gone:
         return ""
     return (
-        f" Of {', '.join(gone)} no map is left: every path to the explained logit passes a value beyond the range of "
+        f" The map of {', '.join(gone)} is zero: every path to the explained logit passes a value beyond the range of "
         "its quantizer, where the gradient is 0."
     )
 
@@ -241,7 +242,7 @@ def _moved() -> tuple[str, ...]:
 
 
 def write_sections(page: Path, sections: Sequence[str]) -> None:
-    """Put these sections in the place of those of the same heading; the page's others stay as they are."""
+    """Replace the sections with the same headings, and keep all other sections of the page."""
     old = (
         re.split(r"^(?=## )", page.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
         if page.exists()
@@ -252,7 +253,7 @@ def write_sections(page: Path, sections: Sequence[str]) -> None:
 
 
 def section(network: Network, outcomes: Sequence[Outcome]) -> str:
-    """One network's part of the page."""
+    """Return the section of one network."""
     versions = [f"{name} {metadata.version(name)}" for name in PACKAGES if find_spec(name)]
     parts = [
         f"## {network.title}",
@@ -265,7 +266,7 @@ def section(network: Network, outcomes: Sequence[Outcome]) -> str:
 
 
 def shown(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A table for the terminal."""
+    """Return a table for the terminal."""
     table = Table(*columns, title=title, box=None)
     for row in rows:
         table.add_row(*row)

@@ -1,9 +1,9 @@
-"""Which words decide: `python examples/05_text.py [-o FOLDER]`.
+"""Show which words decide the class of a review: `python examples/05_text.py [-o FOLDER]`.
 
-A small transformer learns in seconds whether sentences of a made-up grammar (reviews.py) are positive. Integrated
-Gradients to 1 % attribute what it says to the embedded tokens, once from padding tokens and once from zero vectors;
-summed over each token's vector they are drawn as coloured text: in the terminal, in words.png and in words.html.
-Needs the `torch` extra.
+A small transformer learns in seconds whether generated sentences (reviews.py) are positive. Integrated Gradients to 1 %
+attribute its output to the embedded tokens, once from padding tokens and once from zero vectors. The sums over each
+token's vector are drawn as coloured text in the terminal, in words.png and in words.html. The script needs the `torch`
+extra.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ SENTENCES = (
     "honestly , the film was slightly bland , while our staff seemed very friendly .",
 )
 TOLERANCE = 0.01
-# Red speaks for a positive review, blue for a negative one.
+# Red supports a positive review, blue a negative one.
 MARGIN = Target(weights=np.array([-1.0, 1.0]))
-UNIT = "logit of a positive review less that of a negative one"
+UNIT = "logit of a positive review minus that of a negative one"
 
 
 def explain(fn: Differentiable, tokens: np.ndarray) -> dict[str, IntegratedGradients]:
-    """What speaks for a positive review and what for a negative one, from two baselines."""
+    """Attribute the margin between positive and negative to the tokens, from two baselines."""
     return {
         "padding tokens": integrated_gradients(
             fn, tokens, MARGIN, wrt="embedding", baseline_inputs=encode([()]), tolerance=TOLERANCE
@@ -43,7 +43,7 @@ def explain(fn: Differentiable, tokens: np.ndarray) -> dict[str, IntegratedGradi
 
 
 def coloured(baseline: str, found: IntegratedGradients, words: list[tuple[str, ...]]) -> list[ScoredTokens]:
-    """The sentences with their scores; the padding behind them stands as one more token, where it has any."""
+    """Return the sentences with their scores. Padding with an attribution is one more token."""
     captions = [
         f"{CLASSES[int(output > 0)]} ({output:+.2f}), from {baseline}".replace("-", "−")
         for output in found.output
@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
         net, accuracy = train_reviews()
     model = convert(net, tokens[:1], class_names=CLASSES)
     fn = differentiate(model)
-    console.print(f"A transformer on made-up reviews, {accuracy:.0%} right on new ones.")
+    console.print(f"A transformer on generated reviews, {accuracy:.0%} correct on new ones.")
     options.output.mkdir(parents=True, exist_ok=True)
     texts = []
     for baseline, found in explain(fn, tokens).items():
@@ -77,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
     plot_tokens(pairs, title="Which words decide", unit=UNIT).savefig(options.output / "words.png")
     page = tokens_html(pairs, title="Which words decide", unit=UNIT)
     (options.output / "words.html").write_text(page, encoding="utf-8")
-    # What the command line takes: see docs/text.md.
+    # Files for the command line: see docs/text.md.
     model.save(options.output / "reviews.onnx")
     np.save(options.output / "tokens.npy", tokens)
     np.save(options.output / "padding.npy", encode([()]))

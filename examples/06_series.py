@@ -1,9 +1,9 @@
-"""When it happened: `python examples/06_series.py [-o FOLDER]`.
+"""Show when an event happened in a signal: `python examples/06_series.py [-o FOLDER]`.
 
-A convolutional network learns in seconds to tell heartbeats with a premature, wide beat (a ventricular extrasystole)
-from regular ones, on signals drawn from sums of Gaussian waves, and becomes ONNX. Integrated Gradients from a flat line
-to 1 % are drawn beneath the signals in beats.png, above a line where the beat is: the network is never told.
-Needs the `torch` extra.
+A convolutional network learns in seconds to distinguish heartbeats with a premature, wide beat (a ventricular
+extrasystole) from regular ones. The signals are sums of Gaussian waves. The network is converted to ONNX. Integrated
+Gradients from a flat line to 1 % are drawn beneath the signals in beats.png. A dark line marks the beat, which the
+network never saw as a label. The script needs the `torch` extra.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from analyzer import IntegratedGradients, integrated_gradients
 from converters import convert
 
 LENGTH, BEATS, SPACING = 320, 5, 60
-# Height, place and width of the waves P, Q, R, S and T, in steps from the beat's middle.
+# Height, position and width of the waves P, Q, R, S and T, in steps from the middle of the beat.
 REGULAR = ((0.12, -16, 3.0), (-0.12, -4, 1.2), (1.0, 0, 1.6), (-0.25, 4, 1.4), (0.28, 19, 4.5))
 PREMATURE = ((0.9, 0, 5.0), (-0.55, 13, 5.5))
 EARLY, REACH = 16, 24
@@ -31,7 +31,7 @@ TOLERANCE = 0.01
 
 @dataclass(frozen=True)
 class Signals:
-    """values (N, 1, LENGTH); premature (N,): whether there is such a beat; middles (N,): its middle, in steps."""
+    """Hold values (N, 1, LENGTH), premature (N,) bool, and middles (N,), the middle of the premature beat in steps."""
 
     values: np.ndarray
     premature: np.ndarray
@@ -39,13 +39,13 @@ class Signals:
 
     @property
     def windows(self) -> np.ndarray:
-        """(N, LENGTH): the steps of the planted beat; none where there is none."""
+        """Return (N, LENGTH) bool: the steps of the planted beat."""
         near = np.abs(np.arange(LENGTH) - self.middles[:, None]) <= REACH
         return near & self.premature[:, None]
 
 
 def draw_signals(count: int, seed: int) -> Signals:
-    """Five beats each, of an even rhythm; in every other signal one of the inner beats is early and wide."""
+    """Draw signals with five regular beats. In every second signal, one beat after the first is early and wide."""
     rng = np.random.default_rng(seed)
     steps = np.arange(LENGTH)
     premature, middles = np.arange(count) % 2 == 1, np.zeros(count)
@@ -65,7 +65,7 @@ def draw_signals(count: int, seed: int) -> Signals:
 
 
 class BeatNet(nn.Module):
-    """Three convolutions over time, the largest answer of each channel, a linear head: one logit."""
+    """Apply three convolutions over time, the maximum of each channel, and a linear head with one logit."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class BeatNet(nn.Module):
 
 
 def train_beats(steps: int = 80) -> tuple[BeatNet, float]:
-    """The network, trained, in evaluation mode, and the share of new signals that it gets right."""
+    """Return the trained network in evaluation mode, and its accuracy on new signals."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = BeatNet()
@@ -102,12 +102,12 @@ def train_beats(steps: int = 80) -> tuple[BeatNet, float]:
 
 
 def explain(net: BeatNet, signals: np.ndarray) -> IntegratedGradients:
-    """What speaks for a premature beat, step by step, against a flat line."""
+    """Attribute the logit of a premature beat to the steps, with a flat line as the baseline."""
     return integrated_gradients(convert(net, signals[:1]), signals, 0, baseline=0.0, tolerance=TOLERANCE)
 
 
 def share_within(found: IntegratedGradients, windows: np.ndarray) -> np.ndarray:
-    """(N,): the share of the absolute attribution that falls to the planted beat."""
+    """Return (N,): the share of the absolute attribution on the planted beat."""
     size = np.abs(found.attributions[:, 0])
     return (size * windows).sum(axis=1) / size.sum(axis=1)
 
@@ -120,12 +120,12 @@ def main(arguments: list[str] | None = None) -> int:
     console = Console(highlight=False)
     with console.status("training"):
         net, accuracy = train_beats()
-    console.print(f"A convolutional network on made-up heartbeats, {accuracy:.0%} right on new ones.")
+    console.print(f"A convolutional network on generated heartbeats, {accuracy:.0%} correct on new ones.")
     drawn = draw_signals(2 * SHOWN, seed=2)
     signals, windows = drawn.values[drawn.premature], drawn.windows[drawn.premature]
     found = explain(net, signals)
     figure = found.plot(signals)
-    figure.suptitle("The premature beat: red speaks for it, blue against it", fontsize=11, x=0.01, ha="left")
+    figure.suptitle("The premature beat: red supports it, blue opposes it", fontsize=11, x=0.01, ha="left")
     shares = share_within(found, windows)
     for axes, window, share, output in zip(figure.axes, windows, shares, found.output, strict=False):
         first, last = np.flatnonzero(window)[[0, -1]]

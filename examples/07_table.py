@@ -1,9 +1,9 @@
-"""Which features of a row decide: `python examples/07_table.py [-o FOLDER]`.
+"""Show which features decide a prediction: `python examples/07_table.py [-o FOLDER]`.
 
-A linear model and a small perceptron learn the progression of diabetes from scikit-learn's 442 patients, in the units
-that doctors measure in, and become ONNX. Integrated Gradients from the mean patient, and Expected Gradients over the
-patients that the models learned from, tell what moves the prediction for three new patients: a bar for each feature,
-with its standard error, in features.png. Needs the `demo` extra.
+A linear model and a small perceptron learn the progression of diabetes from scikit-learn's 442 patients, in measured
+units. Both are converted to ONNX. Two methods explain the prediction for three new patients: Integrated Gradients from
+the mean patient, and Expected Gradients over the training patients. The pictures features_linear.png and
+features_perceptron.png have a bar for each feature, with its standard error. The script needs the `demo` extra.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ DRAWS = 200
 
 @dataclass(frozen=True)
 class Patients:
-    """rows (N, 10) and progression (N, 1) of those learned from, and of new ones."""
+    """Hold rows (N, 10) and progression (N, 1) of the training patients and of new patients."""
 
     rows: np.ndarray
     progression: np.ndarray
@@ -46,7 +46,7 @@ class Patients:
 
 
 def load_patients() -> Patients:
-    """scikit-learn's diabetes data, as measured, split at random."""
+    """Return scikit-learn's diabetes data in measured units, split at random."""
     from sklearn.datasets import load_diabetes
 
     data = load_diabetes(scaled=False)
@@ -56,7 +56,7 @@ def load_patients() -> Patients:
 
 
 class Scaled(nn.Module):
-    """A model of standardized features that takes them as measured, and answers in the units of the data."""
+    """Standardize measured features, apply a model, and return its output in the units of the data."""
 
     def __init__(self, patients: Patients, model: nn.Module) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Scaled(nn.Module):
 
 
 def train(patients: Patients) -> dict[str, Scaled]:
-    """A linear model and a perceptron of 16 smooth units, by the same loss."""
+    """Train a linear model and a perceptron with 16 GELU units by the same loss."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         width = len(FEATURES)
@@ -94,13 +94,13 @@ def train(patients: Patients) -> dict[str, Scaled]:
 
 
 def explained_variance(net: nn.Module, patients: Patients) -> float:
-    """The share of the variance among new patients that a model predicts."""
+    """Return the share of the variance among new patients that a model explains."""
     missed = net(torch.from_numpy(patients.new_rows)).numpy() - patients.new_progression
     return float(1 - (missed**2).mean() / patients.new_progression.var())
 
 
 def explain(net: nn.Module, patients: Patients) -> tuple[IntegratedGradients, ExpectedGradients]:
-    """What moves the prediction for the first new patients, from the mean one and from all that were learned from."""
+    """Attribute the predictions for the first new patients, from the mean patient and from all training patients."""
     rows = patients.new_rows[:EXPLAINED]
     fn = differentiate(convert(net, rows))
     mean = patients.rows.mean(axis=0, keepdims=True)
@@ -142,7 +142,7 @@ def main(arguments: list[str] | None = None) -> int:
             )
         figure = by_patients.plot(features=FEATURES)
         figure.suptitle(
-            f"Three patients: what moves the {name} model's prediction", fontsize=11, x=0.01, ha="left"
+            f"Three patients: attributions of the {name} model's prediction", fontsize=11, x=0.01, ha="left"
         )
         figure.supxlabel(f"progression of diabetes; lines: standard errors of {DRAWS} draws", fontsize=8)
         figure.savefig(options.output / f"features_{name}.png")

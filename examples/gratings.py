@@ -1,6 +1,6 @@
-"""A small transformer over patches and a task that it learns in seconds: the orientation of noisy gratings.
+"""Define a small transformer over patches and its task: the orientation of noisy gratings.
 
-Everything is drawn from seeds: no data set is read.
+The transformer learns the task in seconds. All data is generated from seeds; no data set is read.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ SIZE, ORIENTATIONS = 16, 4
 
 
 def example_gratings(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Gratings (count, 1, 16, 16) of any phase and width in noise, and the class of each: its angle over 45°."""
+    """Return noisy gratings (count, 1, 16, 16) of any phase and width, and their classes: the angle over 45°."""
     rng = np.random.default_rng(seed)
     classes = np.arange(count) % ORIENTATIONS
     angles = (np.pi * classes / ORIENTATIONS)[:, None, None]
@@ -25,7 +25,7 @@ def example_gratings(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Block(nn.Module):
-    """Attention and a two-layer perceptron, each after a LayerNorm and beside a shortcut."""
+    """Apply attention and a two-layer perceptron, each after a LayerNorm and with a residual connection."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Block(nn.Module):
 
 
 class PatchTransformer(nn.Module):
-    """A convolution with BatchNorm and ReLU, patches of 4², two blocks, the mean, a linear head."""
+    """Apply a convolution with BatchNorm and ReLU, patches of 4², two blocks, the mean and a linear head."""
 
     def __init__(self, width: int = 16) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class PatchTransformer(nn.Module):
 
 
 def train_gratings(steps: int = 150) -> tuple[PatchTransformer, float]:
-    """The network, trained, in evaluation mode, and the share of new gratings that it gets right."""
+    """Return the trained network in evaluation mode, and its accuracy on new gratings."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = PatchTransformer()

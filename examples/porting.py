@@ -2,11 +2,11 @@
 
     copy_weights([(net.conv1, conv1), (net.bn1, bn1), (net.lstm, lstm), (net.head, head)])
 
-From pairs of a PyTorch module and the Keras layer that stands for it to a Keras network that holds the same numbers,
-each in its framework's own layout: convolutions (grouped, depthwise and transposed ones too), dense layers, embeddings,
-normalizations, LSTM, GRU and multi-head attention. A pair whose weights differ in number or shape, and a module that
-nobody wrote a rule for, is refused with a WeightMismatch before anything is overwritten. What is no weight, such as an
-epsilon, a padding or an activation, is not looked at: `analyzer.compare` is what proves the port.
+The input is a list of pairs of a PyTorch module and its Keras layer. Each Keras layer gets the weights of the module,
+in the layout of Keras. There are rules for convolutions (grouped, depthwise and transposed ones, too), dense layers,
+embeddings, normalizations, LSTM, GRU and multi-head attention. A pair with weights of different number or shape, or a
+module without a rule, raises WeightMismatch before anything is overwritten. Settings that are not weights, such as an
+epsilon, a padding or an activation, are not compared: use `analyzer.compare` to prove the port.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Arrays = list[np.ndarray]
 
 
 class WeightMismatch(ValueError):
-    """The weights of a module do not fit the layer that stands for it."""
+    """The weights of a module do not fit its Keras layer."""
 
 
 def copy_weights(pairs: Iterable[tuple[nn.Module, Any]]) -> None:
@@ -32,7 +32,7 @@ def copy_weights(pairs: Iterable[tuple[nn.Module, Any]]) -> None:
 
     A recurrent module of several layers is paired with a list of Keras layers; a bidirectional one with
     keras.layers.Bidirectional. For a Linear that reads a flattened feature map, see `copy_flattened`.
-    Raises WeightMismatch, naming the first pair that does not fit; no layer is changed then.
+    Raises WeightMismatch with the first pair that does not fit. In that case no layer changes.
     """
     fitting = [entry for module, layer in pairs for entry in _fitted(module, layer)]
     for layer, weights in fitting:
@@ -40,7 +40,7 @@ def copy_weights(pairs: Iterable[tuple[nn.Module, Any]]) -> None:
 
 
 def copy_flattened(source: nn.Linear, layer: keras.layers.Dense, features: Sequence[int]) -> None:
-    """Copy a Linear that reads `features` = (C, *spatial) flattened: PyTorch's channels come first, Keras' last."""
+    """Copy a Linear that reads flattened `features` = (C, *spatial): channels first in PyTorch, last in Keras."""
     if source.in_features != np.prod(features):
         raise WeightMismatch(f"{source} reads {source.in_features} features, not {tuple(features)} flattened")
     weight, *bias = _parameters(source, "weight", "bias")
@@ -50,14 +50,14 @@ def copy_flattened(source: nn.Linear, layer: keras.layers.Dense, features: Seque
 
 
 def _fitted(module: nn.Module, layer: Any) -> list[tuple[Any, Arrays]]:
-    """The Keras layers of one pair with the weights that they take."""
+    """Return the Keras layers of one pair with their new weights."""
     if isinstance(module, nn.LSTM | nn.GRU):
         return _recurrent(module, layer if isinstance(layer, list | tuple) else [layer])
     weights = weights_of(module)
     if isinstance(layer, keras.layers.DepthwiseConv2D | keras.layers.DepthwiseConv1D):
         weights[0] = _depthwise(module, weights[0])
     if isinstance(layer, keras.layers.PReLU) and layer.built:
-        # A slope a channel, with the axes that share it.
+        # One slope per channel, with the axes that share it.
         weights[0] = weights[0].reshape(*(1,) * (len(layer.weights[0].shape) - 1), -1)
     if isinstance(layer, keras.layers.MultiHeadAttention):
         weights = _by_head(module, weights)
@@ -75,7 +75,7 @@ def _check(module: nn.Module, layer: Any, weights: Arrays) -> None:
 
 @singledispatch
 def weights_of(module: nn.Module) -> Arrays:
-    """The module's weights in the order and layout of the Keras layer that stands for it."""
+    """Return the weights of the module in the order and layout of its Keras layer."""
     raise WeightMismatch(f"no rule copies the weights of {module}")
 
 
@@ -86,10 +86,10 @@ def weights_of(module: nn.Module) -> Arrays:
 @weights_of.register(nn.ConvTranspose2d)
 @weights_of.register(nn.ConvTranspose3d)
 def _convolution(module: nn.Module) -> Arrays:
-    """(O, I, *kernel) to (*kernel, I, O); a transposed one's (I, O, *kernel) to (*kernel, O, I)."""
+    """Turn (O, I, *kernel) into (*kernel, I, O), and a transposed (I, O, *kernel) into (*kernel, O, I)."""
     weight, *bias = _parameters(module, "weight", "bias")
     if getattr(module, "transposed", False) and module.groups != 1:
-        raise WeightMismatch(f"Keras has no transposed convolution in groups to stand for {module}")
+        raise WeightMismatch(f"Keras has no transposed convolution in groups for {module}")
     return [np.moveaxis(weight, (1, 0), (-2, -1)), *bias]
 
 
@@ -116,11 +116,9 @@ def _batch_norm(module: nn.Module) -> Arrays:
 
 @weights_of.register
 def _attention(module: nn.MultiheadAttention) -> Arrays:
-    """Query, key, value and output: a (features, E) matrix each, followed by its bias where there is one."""
+    """Return query, key, value and output: a (features, E) matrix each, followed by its bias if it has one."""
     if module.bias_k is not None or module.add_zero_attn:
-        raise WeightMismatch(
-            f"Keras' attention has no bias_k and no added zeros to stand for those of {module}"
-        )
+        raise WeightMismatch(f"Keras' attention has no bias_k and no added zeros, but {module} has")
     if module.in_proj_weight is not None:
         matrices = np.split(_array(module.in_proj_weight), 3)
     else:
@@ -133,7 +131,7 @@ def _attention(module: nn.MultiheadAttention) -> Arrays:
 
 
 def _by_head(module: nn.Module, weights: Arrays) -> Arrays:
-    """Keras keeps the heads apart: (E, heads, size) for what goes in, (heads, size, E) for what comes out."""
+    """Split the heads as in Keras: (E, heads, size) for input matrices, (heads, size, E) for the output matrix."""
     assert isinstance(module, nn.MultiheadAttention)
     shape = (module.num_heads, module.head_dim)
     going_in = len(weights) * 3 // 4
@@ -143,17 +141,17 @@ def _by_head(module: nn.Module, weights: Arrays) -> Arrays:
 
 
 def _depthwise(module: nn.Module, kernel: np.ndarray) -> np.ndarray:
-    """(*kernel, 1, channels · multiplier) to (*kernel, channels, multiplier)."""
+    """Turn (*kernel, 1, channels · multiplier) into (*kernel, channels, multiplier)."""
     groups = getattr(module, "groups", 0)
     if kernel.shape[-2] != 1 or kernel.shape[-1] % groups:
-        raise WeightMismatch(f"{module} is no depthwise convolution")
+        raise WeightMismatch(f"{module} is not a depthwise convolution")
     return kernel.reshape(*kernel.shape[:-2], groups, -1)
 
 
 def _recurrent(module: nn.LSTM | nn.GRU, layers: Sequence[Any]) -> list[tuple[Any, Arrays]]:
-    """One Keras layer for each layer of the module; a bidirectional one's forward weights come first."""
+    """Pair each layer of the module with a Keras layer. Forward weights come before those of the reverse direction."""
     if len(layers) != module.num_layers:
-        raise WeightMismatch(f"{module} has {module.num_layers} layers, and stands against {len(layers)}")
+        raise WeightMismatch(f"{module} has {module.num_layers} layers, but is paired with {len(layers)}")
     directions = ("", "_reverse") if module.bidirectional else ("",)
     found = []
     for number, layer in enumerate(layers):
@@ -164,27 +162,27 @@ def _recurrent(module: nn.LSTM | nn.GRU, layers: Sequence[Any]) -> list[tuple[An
 
 
 def _cell(module: nn.LSTM | nn.GRU, suffix: str) -> Arrays:
-    """Kernel (I, gates · H), recurrent kernel (H, gates · H) and bias of one direction, gates in Keras' order."""
+    """Return kernel (I, gates · H), recurrent kernel (H, gates · H) and bias of one direction, in Keras' gate order."""
     if getattr(module, "proj_size", 0):
-        raise WeightMismatch(f"Keras' LSTM has no projection to stand for that of {module}")
+        raise WeightMismatch(f"Keras' LSTM has no projection, but {module} has")
     arrays = _parameters(
         module, *(f"{name}_{suffix}" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
     )
     if isinstance(module, nn.GRU):
-        # PyTorch's gates are reset, update, new; Keras' update, reset, new.
+        # PyTorch's gate order is reset, update, new; Keras' order is update, reset, new.
         arrays = [
             np.concatenate([update, reset, new]) for reset, update, new in (np.split(a, 3) for a in arrays)
         ]
     kernel, recurrent, *biases = arrays
     if not biases:
         return [kernel.T, recurrent.T]
-    # An LSTM adds both biases alike. A GRU's reset gate acts on the recurrent one: reset_after keeps them apart.
+    # An LSTM adds both biases. A GRU's reset gate acts on the recurrent bias, so reset_after needs both.
     bias = np.stack(biases) if isinstance(module, nn.GRU) else biases[0] + biases[1]
     return [kernel.T, recurrent.T, bias]
 
 
 def _parameters(module: nn.Module, *names: str) -> Arrays:
-    """The module's own tensors of these names, those that it has."""
+    """Return the tensors with these names that the module has."""
     return [_array(tensor) for name in names if (tensor := getattr(module, name, None)) is not None]
 
 

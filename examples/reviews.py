@@ -1,7 +1,8 @@
-"""Sentences of a small grammar whose sentiment is known, and a transformer that learns it in seconds.
+"""Generate sentences with a known sentiment, and train a transformer on them in seconds.
 
-Every clause has a sentiment word, worth +1 or −1, which an intensifier doubles or halves and a negation turns round; a
-sentence is positive where its clauses sum to more than 0. Everything is drawn from seeds: no data set is read.
+Every clause has a sentiment word with the value +1 or −1. An intensifier doubles or halves the value, and a negation
+reverses its sign. A sentence is positive if the sum of its clauses is above 0. All data is generated from seeds; no
+data set is read.
 """
 
 from __future__ import annotations
@@ -32,19 +33,19 @@ CLASSES = ("negative", "positive")
 
 @dataclass(frozen=True)
 class Sentence:
-    """words, its class, and which of the words decide it."""
+    """Hold the words of a sentence and its class."""
 
     words: tuple[str, ...]
     positive: bool
 
     @property
     def deciding(self) -> tuple[bool, ...]:
-        """Of each word, whether its clause's sentiment depends on it."""
+        """Return for each word whether the sentiment of its clause depends on it."""
         return tuple(word in DECIDING for word in self.words)
 
 
 def sentences(count: int, rng: np.random.Generator, clauses: int = 2) -> list[Sentence]:
-    """Sentences of one to `clauses` clauses; none whose clauses cancel."""
+    """Return sentences of one to `clauses` clauses. Sentences with the value 0 are skipped."""
     found: list[Sentence] = []
     while len(found) < count:
         parts = [_clause(rng) for _ in range(rng.integers(1, clauses + 1))]
@@ -61,7 +62,7 @@ def sentences(count: int, rng: np.random.Generator, clauses: int = 2) -> list[Se
 
 
 def _clause(rng: np.random.Generator) -> tuple[list[str], float]:
-    """A clause and what it is worth."""
+    """Return a clause and its value."""
     positive = rng.random() < 0.5
     words, worth = [_one_of(GOOD if positive else BAD, rng)], 1.0 if positive else -1.0
     if rng.random() < 0.4:
@@ -78,7 +79,7 @@ def _one_of(words: tuple[str, ...], rng: np.random.Generator) -> str:
 
 
 def encode(texts: list[tuple[str, ...]]) -> np.ndarray:
-    """Token ids (N, LENGTH), padded at the end."""
+    """Return token ids (N, LENGTH), padded at the end."""
     ids = np.full((len(texts), LENGTH), IDS[PADDING], np.int64)
     for row, words in zip(ids, texts, strict=True):
         row[: len(words)] = [IDS[word] for word in words]
@@ -86,12 +87,12 @@ def encode(texts: list[tuple[str, ...]]) -> np.ndarray:
 
 
 def examples(drawn: list[Sentence]) -> tuple[np.ndarray, np.ndarray]:
-    """Token ids (N, LENGTH) and classes (N,) of sentences."""
+    """Return token ids (N, LENGTH) and classes (N,) of sentences."""
     return encode([one.words for one in drawn]), np.array([int(one.positive) for one in drawn])
 
 
 class TextTransformer(nn.Module):
-    """Embedded tokens and positions, two blocks, the mean over positions, a linear head."""
+    """Embed tokens and positions, apply two blocks, the mean over positions and a linear head."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
@@ -105,10 +106,10 @@ class TextTransformer(nn.Module):
 
 
 def train_reviews(epochs: int = 6) -> tuple[TextTransformer, float]:
-    """The network, trained, in evaluation mode, and the share of new sentences that it gets right.
+    """Return the trained network in evaluation mode, and its accuracy on new sentences.
 
-    Words that decide nothing are padded over at random, and some sentences are padding from end to end, with even odds:
-    so the network learns that padding says nothing, which makes it a baseline.
+    Words without influence are replaced by padding at random. Some sentences are only padding, with equal class
+    probabilities. The network thus learns that padding carries no information, so padding is a valid baseline.
     """
     rng = np.random.default_rng(0)
     drawn = sentences(6000, rng)

@@ -1,7 +1,7 @@
-"""What optimizers and quantizers make of an ONNX file, each as one function from file to file.
+"""Apply optimizers and quantizers to an ONNX file, each as one function from file to file.
 
-Those of ONNX Runtime and onnxscript come with onnxplain; onnxslim and onnxsim are used where they are installed.
-Every function raises what its tool raises.
+The tools of ONNX Runtime and onnxscript are installed with onnxplain. onnxslim and onnxsim are used if they are
+installed. Every function raises the exceptions of its tool.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from onnxruntime.quantization import CalibrationDataReader, quantize_dynamic, qu
 
 Batches = Sequence[dict[str, np.ndarray]]
 Rewriter = Callable[[Path, Path, Batches], None]
-"""From a file, to a file, with batches to calibrate on."""
+"""Rewrite a source file to a destination file, with batches for calibration."""
 
 
 class _Calibration(CalibrationDataReader):
@@ -33,7 +33,7 @@ class _Calibration(CalibrationDataReader):
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without the advice that quantizers log."""
+    """Suppress the messages that quantizers log."""
     logging.disable(logging.WARNING)
     try:
         yield
@@ -42,7 +42,7 @@ def _quietly() -> Iterator[None]:
 
 
 def runtime(level: str, source: Path, made: Path, batches: Batches) -> None:
-    """What ONNX Runtime would run at a level of optimization."""
+    """Save the graph that ONNX Runtime runs at a level of optimization."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, f"ORT_ENABLE_{level}")
@@ -51,44 +51,44 @@ def runtime(level: str, source: Path, made: Path, batches: Batches) -> None:
 
 
 def slimmed(source: Path, made: Path, batches: Batches) -> None:
-    """By onnxslim."""
+    """Optimize with onnxslim."""
     import onnxslim
 
     onnx.save(onnxslim.slim(onnx.load(source)), made)
 
 
 def simplified(source: Path, made: Path, batches: Batches) -> None:
-    """By onnxsim, which checks the result on random inputs."""
+    """Simplify with onnxsim, which checks the result on random inputs."""
     import onnxsim
 
     proto, same = onnxsim.simplify(onnx.load(source))
     if not same:
-        raise ValueError("onnxsim finds its own result to be another function")
+        raise ValueError("onnxsim reports that its result is a different function")
     onnx.save(proto, made)
 
 
 def scripted(source: Path, made: Path, batches: Batches) -> None:
-    """By onnxscript's optimizer."""
+    """Optimize with onnxscript."""
     import onnxscript.optimizer
 
     onnx.save(onnxscript.optimizer.optimize(onnx.load(source)), made)
 
 
 def halved(source: Path, made: Path, batches: Batches) -> None:
-    """Weights and arithmetic in float16, inputs and outputs in float32."""
+    """Convert weights and arithmetic to float16, with inputs and outputs in float32."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     onnx.save(convert_float_to_float16(onnx.load(source), keep_io_types=True), made)
 
 
 def quantized_dynamically(source: Path, made: Path, batches: Batches) -> None:
-    """Weights in 8 bits; every activation too, by a scale that is measured at run time."""
+    """Quantize weights to 8 bits, and activations with a scale that is measured at run time."""
     with _quietly():
         quantize_dynamic(source, made)
 
 
 def quantized(source: Path, made: Path, batches: Batches, *, per_channel: bool) -> None:
-    """Weights and activations in 8 bits, by scales measured on the batches: QuantizeLinear, DequantizeLinear."""
+    """Quantize weights and activations to 8 bits, with scales measured on the batches (QuantizeLinear)."""
     with _quietly():
         quantize_static(source, made, _Calibration(batches), per_channel=per_channel)
 

@@ -1,8 +1,8 @@
-"""One small network twice: a PyTorch module and a subclassed Keras model with the same weights.
+"""Build one small network twice: a PyTorch module and a subclassed Keras model with the same weights.
 
-`build_twins(seed)` gives both; `example_images(n, seed)` gives the same images in both layouts. The
-network is convolution, BatchNorm, ReLU, max pool; strided convolution, BatchNorm, ReLU, max pool;
-flatten; dense, ReLU, dense. Images are higher than wide, so that a swapped axis cannot go unnoticed.
+`build_twins(seed)` returns both networks. `example_images(n, seed)` returns the same images in both layouts. The
+network has these layers: convolution, BatchNorm, ReLU, max pool; strided convolution, BatchNorm, ReLU, max pool;
+flatten; dense, ReLU, dense. Images are higher than wide, so a swapped axis is noticed.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from torch import nn
 CLASSES = 10
 HEIGHT, WIDTH = 24, 20
 
-# The features before flattening, (channels, height, width): two stages that halve, the last pool drops a row.
+# The features before flattening, (channels, height, width). Each pool halves the size; the last pool drops a row.
 FEATURES = (12, 3, 2)
 
 
 class TorchTwin(nn.Module):
-    """Reads (N, 3, 24, 20), returns (N, 10) logits."""
+    """Read (N, 3, 24, 20), return (N, 10) logits."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,14 +43,14 @@ class TorchTwin(nn.Module):
 
 @keras.saving.register_keras_serializable("onnxplain")
 class KerasTwin(keras.Model):
-    """Reads (N, 24, 20, 3), returns (N, 10) logits."""
+    """Read (N, 24, 20, 3), return (N, 10) logits."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.conv1 = keras.layers.Conv2D(8, 3, padding="same")
         # Keras' default epsilon is 1e-3, PyTorch's is 1e-5.
         self.bn1 = keras.layers.BatchNormalization(epsilon=1e-5)
-        # PyTorch pads a strided convolution on both sides; "same" would pad the bottom right alone.
+        # PyTorch pads a strided convolution on both sides; "same" pads only at the bottom right.
         self.pad2 = keras.layers.ZeroPadding2D(1)
         self.conv2 = keras.layers.Conv2D(12, 3, strides=2, padding="valid")
         self.bn2 = keras.layers.BatchNormalization(epsilon=1e-5)
@@ -67,7 +67,7 @@ class KerasTwin(keras.Model):
 
 
 def build_twins(seed: int = 0) -> tuple[TorchTwin, KerasTwin]:
-    """Two networks in evaluation mode of the same function, with biases and statistics that count."""
+    """Return two networks of the same function in evaluation mode, with non-zero biases and statistics."""
     source, copy = TorchTwin(), KerasTwin()
     randomise(source, seed)
     copy(
@@ -93,7 +93,7 @@ def randomise(net: nn.Module, seed: int) -> None:
 
 
 def copy_weights(source: TorchTwin, copy: KerasTwin) -> None:
-    """Give the Keras model the PyTorch module's weights, each in its framework's own layout."""
+    """Copy the weights of the PyTorch module to the Keras model, in the layout of Keras."""
     for name in ("conv1", "conv2"):
         _copy_convolution(getattr(source, name), getattr(copy, name))
     for name in ("bn1", "bn2"):
@@ -116,7 +116,7 @@ def _copy_batch_norm(source: nn.BatchNorm2d, copy: keras.layers.BatchNormalizati
 def _copy_dense(
     source: nn.Linear, copy: keras.layers.Dense, flattened: tuple[int, int, int] | None = None
 ) -> None:
-    """flattened: the (channels, height, width) that the layer reads flattened, if it does.
+    """Copy a dense layer. flattened: the (channels, height, width) of a flattened input, or None.
 
     PyTorch flattens channels first, Keras channels last: the rows are reordered, not the features.
     """
@@ -128,16 +128,16 @@ def _copy_dense(
 
 
 def example_images(n: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """The same n standard normal images, float32, as (n, 3, 24, 20) and as (n, 24, 20, 3)."""
+    """Return n standard normal images in float32, as (n, 3, 24, 20) and as (n, 24, 20, 3)."""
     images = np.random.default_rng(seed).standard_normal((n, 3, HEIGHT, WIDTH)).astype(np.float32)
     return images, to_nhwc(images)
 
 
 def to_nhwc(images: np.ndarray) -> np.ndarray:
-    """(N, C, H, W) to (N, H, W, C)."""
+    """Turn (N, C, H, W) into (N, H, W, C)."""
     return np.ascontiguousarray(images.transpose(0, 2, 3, 1))
 
 
 def to_nchw(images: np.ndarray) -> np.ndarray:
-    """(N, H, W, C) to (N, C, H, W)."""
+    """Turn (N, H, W, C) into (N, C, H, W)."""
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2))

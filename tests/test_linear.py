@@ -15,8 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 from analyzer import Target, differentiate, full_grad, integrated_gradients
 from converters import canonicalise, load
 from converters.graph.mutable import MutableGraph
-from converters.graph.unique import Names
-from converters.passes.joins.region import MOST, Reader
+from converters.graph.unique import UniqueNames
+from converters.passes.joins.region import MOST, TensorUses
 
 COUNT = 120
 
@@ -161,13 +161,13 @@ def test_full_grad_of_twice_the_biases_runs_twice_the_lines() -> None:
 
 def test_a_graph_in_which_nothing_is_joined_is_walked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     walked: list[str] = []
-    walk = Reader.regions_before
+    walk = TensorUses.regions_before
 
-    def counted(self: Reader, last: onnx.NodeProto) -> list[Any]:
+    def counted(self: TensorUses, last: onnx.NodeProto) -> list[Any]:
         walked.append(last.output[0])
         return walk(self, last)
 
-    monkeypatch.setattr(Reader, "regions_before", counted)
+    monkeypatch.setattr(TensorUses, "regions_before", counted)
     proto = chain(40)
     canonicalise(proto)
     assert sorted(walked) == sorted(node.output[0] for node in proto.graph.node)
@@ -176,14 +176,14 @@ def test_a_graph_in_which_nothing_is_joined_is_walked_once(monkeypatch: pytest.M
 def test_a_region_is_read_as_its_smaller_part_and_one_more_node() -> None:
     graph = MutableGraph(chain(100))
     graph.infer_types()
-    reader = Reader(graph)
+    reader = TensorUses(graph)
     regions = [region for node in graph.nodes for region in reader.regions_before(node)]
     # Tanh and Relu in turn have two structures of each size: one that ends with either.
     assert len({region.structure for region in regions}) == 2 * MOST
 
 
 def test_a_fresh_name_does_not_count_the_names_before_it() -> None:
-    names = Names(["a_3"])
+    names = UniqueNames(["a_3"])
 
     def name(count: int) -> list[str]:
         return [names.fresh("a") for _ in range(count)]

@@ -17,7 +17,7 @@ _ROUNDING = 1e-6
 _SIGNS = {"Add": (1, 1), "Sub": (1, -1), "Neg": (-1,), "Identity": (1,), "Sum": (1,), "Mod": (1,)}
 """The sign with which a sum takes each of its inputs; the last one repeats."""
 
-Terms = dict[str, float]
+Coefficients = dict[str, float]
 
 
 def remainders(graph: Graph, roots: Iterable[str], outputs: Iterable[str]) -> tuple[Node, ...]:
@@ -32,7 +32,7 @@ def remainders(graph: Graph, roots: Iterable[str], outputs: Iterable[str]) -> tu
 def cancels(graph: Graph, root: str, outputs: Iterable[str]) -> bool:
     """Whether sums on the path take away all that depends differentiably on the root."""
     active = active_tensors(graph, [root])
-    terms: dict[str, Terms] = {root: {root: 1.0}}
+    terms: dict[str, Coefficients] = {root: {root: 1.0}}
     same: dict[object, str] = {}
     for node in graph.nodes:
         read = {
@@ -53,10 +53,10 @@ def cancels(graph: Graph, root: str, outputs: Iterable[str]) -> bool:
     return not any(terms.get(name) for name in outputs)
 
 
-def _summed(read: dict[int, Terms], factors: dict[int, float]) -> Terms:
+def _summed(read: dict[int, Coefficients], factors: dict[int, float]) -> Coefficients:
     """The terms of a sum, without those that cancel but for rounding."""
-    found: Terms = {}
-    sizes: Terms = {}
+    found: Coefficients = {}
+    sizes: Coefficients = {}
     for index, given in read.items():
         for term, count in given.items():
             found[term] = found.get(term, 0.0) + factors[index] * count
@@ -64,7 +64,7 @@ def _summed(read: dict[int, Terms], factors: dict[int, float]) -> Terms:
     return {term: count for term, count in found.items() if abs(count) > _ROUNDING * sizes[term]}
 
 
-def _factors(graph: Graph, node: Node, read: dict[int, Terms]) -> dict[int, float] | None:
+def _factors(graph: Graph, node: Node, read: dict[int, Coefficients]) -> dict[int, float] | None:
     """What a node multiplies the derivative of each of its inputs by; None where that is not a known number."""
     if node.domain:
         return None

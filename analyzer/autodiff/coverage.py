@@ -32,7 +32,7 @@ STRAIGHT_THROUGH_HINT = (
 
 
 @dataclass(frozen=True)
-class Path:
+class DifferentiablePath:
     """The nodes between what is attributed and the outputs.
 
     roots: the float inputs; of a model without any, the first float tensors computed from its inputs (an embedding).
@@ -65,7 +65,7 @@ class Coverage:
     blockers: tuple[Blocker, ...]
 
 
-def differentiable_path(graph: Graph) -> Path:
+def differentiable_path(graph: Graph) -> DifferentiablePath:
     """The path from the float inputs, or else from the first float tensors, to the float outputs."""
     inputs = tuple(name for name in graph.inputs if graph.tensors[name].is_float)
     roots = inputs or inner_roots(graph)
@@ -76,7 +76,9 @@ def differentiable_path(graph: Graph) -> Path:
     found.update(id(node) for nodes in coded.values() for node in nodes)
     nodes = tuple(node for node in graph.nodes if id(node) in found)
     reached = tuple(name for name in floats if name in direct or coded[name])
-    return Path(roots, bool(inputs), reached, nodes, () if nodes else path_ends(graph, roots, graph.outputs))
+    return DifferentiablePath(
+        roots, bool(inputs), reached, nodes, () if nodes else path_ends(graph, roots, graph.outputs)
+    )
 
 
 def _path_of_codes(graph: Graph, roots: Sequence[str], target: str) -> tuple[Node, ...]:
@@ -127,7 +129,7 @@ def _is_variable_float(graph: Graph, name: str, computed: frozenset[str]) -> boo
     return name in computed and graph.tensors[name].is_float
 
 
-def coverage(graph: Graph, path: Path) -> dict[str, Coverage]:
+def coverage(graph: Graph, path: DifferentiablePath) -> dict[str, Coverage]:
     """Per backend that runs the ONNX graph: its Coverage."""
     active = active_tensors(graph, path.roots)
     refused = {id(node): why for node in path.nodes if (why := vjp_refusal(graph, node, active)) is not None}
@@ -142,7 +144,7 @@ def coverage(graph: Graph, path: Path) -> dict[str, Coverage]:
     return found
 
 
-def _coverage(path: Path, nodes: Sequence[Node], refused: dict[int, str]) -> Coverage:
+def _coverage(path: DifferentiablePath, nodes: Sequence[Node], refused: dict[int, str]) -> Coverage:
     on_path = {id(node) for node in path.nodes}
     blockers = tuple(Blocker(n, refused[id(n)], id(n) in on_path) for n in nodes if id(n) in refused)
     covered = sum(id(node) not in refused for node in path.nodes)

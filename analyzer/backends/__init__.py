@@ -14,10 +14,10 @@ from analyzer.backends.batching.memory import as_bytes
 from analyzer.backends.batching.planning import plan_batch
 from analyzer.backends.differentiable import Backend, Differentiable, Gradients
 from analyzer.backends.file import explaining, explains
-from analyzer.backends.inputs import Inputs
 from analyzer.errors import AnalysisError
 from analyzer.graph.graph import Graph
 from analyzer.graph.precision import FLOAT64, at_least_float32, in_precision
+from analyzer.types import Inputs
 from converters import Model, load
 from converters.straight_through import straight_through as pass_rounding
 
@@ -58,7 +58,7 @@ def differentiate(
         explained. False explains the graph unseen.
     trust: load a file that can run code, as for `convert`; only for files whose origin you trust.
     Raises VerificationFailed or VerificationError where the explained graph is not the file; AnalysisError for an
-    unknown backend or an option that it does not have, MissingFramework where its framework is not installed,
+    unknown backend or an option that it does not have, MissingDependency where its framework is not installed,
     ConversionError where the file is not a usable model.
     """
     if isinstance(model, Differentiable):

@@ -28,7 +28,7 @@ from converters.specialise import (
 
 if TYPE_CHECKING:
     from analyzer.backends.differentiable import Differentiable
-    from analyzer.backends.inputs import Arrays
+    from analyzer.types import Arrays
 
 # Each has its own copy of the weights.
 _KEPT = 4

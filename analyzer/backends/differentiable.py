@@ -20,10 +20,10 @@ from analyzer.backends.at_sizes import at_sizes
 from analyzer.backends.batching.arranging import arranged, known_places, moved_target, refuse_rows
 from analyzer.backends.batching.liveness import Flow
 from analyzer.backends.batching.memory import Need
-from analyzer.backends.batching.micro_batches import Progress, batches, run
+from analyzer.backends.batching.micro_batches import batches, run
 from analyzer.backends.batching.planning import Call
 from analyzer.backends.file import FileCheck, file_of
-from analyzer.backends.inputs import Arrays, Inputs, check_inputs
+from analyzer.backends.inputs import check_inputs
 from analyzer.backends.undefined import undefined, undefined_error
 from analyzer.errors import AnalysisError, TargetError, UnknownTensor
 from analyzer.graph.batch_axis import Place, find_places, samples_in
@@ -33,6 +33,7 @@ from analyzer.graph.program import Program
 from analyzer.graph.samples.arrangement import Arrangement
 from analyzer.target.resolve import resolve
 from analyzer.target.target import Seed, Target, TargetLike, as_target, chosen_classes, one_scalar
+from analyzer.types import Arrays, Inputs, Progress
 from converters.model import Model
 
 
@@ -181,7 +182,7 @@ class Differentiable:
         if not names:
             raise AnalysisError(
                 "the model has no floating input. Fix: name tensors to attribute, such as its embedded tokens with "
-                "wrt='embedding' (--wrt embedding; of path methods --at embedding)"
+                "wrt='embedding' (--wrt embedding)"
             )
         self._differentiable(names)
         if wrt is not None:

@@ -42,7 +42,7 @@ from converters.verification.precisions import tolerance_of
 
 if TYPE_CHECKING:
     from analyzer.backends.differentiable import Differentiable
-    from analyzer.backends.inputs import Arrays, Inputs
+    from analyzer.types import Arrays, Inputs
 
 # Batches that are known to agree; each is a hash.
 _REMEMBERED = 64

@@ -13,10 +13,7 @@ from analyzer.errors import InputError, ShapeError
 from analyzer.graph.batch_axis import batched_inputs
 from analyzer.graph.fixes import ALIKE, FINITE, NUMBERS, numbers_fix, shape_fix
 from analyzer.graph.graph import Graph, Tensor
-from analyzer.types import as_array, kind_of
-
-Arrays = dict[str, np.ndarray]
-Inputs = np.ndarray | Mapping[str, np.ndarray]
+from analyzer.types import Arrays, Inputs, as_array, kind_of
 
 
 def check_inputs(graph: Graph, inputs: Inputs) -> Arrays:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.errors import BackendError, MissingFramework, UnsupportedOp
+from analyzer.errors import BackendError, MissingDependency, UnsupportedOp
 from analyzer.graph.graph import Graph, Node
 from analyzer.ops import find
 from analyzer.ops.eager import scan
@@ -105,7 +105,7 @@ def _import(name: str, extra: str) -> Any:
         with silence:
             return importlib.import_module(name)
     except ImportError as error:
-        raise MissingFramework(
+        raise MissingDependency(
             f'{name} is not installed, and this backend needs it. Fix: pip install "onnxplain[{extra}]"'
         ) from error
 

@@ -25,8 +25,7 @@ from analyzer.graph.graph import Graph
 from analyzer.graph.program import Program
 from analyzer.graph.samples.arrangement import Arrangement
 from analyzer.target.target import Seed
-
-Arrays = dict[str, np.ndarray]
+from analyzer.types import Arrays
 
 OVERHEAD = 96 * 2**20
 """Bytes that a framework takes for threads, kernels and workspaces, and the first call for its programs."""

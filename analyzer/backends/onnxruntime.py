@@ -30,10 +30,10 @@ from analyzer.graph.precision import FLOAT32, in_precision, precisions
 from analyzer.graph.program import Program, assemble
 from analyzer.graph.samples.arrangement import Arrangement
 from analyzer.target.target import Seed
+from analyzer.types import Arrays
 from converters.errors import one_line
 from converters.graph.runtime import crashing_optimizers, session_options
 
-Arrays = dict[str, np.ndarray]
 CPU = "CPUExecutionProvider"
 
 # Each session holds its own copy of the weights, and making one costs as much as several runs: as many are kept as

@@ -11,9 +11,10 @@ from analyzer.autodiff.sweep import active_tensors
 from analyzer.backends.batching.liveness import Flow
 from analyzer.backends.batching.memory import Need
 from analyzer.backends.interpreter import Interpreter, TensorFlow
-from analyzer.backends.native import Arrays, Measured, Native
+from analyzer.backends.native import Measured, Native
 from analyzer.graph.graph import Graph
 from analyzer.target.target import Seed
+from analyzer.types import Arrays
 
 AT_LEAST, AGGREGATED = 4, 128 * 2**20
 """The tape adds the contributions to one gradient up where they are more than so many, and more than so many bytes."""

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from analyzer.backends.interpreter import Interpreter, Torch
-from analyzer.backends.native import Arrays, Measured, Native
+from analyzer.backends.native import Measured, Native
 from analyzer.graph.graph import Graph
 from analyzer.target.target import Seed
+from analyzer.types import Arrays
 
 
 class TorchBackend(Native):

@@ -19,7 +19,7 @@ from analyzer.target.target import Seed
 
 if TYPE_CHECKING:
     from analyzer.backends.differentiable import Differentiable
-    from analyzer.backends.inputs import Arrays
+    from analyzer.types import Arrays
 
 _FIX = "Fix: explain inputs at which it is defined, or give the model an ε there, as in sqrt(x + 1e-12)"
 

@@ -18,8 +18,8 @@ from analyzer.backends import BACKENDS, Differentiable, ModelLike, bind, explain
 from analyzer.backends.at_sizes import depends_on_sizes, model_at_sizes
 from analyzer.backends.batching.arranging import arranged, arranged_like, moved_target
 from analyzer.backends.batching.memory import as_bytes
-from analyzer.backends.inputs import Arrays, Inputs, check_inputs
-from analyzer.checks.comparison import STEPS, Comparison, Progress
+from analyzer.backends.inputs import check_inputs
+from analyzer.checks.comparison import STEPS, Comparison
 from analyzer.checks.explain.localize import Origin
 from analyzer.checks.explain.reference import judge_backends
 from analyzer.checks.read.attributions import worst_attributions
@@ -36,6 +36,7 @@ from analyzer.graph.precision import HALF, at_least_float32, epsilon
 from analyzer.graph.samples.arrangement import INDEPENDENT, Arrangement
 from analyzer.methods.completeness import Completeness
 from analyzer.target.target import Target, TargetLike, one_scalar
+from analyzer.types import Announce, Arrays, Inputs
 from converters import Model, load
 from converters.straight_through import straight_through as pass_rounding
 from converters.verification.original import Difference
@@ -64,7 +65,7 @@ def check(
     straight_through: bool = False,
     referee: bool | None = None,
     max_memory: int | str | None = None,
-    progress: Progress | None = None,
+    progress: Announce | None = None,
     verify: bool = True,
     trust: bool = False,
 ) -> Report:

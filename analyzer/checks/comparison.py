@@ -15,7 +15,6 @@ from itertools import combinations
 
 import numpy as np
 
-from analyzer.backends.inputs import Arrays
 from analyzer.checks.explain.forms import explain_map
 from analyzer.checks.explain.kinks import Explanation, Side, explain, follows_rules, listed
 from analyzer.checks.explain.localize import Origin, backward_origin, forward_origin
@@ -32,8 +31,8 @@ from analyzer.graph.layer_names import layer_of
 from analyzer.methods.completeness import Completeness
 from analyzer.methods.paths.quadrature import quadrature
 from analyzer.target.target import Target
+from analyzer.types import Announce, Arrays
 
-Progress = Callable[[str], None]
 Indices = tuple[int, int]
 Choices = Callable[[int], Side | None]
 
@@ -53,7 +52,7 @@ class Comparison:
     feeds: Arrays
     target: Target
     tolerances: Mapping[str, float]
-    progress: Progress | None
+    progress: Announce | None
     seconds: list[float] = field(init=False)
     integrated: list[Arrays] = field(init=False, default_factory=list)
 

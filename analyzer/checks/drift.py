@@ -6,18 +6,18 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from analyzer.backends.inputs import Arrays
 from analyzer.checks.distances import cosine, rank_correlation, relative_l2, ssim, top_overlap
 from analyzer.checks.metrics import distance
 from analyzer.checks.report import Row
+from analyzer.types import Arrays
 
-Pair = tuple[Arrays, Arrays]
+TwoSides = tuple[Arrays, Arrays]
 
 
 def drift_rows(
     outputs: tuple[np.ndarray, np.ndarray],
-    attributions: Mapping[str, Pair],
-    maps: Mapping[str, Pair],
+    attributions: Mapping[str, TwoSides],
+    maps: Mapping[str, TwoSides],
 ) -> list[Row]:
     """One dict a sample: `output`, the relative L2 of its outputs; `changed`, whether another class is the highest; for
     every kind of attribution its relative L2, cosine, rank correlation and the overlap of the largest tenth; and where

@@ -16,14 +16,21 @@ import numpy as np
 from analyzer.backends import Differentiable, ModelLike, differentiate, explaining, for_inputs
 from analyzer.backends.at_sizes import depends_on_sizes
 from analyzer.backends.batching.arranging import arranged, moved_target
-from analyzer.backends.inputs import Arrays, Inputs
 from analyzer.backends.source.matching import TOLERANCE
 from analyzer.checks.agreement import fix_target, note_of, samples_of
-from analyzer.checks.comparison import STEPS, Comparison, Progress
+from analyzer.checks.comparison import STEPS, Comparison
 from analyzer.checks.drift import drift_rows
 from analyzer.checks.explain.localize import Origin
 from analyzer.checks.explain.reference import judge_models
-from analyzer.checks.match.pairing import Layers, Pairing, Side, fed, pair_inputs, pair_layers, pair_outputs
+from analyzer.checks.match.pairing import (
+    ComparedModel,
+    Layers,
+    Pairing,
+    fed,
+    pair_inputs,
+    pair_layers,
+    pair_outputs,
+)
 from analyzer.checks.read.attributions import worst_attributions
 from analyzer.checks.read.nonfinite import not_finite
 from analyzer.checks.read.reading import Reader, Reading, refuse_noise, weights_of
@@ -35,6 +42,7 @@ from analyzer.graph.batch_axis import batched_inputs
 from analyzer.graph.graph import Graph
 from analyzer.methods.saliency import maps_of
 from analyzer.target.target import Target, TargetLike
+from analyzer.types import Announce, Arrays, Inputs
 
 # Enough to tell layers apart; an axis of samples from one of length 1.
 MATCHED_SAMPLES = 2
@@ -56,7 +64,7 @@ def compare(
     straight_through: bool = False,
     referee: bool | None = None,
     max_memory: int | str | None = None,
-    progress: Progress | None = None,
+    progress: Announce | None = None,
     verify: bool = True,
     trust: bool = False,
 ) -> Report:
@@ -226,7 +234,7 @@ def _sides(
     b: tuple[Differentiable, Arrays],
     explained: Collection[str],
     outputs: Pairing,
-) -> tuple[Side, Side]:
+) -> tuple[ComparedModel, ComparedModel]:
     """Both models on a few samples. What is explained of them is drawn: it only tells tensors of equal values apart."""
     # An inner tensor may be explained, whose counterpart is yet to be found.
     known = [name for name in explained if name in outputs] or [*outputs][:1]
@@ -241,7 +249,7 @@ def _sides(
         y, z = (fn.forward(feeds, [of])[of] for (fn, feeds), of in ((a, name), (b, one.name)))
         ours[name] = rng.standard_normal(y.shape).astype(y.dtype)
         theirs[one.name] = one.from_onnx(ours[name], z.shape)
-    return Side(*a, Target(weights=ours)), Side(*b, Target(weights=theirs))
+    return ComparedModel(*a, Target(weights=ours)), ComparedModel(*b, Target(weights=theirs))
 
 
 def _few(fn: Differentiable, feeds: Arrays) -> Arrays:

@@ -9,14 +9,19 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from analyzer import archive
 from analyzer.checks.read.attributions import Attributions
 from analyzer.errors import Disagreement
+from analyzer.methods.views import fragment
+from analyzer.types import Row
+from converters.model import Preprocessing
 from converters.system.environment import environment
-
-Row = dict[str, Any]
+from converters.system.text import printable
 
 # A comparison within a larger tolerance says little; the verdict names it.
 LOOSE = 0.1
+# Of a line of the representation.
+WIDTH = 110
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ class Pair:
         return max(backward, key=lambda row: row["depth"], default=failing[0] if failing else None)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class Report:
     """A check of one model on several backends, or a comparison of two models.
 
@@ -232,6 +237,41 @@ class Report:
         from analyzer.checks.junit import write_junit
 
         write_junit(path, self)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the report as one .npz file, whole or not at all. `Report.load` reads it."""
+        archive.save(self, path)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Report:
+        """Read a report that `save` wrote. Raises AnalysisError where the file is not a report."""
+        found: Report = archive.load(
+            path, {one.__name__: one for one in (Report, Attributions, Preprocessing)}, Report
+        )
+        return found
+
+    def __repr__(self) -> str:
+        lines = [f"Report: {self.headline}", *(f"  {name}: {value}" for name, value in self._facts())]
+        return "\n".join(line if len(line) <= WIDTH else line[: WIDTH - 1] + "…" for line in lines[:5])
+
+    def _repr_html_(self) -> str:
+        return fragment(f"Report: {self.headline}", self._facts())
+
+    def _facts(self) -> list[tuple[str, str]]:
+        """What there is to know of the report, by name: the failing pairs first."""
+        found = []
+        for pair in sorted(self.pairs, key=lambda one: one.passed):
+            worst = pair.worst
+            size = (
+                f"relative L2 {worst['relative_l2']:.1e} at most, of {worst['quantity']} {worst['tensor']!r}"
+            )
+            found.append((f"{pair.a} against {pair.b}", f"{'agree' if pair.passed else 'disagree'}, {size}"))
+        if self.completeness:
+            worst_sum = max(self.completeness, key=lambda row: _size(row["error"]))
+            found.append(
+                ("completeness", f"error {worst_sum['error']:.1e} at most, of {worst_sum['method']}")
+            )
+        return [(printable(name), printable(value)) for name, value in found]
 
     def raise_for_disagreement(self) -> None:
         """Raise Disagreement, naming where it first parts, unless the check passed."""

@@ -13,37 +13,9 @@ import typer
 from analyzer.cli.analyze_files import document, write_results
 from analyzer.cli.analyze_view import show_results
 from analyzer.cli.destinations import refuse_unwritable
-from analyzer.cli.method_options import (
-    AlignCornersOption,
-    AlongOption,
-    AnchorsOption,
-    AtOption,
-    AttributedOption,
-    BackgroundOption,
-    BaselineInputsOption,
-    BaselineOption,
-    BorderOption,
-    FractionOption,
-    LayerOption,
-    MapWithinOption,
-    MaxDistOption,
-    MaxSigmaOption,
-    MethodOption,
-    MinPixelsOption,
-    MostEvaluationsOption,
-    NoiseOption,
-    PointsOption,
-    PostProcessingOption,
-    ReluOption,
-    RuleOption,
-    SamplesOption,
-    SeedOption,
-    TermsOption,
-    WithinOption,
-    settings_of,
-)
+from analyzer.cli.method_options import MethodOption, settings_of, with_method_options
 from analyzer.cli.options import (
-    Backend,
+    BackendChoice,
     ExampleOption,
     InputsArgument,
     JsonOption,
@@ -63,30 +35,34 @@ from analyzer.cli.terminal import Terminal, UserError
 from analyzer.cli.tokens import TokensOption
 
 if TYPE_CHECKING:
-    from analyzer.analysis import MethodResult
-    from analyzer.analysis.call import Arranged
     from analyzer.backends import Differentiable
     from analyzer.cli.inputs import Batch
+    from analyzer.cli.samples_first import SamplesFirst
+    from analyzer.methods.result import Attribution
     from analyzer.target.target import TargetLike
 
 ASSUMED = "No mean and std are stored in the model or given: images are fed as pixels in [0, 1]."
 
 
-class Precision(StrEnum):
+class PrecisionChoice(StrEnum):
     """The precision of the torch and tensorflow backends."""
 
     FLOAT32 = "float32"
     FLOAT64 = "float64"
 
 
+@with_method_options
 def analyze(
     model: ModelArgument,
     inputs: InputsArgument,
     method: MethodOption = None,
     target: TargetOption = None,
-    backend: Annotated[Backend, typer.Option("--backend", help="What computes.")] = Backend.ONNXRUNTIME,
+    backend: Annotated[
+        BackendChoice, typer.Option("--backend", help="Backend to run on.")
+    ] = BackendChoice.ONNXRUNTIME,
     precision: Annotated[
-        Precision | None, typer.Option("--precision", help="Of the torch and tensorflow backends.")
+        PrecisionChoice | None,
+        typer.Option("--precision", help="Precision of the torch and tensorflow backends."),
     ] = None,
     output: Annotated[
         Path | None,
@@ -94,32 +70,7 @@ def analyze(
             "-o", "--output", help="Folder for overlays, charts, arrays, report.html and summary.json."
         ),
     ] = None,
-    wrt: AttributedOption = None,
-    terms: TermsOption = None,
-    post_processing: PostProcessingOption = None,
-    align_corners: AlignCornersOption = None,
-    samples: SamplesOption = None,
-    noise: NoiseOption = None,
-    layer: LayerOption = None,
-    relu: ReluOption = None,
-    steps: PointsOption = None,
-    rule: RuleOption = None,
-    baseline: BaselineOption = None,
-    tolerance: WithinOption = None,
-    map_tolerance: MapWithinOption = None,
-    max_evaluations: MostEvaluationsOption = None,
-    at: AtOption = None,
-    along: AlongOption = None,
-    baseline_inputs: BaselineInputsOption = None,
     tokens: TokensOption = None,
-    background: BackgroundOption = None,
-    max_sigma: MaxSigmaOption = None,
-    border: BorderOption = None,
-    fraction: FractionOption = None,
-    max_dist: MaxDistOption = None,
-    anchors: AnchorsOption = None,
-    min_pixels: MinPixelsOption = None,
-    seed: SeedOption = None,
     size: SizeOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
@@ -131,46 +82,20 @@ def analyze(
     trust: TrustOption = False,
     max_memory: MaxMemoryOption = None,
     as_json: JsonOption = False,
+    **given: Any,
 ) -> None:
     """Explain a model's outputs by any of the methods, with their completeness."""
-    from analyzer.analysis import METHODS
-    from analyzer.analysis.call import Arranged
-    from analyzer.analysis.summary import predictions
     from analyzer.backends import differentiate, for_inputs
     from analyzer.cli.inputs import ImageOptions, read_background, read_inputs
     from analyzer.cli.models import open_model
+    from analyzer.cli.samples_first import SamplesFirst
     from analyzer.cli.targets import parse_target, refuse_several
     from analyzer.cli.tokens import read_vocabulary, texts_of
     from analyzer.graph.graph import Graph
+    from analyzer.methods import METHODS
+    from analyzer.methods.summary import predictions
 
     terminal = Terminal(as_json)
-    given = {
-        "wrt": wrt or None,
-        "terms": terms,
-        "post_processing": post_processing,
-        "align_corners": align_corners,
-        "samples": samples,
-        "noise": noise,
-        "layer": layer,
-        "relu": relu,
-        "steps": steps,
-        "rule": rule,
-        "baseline": baseline,
-        "tolerance": tolerance,
-        "map_tolerance": map_tolerance,
-        "max_evaluations": max_evaluations,
-        "at": at,
-        "along": along,
-        "baseline_inputs": baseline_inputs,
-        "background": background,
-        "max_sigma": max_sigma,
-        "border": border,
-        "fraction": fraction,
-        "max_dist": max_dist,
-        "anchors": anchors,
-        "min_pixels": min_pixels,
-        "seed": seed,
-    }
     settings = settings_of(method, given)
     if output is not None and output.exists() and not output.is_dir():
         raise UserError(
@@ -186,18 +111,18 @@ def analyze(
     graph = Graph.from_proto(loaded.proto)
     images = ImageOptions(size, mean, std, layout, resize)
     batch = read_inputs(inputs, graph, loaded, images)
-    if background is not None:
+    if given["background"] is not None:
         for own in settings.values():
             if "background" in own:
-                own["background"] = read_background(background, graph, loaded, images)
-    if baseline_inputs is not None:
-        read = read_inputs([baseline_inputs], graph, loaded, images).arrays
+                own["background"] = read_background(given["background"], graph, loaded, images)
+    if given["baseline_inputs"] is not None:
+        read = read_inputs([given["baseline_inputs"]], graph, loaded, images).arrays
         for own in settings.values():
             if "baseline_inputs" in own:
                 own["baseline_inputs"] = read
     chosen = parse_target(target, len(batch.names), class_count(graph), loaded.class_names, graph)
     for one in settings:
-        if not METHODS[one].by_class:
+        if not METHODS[one].ranked:
             refuse_several(chosen, one)
     if batch.assumed:
         terminal.note(ASSUMED)
@@ -211,17 +136,21 @@ def analyze(
     )
     fn = for_inputs(fn, batch.inputs)
     graph = fn.graph
-    call = Arranged.of(fn, batch.inputs, chosen)
+    call = SamplesFirst.of(fn, batch.inputs, chosen)
     if call.arrangement.note:
         terminal.note(f"Note: {call.arrangement.note}.")
     if call.moved:
         fn, chosen, batch = call.fn, call.target, in_samples(batch, call)
-        settings = {one: call.options(own) for one, own in settings.items()}
-    results = [replace(one, asked=target or "") for one in _run(terminal, fn, batch, chosen, settings)]
+        settings = {one: call.options(own, METHODS[one].path) for one, own in settings.items()}
+    results = _run(terminal, fn, batch, chosen, settings)
     texts = texts_of(results, batch.arrays, graph, vocabulary)
     predicted = predictions(fn.forward(batch.inputs)[graph.default_output], loaded.class_names)
-    files = [] if output is None else write_results(output, model, fn, batch, results, predicted, texts)
-    show_results(terminal, batch, results, predicted, loaded.class_names, files, texts)
+    files = (
+        []
+        if output is None
+        else write_results(output, model, fn, batch, results, predicted, texts, target or "")
+    )
+    show_results(terminal, batch, results, predicted, loaded.class_names, files, texts, target or "")
     terminal.document(
         {**document(model, fn, batch, results, predicted, texts), "files": [str(path) for path in files]}
     )
@@ -229,7 +158,7 @@ def analyze(
         raise typer.Exit(1)
 
 
-def in_samples(batch: Batch, call: Arranged) -> Batch:
+def in_samples(batch: Batch, call: SamplesFirst) -> Batch:
     """The batch with a row for each sample; where all files are one sample, a single name."""
     arrays = call.arrangement.all_first(call.raw)
     samples = len(next(iter(arrays.values())))
@@ -249,12 +178,13 @@ def _run(
     batch: Batch,
     target: TargetLike,
     methods: Mapping[str, Mapping[str, Any]],
-) -> list[MethodResult]:
+) -> list[Attribution]:
     """The methods in their order, each with its settings."""
-    from analyzer.analysis import METHODS
+    from analyzer.methods import METHODS
 
-    results: list[MethodResult] = []
+    results: list[Attribution] = []
     for method, settings in methods.items():
         with terminal.progress(method) as progress:
-            results += METHODS[method].results(fn, batch.inputs, target, progress=progress, **settings)
+            found = METHODS[method].run(fn, batch.inputs, target, progress=progress, **settings)
+        results += found.of_each_class
     return results

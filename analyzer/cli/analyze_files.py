@@ -12,13 +12,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analyzer.report.page import AttributionPage
+
 if TYPE_CHECKING:
     import numpy as np
 
-    from analyzer.analysis import MethodResult
     from analyzer.backends import Differentiable
     from analyzer.cli.inputs import Batch
     from analyzer.cli.tokens import Texts
+    from analyzer.methods.result import Attribution
     from analyzer.report.page import Prediction
 
 
@@ -27,15 +29,18 @@ def write_results(
     model: str,
     fn: Differentiable,
     batch: Batch,
-    results: Sequence[MethodResult],
+    results: Sequence[Attribution],
     predicted: Sequence[tuple[Prediction, ...]],
     texts: Texts = (),
+    asked: str = "",
 ) -> list[Path]:
     """Write every file; nothing is written before everything is computed."""
-    from analyzer.analysis.pictures import figure_png, layer_chart, sample_pictures
-    from analyzer.analysis.summary import arrays_of, completeness_rows, judgement, samples
     from analyzer.figures import plot_tokens
-    from analyzer.report.page import Report, render_report
+    from analyzer.figures.canvas import png_of
+    from analyzer.methods.full_gradient.result import FullGrad
+    from analyzer.methods.pictures import layer_chart, sample_pictures
+    from analyzer.methods.summary import arrays_of, completeness_rows, judgement, samples
+    from analyzer.report.page import render_report
     from converters.system.atomic import write_bytes, write_text
     from converters.system.environment import environment
 
@@ -43,12 +48,12 @@ def write_results(
     pictures = sample_pictures(results, batch.arrays, batch.preprocessing)
     rows = completeness_rows(results, batch.names)
     passed, headline = judgement(results)
-    report = Report(
+    report = AttributionPage(
         title=Path(model).name,
         passed=passed,
         headline=headline,
         detail=f"{len(batch.names)} input{'s' * (len(batch.names) != 1)}, computed by {fn.backend}.",
-        samples=samples(results, batch.names, predicted, pictures, class_names, texts),
+        samples=samples(results, batch.names, predicted, pictures, class_names, texts, asked),
         completeness=rows,
         timings={result.label: result.seconds for result in results},
         environment=environment(fn.backend),
@@ -63,10 +68,10 @@ def write_results(
         f"{stem}-{result.method}-layers.png": layer_chart(result, index, name)
         for index, (stem, name) in enumerate(zip(file_stems(batch.names), batch.names, strict=True))
         for result in results
-        if result.shares
+        if isinstance(result, FullGrad) and result.contributions
     }
     contents |= {
-        f"{stem}-tokens.png": figure_png(plot_tokens(own, title=name))
+        f"{stem}-tokens.png": png_of(plot_tokens(own, title=name))
         for stem, name, own in zip(file_stems(batch.names), batch.names, texts, strict=False)
         if own
     }
@@ -116,13 +121,13 @@ def document(
     model: str,
     fn: Differentiable,
     batch: Batch,
-    results: Sequence[MethodResult],
+    results: Sequence[Attribution],
     predicted: Sequence[tuple[Prediction, ...]],
     texts: Texts = (),
 ) -> dict[str, Any]:
     """What --json prints and summary.json holds, without the files."""
-    from analyzer.analysis.summary import as_json
     from analyzer.cli.tokens import tokens_json
+    from analyzer.methods.summary import as_json
     from converters.system.environment import environment
 
     class_names = fn.model.class_names
@@ -131,7 +136,7 @@ def document(
         "model": model,
         "backend": fn.backend,
         "passed": all(passed is not False for result in results for passed in result.passed),
-        "samples_are": results[0].samples if results else "independent",
+        "samples_are": "joint" if results and results[0].joint else "independent",
         "samples": [
             {
                 "name": name,

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from analyzer.cli.terminal import Terminal, verdict
 
 if TYPE_CHECKING:
-    from analyzer.analysis import MethodResult
     from analyzer.cli.inputs import Batch
     from analyzer.cli.tokens import Texts
     from analyzer.figures.charts import Bar
+    from analyzer.methods.full_gradient.result import FullGrad
+    from analyzer.methods.result import Attribution
     from analyzer.report.page import Prediction
 
 # Of each, what a screen holds; --json and the written files have all.
@@ -23,24 +24,25 @@ WIDE = 100
 def show_results(
     terminal: Terminal,
     batch: Batch,
-    results: Sequence[MethodResult],
+    results: Sequence[Attribution],
     predicted: Sequence[tuple[Prediction, ...]],
     class_names: Sequence[str] | None,
     files: Sequence[Path],
     texts: Texts = (),
+    asked: str = "",
 ) -> None:
-    from analyzer.analysis.summary import completeness_rows
+    """Write everything that a terminal shows of results. asked: the target in the user's words."""
+    from analyzer.methods.full_gradient.result import FullGrad
+    from analyzer.methods.summary import completeness_rows
 
     show_predictions(terminal, batch.names, predicted)
-    show_targets(terminal, results, batch.names, class_names)
+    show_targets(terminal, results, batch.names, class_names, asked)
     show_completeness(terminal, completeness_rows(results, batch.names))
-    notes = (
-        f"{one.label.partition(',')[0]}: {one.note}" for one in results if one.note and one.total is not None
-    )
+    notes = (f"{one.caption}: {one.remark}" for one in results if one.remark and one.completeness is not None)
     for note in dict.fromkeys(notes):
         terminal.remark(note)
     for result in results:
-        if result.shares:
+        if isinstance(result, FullGrad) and result.contributions:
             show_layers(terminal, result, batch.names)
     show_texts(terminal, batch.names, texts)
     show_files(terminal, files)
@@ -48,25 +50,28 @@ def show_results(
 
 def show_targets(
     terminal: Terminal,
-    results: Sequence[MethodResult],
+    results: Sequence[Attribution],
     names: Sequence[str],
     class_names: Sequence[str] | None,
+    asked: str = "",
 ) -> None:
     """A table of what is explained; of several classes of a sample with their outputs and deltas."""
-    from analyzer.analysis.summary import by_method, target_text
     from analyzer.figures.numbers import format_value
+    from analyzer.methods.summary import by_method, target_text
 
     terminal.heading("Explained")
     groups = by_method(results)
     if not groups[0][0].classes:
-        rows = [(name, target_text(results[0], index, class_names)) for index, name in enumerate(names)]
+        rows = [
+            (name, target_text(results[0], index, class_names, asked)) for index, name in enumerate(names)
+        ]
         terminal.table(("input", "target"), rows)
         return
     deltas = [f"delta, {group[0].method}" for group in groups] if len(groups) > 1 else ["delta"]
     cells = []
     for index, name in enumerate(names):
         for place, ranked in enumerate(zip(*groups, strict=True)):
-            text, output = target_text(ranked[0], index, class_names), f"{ranked[0].output[index]:.3f}"
+            text, output = target_text(ranked[0], index, class_names, asked), f"{ranked[0].output[index]:.3f}"
             shown = (format_value(float(one.delta[index])) for one in ranked if one.delta is not None)
             cells.append(("" if place else name, text, output, *shown))
     terminal.table(("input", "target", "output", *deltas), cells, right=range(2, 3 + len(groups)))
@@ -129,17 +134,17 @@ def show_texts(terminal: Terminal, names: Sequence[str], texts: Texts) -> None:
             terminal.out.print(tokens_text(text, limit, terminal.out.width))
 
 
-def show_layers(terminal: Terminal, result: MethodResult, names: Sequence[str]) -> None:
+def show_layers(terminal: Terminal, result: FullGrad, names: Sequence[str]) -> None:
     """The largest contributions to the outputs of the first samples, and how much of each the complete map holds."""
-    from analyzer.analysis.pictures import complete_sum, result_bars
     from analyzer.figures.charts import KIND_NAMES, aligned, bar_labels, share_text
+    from analyzer.methods.pictures import complete_sum, result_bars
 
     terminal.heading("What makes the output")
     cells: list[tuple[str, ...]] = []
     for index, name in enumerate(names[:MOST_SAMPLES]):
         shown = _largest(result_bars(result, index))
         labels = bar_labels(shown, 44 if terminal.out.width >= WIDE else 26)
-        output = float(result.explained[index])
+        output = float(result.completeness.output[index])
         cells += [
             (
                 "" if place else name,
@@ -151,7 +156,7 @@ def show_layers(terminal: Terminal, result: MethodResult, names: Sequence[str]) 
             for place, (label, bar, value) in enumerate(zip(labels, shown, aligned(shown), strict=True))
         ]
     terminal.table(("input", "layer", "kind", "sum", "share"), cells, right=(3, 4), fixed=(2, 3, 4))
-    if any(found.ndim > 2 for found in result.complete_maps.values()):
+    if any(found.ndim > 2 for found in result.by_tensor(result.complete_map).values()):
         for index, name in enumerate(names[:MOST_SAMPLES]):
             terminal.remark(f"{name}: {complete_sum(result, index)}")
     if len(names) > MOST_SAMPLES:

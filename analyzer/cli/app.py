@@ -24,6 +24,7 @@ from analyzer.cli.convert import convert
 from analyzer.cli.demo import demo
 from analyzer.cli.inspect import inspect
 from analyzer.cli.limits import taken, within
+from analyzer.cli.method_options import MethodCommand
 from analyzer.cli.terminal import UserError
 
 app = typer.Typer(
@@ -47,8 +48,9 @@ class _Ended(BaseException):
         self.status = 128 + number
 
 
-for command in (demo, convert, inspect, analyze, check, compare):
+for command in (demo, convert, inspect, check, compare):
     app.command()(command)
+app.command(cls=MethodCommand)(analyze)
 
 
 def _version(shown: bool) -> None:

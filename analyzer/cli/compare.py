@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from analyzer.cli.options import (
-    Backend,
+    BackendChoice,
     ExampleOption,
     HtmlOption,
     InputsArgument,
@@ -40,7 +40,9 @@ def compare(
     second: Annotated[str, typer.Argument(metavar="B", help="What should be the same function, likewise.")],
     inputs: InputsArgument,
     target: TargetOption = None,
-    backend: Annotated[Backend, typer.Option("--backend", help="What computes both.")] = Backend.ONNXRUNTIME,
+    backend: Annotated[
+        BackendChoice, typer.Option("--backend", help="What computes both.")
+    ] = BackendChoice.ONNXRUNTIME,
     wrt: WrtOption = None,
     pair: Annotated[
         list[str] | None,

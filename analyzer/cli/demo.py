@@ -51,8 +51,8 @@ def demo(
 
 
 def _show(terminal: Terminal, found: Demo) -> None:
-    from analyzer.analysis.summary import completeness_rows
     from analyzer.figures.numbers import format_seconds
+    from analyzer.methods.summary import completeness_rows
 
     verified = found.model.verification
     if verified is not None:
@@ -79,7 +79,7 @@ def _show(terminal: Terminal, found: Demo) -> None:
 
 def _explicit_shortfall(terminal: Terminal, found: Demo) -> None:
     """What the published decomposition leaves unexplained."""
-    from analyzer.analysis.summary import completeness_rows
+    from analyzer.methods.summary import completeness_rows
 
     explicit = next(result for result in found.results if result.settings.get("terms") == "explicit")
     parts = [
@@ -92,7 +92,7 @@ def _explicit_shortfall(terminal: Terminal, found: Demo) -> None:
 def _document(found: Demo) -> dict[str, Any]:
     import json
 
-    from analyzer.analysis.summary import completeness_json
+    from analyzer.methods.summary import completeness_json
     from converters.system.environment import environment
 
     verification = found.model.verification

@@ -17,7 +17,7 @@ from analyzer.cli.terminal import Terminal
 if TYPE_CHECKING:
     import onnx
 
-    from analyzer.autodiff.coverage import Blocker, Path
+    from analyzer.autodiff.coverage import Blocker, DifferentiablePath
     from analyzer.graph.graph import Graph, Tensor
     from converters.model import Model
 
@@ -136,7 +136,7 @@ def _tensor(tensor: Tensor) -> dict[str, Any]:
     return {"name": tensor.name, "dtype": tensor.dtype.name, "shape": shape}
 
 
-def bias_layers(graph: Graph, path: Path) -> list[dict[str, Any]]:
+def bias_layers(graph: Graph, path: DifferentiablePath) -> list[dict[str, Any]]:
     """The nodes that have a bias term, in network order; those without a rule stand under `coverage`."""
     from analyzer.autodiff.biases import find_biases
 
@@ -153,7 +153,7 @@ def bias_layers(graph: Graph, path: Path) -> list[dict[str, Any]]:
     ]
 
 
-def backend_coverage(graph: Graph, path: Path, model: Model) -> dict[str, dict[str, Any]]:
+def backend_coverage(graph: Graph, path: DifferentiablePath, model: Model) -> dict[str, dict[str, Any]]:
     """Per backend: how many nodes on the path it covers, and each node that blocks it, with the reason."""
     from analyzer.autodiff.coverage import coverage
 

@@ -1,307 +1,265 @@
-"""The settings of methods on the command line: an option each, and which method takes which.
+"""The settings of methods on the command line, from the signatures and docstrings of the registered methods.
 
-An option that is not given is None, and leaves each method its own default. An option has the name of the setting
-that it becomes (analysis/table.py); one that none of the chosen methods takes is refused.
+An option that is not given is None, which leaves each method its own default. An option that none of the chosen methods
+takes is refused. `analyze --method NAME --help` lists the options of that method.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum, StrEnum
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-from analyzer.analysis import FULL_GRAD, METHODS
 from analyzer.cli.options import split_list
 from analyzer.cli.terminal import UserError
+from analyzer.methods import METHODS
 from analyzer.methods.paths.baselines import NAMES
+from analyzer.methods.signatures import NAMES_KIND, RNG_KIND, Parameter
 
-FULL_GRAD_PANEL, NOISE_PANEL, INTEGRATED_PANEL = "FullGrad", "Noisy copies", "Integrated Gradients"
-PATH_PANEL, ACTIVATION_PANEL = "Other paths", "Class activation maps"
+DEFAULT_METHOD = "full-grad"
+PANEL = "Settings of methods"
 
-
-class Terms(StrEnum):
-    """Which of FullGrad's bias terms."""
-
-    ALL = "all"
-    EXPLICIT = "explicit"
-
-
-class PostProcessing(StrEnum):
-    """Whose saliency map of FullGrad's terms."""
-
-    PAPER = "paper"
-    PYTORCH_GRAD_CAM = "pytorch-grad-cam"
-
-
-class BorderOf(StrEnum):
-    """What a blur takes to lie beyond the border of an image."""
-
-    EDGE = "edge"
-    ZERO = "zero"
-
-
-class Rule(StrEnum):
-    """The quadrature rules."""
-
-    GAUSS_LEGENDRE = "gauss-legendre"
-    TRAPEZOID = "trapezoid"
-    MIDPOINT = "midpoint"
-    LEFT = "left"
-    RIGHT = "right"
-    SIMPSON = "simpson"
-
+# Settings whose option has another name: --tolerance means a relative L2 in check and compare.
+OPTION_NAMES = {"tolerance": "--max-error", "map_tolerance": "--max-map-error"}
+# Spellings of earlier releases, which warn.
+OLD_OPTIONS = {
+    "--at": "--wrt",
+    "--seed": "--rng",
+    "--tolerance": "--max-error",
+    "--map-tolerance": "--max-map-error",
+}
+# Settings that Python takes as arrays or other objects, and the command line as text or files.
+FROM_TEXT: Mapping[str, tuple[type, str, str]] = {
+    "baseline": (
+        str,
+        "BASELINE",
+        f"Where the path begins: {', '.join(NAMES)}, a number in the model's units, or a .npy file; several separated "
+        "by commas, over which the attributions are averaged.",
+    ),
+    "baseline_inputs": (
+        Path,
+        "FILE",
+        "Inputs, such as padding tokens, whose values at the tensors of --wrt (of conductance, --along) are the "
+        "baseline: a .npy or an .npz file.",
+    ),
+    "background": (
+        Path,
+        "FILE|FOLDER",
+        "Baselines to draw from: a .npy or an .npz file, or a folder of images.",
+    ),
+}
 
 MethodOption = Annotated[
     list[str] | None,
     typer.Option(
         "--method",
         metavar="NAME",
-        help=f"{', '.join(METHODS)}. Repeat for several. Default: {FULL_GRAD}.",
+        help=f"{', '.join(METHODS)}. Repeat for several. Default: {DEFAULT_METHOD}. With --help: the options of that "
+        "method.",
     ),
 ]
-AttributedOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--wrt",
-        metavar="NAME",
-        help="Of full-grad, gradients and class activation maps: attribute this tensor in place of the inputs: "
-        "'embedding', a module's path, a tensor. Repeat for more.",
-    ),
-]
-TermsOption = Annotated[
-    Terms | None,
-    typer.Option(
-        "--terms",
-        help="All bias terms, or the published ones: those of layers. Default: all.",
-        rich_help_panel=FULL_GRAD_PANEL,
-    ),
-]
-PostProcessingOption = Annotated[
-    PostProcessing | None,
-    typer.Option(
-        "--post-processing",
-        help="Whose map: terms rescaled per sample, or per channel. Default: paper.",
-        rich_help_panel=FULL_GRAD_PANEL,
-    ),
-]
-AlignCornersOption = Annotated[
-    bool | None,
-    typer.Option(
-        "--align-corners/--no-align-corners",
-        help="Of the bilinear resizing of maps. Default: as published, see --post-processing.",
-        rich_help_panel=FULL_GRAD_PANEL,
-    ),
-]
-SamplesOption = Annotated[
-    int | None,
-    typer.Option(
-        "--samples",
-        min=1,
-        help="Noisy copies of each input, or draws of expected-gradients. Default: 25, or 200.",
-        rich_help_panel=NOISE_PANEL,
-    ),
-]
-NoiseOption = Annotated[
-    float | None,
-    typer.Option(
-        "--noise",
-        min=0,
-        help="Standard deviation, as a share of the input's range. Default: 0.15.",
-        rich_help_panel=NOISE_PANEL,
-    ),
-]
-LayerOption = Annotated[
-    str | None,
-    typer.Option(
-        "--layer",
-        metavar="NAME",
-        help="A tensor, module path or Keras layer. Default: the last one that lies over the input.",
-        rich_help_panel=ACTIVATION_PANEL,
-    ),
-]
-ReluOption = Annotated[
-    bool | None,
-    typer.Option(
-        "--relu/--no-relu",
-        help="Keep what speaks for the class alone, or what speaks against it, too. Default: --relu, as published.",
-        rich_help_panel=ACTIVATION_PANEL,
-    ),
-]
-PointsOption = Annotated[
-    int | None,
-    typer.Option(
-        "--steps",
-        min=1,
-        help="Points of the path. Default: 50; blur-ig and xrai 100, guided-ig 200.",
-        rich_help_panel=INTEGRATED_PANEL,
-    ),
-]
-RuleOption = Annotated[
-    Rule | None,
-    typer.Option(
-        "--rule",
-        help="Quadrature, where no --tolerance is given. Default: gauss-legendre; conductance trapezoid.",
-        rich_help_panel=INTEGRATED_PANEL,
-    ),
-]
-BaselineOption = Annotated[
-    str | None,
-    typer.Option(
-        "--baseline",
-        help=f"{', '.join(NAMES)}, a number in the model's units, or a .npy; several by commas. Default: 0; xrai "
-        "black,white.",
-        rich_help_panel=INTEGRATED_PANEL,
-    ),
-]
-WithinOption = Annotated[
-    float | None,
-    typer.Option(
-        "--tolerance",
-        help="Refine until the sum is within this share of what it must be, and the map within five times as much.",
-        rich_help_panel=INTEGRATED_PANEL,
-    ),
-]
-MapWithinOption = Annotated[
-    float | None,
-    typer.Option(
-        "--map-tolerance",
-        help="With --tolerance: the relative error of the map that is still refined.",
-        rich_help_panel=INTEGRATED_PANEL,
-    ),
-]
-MostEvaluationsOption = Annotated[
-    int | None,
-    typer.Option(
-        "--max-evaluations",
-        min=3,
-        help="With --tolerance: the most gradients a sample. Default: 1024.",
-        rich_help_panel=INTEGRATED_PANEL,
-    ),
-]
-AtOption = Annotated[
-    str | None,
-    typer.Option(
-        "--at",
-        metavar="NAME",
-        help="Attribute tensors within the network: 'embedding', a module's path, a tensor; several by commas.",
-        rich_help_panel=INTEGRATED_PANEL,
-    ),
-]
-AlongOption = Annotated[
-    str | None,
-    typer.Option(
-        "--along",
-        metavar="NAME",
-        help="Of conductance: tensors along which the path runs in place of the inputs, as --at names them.",
-        rich_help_panel=INTEGRATED_PANEL,
-    ),
-]
-BaselineInputsOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--baseline-inputs",
-        metavar="FILE",
-        help="With --at, of conductance with --along: inputs whose values there are the baseline, such as padding "
-        "tokens; a .npy or an .npz.",
-        rich_help_panel=INTEGRATED_PANEL,
-    ),
-]
-BackgroundOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--background",
-        metavar="FILE|FOLDER",
-        help="Baselines of expected-gradients: a .npy, an .npz or a folder of images.",
-        rich_help_panel=PATH_PANEL,
-    ),
-]
-MaxSigmaOption = Annotated[
-    float | None,
-    typer.Option(
-        "--max-sigma", help="Widest blur of blur-ig, in pixels. Default: 50.", rich_help_panel=PATH_PANEL
-    ),
-]
-BorderOption = Annotated[
-    BorderOf | None,
-    typer.Option(
-        "--border",
-        help="What blur-ig takes to lie beyond the border. Default: edge, which repeats it.",
-        rich_help_panel=PATH_PANEL,
-    ),
-]
-MinPixelsOption = Annotated[
-    int | None,
-    typer.Option(
-        "--min-pixels",
-        min=1,
-        help="Of xrai: a segment that adds fewer is left out. Default: 50.",
-        rich_help_panel=PATH_PANEL,
-    ),
-]
-FractionOption = Annotated[
-    float | None,
-    typer.Option(
-        "--fraction",
-        help="Share of the features that guided-ig moves at once. Default: 0.25.",
-        rich_help_panel=PATH_PANEL,
-    ),
-]
-MaxDistOption = Annotated[
-    float | None,
-    typer.Option(
-        "--max-dist",
-        help="How far guided-ig leaves the straight line, as a share of it. Default: 0.02.",
-        rich_help_panel=PATH_PANEL,
-    ),
-]
-AnchorsOption = Annotated[
-    int | None,
-    typer.Option(
-        "--anchors",
-        min=0,
-        help="Points of the straight line that guided-ig passes. Default: 0.",
-        rich_help_panel=PATH_PANEL,
-    ),
-]
-SeedOption = Annotated[
-    int | None, typer.Option("--seed", min=0, help="Of noise and of the random baseline. Default: 0.")
-]
+
+
+def option_of(setting: str) -> str:
+    """Return the option of a setting, "--max-sigma" of "max_sigma"."""
+    return OPTION_NAMES.get(setting, f"--{setting.replace('_', '-')}")
+
+
+def settings_on_command_line() -> dict[str, dict[str, Parameter]]:
+    """Return {setting: {method: its parameter}} of all settings that have an option, in the order of the methods."""
+    found: dict[str, dict[str, Parameter]] = {}
+    for name, method in METHODS.items():
+        for setting, parameter in method.parameters.items():
+            if parameter.kind != "other" or setting in FROM_TEXT:
+                found.setdefault(setting, {})[name] = parameter
+    return found
+
+
+def with_method_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add an option for each setting to a command (…, **settings), which Typer reads from its signature."""
+    own = inspect.signature(command, eval_str=True)
+    fixed = [one for one in own.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
+    added = [
+        inspect.Parameter(
+            setting, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option(setting, takers)
+        )
+        for setting, takers in settings_on_command_line().items()
+    ]
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        command(**given)
+
+    parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in fixed] + added
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    del run.__wrapped__  # type: ignore[attr-defined]
+    return run
+
+
+def _option(setting: str, takers: Mapping[str, Parameter]) -> Any:
+    """The annotation by which Typer makes an option."""
+    first = next(iter(takers.values()))
+    kind: Any = first.kind
+    metavar: str | None = None
+    if setting in FROM_TEXT:
+        kind, metavar, _ = FROM_TEXT[setting]
+    elif first.kind == "choice":
+        choices = dict.fromkeys(choice for one in takers.values() for choice in one.choices)
+        kind = enum_of(setting, {choice.upper().replace("-", "_"): choice for choice in choices})
+    elif first.kind == NAMES_KIND:
+        kind, metavar = list[str], "NAME"
+    elif first.kind == RNG_KIND:
+        kind, metavar = int, "SEED"
+    named = option_of(setting)
+    names = [f"{named}/--no-{named[2:]}"] if kind is bool else [named]
+    text = f"{_help(setting, takers)}{_whose(takers)}"
+    return Annotated[kind | None, typer.Option(*names, metavar=metavar, help=text, rich_help_panel=PANEL)]
+
+
+def enum_of(name: str, members: Mapping[str, str]) -> Any:
+    """Return a type whose values are a fixed set of words, which Typer reads as choices."""
+    return StrEnum(name, dict(members))  # type: ignore[misc]
+
+
+def _help(setting: str, takers: Mapping[str, Parameter]) -> str:
+    """What a setting means for these methods, and its default."""
+    first = next(iter(takers.values()))
+    if setting in FROM_TEXT:
+        text = FROM_TEXT[setting][2]
+    elif first.kind == RNG_KIND:
+        text = "Seed for noise, draws and random baselines."
+    else:
+        text = _sentence(first.help)
+        text += " Repeat for more." if first.kind == NAMES_KIND else ""
+    return " ".join(filter(None, [text, _defaults(takers)]))
+
+
+def _sentence(text: str) -> str:
+    """A parameter's description as help: a capital first, and the command line's words for Python's."""
+    for setting in settings_on_command_line():
+        text = text.replace(f"`{setting}`", option_of(setting))
+    text = text.replace("`converged`", "The result").replace("`", "").partition(" Default: ")[0]
+    return f"{text[:1].upper()}{text[1:]}" if text[:1].isascii() else text
+
+
+def _whose(takers: Mapping[str, Parameter]) -> str:
+    """Which methods take a setting, where few do."""
+    return f" Only for {', '.join(takers)}." if len(takers) <= 3 else ""
+
+
+def _defaults(takers: Mapping[str, Parameter]) -> str:
+    """The default, and of which methods it is another; empty where the methods decide."""
+    by_value: dict[str, list[str]] = {}
+    for name, parameter in takers.items():
+        if parameter.default is not None and parameter.default is not False:
+            by_value.setdefault(_shown(parameter.default), []).append(name)
+    if not by_value:
+        return ""
+    (first, _), *others = by_value.items()
+    rest = "".join(f"; {', '.join(names)}: {value}" for value, names in others)
+    return f"Default: {first}{rest}."
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(str, value))
+    if value is True:
+        return "yes"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+class MethodCommand(TyperCommand):
+    """A command with the options of methods: it takes old spellings, and its help is that of the methods named."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Translate old spellings, and hide the options that the methods named do not take from the help."""
+        args = list(_translated(args))
+        named = [method for method in _named_methods(args) if method in METHODS]
+        for parameter in self.params:
+            if getattr(parameter, "rich_help_panel", None) == PANEL:
+                _narrow(parameter, named)
+        return super().parse_args(ctx, args)
+
+
+def _narrow(option: Any, methods: Sequence[str]) -> None:
+    """Let an option speak of these methods alone, and hide it where none of them takes it; of none, speak of all."""
+    takers = settings_on_command_line()[option.name]
+    own = {name: takers[name] for name in methods if name in takers}
+    option.hidden = bool(methods) and not own
+    if own or not methods:
+        option.help = _help(option.name, own) if own else f"{_help(option.name, takers)}{_whose(takers)}"
+
+
+def _named_methods(args: Sequence[str]) -> list[str]:
+    following = [args[k + 1] for k, one in enumerate(args[:-1]) if one == "--method"]
+    return following + [one.partition("=")[2] for one in args if one.startswith("--method=")]
+
+
+def _translated(args: Sequence[str]) -> Iterable[str]:
+    """The arguments in today's spelling; a warning on stderr names each old one."""
+    items = iter(args)
+    for item in items:
+        head, equals, value = item.partition("=")
+        if item == "--":
+            yield item
+            yield from items
+        elif head not in OLD_OPTIONS:
+            yield item
+        else:
+            new = OLD_OPTIONS[head]
+            print(f"onnxplain: {head} is now {new}, and ends with the next release", file=sys.stderr)
+            value = value if equals else next(items, "")
+            for one in value.split(",") if new == "--wrt" else [value]:
+                yield new
+                yield one
 
 
 def settings_of(methods: Sequence[str] | None, given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """{method: its settings}, in the order of the methods. given: {setting: value}, None where it is not given.
+    """Return {method: its settings}, in the order of the methods. given: {setting: value}, None where it is not given.
 
-    Raises UserError for an unknown method, and for a setting that none of the methods takes.
+    Raises UserError for an unknown method, and for a setting that none of the methods takes, or not with that value.
     """
-    chosen = list(dict.fromkeys(methods or [FULL_GRAD]))
+    chosen = list(dict.fromkeys(methods or [DEFAULT_METHOD]))
     for method in chosen:
         if method not in METHODS:
             raise UserError(f"--method {method}: no such method. Fix: choose from {', '.join(METHODS)}")
     stated = {
         name: value.value if isinstance(value, Enum) else value
         for name, value in given.items()
-        if value is not None
+        if value is not None and value != []
     }
-    for name in stated:
-        if not any(name in METHODS[method].settings for method in chosen):
-            takers = [method for method, entry in METHODS.items() if name in entry.settings]
-            option = f"--{name.replace('_', '-')}"
+    known = settings_on_command_line()
+    for name, value in stated.items():
+        takers = [method for method in chosen if method in known[name]]
+        if not takers:
+            others, option = list(known[name]), option_of(name)
             raise UserError(
-                f"{option} is a setting of {', '.join(takers)}; --method names none of them. Fix: omit {option}, or "
-                f"give --method {takers[0]}"
+                f"{option} is a setting of {', '.join(others)}; --method names none of them. Fix: omit {option}, or "
+                f"give --method {others[0]}"
             )
-    for name in ("at", "along"):
-        if name in stated:
-            stated[name] = split_list(stated[name])
+        for method in takers:
+            _refuse_choice(method, name, value, known[name][method].choices)
     if "baseline" in stated:
         stated["baseline"] = read_baseline(stated["baseline"])
     return {
-        method: {name: value for name, value in stated.items() if name in METHODS[method].settings}
-        for method in chosen
+        method: {name: value for name, value in stated.items() if method in known[name]} for method in chosen
     }
+
+
+def _refuse_choice(method: str, name: str, value: Any, choices: Sequence[str]) -> None:
+    """Raise UserError for a choice that only other methods have, such as a quadrature rule."""
+    if choices and value not in choices:
+        raise UserError(
+            f"{option_of(name)} {value}: {method} has no such choice. Fix: choose from {', '.join(choices)}"
+        )
 
 
 def read_baseline(text: str) -> Any:

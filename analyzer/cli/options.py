@@ -19,7 +19,7 @@ class Layout(StrEnum):
     NHWC = "NHWC"
 
 
-class Backend(StrEnum):
+class BackendChoice(StrEnum):
     """What computes values and gradients."""
 
     ONNXRUNTIME = "onnxruntime"

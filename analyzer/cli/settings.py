@@ -20,7 +20,7 @@ SECTION = "tool.onnxplain"
 
 
 @dataclass(frozen=True)
-class Settings:
+class ProjectSettings:
     """A project's own; None where it says nothing.
 
     tolerances: a number for every quantity, or {quantity: number}. path: the file that they come from.
@@ -33,16 +33,16 @@ class Settings:
     path: Path | None = None
 
 
-def read_settings(folder: Path) -> Settings:
+def read_settings(folder: Path) -> ProjectSettings:
     """The settings that hold in a folder. Raises UserError, naming the file and the key."""
     for place in (folder, *folder.parents):
         path = place / "pyproject.toml"
         if path.is_file() and (table := _section(path)) is not None:
             return _checked(table, path)
-    return Settings()
+    return ProjectSettings()
 
 
-def allowed(given: Sequence[str], settings: Settings) -> dict[str, float]:
+def allowed(given: Sequence[str], settings: ProjectSettings) -> dict[str, float]:
     """{quantity: tolerance} of --tolerance NUMBER and --tolerance QUANTITY=NUMBER over the project's own.
 
     A number stands for every quantity that is compared, wherever it is given; a quantity that is named goes over it.
@@ -64,7 +64,7 @@ def allowed(given: Sequence[str], settings: Settings) -> dict[str, float]:
     return found
 
 
-def tolerances_from(given: Sequence[str], settings: Settings) -> str:
+def tolerances_from(given: Sequence[str], settings: ProjectSettings) -> str:
     """Where the tolerances come from, in a phrase; empty where they are the defaults."""
     places = [f"--tolerance {text}" for text in given]
     if settings.tolerances is not None:
@@ -89,7 +89,7 @@ def _section(path: Path) -> Mapping[str, Any] | None:
     return found
 
 
-def _checked(table: Mapping[str, Any], path: Path) -> Settings:
+def _checked(table: Mapping[str, Any], path: Path) -> ProjectSettings:
     unknown = [key for key in table if key not in _KINDS]
     if unknown:
         raise UserError(
@@ -109,7 +109,7 @@ def _checked(table: Mapping[str, Any], path: Path) -> Settings:
     given = dict(table)
     if "backends" in given:
         given["backends"] = tuple(given["backends"])
-    return Settings(**given, path=path)
+    return ProjectSettings(**given, path=path)
 
 
 def _is_number(value: object) -> bool:

@@ -70,10 +70,10 @@ def parse_target(
 
 def refuse_several(target: TargetLike, what: str) -> None:
     """Raise UserError where several classes are explained one by one. what: explains one scalar of each sample."""
-    from analyzer.analysis import METHODS
+    from analyzer.methods.registry import METHODS
 
     if isinstance(target, Target) and target.several:
-        takers = " and ".join(name for name, entry in METHODS.items() if entry.by_class)
+        takers = " and ".join(name for name, entry in METHODS.items() if entry.ranked)
         raise UserError(
             f"--target {'each' if target.top is None else f'top{target.top}'}: {what} explains one scalar of each "
             f"sample. Fix: give --target one class; only analyze --method {takers} takes several"

@@ -17,9 +17,9 @@ from analyzer.cli.terminal import UserError
 from analyzer.graph.embeddings import embedded_tokens
 
 if TYPE_CHECKING:
-    from analyzer.analysis import MethodResult
     from analyzer.figures import ScoredTokens
     from analyzer.graph.graph import Graph
+    from analyzer.methods.result import Attribution
 
 Texts = Sequence[Sequence["ScoredTokens"]]
 # A token that ends a row so many times is its padding.
@@ -30,19 +30,16 @@ TokensOption = Annotated[
     typer.Option(
         "--tokens",
         metavar="FILE",
-        help="With --at or --wrt embedding: the vocabulary, one token a line, from id 0 on. Default: ids are shown.",
-        rich_help_panel="Integrated Gradients",
+        help="With --wrt embedding: the vocabulary, one token a line, from id 0 on. Default: ids are shown.",
+        rich_help_panel="Text",
     ),
 ]
 
 
 def read_vocabulary(path: Path, settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The tokens by id. Raises UserError for what is no text, and where no method attributes inner tensors."""
-    if not any("at" in own or "wrt" in own for own in settings.values()):
-        raise UserError(
-            "--tokens names embedded tokens. Fix: give --method integrated-gradients --at embedding, or --wrt "
-            "embedding"
-        )
+    if not any("wrt" in own for own in settings.values()):
+        raise UserError("--tokens names embedded tokens. Fix: give --wrt embedding")
     try:
         # Tokens may hold any other break of lines that Unicode has.
         lines = path.read_bytes().decode("utf-8").removesuffix("\n").split("\n")
@@ -58,7 +55,7 @@ def read_vocabulary(path: Path, settings: Mapping[str, Mapping[str, Any]]) -> li
 
 
 def texts_of(
-    results: Sequence[MethodResult],
+    results: Sequence[Attribution],
     inputs: Mapping[str, np.ndarray],
     graph: Graph,
     vocabulary: Sequence[str] | None,
@@ -67,7 +64,8 @@ def texts_of(
 
     The vocabulary is that of the first such tensor; further ones, as of segments, show their ids.
     """
-    from analyzer.analysis.pictures import caption_of, is_signed
+    from analyzer.methods.full_gradient.result import FullGrad
+    from analyzer.methods.pictures import caption_of
     from analyzer.methods.token_scores import scored_tokens
 
     texts: list[list[ScoredTokens]] = [[] for _ in next(iter(inputs.values()))]
@@ -76,7 +74,7 @@ def texts_of(
     ]
     if vocabulary is not None and not embedded:
         raise UserError(
-            "--tokens names embedded tokens, and nothing is attributed to any. Fix: give --at embedding"
+            "--tokens names embedded tokens, and nothing is attributed to any. Fix: give --wrt embedding"
         )
     for name in embedded:
         ids = _ids_of(name, inputs, graph)
@@ -88,25 +86,25 @@ def texts_of(
             if scores is None:
                 continue
             of = f", {name}" if len(embedded) > 1 else ""
-            size = (
-                ", by size" if result.attributions and not (result.complete_maps or is_signed(result)) else ""
-            )
+            sized = not (result.is_map or result.signed or isinstance(result, FullGrad))
+            size = ", by size" if sized else ""
             captions = [caption_of(result, index) + size + of for index in range(len(rows))]
-            alone = len(result.attributions) == 1 and result.total is not None
-            found = scored_tokens(scores, rows, result.explained if alone else None, captions)
+            sums = result.completeness if len(result.by_tensor(result.attributions)) == 1 else None
+            found = scored_tokens(scores, rows, None if sums is None else sums.output, captions)
             for own, text in zip(texts, found, strict=True):
                 own.append(text)
     return texts
 
 
-def _scores(result: MethodResult, name: str) -> np.ndarray | None:
+def _scores(result: Attribution, name: str) -> np.ndarray | None:
     """A number for each token (N, T): of the method's own map where it draws one, else the sum over each vector."""
     from analyzer.methods.token_scores import token_scores
 
-    drawn = result.complete_maps or result.maps
+    drawn = result.by_tensor(getattr(result, "complete_map", result.maps))
     if name in drawn:
         return drawn[name]
-    return token_scores(result.attributions[name]) if name in result.attributions else None
+    attributions = result.by_tensor(result.attributions)
+    return token_scores(attributions[name]) if name in attributions and not result.is_map else None
 
 
 def tokens_json(texts: Sequence[ScoredTokens]) -> dict[str, Any]:

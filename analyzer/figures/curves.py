@@ -17,7 +17,7 @@ MOST_BARS, MOST_ELEMENTS = 32, 240
 
 
 @dataclass(frozen=True)
-class Shape:
+class PlotShape:
     """One side's elements. path: a line, or the outlines of bars."""
 
     name: str
@@ -27,7 +27,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Axis:
+class PlotAxis:
     """One of the two plots: its upper and lower edge, the line of zero, and the numbers at its edges."""
 
     top: float
@@ -41,10 +41,10 @@ class Axis:
 class Curves:
     """The sides above, their difference below. elements: how many the vectors have; pooled: whether fewer are drawn."""
 
-    sides: tuple[Shape, ...]
-    difference: Shape
-    values: Axis
-    apart: Axis
+    sides: tuple[PlotShape, ...]
+    difference: PlotShape
+    values: PlotAxis
+    apart: PlotAxis
     elements: int
     pooled: bool
     width: float = WIDTH
@@ -71,9 +71,9 @@ def curves(sides: Mapping[str, np.ndarray], difference: tuple[str, np.ndarray], 
     return Curves(shapes, below, values, apart, count, count > MOST_ELEMENTS)
 
 
-def _axis(top: float, height: float, low: float, high: float, unit: str) -> Axis:
+def _axis(top: float, height: float, low: float, high: float, unit: str) -> PlotAxis:
     texts = (f"{number:.2g}{unit}".replace("-", "−") for number in (high, low))
-    return Axis(top, top + height, top + height * high / (high - low), *texts)
+    return PlotAxis(top, top + height, top + height * high / (high - low), *texts)
 
 
 def _pooled(vector: np.ndarray) -> np.ndarray:
@@ -85,8 +85,13 @@ def _pooled(vector: np.ndarray) -> np.ndarray:
 
 
 def _shape(
-    name: str, colour: int, vector: np.ndarray, place: tuple[int, int], axis: Axis, ends: tuple[float, float]
-) -> Shape:
+    name: str,
+    colour: int,
+    vector: np.ndarray,
+    place: tuple[int, int],
+    axis: PlotAxis,
+    ends: tuple[float, float],
+) -> PlotShape:
     """place: (number, count) of the sides that share the room of an element."""
     low, high = ends
     heights = axis.bottom - (np.clip(vector, low, high) - low) / (high - low) * (axis.bottom - axis.top)
@@ -96,8 +101,8 @@ def _shape(
             f"{'L' if index else 'M'}{LEFT + (index + 0.5) * step:.1f} {y:.1f}"
             for index, y in enumerate(heights)
         )
-        return Shape(name, colour, path, False)
-    return Shape(name, colour, _bars(heights, step, place, axis.zero), True)
+        return PlotShape(name, colour, path, False)
+    return PlotShape(name, colour, _bars(heights, step, place, axis.zero), True)
 
 
 def _bars(heights: Sequence[float] | np.ndarray, step: float, place: tuple[int, int], zero: float) -> str:

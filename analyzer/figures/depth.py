@@ -8,11 +8,11 @@ is what is exactly equal.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-Row = Mapping[str, Any]
+from analyzer.types import Row
 
 WIDTH, LEFT, RIGHT = 1040.0, 58.0, 18.0
 HEIGHT, TOP, GAP, FOOT = 190.0, 30.0, 48.0, 34.0
@@ -50,7 +50,7 @@ class PairRows(Protocol):
 
 
 @dataclass(frozen=True)
-class Point:
+class DepthPoint:
     """One tensor. state: "fail", "explained" or "" where it is within its tolerance; title: shown when hovered."""
 
     x: float
@@ -60,12 +60,12 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Line:
+class DepthLine:
     """One pair of sides. colour: its number among COLOURS."""
 
     name: str
     colour: int
-    points: tuple[Point, ...]
+    points: tuple[DepthPoint, ...]
 
     @property
     def path(self) -> str:
@@ -91,7 +91,7 @@ class Panel:
     title: str
     top: float
     bottom: float
-    lines: tuple[Line, ...]
+    lines: tuple[DepthLine, ...]
     ticks: tuple[tuple[float, str], ...]
     tolerances: tuple[tuple[float, str], ...]
     marks: tuple[Mark, ...]
@@ -176,7 +176,7 @@ def _panel(
     scales: _Scales,
 ) -> Panel:
     lines = [
-        Line(
+        DepthLine(
             f"{pair.a} · {pair.b}",
             number % COLOURS,
             tuple(_point(row, scales) for row in _thinned(rows, scales.depths)),
@@ -196,13 +196,13 @@ def _panel(
     )
 
 
-def _point(row: Row, scales: _Scales) -> Point:
+def _point(row: Row, scales: _Scales) -> DepthPoint:
     error = float(row["relative_l2"])
     state = "fail" if not row["passed"] else "explained" if row["explanation"] else ""
     where = ", ".join(str(row[key]) for key in ("op_type", "layer") if row.get(key)) or "input"
     told = {"fail": ", disagrees", "explained": f", explained: {row['explanation']}", "": ""}[state]
     title = f"{row['tensor']} ({where})\n{row['a']} · {row['b']}: relative L2 {error:.1e}{told}"
-    return Point(scales.x(int(row["depth"])), scales.y(error), state, title)
+    return DepthPoint(scales.x(int(row["depth"])), scales.y(error), state, title)
 
 
 def _thinned(rows: Sequence[Row], depths: tuple[int, int]) -> list[Row]:

@@ -19,6 +19,8 @@ LUMA = (0.299, 0.587, 0.114)
 # A signed map's grey ground: light enough for both colours to be darker than it, with the photograph's contrast kept.
 GROUND, CONTRAST = 0.42, 0.54
 PAPER = 0.96
+# The opacity of the strongest pixels over a photograph.
+STRENGTH = 0.9
 # Smoothing as a share of the short side. From pixel to pixel a signed map's signs alternate: a sum over layers is read
 # at the scale of regions, one of the pixels alone at that of a few pixels.
 REGIONS, PIXELS = 0.04, 0.01
@@ -26,17 +28,21 @@ REGIONS, PIXELS = 0.04, 0.01
 
 @dataclass(frozen=True)
 class Scale:
-    """What a map's colours stand for: the values at their ends, and the unit. Signed ones have 0 in the middle."""
+    """What a map's colours stand for: the values at their ends, and the unit. Signed ones have 0 in the middle.
+
+    cmap: a Matplotlib colour map, in place of the map's own colours.
+    """
 
     low: float
     high: float
     signed: bool
     unit: str = ""
+    cmap: str | None = None
 
     def colours(self, count: int) -> np.ndarray:
         """(count, 3) uint8, from the low end to the high one, as `heat_map` has them."""
         ramp = np.linspace(-1 if self.signed else 0, 1, count).reshape(1, -1)
-        return heat_map(ramp, signed=self.signed, percentile=100)[0]
+        return heat_map(ramp, signed=self.signed, percentile=100, cmap=self.cmap)[0]
 
 
 def value_range(
@@ -61,10 +67,15 @@ def value_range(
 
 
 def scale_of(
-    values: np.ndarray, unit: str = "", *, signed: bool = False, percentile: float = PERCENTILE
+    values: np.ndarray,
+    unit: str = "",
+    *,
+    signed: bool = False,
+    percentile: float = PERCENTILE,
+    cmap: str | None = None,
 ) -> Scale:
     """The scale of a map (H, W) as `heat_map` and `overlay` draw it."""
-    return Scale(*value_range(values, signed=signed, percentile=percentile), signed, unit)
+    return Scale(*value_range(values, signed=signed, percentile=percentile), signed, unit, cmap)
 
 
 def normalized(values: np.ndarray, *, signed: bool = False, percentile: float = PERCENTILE) -> np.ndarray:
@@ -97,9 +108,13 @@ def smoothed(values: np.ndarray, share: float = REGIONS) -> np.ndarray:
     return values
 
 
-def heat_map(values: np.ndarray, *, signed: bool = False, percentile: float = PERCENTILE) -> np.ndarray:
+def heat_map(
+    values: np.ndarray, *, signed: bool = False, percentile: float = PERCENTILE, cmap: str | None = None
+) -> np.ndarray:
     """Colour a map (H, W): (H, W, 3) uint8, from dark to bright; signed maps from blue over white to red."""
     scaled = normalized(values, signed=signed, percentile=percentile)
+    if cmap is not None:
+        return _bytes(signed_colours(scaled, cmap) if signed else sequential(scaled, cmap))
     return _bytes(_signed_on(np.full(scaled.shape, PAPER), scaled, 1.0) if signed else sequential(scaled))
 
 
@@ -108,7 +123,7 @@ def overlay(
     values: np.ndarray,
     *,
     signed: bool = False,
-    strength: float = 0.9,
+    strength: float = STRENGTH,
     percentile: float = PERCENTILE,
     scale: Scale | None = None,
 ) -> np.ndarray:
@@ -124,17 +139,17 @@ def overlay(
     scaled = _fitted(scaled_to(values, scale), pixels.shape[:2])
     grey = pixels @ np.asarray(LUMA)
     if scale.signed:
-        return _bytes(_signed_on(GROUND + CONTRAST * grey, scaled, strength))
+        return _bytes(_signed_on(GROUND + CONTRAST * grey, scaled, strength, scale.cmap))
     ground = 0.85 * (0.6 * pixels + 0.4 * grey[..., None])
     opacity = strength * scaled[..., None] ** 1.25
-    return _bytes((1 - opacity) * ground + opacity * sequential(scaled))
+    return _bytes((1 - opacity) * ground + opacity * sequential(scaled, scale.cmap))
 
 
-def _signed_on(grey: np.ndarray, scaled: np.ndarray, strength: float) -> np.ndarray:
+def _signed_on(grey: np.ndarray, scaled: np.ndarray, strength: float, cmap: str | None = None) -> np.ndarray:
     """Signed values in [-1, 1] over a grey ground (H, W)."""
     # Above 1 the opacity leaves zero without an edge: no contour is seen where the sign changes.
     opacity = strength * np.abs(scaled)[..., None] ** 1.2
-    laid: np.ndarray = (1 - opacity) * grey[..., None] + opacity * signed_colours(scaled)
+    laid: np.ndarray = (1 - opacity) * grey[..., None] + opacity * signed_colours(scaled, cmap)
     return laid
 
 

@@ -16,15 +16,28 @@ RED, BLUE, CHROMA = 27.0, 259.0, 0.165
 LIGHT, DARK = 0.66, 0.46
 
 
-def sequential(scaled: np.ndarray) -> np.ndarray:
-    """Colours (…, 3) of values in [0, 1], from dark to bright."""
+def sequential(scaled: np.ndarray, cmap: str | None = None) -> np.ndarray:
+    """Return colours (…, 3) of values in [0, 1], from dark to bright. cmap: a Matplotlib colour map instead.
+
+    Raises ValueError for an unknown colour map.
+    """
     from matplotlib import colormaps
 
-    return np.asarray(colormaps[SEQUENTIAL](scaled))[..., :3]
+    name = cmap or SEQUENTIAL
+    if name not in colormaps:
+        raise ValueError(
+            f"expected the name of a Matplotlib colour map, got {cmap!r}. Fix: give one such as 'viridis'"
+        )
+    return np.asarray(colormaps[name](scaled))[..., :3]
 
 
-def signed_colours(scaled: np.ndarray) -> np.ndarray:
-    """Colours (…, 3) of values in [-1, 1]: red above zero, blue below. Zero has no colour: draw it transparent."""
+def signed_colours(scaled: np.ndarray, cmap: str | None = None) -> np.ndarray:
+    """Return colours (…, 3) of values in [-1, 1]: red above zero, blue below. Zero has no colour: draw it transparent.
+
+    cmap: a Matplotlib colour map instead, from −1 to 1. Raises ValueError for an unknown one.
+    """
+    if cmap is not None:
+        return sequential((np.asarray(scaled) + 1) / 2, cmap)
     hue = np.deg2rad(np.where(scaled >= 0, RED, BLUE))
     lightness = LIGHT + (DARK - LIGHT) * np.abs(scaled)
     return from_oklab(np.stack([lightness, CHROMA * np.cos(hue), CHROMA * np.sin(hue)], axis=-1))

@@ -9,7 +9,7 @@ import numpy as np
 
 from analyzer.figures.canvas import new_figure
 from analyzer.figures.finite import drawable
-from analyzer.figures.heat import Scale, heat_map, overlay, scale_of, smoothed
+from analyzer.figures.heat import STRENGTH, Scale, heat_map, overlay, scale_of, smoothed
 from analyzer.figures.images import photographs, to_planes
 from analyzer.types import as_array
 
@@ -77,6 +77,8 @@ def plot_maps(
     names: Sequence[str] | None = None,
     unit: str = "",
     smoothing: float = 0.0,
+    cmap: str | None = None,
+    alpha: float | None = None,
 ) -> Figure:
     """Draw a batch of attributions, one column a sample: the photographs above, the overlays with their scales below.
 
@@ -84,6 +86,7 @@ def plot_maps(
     the flat features. images: a batch as the model takes it, or photographs in [0, 1] or [0, 255].
     NaN and infinite values are drawn as 0, and the title says so.
     unit: of the values, for the colour bar. smoothing: see `smoothed`; 0 draws every pixel as it is.
+    cmap: a Matplotlib colour map. alpha: the opacity of the strongest pixels over a photograph, from 0 to 1.
     """
     maps, title = drawable(as_array(maps), title)
     layout = preprocessing.layout if preprocessing else None
@@ -93,11 +96,15 @@ def plot_maps(
     pictures = None if images is None else photographs(as_array(images), preprocessing)
     captions = list(names) if names is not None else [f"sample {index}" for index in range(len(planes))]
     shown = [smoothed(plane, smoothing) if smoothing else plane for plane in planes]
-    scales = [scale_of(plane, unit, signed=signed) for plane in shown]
+    scales = [scale_of(plane, unit, signed=signed, cmap=cmap) for plane in shown]
     if pictures is None:
-        drawn = [heat_map(plane, signed=signed) for plane in shown]
+        drawn = [heat_map(plane, signed=signed, cmap=cmap) for plane in shown]
         return panel([list(zip(captions, drawn, scales, strict=True))], title=title)
-    laid = [overlay(picture, plane, signed=signed) for picture, plane in zip(pictures, shown, strict=True)]
+    strength = STRENGTH if alpha is None else alpha
+    laid = [
+        overlay(picture, plane, strength=strength, scale=scale)
+        for picture, plane, scale in zip(pictures, shown, scales, strict=True)
+    ]
     below = [("attribution", pixels, scale) for pixels, scale in zip(laid, scales, strict=True)]
     return panel([list(zip(captions, pictures, strict=True)), below], title=title)
 

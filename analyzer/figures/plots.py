@@ -14,7 +14,8 @@ import numpy as np
 
 from analyzer.figures.canvas import new_figure
 from analyzer.figures.finite import drawable
-from analyzer.figures.heat import heat_map, normalized, overlay, scale_of
+from analyzer.figures.heat import STRENGTH, heat_map, normalized, overlay, scale_of, smoothed
+from analyzer.figures.images import photographs
 from analyzer.figures.palette import sequential, signed_colours
 from analyzer.figures.panels import Captioned, panel, plot_maps
 from analyzer.types import as_array
@@ -30,7 +31,8 @@ MOST_FEATURES = 40
 class Look:
     """What a figure says of its map. signed: red above zero and blue below. unit: of the values. smoothing: of images,
     see `smoothed`. features: the names of a table's columns. errors (N, features): the standard errors of a table.
-    samples: what tables, signals and volumes are called, by default by their numbers.
+    samples: what the samples are called, by default by their numbers.
+    cmap: a Matplotlib colour map, in place of the figure's own. alpha: the opacity of the strongest pixels.
     """
 
     title: str = ""
@@ -40,6 +42,8 @@ class Look:
     features: Sequence[str] | None = None
     errors: np.ndarray | None = None
     samples: Sequence[str] = ()
+    cmap: str | None = None
+    alpha: float | None = None
 
     def sample(self, index: int) -> str:
         """What one of the samples is called."""
@@ -57,7 +61,15 @@ def plot_input(values: np.ndarray, inputs: np.ndarray | None, look: Look, *, tab
     look = replace(look, title=title)
     if values.ndim == 3 and not table:
         return plot_maps(
-            values, inputs, signed=look.signed, title=look.title, unit=look.unit, smoothing=look.smoothing
+            values,
+            inputs,
+            signed=look.signed,
+            title=look.title,
+            unit=look.unit,
+            smoothing=look.smoothing,
+            names=look.samples or None,
+            cmap=look.cmap,
+            alpha=look.alpha,
         )
     if values.ndim == 4:
         return _volumes(values, None if inputs is None else _channels_first(inputs, values), look)
@@ -96,23 +108,28 @@ def _tables(values: np.ndarray, look: Look) -> Figure:
     figure = new_figure(*size, layout="constrained", dpi=120)
     grid = figure.subplots(1, len(rows), squeeze=False, sharey=True, sharex=True)[0]
     for index, (axes, row) in enumerate(zip(grid, rows, strict=True)):
-        axes.barh(range(count), row, color=_bar_colours(row, look.signed), height=0.72)
-        if errors is not None:
-            axes.errorbar(
-                row, range(count), xerr=errors[index], fmt="none", ecolor=INK, elinewidth=0.9, capsize=2
-            )
-        axes.axvline(0, color=INK, linewidth=0.8)
+        _draw_table(axes, row, names, None if errors is None else errors[index], look)
         axes.set_title(look.sample(index), fontsize=9, loc="left")
-        axes.set_yticks(range(count), names, fontsize=8)
-        axes.locator_params(axis="x", nbins=5)
-        axes.grid(axis="x", color="#e5e7eb", linewidth=0.6)
-        axes.set_axisbelow(True)
-        _plain(axes)
-        axes.tick_params(axis="y", length=0)
-        axes.spines["left"].set_visible(False)
     grid[0].invert_yaxis()
     _label(figure, look, across=True)
     return figure
+
+
+def _draw_table(
+    axes: Any, row: np.ndarray, names: Sequence[str], errors: np.ndarray | None, look: Look
+) -> None:
+    places = range(len(names))
+    axes.barh(places, row, color=_bar_colours(row, look.signed, look.cmap), height=0.72)
+    if errors is not None:
+        axes.errorbar(row, places, xerr=errors, fmt="none", ecolor=INK, elinewidth=0.9, capsize=2)
+    axes.axvline(0, color=INK, linewidth=0.8)
+    axes.set_yticks(places, names, fontsize=8)
+    axes.locator_params(axis="x", nbins=5)
+    axes.grid(axis="x", color="#e5e7eb", linewidth=0.6)
+    axes.set_axisbelow(True)
+    _plain(axes)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
 
 
 def _shown_features(values: np.ndarray, features: Sequence[str] | None) -> tuple[list[str], np.ndarray]:
@@ -145,8 +162,8 @@ def _largest(values: np.ndarray) -> np.ndarray:
     return found
 
 
-def _bar_colours(row: np.ndarray, signed: bool) -> Any:
-    return signed_colours(np.where(row < 0, -0.75, 0.75)) if signed else UNSIGNED
+def _bar_colours(row: np.ndarray, signed: bool, cmap: str | None = None) -> Any:
+    return signed_colours(np.where(row < 0, -0.75, 0.75), cmap) if signed else UNSIGNED
 
 
 def _signals(values: np.ndarray, signals: np.ndarray | None, look: Look) -> Figure:
@@ -154,21 +171,9 @@ def _signals(values: np.ndarray, signals: np.ndarray | None, look: Look) -> Figu
 
     figure = new_figure(8, 0.9 + 1.5 * len(values), layout="constrained", dpi=120)
     grid = figure.subplots(len(values), 1, squeeze=False, sharex=True)[:, 0]
-    steps = np.arange(values.shape[1])
     for index, (axes, row) in enumerate(zip(grid, values, strict=True)):
         axes.set_title(look.sample(index), fontsize=9, loc="left")
-        axes.set_xlim(-0.5, len(row) - 0.5)
-        _plain(axes)
-        if signals is None:
-            _curve(axes, steps, row, look.signed)
-            continue
-        _lines(axes, steps, signals[index])
-        low, high = axes.get_ylim()
-        axes.imshow(
-            _shading(row, look.signed),
-            extent=(-0.5, len(row) - 0.5, low, high), aspect="auto", interpolation="nearest", zorder=0,
-        )  # fmt: skip
-        axes.set_ylim(low, high)
+        _draw_signal(axes, row, None if signals is None else signals[index], look)
     grid[-1].set_xlabel("step", fontsize=8)
     if signals is not None:
         _shading_bar(figure, grid, values, look)
@@ -180,6 +185,59 @@ def _signals(values: np.ndarray, signals: np.ndarray | None, look: Look) -> Figu
     else:
         _label(figure, look, across=False)
     return figure
+
+
+def _draw_signal(axes: Any, row: np.ndarray, signal: np.ndarray | None, look: Look) -> None:
+    steps = np.arange(len(row))
+    axes.set_xlim(-0.5, len(row) - 0.5)
+    _plain(axes)
+    if signal is None:
+        _curve(axes, steps, row, look.signed)
+        return
+    _lines(axes, steps, signal)
+    low, high = axes.get_ylim()
+    axes.imshow(
+        _shading(row, look.signed, look.cmap),
+        extent=(-0.5, len(row) - 0.5, low, high), aspect="auto", interpolation="nearest", zorder=0,
+    )  # fmt: skip
+    axes.set_ylim(low, high)
+
+
+def draw_input(
+    axes: Any, values: np.ndarray, inputs: np.ndarray | None, look: Look, *, table: bool, sample: int = 0
+) -> None:
+    """Draw one sample's map into given axes, as `plot_input` draws all of them. Volumes are refused: they need three.
+
+    Raises ValueError for a volume, and what `plot_input` raises.
+    """
+    row = slice(sample, sample + 1)
+    values, title = drawable(values[row], look.title)
+    if values.ndim == 3 and not table:
+        (plane,) = values
+        plane = smoothed(plane, look.smoothing) if look.smoothing else plane
+        scale = scale_of(plane, look.unit, signed=look.signed, cmap=look.cmap)
+        photograph = None if inputs is None else photographs(as_array(inputs)[row])
+        if photograph is None:
+            pixels = heat_map(plane, signed=look.signed, cmap=look.cmap)
+        else:
+            strength = STRENGTH if look.alpha is None else look.alpha
+            pixels = overlay(photograph[0], plane, strength=strength, scale=scale)
+        axes.imshow(pixels, interpolation="nearest")
+        axes.set_axis_off()
+    elif values.ndim == 2 and table:
+        names, rows = _shown_features(values, look.features)
+        errors = _shown_errors(values, None if look.errors is None else look.errors[row])
+        _draw_table(axes, rows[0], names, None if errors is None else errors[0], look)
+        axes.invert_yaxis()
+        axes.set_xlabel(look.unit, fontsize=8)
+    elif values.ndim == 2:
+        own = None if inputs is None else _channels_first(as_array(inputs)[row], values)[0]
+        _draw_signal(axes, values[0], own, look)
+    else:
+        raise ValueError(
+            f"a map of {values.ndim - 1} axes needs axes of its own for each side. Fix: omit ax, or plot a slice of it"
+        )
+    axes.set_title(title, fontsize=9, loc="left")
 
 
 def _lines(axes: Any, steps: np.ndarray, channels: np.ndarray) -> None:
@@ -201,16 +259,16 @@ def _curve(axes: Any, steps: np.ndarray, row: np.ndarray, signed: bool) -> None:
         axes.fill_between(steps, row, where=where, color=colour, alpha=0.6, linewidth=0, interpolate=True)
 
 
-def _shading(row: np.ndarray, signed: bool) -> np.ndarray:
+def _shading(row: np.ndarray, signed: bool, cmap: str | None = None) -> np.ndarray:
     """(1, T, 4): the map's colours, the more opaque the larger."""
     scaled = normalized(row[None], signed=signed)
-    colours = signed_colours(scaled) if signed else _unsigned(scaled)
+    colours = signed_colours(scaled, cmap) if signed else _unsigned(scaled, cmap)
     return np.concatenate([colours, 0.75 * np.abs(scaled)[..., None]], axis=-1)
 
 
-def _unsigned(scaled: np.ndarray) -> np.ndarray:
+def _unsigned(scaled: np.ndarray, cmap: str | None = None) -> np.ndarray:
     # The middle of the ramp: its dark end would hide the line, its pale end the ground.
-    return sequential(0.45 + 0.3 * scaled)
+    return sequential(0.45 + 0.3 * scaled) if cmap is None else sequential(scaled, cmap)
 
 
 def _shading_bar(figure: Figure, grid: np.ndarray, values: np.ndarray, look: Look) -> None:
@@ -219,7 +277,7 @@ def _shading_bar(figure: Figure, grid: np.ndarray, values: np.ndarray, look: Loo
     from matplotlib.colors import ListedColormap, Normalize
 
     ramp = np.linspace(-1 if look.signed else 0, 1, 256)[None]
-    colours = signed_colours(ramp) if look.signed else _unsigned(ramp)
+    colours = signed_colours(ramp, look.cmap) if look.signed else _unsigned(ramp, look.cmap)
     alpha = 0.75 * np.abs(ramp)[..., None]
     shades = ListedColormap((colours * alpha + 1 - alpha)[0])
     for axes, row in zip(grid, values, strict=True):
@@ -242,12 +300,15 @@ def _volumes(values: np.ndarray, volumes: np.ndarray | None, look: Look) -> Figu
         row: list[Captioned] = []
         for axis, side in enumerate(SIDES):
             plane = _strongest(value, axis)
-            scale = scale_of(plane, look.unit, signed=look.signed)
+            scale = scale_of(plane, look.unit, signed=look.signed, cmap=look.cmap)
             if volumes is None:
-                pixels = heat_map(plane, signed=look.signed)
+                pixels = heat_map(plane, signed=look.signed, cmap=look.cmap)
             else:
                 ground = normalized(volumes[index].mean(axis=0).mean(axis=axis))
-                pixels = overlay(np.repeat(ground[..., None], 3, axis=-1), plane, signed=look.signed)
+                strength = STRENGTH if look.alpha is None else look.alpha
+                pixels = overlay(
+                    np.repeat(ground[..., None], 3, axis=-1), plane, strength=strength, scale=scale
+                )
             row.append((f"{look.sample(index)}, {side}", pixels, scale))
         rows.append(row)
     return panel(rows, title=look.title)

@@ -19,8 +19,7 @@ from analyzer.figures.heat import PIXELS, Scale, encode_png, enlarged, overlay, 
 from analyzer.figures.images import photographs, to_planes
 from analyzer.figures.picture import Picture
 from converters.model import Preprocessing
-
-Arrays = Mapping[str, np.ndarray]
+from converters.types import NamedArrays
 
 # A picture stands in a column of the page; more pixels than these would not be seen.
 MOST_PIXELS = 256
@@ -34,15 +33,15 @@ class Kept(Protocol):
         """Their positions in the batch."""
 
     @property
-    def inputs(self) -> Arrays:
+    def inputs(self) -> NamedArrays:
         """{tensor: (K, …)}."""
 
     @property
-    def maps(self) -> Mapping[str, Arrays]:
+    def maps(self) -> Mapping[str, NamedArrays]:
         """{side: {tensor: (K, *spatial)}}."""
 
     @property
-    def integrated(self) -> Mapping[str, Arrays]:
+    def integrated(self) -> Mapping[str, NamedArrays]:
         """{side: {tensor: (K, …)}}."""
 
     @property
@@ -74,7 +73,7 @@ class _Planes:
     """One method of one input of one sample on every side. tolerance: of relative L2, in percent."""
 
     method: str
-    sides: Arrays
+    sides: NamedArrays
     signed: bool
     tolerance: float
 
@@ -144,7 +143,7 @@ def _plane(array: np.ndarray, layout: str | None) -> np.ndarray | None:
     return None if planes is None else smoothed(planes[0], PIXELS)
 
 
-def _pictures(planes: _Planes, drawn: Arrays, photograph: np.ndarray) -> list[Picture]:
+def _pictures(planes: _Planes, drawn: NamedArrays, photograph: np.ndarray) -> list[Picture]:
     ranges = [value_range(plane, signed=planes.signed) for plane in drawn.values()]
     scale = Scale(min(low for low, _ in ranges), max(high for _, high in ranges), planes.signed)
     pictures = [
@@ -158,7 +157,7 @@ def _pictures(planes: _Planes, drawn: Arrays, photograph: np.ndarray) -> list[Pi
     return [*pictures, Picture(label, _png(overlay(photograph, apart, scale=percent)), scale=percent)]
 
 
-def _difference(drawn: Arrays) -> tuple[str, np.ndarray]:
+def _difference(drawn: NamedArrays) -> tuple[str, np.ndarray]:
     """Of the two sides furthest apart: what it is called, and the difference in percent of the largest."""
     a, b = max(combinations(drawn, 2), key=lambda pair: float(np.abs(drawn[pair[0]] - drawn[pair[1]]).max()))
     largest = max(float(np.abs(array).max()) for array in drawn.values()) or 1.0

@@ -19,7 +19,7 @@ from onnx import helper, numpy_helper
 from analyzer.graph.graph import Node, Shape, Tensor, is_float
 
 Argument = Tensor | np.ndarray | float | int | bool | Sequence[int] | None
-Step = Callable[["Emitter", list[Tensor], list[Tensor]], tuple[Sequence[Tensor], Sequence[Tensor]]]
+ScanStep = Callable[["Emitter", list[Tensor], list[Tensor]], tuple[Sequence[Tensor], Sequence[Tensor]]]
 """What a Scan does with the states and one element of each sequence: the next states, an element of each output."""
 
 _BOOLEAN = frozenset(
@@ -56,7 +56,7 @@ _INT64 = frozenset({"Shape", "Size", "ArgMax", "ArgMin", "NonZero"})
 
 
 @dataclass(frozen=True)
-class Call:
+class EmittedNode:
     """One emitted node, as it was called."""
 
     op_type: str
@@ -75,7 +75,7 @@ class Emitter:
         self.opset = opset
         self.prefix = prefix
         self.nodes: list[onnx.NodeProto] = []
-        self.calls: list[Call] = []
+        self.calls: list[EmittedNode] = []
         self.stated: dict[str, Tensor] = {}
         self.notes: dict[str, Any] = {}
         self.initializers: dict[str, np.ndarray] = {}
@@ -122,7 +122,7 @@ class Emitter:
         )
         dtype = _output_dtype(op_type, inputs, given)
         results = tuple(Tensor(output, dtype) for output in names)
-        self.calls.append(Call(op_type, tuple(inputs), results, given))
+        self.calls.append(EmittedNode(op_type, tuple(inputs), results, given))
         return results[0] if outputs == 1 else results
 
     def tensor(self, value: Argument, like: np.dtype[Any] | None = None) -> Tensor:
@@ -153,7 +153,7 @@ class Emitter:
         return tensor
 
     def scan(
-        self, step: Step, states: Sequence[Tensor], sequences: Sequence[Tensor], reverse: bool = False
+        self, step: ScanStep, states: Sequence[Tensor], sequences: Sequence[Tensor], reverse: bool = False
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Emit a Scan along axis 0 of the sequences: the last states, and the outputs' elements stacked.
 

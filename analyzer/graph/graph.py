@@ -16,8 +16,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from analyzer.graph.magnitudes import infinite_tensors, masking_tensors
-
-Shape = tuple[int | str | None, ...]
+from converters.types import Shape
 
 
 @dataclass(frozen=True)

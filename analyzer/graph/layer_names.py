@@ -8,13 +8,13 @@ from collections.abc import Callable
 from analyzer.graph.graph import Graph, Node
 from converters.passes.fold import OUTPUT_OF_KEY, SCOPES_KEY
 
-Path = tuple[str, ...]
+ModulePath = tuple[str, ...]
 
 # Keras calls a layer anew to trace it, and TensorFlow numbers the scope: the layer conv2d_1 stands in conv2d_1_1.
 _CALL = re.compile(r"_\d+$")
 
 
-def path_of(node: Node) -> tuple[Path, str, bool]:
+def path_of(node: Node) -> tuple[ModulePath, str, bool]:
     """The modules or scopes that a node lies in, outermost first; the op's own name; whether they are modules."""
     scopes = node.metadata.get(SCOPES_KEY)
     if scopes:
@@ -27,13 +27,13 @@ def path_of(node: Node) -> tuple[Path, str, bool]:
     return ("", *path[:end]), op, False
 
 
-def output_of(node: Node) -> Path:
+def output_of(node: Node) -> ModulePath:
     """The modules whose output a node computes: its own, unless one behind it was folded into it."""
     scopes = node.metadata.get(OUTPUT_OF_KEY)
     return modules_in(scopes)[0] if scopes else path_of(node)[0]
 
 
-def modules_in(scopes: str) -> tuple[Path, str]:
+def modules_in(scopes: str) -> tuple[ModulePath, str]:
     """The modules, and the operator, of what torch.onnx records: a Python list as text, outermost first."""
     *found, op = (name.strip(" '\"") for name in scopes.strip("[]").split(","))
     return tuple(name for name in found if name), op
@@ -66,7 +66,7 @@ def find_layer(graph: Graph, name: str) -> dict[str, str]:
     return found or {node.name: name for node in graph.nodes if node.name == name}
 
 
-def _within(scopes: dict[str, Path], wanted: Path, layer: Callable[[str], str]) -> dict[str, str]:
+def _within(scopes: dict[str, ModulePath], wanted: ModulePath, layer: Callable[[str], str]) -> dict[str, str]:
     """The nodes in whose scopes, each under the name of its layer, those wanted follow one another."""
     found = {}
     for node, scope in scopes.items():

@@ -8,8 +8,8 @@ back.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -18,83 +18,32 @@ import numpy as np
 from analyzer.backends import differentiate
 from analyzer.backends.batching.arranging import moved_target
 from analyzer.backends.batching.settling import arranged_to_move
-from analyzer.graph.samples.arrangement import INDEPENDENT, JOINT, Arrangement
+from analyzer.graph.samples.arrangement import JOINT, Arrangement
+from analyzer.methods.result import Attribution
 
-Parameters = ParamSpec("Parameters")
-Result = TypeVar("Result", bound="Arranged")
-
-_LIKE_INPUTS = frozenset({"attributions", "baseline", "beside", "input_term", "standard_error"})
-
-
-@dataclass(frozen=True)
-class Arranged:
-    """samples: "independent", or "joint" where samples depend on one another and the whole call is explained as one:
-    output is (1,), and attributions are of the whole inputs. Of methods over draws `samples` counts the draws; `joint`
-    is of all methods. note: what a reader must know of the samples.
-    """
-
-    samples: Any = field(default=INDEPENDENT, kw_only=True)
-    joint: bool = field(default=False, kw_only=True)
-    note: str = field(default="", kw_only=True)
-    arrangement: Arrangement | None = field(default=None, kw_only=True, repr=False, compare=False)
-
-    def first(self, name: str, array: Any) -> Any:
-        """An array like an input, or like a tensor that is attributed, with the samples along axis 0."""
-        if self.arrangement is None or array is None:
-            return array
-        return self.arrangement.first(name, np.asarray(array))
-
-    def restored(self: Result, arrangement: Arrangement, single: str) -> Result:
-        """The result as the user's model has its arrays. single: the input that stands alone."""
-        own = self.arrangement
-        if own is not None:
-            spans, wrapped = {**arrangement.spans, **own.spans}, arrangement.wrapped | own.wrapped
-            arrangement = replace(arrangement, spans=spans, wrapped=wrapped)
-        name = next(iter(getattr(self, "channel_axes", {})), single)
-        moved = {
-            one.name: _each(getattr(self, one.name), name, arrangement)
-            for one in fields(self)
-            if one.name in _LIKE_INPUTS and np.ndim(getattr(self, "output", 0)) < 2
-        }
-        return replace(self, **moved, arrangement=arrangement)
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result", bound=Attribution)
 
 
-def _each(value: Any, name: str, arrangement: Arrangement) -> Any:
-    """Arrays in a list, in a dict by name, or alone under `name`, as the user's model has them."""
-    if isinstance(value, list):
-        return [_each(one, name, arrangement) for one in value]
-    if isinstance(value, Mapping):
-        return arrangement.all_back(value)
-    return value if value is None else arrangement.back(name, np.asarray(value))
-
-
-def by_sample(method: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """Decorate a method (model, inputs, target, …): it runs on a model whose samples lie along axis 0.
+def by_sample(
+    method: Callable[_Parameters, _Result], path: str | None = None
+) -> Callable[_Parameters, _Result]:
+    """Let a method (model, inputs, target, …) run on a model whose samples lie along axis 0.
 
     A model whose samples are arranged already is taken as it is, and its results are left as they are.
+    path: the option of a path method that names the tensors which move in place of the inputs.
     """
-    return _by_sample(method, path=None)
-
-
-def by_sample_on_path(
-    option: str,
-) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
-    """The same for a path method. option: it names the tensors that move in place of the inputs."""
-    return lambda method: _by_sample(method, path=option)
-
-
-def _by_sample(method: Callable[Parameters, Result], path: str | None) -> Callable[Parameters, Result]:
     signature = inspect.signature(method)
 
     @wraps(method)
-    def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+    def run(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
         given = signature.bind(*args, **kwargs).arguments
         fn, inputs = differentiate(given.pop("model")), given.pop("inputs")
         target = given.pop("target", None)
-        call = cast("Callable[..., Result]", method)
+        call = cast("Callable[..., _Result]", method)
         if fn.arrangement is not None:
             found = call(fn, inputs, target, **given)
-            return _stated(found, fn.arrangement)
+            return _stated(found, fn.arrangement, fn.model.class_names)
         feeds = fn.check_inputs(inputs)
         view = arranged_to_move(fn, feeds, target, attributed(fn, given, path))
         assert view.arrangement is not None
@@ -102,34 +51,35 @@ def _by_sample(method: Callable[Parameters, Result], path: str | None) -> Callab
             found = call(view, inputs, target, **given)
             if found.arrangement is not None:
                 found = found.restored(view.arrangement, next(iter(feeds)))
-            return _stated(found, view.arrangement)
+            return _stated(found, view.arrangement, fn.model.class_names)
         moved = view.arrangement.all_first(feeds)
         single = view.roots(None)[0] if view.differentiable_inputs else next(iter(feeds))
         # Of a single input an array was given, and an array is the answer.
         stacked = moved if isinstance(inputs, Mapping) else moved[next(iter(feeds))]
         target = moved_target(fn.graph, view.arrangement, target)
         found = call(view, stacked, target, **moved_options(fn, view.arrangement, feeds, given, path))
-        return _stated(found.restored(view.arrangement, single), view.arrangement)
+        return _stated(found.restored(view.arrangement, single), view.arrangement, fn.model.class_names)
 
     return run
 
 
 def attributed(fn: Any, given: Mapping[str, Any], path: str | None = None) -> tuple[str, ...]:
-    """The inputs that a method with these options attributes. path: see `by_sample_on_path`."""
+    """The inputs that a method with these options attributes. path: see `by_sample`."""
     if path is not None and (given.get(path) is not None or given.get("wrt") is not None):
         return ()
     wrt = given.get("wrt")
     return fn.roots(wrt) if wrt is not None or fn.differentiable_inputs else ()
 
 
-def _stated(found: Result, arrangement: Arrangement) -> Result:
-    """The result with what is known of its samples."""
+def _stated(found: _Result, arrangement: Arrangement, class_names: Sequence[str] | None) -> _Result:
+    """The result with what is known of its samples and classes."""
     counts = isinstance(found.samples, int)
     return replace(
         found,
         samples=found.samples if counts else arrangement.samples,
         joint=arrangement.samples == JOINT,
         note=arrangement.note,
+        class_names=None if class_names is None else tuple(class_names),
     )
 
 

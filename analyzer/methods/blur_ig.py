@@ -14,24 +14,26 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.backends import Differentiable, ModelLike, differentiate, explains
-from analyzer.backends.batching.micro_batches import Progress
-from analyzer.backends.inputs import Arrays, Inputs
+from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.errors import AnalysisError
 from analyzer.graph.channel_axis import channel_axes, input_channel_axis
-from analyzer.methods.arranged import by_sample
 from analyzer.methods.paths.blur import Border, blurred_with_slope
 from analyzer.methods.paths.fixed_target import Held, hold, in_batches
-from analyzer.methods.paths.path_result import PathAttributions, like, path_attributions
-from analyzer.methods.paths.quadrature import quadrature
+from analyzer.methods.paths.path_result import PathAttribution, like, path_attributions
+from analyzer.methods.paths.quadrature import RuleName, quadrature
+from analyzer.methods.registry import method
 from analyzer.target.target import TargetLike
+from analyzer.types import Arrays, Inputs, Progress
 
 
-@dataclass(frozen=True)
-class BlurIntegratedGradients(PathAttributions):
-    """baseline: the most blurred inputs, in their form; `completeness` holds the sum to f(inputs) − f(baseline).
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class BlurIntegratedGradients(PathAttribution):
+    """The result of `blur_integrated_gradients`; the attributions sum to f(inputs) − f(baseline).
 
-    max_sigma: their σ, in pixels. steps, rule: the quadrature over σ. border: what lies beyond the border.
+    baseline: the most blurred inputs, in their form.
+    max_sigma: their σ, in pixels.
+    steps, rule: the quadrature over σ.
+    border: what the blur takes to lie beyond the border.
     """
 
     baseline: Any
@@ -41,8 +43,13 @@ class BlurIntegratedGradients(PathAttributions):
     border: str
 
 
-@explains
-@by_sample
+@method(
+    "blur-ig",
+    caption="Blur Integrated Gradients",
+    note="against its own blur: red speaks for the class",
+    source="Xu, Venugopalan & Sundararajan 2020",
+    signed=True,
+)
 def blur_integrated_gradients(
     model: Differentiable | ModelLike,
     inputs: Inputs,
@@ -50,7 +57,7 @@ def blur_integrated_gradients(
     *,
     max_sigma: float = 50.0,
     steps: int = 100,
-    rule: str = "gauss-legendre",
+    rule: RuleName = "gauss-legendre",
     border: Border = "edge",
     batch_size: int = 16,
     progress: Progress | None = None,
@@ -60,9 +67,13 @@ def blur_integrated_gradients(
 
     inputs: (N, channels, *spatial) or channels last, or {input name: array}; inputs without spatial axes are held.
     target: see `Target`; None explains the class that is highest at the inputs.
-    max_sigma: σ at the path's end, in pixels. steps, rule: the rule over σ, one of `quadrature.RULES`, and its points.
-    border: "edge" repeats it, so that a flat image stays flat; "zero" is the published code's.
-    batch_size: points evaluated at once. progress: called with (points done, points planned).
+    max_sigma: standard deviation of the widest blur, at the end of the path, in pixels.
+    steps: points on the path.
+    rule: quadrature rule over σ.
+    border: what lies beyond the border: "edge" repeats it, so that a flat image stays flat; "zero" is the choice of the
+        published code.
+    batch_size: points evaluated at once.
+    progress: called with (points done, points planned).
     Returns attributions that sum to f(inputs) − f(most blurred) up to `delta` (N,).
     Raises AnalysisError where no input has spatial axes, or for a σ that is not above 0; InputError, TargetError,
     UnsupportedOp.
@@ -93,7 +104,7 @@ def blur_integrated_gradients(
     difference = held.output - held.outputs(end, everyone)
     found = path_attributions(held, inputs, totals, difference, len(nodes))
     return BlurIntegratedGradients(
-        **vars(found), baseline=like(inputs, end), max_sigma=max_sigma, steps=steps, rule=rule, border=border
+        **found, baseline=like(inputs, end), max_sigma=max_sigma, steps=steps, rule=rule, border=border
     )
 
 

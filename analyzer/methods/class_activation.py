@@ -14,18 +14,17 @@ from typing import Any
 
 from analyzer.autodiff.request import Request
 from analyzer.backends import Differentiable, ModelLike, for_inputs
-from analyzer.backends.batching.micro_batches import Progress
-from analyzer.backends.inputs import Arrays, Inputs
 from analyzer.errors import AnalysisError
 from analyzer.graph.builder import Emitter
 from analyzer.graph.graph import Graph, Tensor
 from analyzer.methods.full_grad import seed_of
 from analyzer.methods.full_gradient.maps import PostProcessing, saliency_map
-from analyzer.methods.saliency_map import SaliencyMap
+from analyzer.methods.result import SaliencyMap
 from analyzer.placement.fixed_sizes import at_input_sizes, samples_laid_out
 from analyzer.placement.last_layer import last_layers, readings
-from analyzer.placement.terms import Layout, Placement, Spot, lay_out
+from analyzer.placement.terms import Placement, Placements, Spot, lay_out
 from analyzer.target.target import TargetLike
+from analyzer.types import Arrays, Inputs, Names, Progress
 
 _NO_LAYER = "Fix: use full_grad or integrated_gradients (--method full-grad), which need no layer"
 _OTHER = "Fix: name another layer (--layer), or use full_grad (--method full-grad)"
@@ -34,15 +33,23 @@ Weighing = Callable[[Emitter, Tensor, Tensor], Tensor]
 """From activations and their gradients, (N, before, cells, after) with channels along axes 1 and 3, to (N, cells)."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class ActivationMap(SaliencyMap):
-    """layer: the tensor that was weighed. layer_map: the map before it was resized, on the layer's own grid.
+    """The result of a class activation map.
 
+    layer: the tensor that was weighed.
+    layer_map: the map before it was resized, on the layer's own grid.
     Of several inputs these are {input name: …}, without the inputs over which no tensor lies.
     """
 
     layer: Any
     layer_map: Any
+
+    @property
+    def detail(self) -> str:
+        """The layer, or layers."""
+        layers = self.layer.values() if isinstance(self.layer, Mapping) else [self.layer]
+        return ", ".join(dict.fromkeys(layers))
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,7 @@ def activation_map(
     inputs: Inputs,
     target: TargetLike,
     layer: str | None,
-    wrt: str | Sequence[str] | None,
+    wrt: Names | None,
     options: Options,
     progress: Progress | None = None,
 ) -> ActivationMap:
@@ -91,10 +98,11 @@ def activation_map(
         return dict(of) if len(roots) > 1 else of[roots[0]]
 
     return ActivationMap(
-        map=form({root: found.arrays[f"map/{root}"] for root in shown}),
+        maps=form({root: found.arrays[f"map/{root}"] for root in shown}),
         output=found.output,
         target=found.target,
         signed=not options.relu,
+        wrt=tuple(shown),
         layer=form({root: layers[root] for root in shown}),
         layer_map=form({root: found.arrays[f"layer map/{root}"] for root in shown}),
     )
@@ -125,7 +133,7 @@ def _layout(
     outputs: tuple[str, ...],
     roots: Sequence[str],
     layers: Mapping[str, str],
-) -> Layout:
+) -> Placements:
     shapes = {name: array.shape for name, array in feeds.items()}
     fixed = at_input_sizes(fn, shapes, (*outputs, *roots))
     known = {root: spatial for root, (spatial, _) in readings(fn, feeds, outputs, roots).items()}
@@ -149,7 +157,7 @@ def _spot(place: Placement, root: str, name: str) -> Spot | None:
 
 
 def _request(
-    layers: Mapping[str, str], layout: Layout, spots: Mapping[str, Spot], options: Options
+    layers: Mapping[str, str], layout: Placements, spots: Mapping[str, Spot], options: Options
 ) -> Request:
     psi = PostProcessing(align_corners=options.align_corners)
 

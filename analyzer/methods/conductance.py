@@ -13,32 +13,34 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from analyzer.autodiff.sweep import active_tensors
-from analyzer.backends import Differentiable, ModelLike, differentiate, explains
+from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.backends.batching.planning import plan_batch
 from analyzer.backends.inner_tensors import cut
-from analyzer.backends.inputs import Arrays, Inputs
 from analyzer.deprecation import renamed
 from analyzer.errors import AnalysisError
 from analyzer.graph.channel_axis import channel_axes, input_channel_axis
 from analyzer.graph.precision import epsilon
 from analyzer.graph.samples.arrangement import PLAIN
-from analyzer.methods.arranged import by_sample_on_path
-from analyzer.methods.integrated_gradients import ADAPTIVE, AT_ONCE, Progress
+from analyzer.methods.completeness import sample_sums
+from analyzer.methods.integrated_gradients import ADAPTIVE, AT_ONCE, Progress, integrated_gradients
 from analyzer.methods.numbers import generator, refuse_count
 from analyzer.methods.paths.ends import Baselines, path_ends
 from analyzer.methods.paths.fixed_target import Held, hold
 from analyzer.methods.paths.integration import Sums, differences, evenly, integrate_groups, unrefined
+from analyzer.methods.paths.line_result import LineAttribution
 from analyzer.methods.paths.lines import Evaluated, Lines, Point, arrays_of, mean_gradient, vectors
-from analyzer.methods.paths.path_result import PathAttributions, completeness_of, rounding_of
+from analyzer.methods.paths.path_result import completeness_of, rounding_of
 from analyzer.methods.paths.probes import Probe, beyond_tangents
 from analyzer.methods.paths.refinement import Refined, as_goal, refine
-from analyzer.methods.paths.top_k import held_of_rank, joined, of_rank
+from analyzer.methods.paths.top_k import held_of_rank, joined
+from analyzer.methods.registry import method
 from analyzer.target.target import TargetLike
+from analyzer.types import Arrays, Inputs, Names, Rng
 
 _GRADIENT: Mapping[str, Callable[[Point, Point], np.ndarray]] = {
     "trapezoid": mean_gradient,
@@ -46,73 +48,80 @@ _GRADIENT: Mapping[str, Callable[[Point, Point], np.ndarray]] = {
     "right": lambda a, b: b.gradient,
 }
 RULES = tuple(_GRADIENT)
+ConductanceRule = Literal["trapezoid", "left", "right"]
 """Where an interval takes its gradient: at both its ends, at that nearer the baseline, at that nearer the input."""
 
 
-@dataclass(frozen=True)
-class Conductance(PathAttributions):
-    """attributions: like the tensor that `at` names, (N, *shape), in the units of the output; {name: array} of several.
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Conductance(LineAttribution):
+    """The result of `conductance`: attributions like the tensors of `wrt`, (N, *shape), in units of the output.
 
     beside: {input name: (N, *features)}, what reaches the output past these tensors, as through a skip connection,
-    attributed to the inputs; empty where every way leads through them. Both together sum to f(x) − f(x′), which
-    `completeness` holds them to, up to `delta` (N,). The other numbers are those of `IntegratedGradients`, and so are
-    the shapes of a Target(top=k) or Target(each=…), of which `rank` gives the result of one class.
+        attributed to the inputs; empty where every path leads through them. Both together sum to f(x) − f(x′).
     """
 
     beside: Arrays
-    converged: np.ndarray
-    spent: np.ndarray
-    steps: int
-    rule: str
-    interrupted: bool = False
-    standard_error: Any = None
-    interval_error: np.ndarray | None = None
-    scatter: np.ndarray | None = None
-    map_error: np.ndarray | None = None
-    map_change: np.ndarray | None = None
 
-    def rank(self, k: int) -> Conductance:
-        """The result of the k-th class of each sample, of a Target(top=…) or Target(each=…).
-
-        Raises AnalysisError where one scalar of each sample is explained.
-        """
-        return of_rank(self, k)
+    @property
+    def stated(self) -> dict[str, Any]:
+        """The numbers of a line, and the sums of what passes the tensors."""
+        if np.ndim(self.output) == 2:
+            return super().stated
+        sums = {name: sample_sums(array).tolist() for name, array in self.beside.items()}
+        return {**super().stated, "beside": sums}
 
 
 @renamed(at="wrt")
-@explains
-@by_sample_on_path("along")
+@method(
+    "conductance",
+    caption="Conductance",
+    note="of units within the network: red speaks for the class, blue against it",
+    source="Dhamdhere, Sundararajan & Yan 2018, definition 2",
+    signed=True,
+    path="along",
+    ranked=True,
+    like=integrated_gradients,
+)
 def conductance(
     model: Differentiable | ModelLike,
     inputs: Inputs,
     target: TargetLike = None,
     *,
-    wrt: str | Sequence[str],
+    wrt: Names | None = None,
     baseline: Baselines = 0.0,
-    along: str | Sequence[str] | None = None,
+    along: Names | None = None,
     baseline_inputs: Inputs | None = None,
     steps: int = 50,
-    rule: str = "trapezoid",
+    rule: ConductanceRule = "trapezoid",
     tolerance: float | None = None,
     map_tolerance: float | None = None,
     max_evaluations: int = 1024,
     batch_size: int | None = None,
-    rng: np.random.Generator | int | None = None,
+    rng: Rng = 0,
     progress: Progress | None = None,
     verify: bool = True,
 ) -> Conductance:
     """Integrate ∂F/∂y · dy over the elements y of tensors, while the input moves from the baseline to the inputs.
 
-    inputs, target, baseline, rng: as `integrated_gradients` takes them. wrt: the ONNX name of a tensor, the path of a
-        module, or a sequence of these. The conductance of a unit, or of a channel, is the sum of its elements.
+    inputs, target: as `integrated_gradients` takes them.
+    wrt: the tensors whose units are attributed: ONNX names, or the paths of modules. Required. The conductance of a
+        unit, or of a channel, is the sum of its elements.
+    baseline: as `integrated_gradients` takes it.
     along: tensors along which the path runs instead of along the inputs, such as "embedding" where these are tokens;
-        `baseline` then is one of theirs, unless `baseline_inputs` gives inputs whose values there are the baseline.
-    steps: equidistant points, both ends among them, without a tolerance. rule: one of `RULES`.
-    tolerance, map_tolerance, max_evaluations, batch_size, progress: as `integrated_gradients` takes them.
-    Raises InputError, ShapeError, TargetError, UnknownTensor, UnsupportedOp; AnalysisError for options out of range,
-    or where a gradient on the path is not finite.
+        `baseline` is then one of theirs, unless `baseline_inputs` is given.
+    baseline_inputs: inputs whose values at the tensors of `along` are the baseline.
+    steps: equidistant points, both ends among them, without a tolerance.
+    rule: where an interval takes its gradient: at both ends, at the end nearer the baseline, or nearer the input.
+    tolerance, map_tolerance, max_evaluations, batch_size, rng, progress: as `integrated_gradients` takes them.
+    Raises InputError, ShapeError, TargetError, UnknownTensor, UnsupportedOp; AnalysisError without `wrt`, for options
+    out of range, or where a gradient on the path is not finite.
     Source: Dhamdhere, Sundararajan & Yan 2018, definition 2 and, for the sum of a layer, section 2.1.
     """
+    if wrt is None:
+        raise AnalysisError(
+            "conductance is that of units within the network. Fix: name a module or a tensor, as in wrt='layer1' "
+            "(--wrt layer1)"
+        )
     if rule not in RULES:
         raise AnalysisError(f"unknown rule {rule!r}. Fix: choose from {', '.join(RULES)}")
     if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 2:
@@ -156,6 +165,7 @@ def _result(passages: Passages, sums: Sums, k: int, steps: int, rule: str, inter
         output=own.output,
         target=own.chosen,
         channel_axes=passages.channel_axes,
+        wrt=tuple(passages.channel_axes),
         beside={name: totals[name] for name in passages.beside},
         converged=sums.converged[:, k] & (rule == ADAPTIVE),
         spent=sums.spent,

@@ -11,42 +11,56 @@ attribution priors and expected gradients".
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from analyzer.backends import Differentiable, ModelLike, differentiate, explains
-from analyzer.backends.batching.micro_batches import Progress
-from analyzer.backends.inputs import Arrays, Inputs
-from analyzer.errors import InputError, ShapeError
+from analyzer.backends import Differentiable, ModelLike, differentiate
+from analyzer.errors import AnalysisError, InputError, ShapeError
 from analyzer.graph.fixes import ALIKE
-from analyzer.methods.arranged import by_sample
-from analyzer.methods.completeness import sample_sums
+from analyzer.methods.completeness import Completeness, sample_sums
 from analyzer.methods.numbers import generator, refuse_count
 from analyzer.methods.paths.baselines import Dataset, numbers
 from analyzer.methods.paths.fixed_target import Held, hold, in_batches
-from analyzer.methods.paths.path_result import PathAttributions, like, path_attributions, rounding_of
+from analyzer.methods.paths.path_result import PathAttribution, like, path_attributions, rounding_of
+from analyzer.methods.registry import method
 from analyzer.target.target import TargetLike
+from analyzer.types import Arrays, Inputs, Progress, Rng
 
 Background = np.ndarray | Dataset | Mapping[str, np.ndarray | Dataset]
 
 
-@dataclass(frozen=True)
-class ExpectedGradients(PathAttributions):
-    """The attributions estimate a sum of f(x) − mean of f over the background, which `completeness` holds them to.
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class ExpectedGradients(PathAttribution):
+    """The result of `expected_gradients`. The attributions estimate a sum of f(x) − mean of f over the background.
 
-    standard_error: of the attributions, like them. delta_error (N,): the standard error of `delta`. Both come from the
-    differences of neighbouring draws, which errs on the side of too large. Of fewer than nine draws they are raised by
-    Student's factor, so that twice the error covers 95 of 100 cases. Few draws may all miss what matters: where `delta`
-    shows it, both are raised. It does not show errors of several attributions that cancel in the sum: of steep
-    functions, draw more than 20. samples: draws; background: its size.
+    standard_error: of the attributions, like them.
+    delta_error: (N,), the standard error of `delta`.
+    samples: the number of draws. background: the number of baselines.
+    Both errors come from the differences of neighbouring draws, which errs on the side of too large. Of fewer than nine
+    draws they are raised by Student's factor, so that twice the error covers 95 of 100 cases. Few draws may all miss
+    what matters: where `delta` shows it, both are raised. It does not show errors of several attributions that cancel
+    in the sum: of steep functions, draw more than 20.
     """
 
     standard_error: Any
     delta_error: np.ndarray
-    samples: int = field(kw_only=True)
+    samples: int
     background: int
+
+    @property
+    def detail(self) -> str:
+        """The number of draws."""
+        return f"{self.samples} draws from {self.background} baselines"
+
+    @property
+    def remark(self) -> str:
+        """How far chance moves the sum."""
+        if all(self.passed):
+            return ""
+        error = f"{self.delta_error.max():.2g}"
+        return f"a sum of draws, with a standard error of {error}: more samples bring it closer"
 
 
 @dataclass(frozen=True)
@@ -63,30 +77,44 @@ class Draws:
     orders: np.ndarray
 
 
-@explains
-@by_sample
+@method(
+    "expected-gradients",
+    caption="Expected Gradients",
+    note="against a data set: red speaks for the class",
+    source="Erion et al. 2021",
+    signed=True,
+)
 def expected_gradients(
     model: Differentiable | ModelLike,
     inputs: Inputs,
     target: TargetLike,
-    background: Background,
+    background: Background | None = None,
     *,
     samples: int = 200,
-    rng: np.random.Generator | int = 0,
+    rng: Rng = 0,
     batch_size: int = 16,
     progress: Progress | None = None,
     verify: bool = True,
 ) -> ExpectedGradients:
     """Average the gradient between the inputs and baselines drawn from a background, times their difference.
 
-    inputs: (N, *features), or {input name: array}; integer inputs are held. target: see `Target`; None explains the
-    class that is highest at the inputs.
-    background: (M, *features), or {input name: array} whose rows go together, in the model's own input units.
-    samples: draws, at least 2, each of one gradient. rng: a Generator or seed; each sample has a stream of its own.
-    batch_size: points evaluated at once. progress: called with (points done, points planned).
-    Raises ShapeError for a background that does not fit, InputError, TargetError, UnsupportedOp.
+    inputs: (N, *features), or {input name: array}; integer inputs are held.
+    target: see `Target`; None explains the class that is highest at the inputs.
+    background: the baselines, (M, *features), or {input name: array} whose rows go together, in the model's own input
+        units. Required.
+    samples: draws for each input, at least 2, each of one gradient.
+    rng: a Generator or a seed; each input has a stream of its own.
+    batch_size: points evaluated at once.
+    progress: called with (points done, points planned).
+    Raises AnalysisError without a background, ShapeError for one that does not fit, InputError, TargetError,
+    UnsupportedOp.
     Source: Erion et al. 2021.
     """
+    if background is None:
+        raise AnalysisError(
+            "expected_gradients averages over a data set of baselines. Fix: give it as background=array "
+            "(--background FILE)"
+        )
     refuse_count("samples", samples, 2, 200)
     fn = differentiate(model, verify=verify)
     held = hold(fn, fn.check_inputs(inputs), target)
@@ -97,10 +125,14 @@ def expected_gradients(
     estimate = estimate_from(held, data, drawn, batch_size, progress)
     difference = held.output - _mean_output(held, data, batch_size)
     found = path_attributions(held, inputs, estimate.means, difference, samples)
-    stated = stated_errors(estimate, np.abs(found.delta), rounding_of(held.output, difference), samples)
+    sums: Completeness = found["completeness"]
+    stated = stated_errors(
+        estimate, np.abs(sums.total - sums.output), rounding_of(held.output, difference), samples
+    )
     errors = {name: error.astype(held.feeds[name].dtype) for name, error in stated.errors.items()}
     return ExpectedGradients(
-        **{**vars(found), "samples": samples},
+        **found,
+        samples=samples,
         standard_error=like(inputs, errors),
         delta_error=stated.sum_error,
         background=size,

@@ -7,37 +7,43 @@ node (analyzer/autodiff/biases.py), and is complete on every architecture.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
-from analyzer.backends import Differentiable, ModelLike, differentiate, explains
-from analyzer.backends.batching.micro_batches import Progress
+from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.backends.differentiable import Evaluation
-from analyzer.backends.inputs import Arrays, Inputs
 from analyzer.errors import AnalysisError
 from analyzer.graph.batch_axis import samples_in
-from analyzer.methods.arranged import by_sample
 from analyzer.methods.completeness import measure
 from analyzer.methods.full_gradient.decomposition import Plan, Settings, form_of, plan
 from analyzer.methods.full_gradient.maps import PUBLISHED, PYTORCH_GRAD_CAM, PostProcessing
 from analyzer.methods.full_gradient.result import Contribution, FullGrad, Terms
+from analyzer.methods.registry import method
 from analyzer.target.target import Seed, Target, TargetLike, one_scalar
+from analyzer.types import Arrays, Inputs, Names, Progress
 
+TermKinds = Literal["all", "explicit"]
+Psi = Literal["paper", "pytorch-grad-cam"]
 POST_PROCESSING: Mapping[str, PostProcessing] = {"paper": PUBLISHED, "pytorch-grad-cam": PYTORCH_GRAD_CAM}
 
 
-@explains
-@by_sample
+@method(
+    "full-grad",
+    caption="FullGrad",
+    note="input term and bias terms by size, without sign",
+    source="Srinivas & Fleuret 2019, eq. 3 and 4",
+)
 def full_grad(
     model: Differentiable | ModelLike,
     inputs: Inputs,
     target: TargetLike = None,
     *,
-    wrt: str | Sequence[str] | None = None,
-    terms: str = "all",
-    post_processing: str | PostProcessing = "paper",
+    wrt: Names | None = None,
+    terms: TermKinds = "all",
+    post_processing: Psi | PostProcessing = "paper",
     align_corners: bool | None = None,
     epsilon: float | None = None,
     progress: Progress | None = None,
@@ -45,15 +51,20 @@ def full_grad(
 ) -> FullGrad:
     """Decompose the explained output into an input term and bias terms, and draw its maps.
 
-    model: a model, or `differentiate(model, backend=…)`. inputs: (N, *features), or {input name: array}.
+    model: a model, or `differentiate(model, backend=…)`.
+    inputs: (N, *features), or {input name: array}.
     target: see `Target`; None explains the highest logit of each sample.
-    wrt: the tensors that the output is decomposed from, such as the embedded tokens of a text model; default the
-        floating inputs. The input term then comes by tensor name.
-    terms: "all" is complete on every architecture; "explicit" takes the paper's own biases alone and
-        leaves a shortfall, which `completeness` states.
-    post_processing: ψ of the saliency map. "paper": |·| rescaled to [0, 1] per sample, resized bilinearly with aligned
-        corners, summed over channels and layers. "pytorch-grad-cam": that library's, rescaled per channel.
-    align_corners, epsilon: of ψ, in place of its own. progress: called with the samples done and all.
+    wrt: the tensors from which the output is decomposed, such as "embedding" of a text model. Default: the floating
+        inputs. With `wrt` the input term is {tensor: array}.
+    terms: "all" bias terms are complete on every architecture; "explicit" takes the published ones alone, the biases
+        of layers, and leaves a shortfall, which `completeness` states.
+    post_processing: post-processing ψ of the saliency map. "paper": |·| rescaled to [0, 1] per sample, resized
+        bilinearly with aligned corners, summed over channels and layers. "pytorch-grad-cam": as in that library,
+        rescaled per channel.
+    align_corners: align corners in the bilinear resizing of maps. Default: as ψ is published.
+    epsilon: number added to the divisor of ψ's rescaling. Default: as ψ is published.
+    progress: called with the samples done and all.
+    verify: compare the model's .onnx file with what is explained, as for `differentiate`.
     Raises InputError, ShapeError, TargetError, UnsupportedOp; AnalysisError where the samples of a batch cannot
     be told apart in some tensor.
     Source: Srinivas & Fleuret 2019, eq. 3 (decomposition) and eq. 4 (saliency).
@@ -84,9 +95,12 @@ def read_full_grad(made: Plan, found: Evaluation, bias_terms: Mapping[str, np.nd
             "Fix: give the model a free batch axis"
         )
     return FullGrad(
-        map=form_of(made.maps(found)),
+        attributions={name: found.arrays[f"input/{name}"] for name in roots},
+        maps=form_of(made.maps(found)),
         complete_map=form_of(made.maps(found, "complete map")),
-        input_term={name: found.arrays[f"input/{name}"] for name in roots},
+        output=found.output,
+        signed=False,
+        wrt=tuple(roots),
         input_totals={name: totals[name] for name in roots},
         bias_terms=bias_terms,
         contributions=tuple(

@@ -12,54 +12,82 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from analyzer.backends import Differentiable, ModelLike, differentiate, explains
-from analyzer.backends.batching.micro_batches import Progress, cut
+from analyzer.backends import Differentiable, ModelLike, differentiate
+from analyzer.backends.batching.micro_batches import cut
 from analyzer.backends.batching.planning import Call
-from analyzer.backends.inputs import Arrays, Inputs
 from analyzer.backends.onnxruntime import make_session
+from analyzer.deprecation import renamed
 from analyzer.errors import AnalysisError
 from analyzer.graph.batch_axis import batched_inputs, samples_in
 from analyzer.graph.builder import Emitter
 from analyzer.graph.graph import Tensor
 from analyzer.graph.program import assemble
-from analyzer.methods.arranged import by_sample
-from analyzer.methods.full_grad import post_processing_of, seed_of
+from analyzer.methods.full_grad import Psi, TermKinds, full_grad, post_processing_of, seed_of
 from analyzer.methods.full_gradient.decomposition import Plan, Settings, form_of, plan, shown_spots
-from analyzer.methods.full_gradient.maps import Layer, PostProcessing, saliency_map
+from analyzer.methods.full_gradient.maps import LaidOutTerm, PostProcessing, saliency_map
 from analyzer.methods.full_gradient.term_sums import Laid, lay, term_sums
-from analyzer.methods.numbers import refuse_count
+from analyzer.methods.numbers import refuse_count, seed_from
 from analyzer.methods.paths.noise import Noise
-from analyzer.methods.saliency_map import SaliencyMap
+from analyzer.methods.registry import method
+from analyzer.methods.result import SaliencyMap
 from analyzer.target.target import Seed, TargetLike
+from analyzer.types import Arrays, Inputs, Progress, Rng
 
 
-@explains
-@by_sample
+@method(
+    "simple-full-grad",
+    caption="Simple FullGrad",
+    note="the gradients at every layer that has a bias",
+    source="Srinivas & Fleuret 2019, the authors' code",
+    like=full_grad,
+)
 def simple_full_grad(
     model: Differentiable | ModelLike,
     inputs: Inputs,
     target: TargetLike = None,
     *,
-    post_processing: str | PostProcessing = "paper",
+    post_processing: Psi | PostProcessing = "paper",
+    align_corners: bool | None = None,
     progress: Progress | None = None,
     verify: bool = True,
 ) -> SaliencyMap:
-    """FullGrad's map with the gradient at every layer that has a bias in place of gradient times bias.
+    """Return FullGrad's map with the gradient at every layer that has a bias in place of gradient times bias.
 
-    model, inputs, target, post_processing, progress: as in `full_grad`. Raises what it raises.
+    The arguments are those of `full_grad`, and so are the errors.
     """
     fn = differentiate(model, verify=verify)
     feeds = fn.check_inputs(inputs)
     chosen = seed_of(fn, feeds, target)
-    psi = post_processing_of(post_processing, None, None)
+    psi = post_processing_of(post_processing, align_corners, None)
     settings = Settings(chosen.outputs, fn.roots(), explicit=True, psi=psi, gradients_alone=True)
     made = plan(fn, {name: array.shape for name, array in feeds.items()}, settings)
     found = fn.evaluate(made.request, feeds, chosen.target, progress=progress)
-    return SaliencyMap(form_of(made.maps(found)), found.output, found.target)
+    return SaliencyMap(
+        maps=form_of(made.maps(found)),
+        output=found.output,
+        target=found.target,
+        signed=False,
+        wrt=tuple(settings.roots),
+    )
 
 
-@explains
-@by_sample
+class SmoothFullGrad(SaliencyMap):
+    """The result of `smooth_full_grad`."""
+
+    @property
+    def detail(self) -> str:
+        """The number of copies."""
+        return f"{self.settings['samples']} copies" if "samples" in self.settings else ""
+
+
+@renamed(seed="rng")
+@method(
+    "smooth-full-grad",
+    caption="Smooth FullGrad",
+    note="FullGrad averaged over noisy copies",
+    source="Srinivas & Fleuret 2019, the authors' code",
+    like=full_grad,
+)
 def smooth_full_grad(
     model: Differentiable | ModelLike,
     inputs: Inputs,
@@ -67,18 +95,20 @@ def smooth_full_grad(
     *,
     samples: int = 25,
     noise: float = 0.15,
-    seed: int = 0,
-    terms: str = "all",
-    post_processing: str | PostProcessing = "paper",
+    rng: Rng = 0,
+    terms: TermKinds = "all",
+    post_processing: Psi | PostProcessing = "paper",
+    align_corners: bool | None = None,
     progress: Progress | None = None,
     verify: bool = True,
-) -> SaliencyMap:
-    """FullGrad's map of terms that are averaged, with their signs, over noisy copies of the inputs.
+) -> SmoothFullGrad:
+    """Return FullGrad's map of terms that are averaged, with their signs, over noisy copies of the inputs.
 
-    samples: noisy copies of each input. noise: the standard deviation of the Gaussian noise, as a share of the range
-    (maximum − minimum) of each sample. seed: of the noise, which every sample draws from a stream of its own. terms,
-    post_processing: as in `full_grad`; the authors' code takes explicit terms. progress: called with the copies done
-    and all, counted for each piece that memory cuts the batch into.
+    samples: noisy copies of each input.
+    noise: standard deviation of the Gaussian noise, as a share of the range (maximum − minimum) of each sample.
+    rng: a Generator or a seed for the noise; each sample has a stream of its own.
+    terms, post_processing, align_corners: as in `full_grad`; the authors' code takes explicit terms.
+    progress: called with the copies done and all, counted for each micro-batch.
     Where no target is given, the highest class of the input without noise is explained in all copies.
     Raises AnalysisError for a number of copies below 1 or a negative noise, and what `full_grad` raises.
     """
@@ -92,13 +122,13 @@ def smooth_full_grad(
     fn = differentiate(model, verify=verify)
     feeds = fn.check_inputs(inputs)
     chosen = seed_of(fn, feeds, target)
-    psi = post_processing_of(post_processing, None, None)
+    psi = post_processing_of(post_processing, align_corners, None)
     settings = Settings(chosen.outputs, fn.roots(), terms == "explicit", psi, arrays=True)
     made = plan(fn, {name: array.shape for name, array in feeds.items()}, settings)
     clean = fn.gradients(feeds, chosen.target, wrt=())
     if chosen.target.highest:
         chosen = replace(chosen, index=clean.target)
-    copies = _Copies(fn, made, feeds, chosen, Noise(noise, seed))
+    copies = _Copies(fn, made, feeds, chosen, Noise(noise, seed_from(rng)))
     pieces = copies.pieces()
     count = itertools.count(1)
 
@@ -109,7 +139,13 @@ def smooth_full_grad(
 
     maps = [_map_of(fn, made, copies.averages(rows, samples, tell)) for rows in pieces]
     joined = {root: np.concatenate([map_[root] for map_ in maps]) for root in maps[0]}
-    return SaliencyMap(form_of(joined), clean.output, clean.target)
+    return SmoothFullGrad(
+        maps=form_of(joined),
+        output=clean.output,
+        target=clean.target,
+        signed=False,
+        wrt=tuple(settings.roots),
+    )
 
 
 @dataclass(frozen=True)
@@ -153,7 +189,7 @@ def _map_of(fn: Differentiable, made: Plan, terms: Arrays) -> Arrays:
     """ψ and the sum over layers, of terms that are known: a map for every root."""
     op = Emitter(fn.graph.opset, prefix="map/")
     given = {name: Tensor(f"term/{name}", array.dtype, array.shape) for name, array in terms.items()}
-    layers: dict[str, list[Layer]] = {root: [] for root in made.settings.roots}
+    layers: dict[str, list[LaidOutTerm]] = {root: [] for root in made.settings.roots}
     for name, term in given.items():
         for spot in shown_spots(fn.graph, made.layout, name, made.settings):
             sums = term_sums(op, lay(op, made.layout.placements[name], spot, term), made.settings.psi)

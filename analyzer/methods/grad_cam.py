@@ -7,41 +7,42 @@ Gradient-based Visual Explanations for Deep Convolutional Networks".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from analyzer.backends import Differentiable, ModelLike, explains
-from analyzer.backends.batching.micro_batches import Progress
-from analyzer.backends.inputs import Inputs
+from analyzer.backends import Differentiable, ModelLike
 from analyzer.graph.builder import Emitter
 from analyzer.graph.graph import Tensor
-from analyzer.methods.arranged import by_sample
 from analyzer.methods.class_activation import ActivationMap, Options, activation_map
+from analyzer.methods.registry import method
 from analyzer.target.target import TargetLike
+from analyzer.types import Inputs, Names, Progress
 
 
-@explains
-@by_sample
+@method(
+    "grad-cam",
+    caption="Grad-CAM",
+    note="a layer's channels by their mean gradient",
+    source="Selvaraju et al. 2017, eq. 1 and 2",
+)
 def grad_cam(
     model: Differentiable | ModelLike,
     inputs: Inputs,
     target: TargetLike = None,
     *,
     layer: str | None = None,
-    wrt: str | Sequence[str] | None = None,
+    wrt: Names | None = None,
     relu: bool = True,
     align_corners: bool = False,
     progress: Progress | None = None,
     verify: bool = True,
 ) -> ActivationMap:
-    """ReLU(Σ_k α_k A^k) with α_k the mean over places of ∂y/∂A^k.
+    """Return the map ReLU(Σ_k α_k A^k) with α_k the mean over positions of ∂y/∂A^k.
 
-    model, inputs, target: as in `gradient`. layer: an ONNX tensor name, the module path or the Keras layer that the
-    exporter recorded; default the last tensor that lies over the input and through which all passes that the target
-    reads of it (`layer` of the result names it). wrt: the tensors over which the map is drawn, such as the embedded
-    tokens of a text model; default the floating inputs.
-    relu: keep what speaks for the class alone, as published. align_corners: of the bilinear resizing to the input;
-    published code resizes between the centres of pixels, without aligned corners. progress: called with the samples
-    done and all.
+    model, inputs, target: as in `gradient`.
+    layer: the layer to weigh: an ONNX tensor name, a module's path or a Keras layer. Default: the last tensor that lies
+        over the input and through which the target reads all of it; the result's `layer` names it.
+    wrt: the tensors over which the map is drawn, such as "embedding" of a text model. Default: the floating inputs.
+    relu: keep only what speaks for the class, as published.
+    align_corners: align corners in the bilinear resizing to the input. Published code does not.
+    progress: called with the samples done and all.
     Returns maps (N, *spatial), not rescaled. Tokens without a place, such as a class token, are neither averaged nor
     shown.
     Raises UnknownTensor for a layer that there is not; AnalysisError for one without places in the input, or where
@@ -52,21 +53,26 @@ def grad_cam(
     return activation_map(model, inputs, target, layer, wrt, options, progress)
 
 
-@explains
-@by_sample
+@method(
+    "grad-cam-plus-plus",
+    caption="Grad-CAM++",
+    note="a layer's channels by their positive gradients",
+    source="Chattopadhay et al. 2018, eq. 5, 6 and 19",
+    like=grad_cam,
+)
 def grad_cam_plus_plus(
     model: Differentiable | ModelLike,
     inputs: Inputs,
     target: TargetLike = None,
     *,
     layer: str | None = None,
-    wrt: str | Sequence[str] | None = None,
+    wrt: Names | None = None,
     relu: bool = True,
     align_corners: bool = False,
     progress: Progress | None = None,
     verify: bool = True,
 ) -> ActivationMap:
-    """ReLU(Σ_k w_k A^k) with w_k = Σ_ij α_ij ReLU(∂y/∂A^k_ij), α in the paper's closed form for y = exp(score).
+    """Return the map ReLU(Σ_k w_k A^k) with w_k = Σ_ij α_ij ReLU(∂y/∂A^k_ij), α in closed form for y = exp(score).
 
     The factor exp(score) of all gradients of a sample is left out, as in the common implementations: it rescales the
     map and overflows. What is explained should be a score before the softmax. The arguments and errors are those of

@@ -13,23 +13,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from analyzer.backends import Differentiable, ModelLike, differentiate, explains
-from analyzer.backends.batching.micro_batches import Progress
+from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.backends.differentiable import Gradients
-from analyzer.backends.inputs import Arrays, Inputs
 from analyzer.errors import AnalysisError
-from analyzer.methods.arranged import by_sample
 from analyzer.methods.numbers import generator
 from analyzer.methods.paths.baselines import BaselineLike, averaged, baseline_feeds
 from analyzer.methods.paths.fixed_target import Held, hold, in_batches
-from analyzer.methods.paths.path_result import PathAttributions, like, path_attributions
+from analyzer.methods.paths.path_result import PathAttribution, like, path_attributions
+from analyzer.methods.registry import method
 from analyzer.target.target import TargetLike
+from analyzer.types import Arrays, Inputs, Progress, Rng
 
 RULES = ("trapezoid", "left")
+GuidedRule = Literal["trapezoid", "left"]
 # The distance to the input is met to within this, relative and absolute.
 _MET = 1e-9
 
@@ -66,20 +66,25 @@ class PathSettings:
             )
 
 
-@dataclass(frozen=True)
-class GuidedIntegratedGradients(PathAttributions):
-    """baseline: where the path began, in the form of the inputs; a list of several, over which is averaged.
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class GuidedIntegratedGradients(PathAttribution):
+    """The result of `guided_integrated_gradients`.
 
+    baseline: where the path began, in the form of the inputs; a list of several, over which is averaged.
     standard_error: of that mean, like the attributions; None of a single baseline.
     """
 
     standard_error: Any
     baseline: Any
-    settings: PathSettings
 
 
-@explains
-@by_sample
+@method(
+    "guided-ig",
+    caption="Guided Integrated Gradients",
+    note="red speaks for the class, blue against it",
+    source="Kapishnikov et al. 2021",
+    signed=True,
+)
 def guided_integrated_gradients(
     model: Differentiable | ModelLike,
     inputs: Inputs,
@@ -90,21 +95,28 @@ def guided_integrated_gradients(
     fraction: float = 0.25,
     max_dist: float = 0.02,
     anchors: int = 0,
-    rule: str = "trapezoid",
-    rng: np.random.Generator | int | None = None,
+    rule: GuidedRule = "trapezoid",
+    rng: Rng = 0,
     batch_size: int = 16,
     progress: Progress | None = None,
     verify: bool = True,
 ) -> GuidedIntegratedGradients:
     """Integrate the gradient along a path that moves features of small gradient first.
 
-    inputs: (N, *features), or {input name: array}; integer inputs are held. target: see `Target`; None explains the
-    class that is highest at the inputs. baseline, rng: see `make_baselines`; attributions are averaged over several.
-    steps: of the path. fraction: of the features that move at once, in (0, 1]. max_dist: how far a feature may be ahead
-    of or behind the straight line, as a share of it: 0 is Integrated Gradients, 1 sets no bound. anchors: points of
-    the straight line, evenly spaced, that the path passes through; steps and max_dist are then shares of each part.
+    inputs: (N, *features), or {input name: array}; integer inputs are held.
+    target: see `Target`; None explains the class that is highest at the inputs.
+    baseline: as `integrated_gradients` takes it; attributions are averaged over several.
+    steps: steps of the path.
+    fraction: share of the features that move at once, in (0, 1].
+    max_dist: how far a feature may leave the straight line, as a share of it: 0 is Integrated Gradients, 1 sets no
+        bound.
+    anchors: points of the straight line, evenly spaced, that the path passes through; `steps` and `max_dist` are then
+        shares of each part.
     rule: "trapezoid" takes the mean of the gradients at both ends of a step, which costs one gradient more; "left" the
-    first, as published. batch_size: samples evaluated at once. progress: called with (points done, points planned).
+        first, as published.
+    rng: a Generator or a seed for random baselines.
+    batch_size: samples evaluated at once.
+    progress: called with (points done, points planned).
     Returns attributions that sum to f(inputs) − f(baseline) up to `delta` (N,).
     Raises AnalysisError for settings out of range, and what `make_baselines` raises; InputError, TargetError,
     UnsupportedOp.
@@ -128,10 +140,9 @@ def guided_integrated_gradients(
     difference = held.output - np.mean(at_starts, axis=0)
     begun = [like(inputs, {name: start[name] for name in held.names}) for start in starts]
     return GuidedIntegratedGradients(
-        **vars(path_attributions(held, inputs, _unflat(held, mean), difference, evaluations)),
+        **path_attributions(held, inputs, _unflat(held, mean), difference, evaluations),
         standard_error=None if error is None else like(inputs, _unflat(held, error)),
         baseline=begun[0] if len(begun) == 1 else begun,
-        settings=settings,
     )
 
 

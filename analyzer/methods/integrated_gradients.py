@@ -15,33 +15,33 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from analyzer.backends import Differentiable, ModelLike, differentiate, explains
-from analyzer.backends.batching.micro_batches import Progress
+from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.backends.batching.planning import plan_batch
-from analyzer.backends.inputs import Inputs
 from analyzer.deprecation import renamed
 from analyzer.errors import AnalysisError
 from analyzer.graph.embeddings import embedded_tokens
-from analyzer.methods.arranged import by_sample_on_path
-from analyzer.methods.full_gradient.result import chosen_input
 from analyzer.methods.numbers import generator, refuse_count
 from analyzer.methods.paths.affine_start import behind_affine_start
 from analyzer.methods.paths.ends import Baselines, path_ends
 from analyzer.methods.paths.fixed_target import hold
 from analyzer.methods.paths.integration import integrate
+from analyzer.methods.paths.line_result import LineAttribution
 from analyzer.methods.paths.lines import Lines
-from analyzer.methods.paths.path_result import PathAttributions, path_attributions
-from analyzer.methods.paths.quadrature import quadrature
+from analyzer.methods.paths.path_result import path_attributions
+from analyzer.methods.paths.quadrature import RuleName, quadrature
 from analyzer.methods.paths.refinement import as_goal
-from analyzer.methods.paths.top_k import held_of_rank, joined, of_rank
-from analyzer.methods.token_scores import Names, plot_token_scores, scored_tokens, token_scores
+from analyzer.methods.paths.top_k import held_of_rank, joined
+from analyzer.methods.registry import method
+from analyzer.methods.result import chosen_input, refuse_ranked
+from analyzer.methods.token_scores import UNIT, TokenNames, plot_token_scores, scored_tokens, token_scores
 from analyzer.target.target import TargetLike
+from analyzer.types import Inputs, Names, Progress, Rng
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from analyzer.figures import ScoredTokens
-
+    from analyzer.figures.plots import Look
 
 ADAPTIVE = "adaptive"
 """The rule of a result that was refined to a tolerance."""
@@ -49,43 +49,16 @@ AT_ONCE = 16
 """Points evaluated together, where memory allows: more are no faster."""
 
 
-@dataclass(frozen=True)
-class IntegratedGradients(PathAttributions):
-    """The attributions sum to f(x) − f(x′), which `completeness` holds them to, up to `delta` (N,).
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class IntegratedGradients(LineAttribution):
+    """The result of `integrated_gradients`.
 
-    converged (N,): whether the tolerance asked for is met, in the sum and in the map; False without one. spent (N,):
-    gradients computed for each sample, of which `evaluations` is the largest. baseline: where the path began, in the
-    form of the inputs; a list of several. standard_error: of the average over several baselines, like the attributions.
-    interrupted: an interrupt ended it before its time. embedded: which of the tensors are the vectors of tokens.
-    Of a Target(top=k) or Target(each=…) all arrays but spent and baseline have the classes behind the samples:
-    attributions (N, k, *features), delta (N, k); `rank` gives one of them.
-    standard_error is that of n baselines as draws, s/√n: of few of them 95 % of means lie within Student's quantile
-    times it, 12.7 of two baselines and 4.3 of three.
-    Refined to a tolerance, all (N,): interval_error, the sum of the absolute errors of the intervals' own sums, in the
-    units of the output; scatter, the root of the sum of their squares: what `delta` would be were their signs random;
-    map_error, the predicted error of the map, relative L2: the true one is at most about twice that, but for what no
-    point shows (refinement.py); map_change, how far the last refinement moved it.
+    baseline: where the path began, in the form of the inputs; a list of several.
+    embedded: which of the tensors are the vectors of tokens.
     """
 
-    converged: np.ndarray
-    spent: np.ndarray
     baseline: Any
-    steps: int
-    rule: str
-    interrupted: bool = False
-    standard_error: Any = None
-    interval_error: np.ndarray | None = None
-    scatter: np.ndarray | None = None
-    map_error: np.ndarray | None = None
-    map_change: np.ndarray | None = None
     embedded: tuple[str, ...] = ()
-
-    def rank(self, k: int) -> IntegratedGradients:
-        """The result of the k-th class of each sample, of a Target(top=…) or Target(each=…).
-
-        Raises AnalysisError where one scalar of each sample is explained.
-        """
-        return of_rank(self, k)
 
     def token_scores(self, of: str | None = None) -> np.ndarray:
         """(N, T): the attribution of each token, summed over its vector. of: one of `embedded`, the first by default.
@@ -94,52 +67,83 @@ class IntegratedGradients(PathAttributions):
         """
         if not self.embedded or (of is not None and of not in self.embedded):
             raise AnalysisError(
-                f"no tokens are embedded in {of or ', '.join(self.channel_axes)}. Fix: give integrated_gradients "
+                f"no tokens are embedded in {of or ', '.join(self.wrt)}. Fix: give integrated_gradients "
                 "wrt='embedding'"
             )
         name = of or self.embedded[0]
         return token_scores(self.first(name, self.attributions_at(name)))
 
     def texts(
-        self, tokens: Names, *, of: str | None = None, captions: Sequence[str] = ()
+        self, tokens: TokenNames, *, of: str | None = None, captions: Sequence[str] = ()
     ) -> list[ScoredTokens]:
         """Each sample as coloured text, for `plot_tokens` and `tokens_html`. tokens, captions: see `scored_tokens`."""
+        assert self.completeness is not None
         return scored_tokens(self.token_scores(of), tokens, self.completeness.output, captions)
 
-    def plot(self, inputs: Any = None, *, of: str | None = None, features: Names | None = None) -> Figure:
-        """The attributions, summed over channels, as `FullGrad.plot` draws its complete map.
-
-        Of embedded tokens coloured text: features are the tokens, T names or a row of them for each sample. Without
-        names a bar for each token.
-        """
-        name = chosen_input(self.channel_axes, of)
+    def drawn(self, name: str, **how: Any) -> tuple[np.ndarray, Look]:
+        """Return what `plot` draws. Embedded tokens are a table with a bar, or a coloured word, for each token."""
+        values, look = super().drawn(name, **how)
         if name not in self.embedded:
-            if features is not None and not all(isinstance(name, str) for name in features):
-                raise AnalysisError(
-                    "got rows of names for a result without tokens. Fix: give integrated_gradients wrt='embedding'"
-                )
-            return super().plot(inputs, of=of, features=cast("Sequence[str] | None", features))
-        return plot_token_scores(self.token_scores(name), features, self.completeness.output, name)
+            return values, look
+        tokens = [f"token {k}" for k in range(values.shape[1])]
+        return self.token_scores(name), replace(look, title=name, unit=f"{UNIT}, per token", features=tokens)
+
+    def is_table(self, name: str, inputs: np.ndarray | None) -> bool:
+        """Return whether a map of one axis is of features or tokens, not of the steps of a signal."""
+        return name in self.embedded or super().is_table(name, inputs)
+
+    @renamed(inputs="images")
+    def plot(
+        self,
+        images: Any = None,
+        *,
+        of: str | None = None,
+        features: Sequence[str] | Sequence[Sequence[str]] | None = None,
+        **looks: Any,
+    ) -> Figure:
+        """Draw the map as `Attribution.plot` does; of embedded tokens coloured text.
+
+        features: of embedded tokens these are the tokens, T names or a row of them for each sample. Without names a
+            bar is drawn for each token. looks: the other options of `Attribution.plot`.
+        """
+        name = chosen_input(self.wrt, of)
+        if name in self.embedded and features is not None:
+            refuse_ranked(self)
+            assert self.completeness is not None
+            title = looks.get("title") or name
+            return plot_token_scores(self.token_scores(name), features, self.completeness.output, title)
+        if features is not None and not all(isinstance(one, str) for one in features):
+            raise AnalysisError(
+                "got rows of names for a result without tokens. Fix: give integrated_gradients wrt='embedding'"
+            )
+        return super().plot(images, of=of, features=cast("Sequence[str] | None", features), **looks)
 
 
 @renamed(at="wrt")
-@explains
-@by_sample_on_path("wrt")
+@method(
+    "integrated-gradients",
+    caption="Integrated Gradients",
+    note="red speaks for the class, blue against it",
+    source="Sundararajan, Taly & Yan 2017, eq. 1",
+    signed=True,
+    path="wrt",
+    ranked=True,
+)
 def integrated_gradients(
     model: Differentiable | ModelLike,
     inputs: Inputs,
     target: TargetLike = None,
     *,
     baseline: Baselines = 0.0,
-    wrt: str | Sequence[str] | None = None,
+    wrt: Names | None = None,
     baseline_inputs: Inputs | None = None,
     steps: int = 50,
-    rule: str = "gauss-legendre",
+    rule: RuleName = "gauss-legendre",
     tolerance: float | None = None,
     map_tolerance: float | None = None,
     max_evaluations: int = 1024,
     batch_size: int | None = None,
-    rng: np.random.Generator | int | None = None,
+    rng: Rng = 0,
     progress: Progress | None = None,
     verify: bool = True,
 ) -> IntegratedGradients:
@@ -147,17 +151,20 @@ def integrated_gradients(
 
     inputs: (N, *features), or {input name: array}, in the model's own input units; integer inputs are held.
     target: see `Target`; None explains the class that is highest at the inputs, all along the path.
-    baseline: what `make_baselines` takes: a number, "black", "white", "mean", "uniform", "gaussian", "blurred", an
-        array that broadcasts to the inputs, a Dataset, or a list of these, over which the attributions are averaged;
-        or one of these per input name. rng: a Generator or seed for random ones.
-    wrt: attribute tensors within the network instead: the ONNX name of one, the path of a module, "embedding", or a
-        sequence of these; `baseline` then is one of theirs, unless `baseline_inputs` gives inputs, such as padding
-        tokens, whose values there are the baseline.
-    steps, rule: the quadrature, without a tolerance. One of `quadrature.RULES`.
-    tolerance: refine until |delta| is within this share of |f(x) − f(x′)| for each sample, no matter of luck (see
-        refinement.py), and the predicted relative L2 error of the map within map_tolerance, by default five times as
-        much; up to `max_evaluations` gradients a path. `converged` says how it ended.
-    batch_size: points evaluated at once, by default as many as memory allows, at most 16.
+    baseline: a number, "black", "white", "mean", "uniform", "gaussian" or "blurred"; an array that broadcasts to the
+        inputs; a Dataset; or a list of these, over which the attributions are averaged. {input name: one of these}
+        for several inputs.
+    wrt: attribute tensors within the network instead: an ONNX name, a module's path, "embedding", or several of these.
+        `baseline` is then one of theirs, unless `baseline_inputs` is given.
+    baseline_inputs: inputs, such as padding tokens, whose values at the tensors of `wrt` are the baseline.
+    steps: points on the path, without a tolerance.
+    rule: quadrature rule, without a tolerance.
+    tolerance: refine until |delta| is within this share of |f(x) − f(x′)| for each sample, and the predicted relative
+        L2 error of the map within `map_tolerance`. `converged` says whether both were reached.
+    map_tolerance: with a tolerance, the relative L2 error of the map. Default: five times the tolerance.
+    max_evaluations: with a tolerance, the most gradients computed for a path.
+    batch_size: points evaluated at once; by default as many as memory allows, at most 16.
+    rng: a Generator or a seed for random baselines.
     progress: called with (gradients computed, gradients planned or foreseen). An interrupt (Ctrl-C) ends the
         computation with what is known by then.
     verify: compare the model's .onnx file with what is explained, as for `differentiate`.
@@ -196,11 +203,11 @@ def integrated_gradients(
         vectors = lines.arrays(sums.mean[:, k])
         found = path_attributions(held_of_rank(held, k), form, vectors, sums.difference[:, k], sums.most)
         if wrt is not None:
-            found = replace(found, arrangement=fn.arrangement)
+            found["arrangement"] = fn.arrangement
         error = sums.standard_error(k)
         results.append(
             IntegratedGradients(
-                **vars(found),
+                **found,
                 converged=sums.converged[:, k] & (goal is not None),
                 spent=sums.spent,
                 baseline=begun[0] if len(begun) == 1 else begun,

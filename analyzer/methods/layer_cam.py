@@ -5,33 +5,38 @@ Source: Jiang, Zhang, Hou, Cheng & Wei 2021, "LayerCAM: Exploring Hierarchical C
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from analyzer.backends import Differentiable, ModelLike, explains
-from analyzer.backends.batching.micro_batches import Progress
-from analyzer.backends.inputs import Inputs
+from analyzer.backends import Differentiable, ModelLike
 from analyzer.graph.builder import Emitter
 from analyzer.graph.graph import Tensor
-from analyzer.methods.arranged import by_sample
 from analyzer.methods.class_activation import ActivationMap, Options, activation_map
+from analyzer.methods.grad_cam import grad_cam
+from analyzer.methods.registry import method
 from analyzer.target.target import TargetLike
+from analyzer.types import Inputs, Names, Progress
 
 
-@explains
-@by_sample
+@method(
+    "layer-cam",
+    caption="LayerCAM",
+    note="a layer's activations by their own positive gradients",
+    source="Jiang et al. 2021, eq. 5 to 7",
+    like=grad_cam,
+)
 def layer_cam(
     model: Differentiable | ModelLike,
     inputs: Inputs,
     target: TargetLike = None,
     *,
     layer: str | None = None,
-    wrt: str | Sequence[str] | None = None,
+    wrt: Names | None = None,
     relu: bool = True,
     align_corners: bool = False,
     progress: Progress | None = None,
     verify: bool = True,
 ) -> ActivationMap:
-    """ReLU(Σ_k ReLU(∂y/∂A^k) ⊙ A^k): fine enough for early layers, too. The arguments are those of `grad_cam`.
+    """Return the map ReLU(Σ_k ReLU(∂y/∂A^k) ⊙ A^k), which is fine enough for early layers, too.
+
+    The arguments are those of `grad_cam`.
 
     Source: Jiang et al. 2021, eq. 5 to 7.
     """

@@ -7,50 +7,44 @@ Gradient-based Attribution Methods".
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from analyzer.autodiff.request import gradient_name, observe
-from analyzer.backends import Differentiable, ModelLike, differentiate, explains
-from analyzer.backends.batching.micro_batches import Progress
-from analyzer.backends.inputs import Arrays, Inputs
+from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.graph.channel_axis import channel_axes, input_channel_axis
 from analyzer.graph.graph import Graph
-from analyzer.methods.arranged import by_sample
-from analyzer.methods.saliency_map import SaliencyMap
+from analyzer.methods.completeness import measure, sample_sums
+from analyzer.methods.registry import method
+from analyzer.methods.result import Attribution
 from analyzer.target.target import TargetLike, one_scalar
+from analyzer.types import Arrays, Inputs, Names, Progress
 
 
-@dataclass(frozen=True, kw_only=True)
-class Attribution(SaliencyMap):
-    """A number for every element of the inputs, and its map (N, *spatial).
-
-    attributions: like the inputs; {input name: array} for several inputs, or where tensors were named in `wrt`. Over
-    channels the map takes the largest size; where it is `signed`, the sum.
-    """
-
-    attributions: Any
-
-
-@explains
-@by_sample
+@method(
+    "gradient",
+    caption="Gradient",
+    note="the largest size over channels",
+    source="Simonyan, Vedaldi & Zisserman 2013, section 3",
+)
 def gradient(
     model: Differentiable | ModelLike,
     inputs: Inputs,
     target: TargetLike = None,
     *,
-    wrt: str | Sequence[str] | None = None,
+    wrt: Names | None = None,
     progress: Progress | None = None,
     verify: bool = True,
 ) -> Attribution:
-    """The gradient of the explained output, in units of the output per unit of the input.
+    """Return the gradient of the explained output, in units of the output per unit of the input.
 
-    model: a model, or `differentiate(model, backend=…)`. inputs: (N, *features), or {input name: array}.
+    model: a model, or `differentiate(model, backend=…)`.
+    inputs: (N, *features), or {input name: array}.
     target: see `Target`; None explains the highest logit of each sample.
-    wrt: the tensors that are attributed, such as the embedded tokens of a text model; default the floating inputs.
+    wrt: the tensors to attribute, such as "embedding" of a text model, a module's path or ONNX names. Default: the
+        floating inputs.
     progress: called with the samples done and all.
     verify: compare the model's .onnx file with what is explained, as for `differentiate`.
     Returns `attributions` like the inputs, with their sign, and the published map: the largest size over channels.
@@ -63,28 +57,46 @@ def gradient(
     found = fn.evaluate(observe((), names), inputs, one_scalar(target), progress=progress)
     gradients = {name: found.arrays[gradient_name(name)] for name in names}
     return Attribution(
-        map=_in_form(inputs, wrt, maps_of(fn.graph, gradients)),
+        attributions=_in_form(inputs, wrt, gradients),
+        maps=_in_form(inputs, wrt, maps_of(fn.graph, gradients)),
         output=found.output,
         target=found.target,
-        attributions=_in_form(inputs, wrt, gradients),
+        signed=False,
+        wrt=names,
     )
 
 
-@explains
-@by_sample
+class InputXGradient(Attribution):
+    """The result of `input_x_gradient`. Its sum is stated and not judged: it misses biases and saturation."""
+
+    @property
+    def remark(self) -> str:
+        """What the sum leaves out."""
+        return "biases and saturation, which FullGrad counts"
+
+
+@method(
+    "input-x-gradient",
+    caption="Input × gradient",
+    note="red speaks for the class, blue against it",
+    source="Shrikumar et al. 2016; Ancona et al. 2018, section 2",
+    signed=True,
+    like=gradient,
+)
 def input_x_gradient(
     model: Differentiable | ModelLike,
     inputs: Inputs,
     target: TargetLike = None,
     *,
-    wrt: str | Sequence[str] | None = None,
+    wrt: Names | None = None,
     progress: Progress | None = None,
     verify: bool = True,
-) -> Attribution:
-    """Each element of the inputs times its gradient, in units of the output: FullGrad's input term.
+) -> InputXGradient:
+    """Return each element of the inputs times its gradient, in units of the output: FullGrad's input term.
 
     The arguments and errors are those of `gradient`. The attributions sum to the output where the network is
-    homogeneous, as one of ReLU layers without biases; FullGrad adds what they miss elsewhere. The map is signed.
+    homogeneous, such as one of ReLU layers without biases; FullGrad adds what they miss elsewhere. `completeness`
+    states how much that is. The map is signed.
     Source: Shrikumar et al. 2016; Ancona et al. 2018, section 2.
     """
     fn = differentiate(model, verify=verify)
@@ -93,12 +105,15 @@ def input_x_gradient(
     # An infinite gradient at an input of 0 has no product: it is NaN, and pictures say so.
     with np.errstate(invalid="ignore"):
         products = {name: found.arrays[f"value/{name}"] * found.arrays[gradient_name(name)] for name in names}
-    return Attribution(
-        map=_in_form(inputs, wrt, maps_of(fn.graph, products, signed=True)),
+    total = np.sum([sample_sums(array) for array in products.values()], axis=0)
+    absolute = np.sum([sample_sums(np.abs(array)) for array in products.values()], axis=0)
+    return InputXGradient(
+        attributions=_in_form(inputs, wrt, products),
+        maps=_in_form(inputs, wrt, maps_of(fn.graph, products, signed=True)),
         output=found.output,
         target=found.target,
-        signed=True,
-        attributions=_in_form(inputs, wrt, products),
+        completeness=measure(np.atleast_1d(found.output).astype(np.float64), total, absolute),
+        wrt=names,
     )
 
 
@@ -124,6 +139,6 @@ def _channel_axis(graph: Graph, name: str, known: dict[str, int]) -> int | None:
     return input_channel_axis(graph, name, known) if name in known or rank > 3 else rank - 1
 
 
-def _in_form(inputs: Inputs, wrt: str | Sequence[str] | None, arrays: Arrays) -> Any:
+def _in_form(inputs: Inputs, wrt: Names | None, arrays: Arrays) -> Any:
     """An array where one array was explained, else {name: array}."""
     return arrays if isinstance(inputs, Mapping) or wrt is not None else next(iter(arrays.values()))

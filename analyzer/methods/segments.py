@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.errors import MissingFramework
+from analyzer.errors import MissingDependency
 
 SCALES = (50, 100, 150, 250, 500, 1200)
 SIZE = (224, 224)
@@ -25,7 +25,7 @@ DILATION = 5
 def segments(image: np.ndarray) -> np.ndarray:
     """The regions of an image (H, W, channels) at all scales, dilated, as masks (K, H, W).
 
-    Raises MissingFramework where scikit-image is not installed.
+    Raises MissingDependency where scikit-image is not installed.
     """
     skimage = _scikit_image()
     image = image.astype(np.float64)
@@ -58,6 +58,6 @@ def _scikit_image() -> Any:
     try:
         return import_module("skimage")
     except ModuleNotFoundError as error:
-        raise MissingFramework(
+        raise MissingDependency(
             f'segments of an image need {error.name}, which is not installed. Fix: pip install "onnxplain[segments]"'
         ) from error

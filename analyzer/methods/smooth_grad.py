@@ -9,40 +9,53 @@ Values" (VarGrad).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from analyzer.backends import Differentiable, ModelLike, differentiate, explains
-from analyzer.backends.batching.micro_batches import Progress
-from analyzer.backends.inputs import Arrays, Inputs
-from analyzer.methods.arranged import by_sample
-from analyzer.methods.numbers import refuse_count
+from analyzer.backends import Differentiable, ModelLike, differentiate
+from analyzer.deprecation import renamed
+from analyzer.methods.numbers import refuse_count, seed_from
 from analyzer.methods.paths.fixed_target import Held, hold, in_batches
 from analyzer.methods.paths.missed import LEAST_COPIES, missed_variance
 from analyzer.methods.paths.noise import Noise
 from analyzer.methods.paths.path_result import like
-from analyzer.methods.saliency import Attribution, maps_of
+from analyzer.methods.registry import method
+from analyzer.methods.result import Attribution
+from analyzer.methods.saliency import maps_of
 from analyzer.target.target import TargetLike
+from analyzer.types import Arrays, Inputs, Progress, Rng
 from converters.verification.norms import inner
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class SmoothAttribution(Attribution):
-    """samples: noisy copies of each input. standard_error: of the mean that the attributions are, like them.
+    """The result of a method over noisy copies.
 
-    It is None where it is unknown: of VarGrad, which is not a mean, and of fewer than five copies. The outputs of the
-    copies may show that their gradients missed a steep region. It is then raised to a bound of the error (missed.py);
-    for SmoothGrad², whose error has no bound, it is infinite.
+    samples: noisy copies of each input.
+    standard_error: of the mean that the attributions are, like them. It is None where it is unknown: of VarGrad, which
+        is not a mean, and of fewer than five copies. The outputs of the copies may show that their gradients missed a
+        steep region. It is then raised to a bound of the error (missed.py); for SmoothGrad², whose error has no bound,
+        it is infinite.
     """
 
-    samples: int = field(kw_only=True)
+    samples: int
     standard_error: Any | None
 
+    @property
+    def detail(self) -> str:
+        """The number of copies."""
+        return f"{self.samples} copies"
 
-@explains
-@by_sample
+
+@renamed(seed="rng")
+@method(
+    "smooth-grad",
+    caption="SmoothGrad",
+    note="the gradient averaged over noisy copies, by size",
+    source="Smilkov et al. 2017, section 2",
+)
 def smooth_grad(
     model: Differentiable | ModelLike,
     inputs: Inputs,
@@ -50,29 +63,38 @@ def smooth_grad(
     *,
     samples: int = 25,
     noise: float = 0.15,
-    seed: int = 0,
+    rng: Rng = 0,
     batch_size: int = 16,
     progress: Progress | None = None,
     verify: bool = True,
 ) -> SmoothAttribution:
-    """The mean of the gradient over noisy copies of the inputs.
+    """Return the mean of the gradient over noisy copies of the inputs.
 
     model, inputs, target: as in `gradient`; the class that is highest at the inputs is explained in all copies.
-    samples: noisy copies of each input. noise: the standard deviation of the Gaussian noise, as a share of the range
-    (maximum − minimum) of each sample; the paper takes 0.1 to 0.2. seed: of the noise; a sample's noise is the same
-    in any batch of which it is the same row. batch_size: copies evaluated at once. progress: called with the copies
-    done and all.
+    samples: noisy copies of each input.
+    noise: standard deviation of the Gaussian noise, as a share of the range (maximum − minimum) of each sample. The
+        paper takes 0.1 to 0.2.
+    rng: a Generator or a seed for the noise. With a seed, a sample's noise is the same in any batch of which it is the
+        same row.
+    batch_size: copies evaluated at once.
+    progress: called with the copies done and all.
     Returns `attributions` like the inputs with the `standard_error` of their mean; the map as that of `gradient`.
     Raises AnalysisError for a number of copies below 1 or a negative noise, and what `gradient` raises.
     Source: Smilkov et al. 2017, section 2.
     """
-    moments = _moments(model, inputs, target, samples, Noise(noise, seed), batch_size, progress)
+    moments = _moments(model, inputs, target, samples, Noise(noise, seed_from(rng)), batch_size, progress)
     errors = moments.raised(moments.mean, moments.squares)
     return moments.result(inputs, moments.mean, standard_error=errors)
 
 
-@explains
-@by_sample
+@renamed(seed="rng")
+@method(
+    "smooth-grad-squared",
+    caption="SmoothGrad²",
+    note="the squared gradient averaged over noisy copies",
+    source="Hooker et al. 2019, section 4",
+    like=smooth_grad,
+)
 def smooth_grad_squared(
     model: Differentiable | ModelLike,
     inputs: Inputs,
@@ -80,16 +102,17 @@ def smooth_grad_squared(
     *,
     samples: int = 25,
     noise: float = 0.15,
-    seed: int = 0,
+    rng: Rng = 0,
     batch_size: int = 16,
     progress: Progress | None = None,
     verify: bool = True,
 ) -> SmoothAttribution:
-    """The mean of the squared gradient over noisy copies of the inputs. The arguments are those of `smooth_grad`.
+    """Return the mean of the squared gradient over noisy copies of the inputs.
 
-    Source: Hooker et al. 2019, section 4.
+    The arguments are those of `smooth_grad`. Source: Hooker et al. 2019, section 4.
     """
-    moments = _moments(model, inputs, target, samples, Noise(noise, seed), batch_size, progress, np.square)
+    noises = Noise(noise, seed_from(rng))
+    moments = _moments(model, inputs, target, samples, noises, batch_size, progress, np.square)
     # Of squares g², Σ (g − ḡ)² is at most their sum, and ḡ is not kept: nothing is explained by it.
     sums = {name: mean * samples for name, mean in moments.mean.items()}
     nothing = {name: np.zeros_like(mean) for name, mean in moments.mean.items()}
@@ -97,8 +120,14 @@ def smooth_grad_squared(
     return moments.result(inputs, moments.mean, standard_error=errors)
 
 
-@explains
-@by_sample
+@renamed(seed="rng")
+@method(
+    "var-grad",
+    caption="VarGrad",
+    note="the variance of the gradient over noisy copies",
+    source="Adebayo et al. 2018, section 2",
+    like=smooth_grad,
+)
 def var_grad(
     model: Differentiable | ModelLike,
     inputs: Inputs,
@@ -106,16 +135,16 @@ def var_grad(
     *,
     samples: int = 25,
     noise: float = 0.15,
-    seed: int = 0,
+    rng: Rng = 0,
     batch_size: int = 16,
     progress: Progress | None = None,
     verify: bool = True,
 ) -> SmoothAttribution:
-    """The variance of the gradient over noisy copies of the inputs, (1/n) Σ (g − ḡ)².
+    """Return the variance of the gradient over noisy copies of the inputs, (1/n) Σ (g − ḡ)².
 
     The arguments are those of `smooth_grad`. Source: Adebayo et al. 2018, section 2.
     """
-    moments = _moments(model, inputs, target, samples, Noise(noise, seed), batch_size, progress)
+    moments = _moments(model, inputs, target, samples, Noise(noise, seed_from(rng)), batch_size, progress)
     variance = {name: squares / samples for name, squares in moments.squares.items()}
     return moments.result(inputs, variance, standard_error=None)
 
@@ -189,10 +218,12 @@ class _Moments:
 
         found = typed(attributions)
         return SmoothAttribution(
-            map=like(inputs, maps_of(self.held.fn.graph, found)),
+            attributions=like(inputs, found),
+            maps=like(inputs, maps_of(self.held.fn.graph, found)),
             output=self.held.output,
             target=self.held.chosen,
-            attributions=like(inputs, found),
+            signed=False,
+            wrt=self.held.names,
             samples=self.samples,
             standard_error=None if standard_error is None else like(inputs, typed(standard_error)),
         )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from analyzer.figures import ScoredTokens
 
-Names = Sequence[str] | Sequence[Sequence[str]]
+TokenNames = Sequence[str] | Sequence[Sequence[str]]
 UNIT = "units of the output"
 
 
@@ -29,7 +29,7 @@ def token_scores(attributions: np.ndarray) -> np.ndarray:
 
 
 def scored_tokens(
-    scores: np.ndarray, names: Names, explained: np.ndarray | None, captions: Sequence[str] = ()
+    scores: np.ndarray, names: TokenNames, explained: np.ndarray | None, captions: Sequence[str] = ()
 ) -> list[ScoredTokens]:
     """One text a sample, of scores (N, T). names: a row of tokens for each sample, or one for all of them.
 
@@ -64,7 +64,9 @@ def scored_tokens(
     return texts
 
 
-def plot_token_scores(scores: np.ndarray, names: Names | None, explained: np.ndarray, title: str) -> Figure:
+def plot_token_scores(
+    scores: np.ndarray, names: TokenNames | None, explained: np.ndarray, title: str
+) -> Figure:
     """Coloured tokens; where they have no names, a bar for each."""
     from analyzer.figures import Look, drawable, plot_input, plot_tokens
 

@@ -11,44 +11,51 @@ code for what the paper leaves open.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analyzer.backends import Differentiable, ModelLike, differentiate, explains
-from analyzer.backends.batching.micro_batches import Progress
-from analyzer.backends.inputs import Arrays
+from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.errors import AnalysisError, ShapeError
 from analyzer.graph.channel_axis import channel_axes, input_channel_axis
-from analyzer.methods.arranged import Arranged, by_sample
 from analyzer.methods.integrated_gradients import integrated_gradients
 from analyzer.methods.numbers import refuse_count
 from analyzer.methods.paths.baselines import BaselineLike, numbers
 from analyzer.methods.paths.fixed_target import hold
+from analyzer.methods.registry import method
+from analyzer.methods.result import Attribution
 from analyzer.methods.segments import segments as segments_of
 from analyzer.target.target import TargetLike
+from analyzer.types import Arrays, Progress, Rng
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from analyzer.figures.plots import Look
 
 
-@dataclass(frozen=True)
-class Xrai(Arranged):
-    """map (N, H, W): at every pixel the mean attribution of its region; it sums to that of `attributions`, taken at the
-    largest channel of each pixel.
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Xrai(Attribution):
+    """The result of `xrai`.
 
-    ranks (N, H, W): the number of each pixel's region, 1 the highest. attributions: like the inputs. delta (N,): how
-    far their sum is from the difference of the outputs; None of attributions that were given.
-    output (N,): the explained one; target (N,): its classes, or None.
+    maps: (N, H, W), at every pixel the mean attribution of its region; it sums to that of `attributions`, taken at the
+        largest channel of each pixel.
+    ranks: (N, H, W), the number of each pixel's region, 1 the highest.
+    attribution_error: (N,), how far the sum of the attributions is from the difference of the outputs; None of
+        attributions that were given.
     """
 
-    map: np.ndarray
     ranks: np.ndarray
-    attributions: np.ndarray
-    delta: np.ndarray | None
-    output: np.ndarray
-    target: np.ndarray | None
+    attribution_error: np.ndarray | None
+
+    @property
+    def delta(self) -> np.ndarray | None:
+        """(N,): how far the sum of `attributions` is from the difference of the outputs; None where they were given."""
+        return self.attribution_error
+
+    @property
+    def detail(self) -> str:
+        """The number of regions of each sample."""
+        return f"{', '.join(str(count) for count in self.ranks.max(axis=(1, 2)))} regions"
 
     def masks(self, sample: int) -> np.ndarray:
         """The regions of a sample (K, H, W), disjoint, the highest first."""
@@ -69,15 +76,18 @@ class Xrai(Arranged):
             covered[sample] = ranks <= taken
         return covered
 
-    def plot(self, images: np.ndarray | None = None) -> Figure:
-        """The map over the images, one column a sample."""
-        from analyzer.figures import plot_maps
+    def drawn(self, name: str, **how: Any) -> tuple[np.ndarray, Look]:
+        """Return the map of the regions, in the unit of the attributions."""
+        values, look = super().drawn(name, **how)
+        return values, replace(look, unit="mean attribution of the region")
 
-        return plot_maps(self.map, images, title="XRAI", unit="mean attribution of the region")
 
-
-@explains
-@by_sample
+@method(
+    "xrai",
+    caption="XRAI",
+    note="the mean of Integrated Gradients in each region",
+    source="Kapishnikov et al. 2019",
+)
 def xrai(
     model: Differentiable | ModelLike,
     inputs: np.ndarray | Mapping[str, np.ndarray],
@@ -88,18 +98,22 @@ def xrai(
     baseline: BaselineLike = ("black", "white"),
     steps: int = 100,
     min_pixels: int = 50,
-    rng: np.random.Generator | int | None = None,
+    rng: Rng = 0,
     batch_size: int | None = None,
     progress: Progress | None = None,
     verify: bool = True,
 ) -> Xrai:
     """Rank the regions of images by the attributions in them.
 
-    inputs: (N, channels, H, W), or channels last. target: see `Target`; None explains the class that is highest.
-    attributions: like the inputs, of any method; None takes Integrated Gradients of so many `steps` from each
-    `baseline` (see `make_baselines`; `rng` is of random ones), averaged.
+    inputs: (N, channels, H, W), or channels last.
+    target: see `Target`; None explains the class that is highest.
+    attributions: like the inputs, of any method; None takes Integrated Gradients.
     segments: for each sample its regions as masks (K, H, W), which may overlap; None cuts the images themselves.
-    min_pixels: a segment that adds fewer is left out. batch_size, progress: of Integrated Gradients.
+    baseline: of Integrated Gradients, as `integrated_gradients` takes it; attributions are averaged over several.
+    steps: of Integrated Gradients, from each baseline.
+    min_pixels: a segment that adds fewer pixels is left out.
+    rng: a Generator or a seed for random baselines.
+    batch_size, progress: of Integrated Gradients.
     Raises ShapeError for what is no batch of images, AnalysisError for a model of several inputs, MissingFramework
     where scikit-image is needed and not installed; InputError, TargetError, UnsupportedOp.
     """
@@ -135,12 +149,14 @@ def xrai(
     )
     ranked = [rank(masks, values, min_pixels) for masks, values in zip(regions, pixels, strict=True)]
     return Xrai(
-        map=np.stack([values for values, _ in ranked]).astype(given.dtype),
-        ranks=np.stack([ranks for _, ranks in ranked]),
         attributions=given,
-        delta=delta,
+        maps=np.stack([values for values, _ in ranked]).astype(given.dtype),
+        ranks=np.stack([ranks for _, ranks in ranked]),
+        attribution_error=delta,
         output=held.output,
         target=held.chosen,
+        signed=False,
+        wrt=(name,),
     )
 
 

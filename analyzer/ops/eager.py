@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx.numpy_helper import to_array
 
-from analyzer.graph.builder import Argument, Emitter, Step, dtype_of_numbers
+from analyzer.graph.builder import Argument, Emitter, ScanStep, dtype_of_numbers
 from analyzer.graph.graph import Tensor, attribute_defaults
 from analyzer.ops.registry import registered
 from analyzer.ops.support import ints
@@ -75,7 +75,7 @@ class Eager(Emitter):
         return tuple(self.hold(result) for result in results[:outputs])
 
     def scan(
-        self, step: Step, states: Sequence[Tensor], sequences: Sequence[Tensor], reverse: bool = False
+        self, step: ScanStep, states: Sequence[Tensor], sequences: Sequence[Tensor], reverse: bool = False
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Run a step along axis 0 of the sequences: the last states, and the outputs' elements stacked."""
 

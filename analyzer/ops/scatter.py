@@ -16,7 +16,7 @@ from analyzer.ops.registry import Affine, Kink, register
 from analyzer.ops.support import cast, filled, is_zero, shape_of, zeros_like
 
 _TORCH_REDUCTIONS = {"mul": "prod", "max": "amax", "min": "amin"}
-Gather = Callable[[Tensor], Tensor]
+GatherRule = Callable[[Tensor], Tensor]
 Scatter = Callable[[Tensor, Tensor, str], Tensor]
 Entries = tuple[Callable[[], Tensor], None, Callable[[], Tensor]]
 
@@ -91,14 +91,14 @@ def _tf_scatter(tf: Any, data: Any, places: Any, updates: Any, reduction: str) -
     return scatter[reduction](data, places, updates)
 
 
-def _elements(op: Emitter, indices: Tensor, axis: int) -> tuple[Gather, Scatter]:
+def _elements(op: Emitter, indices: Tensor, axis: int) -> tuple[GatherRule, Scatter]:
     return (
         lambda t: op.GatherElements(t, indices, axis=axis),
         lambda into, values, how: op.ScatterElements(into, indices, values, axis=axis, reduction=how),
     )
 
 
-def _slabs(op: Emitter, indices: Tensor) -> tuple[Gather, Scatter]:
+def _slabs(op: Emitter, indices: Tensor) -> tuple[GatherRule, Scatter]:
     return (
         lambda t: op.GatherND(t, indices),
         lambda into, values, how: op.ScatterND(into, indices, values, reduction=how),
@@ -112,7 +112,7 @@ def _vjp(
     data: Tensor,
     updates: Tensor,
     reduction: str,
-    gather: Gather,
+    gather: GatherRule,
     scatter: Scatter,
 ) -> Entries:
     if reduction == "none":
@@ -147,7 +147,7 @@ def _product_of_others(op: Emitter, factor: Tensor, product: Tensor, zeros: Tens
 
 
 def _hits(
-    op: Emitter, y: Tensor, data: Tensor, updates: Tensor, gather: Gather, scatter: Scatter
+    op: Emitter, y: Tensor, data: Tensor, updates: Tensor, gather: GatherRule, scatter: Scatter
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Which elements of data and of updates are the extremum, and how many are at each position."""
     of_data = cast(op, op.Equal(data, y), y)
@@ -162,7 +162,7 @@ def _residual(
     data: Tensor,
     updates: Tensor,
     reduction: str,
-    gather: Gather,
+    gather: GatherRule,
     scatter: Scatter,
 ) -> Tensor | None:
     data_moves, updates_move = active[0], active[2]

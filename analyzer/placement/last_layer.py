@@ -13,13 +13,13 @@ import numpy as np
 
 from analyzer.backends import Differentiable
 from analyzer.backends.differentiable import attributed
-from analyzer.backends.inputs import Arrays
 from analyzer.graph.graph import Graph
 from analyzer.placement import Cells
 from analyzer.placement.cells import NOWHERE
 from analyzer.placement.fixed_sizes import at_input_sizes
-from analyzer.placement.terms import Reading, read_roots
+from analyzer.placement.terms import RootCells, read_roots
 from analyzer.target.target import Seed
+from analyzer.types import Arrays
 
 # They move elements and compute nothing: the tensor before them is the layer's own.
 _MOVES = frozenset({"Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
@@ -54,7 +54,7 @@ def last_layers(fn: Differentiable, feeds: Arrays, seed: Seed, roots: Sequence[s
 
 def readings(
     fn: Differentiable, feeds: Arrays, outputs: tuple[str, ...], roots: Sequence[str]
-) -> Mapping[str, Reading]:
+) -> Mapping[str, RootCells]:
     """The spatial axes of every root and the cells of all tensors on the way from it. Kept by the model."""
     shapes = {name: array.shape for name, array in feeds.items()}
     key = ("readings", outputs, tuple(roots), tuple((name, shape[1:]) for name, shape in shapes.items()))
@@ -63,7 +63,7 @@ def readings(
         path = attributed(fn.graph, outputs, roots)
         tensors = [name for name in fn.tensors if name in path]
         fn.plans[key] = read_roots(fn.graph, fixed, roots, tensors, {})
-    made: Mapping[str, Reading] = fn.plans[key]
+    made: Mapping[str, RootCells] = fn.plans[key]
     return made
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 
 from analyzer.placement.cells import Cells, alone, cells_of, contracted, merged
 from analyzer.placement.lines import Reach, convolving, slid, spread_out, transposed
-from analyzer.placement.step import Sizes, Step, UnknownSize
+from analyzer.placement.step import Outcome, PlacedNode, UnknownSize
+from analyzer.types import Sizes
 
-Outcome = Cells | Sequence[Cells | None] | None
 
-
-def _windowed(step: Step) -> Outcome:
+def _windowed(step: PlacedNode) -> Outcome:
     """Convolution and pooling along the spatial axes; a convolution sums over channels."""
     assert step.data is not None
     shape, out, node = step.shape(), step.output_shape(), step.node
@@ -43,11 +42,11 @@ def _convolved(data: Cells, axes: Mapping[int, Reach], shape: Sizes, out: Sizes)
     return contracted(data, [1]) if found is None and shape[2:] == out[2:] else found
 
 
-def _every_output(step: Step, cells: Cells | None) -> Outcome:
+def _every_output(step: PlacedNode, cells: Cells | None) -> Outcome:
     return [cells] * len(step.node.outputs)
 
 
-def _resized(step: Step) -> Outcome:
+def _resized(step: PlacedNode) -> Outcome:
     """Resize: other sizes along the same axes. What reads a box that is given while running has no place."""
     assert step.data is not None
     shape, out = step.shape(), step.output_shape()
@@ -63,7 +62,7 @@ def _rescaled(data: Cells, shape: Sizes, out: Sizes) -> Cells | None:
     return slid(data, axes, shape, out)
 
 
-def _depth_to_space(step: Step) -> Outcome:
+def _depth_to_space(step: PlacedNode) -> Outcome:
     """Channels become positions of a finer image: each a part of its cell, where channels have none of their own."""
     assert step.data is not None
     shape, out = step.shape(), step.output_shape()
@@ -83,7 +82,7 @@ def _depth_to_space(step: Step) -> Outcome:
     return cells_of(step.data.grids, step.full().reshape(split).transpose(order).reshape(out))
 
 
-def _space_to_depth(step: Step) -> Outcome:
+def _space_to_depth(step: PlacedNode) -> Outcome:
     """Positions become channels, each with the place that it had."""
     assert step.data is not None
     n, channels, height, width = step.shape()
@@ -94,7 +93,7 @@ def _space_to_depth(step: Step) -> Outcome:
     return cells_of(step.data.grids, split.transpose(0, 3, 5, 1, 2, 4).reshape(step.output_shape()))
 
 
-def _reduced(step: Step) -> Outcome:
+def _reduced(step: PlacedNode) -> Outcome:
     """A reduction: what is not summed keeps its place."""
     assert step.data is not None
     shape = step.shape()
@@ -112,21 +111,21 @@ def _reduced(step: Step) -> Outcome:
     return cells_of(kept.grids, kept.index.squeeze(tuple(axes)))
 
 
-def _matmul(step: Step) -> Outcome:
+def _matmul(step: PlacedNode) -> Outcome:
     a, b, out = step.shape(0), step.shape(1), step.output_shape()
     if len(a) == 1 or len(b) == 1:
         return None
     return _product(step, len(a) - 1, len(b) - 2, out)
 
 
-def _gemm(step: Step) -> Outcome:
+def _gemm(step: PlacedNode) -> Outcome:
     if step.node.attributes["transA"]:
         return None
     inner = 1 if step.node.attributes["transB"] else 0
     return _product(step, 1, inner, step.output_shape()) if step.parts[0] is not None else None
 
 
-def _product(step: Step, inner_a: int, inner_b: int, out: Sizes) -> Outcome:
+def _product(step: PlacedNode, inner_a: int, inner_b: int, out: Sizes) -> Outcome:
     """A matrix product keeps its rows: the left factor's place, else the right factor's columns."""
     for index, axis in enumerate((inner_a, inner_b)):
         part = step.parts[index]
@@ -140,7 +139,7 @@ def _product(step: Step, inner_a: int, inner_b: int, out: Sizes) -> Outcome:
     return None
 
 
-def _einsum(step: Step) -> Outcome:
+def _einsum(step: PlacedNode) -> Outcome:
     """As a matrix product: the first operand whose cells depend on letters of the output alone."""
     equation = str(step.node.attributes["equation"]).replace(" ", "")
     if "." in equation or "->" not in equation:
@@ -161,7 +160,7 @@ def _einsum(step: Step) -> Outcome:
     return None
 
 
-def _recurrent(step: Step) -> Outcome:
+def _recurrent(step: PlacedNode) -> Outcome:
     """A recurrent layer's sequence keeps its steps; its final state has no place."""
     assert step.data is not None
     if step.node.attributes.get("layout"):
@@ -173,7 +172,7 @@ def _recurrent(step: Step) -> Outcome:
     return [y, *[None] * (len(step.node.outputs) - 1)]
 
 
-def same_place(step: Step) -> Outcome:
+def same_place(step: PlacedNode) -> Outcome:
     """Element by element: from all inputs that have a place."""
     parts = [part for part in step.parts if part is not None]
     out = step.output_shape()
@@ -189,7 +188,7 @@ _REDUCING = (
     *("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"),
 )
 
-MIXING: dict[str, Callable[[Step], Outcome]] = {
+MIXING: dict[str, Callable[[PlacedNode], Outcome]] = {
     **dict.fromkeys(_WINDOWED, _windowed),
     "Resize": _resized,
     "DepthToSpace": _depth_to_space,

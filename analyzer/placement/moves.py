@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from analyzer.placement.cells import NOWHERE, Cells, cells_of, united
-from analyzer.placement.step import Step
-
-Outcome = Cells | Sequence[Cells | None] | None
+from analyzer.placement.step import Outcome, PlacedNode
 
 
-def reshape(step: Step) -> Outcome:
+def reshape(step: PlacedNode) -> Outcome:
     index, sizes = step.full(), step.output_shape()
     # A model whose sizes contradict one another fails when it runs.
     return _moved(step, index.reshape(sizes)) if index.size == math.prod(sizes) else None
 
 
-def _transpose(step: Step) -> Outcome:
+def _transpose(step: PlacedNode) -> Outcome:
     assert step.data is not None
     order = step.node.attributes["perm"] or list(reversed(range(step.data.index.ndim)))
     if len(order) != step.data.index.ndim:
@@ -28,7 +26,7 @@ def _transpose(step: Step) -> Outcome:
     return Cells(step.data.grids, step.data.index.transpose(order))
 
 
-def _slice(step: Step) -> Outcome:
+def _slice(step: PlacedNode) -> Outcome:
     starts, ends, axes, steps = (step.constant(index) for index in range(1, 5))
     assert starts is not None and ends is not None
     along = range(len(starts)) if axes is None else axes
@@ -46,13 +44,13 @@ def _positions(start: int, end: int, stride: int, size: int) -> np.ndarray:
     return np.arange(size)[slice(start, stop, stride)]
 
 
-def _split(step: Step) -> Outcome:
+def _split(step: PlacedNode) -> Outcome:
     axis, index = step.node.attributes["axis"] or 0, step.full()
     ends = np.cumsum([step.output_shape(i)[axis] for i in range(len(step.node.outputs))])
     return [_moved(step, piece) for piece in np.split(index, ends[:-1], axis)]
 
 
-def _concat(step: Step) -> Outcome:
+def _concat(step: PlacedNode) -> Outcome:
     axis = step.node.attributes["axis"]
     placed = [part for part in step.parts if part is not None]
     grids, indices = united(placed)
@@ -64,23 +62,23 @@ def _concat(step: Step) -> Outcome:
     return cells_of(grids, np.concatenate(pieces, axis))
 
 
-def _gather(step: Step) -> Outcome:
+def _gather(step: PlacedNode) -> Outcome:
     positions = step.constant(1)
     assert positions is not None
     return _moved(step, step.full().take(positions, step.node.attributes["axis"] or 0))
 
 
-def _expand(step: Step) -> Outcome:
+def _expand(step: PlacedNode) -> Outcome:
     return _moved(step, np.broadcast_to(step.full(), step.output_shape()))
 
 
-def _tile(step: Step) -> Outcome:
+def _tile(step: PlacedNode) -> Outcome:
     repeats = step.constant(1)
     assert repeats is not None
     return _moved(step, np.tile(step.full(), repeats))
 
 
-def _pad(step: Step) -> Outcome:
+def _pad(step: PlacedNode) -> Outcome:
     pads, axes = step.constant(1), step.constant(3)
     assert pads is not None
     index = step.full()
@@ -99,12 +97,12 @@ def _pad(step: Step) -> Outcome:
     return _moved(step, np.pad(index[kept], grown, mode=mode))
 
 
-def _moved(step: Step, index: np.ndarray) -> Cells | None:
+def _moved(step: PlacedNode, index: np.ndarray) -> Cells | None:
     assert step.data is not None
     return cells_of(step.data.grids, index)
 
 
-MOVES: dict[str, Callable[[Step], Outcome]] = {
+MOVES: dict[str, Callable[[PlacedNode], Outcome]] = {
     "Reshape": reshape,
     "Flatten": reshape,
     "Squeeze": reshape,

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from analyzer.graph.graph import Graph, Node
 from analyzer.placement.cells import Cells
+from analyzer.types import Sizes
 
-Sizes = tuple[int, ...]
+Outcome = Cells | Sequence[Cells | None] | None
+"""The cells of the outputs of a node: of all of them, of each one, or None where they have none."""
 
 
 @dataclass(frozen=True)
-class Step:
+class PlacedNode:
     """A node. `parts` are the cells of its inputs, None for an input without any."""
 
     graph: Graph

@@ -20,8 +20,7 @@ from analyzer.graph.channel_axis import channel_axes, input_channel_axis
 from analyzer.graph.graph import Graph, Tensor
 from analyzer.placement import Cells, Grid, find_cells, whole
 from analyzer.placement.cells import NOWHERE
-
-Sizes = tuple[int, ...]
+from analyzer.types import Sizes
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ class Placement:
 
 
 @dataclass(frozen=True)
-class Layout:
+class Placements:
     """The placements of a decomposition, for inputs of one shape.
 
     spatial: every root's spatial axes, over which its map is drawn; sizes: of these. placements: by tensor.
@@ -109,7 +108,7 @@ def lay_out(
     roots: Sequence[str],
     tensors: Sequence[str],
     known: Mapping[str, tuple[int, ...]],
-) -> Layout:
+) -> Placements:
     """Place `tensors`, the roots among them. known: the spatial axes of roots of which the caller knows them.
 
     graph: the model; places: where samples lie in its tensors; fixed: the model at the sizes of its inputs, with
@@ -147,10 +146,10 @@ def lay_out(
             # A number a sample: its own one cell.
             sizes[root] = (placements[root].elements,)
             placements[root] = replace(placements[root], spots=(Spot(root, (whole(sizes[root]),)),))
-    return Layout({root: spatial for root, (spatial, _) in readings.items()}, sizes, placements)
+    return Placements({root: spatial for root, (spatial, _) in readings.items()}, sizes, placements)
 
 
-Reading = tuple[tuple[int, ...], dict[str, Cells]]
+RootCells = tuple[tuple[int, ...], dict[str, Cells]]
 """A root's spatial axes, and the cells of all tensors that follow from them."""
 
 
@@ -160,7 +159,7 @@ def read_roots(
     roots: Sequence[str],
     tensors: Sequence[str],
     known: Mapping[str, tuple[int, ...]],
-) -> dict[str, Reading]:
+) -> dict[str, RootCells]:
     """The reading of every root, as `lay_out` takes it."""
     return {
         root: (known[root], find_cells(fixed, root, known[root]))
@@ -170,7 +169,7 @@ def read_roots(
     }
 
 
-def _best_reading(graph: Graph, fixed: Graph, root: str, tensors: Sequence[str]) -> Reading:
+def _best_reading(graph: Graph, fixed: Graph, root: str, tensors: Sequence[str]) -> RootCells:
     """A root's spatial axes and the cells that follow from them.
 
     Where no layer tells channels first from channels last, that reading is taken which keeps more tensors in place. In
@@ -190,7 +189,7 @@ def _best_reading(graph: Graph, fixed: Graph, root: str, tensors: Sequence[str])
         spatial = tuple(axis for axis in range(1, rank) if axis != channel)
         readings.append((spatial, find_cells(fixed, root, spatial)))
 
-    def kept(reading: Reading) -> int:
+    def kept(reading: RootCells) -> int:
         sizes = [shape[axis] for axis in reading[0]]
         found = [reading[1][name].grids for name in tensors if name in reading[1]]
         # What a layer sums over altogether is no axis of an image.

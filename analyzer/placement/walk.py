@@ -17,7 +17,7 @@ from analyzer.ops.registry import Kind
 from analyzer.placement.cells import Cells, cells_of, regular, whole
 from analyzer.placement.mixing import MIXING, same_place
 from analyzer.placement.moves import MOVES, reshape
-from analyzer.placement.step import Step, UnknownSize, sizes_of
+from analyzer.placement.step import PlacedNode, UnknownSize, sizes_of
 
 # Same shape in and out, each element from its own place (some ops look at its channels or neighbours, too).
 _IN_PLACE = frozenset(
@@ -39,7 +39,7 @@ def find_cells(graph: Graph, image: str, spatial: tuple[int, ...]) -> dict[str, 
     for node in graph.nodes:
         parts = tuple(found.get(name) for name in node.inputs)
         if any(part is not None for part in parts):
-            found.update(_through(Step(graph, node, parts)))
+            found.update(_through(PlacedNode(graph, node, parts)))
     for node in reversed(graph.nodes):
         if node.outputs[0] in found:
             found.update(_back(graph, node, found))
@@ -72,7 +72,7 @@ def _back(graph: Graph, node: Node, found: Mapping[str, Cells]) -> dict[str, Cel
     return {}
 
 
-def _through(step: Step) -> dict[str, Cells]:
+def _through(step: PlacedNode) -> dict[str, Cells]:
     """The cells of a node's outputs."""
     node = step.node
     rule = MOVES.get(node.op_type) or MIXING.get(node.op_type) or (same_place if _in_place(node) else None)
@@ -83,7 +83,8 @@ def _through(step: Step) -> dict[str, Cells]:
         return {}
     try:
         outcome = rule(step)
-    except UnknownSize:
+    except (UnknownSize, IndexError, ValueError):
+        # A model whose sizes or positions contradict one another fails when it runs.
         return {}
     outputs = [outcome] if isinstance(outcome, Cells) or outcome is None else outcome
     return {

@@ -155,7 +155,7 @@ def _title(report: CheckReport) -> str:
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """What a pair of sides comes to. state: "good", "explained" where it agrees but for what is explained, "bad"."""
 
     state: str
@@ -167,7 +167,7 @@ class Cell:
     where: str
 
 
-def pair_matrix(report: CheckReport) -> list[tuple[str, list[Cell | None], float | None]]:
+def pair_matrix(report: CheckReport) -> list[tuple[str, list[TableCell | None], float | None]]:
     """A staircase: for every side its name, its cells with the sides before it, and its worst completeness."""
     cells = {(pair.a, pair.b): _cell(pair) for pair in report.pairs}
     rows = []
@@ -178,12 +178,12 @@ def pair_matrix(report: CheckReport) -> list[tuple[str, list[Cell | None], float
     return rows
 
 
-def _cell(pair: CheckedPair) -> Cell:
+def _cell(pair: CheckedPair) -> TableCell:
     state, mark = ("bad", "✗") if not pair.passed else ("explained", "≈") if pair.explained else ("good", "✓")
     failed = sum(not row["passed"] for row in pair.rows)
     where = f"worst: {pair.worst['quantity']} {pair.worst['tensor']}"
     worst = float(pair.worst["relative_l2"])
-    return Cell(state, mark, worst, len(pair.rows), failed, pair.explained, where)
+    return TableCell(state, mark, worst, len(pair.rows), failed, pair.explained, where)
 
 
 def ranked_rows(report: CheckReport) -> list[Row]:
@@ -201,7 +201,7 @@ def ranked_rows(report: CheckReport) -> list[Row]:
 
 
 @dataclass(frozen=True)
-class Explanation:
+class ExplanationRow:
     """One explanation, and the rows of a pair that it explains."""
 
     pair: str
@@ -211,14 +211,14 @@ class Explanation:
     worst: float
 
 
-def explanations(rows: Sequence[Row]) -> list[Explanation]:
+def explanations(rows: Sequence[Row]) -> list[ExplanationRow]:
     """What explains rows, such as decisions at kinks, once a pair."""
     found: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         if row["explanation"]:
             found.setdefault((f"{row['a']} · {row['b']}", str(row["explanation"])), []).append(row)
     return [
-        Explanation(
+        ExplanationRow(
             pair,
             explanation,
             len(members),

@@ -45,7 +45,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Completeness:
+class CompletenessRow:
     """One sum held against the output. `error` is relative; `passed` is None where no claim is made."""
 
     sample: str
@@ -58,7 +58,7 @@ class Completeness:
 
 
 @dataclass(frozen=True)
-class Report:
+class AttributionPage:
     """Everything on the page, in its order. `passed` None means that nothing was checked."""
 
     title: str
@@ -66,14 +66,14 @@ class Report:
     headline: str
     detail: str = ""
     samples: Sequence[Sample] = ()
-    completeness: Sequence[Completeness] = ()
+    completeness: Sequence[CompletenessRow] = ()
     checks: Sequence[Mapping[str, Any]] = ()
     check_sums: Sequence[Mapping[str, Any]] = ()
     timings: Mapping[str, float] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def render_report(report: Report) -> str:
+def render_report(report: AttributionPage) -> str:
     """The page as HTML text."""
     return template("report.html").render(
         report=report,
@@ -89,7 +89,7 @@ def render_report(report: Report) -> str:
     )
 
 
-def write_report(path: str | os.PathLike[str], report: Report) -> None:
+def write_report(path: str | os.PathLike[str], report: AttributionPage) -> None:
     """Write the page, whole or not at all."""
     write_text(path, render_report(report))
 

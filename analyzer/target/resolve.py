@@ -30,12 +30,12 @@ from analyzer.target.target import (
 
 _EACH = "Fix: give one class, or an array with a class for each sample"
 
-Sizes = Callable[[str], tuple[int, ...]]
+ShapeOf = Callable[[str], tuple[int, ...]]
 Values = Callable[[str], np.ndarray]
 
 
 def resolve(
-    target: Target, graph: Graph, samples: int, sizes: Sizes | None = None, values: Values | None = None
+    target: Target, graph: Graph, samples: int, sizes: ShapeOf | None = None, values: Values | None = None
 ) -> Seed:
     """Check a Target against the graph's shapes and return its Seed. Raises TargetError.
 
@@ -151,7 +151,7 @@ def _sum(
     parts: Sequence[tuple[float, Target]],
     graph: Graph,
     samples: int,
-    sizes: Sizes | None,
+    sizes: ShapeOf | None,
     values: Values | None,
 ) -> Seed:
     """The weights of a sum over every output that one of its parts is of."""

@@ -26,7 +26,13 @@ _WHOLE = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
 
 
 def refuse_boundless(info: onnx.ValueInfoProto) -> None:
-    """Raise InvalidModel for a tensor of a size that no machine holds."""
+    """Raise InvalidModel for a tensor of a size that no machine holds, or of a negative one."""
+    if any(dim.dim_value < 0 for dim in info.type.tensor_type.shape.dim):
+        sizes = [dim.dim_value or dim.dim_param or "?" for dim in info.type.tensor_type.shape.dim]
+        raise InvalidModel(
+            f"expected sizes of at least 0, got {info.name!r} of {sizes}: a window is larger than its input, or more "
+            "is cut off than there is. Fix: export the model again"
+        )
     if (count := _elements(info)) > MOST_ELEMENTS:
         raise InvalidModel(
             f"expected tensors of at most {MOST_ELEMENTS} elements, got {info.name!r} of {count}. "

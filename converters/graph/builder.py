@@ -15,10 +15,10 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from converters.errors import UnsupportedModel
+from converters.errors import InvalidModel, UnsupportedModel
 from converters.graph.mutable import MutableGraph
 
-Argument = str | np.ndarray | float | Sequence[int] | None
+Operand = str | np.ndarray | float | Sequence[int] | None
 Expansion = Callable[..., Any]
 
 EXPANSIONS: dict[tuple[str, str], Expansion] = {}
@@ -58,7 +58,7 @@ class Builder:
         if op_type.startswith("_") or not onnx.defs.has(op_type):
             raise AttributeError(f"ONNX has no operator {op_type!r}")
 
-        def emit(*arguments: Argument, outputs: int = 1, **attributes: Any) -> Any:
+        def emit(*arguments: Operand, outputs: int = 1, **attributes: Any) -> Any:
             like = next((argument for argument in arguments if isinstance(argument, str)), None)
             inputs = [self._tensor(argument, like) for argument in arguments]
             names = [self.draft.fresh(f"{self.node.output[0]}.{op_type}") for _ in range(outputs)]
@@ -68,7 +68,7 @@ class Builder:
 
         return emit
 
-    def _tensor(self, argument: Argument, like: str | None) -> str:
+    def _tensor(self, argument: Operand, like: str | None) -> str:
         if argument is None or isinstance(argument, str):
             return argument or ""
         if isinstance(argument, np.ndarray):
@@ -98,6 +98,11 @@ class Builder:
     def size(self, name: str, axis: int) -> int:
         """The size of one axis. Raises Undetermined."""
         shape = self.draft.shape(name)
+        if shape is not None and not -len(shape) <= axis < len(shape):
+            raise InvalidModel(
+                f"node {self.node.name or self.node.output[0]!r} ({self.node.op_type}): expected an axis of a tensor "
+                f"of {len(shape)} axes, got {axis}. Fix: export the model again"
+            )
         size = None if shape is None else shape[axis]
         if not isinstance(size, int):
             raise Undetermined(f"axis {axis} of {name!r} has no known size")

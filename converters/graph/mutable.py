@@ -18,8 +18,9 @@ from converters.graph.bounds import refuse_boundless
 from converters.graph.inference import inferred_of
 from converters.graph.links import Links
 from converters.graph.nodes import drop_unused_outputs, is_standard, rename_in, written
-from converters.graph.tensors import Shape, constant_of, dense_of, forget_invented_symbols, shape_of
-from converters.graph.unique import Names
+from converters.graph.tensors import constant_of, dense_of, forget_invented_symbols, shape_of
+from converters.graph.unique import UniqueNames
+from converters.types import Shape
 
 # Larger constants are hidden from ONNX's C++ passes, which would copy them: no shape depends on them.
 _LIGHT = 1024
@@ -51,7 +52,7 @@ class MutableGraph:
         """The state in which no rewriting changes anything (settle.py)."""
         self.stated: set[tuple[str, int]] = set()
         """The axes, as (tensor, axis), whose size was stated besides shape inference."""
-        self._names = Names({info.name for info in graph.input} | self.constants.keys())
+        self._names = UniqueNames({info.name for info in graph.input} | self.constants.keys())
         self._names.take(name for node in self.nodes for name in written(node))
 
     def to_proto(self) -> onnx.ModelProto:

@@ -10,8 +10,7 @@ from onnx import helper, numpy_helper
 
 from converters.budget import current
 from converters.errors import InvalidModel, one_line
-
-Shape = tuple[int | str | None, ...]
+from converters.types import Shape
 
 
 def shape_of(known: onnx.TypeProto) -> Shape | None:
@@ -30,10 +29,13 @@ def is_invented(size: int | str | None) -> bool:
 
 
 def forget_invented_symbols(known: onnx.TypeProto) -> None:
-    """Remove invented symbols: shape inference would keep them where it can now say `batch`."""
+    """Remove invented symbols and sizes: shape inference would keep them where it can now say `batch`."""
     for axis in known.tensor_type.shape.dim if known.tensor_type.HasField("shape") else ():
         if is_invented(axis.dim_param):
             axis.ClearField("dim_param")
+        if axis.dim_value < 0:
+            # Some exporters state -1 for a size that is open.
+            axis.ClearField("dim_value")
 
 
 def constant_of(tensor: onnx.TensorProto) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 
-class Names:
+class UniqueNames:
     """Names that are taken. It only grows, so that each search goes on where the last one with its stem ended."""
 
     def __init__(self, taken: Iterable[str] = ()) -> None:

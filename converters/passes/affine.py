@@ -106,6 +106,8 @@ def _composed(graph: MutableGraph, chain: list[onnx.NodeProto]) -> tuple[np.ndar
     for node in chain:
         constant = _constant(graph, node).astype(np.float64)
         largest = max(largest, constant.size)
+        if not _fits(factor, shift, constant):
+            return None
         with np.errstate(all="ignore"):
             if node.op_type in _SUMS:
                 before = shift
@@ -135,6 +137,15 @@ def _composed(graph: MutableGraph, chain: list[onnx.NodeProto]) -> tuple[np.ndar
     if not np.isfinite(factor).all() or np.abs(before).max(initial=0.0) > _CANCELS * added:
         return None
     return factor, np.broadcast_to(shift, np.broadcast_shapes(shift.shape, factor.shape))
+
+
+def _fits(*arrays: np.ndarray) -> bool:
+    """Return whether arrays broadcast. Constants that contradict one another fail when the model runs."""
+    try:
+        np.broadcast_shapes(*(array.shape for array in arrays))
+    except ValueError:
+        return False
+    return True
 
 
 def _is_absorbed(constant: np.ndarray, before: np.ndarray) -> bool:

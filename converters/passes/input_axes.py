@@ -26,7 +26,7 @@ _UNKNOWN = frozenset({"", "?", "*", "-1", "0", "none", "null", "unknown", "dynam
 
 _MOST_TRIALS = 32
 
-Axis = tuple[str, int]
+InputAxis = tuple[str, int]
 """An input and one of its axes."""
 
 
@@ -130,7 +130,7 @@ class _Trial:
         self._outputs: dict[str, frozenset[str]] = {}
         self._known: dict[tuple[str, tuple[int, ...], int], np.ndarray] = {}
 
-    def may_differ(self, chosen: Sequence[Axis], others: Sequence[Axis]) -> bool:
+    def may_differ(self, chosen: Sequence[InputAxis], others: Sequence[InputAxis]) -> bool:
         """Return whether axes may change without others, though one output depends on the inputs of both.
 
         Inputs that meet in no output, as those of two towers, never show whether they share a size.
@@ -139,7 +139,7 @@ class _Trial:
         meet = any(not reached.isdisjoint(self._outputs_of(name)) for name, _ in others)
         return meet and self.runs(chosen)
 
-    def runs(self, changed: Sequence[Axis]) -> bool:
+    def runs(self, changed: Sequence[InputAxis]) -> bool:
         """Return whether the model runs where these axes alone have another size."""
         read = set(self._session.inputs)
         for whole in (1, 0):
@@ -158,7 +158,7 @@ class _Trial:
         return False
 
     def _values(
-        self, name: str, info: onnx.ValueInfoProto, changed: Sequence[Axis], whole: int
+        self, name: str, info: onnx.ValueInfoProto, changed: Sequence[InputAxis], whole: int
     ) -> np.ndarray:
         """Return floats at random, and whole numbers that are all one: an index that every table has."""
         shape = shape_of(info.type) or ()
@@ -189,7 +189,7 @@ def _noise(sizes: Sequence[int]) -> np.ndarray:
     return np.random.default_rng(0).standard_normal(sizes)
 
 
-def _separated(stated: Mapping[Axis, str], trial: _Trial) -> dict[Axis, str]:
+def _separated(stated: Mapping[InputAxis, str], trial: _Trial) -> dict[InputAxis, str]:
     """Return the symbols of all axes; those that may change without the others of their symbol get a new one."""
     found = dict(stated)
     for symbol in dict.fromkeys(stated.values()):
@@ -207,9 +207,9 @@ def _separated(stated: Mapping[Axis, str], trial: _Trial) -> dict[Axis, str]:
     return found
 
 
-def _joined(found: dict[Axis, str], firsts: Sequence[Axis], trial: _Trial) -> dict[Axis, str]:
+def _joined(found: dict[InputAxis, str], firsts: Sequence[InputAxis], trial: _Trial) -> dict[InputAxis, str]:
     """Return the symbols with one for all first axes that can only change together."""
-    groups: dict[str, list[Axis]] = {}
+    groups: dict[str, list[InputAxis]] = {}
     for axis in firsts:
         groups.setdefault(found[axis], []).append(axis)
     if len(groups) < 2 or not trial.runs(firsts):
@@ -221,7 +221,7 @@ def _joined(found: dict[Axis, str], firsts: Sequence[Axis], trial: _Trial) -> di
     return found
 
 
-def _symbol(axis: Axis, taken: Mapping[Axis, str]) -> str:
+def _symbol(axis: InputAxis, taken: Mapping[InputAxis, str]) -> str:
     symbol = f"{axis[0]}_{axis[1]}"
     while symbol in taken.values():
         symbol = f"{symbol}_"

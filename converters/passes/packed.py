@@ -180,6 +180,8 @@ class _Packing:
             return [] if indices is None else [x.take(indices, axis)]
         if node.op_type == "Split":
             sizes = self._numbers(node, 1)
+            if sizes is None and len(node.input) > 1 and node.input[1]:
+                return []
             if sizes is None:  # equal parts, but for a smaller last one
                 size = -(-x.shape[axis] // len(node.output))
                 sizes = [size] * len(node.output)

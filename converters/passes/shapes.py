@@ -14,7 +14,8 @@ import onnx
 
 from converters.graph.mutable import MutableGraph
 from converters.graph.nodes import attribute, is_standard
-from converters.graph.tensors import Shape, is_invented
+from converters.graph.tensors import is_invented
+from converters.types import Shape
 
 # Longer integer vectors are data, not shapes.
 _LONGEST = 64
@@ -226,9 +227,10 @@ def _fix_reshape(graph: MutableGraph, known: dict[str, _Symbols], node: onnx.Nod
     """A computed target, and a -1 that stands for the batch, become a constant whose 0 copies the batch."""
     target, given = graph.shape(node.output[0]), graph.shape(node.input[0])
     if node.input[1] in graph.constants:
-        if not _copies_batch(graph.constants[node.input[1]], given):
+        stated = graph.constants[node.input[1]]
+        if stated.ndim != 1 or not _copies_batch(stated, given):
             return False
-        target = (given[0], *graph.constants[node.input[1]][1:].tolist()) if given else None
+        target = (given[0], *stated[1:].tolist()) if given else None
     else:
         target = _merged(target, known.get(node.input[1]))
     if target is None or any(size == 0 for size in target):

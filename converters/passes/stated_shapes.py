@@ -15,7 +15,8 @@ from onnx import helper
 from converters.graph.mutable import MutableGraph
 from converters.graph.nodes import is_standard, subgraphs
 from converters.graph.opset import all_nodes
-from converters.graph.tensors import Shape, is_invented, shape_of
+from converters.graph.tensors import is_invented, shape_of
+from converters.types import Shape
 
 Claims = Mapping[str, Shape]
 

@@ -16,6 +16,7 @@ from onnx.external_data_helper import load_external_data_for_tensor
 
 from converters.budget import current
 from converters.errors import InvalidModel, one_line
+from converters.validation.fields import validate_texts
 
 LARGEST_MESSAGE = 2**31 - 1
 """Bytes that a file of protobuf may hold."""
@@ -52,6 +53,7 @@ def read_onnx(path: str | os.PathLike[str]) -> onnx.ModelProto:
         ) from error
     if not proto.ir_version or not (proto.graph.node or proto.graph.output):
         raise InvalidModel(f"{path} is not an ONNX model, or a truncated one: it holds no graph. {_AGAIN}")
+    validate_texts(proto)
     loaded: dict[Path, int] = {}
     for tensor in _tensors(proto):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:

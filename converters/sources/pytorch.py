@@ -20,7 +20,7 @@ from converters.model import PyTorchSource
 from converters.passes.rebatch import BATCH
 from converters.sources.frameworks import import_framework
 from converters.sources.torch_call import (
-    Call,
+    TorchCall,
     batched_experts,
     by_parameter,
     exclusive,
@@ -38,7 +38,8 @@ from converters.sources.torch_refusals import refusal
 from converters.sources.torch_samples import reads_one_sample
 from converters.sources.torch_weights import fold_weights
 from converters.system.quiet import quiet
-from converters.verify import Arrays, FreeAxes, Reference
+from converters.types import NamedArrays
+from converters.verify import FreeAxes, Reference
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -56,7 +57,7 @@ class Converted:
     proto: onnx.ModelProto
     source: Any
     reference: Reference
-    example: Arrays
+    example: NamedArrays
     notes: tuple[str, ...] = ()
     free_axes: FreeAxes = field(default_factory=dict)
     at_example: Callable[[], Converted] | None = None
@@ -108,7 +109,7 @@ def convert_program(program: ExportedProgram) -> Converted:
             "the ExportedProgram holds no example inputs. Fix: export it with them, or convert the nn.Module"
         )
     arguments, keywords = program.example_inputs
-    call = Call(program.module(), tuple(arguments), dict(keywords), {})
+    call = TorchCall(program.module(), tuple(arguments), dict(keywords), {})
     proto, decomposed = to_onnx(torch, program)
     names = _input_names(proto)
     leaves = tensors_of(torch, call.tree)
@@ -164,7 +165,7 @@ def _refuse_untraceable(torch: Any, module: Any) -> None:
             )
 
 
-def _refuse_inputs(torch: Any, call: Call) -> None:
+def _refuse_inputs(torch: Any, call: TorchCall) -> None:
     """Raise UnsupportedModel for inputs that no graph takes."""
     for name, value in call.named:
         for tensor in tensors_of(torch, value):
@@ -189,7 +190,7 @@ def _refuse_quantized(module: torch.nn.Module) -> None:
             )
 
 
-def _stated_axes(torch: Any, call: Call, free_axes: FreeAxes) -> list[Mapping[int, str]]:
+def _stated_axes(torch: Any, call: TorchCall, free_axes: FreeAxes) -> list[Mapping[int, str]]:
     """For every tensor of the arguments, in the exporter's order, the axes that the user calls free."""
     known = dict(call.named)
     unknown = [name for name in free_axes if name not in known]
@@ -219,12 +220,12 @@ class _Traced:
     """A program, the call that it computes, the one batch that it takes (None: any), and notes for the user."""
 
     program: ExportedProgram
-    call: Call
+    call: TorchCall
     batch: int | None
     notes: tuple[str, ...]
 
 
-def _export(torch: Any, call: Call, stated: Sequence[Mapping[int, str]]) -> _Traced:
+def _export(torch: Any, call: TorchCall, stated: Sequence[Mapping[int, str]]) -> _Traced:
     """Trace with a symbolic batch; where that fails, with the example's batch, and a note that says so."""
     refused: Exception | None = None
     leaves, left_out = tensors_of(torch, call.tree), list[str]()
@@ -269,7 +270,7 @@ def _left_out(outputs: Sequence[str]) -> tuple[str, ...]:
     return (f"outputs left out, since they are not tensors: {', '.join(outputs)}",) if outputs else ()
 
 
-def _refuse_example(torch: Any, call: Call) -> None:
+def _refuse_example(torch: Any, call: TorchCall) -> None:
     """Raise UnsupportedModel where the module itself does not run on the example."""
     try:
         run_call(torch, call, tensors_of(torch, call.tree))
@@ -287,7 +288,7 @@ def _refuse_example(torch: Any, call: Call) -> None:
         ) from error
 
 
-def _trace(torch: Any, call: Call, dynamic: Any, left_out: list[str]) -> ExportedProgram:
+def _trace(torch: Any, call: TorchCall, dynamic: Any, left_out: list[str]) -> ExportedProgram:
     """Trace a call; `dynamic` holds the free axes of its tensors, None where all are fixed."""
     shapes = None if dynamic is None else {**by_parameter(call.module, dynamic[0]), **dynamic[1]}
     with quiet("torch"), flat_forward(torch, call, left_out), batched_experts(call.module):

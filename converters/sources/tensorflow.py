@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from converters.errors import ConversionError, InvalidModel, UnsupportedModel, one_line
-from converters.graph.unique import Names
+from converters.graph.unique import UniqueNames
 from converters.model import TensorFlowSource
 from converters.sources import foreign, tf_export, tf_freeze
 from converters.sources.frameworks import import_framework
@@ -25,7 +25,8 @@ from converters.sources.tf_graph_def import read_graph
 from converters.sources.tf_text import refuse_text
 from converters.sources.trust import refuse_keras_code, refuse_saved_model
 from converters.system.quiet import quiet
-from converters.verify import Arrays, FreeAxes, Reference
+from converters.types import NamedArrays
+from converters.verify import FreeAxes, Reference
 
 _FREE_SIZES = 32
 
@@ -167,7 +168,7 @@ def _converted(tf: Any, traced: _Traced) -> Converted:
     sizes = [shape[0] for shape in shapes if shape.rank]
     fixed = next((size for size in sizes if size is not None), None)
 
-    def run(feeds: Arrays) -> list[np.ndarray]:
+    def run(feeds: NamedArrays) -> list[np.ndarray]:
         with tf_freeze.unchanged(assigned):
             arrays = zip(traced.inputs, traced.example, strict=True)
             result = traced.run([feeds[name].astype(like.dtype, copy=False) for name, like in arrays])
@@ -378,7 +379,7 @@ def _output_names(tf: Any, function: Any, stated: Sequence[str] | None) -> tuple
 
 
 def _unique(names: Sequence[str]) -> list[str]:
-    found = Names()
+    found = UniqueNames()
     return [found.fresh(name.replace(":", "_") or "input") for name in names]
 
 

@@ -18,12 +18,19 @@ import numpy as np
 from converters.errors import ConversionError, one_line
 from converters.model import PyTorchSource
 from converters.sources.frameworks import import_framework
-from converters.sources.torch_call import Call, call_outputs, from_numpy, inference_mode, tensors_of, to_numpy
+from converters.sources.torch_call import (
+    TorchCall,
+    call_outputs,
+    from_numpy,
+    inference_mode,
+    tensors_of,
+    to_numpy,
+)
 from converters.sources.torch_passages import Passage, Watch, nodes_of, watching
 from converters.system.quiet import quiet
+from converters.types import NamedArrays
 from converters.verification.norms import norm
 
-Arrays = Mapping[str, np.ndarray]
 # One forward and one backward pass each.
 MOST_TRIED = 32
 # A Function may compute the derivative in another order.
@@ -31,7 +38,7 @@ _ROUNDINGS = 16
 
 
 @dataclass(frozen=True)
-class Place:
+class CustomPassage:
     """A passage whose backward pass is not the derivative.
 
     nodes: the nodes of the exported program that come from it, if any, each with the one that it reads.
@@ -51,14 +58,14 @@ class Backward:
     tolerance: relative L2 within which they agree, that of the module's precision.
     """
 
-    own: Arrays
-    exported: Arrays
+    own: NamedArrays
+    exported: NamedArrays
     tolerance: float
-    places: tuple[Place, ...]
+    places: tuple[CustomPassage, ...]
 
 
 def own_backward(
-    source: PyTorchSource, feeds: Arrays, weights: Arrays, wrt: Sequence[str], tolerance: float
+    source: PyTorchSource, feeds: NamedArrays, weights: NamedArrays, wrt: Sequence[str], tolerance: float
 ) -> Backward | None:
     """Return both gradients of Σ ⟨weights, output⟩; None where the module has no passage that a gradient reaches.
 
@@ -86,10 +93,10 @@ class _Runs:
     """Runs of one module under autograd. watched, outputs: of the last run."""
 
     def __init__(
-        self, torch: Any, source: PyTorchSource, feeds: Arrays, weights: Arrays, wrt: Sequence[str]
+        self, torch: Any, source: PyTorchSource, feeds: NamedArrays, weights: NamedArrays, wrt: Sequence[str]
     ) -> None:
         self.torch, self.source, self.feeds, self.weights = torch, source, feeds, weights
-        self.call: Call = source.call
+        self.call: TorchCall = source.call
         self.wrt = [name for name in source.inputs if name in wrt]
         self.embedded = len(self.wrt) < len(set(wrt))
         self.watched: Watch | None = None
@@ -109,12 +116,12 @@ class _Runs:
         ys = [[to_numpy(y).astype(np.float64) for y in each] for each in (outputs, self.outputs)]
         if any(apart(a, b) > tolerance for a, b in zip(*ys, strict=True)):
             raise ConversionError("its outputs change where these passages are left out")
-        places: tuple[Place, ...] = ()
+        places: tuple[CustomPassage, ...] = ()
         if differ(own, exported, tolerance):
             tried = passages[:MOST_TRIED]
             alone = [one for one in tried if differ(self.gradients((one,)), exported, tolerance)]
             nodes = nodes_of(self.source.program, watched)
-            places = tuple(Place(one, nodes[one]) for one in alone or passages)
+            places = tuple(CustomPassage(one, nodes[one]) for one in alone or passages)
         return Backward(own, exported, tolerance, places)
 
     def gradients(self, kept: Sequence[Passage]) -> dict[str, np.ndarray]:
@@ -173,7 +180,7 @@ class _Runs:
         return found
 
 
-def differ(a: Arrays, b: Arrays, tolerance: float) -> bool:
+def differ(a: NamedArrays, b: NamedArrays, tolerance: float) -> bool:
     """Whether two gradients are apart at any leaf."""
     return any(apart(a[name], b[name]) > tolerance for name in a)
 

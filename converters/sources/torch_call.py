@@ -1,6 +1,6 @@
 """Describe one call of a PyTorch module: its tensors are the inputs, and other arguments are constants.
 
-Reads a module and an example; returns a Call. The outputs of the call become a flat list of tensors: values of
+Reads a module and an example; returns a TorchCall. The outputs of the call become a flat list of tensors: values of
 other types, such as None, numbers and caches of keys and values, are left out. Refuses an example without a tensor,
 and one that does not fit the signature of forward.
 """
@@ -22,7 +22,7 @@ import numpy as np
 
 from converters.errors import ConversionError, one_line
 from converters.system.quiet import quiet
-from converters.verify import Arrays
+from converters.types import NamedArrays
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +31,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
-class Call:
+class TorchCall:
     """The arguments of one call.
 
     `positional` and `keywords` hold the tensors, `constants` the keyword arguments without tensors.
@@ -55,12 +55,12 @@ class Call:
         names = parameters(self.module, len(self.positional))
         return [*zip(names, self.positional, strict=True), *self.keywords.items()]
 
-    def with_tree(self, tree: tuple[tuple[Any, ...], dict[str, Any]]) -> Call:
+    def with_tree(self, tree: tuple[tuple[Any, ...], dict[str, Any]]) -> TorchCall:
         """Return the same call with other tensors."""
         return dataclasses.replace(self, positional=tree[0], keywords=tree[1])
 
 
-def make_call(torch: Any, module: Any, example: Any) -> Call:
+def make_call(torch: Any, module: Any, example: Any) -> TorchCall:
     """Return the call that an example describes, with tensors on the module's device."""
     weight = next(itertools.chain(module.parameters(), module.buffers()), None)
     device = weight.device if weight is not None else torch.device("cpu")
@@ -115,7 +115,7 @@ def _check_signature(module: Any, positional: Sequence[Any], keywords: Mapping[s
 
 def _without_constants(
     torch: Any, module: Any, positional: tuple[Any, ...], keywords: dict[str, Any]
-) -> Call:
+) -> TorchCall:
     """Return the call with the arguments that hold no tensor set apart."""
     names = parameters(module, len(positional))
     plain = [not tensors_of(torch, value) for value in positional]
@@ -124,7 +124,7 @@ def _without_constants(
         keywords = dict(zip(names[first:], positional[first:], strict=True)) | keywords
         positional = positional[:first]
     kept = {name: value for name, value in keywords.items() if tensors_of(torch, value)}
-    return Call(module, positional, kept, {n: v for n, v in keywords.items() if n not in kept})
+    return TorchCall(module, positional, kept, {n: v for n, v in keywords.items() if n not in kept})
 
 
 def parameters(module: Any, count: int) -> list[str]:
@@ -180,7 +180,7 @@ def flat_outputs(torch: Any, result: Any, left_out: list[str], path: str = "") -
     return list(itertools.chain.from_iterable(found))
 
 
-def call_outputs(torch: Any, call: Call, result: Any, left_out: list[str]) -> list[torch.Tensor]:
+def call_outputs(torch: Any, call: TorchCall, result: Any, left_out: list[str]) -> list[torch.Tensor]:
     """Return the tensors of a call's result, with the axis that the call adds."""
     found = flat_outputs(torch, result, left_out)
     if not found:
@@ -192,7 +192,7 @@ def call_outputs(torch: Any, call: Call, result: Any, left_out: list[str]) -> li
 
 
 @contextlib.contextmanager
-def flat_forward(torch: Any, call: Call, left_out: list[str]) -> Iterator[None]:
+def flat_forward(torch: Any, call: TorchCall, left_out: list[str]) -> Iterator[None]:
     """Give the module a forward that takes the tensors of a call and returns a flat tuple of tensors."""
     module, original = call.module, call.module.forward
     own = module.__dict__.get("forward")
@@ -269,7 +269,7 @@ def _evaluating(torch: Any, module: torch.nn.Module) -> Iterator[None]:
             part.training = training
 
 
-def run_call(torch: Any, call: Call, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+def run_call(torch: Any, call: TorchCall, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """Return the outputs of the module for other tensors, given in the order of `tensors_of`."""
     waiting = iter(tensors)
     positional, keywords = torch.utils._pytree.tree_map(
@@ -280,11 +280,11 @@ def run_call(torch: Any, call: Call, tensors: Sequence[torch.Tensor]) -> list[to
     return call_outputs(torch, call, result, [])
 
 
-def runner(torch: Any, call: Call, names: Sequence[str]) -> Any:
+def runner(torch: Any, call: TorchCall, names: Sequence[str]) -> Any:
     """Return a function from arrays by ONNX name to the original's outputs, in order."""
     devices = [tensor.device for tensor in tensors_of(torch, call.tree)]
 
-    def run(feeds: Arrays) -> list[np.ndarray]:
+    def run(feeds: NamedArrays) -> list[np.ndarray]:
         given = [from_numpy(torch, feeds[name], at) for name, at in zip(names, devices, strict=True)]
         return [to_numpy(y) for y in run_call(torch, call, given)]
 

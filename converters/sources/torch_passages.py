@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any
 from unittest.mock import patch
 
-Line = tuple[str, int]
+SourceLine = tuple[str, int]
 
 FUNCTION, DETACH, NO_GRAD, HOOK = "autograd.Function", "detach", "torch.no_grad", "gradient hook"
 # An export keeps the frames of functions called `forward` alone.
@@ -33,7 +33,7 @@ class Passage:
     kind: str
     name: str
     module: str
-    lines: tuple[Line, ...]
+    lines: tuple[SourceLine, ...]
 
     def __str__(self) -> str:
         named = f"{self.kind} {self.name!r}" if self.name else self.kind
@@ -43,13 +43,13 @@ class Passage:
 
 
 @dataclass(frozen=True)
-class Op:
+class PassageOp:
     """An op of a passage. lines: of the functions called `forward` that lead to it; count: of the same name on these
     lines before it; order: among all of its name.
     """
 
     module: str
-    lines: tuple[Line, ...]
+    lines: tuple[SourceLine, ...]
     name: str
     count: int
     order: int
@@ -63,11 +63,11 @@ class Watch:
     paths: Mapping[Any, str]
     kept: frozenset[Passage]
     embedded: bool
-    passages: dict[Passage, dict[Op, None]] = field(default_factory=dict)
+    passages: dict[Passage, dict[PassageOp, None]] = field(default_factory=dict)
     leaves: dict[str, Any] = field(default_factory=dict)
     inside: list[Passage] = field(default_factory=list)
-    entered: tuple[Line, ...] = ()
-    counts: dict[tuple[str, tuple[Line, ...], str], int] = field(default_factory=dict)
+    entered: tuple[SourceLine, ...] = ()
+    counts: dict[tuple[str, tuple[SourceLine, ...], str], int] = field(default_factory=dict)
     totals: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -138,7 +138,7 @@ class Watch:
         place = _place(self.paths)
         name = _op_name(function)
         count = self.counts.get((place.module, place.forward, name), 0)
-        op = Op(place.module, place.forward, name, count - 1, self.totals[name] - 1)
+        op = PassageOp(place.module, place.forward, name, count - 1, self.totals[name] - 1)
         self.passages.setdefault(passage, {})[op] = None
 
     def _looked_up(self, found: Any) -> Any:
@@ -246,7 +246,7 @@ def nodes_of(program: Any, watch: Watch) -> dict[Passage, dict[str, str]]:
     """
     # Constants of an op are nodes without inputs.
     nodes = [node for node in program.graph.nodes if node.op == "call_function" and node.all_input_nodes]
-    at_lines: dict[tuple[str, tuple[Line, ...]], list[Any]] = {}
+    at_lines: dict[tuple[str, tuple[SourceLine, ...]], list[Any]] = {}
     by_name: dict[str, list[Any]] = {}
     for node in nodes:
         stack = node.meta.get("nn_module_stack") or {"": ("",)}
@@ -254,7 +254,7 @@ def nodes_of(program: Any, watch: Watch) -> dict[Passage, dict[str, str]]:
         at_lines.setdefault((str(list(stack.values())[-1][0]), _own(lines)), []).append(node)
         by_name.setdefault(_target(node), []).append(node)
 
-    def near(op: Op, kind: str) -> Sequence[Any]:
+    def near(op: PassageOp, kind: str) -> Sequence[Any]:
         here = at_lines.get((op.module, op.lines), [])
         if kind == FUNCTION:
             return here
@@ -304,13 +304,13 @@ class _Place:
     """The innermost module that runs, the lines of the user's code that lead to it, and those in `forward` alone."""
 
     module: str
-    lines: tuple[Line, ...]
-    forward: tuple[Line, ...]
+    lines: tuple[SourceLine, ...]
+    forward: tuple[SourceLine, ...]
 
 
 def _place(paths: Mapping[Any, str]) -> _Place:
     frame: FrameType | None = sys._getframe(1)
-    lines, forward, module = list[Line](), list[Line](), None
+    lines, forward, module = list[SourceLine](), list[SourceLine](), None
     while frame is not None and frame.f_code.co_filename != _RUNNER:
         lines.append((frame.f_code.co_filename, frame.f_lineno))
         if frame.f_code.co_name == "forward":
@@ -326,7 +326,7 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 _RUNNER = os.path.join(_HERE, "torch_backward.py")
 
 
-def _own(lines: Iterable[Line]) -> tuple[Line, ...]:
+def _own(lines: Iterable[SourceLine]) -> tuple[SourceLine, ...]:
     """The lines outside of PyTorch and of this package."""
     outside = (os.path.join("torch", ""), _HERE)
     return tuple(line for line in lines if not _within(line[0], outside))

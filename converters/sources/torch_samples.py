@@ -1,16 +1,16 @@
 """Find the PyTorch modules that read one sample alone, such as those with `x[0]` in forward.
 
-Reads a Call whose example holds one sample. Two samples that give the first one's output show it.
+Reads a TorchCall whose example holds one sample. Two samples that give the first one's output show it.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from converters.sources.torch_call import Call, run_call, tensors_of
+from converters.sources.torch_call import TorchCall, run_call, tensors_of
 
 
-def reads_one_sample(torch: Any, call: Call) -> bool:
+def reads_one_sample(torch: Any, call: TorchCall) -> bool:
     """Return whether an output for two samples is that of the first, though the second alone gives another."""
     first = tensors_of(torch, call.tree)
     second = [_changed(torch, tensor) for tensor in first]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import onnx
 from onnx import helper, numpy_helper
@@ -87,15 +88,12 @@ _SINGLE = frozenset({"f", "i", "s", "t", "g", "sparse_tensor", "tp"})
 
 def validate(proto: onnx.ModelProto) -> None:
     """Raise InvalidModel for the first field that does not hold what it must."""
+    validate_texts(proto)
     for entry in proto.opset_import:
         if not 1 <= entry.version <= _LARGEST_VERSION:
             raise InvalidModel(
                 f"expected an opset version of {entry.domain or 'ai.onnx'!r} from 1 on, got {entry.version}. {_FIX}"
             )
-    for graph in _graphs(proto.graph):
-        for name in _names(graph):
-            if not isinstance(name, str):
-                raise InvalidModel(f"the name {name!r} of a tensor is not UTF-8 text. {_FIX}")
     for graph in _graphs(proto.graph):
         for info in (*graph.input, *graph.output, *graph.value_info):
             _validate_type(info.type, f"the type of {info.name!r}")
@@ -149,15 +147,30 @@ def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
             yield from _graphs(body)
 
 
-def _names(graph: onnx.GraphProto) -> Iterator[object]:
-    """Every name in a graph; protobuf gives bytes for one that is not text."""
-    for info in (*graph.input, *graph.output, *graph.value_info):
-        yield info.name
-        yield from (dim.dim_param for dim in info.type.tensor_type.shape.dim)
-    yield from (tensor.name for tensor in graph.initializer)
-    for node in graph.node:
-        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
-        yield from (entry.name for entry in node.attribute)
+def validate_texts(proto: onnx.ModelProto) -> None:
+    """Raise InvalidModel for the first text that is not UTF-8: names, notes and metadata, those of bodies included."""
+    for place, text in _texts(proto, "model"):
+        # Protobuf gives bytes for such a text, and refuses to store it in another message.
+        if not isinstance(text, str):
+            raise InvalidModel(f"the field {place} is not UTF-8 text, got {text[:60]!r}. {_FIX}")
+
+
+def _texts(message: Any, place: str) -> Iterator[tuple[str, str | bytes]]:
+    """Every text in a protocol buffer, with the path of its field; the data of tensors is not read."""
+    if isinstance(message, onnx.TensorProto):
+        # To list the fields would copy the weights.
+        yield f"{place}.name", message.name
+        yield f"{place}.doc_string", message.doc_string
+        for part in (*message.external_data, *message.metadata_props):
+            yield from _texts(part, place)
+        return
+    for field, value in message.ListFields():
+        within = f"{place}.{field.name}"
+        if field.type == field.TYPE_STRING:
+            yield from ((within, text) for text in ([value] if isinstance(value, (str, bytes)) else value))
+        elif field.type == field.TYPE_MESSAGE:
+            for part in [value] if hasattr(value, "ListFields") else value:
+                yield from _texts(part, within)
 
 
 def _validate_type(kind: onnx.TypeProto, place: str) -> None:

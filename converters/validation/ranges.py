@@ -91,10 +91,14 @@ _INPUTS: dict[str, dict[int, tuple[float, float]]] = {
     "MelWeightMatrix": {0: _COUNT, 1: _COUNT, 2: _COUNT},
     **{name: {0: _SIZE} for name in ("HannWindow", "HammingWindow", "BlackmanWindow")},
 }
+# {op: the places of inputs that are vectors}, and of those that hold one number
+_VECTORS = {"Reshape": (1,), "ConstantOfShape": (0,), "Slice": (1, 2, 3, 4), "Pad": (1, 3), "Split": (1,)}
+_NUMBERS = {"Loop": (0, 1), "If": (0,), "TopK": (1,), "CumSum": (1,), "CumProd": (1,), "Trilu": (1,)}
 _TYPES = frozenset(onnx.TensorProto.DataType.values()) - {onnx.TensorProto.UNDEFINED}
 # Attributes that name a type of elements, with the value that asks for the default.
 _OF_TYPE = {"to": None, "dtype": None, "output_dtype": 0, "output_datatype": 0, "stash_type": None}
-_WINDOWED = ("Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "MaxPool", "AveragePool", "LpPool")
+_POOLS = ("MaxPool", "AveragePool", "LpPool")
+_WINDOWED = ("Conv", "ConvTranspose", "ConvInteger", "QLinearConv", *_POOLS)
 
 
 def validate_integers(node: onnx.NodeProto, place: str) -> None:
@@ -116,10 +120,13 @@ def validate_integers(node: onnx.NodeProto, place: str) -> None:
                     )
     if node.op_type in _WINDOWED:
         _validate_window(node, place)
+    if node.op_type == "Split":
+        _validate_pieces(node, place)
 
 
 def validate_constants(node: onnx.NodeProto, constants: Mapping[str, np.ndarray], place: str) -> None:
     """Raise InvalidModel for the first number of a standard op's constant inputs that is out of range."""
+    validate_forms(node, constants, place)
     for index, (low, high) in _INPUTS.get(node.op_type, {}).items():
         array = constants.get(node.input[index]) if index < len(node.input) else None
         if array is None or array.dtype.kind not in "fiu":
@@ -132,7 +139,21 @@ def validate_constants(node: onnx.NodeProto, constants: Mapping[str, np.ndarray]
             )
 
 
+def validate_forms(node: onnx.NodeProto, constants: Mapping[str, np.ndarray], place: str) -> None:
+    """Raise InvalidModel for a constant input that is not the vector, or the one number, that the op expects."""
+    for table, expected in ((_VECTORS, "a vector"), (_NUMBERS, "one number")):
+        for name in (node.input[index] for index in table.get(node.op_type, ()) if index < len(node.input)):
+            array = constants.get(name)
+            if array is not None and (array.ndim != 1 if table is _VECTORS else array.size != 1):
+                raise InvalidModel(
+                    f"{place}: expected {expected} in {name!r}, got the shape {array.shape}. {_FIX}"
+                )
+
+
 def _values(entry: onnx.AttributeProto) -> Sequence[int]:
+    if entry.ref_attr_name:
+        # A call of the function gives the value.
+        return []
     if entry.type == onnx.AttributeProto.INT:
         return [entry.i]
     return entry.ints if entry.type == onnx.AttributeProto.INTS else []
@@ -145,3 +166,24 @@ def _validate_window(node: onnx.NodeProto, place: str) -> None:
         raise InvalidModel(
             f"{place}: expected a window of at most {LARGEST_WINDOW} elements, got {window}. {_FIX}"
         )
+    if node.op_type not in _POOLS or "pads" not in given:
+        return
+    spread = given.get("dilations") or [1] * len(window)
+    extents = [(size - 1) * step + 1 for size, step in zip(window, spread, strict=False)]
+    if any(pad >= extent for pad, extent in zip(given["pads"], extents * 2, strict=False)):
+        raise InvalidModel(
+            f"{place}: expected pads that are smaller than the window {extents}, got {given['pads']}. {_FIX}"
+        )
+
+
+def _validate_pieces(node: onnx.NodeProto, place: str) -> None:
+    """Check that a Split states as many pieces as it has outputs. Shape inference writes beyond them."""
+    for entry in node.attribute:
+        if entry.ref_attr_name or entry.name not in ("num_outputs", "split"):
+            continue
+        stated = entry.i if entry.name == "num_outputs" else len(entry.ints)
+        if stated != len(node.output):
+            raise InvalidModel(
+                f"{place}: expected {entry.name!r} of {len(node.output)} pieces, one for each output, got {stated}. "
+                f"{_FIX}"
+            )

@@ -1,4 +1,4 @@
-"""Refuse axes that a tensor does not have, axes that are stated twice, and orders of axes that are none.
+"""Refuse sizes of the wrong form, axes that a tensor lacks or that are stated twice, and orders of axes that are none.
 
 Reads a MutableGraph whose types are inferred. Axes beyond any rank are refused on reading (ranges.py).
 """
@@ -14,6 +14,7 @@ from converters.errors import InvalidModel
 from converters.graph.mutable import MutableGraph
 from converters.graph.nodes import attribute, is_standard
 from converters.passes.axes import takes_axes
+from converters.validation.ranges import validate_forms
 
 # Ops whose `axis` is one of their first input's.
 _ALONG = (
@@ -24,8 +25,10 @@ _ALONG = (
 
 
 def refuse_axes(graph: MutableGraph) -> None:
-    """Raise InvalidModel for the first node whose axes are not those of its first input."""
+    """Raise InvalidModel for the first node whose axes are not those of its first input, or not in a vector."""
     for node in graph.nodes:
+        if is_standard(node):
+            validate_forms(node, graph.constants, f"node {node.name or node.output[0]!r} ({node.op_type})")
         if is_standard(node, *_ALONG):
             _refuse_beyond(graph, node)
         elif is_standard(node, "Transpose"):

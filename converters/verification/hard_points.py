@@ -5,15 +5,15 @@ Reads an example, returns batches of its shapes. `allowed_at` bounds what two ri
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import ml_dtypes
 import numpy as np
 
+from converters.types import NamedArrays
 from converters.verification.norms import norm
 
-Arrays = Mapping[str, np.ndarray]
-Run = Callable[[Arrays], Sequence[np.ndarray]]
+Run = Callable[[NamedArrays], Sequence[np.ndarray]]
 
 TINY, LARGE = 1e-4, 1e2
 # Inputs are moved by this many of their last digits to see how far that moves the outputs.
@@ -22,7 +22,7 @@ _DIGITS = 8
 _MARGIN = 10
 
 
-def hard_points(example: Arrays, seed: int) -> list[tuple[str, dict[str, np.ndarray]]]:
+def hard_points(example: NamedArrays, seed: int) -> list[tuple[str, dict[str, np.ndarray]]]:
     """Return (description, batch) pairs; integers and masks stay as in the example. Empty without a float input."""
     floats = {name: array for name, array in example.items() if is_floating(array) and array.size}
     if not floats:
@@ -71,7 +71,7 @@ def finite_distance(value: np.ndarray, expected: np.ndarray, floor: float) -> fl
     return norm((v - e) / scale) / max(norm(e / scale), least)
 
 
-def spread(run: Run, given: Arrays, expected: Sequence[np.ndarray], floor: float) -> list[float]:
+def spread(run: Run, given: NamedArrays, expected: Sequence[np.ndarray], floor: float) -> list[float]:
     """Return how far each output of the original moves, in relative L2, when its inputs move by a few last digits.
 
     Where this exceeds a difference, the inputs do not determine the outputs in the original's own precision.

@@ -6,7 +6,7 @@ first node at which a canonical graph computes something else.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -19,9 +19,8 @@ from converters.graph.kernels import exact
 from converters.graph.opset import RANDOM, all_nodes
 from converters.graph.runtime import ReferenceSession, RuntimeFailure, Session, runtime_version
 from converters.graph.tensors import shape_of
+from converters.types import NamedArrays
 from converters.verification.hard_points import finite_distance
-
-Arrays = Mapping[str, np.ndarray]
 
 # Below this norm per element a tensor holds rounding alone.
 FLOOR = 1e-6
@@ -70,7 +69,7 @@ class Original:
         size = sizes.pop() if len(sizes) == 1 else None
         return size if isinstance(size, int) else None
 
-    def run(self, feeds: Arrays) -> dict[str, np.ndarray]:
+    def run(self, feeds: NamedArrays) -> dict[str, np.ndarray]:
         """Return the tensors by name. Raises InvalidModel with the runtime's reason."""
         given = {
             name: np.asarray(feeds[name], helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type))
@@ -83,7 +82,7 @@ class Original:
             found = self._without_kernel(given, failure)
         return dict(zip(self.names, found, strict=True))
 
-    def _without_kernel(self, given: Arrays, failure: RuntimeFailure) -> list[np.ndarray]:
+    def _without_kernel(self, given: NamedArrays, failure: RuntimeFailure) -> list[np.ndarray]:
         """The same by ONNX's own evaluator, where the runtime lacks a kernel for a type only when it runs."""
         reason = InvalidModel(
             f"the model as given does not run on these inputs in {self.runtime} ({failure}). Fix: give an example on "
@@ -167,7 +166,7 @@ class Difference:
 
 
 def first_difference(
-    original: onnx.ModelProto, canonical: onnx.ModelProto, feeds: Arrays, tolerance: float
+    original: onnx.ModelProto, canonical: onnx.ModelProto, feeds: NamedArrays, tolerance: float
 ) -> Difference | None:
     """Return the first difference in the order of the canonical graph; None where none is found.
 

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from converters.errors import VerificationFailed, one_line
-from converters.verification.reference import Arrays, Reference, relative_l2, run_original
+from converters.types import NamedArrays
+from converters.verification.reference import Reference, relative_l2, run_original
 from converters.verification.variants import FreeAxes, variants
 
 
@@ -21,7 +22,7 @@ class OriginalRuns:
     def __init__(
         self,
         reference: Reference,
-        example: Arrays,
+        example: NamedArrays,
         free: frozenset[str],
         count: int,
         seed: int,
@@ -35,7 +36,7 @@ class OriginalRuns:
         self._only_sizes = 0
         self._dropped: dict[str, None] = {}
 
-    def runs(self) -> Iterator[tuple[Arrays, Sequence[np.ndarray]]]:
+    def runs(self) -> Iterator[tuple[NamedArrays, Sequence[np.ndarray]]]:
         """Yield each test input with the original's outputs on it."""
         yield self.example, run_original(self.reference, self.example)
         for index in range(self.count):
@@ -45,7 +46,7 @@ class OriginalRuns:
                 self.at = f"test input {index + 1} of {self.count}, made from the example"
                 yield found
 
-    def _variant(self, index: int) -> tuple[Arrays, Sequence[np.ndarray]] | None:
+    def _variant(self, index: int) -> tuple[NamedArrays, Sequence[np.ndarray]] | None:
         """Return the first attempt at a variant that the original takes."""
         attempts = variants(self.example, self.free, index, self.reference.batch, self.seed, self.free_axes)
         failure: Exception | None = None
@@ -71,7 +72,7 @@ class OriginalRuns:
         self._dropped[name] = None
         return truth.reshape(value.shape)
 
-    def refuse_random(self, given: Arrays, index: int, allowed: float) -> None:
+    def refuse_random(self, given: NamedArrays, index: int, allowed: float) -> None:
         """Raise VerificationFailed where two runs of the original on the same input differ."""
         once, again = (run_original(self.reference, given)[index] for _ in range(2))
         apart = relative_l2(again, once)

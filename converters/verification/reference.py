@@ -6,19 +6,18 @@ ConversionError where the original itself fails.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
 
 from converters.errors import ConversionError, one_line
+from converters.types import NamedArrays
 from converters.verification.norms import norm
 
 FLOOR = 1e-6
 """Norms below this per element count as rounding noise: an output of exact zeros may come out as 1e-9."""
-
-Arrays = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Reference:
     integers otherwise than runtimes do.
     """
 
-    run: Callable[[Arrays], Sequence[np.ndarray]]
+    run: Callable[[NamedArrays], Sequence[np.ndarray]]
     label: str
     batch: int | None = None
     proto: onnx.ModelProto | None = None
@@ -52,7 +51,7 @@ def relative_l2(value: np.ndarray, expected: np.ndarray) -> float:
     return norm(v - e) / max(norm(e), floor)
 
 
-def run_original(reference: Reference, given: Arrays) -> Sequence[np.ndarray]:
+def run_original(reference: Reference, given: NamedArrays) -> Sequence[np.ndarray]:
     """Run the original. Raises ConversionError with the shapes and the reason where it fails."""
     try:
         return reference.run(given)

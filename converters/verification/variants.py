@@ -12,7 +12,8 @@ from collections.abc import Mapping
 import ml_dtypes
 import numpy as np
 
-Arrays = Mapping[str, np.ndarray]
+from converters.types import NamedArrays
+
 FreeAxes = Mapping[str, Mapping[int, str]]
 
 # Floats with two values are codes, such as a mask or one-hot rows.
@@ -20,7 +21,7 @@ _CODES = 2
 
 
 def variants(
-    example: Arrays, free: frozenset[str], index: int, batch: int | None, seed: int, free_axes: FreeAxes
+    example: NamedArrays, free: frozenset[str], index: int, batch: int | None, seed: int, free_axes: FreeAxes
 ) -> list[dict[str, np.ndarray]]:
     """Return attempts at one variant; the original may refuse the first ones.
 
@@ -44,7 +45,7 @@ def is_coded(array: np.ndarray) -> bool:
 
 
 def _rows(
-    example: Arrays, free: frozenset[str], size: int, rng: np.random.Generator
+    example: NamedArrays, free: frozenset[str], size: int, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
     """Return the example with `size` rows of it, the same ones of every input; sorted rows stay sorted."""
     counts = {len(example[name]) for name in free if example[name].ndim}
@@ -57,7 +58,7 @@ def _rows(
     }
 
 
-def _stretched(arrays: Arrays, free_axes: FreeAxes) -> dict[str, np.ndarray]:
+def _stretched(arrays: NamedArrays, free_axes: FreeAxes) -> dict[str, np.ndarray]:
     """Return the arrays with twice the size along their free axes."""
     found = dict(arrays)
     for name, axes in free_axes.items():
@@ -66,7 +67,7 @@ def _stretched(arrays: Arrays, free_axes: FreeAxes) -> dict[str, np.ndarray]:
     return found
 
 
-def _reordered(arrays: Arrays, rng: np.random.Generator) -> dict[str, np.ndarray]:
+def _reordered(arrays: NamedArrays, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Return coded inputs with their last axis in another order, the same one for all of one length."""
     orders: dict[int, np.ndarray] = {}
     found = dict(arrays)
@@ -79,7 +80,7 @@ def _reordered(arrays: Arrays, rng: np.random.Generator) -> dict[str, np.ndarray
     return found
 
 
-def _drawn(arrays: Arrays, rng: np.random.Generator) -> dict[str, np.ndarray]:
+def _drawn(arrays: NamedArrays, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Return the arrays with new floats between the least and the greatest; noise where these coincide."""
     return {name: array if is_coded(array) else _floats(array, rng) for name, array in arrays.items()}
 

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from converters import ConversionError, InvalidModel, LimitExceeded, Limits, canonicalise, convert, load
 from converters.budget import BYTES, Budget, limited
-from converters.graph.inference import LONGEST
+from converters.graph.inference import LONGEST, inferred_of
 from tests.converters.helpers import make_model, normal, ops, run
 
 
@@ -274,6 +274,57 @@ def test_values_of_long_vectors_are_not_followed_by_shape_inference(monkeypatch:
         with limited(Limits(bytes=1000)):
             canonicalise(model)
         assert any(followed) is expected
+
+
+def nodes_of_long_vector(maker: str) -> list[onnx.NodeProto]:
+    """A vector as long as `large` times the rank of x, which a followed op reads."""
+    zero = numpy_helper.from_array(np.zeros(1, np.int64))
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Size", ["shape"], ["rank"]),
+        helper.make_node("Mul", ["rank", "large"], ["length"]),
+        helper.make_node("Unsqueeze", ["length", "0"], ["size"]),
+        helper.make_node(maker, ["1", "size"], ["long"]),
+        helper.make_node("Concat", ["long", "0"], ["longer"], axis=0),
+        helper.make_node("Reshape", ["x", "longer"], ["y"]),
+    ]
+    if maker == "ConstantOfShape":
+        nodes[4] = helper.make_node(maker, ["size"], ["long"], value=zero)
+    return nodes
+
+
+@pytest.mark.parametrize("maker", ["ConstantOfShape", "Expand"])
+@pytest.mark.parametrize("inside", [False, True], ids=["graph", "branch"])
+def test_the_length_of_a_vector_is_found_before_its_values_are_followed(maker: str, inside: bool) -> None:
+    nodes = nodes_of_long_vector(maker)
+    constants = {"large": np.array(2**20), "0": np.array([0]), "1": np.array([1])}
+    if inside:
+        result = helper.make_empty_tensor_value_info("y")
+        other = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "other", [], [result])
+        held = [numpy_helper.from_array(array, name) for name, array in constants.items()]
+        body = helper.make_graph(nodes, "body", [], [result], held)
+        nodes = [helper.make_node("If", ["condition"], ["y"], then_branch=body, else_branch=other)]
+    model = make_model(nodes, {"x": ("N", 3), "condition": ()}, ["y"], {} if inside else constants)
+    model.graph.input[1].type.tensor_type.elem_type = onnx.TensorProto.BOOL
+    graph = inferred_of(model).graph
+    graph = graph.node[0].attribute[1].g if inside else graph
+    sizes = {info.name: info.type.tensor_type.shape.dim for info in graph.value_info}
+    # The length is a value, too, so that a graph without values leaves it open.
+    assert not any(dim.dim_value for dim in sizes["longer"])
+
+
+def test_values_behind_a_vector_of_unknown_length_are_followed() -> None:
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Size", ["shape"], ["rank"]),
+        helper.make_node("Unsqueeze", ["rank", "0"], ["size"]),
+        helper.make_node("Expand", ["4", "size"], ["fours"]),
+        helper.make_node("Concat", ["fours", "4"], ["target"], axis=0),
+        helper.make_node("Reshape", ["x", "target"], ["y"]),
+    ]
+    model = make_model(nodes, {"x": ("N", 3)}, ["y"], {"0": np.array([0]), "4": np.array([4])})
+    sizes = {info.name: info.type.tensor_type.shape.dim for info in inferred_of(model).graph.value_info}
+    assert [dim.dim_value for dim in sizes["target"]] == [3]
 
 
 def pipe(path: Path) -> None:

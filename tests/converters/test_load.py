@@ -269,3 +269,32 @@ def test_a_field_that_is_wrong_is_named(changes, words):
     with pytest.raises(InvalidModel, match=words) as caught:
         load(relu_with(**changes))
     assert "Fix:" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def texts_of(proto):
+    """Set a text in fields of a model that no op reads; return the texts."""
+    graph, info = proto.graph, proto.graph.input[0]
+    proto.producer_name, proto.producer_version, proto.domain, proto.doc_string = "@1@", "@2@", "@3@", "@4@"
+    proto.metadata_props.add(key="@5@", value="@6@")
+    graph.name, graph.doc_string, graph.node[0].doc_string, graph.initializer[0].doc_string = (
+        f"@{number}@" for number in range(7, 11)
+    )
+    info.doc_string, info.type.denotation = "@11@", "@12@"
+    info.type.tensor_type.shape.dim[0].denotation = "@13@"
+    proto.functions.add(name="@14@", domain="@15@", doc_string="@16@")
+    return [f"@{number}@" for number in range(1, 17)]
+
+
+def test_a_text_that_is_not_utf_8_is_named_in_every_field(tmp_path):
+    proto = relu_with()
+    for text in texts_of(proto):
+        data = proto.SerializeToString().replace(text.encode(), b"\xe5" + text.encode()[1:])
+        with pytest.raises(InvalidModel, match=r"the field model\..* is not UTF-8 text, got b'\\xe5"):
+            load(onnx.ModelProto.FromString(data))
+    graph = proto.graph
+    graph.initializer[0].external_data.add(key="location", value="@17@")
+    graph.initializer[0].data_location = onnx.TensorProto.EXTERNAL
+    path = tmp_path / "model.onnx"
+    path.write_bytes(proto.SerializeToString().replace(b"@17@", b"\xe517@"))
+    with pytest.raises(InvalidModel, match=r"model\.graph\.initializer.* is not UTF-8 text"):
+        load(path)

@@ -98,7 +98,7 @@ def test_a_flattened_map_is_read_channels_last():
     [
         (nn.Conv2d(3, 4, 3), layers.Conv2D(4, 5), (None, 8, 8, 3), "takes"),
         (nn.Conv2d(3, 4, 3, bias=False), layers.Conv2D(4, 3), (None, 8, 8, 3), "takes"),
-        (nn.Conv2d(4, 4, 3), layers.DepthwiseConv2D(3), (None, 8, 8, 4), "no depthwise convolution"),
+        (nn.Conv2d(4, 4, 3), layers.DepthwiseConv2D(3), (None, 8, 8, 4), "not a depthwise convolution"),
         (nn.ConvTranspose2d(4, 4, 3, groups=2), layers.Conv2DTranspose(4, 3), (None, 8, 8, 4), "in groups"),
         (nn.GRU(4, 3), layers.GRU(3, reset_after=False), (None, 5, 4), "takes"),
         (nn.LSTM(4, 3, num_layers=2), layers.LSTM(3), (None, 5, 4), "2 layers"),

@@ -74,8 +74,8 @@ COMMANDS = [
     ("analyze dense.onnx x.npy --method blur-ig", "--method integrated-gradients", None),
     (
         "analyze dense.onnx x.npy --method conductance",
-        "--at layer1",
-        "analyze dense.onnx x.npy --method conductance --at h",
+        "--wrt layer1",
+        "analyze dense.onnx x.npy --method conductance --wrt h",
     ),
     (
         "analyze dense.onnx x.npy --method expected-gradients",

@@ -1,7 +1,7 @@
-"""The coverage page of the docs, from the registry and from a run: nothing on it is typed.
+"""Write the coverage page of the docs from the registry and from a run; nothing on it is written by hand.
 
-What the registry says of an op (`static_cells`) is compared with the page by a test; the counts are those of the
-run that wrote it.
+A test compares the cells from the registry (`static_cells`) with the page. The counts are those of the run that
+wrote the page.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BIAS = {
     Kind.ELEMENTWISE: "y − J·u",
     Kind.SYMMETRIC: "y − J·u",
     Kind.MULTILINEAR: "(1 − n)·y",
-    Kind.EXPLICIT_RULE: "its own",
+    Kind.EXPLICIT_RULE: "explicit",
     Kind.CONSTANT: "–",
 }
 HEAD = ("op", "since", "kind", "torch", "TensorFlow", "VJP", "bias")
@@ -35,7 +35,7 @@ COUNTED = ("cases", STOCK, *BACKENDS, "derivatives", "notes")
 
 
 def page(report: Report) -> str:
-    """The whole page as Markdown."""
+    """Return the whole page as Markdown."""
     results: dict[str, list[Result]] = defaultdict(list)
     for result in report.results:
         results[result.op].append(result)
@@ -44,7 +44,7 @@ def page(report: Report) -> str:
 
 
 def static_cells(name: str, rules: type[Op]) -> tuple[str, ...]:
-    """What the registry says of an op: name, opset, kind, forms, VJP and bias rule."""
+    """Return the cells from the registry: name, opset, kind, forms, VJP and bias rule of an op."""
     since = onnx.defs.get_schema(name, CANONICAL_OPSET, rules.domain).since_version
     bias = BIAS.get(rules.kind)
     if bias is None:
@@ -55,12 +55,12 @@ def static_cells(name: str, rules: type[Op]) -> tuple[str, ...]:
 
 
 def row(cells: Iterable[object]) -> str:
-    """One row of a table."""
+    """Return one row of a table."""
     return f"| {' | '.join(map(str, cells))} |"
 
 
 def table(head: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
-    """A table of Markdown."""
+    """Return a Markdown table."""
     return "\n".join([row(head), row("---" for _ in head), *map(row, rows)])
 
 
@@ -71,12 +71,15 @@ def _introduction() -> str:
 
 Written by `python -m tools.coverage --write docs/coverage.md` with {versions}, Python {platform.python_version()}.
 
-The ONNX standard ships a test for nearly every op. Each test of a single node is loaded as a user's file is
-(brought to opset {CANONICAL_OPSET}), run with `differentiate(model, backend).forward(inputs)` on every backend and
-compared with the standard's expected outputs; *stock* is ONNX Runtime on the file as it is. Then every derivative
-of a float output with respect to a float input is taken by the gradient graph on ONNX Runtime (float32, and float64
-where it has the kernels), by PyTorch and by TensorFlow, and compared with a directional derivative measured in
-float64: within 1e-3 in float32, within 1e-6 in float64."""
+The ONNX standard has a test for nearly every op. This page shows the results of all tests with a single node.
+
+- **Forward.** Each test is loaded like a user's file, which converts it to opset {CANONICAL_OPSET}. It runs with
+  `differentiate(model, backend).forward(inputs)` on every backend. The outputs are compared with those of the
+  standard. *Stock* is ONNX Runtime on the original file.
+- **Derivatives.** Three frameworks compute every derivative of a float output with respect to a float input. They
+  are the gradient graph on ONNX Runtime, PyTorch and TensorFlow. ONNX Runtime computes it in float32, and in
+  float64 if it has the kernels. Each derivative is compared with a directional derivative measured in float64. The
+  tolerance is 1e-3 in float32 and 1e-6 in float64."""
 
 
 def _version(package: str) -> str:
@@ -102,7 +105,7 @@ def _totals(report: Report) -> str:
 
 {slopes["checked"]} derivatives agree ({ran}); {slopes["excluded"]} excluded, {slopes["failed"]} failed.
 
-Cases of float32 that are excluded, and why:
+Excluded float32 cases, with the reasons:
 
 {reasons}"""
 
@@ -115,15 +118,15 @@ def _ops(results: Mapping[str, Sequence[Result]]) -> str:
     ]
     return f"""## Ops
 
-*Since* is the opset of the definition that canonical graphs use. *Kind* decides the *bias*, what FullGrad adds for a
-node (u are its active inputs, n their number). The counts are of float32 cases; *derivatives* of pairs of an output
-and an input.
+*Since* is the opset of the definition that canonical graphs use. *Kind* determines the *bias*: the residual that
+FullGrad uses for a node, with active inputs u and their number n. The counts are of float32 cases. *Derivatives* counts
+pairs of an output and an input.
 
 {table((*HEAD, *COUNTED), rows)}"""
 
 
 def _counted(results: Sequence[Result]) -> tuple[object, ...]:
-    """The counts of one op's float32 cases, and why some are left out."""
+    """Return the counts of one op's float32 cases, and the reasons of exclusions."""
     found = [result for result in results if result.is_float32]
     if not found:
         return ("–",) * (len(COUNTED) - 1) + ("",)
@@ -138,7 +141,7 @@ def _counted(results: Sequence[Result]) -> tuple[object, ...]:
 
 
 def _notes(results: Iterable[Result]) -> list[str]:
-    """The reasons of exclusions, and what else fails, each once."""
+    """Return the reasons of exclusions, and other failures, each once."""
     notes: dict[str, None] = {}
     for result in results:
         for backend in BACKENDS:
@@ -163,15 +166,18 @@ def _lowered(results: Mapping[str, Sequence[Result]]) -> str:
         ", ".join(f"`{name}`" for domain, name in sorted(EXPANSIONS) if domain == wanted)
         for wanted in (MICROSOFT, *domains)
     )
-    more = "".join(f"\n\nOf `{domain}`: {names}." for domain, names in zip(domains, others, strict=True))
+    more = "".join(
+        f"\n\nThese ops of `{domain}` are expanded: {names}."
+        for domain, names in zip(domains, others, strict=True)
+    )
     return f"""## Ops that are expanded when a model is loaded
 
-The standard defines these by other ops, or they are newer than opset {CANONICAL_OPSET}. *Into* lists what the test
-cases become.
+The standard defines these ops by other ops, or they are newer than opset {CANONICAL_OPSET}. *Into* lists the ops that
+result from the test cases.
 
 {table(("op", "into", *COUNTED), rows)}
 
-The fused ops of ONNX Runtime (`com.microsoft`) that are expanded: {fused}. Others are refused by name.{more}"""
+These fused ops of ONNX Runtime (`com.microsoft`) are expanded: {fused}. Others raise an error.{more}"""
 
 
 def _refused() -> str:
@@ -182,6 +188,6 @@ def _refused() -> str:
     rows += [(f"`{domain}.*`", why) for domain, why in DOMAINS.items()]
     return f"""## Ops without a derivative or a rule
 
-A model may contain these off the differentiable path; `onnxplain inspect` says where they stand in the way.
+A model may contain these ops outside the differentiable path. `onnxplain inspect` lists those on the path.
 
-{table(("ops", "why"), rows)}"""
+{table(("ops", "reason"), rows)}"""

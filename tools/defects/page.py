@@ -1,4 +1,4 @@
-"""The page of planted defects: both counts, and what became of every kind."""
+"""Write the page of planted defects: both counts, and the results of every kind."""
 
 from __future__ import annotations
 
@@ -10,40 +10,43 @@ from tools.defects.trial import Trial
 
 HEAD = """# Planted defects and false alarms
 
-`python -m tools.defects` draws random healthy networks, plants one defect in each, and asks `check` or `compare`. A
-defect of the forward pass stands at one node of the ONNX graph, held against the intact PyTorch source or against the
-intact graph, or at one layer of a port to Keras, held against the PyTorch network. A defect of the backward pass is a
-wrong rule of one backend, at one node or at every node of an op, or an autograd Function in the source whose backward
-is wrong.
+`python -m tools.defects` draws random healthy networks, plants one defect in each, and runs `check` or `compare`.
 
-A defect is caught where the report fails, and pinned where the report names the planted node or one beside it; where
-a side keeps no value between several nodes, all of them are named. A defect that moves nothing by more than
-{effect:.0e} in double precision is none, and another is drawn: of two models neither the output nor the gradient at
-what is attributed, of a graph and its source no tensor on the way either.
+- A defect of the forward pass is at one node of the ONNX graph, which is compared with the intact PyTorch source or
+  with the intact graph. Or it is at one layer of a port to Keras, which is compared with the PyTorch network.
+- A defect of the backward pass is a wrong rule of one backend, at one node or at every node of an op. Or it is an
+  autograd Function in the source with a wrong backward.
+
+A defect is *detected* if the report fails. It is *located* if the report names the planted node or a neighbouring node.
+If a side keeps no value between several nodes, the report names all of them.
+
+A defect that changes nothing by more than {effect:.0e} in double precision does not count, and another one is drawn.
+For two models, it must change the output or the gradient at the attributed tensor. For a graph and its source, a change
+of any tensor between input and output counts, too.
 
 """
 
 
 def counts(trials: Sequence[Trial], checks: Sequence[Healthy]) -> list[str]:
-    """Both counts, as sentences."""
+    """Return both counts as sentences."""
     caught, pinned = sum(t.caught for t in trials), sum(t.pinned for t in trials)
     exact = sum(t.caught and t.distance == 0 for t in trials)
-    alarms, excused = sum(bool(h.alarm) for h in checks), sum(h.explained > 0 for h in checks)
-    explained = f"in {excused} of them an excess was explained and named"
+    alarms, waived = sum(bool(h.alarm) for h in checks), sum(h.explained > 0 for h in checks)
+    explained = f"in {waived} of them an excess was waived for a stated reason"
     return [
-        f"defects: {caught} of {len(trials)} caught, {pinned} pinned ({exact} to the very node)",
+        f"defects: {caught} of {len(trials)} detected, {pinned} located ({exact} at the exact node)",
         f"false alarms: {alarms} on {len(checks)} healthy networks; {explained}",
     ]
 
 
 def page(trials: Sequence[Trial], checks: Sequence[Healthy], seed: int) -> str:
-    """The page as Markdown."""
+    """Return the page as Markdown."""
     lines = [
         HEAD.format(effect=EFFECT),
         f"`python -m tools.defects --seed {seed} --defects {len(trials)} --healthy {len(checks)}`:\n\n",
     ]
     lines += [f"- {line}\n" for line in counts(trials, checks)]
-    lines.append("\n| kind | planted | caught | pinned | seen first in |\n|---|---|---|---|---|\n")
+    lines.append("\n| kind | planted | detected | located | first seen in |\n|---|---|---|---|---|\n")
     for kind in sorted({trial.defect.kind for trial in trials}):
         of_kind = [trial for trial in trials if trial.defect.kind == kind]
         caught, pinned = sum(t.caught for t in of_kind), sum(t.pinned for t in of_kind)

@@ -23,13 +23,14 @@ from analyzer.graph.fixes import ALIKE
 from analyzer.graph.graph import Graph
 from analyzer.graph.samples.arrangement import FIRST, JOINT, Arrangement
 from analyzer.graph.samples.guesses import Guess, first_axes, guesses
-from analyzer.graph.samples.labels import Sizes, Span
+from analyzer.graph.samples.labels import Span
 from analyzer.graph.samples.view import stated, viewed
 from analyzer.target.target import Chosen, Target, TargetLike, as_target
+from analyzer.types import Sizes
 
 if TYPE_CHECKING:
     from analyzer.backends.differentiable import Differentiable
-    from analyzer.backends.inputs import Arrays
+    from analyzer.types import Arrays
 
 SAMPLES = ("joint", "independent")
 _ALONE = "the file runs one sample at a time: each is explained in a call of its own"

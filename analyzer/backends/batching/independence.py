@@ -10,7 +10,7 @@ from analyzer.graph.samples.arrangement import INDEPENDENT
 
 if TYPE_CHECKING:
     from analyzer.backends.differentiable import Differentiable
-    from analyzer.backends.inputs import Arrays
+    from analyzer.types import Arrays
 
 
 def independent(fn: Differentiable, call: Call, feeds: Arrays) -> bool:

@@ -8,7 +8,7 @@ each gives alone. What must not be cut is computed whole.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,12 +18,12 @@ from analyzer.backends.batching.parallel import lanes
 from analyzer.backends.batching.planning import Call, ample, fitting, place_of, planned, steady
 from analyzer.graph.batch_axis import Place, batched_inputs, samples_in
 from analyzer.graph.graph import Graph
+from analyzer.types import Progress
 
 if TYPE_CHECKING:
     from analyzer.backends.differentiable import Backend, Differentiable
-    from analyzer.backends.inputs import Arrays
+    from analyzer.types import Arrays
 
-Progress = Callable[[int, int], None]
 """Called with what is done and with all there is to do."""
 
 

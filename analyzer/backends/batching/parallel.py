@@ -20,7 +20,7 @@ from analyzer.graph.batch_axis import Place, samples_in
 
 if TYPE_CHECKING:
     from analyzer.backends.differentiable import Backend, Differentiable
-    from analyzer.backends.inputs import Arrays
+    from analyzer.types import Arrays
 
 # A run of more samples has no more from its processor's cache; measured between 1 and 8.
 _AT_ONCE = 4
@@ -30,7 +30,7 @@ _LEAST_TENSORS, _MOST_WEIGHTS = 64 * 2**20, 2**28
 _IDLE = 0.2
 
 Item = TypeVar("Item")
-Result = TypeVar("Result")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Lanes:
     size: int
     places: Mapping[str, Place]
 
-    def each(self, compute: Callable[[Item], Result], pieces: Iterable[Item]) -> list[Result]:
+    def each(self, compute: Callable[[Item], _Result], pieces: Iterable[Item]) -> list[_Result]:
         """What is computed of each piece, side by side. An interrupt waits for the runs that have begun, no others."""
         pool = ThreadPoolExecutor(self.threads)
         try:

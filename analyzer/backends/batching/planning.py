@@ -26,7 +26,7 @@ from converters.errors import ConversionError
 
 if TYPE_CHECKING:
     from analyzer.backends.differentiable import Differentiable
-    from analyzer.backends.inputs import Arrays, Inputs
+    from analyzer.types import Arrays, Inputs
 
 AMPLE = 50
 """A call whose forward pass is this many times smaller than the budget is not planned: its gradients, and what a method

@@ -15,8 +15,9 @@ import numpy as np
 from analyzer.graph.graph import Graph
 from analyzer.graph.samples.follow import Followed, SizesOf, follow, sizes_at
 from analyzer.graph.samples.guesses import Guess
-from analyzer.graph.samples.labels import Sizes, Span, along
+from analyzer.graph.samples.labels import Span, along
 from analyzer.graph.sized import graph_at
+from analyzer.types import Sizes
 from converters.errors import ConversionError
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from analyzer.target.target import TargetLike, as_target
 
 if TYPE_CHECKING:
     from analyzer.backends.differentiable import Differentiable
-    from analyzer.backends.inputs import Arrays
+    from analyzer.types import Arrays
 
 ALONE = "each is explained in a call of its own"
 

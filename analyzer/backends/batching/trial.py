@@ -19,7 +19,7 @@ from analyzer.graph.samples.guesses import Guess
 
 if TYPE_CHECKING:
     from analyzer.backends.differentiable import Differentiable
-    from analyzer.backends.inputs import Arrays
+    from analyzer.types import Arrays
 
 ROUNDING = 64
 """Units in the last place of the largest output by which rounding may move one, in a batch of one and the same size."""

@@ -10,11 +10,12 @@ import numpy as np
 
 from analyzer.backends.batching.liveness import Flow
 from analyzer.backends.batching.memory import Need
-from analyzer.backends.native import Arrays, Measured, Native
+from analyzer.backends.native import Measured, Native
 from analyzer.graph.graph import Graph
 from analyzer.graph.samples.arrangement import Arrangement
 from analyzer.graph.samples.view import stated, unstated
 from analyzer.target.target import Seed
+from analyzer.types import Arrays
 
 if TYPE_CHECKING:
     from analyzer.backends.source.source import SourceBackend

@@ -9,10 +9,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from analyzer.backends.interpreter import Torch
-from analyzer.backends.native import Arrays, Fed, Measured
+from analyzer.backends.native import Fed, Measured
 from analyzer.backends.source.matching import MOVES_ONLY
 from analyzer.backends.torch import autograd
 from analyzer.errors import AnalysisError, BackendError
+from analyzer.types import Arrays
 from converters.errors import one_line
 from converters.model import PyTorchSource
 from converters.sources.torch_call import exclusive

@@ -16,7 +16,7 @@ import numpy as np
 from analyzer.backends.batching.liveness import Flow
 from analyzer.backends.batching.memory import Need
 from analyzer.backends.interpreter import Framework, TensorFlow, Torch
-from analyzer.backends.native import Arrays, Fed, Measured, Native
+from analyzer.backends.native import Fed, Measured, Native
 from analyzer.backends.onnxruntime import FRAGMENTS, MAKING, OnnxRuntime
 from analyzer.backends.source.arranged import ArrangedSource
 from analyzer.backends.source.matching import MOVES_ONLY, Match, match
@@ -25,6 +25,7 @@ from analyzer.graph.batch_axis import batched_inputs, fixed_batch
 from analyzer.graph.graph import Graph
 from analyzer.graph.samples.arrangement import Arrangement
 from analyzer.target.target import Seed
+from analyzer.types import Arrays
 from converters.model import Model, PyTorchSource, TensorFlowSource
 
 # Values are compared on this many samples: enough to tell layers apart, and an axis of samples from one of length 1.

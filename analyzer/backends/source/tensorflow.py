@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from analyzer.backends.interpreter import TensorFlow
-from analyzer.backends.native import Arrays, Fed, Measured
+from analyzer.backends.native import Fed, Measured
 from analyzer.backends.source.matching import MOVES_ONLY
 from analyzer.errors import AnalysisError, BackendError
+from analyzer.types import Arrays
 from converters.errors import one_line
 from converters.model import TensorFlowSource
 

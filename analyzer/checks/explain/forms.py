@@ -14,12 +14,12 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from analyzer.backends.inputs import Arrays
 from analyzer.checks.explain.terms import Decomposition, blurred, decompose
 from analyzer.checks.metrics import relative_distance
 from analyzer.checks.read.reading import Reader
 from analyzer.checks.read.twin import Twin
 from analyzer.graph.graph import Graph
+from analyzer.types import Arrays
 
 
 def explain_map(a: Reader, b: Reader | Twin, feeds: Arrays, tolerance: float) -> str | None:

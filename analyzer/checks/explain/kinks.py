@@ -18,10 +18,11 @@ import numpy as np
 from analyzer.autodiff.request import gradient_name, seed_name
 from analyzer.autodiff.sweep import path_nodes
 from analyzer.checks.metrics import relative_distance
-from analyzer.checks.read.passes import Arrays, Passes
+from analyzer.checks.read.passes import Passes
 from analyzer.graph.graph import Graph, Node
 from analyzer.ops import find
 from analyzer.ops.registry import Kind
+from analyzer.types import Arrays
 
 # A decision changes a derivative by its whole size; rounding of a smooth one by far less.
 JUMP = 1e-2

@@ -14,12 +14,13 @@ import numpy as np
 
 from analyzer.autodiff.request import observe, remainder_program
 from analyzer.backends.onnxruntime import make_session
-from analyzer.checks.explain.kinks import Arrays, Side
+from analyzer.checks.explain.kinks import Side
 from analyzer.checks.metrics import relative_distance
 from analyzer.graph.builder import Emitter
 from analyzer.graph.graph import Graph, Node, is_float
 from analyzer.graph.precision import FLOAT64, in_precision
 from analyzer.graph.program import Program, assemble
+from analyzer.types import Arrays
 from converters.graph.runtime import ReferenceSession, RuntimeFailure
 
 # At the node where two sides part, its own error is about the whole difference.

@@ -20,7 +20,7 @@ from analyzer.checks.match.pairing import fed
 from analyzer.checks.read.reading import Reader, Reading
 from analyzer.checks.read.twin import Twin
 from analyzer.checks.report import Row
-from analyzer.errors import AnalysisError, MissingFramework
+from analyzer.errors import AnalysisError, MissingDependency
 from converters import Model
 from converters.errors import one_line
 
@@ -29,14 +29,14 @@ WITHIN = "either side is within the tolerance"
 
 
 def unasked(referee: bool | None, rows: Sequence[Row]) -> str:
-    """Why no float64 run is made; empty where one is. Raises MissingFramework where one was asked for without torch."""
+    """Return why no float64 run is made, or "". Raises MissingDependency where it was asked for without torch."""
     if referee is False:
         return "not asked"
     if referee is None and all(row["passed"] and not row["explanation"] for row in rows):
         return "not needed: nothing exceeds its tolerance"
     if find_spec("torch") is None:
         if referee:
-            raise MissingFramework('the float64 referee needs torch. Fix: pip install "onnxplain[torch]"')
+            raise MissingDependency('the float64 referee needs torch. Fix: pip install "onnxplain[torch]"')
         return 'torch is not installed: pip install "onnxplain[torch]"'
     return ""
 

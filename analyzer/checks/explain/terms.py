@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from analyzer.backends.inputs import Arrays
 from analyzer.checks.metrics import relative_distance
 from analyzer.checks.read.reading import Reader
 from analyzer.methods.full_grad import read_full_grad
 from analyzer.methods.full_gradient.decomposition import plan
+from analyzer.types import Arrays
 
 
 @dataclass(frozen=True)

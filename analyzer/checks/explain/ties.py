@@ -17,9 +17,10 @@ import numpy as np
 from analyzer.checks.explain.kinks import Decision, Side, Tie, decision_nodes, jumps
 from analyzer.checks.explain.localize import way_on
 from analyzer.checks.metrics import relative_distance
-from analyzer.checks.read.passes import Arrays, Pass, Passes
+from analyzer.checks.read.passes import Pass, Passes
 from analyzer.graph.graph import Node
 from analyzer.graph.precision import epsilon
+from analyzer.types import Arrays
 from converters.verification.norms import inner
 
 # By how many ε of itself a value is moved off its tie: enough to outlast the rounding of what is added on the way.

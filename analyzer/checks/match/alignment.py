@@ -13,10 +13,10 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from analyzer.backends.inputs import Arrays
 from analyzer.backends.source.matching import Match, alignments, closest
 from analyzer.checks.match.layers import moves
 from analyzer.graph.graph import Graph, Node
+from analyzer.types import Arrays
 
 Sources = tuple[str, ...]
 

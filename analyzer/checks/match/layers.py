@@ -17,7 +17,7 @@ import numpy as np
 
 from analyzer.backends.source.matching import MOVES_ONLY
 from analyzer.graph.graph import Graph, Node
-from analyzer.graph.layer_names import Path, path_of
+from analyzer.graph.layer_names import ModulePath, path_of
 
 # Of these the second operand leaves the first as it is, where it is all zeros or all ones.
 NEUTRAL = {"Add": 0.0, "Sub": 0.0, "Mul": 1.0, "Div": 1.0, "Pow": 1.0}
@@ -80,11 +80,11 @@ class LayerView:
         return found
 
     @cached_property
-    def _homes(self) -> Mapping[str, Path]:
+    def _homes(self) -> Mapping[str, ModulePath]:
         """The layer of every node: the innermost module or scope, or what a containing one computes itself, by op."""
         paths = {node.name: path_of(node) for node in self.graph.nodes}
         shared = _shared([path for path, _, modules in paths.values() if not modules and len(path) > 1])
-        children: dict[Path, set[Path]] = {}
+        children: dict[ModulePath, set[ModulePath]] = {}
         for path, _, _ in (paths[self.graph.producer[name].name] for name in self.computed):
             for depth in range(len(path)):
                 children.setdefault(path[:depth], set()).add(path[: depth + 1])
@@ -102,7 +102,7 @@ class LayerView:
         return homes
 
 
-def _shared(paths: Sequence[Path]) -> int:
+def _shared(paths: Sequence[ModulePath]) -> int:
     """How many scopes all paths begin with: those of the model as a whole."""
     levels = (len(set(level)) == 1 for level in zip(*paths, strict=False))
     return sum(1 for _ in takewhile(bool, levels))

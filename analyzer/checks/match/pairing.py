@@ -17,7 +17,6 @@ from itertools import islice, permutations, product
 import numpy as np
 
 from analyzer.backends import Differentiable
-from analyzer.backends.inputs import Arrays
 from analyzer.backends.source.matching import (
     TOLERANCE,
     Match,
@@ -33,6 +32,7 @@ from analyzer.errors import InputError, ShapeError
 from analyzer.graph.batch_axis import batched_inputs
 from analyzer.graph.graph import Graph, Tensor
 from analyzer.target.target import Target
+from analyzer.types import Arrays
 
 # Beyond this relative L2 two tensors are no two versions of one layer.
 NEAR = 0.5
@@ -162,7 +162,7 @@ def pair_outputs(ours: Arrays, theirs: Arrays) -> tuple[Pairing, float]:
     return found, float(np.mean(distances)) if distances else float("inf")
 
 
-def pair_layers(a: Side, b: Side, inputs: Pairing, *, equal: bool) -> Layers:
+def pair_layers(a: ComparedModel, b: ComparedModel, inputs: Pairing, *, equal: bool) -> Layers:
     """The counterparts of everything that a layer computes, by the values on these inputs.
 
     inputs: {input of b: of a}. equal: whether the outputs are. What is left is paired by its place, or with what it
@@ -191,7 +191,7 @@ def pair_layers(a: Side, b: Side, inputs: Pairing, *, equal: bool) -> Layers:
     return Layers(matched, near, (tuple(outer[0]), tuple(outer[1])), (inner[0], inner[1]))
 
 
-def _near(a: Side, b: Side, known: Pairing, found: tuple[set[str], set[str]]) -> Pairing:
+def _near(a: ComparedModel, b: ComparedModel, known: Pairing, found: tuple[set[str], set[str]]) -> Pairing:
     """Pairs of what values do not tell, the surer first: the same op in the same place, the least distance, any op in
     the same place. A dense layer that one model writes as a product and a sum is found by the distance of its sum.
     """
@@ -211,7 +211,7 @@ def _near(a: Side, b: Side, known: Pairing, found: tuple[set[str], set[str]]) ->
 
 
 @dataclass(frozen=True)
-class Side:
+class ComparedModel:
     """One model on a few samples, and what is explained of them: a target of fixed weights."""
 
     fn: Differentiable
@@ -253,7 +253,9 @@ class _Equal:
     match: Match
 
 
-def _equal_values(a: Side, b: Side, mine: Sequence[str], other: Sequence[str]) -> Iterator[_Equal]:
+def _equal_values(
+    a: ComparedModel, b: ComparedModel, mine: Sequence[str], other: Sequence[str]
+) -> Iterator[_Equal]:
     """Pairs of equal values. Several equal ones on both sides are paired in topological order; where their numbers
     differ, by their gradients.
     """
@@ -276,7 +278,7 @@ def _equal_values(a: Side, b: Side, mine: Sequence[str], other: Sequence[str]) -
             yield from _equal_gradients(a, b, rows)
 
 
-def _aligned(a: Side, b: Side, name: str, theirs: str) -> _Equal | None:
+def _aligned(a: ComparedModel, b: ComparedModel, name: str, theirs: str) -> _Equal | None:
     """The first forms of two tensors that are equal up to a permutation of axes, the batch first if it can be; else
     up to that of axes that they have merged, as other layers of their models have them apart.
     """
@@ -290,7 +292,9 @@ def _aligned(a: Side, b: Side, name: str, theirs: str) -> _Equal | None:
     return None if one is None else _Equal(name, theirs, name, one)
 
 
-def _equal_gradients(a: Side, b: Side, rows: Sequence[Sequence[_Equal]]) -> Iterator[_Equal]:
+def _equal_gradients(
+    a: ComparedModel, b: ComparedModel, rows: Sequence[Sequence[_Equal]]
+) -> Iterator[_Equal]:
     """Tell tensors of equal values apart by what the output makes of them."""
     mine = a.gradients(list(dict.fromkeys(one.form for row in rows for one in row)))
     other = b.gradients(list(dict.fromkeys(one.match.name for row in rows for one in row)))
@@ -305,7 +309,7 @@ def _equal_gradients(a: Side, b: Side, rows: Sequence[Sequence[_Equal]]) -> Iter
                 break
 
 
-def _nearest(a: Side, b: Side, mine: Sequence[str], theirs_left: Sequence[str]) -> Pairing:
+def _nearest(a: ComparedModel, b: ComparedModel, mine: Sequence[str], theirs_left: Sequence[str]) -> Pairing:
     """Pair what is left by the least distance, the nearest first."""
     left = [name for name in mine if a.values[name].size > 1]
     right = [name for name in theirs_left if b.values[name].size > 1]

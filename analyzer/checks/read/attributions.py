@@ -12,8 +12,8 @@ from itertools import combinations
 
 import numpy as np
 
-from analyzer.backends.inputs import Arrays
 from analyzer.checks.read.reading import Reading
+from analyzer.types import Arrays
 from converters.model import Preprocessing
 
 MOST_SAMPLES = 3

@@ -16,12 +16,12 @@ import onnx
 
 from analyzer.backends import Differentiable
 from analyzer.backends.file import FileCheck
-from analyzer.backends.inputs import Arrays
 from analyzer.checks.comparison import row_of
 from analyzer.checks.read.reading import Reading
 from analyzer.checks.report import Row
 from analyzer.graph.graph import is_float
 from analyzer.graph.samples.arrangement import Arrangement
+from analyzer.types import Arrays
 from converters.errors import ConversionError, one_line
 from converters.model import Model
 from converters.verification.original import Difference, computed, first_difference, following

@@ -9,11 +9,11 @@ import numpy as np
 
 from analyzer.autodiff.request import OUTPUT
 from analyzer.backends import Differentiable
-from analyzer.backends.inputs import Arrays
 from analyzer.backends.undefined import cause
 from analyzer.graph.batch_axis import samples_in
 from analyzer.methods.completeness import Completeness
 from analyzer.target.target import Target
+from analyzer.types import Arrays
 
 
 def not_finite(fn: Differentiable, feeds: Arrays, target: Target, completeness: Completeness) -> str:

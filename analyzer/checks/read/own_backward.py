@@ -13,16 +13,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analyzer.backends.inputs import Arrays
 from analyzer.checks.comparison import row_of
 from analyzer.checks.read.reading import weights_of
 from analyzer.checks.report import Row
 from analyzer.errors import AnalysisError, UnsupportedOp
 from analyzer.graph.graph import Graph
 from analyzer.target.target import Target
+from analyzer.types import Arrays
 from converters.errors import ConversionError, one_line
 from converters.model import Model, PyTorchSource
-from converters.sources.torch_backward import Backward, Place, own_backward
+from converters.sources.torch_backward import Backward, CustomPassage, own_backward
 
 AUTOGRAD = "autograd"
 _MOST_NAMED = 4
@@ -88,7 +88,7 @@ class OwnBackward:
         computed = self.graph.producer
         return tuple(computed[n].name if n in computed else n for place in places for n in place.nodes)
 
-    def _named(self, place: Place) -> str:
+    def _named(self, place: CustomPassage) -> str:
         nodes = [self._node(*pair) for pair in place.nodes.items()]
         more = f" and {len(nodes) - _MOST_NAMED} more" if len(nodes) > _MOST_NAMED else ""
         return f"{place}" + (f", node {', '.join(nodes[:_MOST_NAMED])}{more}" if nodes else "")

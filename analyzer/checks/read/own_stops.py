@@ -13,14 +13,15 @@ from analyzer.backends.interpreter import TensorFlow
 from analyzer.backends.native import Fed
 from analyzer.backends.source.tensorflow import STOPS, TensorFlowNetwork
 from converters.model import TensorFlowSource
-from converters.sources.torch_backward import MOST_TRIED, Arrays, Backward, Place, differ
+from converters.sources.torch_backward import MOST_TRIED, Backward, CustomPassage, differ
 from converters.sources.torch_passages import Passage
+from converters.types import NamedArrays
 
 _LOOKUPS = ("Gather", "GatherV2", "ResourceGather")
 
 
 def own_backward(
-    source: TensorFlowSource, feeds: Arrays, weights: Arrays, wrt: Sequence[str], tolerance: float
+    source: TensorFlowSource, feeds: NamedArrays, weights: NamedArrays, wrt: Sequence[str], tolerance: float
 ) -> Backward | None:
     """Return both gradients of Σ ⟨weights, output⟩; None where nothing stops gradients.
 
@@ -44,18 +45,19 @@ def own_backward(
         return {at[name]: g.astype(np.float64) for name, g in found.gradients[0].items()}
 
     exported, own = gradients(()), gradients(stops)
-    places: list[Place] = []
+    places: list[CustomPassage] = []
     if differ(own, exported, tolerance):
         tried = list(stops)[:MOST_TRIED]
         alone = [name for name in tried if differ(gradients((name,)), exported, tolerance)]
         places = [
-            Place(Passage("tf.stop_gradient", "", "", ()), {name: stops[name]}) for name in alone or stops
+            CustomPassage(Passage("tf.stop_gradient", "", "", ()), {name: stops[name]})
+            for name in alone or stops
         ]
     return Backward(own, exported, tolerance, tuple(places))
 
 
 def _cotangents(
-    source: TensorFlowSource, weights: Arrays, ys: Mapping[str, np.ndarray]
+    source: TensorFlowSource, weights: NamedArrays, ys: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """The weights over each output; random ones where the shape is another."""
     rng, found = np.random.default_rng(0), dict[str, np.ndarray]()

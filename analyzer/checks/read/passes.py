@@ -12,15 +12,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from analyzer.autodiff.request import gradient_name, observe, remainder_program
 from analyzer.backends.onnxruntime import make_session
 from analyzer.graph.builder import Emitter
 from analyzer.graph.graph import Graph, Node
 from analyzer.graph.program import Program, assemble
-
-Arrays = dict[str, np.ndarray]
+from analyzer.types import Arrays
 
 # The programs that stay ready hold at most this many bytes, weights included.
 KEPT = 256 * 2**20

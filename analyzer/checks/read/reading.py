@@ -16,7 +16,6 @@ import numpy as np
 from analyzer.autodiff.request import gradient_name, joined, observe, remainder_program
 from analyzer.backends import Differentiable
 from analyzer.backends.differentiable import Evaluation, attributed
-from analyzer.backends.inputs import Arrays
 from analyzer.backends.onnxruntime import make_session
 from analyzer.checks.explain.kinks import Side, decision_tensors
 from analyzer.checks.read.passes import Passes
@@ -28,6 +27,7 @@ from analyzer.methods.full_grad import read_full_grad
 from analyzer.methods.full_gradient.decomposition import Plan, Settings, plan
 from analyzer.methods.full_gradient.maps import PUBLISHED
 from analyzer.target.target import Target
+from analyzer.types import Arrays
 from converters.verification.original import draws
 
 

@@ -17,7 +17,6 @@ from analyzer.autodiff.biases import find_biases
 from analyzer.autodiff.request import gradient_name, observe
 from analyzer.backends import Differentiable
 from analyzer.backends.differentiable import attributed
-from analyzer.backends.inputs import Arrays
 from analyzer.checks.explain.kinks import Side, decision_tensors
 from analyzer.checks.match.pairing import Pairing, by_inputs_of_a, fed
 from analyzer.checks.read.passes import Passes
@@ -26,6 +25,7 @@ from analyzer.errors import AnalysisError
 from analyzer.graph.graph import Graph
 from analyzer.methods.full_grad import read_full_grad
 from analyzer.target.target import Target
+from analyzer.types import Arrays
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from analyzer.graph.samples.labels import Sizes, Span
+from analyzer.graph.samples.labels import Span
+from analyzer.types import Arrays, Sizes
 
 INDEPENDENT, JOINT = "independent", "joint"
 FIRST = Span(0)
-
-Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)

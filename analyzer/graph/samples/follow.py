@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from analyzer.graph.graph import Graph, Node
-from analyzer.graph.samples.labels import FREE, MIXED, Labels, Sizes, Span, constant, packed, span_of
+from analyzer.graph.samples.labels import FREE, MIXED, Labels, Span, constant, packed, span_of
 from analyzer.graph.samples.moves import MOVES
 from analyzer.graph.samples.rules import RULES, Step, Unknown, everything
+from analyzer.types import Sizes
 
 SizesOf = Callable[[str], Sizes | None]
 

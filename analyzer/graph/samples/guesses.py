@@ -12,7 +12,7 @@ from itertools import islice, product
 
 from analyzer.graph.batch_axis import batched_inputs
 from analyzer.graph.graph import Graph
-from analyzer.graph.samples.labels import Sizes
+from analyzer.types import Sizes
 
 Guess = Mapping[str, int]
 

@@ -16,7 +16,6 @@ FREE, MIXED = -1, -2
 _LARGEST = np.iinfo(np.int32).max
 
 Labels = np.ndarray
-Sizes = tuple[int, ...]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from analyzer.graph.graph import Graph, Node, Tensor
-from analyzer.graph.samples.labels import FREE, MIXED, Labels, Sizes, constant, in_full, join, over, packed
+from analyzer.graph.samples.labels import FREE, MIXED, Labels, constant, in_full, join, over, packed
+from analyzer.types import Sizes
 
 
 class Unknown(Exception):

@@ -15,7 +15,8 @@ import numpy as np
 from analyzer.errors import AnalysisError
 from analyzer.graph.graph import Graph, Node, Shape, Tensor
 from analyzer.graph.samples.arrangement import Arrangement
-from analyzer.graph.samples.labels import Sizes, Span
+from analyzer.graph.samples.labels import Span
+from analyzer.types import Sizes
 
 _PREFIX = "stated/"
 

@@ -20,12 +20,11 @@ from analyzer.autodiff.request import Request
 from analyzer.autodiff.sweep import rules_of
 from analyzer.backends import Differentiable
 from analyzer.backends.differentiable import Evaluation
-from analyzer.backends.inputs import Arrays
 from analyzer.errors import AnalysisError
 from analyzer.graph.builder import Emitter
 from analyzer.graph.graph import Graph, Tensor
 from analyzer.methods.full_gradient.maps import (
-    Layer,
+    LaidOutTerm,
     PostProcessing,
     complete_map,
     everywhere,
@@ -34,7 +33,8 @@ from analyzer.methods.full_gradient.maps import (
 from analyzer.methods.full_gradient.term_sums import channel_weights, lay, term_sums
 from analyzer.ops.support import onnx_dtype
 from analyzer.placement.fixed_sizes import at_input_sizes, samples_laid_out
-from analyzer.placement.terms import Layout, Spot, lay_out
+from analyzer.placement.terms import Placements, Spot, lay_out
+from analyzer.types import Arrays
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Plan:
 
     settings: Settings
     biases: tuple[Bias, ...]
-    layout: Layout
+    layout: Placements
     request: Request
 
     @property
@@ -125,7 +125,7 @@ def _plan(fn: Differentiable, shapes: Mapping[str, tuple[int, ...]], settings: S
 
 def _layout(
     fn: Differentiable, shapes: Mapping[str, tuple[int, ...]], settings: Settings, biases: Sequence[Bias]
-) -> Layout:
+) -> Placements:
     """Where every term stands. What is no layer's doing, such as a rounding error, has no place."""
     tensors = (*settings.roots, *(bias.tensor for bias in biases))
     # A target within the network may not depend on every root: each is laid out all the same.
@@ -150,7 +150,7 @@ def _emit(
     graph: Graph,
     gradients: Mapping[str, Tensor],
     biases: Sequence[Bias],
-    layout: Layout,
+    layout: Placements,
     settings: Settings,
 ) -> dict[str, Tensor]:
     factors: dict[str, Tensor | None] = {name: graph.tensors[name] for name in settings.roots}
@@ -158,8 +158,8 @@ def _emit(
     # In a model of mixed precision each gradient has its tensor's; what is summed has one.
     dtype = max((gradients[name].dtype for name in factors), key=lambda one: one.itemsize)
     results: dict[str, Tensor] = {}
-    salient: dict[str, list[Layer]] = {root: [] for root in settings.roots}
-    signed: dict[str, list[Layer]] = {root: [] for root in settings.roots}
+    salient: dict[str, list[LaidOutTerm]] = {root: [] for root in settings.roots}
+    signed: dict[str, list[LaidOutTerm]] = {root: [] for root in settings.roots}
     for name, factor in factors.items():
         place, gradient = layout.placements[name], _in(op, gradients[name], dtype)
         r = None if factor is None else _in(op, factor, dtype)
@@ -194,7 +194,7 @@ def _emit(
     return results
 
 
-def shown_spots(graph: Graph, layout: Layout, name: str, settings: Settings) -> tuple[Spot, ...]:
+def shown_spots(graph: Graph, layout: Placements, name: str, settings: Settings) -> tuple[Spot, ...]:
     """A tensor's spots in the saliency map.
 
     The published method spreads a convolution over one pixel evenly, and leaves out a dense layer over the same

@@ -18,9 +18,10 @@ from analyzer.graph.builder import Emitter
 from analyzer.graph.graph import Tensor
 from analyzer.placement import Grid, whole
 from analyzer.placement.cells import Interval
-from analyzer.placement.terms import Placement, Sizes, Spot
+from analyzer.placement.terms import Placement, Spot
+from analyzer.types import Sizes
 
-Layer = tuple[tuple[Grid, ...], Tensor]
+LaidOutTerm = tuple[tuple[Grid, ...], Tensor]
 """What a term adds to the cells of one input, (N, cells), and the grids of these cells."""
 
 
@@ -42,7 +43,7 @@ PUBLISHED = PostProcessing()
 PYTORCH_GRAD_CAM = PostProcessing(per_channel=True, epsilon=1e-7, align_corners=False, rescale_map=True)
 
 
-def saliency_map(op: Emitter, layers: Sequence[Layer], sizes: Sizes, psi: PostProcessing) -> Tensor:
+def saliency_map(op: Emitter, layers: Sequence[LaidOutTerm], sizes: Sizes, psi: PostProcessing) -> Tensor:
     """The sum of layers (N, cells), each on its grids, as a map (N, *sizes)."""
     parts = _by_grid(op, layers, lambda grid: Grid(grid.sizes, grid.frame, grid.frame))
     total = _sum(op, [_resized(op, part, grid, sizes, psi) for grid, part in parts.items()])
@@ -53,7 +54,7 @@ def saliency_map(op: Emitter, layers: Sequence[Layer], sizes: Sizes, psi: PostPr
     return op.Div(raised, op.Add(op.ReduceMax(raised, spatial, keepdims=1), psi.epsilon))
 
 
-def complete_map(op: Emitter, layers: Sequence[Layer], sizes: Sizes) -> Tensor:
+def complete_map(op: Emitter, layers: Sequence[LaidOutTerm], sizes: Sizes) -> Tensor:
     """The sum of signed layers (N, cells) as a map (N, *sizes) of the same sum: no mass is made or lost."""
     maps = []
     pixels = whole(sizes)
@@ -67,7 +68,7 @@ def complete_map(op: Emitter, layers: Sequence[Layer], sizes: Sizes) -> Tensor:
     return _sum(op, maps)
 
 
-def _by_grid(op: Emitter, layers: Sequence[Layer], key: Callable[[Grid], Grid]) -> dict[Grid, Tensor]:
+def _by_grid(op: Emitter, layers: Sequence[LaidOutTerm], key: Callable[[Grid], Grid]) -> dict[Grid, Tensor]:
     """The sum of all layers of each grid; what lies on several grids is taken apart."""
     found: dict[Grid, list[Tensor]] = {}
     for grids, layer in layers:

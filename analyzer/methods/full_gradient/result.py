@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analyzer.deprecation import renamed
+from analyzer.errors import AnalysisError
 from analyzer.graph.samples.arrangement import Arrangement
 from analyzer.graph.samples.view import unstated
-from analyzer.methods.arranged import Arranged
 from analyzer.methods.completeness import Completeness
+from analyzer.methods.result import OUTPUT_UNIT, Attribution
+from analyzer.types import Arrays
 
 if TYPE_CHECKING:
     import pandas
@@ -21,8 +23,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from analyzer.figures import Bar
+    from analyzer.figures.plots import Look
 
-Arrays = dict[str, np.ndarray]
+# Of the output, or the rounding floor of its terms: float32 leaves about 1e-6.
+EXACT = 1e-4
 
 
 @dataclass(frozen=True)
@@ -97,13 +101,39 @@ def layer_bars(input_totals: Mapping[str, np.ndarray], layers: Sequence[Layer], 
 class Terms(Mapping[str, np.ndarray]):
     """The bias terms by tensor, (∂f/∂y) ⊙ r shaped like the tensor: computed, all at once, when one is asked for."""
 
-    def __init__(self, names: tuple[str, ...], compute: Callable[[], Arrays]) -> None:
+    def __init__(self, names: tuple[str, ...], compute: Callable[[], Arrays] | None) -> None:
         self._names = names
         self._compute = compute
 
     @cached_property
     def _arrays(self) -> Arrays:
+        if self._compute is None:
+            raise AnalysisError(
+                "the bias terms were not computed before the result was saved. Fix: read its bias_terms before you "
+                "save it, or explain the inputs again"
+            )
         return self._compute() if self._names else {}
+
+    @property
+    def computed(self) -> Arrays | None:
+        """The terms, where they were asked for; else None."""
+        return self.__dict__.get("_arrays")
+
+    def archived(self) -> tuple[tuple[str, ...], Arrays | None]:
+        """Return what is kept of the terms in a file: their names, and the arrays where they were computed."""
+        return self._names, self.computed
+
+    @classmethod
+    def from_archive(cls, kept: tuple[tuple[str, ...], Arrays | None]) -> Terms:
+        """Return terms without a model to compute them. kept: what `archived` returned."""
+        names, arrays = kept
+        found = cls(tuple(names), None)
+        if arrays is not None:
+            found.__dict__["_arrays"] = arrays
+        return found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Terms.from_archive, (self.archived(),)
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self._names:
@@ -117,39 +147,51 @@ class Terms(Mapping[str, np.ndarray]):
         return len(self._names)
 
 
-def chosen_input(names: Iterable[str], of: str | None) -> str:
-    """The input that is drawn. Raises ValueError for an unknown name."""
-    known = list(names)
-    if of is not None and of not in known:
-        raise ValueError(f"no map of {of!r}. Fix: choose from {', '.join(known)}")
-    return of or known[0]
-
-
-@dataclass(frozen=True)
-class FullGrad(Arranged):
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class FullGrad(Attribution):
     """The decomposition of the explained output, and its maps.
 
+    attributions: the input term, inputs ⊙ ∂f/∂inputs, in the form of the inputs; `input_term` is the same.
     map: (N, *spatial), the published saliency map; (N, features) where the input has no spatial axes. Of several inputs
-        {input: map}, each with its own axes; a layer that stands in several counts in the map of each.
-    complete_map: like it, signed: every term that has a place, spread over the pixels that it stands for. An element
-        that stands in several inputs, as of a difference, counts in equal parts for each. Its sum, over all inputs, and
+        {input: map}, each with its own axes; a layer that lies over several counts in the map of each.
+    complete_map: like it, signed: every term that has a position, spread over the pixels of that position. An element
+        that lies over several inputs, as of a difference, counts in equal parts for each. Its sum, over all inputs, and
         `unplaced_total` (N,) make the output; `unplaced` names the tensors of the latter, such as a last Dense layer's.
-    input_term: inputs ⊙ ∂f/∂inputs, in the form of the inputs; input_totals: its sums (N,), by name.
-    bias_terms: {tensor: (∂f/∂y) ⊙ r}, shaped like the tensor, computed when asked for. contributions: their
-        sums, in graph order; layers: grouped by layer. All are in the units of the output.
+    input_totals: {input: the sums (N,) of the input term}.
+    bias_terms: {tensor: (∂f/∂y) ⊙ r}, shaped like the tensor, computed when they are asked for.
+    contributions: their sums, in graph order. layers: grouped by layer. All are in units of the output.
+    terms: "all" or "explicit".
     """
 
-    map: Any
     complete_map: Any
-    input_term: Any
     input_totals: Arrays
     bias_terms: Mapping[str, np.ndarray]
     contributions: tuple[Contribution, ...]
     completeness: Completeness
-    target: np.ndarray | None
     terms: str
     unplaced: tuple[str, ...]
     unplaced_total: np.ndarray
+
+    @property
+    def input_term(self) -> Any:
+        """The input term, inputs ⊙ ∂f/∂inputs, in the form of the inputs."""
+        return self.attributions
+
+    @property
+    def detail(self) -> str:
+        """Which terms."""
+        return f"{self.terms} terms"
+
+    @property
+    def passed(self) -> tuple[bool | None, ...]:
+        """For each sample, whether all terms sum to the output; None of explicit terms, which do not claim it."""
+        exact = self.completeness.within(EXACT)
+        return tuple(bool(fine) if self.terms == "all" else None for fine in exact)
+
+    @property
+    def remark(self) -> str:
+        """What explicit terms leave out."""
+        return "" if self.terms == "all" else "the biases of the layers alone, as published"
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
@@ -210,54 +252,41 @@ class FullGrad(Arranged):
         bars = layer_bars(self.input_totals, self.layers, sample)
         return contribution_chart(bars, title=f"output {output:.4g}", most=most, output=output)
 
-    def plot(
-        self,
-        inputs: Any = None,
-        *,
-        complete: bool = False,
-        of: str | None = None,
-        features: Sequence[str] | None = None,
-    ) -> Figure:
-        """The saliency map, or the signed complete map: over images, under signals, of volumes from three sides, and of
-        a table as a bar per feature.
-
-        inputs: as they were explained; None draws the map alone. of: the input whose map is drawn, of several; default
-        the first. features: the names of a table's columns. The complete map of an image is drawn smoothed, which keeps
-        its sum: single pixels of opposite signs cancel to the eye, too.
-        Raises ValueError where there is no such input, or it is not of the map's size.
+    def drawn(self, name: str, complete: bool = False, **how: Any) -> tuple[np.ndarray, Look]:
+        """Return the saliency map, or the complete map. The latter is drawn smoothed, which keeps its sum: single
+        pixels of opposite signs cancel to the eye, too.
         """
-        from analyzer.figures import REGIONS, Look, plot_input
+        from analyzer.figures import REGIONS
 
-        maps = self.complete_map if complete else self.map
-        name = chosen_input(self.input_totals, of)
-        term = self.input_term[name] if isinstance(self.input_term, Mapping) else self.input_term
-        term = self.first(name, term)
-        title = "FullGrad, complete" if complete else "FullGrad"
-        look = Look(
-            title=f"{title}: {name}" if len(self.input_totals) > 1 else title,
-            unit="units of the output, per element" if complete else "saliency, without unit",
-            signed=complete,
-            smoothing=REGIONS if complete else 0.0,
-            features=features,
-        )
-        values = maps[name] if isinstance(maps, Mapping) else maps
-        drawn = self.first(name, inputs.get(name) if isinstance(inputs, Mapping) else inputs)
-        return plot_input(values, drawn, look, table=term.ndim == 2)
+        values, look = super().drawn(name, **how)
+        if not complete:
+            return values, look
+        values = self.by_tensor(self.complete_map)[name]
+        return values, replace(look, unit=OUTPUT_UNIT, signed=True, smoothing=REGIONS)
 
-    def to_json(self) -> str:
-        """Sums, shares and completeness of every sample, as JSON; no arrays of the input's or a layer's size."""
-        head = {
-            "output": self.completeness.output.tolist(),
-            "total": self.completeness.total.tolist(),
-            "relative_error": self.completeness.error.tolist(),
-            "target": None if self.target is None else self.target.tolist(),
+    def is_table(self, name: str, inputs: np.ndarray | None) -> bool:
+        """Return whether a map of one axis is of a table's features, not of the steps of a signal."""
+        return bool(self.first(name, self.attributions_at(name)).ndim == 2)
+
+    @renamed(inputs="images")
+    def plot(self, images: Any = None, *, complete: bool = False, **looks: Any) -> Figure:
+        """Draw the saliency map; complete=True draws the signed complete map.
+
+        images, looks: the arguments of `Attribution.plot`.
+        """
+        from analyzer.methods.drawing import plot
+
+        return plot(self, images, complete=complete, **looks)
+
+    def _document(self) -> dict[str, Any]:
+        return {
+            **super()._document(),
             "terms": self.terms,
-            "samples": self.samples,
             "input_terms": {name: total.tolist() for name, total in self.input_totals.items()},
             "unplaced": list(self.unplaced),
             "unplaced_total": self.unplaced_total.tolist(),
+            "contributions": self._records(),
         }
-        return json.dumps({**head, "contributions": self._records()}, indent=1)
 
     def _records(self) -> list[dict[str, Any]]:
         names = ("layer", "tensor", "node", "op_type", "kind", "placed")
@@ -292,9 +321,9 @@ class FullGrad(Arranged):
         shares = tuple(replace(one, tensor=unstated(one.tensor)) for one in self.contributions)
         unplaced = tuple(unstated(name) for name in self.unplaced)
         own = replace(self, bias_terms=named, contributions=shares, unplaced=unplaced)
-        return super(FullGrad, own).restored(arrangement, single)
+        return Attribution.restored(own, arrangement, single)
 
     def with_single_input(self) -> FullGrad:
         """The input term as an array, where the inputs were one."""
         (term,) = self.input_term.values()
-        return replace(self, input_term=term)
+        return replace(self, attributions=term)

@@ -15,12 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from analyzer.backends import Differentiable
-from analyzer.backends.inputs import Arrays
 from analyzer.errors import AnalysisError, InputError, ShapeError
 from analyzer.graph.channel_axis import channel_axes, input_channel_axis
 from analyzer.graph.fixes import FINITE
 from analyzer.methods.paths.blur import blurred, spatial_axes
-from analyzer.types import as_array, kind_of
+from analyzer.types import Arrays, as_array, kind_of
 from converters.model import Preprocessing
 
 NAMES = ("black", "white", "mean", "uniform", "random", "gaussian", "blurred")

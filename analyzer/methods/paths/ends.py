@@ -12,10 +12,10 @@ import numpy as np
 
 from analyzer.backends import Differentiable
 from analyzer.backends.inner_tensors import cut
-from analyzer.backends.inputs import Arrays, Inputs
 from analyzer.errors import AnalysisError
 from analyzer.graph.samples.arrangement import PLAIN, Arrangement
 from analyzer.methods.paths.baselines import BaselineLike, baseline_feeds
+from analyzer.types import Arrays, Inputs
 
 Baselines = BaselineLike | Mapping[str, BaselineLike]
 

@@ -14,13 +14,13 @@ import numpy as np
 from analyzer.autodiff.request import OUTPUT
 from analyzer.backends import Differentiable
 from analyzer.backends.differentiable import Gradients
-from analyzer.backends.inputs import Arrays
 from analyzer.backends.undefined import cause
 from analyzer.errors import AnalysisError, UndefinedResult
 from analyzer.graph.batch_axis import batched_inputs
 from analyzer.graph.fixes import BASELINE
 from analyzer.methods.numbers import refuse_count
 from analyzer.target.target import Target, TargetLike, as_target, one_scalar, rows_of
+from analyzer.types import Arrays
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from analyzer.backends.batching.memory import budget
-from analyzer.backends.batching.micro_batches import Progress
 from analyzer.methods.paths.lines import Lines
 from analyzer.methods.paths.quadrature import quadrature
 from analyzer.methods.paths.refinement import Goal, Refined, refine
+from analyzer.types import Progress
 
 Group = Callable[[range, Progress | None], tuple[list[Refined], bool]]
 """Some lines, by their numbers, to what each comes to, and whether an interrupt ended it."""

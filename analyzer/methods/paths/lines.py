@@ -13,11 +13,11 @@ from functools import cached_property
 
 import numpy as np
 
-from analyzer.backends.inputs import Arrays
 from analyzer.errors import UndefinedResult
 from analyzer.graph.fixes import BASELINE
 from analyzer.methods.paths.fixed_target import Held, in_batches
 from analyzer.methods.paths.probes import Probe, beyond_cubic
+from analyzer.types import Arrays
 
 
 @dataclass(frozen=True, eq=False)

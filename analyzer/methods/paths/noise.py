@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analyzer.backends.inputs import Arrays
 from analyzer.errors import AnalysisError
+from analyzer.types import Arrays
 
 
 @dataclass(frozen=True)

@@ -2,96 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from analyzer.backends.inputs import Arrays, Inputs
 from analyzer.graph.channel_axis import channel_axes, input_channel_axis
 from analyzer.graph.precision import epsilon
-from analyzer.methods.arranged import Arranged
 from analyzer.methods.completeness import Completeness, measure, sample_sums
-from analyzer.methods.full_gradient.result import chosen_input
 from analyzer.methods.paths.fixed_target import Held
+from analyzer.methods.result import Attribution
+from analyzer.types import Arrays, Inputs
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
-
-@dataclass(frozen=True)
-class PathAttributions(Arranged):
-    """attributions: like the inputs, in the units of the output; {input name: array} for several.
-
-    completeness: of their sum against the difference of the outputs at the path's ends. evaluations: gradients
-    computed, counted per sample. output (N,): the explained one. target (N,): its classes, or None.
-    channel_axes: {input name: axis}, which a picture sums over.
-    """
-
-    attributions: Any
-    completeness: Completeness
-    evaluations: int
-    output: np.ndarray
-    target: np.ndarray | None
-    channel_axes: Mapping[str, int]
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class PathAttribution(Attribution):
+    """The result of a method that integrates along a path: the sum holds to 1 %, and beyond that is not judged."""
 
     @property
-    def delta(self) -> np.ndarray:
-        """(N,): the sum of the attributions less the difference of the outputs at the path's ends."""
-        short: np.ndarray = self.completeness.total - self.completeness.output
-        return short
+    def detail(self) -> str:
+        """The number of gradients."""
+        return f"{self.evaluations} gradients"
 
-    def attributions_at(self, name: str) -> np.ndarray:
-        """The attributions of one input, or tensor, by its name."""
-        found: np.ndarray = (
-            self.attributions[name] if isinstance(self.attributions, Mapping) else self.attributions
-        )
-        return found
+    @property
+    def passed(self) -> tuple[bool | None, ...]:
+        """For each sample, True where the sum is within 1 %; else None: more steps bring it closer."""
+        assert self.completeness is not None
+        return tuple(True if near else None for near in self.completeness.within(NEAR))
 
-    def plot(
-        self, inputs: Any = None, *, of: str | None = None, features: Sequence[str] | None = None
-    ) -> Figure:
-        """The attributions, summed over channels, as `FullGrad.plot` draws its complete map.
+    @property
+    def remark(self) -> str:
+        """How the sum comes closer, where it is not within 1 %."""
+        return "" if all(self.passed) else "more steps bring the sum closer"
 
-        Features of a table whose attributions are means have their standard errors beside their bars.
-        """
-        from analyzer.figures import PIXELS, Look, plot_input
+    @property
+    def stated(self) -> dict[str, Any]:
+        """The number of gradients."""
+        return {"evaluations": self.evaluations}
 
-        name = chosen_input(self.channel_axes, of)
-        values = self.first(name, self.attributions_at(name))
-        drawn = self.first(name, inputs.get(name) if isinstance(inputs, Mapping) else inputs)
-        look = Look(
-            title=name,
-            unit="units of the output, per element",
-            signed=True,
-            smoothing=PIXELS,
-            features=features,
-            errors=self._errors_at(name) if values.ndim == 2 else None,
-        )
-        summed = values.sum(axis=self.channel_axes[name]) if values.ndim > 2 else values
-        return plot_input(summed, drawn, look, table=values.ndim == 2)
 
-    def _errors_at(self, name: str) -> np.ndarray | None:
-        """The standard errors of results that are means, over baselines or over draws."""
-        errors = getattr(self, "standard_error", None)
-        return self.first(name, errors[name] if isinstance(errors, Mapping) else errors)  # type: ignore[no-any-return]
+NEAR = 0.01
+"""The share of a difference of outputs within which the sum of the attributions counts as complete."""
 
 
 def path_attributions(
     held: Held, inputs: Inputs, totals: Arrays, difference: np.ndarray, evaluations: int
-) -> PathAttributions:
-    """The result of sums in double precision {input name: (N, *features)}. difference (N,): what they must sum to."""
+) -> dict[str, Any]:
+    """Return the fields of the result of sums in double precision {input name: (N, *features)}.
+
+    difference (N,): what they must sum to.
+    """
     known = channel_axes(held.fn.graph)
     typed = {name: total.astype(held.feeds[name].dtype) for name, total in totals.items()}
-    return PathAttributions(
-        attributions=like(inputs, typed),
-        completeness=completeness_of(difference, typed, rounding_of(held.output, difference)),
-        evaluations=evaluations,
-        output=held.output,
-        target=held.chosen,
-        channel_axes={name: input_channel_axis(held.fn.graph, name, known) for name in totals},
-    )
+    return {
+        "attributions": like(inputs, typed),
+        "completeness": completeness_of(difference, typed, rounding_of(held.output, difference)),
+        "evaluations": evaluations,
+        "output": held.output,
+        "target": held.chosen,
+        "wrt": tuple(totals),
+        "channel_axes": {name: input_channel_axis(held.fn.graph, name, known) for name in totals},
+    }
 
 
 def like(inputs: Inputs, arrays: Arrays) -> Any:

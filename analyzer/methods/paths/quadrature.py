@@ -10,34 +10,36 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 
 from analyzer.errors import AnalysisError
 
-Rule = tuple[np.ndarray, np.ndarray]
+Quadrature = tuple[np.ndarray, np.ndarray]
+RuleName = Literal["gauss-legendre", "trapezoid", "midpoint", "left", "right", "simpson"]
 
 
-def gauss_legendre(steps: int) -> Rule:
+def gauss_legendre(steps: int) -> Quadrature:
     """The roots of a Legendre polynomial: all inside, denser towards both ends."""
     nodes, weights = _legendre(steps)
     return (nodes + 1) / 2, weights / 2
 
 
 @lru_cache
-def _legendre(steps: int) -> Rule:
+def _legendre(steps: int) -> Quadrature:
     """Nodes in [−1, 1], found as eigenvalues, which takes as long as a small network's gradient."""
     return np.polynomial.legendre.leggauss(steps)
 
 
-def trapezoid(steps: int) -> Rule:
+def trapezoid(steps: int) -> Quadrature:
     """Equidistant, both ends among them, at half weight."""
     weights = np.full(steps, 1 / (steps - 1))
     weights[[0, -1]] /= 2
     return np.linspace(0, 1, steps), weights
 
 
-def simpson(steps: int) -> Rule:
+def simpson(steps: int) -> Quadrature:
     """Equidistant, both ends among them: parabolas through every three neighbours.
 
     Of an even number of nodes the last four have a cubic, Simpson's 3/8 rule, which is of order 4 as well.
@@ -52,23 +54,23 @@ def simpson(steps: int) -> Rule:
     return np.linspace(0, 1, steps), weights / (steps - 1)
 
 
-def midpoint(steps: int) -> Rule:
+def midpoint(steps: int) -> Quadrature:
     """The middles of equal intervals."""
     return (np.arange(steps) + 0.5) / steps, np.full(steps, 1 / steps)
 
 
-def left(steps: int) -> Rule:
+def left(steps: int) -> Quadrature:
     """The left ends of equal intervals: the baseline is among them."""
     return np.arange(steps) / steps, np.full(steps, 1 / steps)
 
 
-def right(steps: int) -> Rule:
+def right(steps: int) -> Quadrature:
     """The right ends of equal intervals: the input is among them."""
     return np.arange(1, steps + 1) / steps, np.full(steps, 1 / steps)
 
 
 # Each with the fewest steps that it has a meaning for.
-_RULES: dict[str, tuple[Callable[[int], Rule], int]] = {
+_RULES: dict[str, tuple[Callable[[int], Quadrature], int]] = {
     "gauss-legendre": (gauss_legendre, 1),
     "trapezoid": (trapezoid, 2),
     "midpoint": (midpoint, 1),
@@ -79,7 +81,7 @@ _RULES: dict[str, tuple[Callable[[int], Rule], int]] = {
 RULES = tuple(_RULES)
 
 
-def quadrature(rule: str, steps: int) -> Rule:
+def quadrature(rule: str, steps: int) -> Quadrature:
     """Nodes in [0, 1], (steps,), and weights that sum to one, (steps,).
 
     rule: "gauss-legendre", "trapezoid", "midpoint", "left", "right" or "simpson".

@@ -15,9 +15,9 @@ from analyzer.errors import AnalysisError
 from analyzer.methods.completeness import Completeness
 from analyzer.methods.paths.fixed_target import Held
 from analyzer.methods.paths.integration import STATED
-from analyzer.methods.paths.path_result import PathAttributions
+from analyzer.methods.result import Attribution
 
-Result = TypeVar("Result", bound=PathAttributions)
+_Result = TypeVar("_Result", bound=Attribution)
 
 # What differs from one class of a sample to the next.
 _RANKED = frozenset({"attributions", "beside", "output", "target", "converged", "standard_error", *STATED})
@@ -31,32 +31,34 @@ def held_of_rank(held: Held, k: int) -> Held:
     return replace(held, output=held.output[:, k], chosen=held.chosen[:, k])
 
 
-def joined(results: Sequence[Result]) -> Result:
+def joined(results: Sequence[_Result]) -> _Result:
     """The results of k classes as one, k being the second axis of the arrays that differ among them."""
     first = results[0]
     stacked = {
         name: _each(lambda *values: np.stack(values, axis=1), *(getattr(one, name) for one in results))
         for name in _ranked(first)
     }
-    sums = {
-        name: np.stack([vars(one.completeness)[name] for one in results], axis=1)
-        for name in vars(first.completeness)
-    }
+    sums = {name: np.stack([_sums(one)[name] for one in results], axis=1) for name in _sums(first)}
     return replace(first, **stacked, completeness=Completeness(**sums))
 
 
-def of_rank(result: Result, k: int) -> Result:
+def of_rank(result: _Result, k: int) -> _Result:
     """The result of the k-th class of each sample. Raises AnalysisError where one scalar of each is explained."""
     if result.output.ndim != 2:
         raise AnalysisError(
             "the result explains one scalar of each sample and has no ranks. Fix: explain Target(top=3)"
         )
     own = {name: _each(lambda value: value[:, k], getattr(result, name)) for name in _ranked(result)}
-    sums = {name: value[:, k] for name, value in vars(result.completeness).items()}
+    sums = {name: value[:, k] for name, value in _sums(result).items()}
     return replace(result, **own, completeness=Completeness(**sums))
 
 
-def _ranked(result: PathAttributions) -> list[str]:
+def _sums(result: Attribution) -> dict[str, np.ndarray]:
+    assert result.completeness is not None
+    return vars(result.completeness)
+
+
+def _ranked(result: Attribution) -> list[str]:
     return [field.name for field in fields(result) if field.name in _RANKED]
 
 

@@ -14,7 +14,7 @@ from analyzer.errors import UnsupportedOp
 from analyzer.graph.builder import Emitter
 from analyzer.graph.graph import Tensor
 
-Function = Callable[[Emitter, Tensor], Tensor]
+Activation = Callable[[Emitter, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Weights:
     recurrent: Sequence[Tensor]
     bias: Sequence[Tensor]
     peepholes: Sequence[Tensor]
-    functions: Sequence[Function]
+    functions: Sequence[Activation]
     clip: float | None = None
     input_forget: bool = False
     linear_before_reset: bool = False
@@ -97,7 +97,7 @@ _FUNCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 def activation_functions(
     names: Sequence[str], alpha: Sequence[float] | None, beta: Sequence[float] | None
-) -> list[Function]:
+) -> list[Activation]:
     """The functions by the names of a node's attribute, whose parameters are consumed in order.
 
     Raises UnsupportedOp for a name that ONNX does not list, or a parameter that is missing and has no default.
@@ -106,7 +106,7 @@ def activation_functions(
     return [_function(name, given) for name in names]
 
 
-def _function(name: str, given: dict[str, Iterator[float]]) -> Function:
+def _function(name: str, given: dict[str, Iterator[float]]) -> Activation:
     key = name.lower()
     if key not in _FUNCTIONS:
         raise UnsupportedOp(

@@ -28,7 +28,7 @@ from analyzer.ops.support import onnx_dtype
 
 
 @dataclass(frozen=True)
-class Inputs:
+class RecurrentInputs:
     """The inputs of a recurrent node, by ONNX's letters."""
 
     x: Tensor
@@ -42,7 +42,7 @@ class Inputs:
 
 
 @dataclass(frozen=True)
-class Form:
+class RecurrentForm:
     """What sets the three ops apart: the cell, its number of gates and of states, and its usual functions."""
 
     cell: Cell
@@ -51,15 +51,15 @@ class Form:
     functions: Sequence[str]
 
 
-_LSTM = Form(lstm, 4, 2, ("Sigmoid", "Tanh", "Tanh"))
-_GRU = Form(gru, 3, 1, ("Sigmoid", "Tanh"))
-_RNN = Form(rnn, 1, 1, ("Tanh",))
+_LSTM = RecurrentForm(lstm, 4, 2, ("Sigmoid", "Tanh", "Tanh"))
+_GRU = RecurrentForm(gru, 3, 1, ("Sigmoid", "Tanh"))
+_RNN = RecurrentForm(rnn, 1, 1, ("Tanh",))
 _KINKS = (Kink("an activation or the clip at its kink", "as the op of that name"),)
 _DIRECTIONS = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}
 
 
 @dataclass(frozen=True)
-class Layer:
+class RecurrentDirection:
     """One direction of a recurrent node, ready to be scanned.
 
     gates: the input's share of each gate, (T, N, H). states: the initial ones, (N, H). running: (T, N, 1), whether a
@@ -94,8 +94,8 @@ class Layer:
 
 def layers(
     op: Emitter,
-    form: Form,
-    inputs: Inputs,
+    form: RecurrentForm,
+    inputs: RecurrentInputs,
     *,
     direction: str,
     activations: Sequence[str] | None,
@@ -106,7 +106,7 @@ def layers(
     hidden_size: int | None,
     input_forget: int = 0,
     linear_before_reset: int = 0,
-) -> list[Layer]:
+) -> list[RecurrentDirection]:
     """A node's directions. Raises UnsupportedOp for what a canonical graph does not have."""
     if layout:
         raise UnsupportedOp(
@@ -133,27 +133,27 @@ def layers(
         gates = _split(op, share if outside is None else op.Add(share, outside), form.gates, axis=2)
         first = op.Gather(gates[0], np.asarray(0), axis=0)
         states = [zeros(op, first) if state is None else state for state in (own.h, own.c)[: form.states]]
-        found.append(Layer(form.cell, weights, own.w, gates, states, running, reverse))
+        found.append(RecurrentDirection(form.cell, weights, own.w, gates, states, running, reverse))
     return found
 
 
-def _of_direction(op: Emitter, inputs: Inputs, number: int) -> Inputs:
+def _of_direction(op: Emitter, inputs: RecurrentInputs, number: int) -> RecurrentInputs:
     """The inputs without their axis of directions."""
 
     def pick(tensor: Tensor) -> Tensor:
         return op.Gather(tensor, np.asarray(number), axis=0)
 
     b, h, c, p = (None if t is None else pick(t) for t in (inputs.b, inputs.h, inputs.c, inputs.p))
-    return Inputs(inputs.x, pick(inputs.w), pick(inputs.r), b, inputs.lengths, h, c, p)
+    return RecurrentInputs(inputs.x, pick(inputs.w), pick(inputs.r), b, inputs.lengths, h, c, p)
 
 
-def _share(op: Emitter, own: Inputs) -> Tensor:
+def _share(op: Emitter, own: RecurrentInputs) -> Tensor:
     """X Wᵀ, the input's share of all gates."""
     return op.MatMul(own.x, op.Transpose(own.w, perm=[1, 0]))
 
 
 def _biases(
-    op: Emitter, form: Form, b: Tensor | None, linear_before_reset: bool
+    op: Emitter, form: RecurrentForm, b: Tensor | None, linear_before_reset: bool
 ) -> tuple[Sequence[Tensor], Tensor | None]:
     """The biases inside of the cell, a gate each, and the bias that is added to the input's share."""
     if b is None:
@@ -183,12 +183,14 @@ def _stacked(op: Emitter, parts: Sequence[Tensor], axis: int) -> Tensor:
     return wide[0] if len(wide) == 1 else op.Concat(*wide, axis=axis)
 
 
-def forward(form: Form, op: Emitter, *inputs: Any, **attributes: Any) -> tuple[Tensor, ...]:
+def forward(form: RecurrentForm, op: Emitter, *inputs: Any, **attributes: Any) -> tuple[Tensor, ...]:
     """Y and the last states, by a Scan of the cell."""
     ends, sequences = [], []
-    for layer in layers(op, form, Inputs(*inputs), **attributes):
+    for layer in layers(op, form, RecurrentInputs(*inputs), **attributes):
 
-        def step(op: Emitter, states: list[Tensor], elements: list[Tensor], layer: Layer = layer) -> Any:
+        def step(
+            op: Emitter, states: list[Tensor], elements: list[Tensor], layer: RecurrentDirection = layer
+        ) -> Any:
             following, y = layer.step(op, elements, states)
             return following, [y]
 
@@ -199,7 +201,7 @@ def forward(form: Form, op: Emitter, *inputs: Any, **attributes: Any) -> tuple[T
 
 
 def vjp(
-    form: Form,
+    form: RecurrentForm,
     op: Emitter,
     g: Sequence[Tensor | None],
     y: Sequence[Tensor | None],
@@ -207,7 +209,7 @@ def vjp(
     **attributes: Any,
 ) -> tuple[Any, ...]:
     """The entries of the inputs X, W, R, B, sequence_lens, initial_h, initial_c, P."""
-    given = Inputs(*inputs)
+    given = RecurrentInputs(*inputs)
     of_outputs = [*g, *[None] * (1 + form.states - len(g))]
 
     @cache
@@ -244,7 +246,7 @@ def vjp(
 
 
 def _pulled_back(
-    op: Emitter, layer: Layer, y: Tensor, of_y: Tensor | None, of_ends: Sequence[Tensor]
+    op: Emitter, layer: RecurrentDirection, y: Tensor, of_y: Tensor | None, of_ends: Sequence[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
     """The gradients of the input, (T, N, I), and of the initial states."""
     count = len(layer.sequences)
@@ -266,7 +268,7 @@ def _pulled_back(
     return op.MatMul(wide, layer.w), of_states
 
 
-def _before(op: Emitter, layer: Layer, y: Tensor) -> list[Tensor]:
+def _before(op: Emitter, layer: RecurrentDirection, y: Tensor) -> list[Tensor]:
     """The states before each step, (T, N, H)."""
     hidden = _hidden_before(op, layer, y)
     if len(layer.states) == 1:
@@ -280,7 +282,7 @@ def _before(op: Emitter, layer: Layer, y: Tensor) -> list[Tensor]:
     return [hidden, *cells]
 
 
-def _hidden_before(op: Emitter, layer: Layer, y: Tensor) -> Tensor:
+def _hidden_before(op: Emitter, layer: RecurrentDirection, y: Tensor) -> Tensor:
     """The hidden state before each step: Y of the step that came before it."""
 
     def tail(x: Tensor) -> Tensor:
@@ -303,7 +305,7 @@ def _all_steps(op: Emitter, x: Tensor, y: Sequence[Tensor | None]) -> Tensor:
 
 
 def residual(
-    form: Form,
+    form: RecurrentForm,
     op: Emitter,
     active: Sequence[bool],
     y: Sequence[Tensor | None],
@@ -311,7 +313,7 @@ def residual(
     **attributes: Any,
 ) -> tuple[Tensor | None, ...]:
     """r = y − Σ J u of each output: a Scan carries J u along beside the states."""
-    given = Inputs(*inputs)
+    given = RecurrentInputs(*inputs)
     # The initial states follow five other inputs; what is omitted is not active.
     moves = [active[5 + index] if len(active) > 5 + index else False for index in range(form.states)]
     pushed = []
@@ -331,7 +333,7 @@ def residual(
 
 
 def _pushed_forward(
-    op: Emitter, layer: Layer, y: Tensor, of_gates: Sequence[Tensor], of_states: Sequence[Tensor]
+    op: Emitter, layer: RecurrentDirection, y: Tensor, of_gates: Sequence[Tensor], of_states: Sequence[Tensor]
 ) -> list[Tensor]:
     """The tangents of Y and of the last states, from those of the gates (none: zero) and the initial states."""
     own_count, count = len(layer.sequences), len(layer.states)

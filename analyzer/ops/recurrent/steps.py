@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from analyzer.graph.builder import Call, Emitter
+from analyzer.graph.builder import EmittedNode, Emitter
 from analyzer.graph.graph import Tensor, attribute_defaults
 from analyzer.ops.registry import Kind, registered
 
@@ -61,7 +61,7 @@ def zeros(op: Emitter, like: Tensor) -> Tensor:
     return op.Where(np.asarray(False), like, 0.0)
 
 
-def _depending_on(calls: Sequence[Call], roots: Sequence[Tensor]) -> set[str]:
+def _depending_on(calls: Sequence[EmittedNode], roots: Sequence[Tensor]) -> set[str]:
     active = {tensor.name for tensor in roots}
     for call in calls:
         rules = registered()[("", call.op_type)]

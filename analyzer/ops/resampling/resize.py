@@ -15,7 +15,7 @@ from analyzer.graph.builder import Emitter
 from analyzer.graph.graph import Tensor
 from analyzer.ops.registry import Affine, register
 from analyzer.ops.resampling.formulas import Emitted, EmittedArrays, NumPyArrays
-from analyzer.ops.resampling.resize_matrix import Axis, resized_axis
+from analyzer.ops.resampling.resize_matrix import ResizedAxis, resized_axis
 from analyzer.ops.support import expand_like, ints, onnx_dtype, rank_of
 
 
@@ -111,7 +111,7 @@ def _known_axes(
     scales: list[float] | None,
     sizes: Sequence[int] | None,
     attributes: Mapping[str, Any],
-) -> dict[int, Axis]:
+) -> dict[int, ResizedAxis]:
     """The resized axes by position, everything being known."""
     along = _named(attributes, len(shape))
     found = {}
@@ -158,7 +158,7 @@ def _rule_axes(
     scales: Tensor | None,
     sizes: Tensor | None,
     attributes: Mapping[str, Any],
-) -> dict[int, Axis]:
+) -> dict[int, ResizedAxis]:
     """The resized axes in a rule, their matrices as tensors like x."""
     known = [None if t is None else t.constant for t in (roi, scales, sizes)]
     shape = [size for size in x.shape or () if isinstance(size, int)]
@@ -166,7 +166,7 @@ def _rule_axes(
     if len(shape) == rank_of(x) and all(t.constant is not None for t in given):
         axes = _known_axes(shape, _floats(known[0]), _floats(known[1]), _ints(known[2]), attributes)
         return {
-            position: Axis(op.tensor(axis.matrix.astype(x.dtype)), _tensor(op, axis.inside))
+            position: ResizedAxis(op.tensor(axis.matrix.astype(x.dtype)), _tensor(op, axis.inside))
             for position, axis in axes.items()
         }
     return _axes_at_run(op, x, y, roi, scales, sizes, attributes)
@@ -184,7 +184,7 @@ def _axes_at_run(
     scales: Tensor | None,
     sizes: Tensor | None,
     attributes: Mapping[str, Any],
-) -> dict[int, Axis]:
+) -> dict[int, ResizedAxis]:
     """The same where only the running model knows a size, a scale or the region."""
     xp = EmittedArrays(op)
     along = _named(attributes, rank_of(x))
@@ -204,7 +204,7 @@ def _axes_at_run(
             window = (0.0, 1.0) if roi is None else (xp.scalar(roi, i), xp.scalar(roi, len(along) + i))
         made = resized_axis(xp, size, out, scale, window, attributes)
         inside = None if made.inside is None else made.inside.tensor
-        found[axis] = Axis(op.Cast(made.matrix.tensor, to=onnx_dtype(x.dtype)), inside)
+        found[axis] = ResizedAxis(op.Cast(made.matrix.tensor, to=onnx_dtype(x.dtype)), inside)
     return found
 
 
@@ -236,7 +236,7 @@ def _common_scale(
     return (op.ReduceMin if policy == "not_larger" else op.ReduceMax)(ratios, keepdims=1)
 
 
-def _outside(axes: Mapping[int, Axis], rank: int) -> np.ndarray | None:
+def _outside(axes: Mapping[int, ResizedAxis], rank: int) -> np.ndarray | None:
     """Which outputs lie outside the input, broadcastable to the output; None where none does."""
     outside: np.ndarray | None = None
     for position, axis in axes.items():

@@ -12,7 +12,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Axis:
+class ResizedAxis:
     """One resized axis: the matrix (out, in), and which outputs lie within the input, None where all do."""
 
     matrix: Any
@@ -21,7 +21,7 @@ class Axis:
 
 def resized_axis(
     xp: Any, size: Any, out: Any, scale: Any, window: tuple[Any, Any] | None, attributes: Mapping[str, Any]
-) -> Axis:
+) -> ResizedAxis:
     """The axis that takes `size` elements to `out`. `window` is the region of tf_crop_and_resize."""
     # A nearest neighbour is a decision, taken on positions that are rounded as ONNX Runtime rounds them.
     rounded = xp.single if attributes["mode"] == "nearest" else _exact
@@ -29,9 +29,9 @@ def resized_axis(
     where = coordinates(xp, size, out, rounded(scale), mode, window, rounded)
     matrix = _weights(xp, size, where, scale, attributes)
     if window is None:
-        return Axis(matrix, None)
+        return ResizedAxis(matrix, None)
     inside = xp.logical_and(where >= 0.0, where <= size - 1)
-    return Axis(xp.where(xp.column(inside), matrix, 0.0), inside)
+    return ResizedAxis(xp.where(xp.column(inside), matrix, 0.0), inside)
 
 
 def coordinates(

@@ -24,7 +24,7 @@ from analyzer.graph.fixes import TRACED
 from analyzer.graph.graph import Tensor
 from analyzer.ops.support import ones, static
 from analyzer.ops.windowed import conv_phases
-from analyzer.ops.windowed.windows import Axis, begin
+from analyzer.ops.windowed.windows import WindowAxis, begin
 
 _END = 2**62
 
@@ -37,7 +37,7 @@ class _Convolved:
     x: Tensor
     w: Tensor
     y: Tensor
-    axes: tuple[Axis, ...]
+    axes: tuple[WindowAxis, ...]
     group: int
 
 
@@ -52,7 +52,7 @@ def kernel_of(w: Tensor, kernel_shape: Sequence[int] | None) -> list[int]:
 
 
 def of_input(
-    op: Emitter, g: Tensor, x: Tensor, w: Tensor, y: Tensor, axes: Sequence[Axis], group: int
+    op: Emitter, g: Tensor, x: Tensor, w: Tensor, y: Tensor, axes: Sequence[WindowAxis], group: int
 ) -> Tensor:
     """The gradient of Conv's input."""
     if all(a.stride == 1 and a.before is not None for a in axes):
@@ -62,7 +62,7 @@ def of_input(
     return op.note(found, _Convolved(g, x, w, y, tuple(axes), group))
 
 
-def of_weight(op: Emitter, g: Tensor, x: Tensor, w: Tensor, axes: Sequence[Axis], group: int) -> Tensor:
+def of_weight(op: Emitter, g: Tensor, x: Tensor, w: Tensor, axes: Sequence[WindowAxis], group: int) -> Tensor:
     """The gradient of Conv's weight: a Conv of x by g, batch and channels swapped, over the kernel.
 
     Stride and dilation change places. With x and g swapped it is the gradient of ConvTranspose's weight.
@@ -107,7 +107,7 @@ def transposed_windows(
     output_padding: Sequence[int] | None,
     output_shape: Sequence[int] | None,
     pads: Sequence[int] | None,
-) -> list[Axis]:
+) -> list[WindowAxis]:
     """A ConvTranspose's windows, seen from its output: `size` is the output's size, `out` the input's."""
     rank = len(kernel)
     steps, spread = strides or ones(rank), dilations or ones(rank)
@@ -133,7 +133,7 @@ def transposed_windows(
             after = None if total is None or before is None else total - before
         elif full is not None and before is not None and after is not None:
             size = full - before - after
-        axes.append(Axis(kernel[i], s, spread[i], before, after, size, out))
+        axes.append(WindowAxis(kernel[i], s, spread[i], before, after, size, out))
     return axes
 
 
@@ -147,12 +147,12 @@ def uncropped(
     op: Emitter,
     g: Tensor,
     x: Tensor,
-    axes: Sequence[Axis],
+    axes: Sequence[WindowAxis],
     *,
     auto_pad: str,
     output_padding: Sequence[int] | None,
     **_: Any,
-) -> tuple[Tensor, list[Axis]]:
+) -> tuple[Tensor, list[WindowAxis]]:
     """A ConvTranspose's cotangent and windows, with zeros in place of what Conv's pads cannot say.
 
     Conv takes neither a negative pad nor one that only the running model knows.
@@ -203,7 +203,7 @@ def cropped(op: Emitter, t: Tensor, before: Sequence[int], after: Sequence[int])
 
 
 def _stride_one(
-    op: Emitter, g: Tensor, x: Tensor, w: Tensor, y: Tensor, axes: Sequence[Axis], group: int
+    op: Emitter, g: Tensor, x: Tensor, w: Tensor, y: Tensor, axes: Sequence[WindowAxis], group: int
 ) -> Tensor:
     turned = _turned(op, w, axes, group)
     pads: list[int] = []
@@ -220,7 +220,7 @@ def _stride_one(
 
 
 def transposed(
-    op: Emitter, g: Tensor, w: Tensor, x: Tensor, y: Tensor, axes: Sequence[Axis], group: int
+    op: Emitter, g: Tensor, w: Tensor, x: Tensor, y: Tensor, axes: Sequence[WindowAxis], group: int
 ) -> Tensor:
     """Spread g by the kernel over what its windows saw of x: a ConvTranspose of the spatial size of x."""
     found = conv_phases.by_phases(op, g, w, _spatial(y, axes), axes, group)
@@ -253,7 +253,7 @@ def transposed(
     return cut_to(op, spread, x, open_axes)
 
 
-def _cut_at_run(op: Emitter, t: Tensor, x: Tensor, axes: Sequence[Axis]) -> Tensor:
+def _cut_at_run(op: Emitter, t: Tensor, x: Tensor, axes: Sequence[WindowAxis]) -> Tensor:
     """t from the pads that only the running model knows, to the size of x."""
     unknown = [(place, a) for place, a in zip(_places(axes), axes, strict=True) if a.before is None]
     begins = [begin(op, a, x, place) for place, a in unknown]
@@ -263,7 +263,7 @@ def _cut_at_run(op: Emitter, t: Tensor, x: Tensor, axes: Sequence[Axis]) -> Tens
     return cut_to(op, t, x, _places(axes))
 
 
-def _turned(op: Emitter, w: Tensor, axes: Sequence[Axis], group: int) -> Tensor:
+def _turned(op: Emitter, w: Tensor, axes: Sequence[WindowAxis], group: int) -> Tensor:
     """The weight flipped along its spatial axes, input and output channels swapped within each group."""
     rank = len(axes)
     spatial = [a.kernel for a in axes]
@@ -301,15 +301,15 @@ def _grouped_batch(op: Emitter, x: Tensor, group: int, rank: int) -> Tensor:
     return op.Reshape(moved, op.Concat(channels, [-1], tail, axis=0))
 
 
-def _spatial(y: Tensor, axes: Sequence[Axis]) -> list[int | str | None]:
+def _spatial(y: Tensor, axes: Sequence[WindowAxis]) -> list[int | str | None]:
     """The spatial sizes of the output, from shape inference or from the windows."""
     inferred = y.shape[2:] if y.shape is not None else (None,) * len(axes)
     return [a.out if a.out is not None else size for a, size in zip(axes, inferred, strict=True)]
 
 
-def _begins(op: Emitter, axes: Sequence[Axis], x: Tensor) -> list[int | Tensor]:
+def _begins(op: Emitter, axes: Sequence[WindowAxis], x: Tensor) -> list[int | Tensor]:
     return [begin(op, a, x, position) for position, a in enumerate(axes, 2)]
 
 
-def _places(axes: Sequence[Axis]) -> list[int]:
+def _places(axes: Sequence[WindowAxis]) -> list[int]:
     return list(range(2, 2 + len(axes)))

@@ -15,7 +15,7 @@ from typing import Any
 from analyzer.graph.builder import Emitter
 from analyzer.graph.graph import Tensor
 from analyzer.ops.support import static
-from analyzer.ops.windowed.windows import Axis
+from analyzer.ops.windowed.windows import WindowAxis
 
 _END = 2**62
 _SMALLEST = 4
@@ -31,7 +31,7 @@ class _Phase:
 
 
 def by_phases(
-    op: Emitter, g: Tensor, w: Tensor, outs: Sequence[Any], axes: Sequence[Axis], group: int
+    op: Emitter, g: Tensor, w: Tensor, outs: Sequence[Any], axes: Sequence[WindowAxis], group: int
 ) -> Tensor | None:
     """g spread by the depthwise kernel over what its windows saw; None where that is better done otherwise.
 
@@ -51,7 +51,7 @@ def by_phases(
     return _woven(op, g, w, axes, phases, counts, group)
 
 
-def _phases(a: Axis, out: int, count: int) -> list[_Phase]:
+def _phases(a: WindowAxis, out: int, count: int) -> list[_Phase]:
     """The phases along an axis, each with `count` elements."""
     found = []
     for place in range(a.stride):
@@ -67,7 +67,7 @@ def _woven(
     op: Emitter,
     g: Tensor,
     w: Tensor,
-    axes: Sequence[Axis],
+    axes: Sequence[WindowAxis],
     phases: Sequence[Sequence[_Phase]],
     counts: Sequence[int],
     group: int,

@@ -11,10 +11,10 @@ from analyzer.graph.builder import Emitter
 from analyzer.graph.graph import Tensor
 from analyzer.ops.support import cast, pad, reshape_like
 from analyzer.ops.windowed import conv_gradient
-from analyzer.ops.windowed.windows import Axis, begin
+from analyzer.ops.windowed.windows import WindowAxis, begin
 
 
-def tiles(axes: Sequence[Axis], x: Tensor) -> bool:
+def tiles(axes: Sequence[WindowAxis], x: Tensor) -> bool:
     """Whether the windows divide x without gap, overlap or rest, and ONNX Runtime compares and resizes its numbers."""
     return x.dtype == np.float32 and all(
         a.kernel == a.stride
@@ -26,7 +26,7 @@ def tiles(axes: Sequence[Axis], x: Tensor) -> bool:
     )
 
 
-def to_first_maxima(op: Emitter, g: Tensor, x: Tensor, y: Tensor, axes: Sequence[Axis]) -> Tensor:
+def to_first_maxima(op: Emitter, g: Tensor, x: Tensor, y: Tensor, axes: Sequence[WindowAxis]) -> Tensor:
     """The gradient of a MaxPool whose windows tile x: g at the first maximum of each window, in row-major order.
 
     Every maximum of a window is marked by its rank from the window's end: the first has the highest. Measured on ONNX
@@ -48,13 +48,13 @@ def to_first_maxima(op: Emitter, g: Tensor, x: Tensor, y: Tensor, axes: Sequence
     return op.Mul(spread(g), cast(op, op.Equal(marked, spread(highest)), x))
 
 
-def counts(axes: Sequence[Axis], include_pad: int) -> np.ndarray:
+def counts(axes: Sequence[WindowAxis], include_pad: int) -> np.ndarray:
     """The number of elements that each window's sum is divided by, shaped like the windows."""
     per_axis = [a.counts(bool(include_pad)) for a in axes]
     return np.asarray(reduce(np.multiply.outer, per_axis), np.float64)
 
 
-def correction(axes: Sequence[Axis], include_pad: int) -> np.ndarray | None:
+def correction(axes: Sequence[WindowAxis], include_pad: int) -> np.ndarray | None:
     """The kernel's size over the counts; None where every window is whole."""
     size = float(np.prod([a.kernel for a in axes]))
     found = counts(axes, include_pad)
@@ -62,11 +62,13 @@ def correction(axes: Sequence[Axis], include_pad: int) -> np.ndarray | None:
 
 
 def divide_by_counts(
-    op: Emitter, g: Tensor, x: Tensor, y: Tensor, axes: Sequence[Axis], include_pad: int, overhang: bool
+    op: Emitter, g: Tensor, x: Tensor, y: Tensor, axes: Sequence[WindowAxis], include_pad: int, overhang: bool
 ) -> Tensor:
     """g over the number of elements of its window; with `overhang` windows may reach past the pads."""
     if all(a.size is not None for a in axes):
         found = counts(axes, include_pad)
+        if not found.size:
+            return g
         if np.all(found == found.flat[0]):
             return op.Mul(g, 1 / float(found.flat[0]))
         return op.Mul(g, np.asarray(1 / found[None, None], x.dtype))
@@ -80,7 +82,9 @@ def divide_by_counts(
     return g
 
 
-def _counts_at_run(op: Emitter, a: Axis, x: Tensor, y: Tensor, position: int, include_pad: int) -> Tensor:
+def _counts_at_run(
+    op: Emitter, a: WindowAxis, x: Tensor, y: Tensor, position: int, include_pad: int
+) -> Tensor:
     """The counts of one axis whose size is known only when running."""
     size = op.Shape(x, start=position, end=position + 1)
     out = op.Squeeze(op.Shape(y, start=position, end=position + 1), [0])
@@ -97,7 +101,7 @@ def _counts_at_run(op: Emitter, a: Axis, x: Tensor, y: Tensor, position: int, in
     return op.ReduceSum(op.Cast(inside, to=7), [1], keepdims=0)
 
 
-def spread_over_windows(op: Emitter, g: Tensor, x: Tensor, y: Tensor, axes: Sequence[Axis]) -> Tensor:
+def spread_over_windows(op: Emitter, g: Tensor, x: Tensor, y: Tensor, axes: Sequence[WindowAxis]) -> Tensor:
     """Add each element of g to every element of x that its window covers: the transposed box filter."""
     if all(a.stride == 1 for a in axes):
         return _box(op, g, axes)
@@ -110,7 +114,7 @@ def spread_over_windows(op: Emitter, g: Tensor, x: Tensor, y: Tensor, axes: Sequ
     return reshape_like(op, conv_gradient.transposed(op, flat, kernel, x, y, axes, 1), x)
 
 
-def _box(op: Emitter, g: Tensor, axes: Sequence[Axis]) -> Tensor:
+def _box(op: Emitter, g: Tensor, axes: Sequence[WindowAxis]) -> Tensor:
     """With stride 1 the sum over the windows that cover an element is itself an average times its size."""
     kernel, spread = [a.kernel for a in axes], [a.dilation for a in axes]
     pads = [a.extent - 1 - (a.before or 0) for a in axes] + [a.extent - 1 - (a.after or 0) for a in axes]

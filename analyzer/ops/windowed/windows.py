@@ -22,7 +22,7 @@ MOST_TAPS = 1 << 26
 
 
 @dataclass(frozen=True)
-class Axis:
+class WindowAxis:
     """The windows along one axis. `before` and `after` are the pads, `out` the number of windows."""
 
     kernel: int
@@ -82,7 +82,7 @@ def windows(
     dilations: Sequence[int] | None = None,
     pads: Sequence[int] | None = None,
     strides: Sequence[int] | None = None,
-) -> list[Axis]:
+) -> list[WindowAxis]:
     """The windows along each spatial axis, from a node's attributes and the input's spatial sizes."""
     rank = len(kernel)
     pads = list(pads or [0] * 2 * rank)
@@ -90,7 +90,7 @@ def windows(
     return [
         _axis(
             int(size) if isinstance(size, (int, np.integer)) else None,
-            Axis(k, s, d, before, after, None, None, auto_pad),
+            WindowAxis(k, s, d, before, after, None, None, auto_pad),
             ceil_mode,
         )
         for size, k, s, d, before, after in zip(
@@ -99,7 +99,7 @@ def windows(
     ]
 
 
-def _axis(size: int | None, axis: Axis, ceil_mode: int) -> Axis:
+def _axis(size: int | None, axis: WindowAxis, ceil_mode: int) -> WindowAxis:
     k, s, d, extent = axis.kernel, axis.stride, axis.dilation, axis.extent
     before, after = axis.before, axis.after
     if axis.auto_pad in ("SAME_UPPER", "SAME_LOWER"):
@@ -111,21 +111,21 @@ def _axis(size: int | None, axis: Axis, ceil_mode: int) -> Axis:
             total = extent - 1 if s == 1 else None
         before = None if total is None else (total // 2 if axis.auto_pad == "SAME_UPPER" else -(-total // 2))
         after = None if total is None or before is None else total - before
-        return Axis(k, s, d, before, after, size, out, axis.auto_pad)
+        return WindowAxis(k, s, d, before, after, size, out, axis.auto_pad)
     if axis.auto_pad == "VALID":
         before = after = 0
     if size is None:
-        return Axis(k, s, d, before, after, None, None, axis.auto_pad)
+        return WindowAxis(k, s, d, before, after, None, None, axis.auto_pad)
     assert before is not None and after is not None
     room = size + before + after - extent
     out = room // s + 1
     # A window that would start in the padding behind the input is left out.
     if ceil_mode and room % s and out * s < size + before:
         out += 1
-    return Axis(k, s, d, before, after, size, out, axis.auto_pad)
+    return WindowAxis(k, s, d, before, after, size, out, axis.auto_pad)
 
 
-def begin(op: Emitter, axis: Axis, x: Tensor, position: int) -> int | Tensor:
+def begin(op: Emitter, axis: WindowAxis, x: Tensor, position: int) -> int | Tensor:
     """The pad before the input along one axis: an int, or an int64 tensor (1,) where it depends on x."""
     if axis.before is not None:
         return axis.before

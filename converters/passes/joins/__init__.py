@@ -13,16 +13,16 @@ import onnx
 
 from converters.budget import current
 from converters.graph.mutable import MutableGraph
-from converters.passes.joins.elementwise import Elementwise
+from converters.passes.joins.elementwise import RegionRecogniser
 from converters.passes.joins.normalization import normalization
-from converters.passes.joins.region import Reader, Region
+from converters.passes.joins.region import Region, TensorUses
 
 __all__ = ["join_primitives"]
 
 
 def join_primitives(graph: MutableGraph) -> bool:
     """Rewrite every region that is found, the largest first. Returns whether any was."""
-    reader, elementwise, budget = Reader(graph), Elementwise(graph), current()
+    reader, elementwise, budget = TensorUses(graph), RegionRecogniser(graph), current()
     activations = _Activations(reader, elementwise)
     replaced: dict[int, list[onnx.NodeProto]] = {}
     removed: list[onnx.NodeProto] = []
@@ -47,7 +47,7 @@ def join_primitives(graph: MutableGraph) -> bool:
 class _Activations:
     """The regions before each node that compute an op's function, worked out once until a region is consumed."""
 
-    def __init__(self, reader: Reader, elementwise: Elementwise) -> None:
+    def __init__(self, reader: TensorUses, elementwise: RegionRecogniser) -> None:
         self._reader, self._elementwise = reader, elementwise
         self._known: dict[int, list[Region]] = {}
 

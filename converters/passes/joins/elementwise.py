@@ -55,7 +55,7 @@ class _Still:
     moves: tuple[onnx.NodeProto, ...]
 
 
-class Elementwise:
+class RegionRecogniser:
     """Recognises regions of a graph; equal ones are compared once."""
 
     def __init__(self, graph: MutableGraph) -> None:

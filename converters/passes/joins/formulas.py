@@ -98,7 +98,7 @@ def log_softmax(x: Value, axes: tuple[int, ...]) -> Value:
     return shifted - shifted.function("exp").total(axes).function("log")
 
 
-Reading = Callable[[Parameters, Precision], Parameters | None]
+ParameterReader = Callable[[Parameters, Precision], Parameters | None]
 
 
 def _as_written(found: Parameters, precision: Precision) -> Parameters | None:
@@ -148,7 +148,7 @@ class Function:
     op_type: str
     definition: Formula
     forms: tuple[Formula, ...] = ()
-    read: Reading = _as_written
+    read: ParameterReader = _as_written
     inputs: tuple[str, ...] = ()
     stated: Mapping[str, str] = field(default_factory=dict)
     in_double: bool = True

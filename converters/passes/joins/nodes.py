@@ -9,14 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import onnx
 
 from converters.graph.nodes import attribute
 from converters.passes.joins.form import Opaque
 from converters.passes.joins.formulas import (
+    Value,
     elu,
     hard_sigmoid,
     layer_normalization,
@@ -26,10 +25,7 @@ from converters.passes.joins.formulas import (
     sigmoid,
     softsign,
 )
-
-Array = np.ndarray
-Value = Any
-"""A Form or a Rounded."""
+from converters.passes.joins.rounded import Array
 
 
 @dataclass(frozen=True)

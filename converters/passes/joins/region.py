@@ -12,8 +12,8 @@ import onnx
 
 from converters.graph.mutable import MutableGraph
 from converters.graph.nodes import attribute, is_standard, reads
-from converters.graph.tensors import Shape
 from converters.passes.joins.nodes import OPS, REDUCTIONS
+from converters.types import Shape
 
 MOVES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten")
 """Ops that rearrange the elements of their first input. TensorFlow's layouts leave them within an activation."""
@@ -26,7 +26,7 @@ MOST = 24
 class Region:
     """Nodes in topological order, and the one computed tensor that they read; the last of them computes the result.
 
-    structure: a number of its Reader. Regions with one number compute the same of their entries, in one precision.
+    structure: a number of its TensorUses. Regions with one number compute the same of their entries, in one precision.
     reduces: whether a node sums over axes.
     """
 
@@ -67,7 +67,7 @@ class _Part:
     reduces: bool
 
 
-class Reader:
+class TensorUses:
     """Who computes and who reads what, worked out once."""
 
     def __init__(self, graph: MutableGraph) -> None:

@@ -84,7 +84,7 @@ def test_every_baseline_is_taken(json_of, baseline):
 
 def test_the_seed_decides_the_random_baseline(json_of):
     def explained(seed):
-        options = ("--method", "integrated-gradients", "--steps", "2", "--baseline", "random", "--seed", seed)
+        options = ("--method", "integrated-gradients", "--steps", "2", "--baseline", "random", "--rng", seed)
         _, found = json_of("analyze", "stored.onnx", "single.npy", *options)
         return found["samples"][0]["methods"]["integrated-gradients"]["completeness"]["explained"]
 
@@ -99,7 +99,7 @@ def test_an_unmet_tolerance_is_a_failed_check(json_of):
         "512",
         "--rule",
         "trapezoid",
-        "--tolerance",
+        "--max-error",
         "1e-12",
     )
     status, found = json_of("analyze", "stored.onnx", "single.npy", *options)

@@ -18,7 +18,7 @@ def test_the_attributions_are_those_of_the_api(files, json_of, tmp_path):
     options = (
         "--method",
         "conductance",
-        "--at",
+        "--wrt",
         point,
         "--baseline",
         "0.25",
@@ -40,7 +40,7 @@ def test_the_attributions_are_those_of_the_api(files, json_of, tmp_path):
 
 def test_a_tolerance_is_judged(files, json_of):
     _, point = inner(files)
-    options = ("--method", "conductance", "--at", point, "--tolerance", "1e-9", "--max-evaluations", "3")
+    options = ("--method", "conductance", "--wrt", point, "--max-error", "1e-9", "--max-evaluations", "3")
     status, document = json_of("analyze", "plain.onnx", "batch.npy", *options)
     assert status == 1
     assert document["samples"][0]["methods"]["conductance"]["settings"]["spent"] == [3] * len(

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import analyzer
-from analyzer.analysis import METHODS
+from analyzer.methods import METHODS
 
 SMOOTH = ("smooth-grad", "smooth-grad-squared", "var-grad")
 ACTIVATION = ("grad-cam", "grad-cam-plus-plus", "layer-cam")
@@ -27,7 +27,7 @@ def written(json_of, folder, *options, inputs=("batch.npy",)):
 
 
 def test_the_maps_are_those_of_the_api(files, json_of, tmp_path):
-    options = ("--samples", "3", "--noise", "0.2", "--seed", "5", "--layer", "h")
+    options = ("--samples", "3", "--noise", "0.2", "--rng", "5", "--layer", "h")
     document, arrays = written(json_of, tmp_path / "out", *options_of(FAMILY), *options)
     model, x = str(files / "plain.onnx"), np.load(files / "batch.npy")
     settings = {method: {"samples": 3, "noise": 0.2, "seed": 5} for method in SMOOTH}

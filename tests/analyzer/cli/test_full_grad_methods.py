@@ -15,7 +15,7 @@ from analyzer.cli.analyze_view import show_completeness, show_layers
 from analyzer.cli.terminal import Terminal
 from analyzer.figures import Bar
 from analyzer.methods.full_grad import post_processing_of
-from analyzer.report.page import Completeness
+from analyzer.report.page import CompletenessRow
 
 ALL = ("--method", "full-grad", "--method", "simple-full-grad", "--method", "smooth-full-grad")
 
@@ -29,7 +29,7 @@ def written(json_of, folder, *options, inputs=("batch.npy",)):
 
 
 def test_the_maps_are_those_of_the_api(files, json_of, tmp_path):
-    options = ("--samples", "3", "--noise", "0.2", "--seed", "5", "--terms", "explicit")
+    options = ("--samples", "3", "--noise", "0.2", "--rng", "5", "--terms", "explicit")
     _, arrays = written(json_of, tmp_path / "out", *ALL, *options)
     model, x = str(files / "plain.onnx"), np.load(files / "batch.npy")
     expected = {
@@ -169,14 +169,18 @@ def test_the_tables_fit_the_terminal_and_no_row_is_folded(monkeypatch, capsys, w
     bars = [
         Bar(f"model.encoder.stage_{i}.block_{i}.attention.projection", 1.0 + i, "implicit") for i in range(9)
     ]
-    monkeypatch.setattr("analyzer.analysis.pictures.result_bars", lambda result, index: bars)
-    monkeypatch.setattr("analyzer.analysis.pictures.complete_sum", lambda result, index: "the map sums to 9")
+    monkeypatch.setattr("analyzer.methods.pictures.result_bars", lambda result, index: bars)
+    monkeypatch.setattr("analyzer.methods.pictures.complete_sum", lambda result, index: "the map sums to 9")
     terminal = Terminal(as_json=False)
     terminal.out.width = width
     row = {"output": 9.167, "total": 9.167, "error": 2.3e-7, "passed": True}
     labels = ("FullGrad, all terms", "Integrated Gradients, 50 gradients")
-    show_completeness(terminal, [Completeness(sample="coffee.png", method=label, **row) for label in labels])
-    result = SimpleNamespace(explained=np.array([45.0]), complete_maps={})
+    show_completeness(
+        terminal, [CompletenessRow(sample="coffee.png", method=label, **row) for label in labels]
+    )
+    result = SimpleNamespace(
+        completeness=SimpleNamespace(output=np.array([45.0])), complete_map=None, by_tensor=lambda value: {}
+    )
     show_layers(terminal, result, ["coffee.png"])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
     # Two tables, each with a heading, its columns and a rule; two methods; six layers and the rest.

@@ -15,8 +15,8 @@ from rich.console import Console
 from analyzer.checks import compare
 from analyzer.cli.check_view import show_comparison
 from analyzer.cli.compare import two_names
-from analyzer.cli.settings import Settings, allowed, read_settings
-from analyzer.cli.terminal import Terminal, UserError
+from analyzer.cli.settings import ProjectSettings, allowed, read_settings
+from analyzer.cli.terminal import MOST_ROWS, Terminal, UserError
 from tests.analyzer.cli.conftest import build, classifier
 from tests.analyzer.cli.test_process import onnxplain
 
@@ -170,8 +170,8 @@ def test_the_command_line_goes_over_the_project_and_that_over_the_default(tmp_pa
     found = allowed(["input-gradient=1e-7", "1e-5"], settings)
     assert (found["layer"], found["full grad"], found["input gradient"]) == (1e-5, 1e-5, 1e-7)
     assert found["completeness"] == 1e-5
-    assert allowed([], Settings(tolerances=1e-3))["layer"] == 1e-3
-    assert allowed([], Settings()) == dict.fromkeys(found, 1e-4)
+    assert allowed([], ProjectSettings(tolerances=1e-3))["layer"] == 1e-3
+    assert allowed([], ProjectSettings()) == dict.fromkeys(found, 1e-4)
 
 
 @pytest.mark.parametrize(
@@ -250,3 +250,12 @@ def test_the_help_names_where_the_defaults_stand(command):
         status, out, _ = command(name, "--help")
         words = " ".join(out.replace("│", " ").split())
         assert status == 0 and "Default: as pyproject.toml says, else 1e-4." in words
+
+
+def test_a_long_table_is_cut_and_says_so():
+    terminal, stream = Terminal(as_json=False), io.StringIO()
+    terminal.out = Console(file=stream, width=80)
+    terminal.table(("name",), [(f"row{index}",) for index in range(MOST_ROWS + 3)])
+    lines = [line.strip() for line in stream.getvalue().splitlines()]
+    assert f"row{MOST_ROWS - 1}" in lines and f"row{MOST_ROWS}" not in lines
+    assert lines[-1] == "and 3 more rows, in --json"

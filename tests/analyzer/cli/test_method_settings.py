@@ -97,7 +97,7 @@ def test_both_checks_attribute_embedded_tokens(reader, json_of):
 
 
 def test_conductance_runs_along_tokens_from_padding(reader, written):
-    options = ("--method", "conductance", "--at", "features", "--along", "embedding", "--steps", "9")
+    options = ("--method", "conductance", "--wrt", "features", "--along", "embedding", "--steps", "9")
     _, arrays = written("reader.onnx", "read.npy", *options, "--baseline-inputs", "padding.npy")
     fn = differentiate(str(reader / "reader.onnx"))
     padding = np.zeros_like(IDS)
@@ -135,7 +135,7 @@ def test_the_layer_of_a_map_over_an_inner_tensor(files, written):
 
 def test_the_border_of_a_blur_and_the_regions_of_an_image(files, written):
     methods = ("--method", "blur-ig", "--method", "xrai", "--steps", "7", "--max-sigma", "3")
-    options = ("--border", "zero", "--min-pixels", "9", "--baseline", "uniform,0.25", "--seed", "4")
+    options = ("--border", "zero", "--min-pixels", "9", "--baseline", "uniform,0.25", "--rng", "4")
     document, arrays = written("plain.onnx", "batch.npy", *methods, *options)
     model, x = str(files / "plain.onnx"), np.load(files / "batch.npy")
     blurred = blur_integrated_gradients(model, x, steps=7, max_sigma=3.0, border="zero")
@@ -147,7 +147,7 @@ def test_the_border_of_a_blur_and_the_regions_of_an_image(files, written):
     ranked = xrai(model, x, baseline=["uniform", 0.25], steps=7, min_pixels=9, rng=4)
     np.testing.assert_allclose(arrays["xrai/map"], ranked.map, rtol=1e-4, atol=1e-5)
     settings = document["samples"][0]["methods"]["xrai"]["settings"]
-    assert settings["baseline"] == "uniform, 0.25" and settings["min_pixels"] == 9
+    assert settings["baseline"] == ["uniform", 0.25] and settings["min_pixels"] == 9
 
 
 @pytest.mark.parametrize(
@@ -161,11 +161,11 @@ def test_the_border_of_a_blur_and_the_regions_of_an_image(files, written):
         (("--wrt", "embedding"), "embedding"),
         (
             ("--method", "smooth-grad", "--wrt", "h"),
-            "--wrt is a setting of full-grad, gradient, input-x-gradient",
+            "--wrt is a setting of full-grad, integrated-gradients, conductance",
         ),
-        (("--method", "conductance", "--at", "r", "--along", "nowhere"), "'nowhere'"),
+        (("--method", "conductance", "--wrt", "r", "--along", "nowhere"), "'nowhere'"),
         (
-            ("--method", "conductance", "--at", "r", "--baseline-inputs", "batch.npy"),
+            ("--method", "conductance", "--wrt", "r", "--baseline-inputs", "batch.npy"),
             "baseline_inputs go with tensors within the network",
         ),
     ],

@@ -10,8 +10,8 @@ import pytest
 from onnx import numpy_helper, parser
 
 from analyzer import differentiate, gradient, input_x_gradient
-from analyzer.analysis import METHODS
 from analyzer.cli import main
+from analyzer.methods import METHODS
 from converters import load
 
 NAN, INFINITE = np.float32(np.nan), np.float32(np.inf)
@@ -48,7 +48,7 @@ NETWORKS = {
         "(Sqrt) has no finite derivative",
     ),
 }
-NEEDS = {"conductance": ["--at", "c"], "expected-gradients": ["--background", "x.npy"]}
+NEEDS = {"conductance": ["--wrt", "c"], "expected-gradients": ["--background", "x.npy"]}
 
 
 @pytest.fixture

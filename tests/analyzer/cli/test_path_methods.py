@@ -55,7 +55,7 @@ def test_the_attributions_are_those_of_the_api(files, json_of, tmp_path):
 
 
 def test_a_background_is_an_array(files, json_of, tmp_path):
-    options = ("--method", "expected-gradients", "--background", "batch.npy", "--samples", "8", "--seed", "4")
+    options = ("--method", "expected-gradients", "--background", "batch.npy", "--samples", "8", "--rng", "4")
     document, arrays = written(json_of, tmp_path / "out", *options, inputs="single.npy")
     data = np.load(files / "batch.npy")
     x = np.load(files / "single.npy")[None]
@@ -112,7 +112,7 @@ def test_several_baselines_stand_with_commas_between(files, json_of, tmp_path):
         arrays["integrated_gradients/attributions/image"], straight.attributions, rtol=1e-4, atol=1e-6
     )
     for method in document["samples"][0]["methods"].values():
-        assert method["settings"]["baseline"] == "black, white, 0.25"
+        assert method["settings"]["baseline"] == ["black", "white", 0.25]
 
 
 @pytest.mark.parametrize(

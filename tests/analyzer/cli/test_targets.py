@@ -188,7 +188,7 @@ def test_classes_of_every_sample_are_explained_each_by_itself(heads, json_of):
 @pytest.mark.parametrize("model", ["plain.onnx", "stored.onnx"])
 def test_the_highest_classes_are_explained_each_by_itself(files, json_of, tmp_path, model):
     """As the API does; a picture, a record and a row of the arrays for each, named by their classes."""
-    given = ("--target", "top2", "--method", "integrated-gradients", "--method", "conductance", "--at", "r")
+    given = ("--target", "top2", "--method", "integrated-gradients", "--method", "conductance", "--wrt", "r")
     options = ("--rule", "trapezoid", "--steps", "7", "-o", tmp_path / "out")
     x = np.load(files / "batch.npy")
     at = integrated_gradients(str(files / model), x, Target(top=2), wrt="r", rule="trapezoid", steps=7)
@@ -248,7 +248,7 @@ def test_who_explains_one_scalar_names_those_who_take_several_classes(command, a
 
 
 def test_what_is_said_of_several_classes_is_said_once(command):
-    options = ("--method", "integrated-gradients", "--tolerance", "0.05", "--target", "top3")
+    options = ("--method", "integrated-gradients", "--max-error", "0.05", "--target", "top3")
     _, shown, _ = command("analyze", "plain.onnx", "batch.npy", *options)
     assert shown.count("the map is within") == 1
     _, shown, _ = command("analyze", "plain.onnx", "batch.npy", *options[:2], *options[4:], "--steps", "1")

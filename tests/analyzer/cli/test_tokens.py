@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 WORDS = ("[pad]", "good", "bad", "not\u2028quite", "<b>")
 TABLE = np.array([[0.5, 0.0], [1.0, 2.0], [-1.0, -3.0], [0.25, 0.5], [2.0, 0.0]], np.float32)
 IDS = np.array([[1, 2, 4, 0, 0, 0], [2, 2, 3, 4, 1, 1]])
-METHOD = ("--method", "integrated-gradients", "--at", "embedding")
+METHOD = ("--method", "integrated-gradients", "--wrt", "embedding")
 
 
 @pytest.fixture(scope="module")
@@ -79,11 +79,11 @@ def test_terminal_report_and_pictures_show_the_tokens(text_files, command, tmp_p
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (("--tokens", "words.txt"), "give --method integrated-gradients --at embedding"),
+        (("--tokens", "words.txt"), "give --wrt embedding"),
         ((*METHOD, "--tokens", "short.txt"), "2 lines have no token of id 2"),
         ((*METHOD, "--tokens", "latin.txt"), "latin.txt: no UTF-8 text"),
         ((*METHOD, "--tokens", "none.txt"), "none.txt: No such file"),
-        ((*METHOD[:2], "--at", "pooled", "--tokens", "words.txt"), "nothing is attributed to any"),
+        ((*METHOD[:2], "--wrt", "pooled", "--tokens", "words.txt"), "nothing is attributed to any"),
         ((*METHOD, "--baseline-inputs", "none.npy"), "none.npy"),
     ],
 )

@@ -85,7 +85,7 @@ def test_the_moments_of_a_quadratic_are_those_of_its_noise():
 
 def test_the_standard_error_is_that_of_repeated_means():
     fn = differentiate(SQUARE)
-    found = [smooth_grad(fn, X[:1], samples=10, seed=seed) for seed in range(200)]
+    found = [smooth_grad(fn, X[:1], samples=10, rng=seed) for seed in range(200)]
     means, stated = zip(*((one.attributions, one.standard_error) for one in found), strict=True)
     np.testing.assert_allclose(np.std(means, axis=0), np.mean(stated, axis=0), rtol=0.15)
     assert smooth_grad(SQUARE, X, samples=1).standard_error is None
@@ -95,7 +95,7 @@ def test_a_sample_has_its_noise_whatever_is_drawn_beside_it():
     whole = smooth_grad(SQUARE, X, samples=5, batch_size=10)
     np.testing.assert_array_equal(smooth_grad(SQUARE, X, samples=5, batch_size=3).map, whole.map)
     np.testing.assert_array_equal(smooth_grad(SQUARE, X[:1], samples=5).map, whole.map[:1])
-    assert not np.array_equal(smooth_grad(SQUARE, X, samples=5, seed=1).map, whole.map)
+    assert not np.array_equal(smooth_grad(SQUARE, X, samples=5, rng=1).map, whole.map)
 
 
 def test_integers_are_held_and_a_dict_comes_back_as_one():
@@ -126,7 +126,7 @@ def test_equals_captums_noise_tunnel_on_the_same_noise(name, monkeypatch):
     tunnel = captum.attr.NoiseTunnel(captum.attr.Saliency(net))
     for kind, method in SMOOTH.items():
         theirs = tunnel.attribute(x, kind, samples, stdevs=1.0, target=TARGET, abs=False).detach().numpy()
-        ours = method(model, x.numpy(), TARGET, samples=samples, noise=0.1, seed=3)
+        ours = method(model, x.numpy(), TARGET, samples=samples, noise=0.1, rng=3)
         assert relative_l2(ours.attributions, theirs) <= 1e-4
 
 

@@ -10,7 +10,7 @@ import torch
 from onnx import parser
 
 from analyzer import AnalysisError, differentiate, integrated_gradients, xrai
-from analyzer.errors import InputError, MissingFramework, ShapeError
+from analyzer.errors import InputError, MissingDependency, ShapeError
 from analyzer.methods import segments as segmentation
 from analyzer.methods.xrai import rank
 from converters import Preprocessing, convert
@@ -154,7 +154,7 @@ def test_a_missing_scikit_image_names_the_extra(monkeypatch):
 
     monkeypatch.setattr(segmentation, "import_module", missing)
     x = np.ones((1, 3, 8, 8), np.float32)
-    with pytest.raises(MissingFramework, match=r"onnxplain\[segments\]"):
+    with pytest.raises(MissingDependency, match=r"onnxplain\[segments\]"):
         xrai(SQUARE, x, attributions=x)
 
 

@@ -10,7 +10,7 @@ from onnx import helper
 
 from analyzer import Target, differentiate
 from analyzer.autodiff.coverage import coverage, differentiable_path
-from analyzer.ops.windowed.windows import MOST_TAPS, Axis
+from analyzer.ops.windowed.windows import MOST_TAPS, WindowAxis
 from converters import load
 from tests.converters.helpers import make_model, normal
 
@@ -22,7 +22,7 @@ def test_the_taps_of_a_window_are_counted(include_pad: bool) -> None:
     for kernel, stride, dilation, before, after, out in itertools.product(
         (1, 2, 5), (1, 3), (1, 2, 3), (0, 2), (0, 4), (1, 4)
     ):
-        axis = Axis(kernel, stride, dilation, before, after, SIZE, out)
+        axis = WindowAxis(kernel, stride, dilation, before, after, SIZE, out)
         low, high = (-before, SIZE + after) if include_pad else (0, SIZE)
         expected = [
             sum(low <= window * stride - before + tap * dilation < high for tap in range(kernel))
@@ -33,7 +33,7 @@ def test_the_taps_of_a_window_are_counted(include_pad: bool) -> None:
 
 def test_a_window_of_a_thousand_million_elements_is_counted_at_once() -> None:
     many = 10**9
-    axis = Axis(many, many // 2, 1, many - 1, many - 1, 4, 3)
+    axis = WindowAxis(many, many // 2, 1, many - 1, many - 1, 4, 3)
     # Windows begin at 1 - 10⁹, 1 - 10⁹ / 2 and 1.
     assert axis.counts(False).tolist() == [1, 4, 3]
     assert axis.counts(True).tolist() == [many, many, many]

@@ -13,9 +13,9 @@ from analyzer.figures.heat import Scale
 from analyzer.figures.numbers import format_error, format_value
 from analyzer.figures.picture import Picture
 from analyzer.report.page import (
-    Completeness,
+    AttributionPage,
+    CompletenessRow,
     Prediction,
-    Report,
     Sample,
     chart_rows,
     check_groups,
@@ -74,12 +74,12 @@ def report():
         predictions=[Prediction(0, HOSTILE, 1.5, 0.75), Prediction(1, "dog", -1.5, None)],
         bars=bars,
     )
-    return Report(
+    return AttributionPage(
         title=HOSTILE,
         passed=True,
         headline=HOSTILE,
         samples=[sample],
-        completeness=[Completeness(HOSTILE, "FullGrad", 9.17, 9.17, 1e-7, True, HOSTILE)],
+        completeness=[CompletenessRow(HOSTILE, "FullGrad", 9.17, 9.17, 1e-7, True, HOSTILE)],
         checks=[row(tensor=HOSTILE)],
         check_sums=[
             {"backend": "torch", "method": "full_grad", "error": 1e-7, "tolerance": 1e-4, "passed": True}
@@ -111,7 +111,7 @@ def test_text_is_shown_as_text_wherever_it_comes_from(report):
 def test_a_picture_has_its_colours_in_a_bar_with_both_ends():
     scales = [Scale(-0.0016, 0.0016, True, "per pixel"), Scale(1.0, 5.0, False)]
     pictures = [Picture(str(index), PNG, scale=scale) for index, scale in enumerate(scales)]
-    html = render_report(Report("maps", None, "", samples=[Sample("cat", pictures=pictures)]))
+    html = render_report(AttributionPage("maps", None, "", samples=[Sample("cat", pictures=pictures)]))
     text = " ".join(Page(html).text.split())
     assert "−0.0016per pixel+0.0016" in text and "lessmore" in text
     assert html.count("linear-gradient(90deg, rgb(") == 2
@@ -120,7 +120,7 @@ def test_a_picture_has_its_colours_in_a_bar_with_both_ends():
 def test_bars_stand_in_the_card_of_their_sample_with_their_shares():
     bars = [Bar("conv", -1.0, "explicit"), Bar("clip", 3.0, "implicit")]
     samples = [Sample("cat", bars=bars, output=2.0), Sample("dog")]
-    html = render_report(Report("maps", None, "", samples=samples))
+    html = render_report(AttributionPage("maps", None, "", samples=samples))
     cat, dog = html.split("<article")[1:]
     assert "−50 %" in cat and "+150 %" in cat and "+3.000" in cat
     assert "Where the output comes from" in cat and "Where the output comes from" not in dog
@@ -141,7 +141,7 @@ def test_a_failed_write_leaves_the_old_page(tmp_path, report, monkeypatch):
 
 def test_numbers_that_are_missing_or_not_finite_do_not_break_the_page():
     rows = [row(False, relative_l2=float("nan"), cosine=None, max_abs=None), {"passed": True}]
-    assert "–" in render_report(Report("checks", False, "", checks=rows))
+    assert "–" in render_report(AttributionPage("checks", False, "", checks=rows))
 
 
 def test_groups_give_the_worst_and_put_failures_first():

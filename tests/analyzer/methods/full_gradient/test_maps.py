@@ -58,22 +58,22 @@ def test_smooth_full_grad_averages_signed_terms_over_noise():
         _, terms, _ = decompose(net, noisy, target=2)
         terms[0] = terms[0].sum(1, keepdim=True)  # the authors add up the image's channels first
         totals = terms if totals is None else [a + b for a, b in zip(totals, terms, strict=True)]
-    found = smooth_full_grad(model, x, target=2, samples=4, noise=0.1, seed=3, terms="explicit")
+    found = smooth_full_grad(model, x, target=2, samples=4, noise=0.1, rng=3, terms="explicit")
     assert relative_l2(found.map, saliency([total / 4 for total in totals])) <= 1e-4
 
 
 def test_smooth_full_grad_does_not_depend_on_the_rest_of_the_batch():
     _, x, model = network("resnet18")
-    whole = smooth_full_grad(model, x, samples=2, seed=1).map
-    assert relative_l2(smooth_full_grad(model, x[:1], samples=2, seed=1).map, whole[:1]) <= 1e-4
+    whole = smooth_full_grad(model, x, samples=2, rng=1).map
+    assert relative_l2(smooth_full_grad(model, x[:1], samples=2, rng=1).map, whole[:1]) <= 1e-4
 
 
 def test_smooth_full_grad_explains_the_clean_class_and_repeats_by_its_seed():
     _, x, model = network("resnet18")
     done = []
-    one = smooth_full_grad(model, x, samples=2, seed=1, progress=lambda *counts: done.append(counts))
-    np.testing.assert_array_equal(one.map, smooth_full_grad(model, x, samples=2, seed=1).map)
-    assert np.abs(one.map - smooth_full_grad(model, x, samples=2, seed=2).map).max() > 0
+    one = smooth_full_grad(model, x, samples=2, rng=1, progress=lambda *counts: done.append(counts))
+    np.testing.assert_array_equal(one.map, smooth_full_grad(model, x, samples=2, rng=1).map)
+    assert np.abs(one.map - smooth_full_grad(model, x, samples=2, rng=2).map).max() > 0
     np.testing.assert_array_equal(one.target, full_grad(model, x).target)
     assert done == [(1, 2), (2, 2)]
     with pytest.raises(AnalysisError, match="samples as a whole number of at least 1"):

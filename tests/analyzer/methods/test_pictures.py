@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from analyzer.analysis import FULL_GRAD, MethodResult
-from analyzer.analysis.pictures import complete_sum, layer_chart, result_bars, sample_pictures
-from analyzer.methods import Contribution
+from analyzer.methods import Contribution, FullGrad
+from analyzer.methods.completeness import Completeness
+from analyzer.methods.pictures import complete_sum, layer_chart, result_bars, sample_pictures
 
 
 @pytest.fixture
@@ -26,23 +26,22 @@ def result():
     for found in flat.values():
         found[0, 0, 0] += 0.5
         found[0, 0, 1] -= 0.5
-    return MethodResult(
-        method=FULL_GRAD,
-        label="FullGrad, all terms",
+    return FullGrad(
+        method="full-grad",
+        terms="all",
         attributions={name: np.ones(shape) for name, shape in shapes.items()},
         maps={name: np.abs(found) for name, found in flat.items()},
-        complete_maps=flat,
+        complete_map=flat,
         output=np.array([4.0]),
-        explained=np.array([4.0]),
-        total=np.array([4.0]),
-        error=np.array([0.0]),
-        passed=(True,),
-        target=None,
+        completeness=Completeness(*(np.array([value]) for value in (4.0, 4.0, 0.0, 0.0))),
+        signed=False,
+        wrt=("left", "right"),
         seconds=0.0,
+        bias_terms={},
         unplaced=("logits",),
         unplaced_total=np.array([2.0]),
         input_totals={"left": np.array([1.5]), "right": np.array([-0.5])},
-        shares=(Contribution("logits", "n", "Gemm", "explicit", "head", np.array([3.0])),),
+        contributions=(Contribution("logits", "n", "Gemm", "explicit", "head", np.array([3.0])),),
     )
 
 
@@ -70,7 +69,7 @@ def test_one_input_with_pictures_needs_no_name(result):
 def test_tables_signals_and_volumes_have_their_maps(result, shape, spatial):
     plane = np.random.default_rng(0).standard_normal((1, *spatial))
     maps = {"x": np.abs(plane)}
-    changed = replace(result, maps=maps, complete_maps={"x": plane}, attributions={"x": np.ones(shape)})
+    changed = replace(result, maps=maps, complete_map={"x": plane}, attributions={"x": np.ones(shape)})
     (found,) = sample_pictures([changed], {"x": np.zeros(shape, np.float32)}, None)
     assert list(found) == ["full-grad", "full-grad-complete"]
     for picture in found.values():

@@ -7,22 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analyzer.analysis import FULL_GRAD, MethodResult
-from analyzer.analysis.common import class_label
-from analyzer.analysis.pictures import result_bars
 from analyzer.figures.numbers import format_error, format_value
-from analyzer.methods.full_gradient.result import layers_of
-from analyzer.report.page import Completeness, Prediction, Sample
+from analyzer.methods.full_gradient.result import FullGrad, layers_of
+from analyzer.methods.pictures import result_bars, title_of
+from analyzer.methods.result import Attribution, class_label
+from analyzer.report.page import CompletenessRow, Prediction, Sample
 
 if TYPE_CHECKING:
     from analyzer.figures import ScoredTokens
     from analyzer.figures.picture import Picture
 
-Names = Sequence[str] | None
-ARRAYS = ("unplaced_total", "output", "explained", "total", "error", "target")
+ClassNames = Sequence[str] | None
 
 
-def predictions(outputs: np.ndarray, names: Names = None, most: int = 5) -> list[tuple[Prediction, ...]]:
+def predictions(outputs: np.ndarray, names: ClassNames = None, most: int = 5) -> list[tuple[Prediction, ...]]:
     """The highest classes of each sample, of an output (N, classes); empty where the output is none such."""
     if outputs.ndim != 2 or outputs.shape[1] < 2:
         return [() for _ in range(outputs.shape[0] if outputs.ndim else 1)]
@@ -43,65 +41,63 @@ def _probabilities(outputs: np.ndarray) -> np.ndarray:
     return powers
 
 
-def completeness_rows(results: Sequence[MethodResult], names: Sequence[str]) -> list[Completeness]:
+def completeness_rows(results: Sequence[Attribution], names: Sequence[str]) -> list[CompletenessRow]:
     """One row per sample and method, samples together."""
     return [
-        Completeness(
+        CompletenessRow(
             sample=name,
-            method=result.title_of(index),
-            output=float(result.explained[index]),
-            total=float(result.total[index]),
-            error=float(result.error[index]),
+            method=title_of(result, index),
+            output=float(result.completeness.output[index]),
+            total=float(result.completeness.total[index]),
+            error=float(result.completeness.error[index]),
             passed=result.passed[index],
             note="" if result.passed[index] else _shortfall(result, index),
         )
         for index, name in enumerate(names)
         for result in results
-        if result.total is not None and result.error is not None
+        if result.completeness is not None
     ]
 
 
-def _shortfall(result: MethodResult, index: int) -> str:
+def _shortfall(result: Attribution, index: int) -> str:
     """What is left unexplained of one sample, and why."""
-    assert result.total is not None
-    missing = format_value(float(result.explained[index] - result.total[index]))
-    return f"{missing} unexplained: {result.note}" if result.note else f"{missing} unexplained"
+    assert result.delta is not None
+    missing = format_value(-float(result.delta[index]))
+    return f"{missing} unexplained: {result.remark}" if result.remark else f"{missing} unexplained"
 
 
-def judgement(results: Sequence[MethodResult]) -> tuple[bool | None, str]:
+def judgement(results: Sequence[Attribution]) -> tuple[bool | None, str]:
     """The verdict on completeness, in a line; None where none is claimed."""
     claimed = [result for result in results if any(passed is not None for passed in result.passed)]
     if not claimed:
-        return None, "Completeness is stated, not claimed"
-    failed = dict.fromkeys(_title(one) for one in claimed if any(passed is False for passed in one.passed))
+        return None, "CompletenessRow is stated, not claimed"
+    failed = dict.fromkeys(one.caption for one in claimed if any(passed is False for passed in one.passed))
     if failed:
         return False, f"{' and '.join(failed)} miss what they must add up to"
     worst: dict[str, float] = {}
     for result in claimed:
-        if result.error is not None:
-            worst[_title(result)] = max(worst.get(_title(result), 0.0), float(result.error.max()))
+        if result.completeness is not None:
+            error = float(result.completeness.error.max())
+            worst[result.caption] = max(worst.get(result.caption, 0.0), error)
     return True, ", ".join(f"{name} is complete to {format_error(error)}" for name, error in worst.items())
 
 
-def _title(result: MethodResult) -> str:
-    return result.label.partition(",")[0]
-
-
 def samples(
-    results: Sequence[MethodResult],
+    results: Sequence[Attribution],
     names: Sequence[str],
     predicted: Sequence[tuple[Prediction, ...]],
     pictures: Sequence[Mapping[str, Picture]],
-    class_names: Names,
+    class_names: ClassNames,
     texts: Sequence[Sequence[ScoredTokens]] = (),
+    asked: str = "",
 ) -> list[Sample]:
-    """What the report shows of each input."""
-    full_grads = [result for result in results if result.method == FULL_GRAD]
+    """What the report shows of each input. asked: the target in the user's words."""
+    full_grads = [result for result in results if isinstance(result, FullGrad)]
     first = by_method(results)[0]
     return [
         Sample(
             name=name,
-            target="; ".join(target_text(result, index, class_names) for result in first),
+            target="; ".join(target_text(result, index, class_names, asked) for result in first),
             pictures=tuple(pictures[index].values()),
             predictions=predicted[index],
             bars=result_bars(full_grads[0], index) if full_grads else (),
@@ -112,24 +108,24 @@ def samples(
     ]
 
 
-def target_text(result: MethodResult, index: int, class_names: Names) -> str:
+def target_text(result: Attribution, index: int, class_names: ClassNames, asked: str = "") -> str:
     """What was explained of one sample: "espresso (967)", or what is no class as it was asked for."""
     if result.target is None:
-        return result.asked or "a weighted sum of the outputs"
+        return asked or "a weighted sum of the outputs"
     chosen = int(result.target[index])
     named = class_names is not None and 0 <= chosen < len(class_names)
     return f"{class_label(chosen, class_names)} ({chosen})" if named else f"class {chosen}"
 
 
-def by_method(results: Sequence[MethodResult]) -> list[list[MethodResult]]:
+def by_method(results: Sequence[Attribution]) -> list[list[Attribution]]:
     """The results of each method: one, or one for each class that is explained of a sample."""
-    groups: dict[str, list[MethodResult]] = {}
+    groups: dict[str, list[Attribution]] = {}
     for result in results:
         groups.setdefault(result.method, []).append(result)
     return list(groups.values())
 
 
-def arrays_of(results: Sequence[MethodResult]) -> dict[str, np.ndarray]:
+def arrays_of(results: Sequence[Attribution]) -> dict[str, np.ndarray]:
     """The arrays that are written as .npz, by method: maps, attributions, completeness, layer totals.
 
     Where several classes of a sample are explained, these are a second axis, (N, k, …).
@@ -145,21 +141,37 @@ def arrays_of(results: Sequence[MethodResult]) -> dict[str, np.ndarray]:
     return found
 
 
-def _arrays(result: MethodResult) -> dict[str, np.ndarray]:
+def _arrays(result: Attribution) -> dict[str, np.ndarray]:
     stem = result.method.replace("-", "_")
-    found = {f"{stem}/attributions/{name}": array for name, array in result.attributions.items()}
-    known = {name: getattr(result, name) for name in ARRAYS}
+    sums = result.completeness
+    attributions = {} if result.is_map else result.by_tensor(result.attributions)
+    found = {f"{stem}/attributions/{name}": array for name, array in attributions.items()}
+    known = {
+        "unplaced_total": getattr(result, "unplaced_total", None),
+        "output": doubles(result.output),
+        "explained": doubles(result.output) if sums is None else sums.output,
+        "total": None if sums is None else sums.total,
+        "error": None if sums is None else sums.error,
+        "target": result.target,
+    }
     found |= {f"{stem}/{name}": array for name, array in known.items() if array is not None}
-    for name, maps in (("map", result.maps), ("complete_map", result.complete_maps)):
+    for name, value in (("map", result.maps), ("complete_map", getattr(result, "complete_map", None))):
+        maps = result.by_tensor(value)
         several = len(maps) > 1
         found |= {f"{stem}/{name}/{key}" if several else f"{stem}/{name}": m for key, m in maps.items()}
-    if result.shares:
-        found[f"{stem}/layer_totals"] = np.stack([share.total for share in result.shares], axis=1)
-        found[f"{stem}/layer_tensors"] = np.array([share.tensor for share in result.shares])
+    if isinstance(result, FullGrad) and result.contributions:
+        shares = result.contributions
+        found[f"{stem}/layer_totals"] = np.stack([share.total for share in shares], axis=1)
+        found[f"{stem}/layer_tensors"] = np.array([share.tensor for share in shares])
     return found
 
 
-def as_json(results: Sequence[MethodResult], index: int, class_names: Names) -> dict[str, Any]:
+def doubles(numbers: np.ndarray) -> np.ndarray:
+    """A number for each sample, (N,), in double precision."""
+    return np.atleast_1d(numbers).astype(np.float64)
+
+
+def as_json(results: Sequence[Attribution], index: int, class_names: ClassNames) -> dict[str, Any]:
     """One sample's results for the machine-readable output: a record of each method, or {"classes": records}."""
     return {
         group[0].method: {"classes": [_record(result, index, class_names) for result in group]}
@@ -169,7 +181,7 @@ def as_json(results: Sequence[MethodResult], index: int, class_names: Names) -> 
     }
 
 
-def _record(result: MethodResult, index: int, class_names: Names) -> dict[str, Any]:
+def _record(result: Attribution, index: int, class_names: ClassNames) -> dict[str, Any]:
     chosen = None if result.target is None else int(result.target[index])
     return {
         "target": chosen,
@@ -177,28 +189,29 @@ def _record(result: MethodResult, index: int, class_names: Names) -> dict[str, A
         "output": float(result.output[index]),
         "completeness": completeness_json(result, index),
         **_decomposition_json(result, index),
-        "settings": dict(result.settings),
+        "settings": {**result.settings, **result.stated},
     }
 
 
-def completeness_json(result: MethodResult, index: int) -> dict[str, Any] | None:
+def completeness_json(result: Attribution, index: int) -> dict[str, Any] | None:
     """What one sample's attributions add up to; None of a method that gives a map alone."""
-    if result.total is None or result.error is None or result.delta is None:
+    sums = result.completeness
+    if sums is None or result.delta is None:
         return None
     return {
-        "explained": float(result.explained[index]),
-        "total": float(result.total[index]),
+        "explained": float(sums.output[index]),
+        "total": float(sums.total[index]),
         "delta": float(result.delta[index]),
-        "relative_error": float(result.error[index]),
+        "relative_error": float(sums.error[index]),
         "passed": result.passed[index],
     }
 
 
-def _decomposition_json(result: MethodResult, index: int) -> dict[str, Any]:
+def _decomposition_json(result: Attribution, index: int) -> dict[str, Any]:
     """What makes the output, in network order, with shares of it; and how much of that the complete map holds."""
-    if result.unplaced_total is None:
+    if not isinstance(result, FullGrad):
         return {}
-    output = float(result.explained[index])
+    output = float(result.completeness.output[index])
 
     def part(total: float) -> dict[str, Any]:
         return {"sum": total, "share": total / output if output else None}
@@ -212,11 +225,14 @@ def _decomposition_json(result: MethodResult, index: int) -> dict[str, Any]:
                 "tensors": [one.tensor for one in layer.contributions if one.kind == kind],
                 **part(float(total[index])),
             }
-            for layer in layers_of(result.shares)
+            for layer in layers_of(result.contributions)
             for kind, total in layer.by_kind.items()
         ],
         "complete_map": {
-            "sums": {name: float(found[index].sum()) for name, found in result.complete_maps.items()},
+            "sums": {
+                name: float(found[index].sum())
+                for name, found in result.by_tensor(result.complete_map).items()
+            },
             "unplaced": list(result.unplaced),
             "unplaced_total": float(result.unplaced_total[index]),
         },

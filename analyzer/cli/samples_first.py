@@ -6,16 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from analyzer.analysis.result import Arrays, Inputs
+from analyzer.types import Arrays
 
 if TYPE_CHECKING:
     from analyzer.backends import Differentiable
+    from analyzer.backends.inputs import Inputs
     from analyzer.graph.samples.arrangement import Arrangement
     from analyzer.target.target import TargetLike
 
 
 @dataclass(frozen=True)
-class Arranged:
+class SamplesFirst:
     """A model, inputs and a target with the samples along axis 0. raw: the inputs, {name: array}, as they were given.
 
     moved: whether they differ from what was given. whole: the model as it was given.
@@ -29,7 +30,7 @@ class Arranged:
     moved: bool
 
     @classmethod
-    def of(cls, fn: Differentiable, inputs: Inputs, target: TargetLike = None) -> Arranged:
+    def of(cls, fn: Differentiable, inputs: Inputs, target: TargetLike = None) -> SamplesFirst:
         """Decide how the samples lie; see analyzer/backends/batching/settling.py."""
         from analyzer.backends.batching.arranging import moved_target
         from analyzer.backends.batching.settling import arranged_to_move
@@ -50,11 +51,10 @@ class Arranged:
         assert self.fn.arrangement is not None
         return self.fn.arrangement
 
-    def options(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """A method's options, their arrays moved along with the inputs."""
+    def options(self, given: Mapping[str, Any], path: str | None) -> dict[str, Any]:
+        """A method's options, their arrays moved along with the inputs. path: see `by_sample`."""
         from analyzer.methods.arranged import moved_options
 
         if not self.moved:
             return dict(given)
-        path = "along" if "along" in given else "at"
         return moved_options(self.whole, self.arrangement, self.raw, given, path)

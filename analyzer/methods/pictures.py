@@ -1,30 +1,30 @@
 """The pictures of results: per sample the photograph, an overlay per map and the chart of layers, as PNG.
 
-Reads MethodResults and the model's inputs; gives Pictures by a short name, for files and for the HTML report. Tables,
+Reads results and the model's inputs; gives Pictures by a short name, for files and for the HTML report. Tables,
 signals and volumes have maps and attributions in their own form; other inputs that are no images have the chart alone.
 """
 
 from __future__ import annotations
 
-import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analyzer.analysis import METHODS, MethodResult
+from analyzer.figures.canvas import png_of
 from analyzer.figures.charts import Bar, contribution_chart
 from analyzer.figures.heat import PIXELS, encode_png, enlarged, overlay, scale_of, smoothed
 from analyzer.figures.images import photographs, to_planes
 from analyzer.figures.numbers import format_value
 from analyzer.figures.picture import Picture
 from analyzer.figures.plots import Look, plot_input
-from analyzer.methods.full_gradient.result import layer_bars, layers_of
+from analyzer.methods.full_gradient.result import FullGrad, layer_bars, layers_of
+from analyzer.methods.registry import METHODS
+from analyzer.methods.result import Attribution
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from converters.model import Preprocessing
 
 COMPLETE_MAP = "full-grad-complete"
@@ -34,7 +34,7 @@ SIGNED_UNIT = "per pixel, smoothed"
 
 
 def sample_pictures(
-    results: Sequence[MethodResult],
+    results: Sequence[Attribution],
     inputs: Mapping[str, np.ndarray],
     preprocessing: Preprocessing | None,
 ) -> list[dict[str, Picture]]:
@@ -64,7 +64,7 @@ def sample_pictures(
 
 
 def _of_image(
-    results: Sequence[MethodResult], name: str, index: int, photograph: np.ndarray, layout: str | None
+    results: Sequence[Attribution], name: str, index: int, photograph: np.ndarray, layout: str | None
 ) -> dict[str, Picture]:
     found = {"photograph": Picture("Photograph", _png(photograph), "as the model sees it")}
     for result in results:
@@ -73,89 +73,106 @@ def _of_image(
 
 
 def _of_values(
-    results: Sequence[MethodResult], name: str, index: int, array: np.ndarray
+    results: Sequence[Attribution], name: str, index: int, array: np.ndarray
 ) -> dict[str, Picture]:
     """The maps of an input that is no image, or its attributions summed over channels."""
     row, found = slice(index, index + 1), {}
     for result in results:
-        values = result.maps.get(name) if result.maps else _summed(result, name)
+        maps = result.by_tensor(result.maps)
+        values = maps.get(name) if maps else _summed(result, name)
         if values is not None:
-            entry, signed = METHODS[result.method], is_signed(result)
+            entry, signed = METHODS[result.method], result.signed
             unit = "units of the output, per element" if signed else "saliency, without unit"
             caption = caption_of(result, index)
             look = Look(unit=unit, signed=signed, samples=(caption,))
-            png = figure_png(plot_input(values[row], array[row], look, table=array.ndim == 2))
-            found[result.file_name_of(index)] = Picture(caption, png, entry.note)
-        if name in result.complete_maps:
+            png = png_of(plot_input(values[row], array[row], look, table=array.ndim == 2))
+            found[file_name_of(result, index)] = Picture(caption, png, entry.note)
+        if isinstance(result, FullGrad) and name in (complete := result.by_tensor(result.complete_map)):
             look = Look(unit="units of the output, per element", signed=True, samples=("Complete map",))
-            png = figure_png(
-                plot_input(result.complete_maps[name][row], array[row], look, table=array.ndim == 2)
-            )
+            png = png_of(plot_input(complete[name][row], array[row], look, table=array.ndim == 2))
             note = f"red adds, blue takes away; {complete_sum(result, index)}"
             found[COMPLETE_MAP] = Picture("Complete map", png, note)
     return found
 
 
-def _summed(result: MethodResult, name: str) -> np.ndarray | None:
+def _summed(result: Attribution, name: str) -> np.ndarray | None:
     """The attributions of an input summed over its channels, (N, *spatial); None where these are not known."""
-    if name not in result.attributions or name not in result.channel_axes:
+    attributions = result.by_tensor(result.attributions)
+    if name not in attributions or name not in result.channel_axes:
         return None
-    values = result.attributions[name]
+    values = attributions[name]
     summed: np.ndarray = values.sum(axis=result.channel_axes[name]) if values.ndim > 2 else values
     return summed
 
 
 def _overlays(
-    result: MethodResult, name: str, index: int, photograph: np.ndarray, layout: str | None
+    result: Attribution, name: str, index: int, photograph: np.ndarray, layout: str | None
 ) -> dict[str, Picture]:
     entry, pictures = METHODS[result.method], {}
-    if name in result.input_totals:
-        size = to_planes(np.abs(result.attributions[name][index : index + 1]), layout)
+    complete = {}
+    if isinstance(result, FullGrad):
+        complete = result.by_tensor(result.complete_map)
+        term = result.by_tensor(result.input_term)[name] if name in result.input_totals else None
+    else:
+        term = None
+    if term is not None:
+        size = to_planes(np.abs(term[index : index + 1]), layout)
         assert size is not None
         note = "|x · ∂f/∂x|, what falls to the pixels"
         pictures["input-term"] = _unsigned("Input term", photograph, size[0], note)
     plane = _plane(result, name, index, layout)
-    key, caption = result.file_name_of(index), caption_of(result, index)
-    if plane is not None and is_signed(result):
+    key, caption = file_name_of(result, index), caption_of(result, index)
+    if plane is not None and result.signed:
         pictures[key] = _signed(caption, photograph, smoothed(plane, PIXELS), entry.note)
     elif plane is not None:
         pictures[key] = _unsigned(caption, photograph, plane, f"{entry.note}; brighter is more")
-    if name in result.complete_maps and result.complete_maps[name].ndim == 3:
-        plane = smoothed(result.complete_maps[name][index])
+    if name in complete and complete[name].ndim == 3:
+        assert isinstance(result, FullGrad)
+        plane = smoothed(complete[name][index])
         note = f"red adds, blue takes away; {complete_sum(result, index)}"
         pictures[COMPLETE_MAP] = _signed("Complete map", photograph, plane, note)
     return pictures
 
 
-def _plane(result: MethodResult, name: str, index: int, layout: str | None) -> np.ndarray | None:
+def _plane(result: Attribution, name: str, index: int, layout: str | None) -> np.ndarray | None:
     """What is drawn of a method over an image, (H, W): its map, else its attributions summed over channels."""
-    if result.maps:
-        found = result.maps.get(name)
+    maps = result.by_tensor(result.maps)
+    if maps:
+        found = maps.get(name)
         return found[index] if found is not None and found.ndim == 3 else None
-    if name not in result.attributions:
+    attributions = result.by_tensor(result.attributions)
+    if name not in attributions:
         return None
-    planes = to_planes(result.attributions[name][index : index + 1], layout)
+    planes = to_planes(attributions[name][index : index + 1], layout)
     return None if planes is None else planes[0]
 
 
-def is_signed(result: MethodResult) -> bool:
-    """Whether what is drawn of a result is signed."""
-    return result.signed or METHODS[result.method].signed
-
-
-def caption_of(result: MethodResult, index: int) -> str:
+def caption_of(result: Attribution, index: int) -> str:
     """The caption of one sample's picture or text, with its class where there are several."""
-    caption = METHODS[result.method].caption
-    return f"{caption}: {result.classes[index]}" if result.classes else caption
+    return f"{result.caption}: {result.classes[index]}" if result.classes else result.caption
 
 
-def complete_sum(result: MethodResult, index: int) -> str:
+def title_of(result: Attribution, index: int) -> str:
+    """The label of one sample's result, with its class where there are several."""
+    return ", ".join(filter(None, [caption_of(result, index), result.detail]))
+
+
+def file_name_of(result: Attribution, index: int) -> str:
+    """The name of one sample's picture, "integrated-gradients-281-tabby" where there are several classes."""
+    if not result.classes:
+        return result.method
+    assert result.target is not None
+    number, name = int(result.target[index]), re.sub(r"[^\w.-]+", "-", result.classes[index]).strip("-.")
+    return f"{result.method}-{name}" if name == f"class-{number}" else f"{result.method}-{number}-{name}"
+
+
+def complete_sum(result: FullGrad, index: int) -> str:
     """What the complete maps of one sample sum to, and what they leave out."""
-    assert result.unplaced_total is not None
-    maps = [format_value(float(found[index].sum())) for found in result.complete_maps.values()]
+    complete = result.by_tensor(result.complete_map)
+    maps = [format_value(float(found[index].sum())) for found in complete.values()]
     apart = format_value(float(result.unplaced_total[index]))
     names = ", ".join(result.unplaced) if len(result.unplaced) <= 2 else f"{len(result.unplaced)} tensors"
-    where = "image" if all(found.ndim == 3 for found in result.complete_maps.values()) else "input"
+    where = "image" if all(found.ndim == 3 for found in complete.values()) else "input"
     rest = f"; {apart} ({names}) has no place in the {where}" if result.unplaced else ""
     return f"the map{'s' * (len(maps) > 1)} sum{'s' * (len(maps) == 1)} to {' and '.join(maps)}{rest}"
 
@@ -173,20 +190,15 @@ def _png(pixels: np.ndarray) -> bytes:
     return encode_png(enlarged(pixels))
 
 
-def result_bars(result: MethodResult, index: int) -> list[Bar]:
+def result_bars(result: FullGrad, index: int) -> list[Bar]:
     """The input terms and every layer's contribution to one sample's output, in network order."""
-    return layer_bars(result.input_totals, layers_of(result.shares), index)
+    return layer_bars(result.input_totals, layers_of(result.contributions), index)
 
 
-def layer_chart(result: MethodResult, index: int, title: str = "") -> bytes:
+def layer_chart(result: FullGrad, index: int, title: str = "") -> bytes:
     """The chart of layers of one sample, as a PNG."""
-    return figure_png(
-        contribution_chart(result_bars(result, index), title=title, output=float(result.explained[index]))
+    return png_of(
+        contribution_chart(
+            result_bars(result, index), title=title, output=float(result.completeness.output[index])
+        )
     )
-
-
-def figure_png(figure: Figure) -> bytes:
-    """A figure as the bytes of a PNG."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
