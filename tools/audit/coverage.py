@@ -51,6 +51,7 @@ UNTOUCHED = {
     "tolerance_of": "reads",
     "types_at": "reads",
     "validate": "reads, and raises",
+    "validate_texts": "reads, and raises",
     "refuse_oversized": "reads, and raises",
     "verify": "reads",
     "without_trailing_blanks": "shortens lists of omitted inputs",
