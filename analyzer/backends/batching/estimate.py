@@ -21,7 +21,7 @@ from analyzer.graph.program import Program
 from analyzer.ops import find
 from analyzer.ops.eager import Composed
 from converters.graph.inference import inferred_of
-from converters.graph.mutable import reads
+from converters.graph.nodes import reads
 
 Shapes = Mapping[str, tuple[int, ...]]
 Type = tuple[int, tuple[int, ...]]
