@@ -27,7 +27,9 @@ from converters.sources import foreign, pytorch
 from converters.sources.files import read_onnx, refuse_stream
 from converters.sources.pytorch import Converted
 from converters.sources.trust import refuse_program
+from converters.system.deprecation import renaming
 from converters.system.quiet import quiet
+from converters.system.randomness import seed_from
 from converters.types import NamedArrays
 from converters.verification.original import Original, draws
 from converters.verification.precisions import TOLERANCE
@@ -44,6 +46,7 @@ _FIXES = {
 }
 
 
+@renaming(ConversionError)(seed="rng")
 def convert(
     source: Any,
     example: Any = None,
@@ -54,11 +57,11 @@ def convert(
     fold_batch_norm: bool = True,
     batches: int = 3,
     tolerance: float = TOLERANCE,
-    seed: int = 0,
+    rng: np.random.Generator | int = 0,
     trust: bool = False,
     limits: Limits | None = None,
 ) -> Model:
-    """Convert a model of any framework to one canonical ONNX graph, and hold it to the original.
+    """Convert a model of any framework to one canonical ONNX graph, and compare it with the original.
 
     source: a torch nn.Module, ExportedProgram or .pt2 path; a Keras model, .keras or .h5 path; a tf.Module,
       tf.function, ConcreteFunction, SavedModel folder or frozen .pb graph; an onnx.ModelProto or .onnx path; or
@@ -69,8 +72,9 @@ def convert(
     free_axes: {argument: {axis: symbol}}, the axes besides the batch whose size is free, such as
       {"x": {1: "time"}}, for a source that is traced from the example; others state theirs.
     fold_batch_norm: False keeps BatchNorm layers apart from the layer before them.
-    batches, tolerance, seed: the number of test inputs, made from the example, that are compared with the original
-      besides it; the relative L2 error that is allowed in each output (5 % in half precision); the seed of both.
+    batches: the number of test inputs, made from the example, that are compared with the original besides it.
+    tolerance: the relative L2 error that is allowed in each output; 5 % in half precision.
+    rng: a Generator or a seed for the test inputs.
     trust: load a file that can run code: a .pt2 file, a Keras file with code, a TensorFlow graph with ops that do more
       than compute. Only pass True for files whose origin you trust.
     limits: what preparing the graph may take: Limits(seconds=…, bytes=…, nodes=…). Default: by the model's size.
@@ -78,7 +82,8 @@ def convert(
     Raises a ConversionError: InvalidModel, UntrustedModel, UnsupportedModel, LimitExceeded, VerificationFailed or
     MissingFramework.
     """
-    _refuse_options(batches, tolerance, seed)
+    seed = seed_from(rng, ConversionError)
+    _refuse_options(batches, tolerance)
     converted = _convert_source(source, example, free_axes, trust)
     if free_axes and not converted.free_axes:
         raise ConversionError(
@@ -99,13 +104,12 @@ def convert(
     return Model(proto, converted.source, verification, _other(converted.reference.proto, proto))
 
 
-def _refuse_options(batches: int, tolerance: float, seed: int) -> None:
+def _refuse_options(batches: int, tolerance: float) -> None:
     """Raise ConversionError for numbers of test inputs that make no sense."""
-    for name, value, usual in (("batches", batches, 3), ("seed", seed, 0)):
-        if not isinstance(value, (int, np.integer)) or value < 0:
-            raise ConversionError(
-                f"expected {name} as a whole number of at least 0, got {value!r}. Fix: give {name}={usual}"
-            )
+    if not isinstance(batches, (int, np.integer)) or batches < 0:
+        raise ConversionError(
+            f"expected batches as a whole number of at least 0, got {batches!r}. Fix: give batches=3"
+        )
     if not isinstance(tolerance, (int, float, np.number)) or not tolerance >= 0:
         raise ConversionError(
             f"expected tolerance of at least 0, got {tolerance!r}. Fix: give tolerance={TOLERANCE:g}"

@@ -26,12 +26,13 @@ from analyzer.methods.full_grad import Psi, TermKinds, full_grad, post_processin
 from analyzer.methods.full_gradient.decomposition import Plan, Settings, form_of, plan, shown_spots
 from analyzer.methods.full_gradient.maps import LaidOutTerm, PostProcessing, saliency_map
 from analyzer.methods.full_gradient.term_sums import Laid, lay, term_sums
-from analyzer.methods.numbers import refuse_count, seed_from
+from analyzer.methods.numbers import refuse_count
 from analyzer.methods.paths.noise import Noise
 from analyzer.methods.registry import method
 from analyzer.methods.result import SaliencyMap
 from analyzer.target.target import Seed, TargetLike
 from analyzer.types import Arrays, Inputs, Progress, Rng
+from converters.system.randomness import seed_from
 
 
 @method(
@@ -128,7 +129,7 @@ def smooth_full_grad(
     clean = fn.gradients(feeds, chosen.target, wrt=())
     if chosen.target.highest:
         chosen = replace(chosen, index=clean.target)
-    copies = _Copies(fn, made, feeds, chosen, Noise(noise, seed_from(rng)))
+    copies = _Copies(fn, made, feeds, chosen, Noise(noise, seed_from(rng, AnalysisError)))
     pieces = copies.pieces()
     count = itertools.count(1)
 

@@ -17,20 +17,6 @@ def refuse_count(name: str, value: object, least: int, usual: int) -> None:
         )
 
 
-def seed_from(rng: Any) -> int:
-    """Return a seed: itself, or one that a Generator draws. Raises AnalysisError for any other value."""
-    drawn = isinstance(rng, np.random.Generator)
-    return int(generator(rng).integers(2**63)) if drawn else _seed(rng)
-
-
-def _seed(rng: Any) -> int:
-    if isinstance(rng, bool) or not isinstance(rng, (int, np.integer)) or rng < 0:
-        raise AnalysisError(
-            f"expected rng as a Generator or a whole number of at least 0, got {rng!r}. Fix: give rng=0"
-        )
-    return int(rng)
-
-
 def generator(rng: Any) -> np.random.Generator:
     """Return a Generator, made from a seed where one is given. Raises AnalysisError for any other value."""
     try:

@@ -16,7 +16,8 @@ import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.deprecation import renamed
-from analyzer.methods.numbers import refuse_count, seed_from
+from analyzer.errors import AnalysisError
+from analyzer.methods.numbers import refuse_count
 from analyzer.methods.paths.fixed_target import Held, hold, in_batches
 from analyzer.methods.paths.missed import LEAST_COPIES, missed_variance
 from analyzer.methods.paths.noise import Noise
@@ -26,6 +27,7 @@ from analyzer.methods.result import Attribution
 from analyzer.methods.saliency import maps_of
 from analyzer.target.target import TargetLike
 from analyzer.types import Arrays, Inputs, Progress, Rng
+from converters.system.randomness import seed_from
 from converters.verification.norms import inner
 
 
@@ -82,7 +84,9 @@ def smooth_grad(
     Raises AnalysisError for a number of copies below 1 or a negative noise, and what `gradient` raises.
     Source: Smilkov et al. 2017, section 2.
     """
-    moments = _moments(model, inputs, target, samples, Noise(noise, seed_from(rng)), batch_size, progress)
+    moments = _moments(
+        model, inputs, target, samples, Noise(noise, seed_from(rng, AnalysisError)), batch_size, progress
+    )
     errors = moments.raised(moments.mean, moments.squares)
     return moments.result(inputs, moments.mean, standard_error=errors)
 
@@ -111,7 +115,7 @@ def smooth_grad_squared(
 
     The arguments are those of `smooth_grad`. Source: Hooker et al. 2019, section 4.
     """
-    noises = Noise(noise, seed_from(rng))
+    noises = Noise(noise, seed_from(rng, AnalysisError))
     moments = _moments(model, inputs, target, samples, noises, batch_size, progress, np.square)
     # Of squares g², Σ (g − ḡ)² is at most their sum, and ḡ is not kept: nothing is explained by it.
     sums = {name: mean * samples for name, mean in moments.mean.items()}
@@ -144,7 +148,9 @@ def var_grad(
 
     The arguments are those of `smooth_grad`. Source: Adebayo et al. 2018, section 2.
     """
-    moments = _moments(model, inputs, target, samples, Noise(noise, seed_from(rng)), batch_size, progress)
+    moments = _moments(
+        model, inputs, target, samples, Noise(noise, seed_from(rng, AnalysisError)), batch_size, progress
+    )
     variance = {name: squares / samples for name, squares in moments.squares.items()}
     return moments.result(inputs, variance, standard_error=None)
 

@@ -30,7 +30,7 @@ def test_the_maps_are_those_of_the_api(files, json_of, tmp_path):
     options = ("--samples", "3", "--noise", "0.2", "--rng", "5", "--layer", "h")
     document, arrays = written(json_of, tmp_path / "out", *options_of(FAMILY), *options)
     model, x = str(files / "plain.onnx"), np.load(files / "batch.npy")
-    settings = {method: {"samples": 3, "noise": 0.2, "seed": 5} for method in SMOOTH}
+    settings = {method: {"samples": 3, "noise": 0.2, "rng": 5} for method in SMOOTH}
     settings |= {method: {"layer": "h"} for method in ACTIVATION}
     for method in FAMILY:
         name = method.replace("-", "_")

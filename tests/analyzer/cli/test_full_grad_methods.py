@@ -35,7 +35,7 @@ def test_the_maps_are_those_of_the_api(files, json_of, tmp_path):
     expected = {
         "full_grad": full_grad(model, x, terms="explicit").map,
         "simple_full_grad": simple_full_grad(model, x).map,
-        "smooth_full_grad": smooth_full_grad(model, x, samples=3, noise=0.2, seed=5, terms="explicit").map,
+        "smooth_full_grad": smooth_full_grad(model, x, samples=3, noise=0.2, rng=5, terms="explicit").map,
     }
     for name, map_ in expected.items():
         np.testing.assert_allclose(arrays[f"{name}/map"], map_, rtol=1e-4, atol=1e-5)
