@@ -24,7 +24,8 @@ from onnx import helper
 from converters.canonical import canonicalise
 from converters.errors import UnsupportedModel
 from converters.graph.expansion import Expander, Expansion, Undetermined, describe, expand
-from converters.graph.mutable import Draft, attribute, is_standard
+from converters.graph.mutable import MutableGraph
+from converters.graph.nodes import attribute, is_standard
 from converters.model import Model
 
 STRAIGHT_THROUGH = "onnxplain.straight_through"
@@ -64,7 +65,7 @@ def straight_through(model: Model) -> Model:
         return model
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
-    draft = Draft(proto)
+    draft = MutableGraph(proto)
     _Floats(draft).rewrite()
     # Folding a quantizer's scale into the layer before it would move what is rounded.
     marked_proto = canonicalise(draft.to_proto(), fold_batch_norm=False, dynamic_batch=False)
@@ -75,7 +76,7 @@ class _Floats:
     """A draft that is rewritten. `codes` are the tensors that became floats, each with the name of the zero
     point that is subtracted from it already ("" for none)."""
 
-    def __init__(self, draft: Draft) -> None:
+    def __init__(self, draft: MutableGraph) -> None:
         self.draft = draft
         self.codes: dict[str, str] = {}
         self.rules: Mapping[str, Expansion] = {
@@ -91,10 +92,9 @@ class _Floats:
     def rewrite(self) -> None:
         """Rewrite the draft in place."""
         draft, nodes = self.draft, list[onnx.NodeProto]()
-        used = draft.uses()
         for node in draft.nodes:
             if is_standard(node, *_QUANTIZED):
-                nodes += self._ruled(node, used)
+                nodes += self._ruled(node)
             elif is_standard(node, "Round"):
                 _mark(node)
                 nodes.append(node)
@@ -109,9 +109,9 @@ class _Floats:
         for name in self.codes:
             draft.types.pop(name, None)
 
-    def _ruled(self, node: onnx.NodeProto, used: Mapping[str, int]) -> list[onnx.NodeProto]:
+    def _ruled(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
         try:
-            return expand(self.draft, node, self.rules[node.op_type], used)
+            return expand(self.draft, node, self.rules[node.op_type])
         except Undetermined as error:
             raise UnsupportedModel(
                 f"{describe(node)} cannot be written in floats: {error}. Fix: state the shapes of the file's inputs"

@@ -20,8 +20,7 @@ import numpy as np
 import onnx
 
 from analyzer.autodiff.request import Request, program_for
-from analyzer.backends.batching.liveness import Flow
-from analyzer.backends.batching.memory import Need
+from analyzer.backends.batching.estimate import Costs
 from analyzer.errors import BackendError
 from analyzer.graph.batch_axis import fixed_batch, samples_in
 from analyzer.graph.builder import Builder
@@ -42,12 +41,6 @@ KEPT_AT_LEAST = 2
 KEPT_SHARE = 0.25
 # Bytes of memory for each byte of a program that is kept: the weights, and these packed for the kernels.
 HELD = 2
-# Copies of the weights while a session is made: in the program, its bytes, the runtime's reading of them, the session,
-# packed for its kernels; and of what it computes from them alone. Much of their memory stays with the process.
-MAKING, FOLDING = 5, 2
-# The runtime's arena grows in doubling regions, whose rests large tensors do not fit into, and runs side by side have
-# their tensors at different moments: measured up to 1.75.
-FRAGMENTS = 1.75
 
 
 @dataclass(frozen=True)
@@ -64,6 +57,9 @@ class OnnxRuntime:
     """A graph on ONNX Runtime. Sessions are made on demand and the last few are kept."""
 
     name = "onnxruntime"
+    # The arena grows in doubling regions, whose rests are too small for large tensors: measured up to 1.75. Weights are
+    # copied while a session is made: in the program, its bytes, the runtime's copy, the session, packed for kernels.
+    costs = Costs(tensors=1.75, weights=5)
 
     def __init__(
         self,
@@ -104,10 +100,10 @@ class OnnxRuntime:
         threads = self._threads if self._threads is not None else _cores()
         if threads < 2 or self._providers != [CPU] or not precisions(self.graph) <= {FLOAT32}:
             return None
-        lane = OnnxRuntime(self.graph, self._providers, 1, self._max_memory)
-        # One store of sessions, so that what is kept is bounded once.
-        lane._sessions, lane._making = self._sessions, self._making
-        return lane, threads
+        single = OnnxRuntime(self.graph, self._providers, 1, self._max_memory)
+        # Sessions are kept in one place, so that one limit holds for all.
+        single._sessions, single._making = self._sessions, self._making
+        return single, threads
 
     def forward(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> Arrays:
         """The values of these tensors."""
@@ -130,10 +126,6 @@ class OnnxRuntime:
     def program(self, request: Request, seed: Seed) -> Program:
         """The gradient graph itself."""
         return program_for(self.graph, request, seed)
-
-    def need(self, flow: Flow, wrt: Collection[str]) -> Need:
-        """The tensors that are live together, and what a session and the making of it leave behind."""
-        return Need(FRAGMENTS * flow.live() + np.array([MAKING * flow.weights + FOLDING * flow.folded, 0]))
 
     def cut(self, graph: Graph) -> OnnxRuntime:
         """A graph cut out of this one, with the same settings."""

@@ -2,8 +2,8 @@
 
 From a Differentiable, inputs, a target and a layer to maps; what the weights are is each paper's own (grad_cam.py,
 layer_cam.py). Everything is computed beside the gradients: only maps leave the graph. Works wherever a layer's
-elements have places in the input (placement.py): channels first or last, tokens with or without a class token, one to
-three axes. Refuses a layer without places, and one whose channels differ from place to place.
+elements have places in the input (analyzer/placement): channels first or last, tokens with or without a class token,
+one to three axes. Refuses a layer without places, and one whose channels differ from place to place.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate
-from analyzer.backends.batching.micro_batches import cut
+from analyzer.backends.batching.micro_batches import split
 from analyzer.backends.batching.planning import Call
 from analyzer.backends.onnxruntime import make_session
 from analyzer.deprecation import renamed
@@ -162,7 +162,7 @@ class _Copies:
         """The samples in pieces whose terms fit into memory: those of a copy, their sums, and the sums to be."""
         total = samples_in(self.fn.graph, self.feeds)
         call = Call(self.made.request, (), self.target)
-        size, _ = cut(self.fn, call, self.feeds, total, times=3)
+        size, _ = split(self.fn, call, self.feeds, total, times=3)
         return [slice(start, min(start + size, total)) for start in range(0, total, size)]
 
     def averages(self, rows: slice, samples: int, tell: Callable[[], None]) -> Arrays:

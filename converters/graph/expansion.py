@@ -17,7 +17,7 @@ from onnx import helper
 
 from converters.errors import InvalidModel, UnsupportedModel
 from converters.graph.builder import NodeBuilder
-from converters.graph.mutable import Draft
+from converters.graph.mutable import MutableGraph
 
 Expansion = Callable[..., Any]
 
@@ -49,7 +49,7 @@ def expands(op_type: str, domain: str = MICROSOFT) -> Callable[[Expansion], Expa
 class Expander(NodeBuilder[str]):
     """Collects the nodes of one expansion. Tensors are names; numbers take the type of the first tensor."""
 
-    def __init__(self, draft: Draft, node: onnx.NodeProto) -> None:
+    def __init__(self, draft: MutableGraph, node: onnx.NodeProto) -> None:
         super().__init__()
         self.draft = draft
         self.node = node
@@ -132,10 +132,8 @@ def describe(node: onnx.NodeProto) -> str:
     return f"node {(node.name or node.output[0])!r} ({op_type})"
 
 
-def expand(
-    draft: Draft, node: onnx.NodeProto, expansion: Expansion, used: Mapping[str, int]
-) -> list[onnx.NodeProto]:
-    """The nodes that compute what `node` computes, under the names of its outputs that are `used`.
+def expand(draft: MutableGraph, node: onnx.NodeProto, expansion: Expansion) -> list[onnx.NodeProto]:
+    """Return the nodes that compute what `node` computes, under the names of its outputs that are read.
 
     Raises UnsupportedModel for a form that the expansion does not take, Undetermined where it must wait.
     """
@@ -149,7 +147,7 @@ def expand(
     results = (results,) if isinstance(results, str) else results
     sources = {}
     for index, name in enumerate(node.output):
-        if name and used.get(name):
+        if name and draft.use_count(name):
             if index >= len(results) or results[index] is None:
                 raise op.refuse(f"has output {index} ({name!r}), which has no standard form")
             sources[name] = results[index]

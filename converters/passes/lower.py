@@ -1,6 +1,6 @@
 """Say in other ops what the canonical opset or the standard's own body cannot say, or says badly.
 
-Rewrites a Draft whose types are inferred: TensorScatter (new in opset 24), CumProd (26), Range in half
+Rewrites a MutableGraph whose types are inferred: TensorScatter (new in opset 24), CumProd (26), Range in half
 precision (27), AffineGrid, whose standard body squeezes the batch away, and LSTM, GRU and RNN with the batch
 first, which ONNX Runtime does not run. A node whose sizes the rewriting needs and does not know stays.
 """
@@ -13,23 +13,23 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from converters.graph.expansion import Expander, Expansion, Undetermined, expand
-from converters.graph.mutable import Draft, is_standard
+from converters.graph.mutable import MutableGraph
+from converters.graph.nodes import is_standard
 
 # Slices that go to the end of an axis.
 _END = np.iinfo(np.int64).max
 
 
-def lower_ops(draft: Draft) -> bool:
+def lower_ops(graph: MutableGraph) -> bool:
     """Lower every node that has a rule here. Returns whether there was any."""
     replaced = {}
-    known = [node for node in draft.nodes if is_standard(node, *_RULES)]
-    used = draft.uses() if known else {}
+    known = [node for node in graph.nodes if is_standard(node, *_RULES)]
     for node in known:
         try:
-            replaced[id(node)] = expand(draft, node, _RULES[node.op_type], used)
+            replaced[id(node)] = expand(graph, node, _RULES[node.op_type])
         except Undetermined:
             continue
-    draft.replace(replaced)
+    graph.replace(replaced)
     return bool(replaced)
 
 

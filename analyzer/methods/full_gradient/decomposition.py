@@ -18,6 +18,7 @@ from analyzer.autodiff.biases import Bias, find_biases, residuals
 from analyzer.autodiff.request import Request
 from analyzer.autodiff.sweep import rules_of
 from analyzer.backends import Differentiable
+from analyzer.backends.caches import Cache
 from analyzer.backends.differentiable import Evaluation
 from analyzer.errors import AnalysisError
 from analyzer.graph.builder import Builder
@@ -100,14 +101,14 @@ class Plan:
         return totals
 
 
+PLANS: Cache[Plan] = Cache("plans of FullGrad")
+
+
 def plan(fn: Differentiable, shapes: Mapping[str, tuple[int, ...]], settings: Settings) -> Plan:
     """Find the biases of a model, place them in the image, and state the request. Plans are kept by the model."""
     sizes = tuple((name, shape[1:]) for name, shape in shapes.items())
     key = ("full-gradient", settings, sizes)
-    if key not in fn.plans:
-        fn.plans[key] = _plan(fn, shapes, settings, key)
-    made: Plan = fn.plans[key]
-    return made
+    return PLANS.get(fn, key, lambda: _plan(fn, shapes, settings, key))
 
 
 def _plan(fn: Differentiable, shapes: Mapping[str, tuple[int, ...]], settings: Settings, key: object) -> Plan:

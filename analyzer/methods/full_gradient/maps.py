@@ -1,8 +1,9 @@
 """FullGrad's two maps as ONNX: the published saliency map, and the complete one that sums to the output.
 
-Terms come laid out by cells (placement.py). Rescaling is per sample or per channel and resizing is linear, so what
-shares a cell is summed before resizing, and layers of one grid are added before they are resized together: the
-published map for a small part of its cost. What a crop of the image adds is resized into the part that the crop saw.
+Terms come laid out by cells (analyzer/placement/terms.py). Rescaling is per sample or per channel and resizing is
+linear, so elements of one cell are summed before resizing, and layers of one grid are added before they are resized
+together: the published map for a small part of its cost. What a crop of the image adds is resized into the part that
+the crop saw.
 Sources: Srinivas & Fleuret 2019, section 4, and the authors' post-processing; pytorch-grad-cam 1.5 for its own.
 """
 

@@ -1,9 +1,9 @@
 """The sums of a term by cell, and its ψ, as ONNX: what the decomposition and its maps are made of.
 
-From a gradient laid out by cells (placement.py) and the residual that multiplies it, to one number a cell. A residual
-that is the same in every cell, such as a layer's bias, is never multiplied out over the image: Σ_c g_c b_c is a
-product of g and a vector, and the extremes of |g_c b_c| follow from those of |g_c|. What such a term costs is a few
-readings of the gradient.
+From a gradient laid out by cells (analyzer/placement/terms.py) and the residual that multiplies it, to one number a
+cell. A residual that is the same in every cell, such as a layer's bias, is never multiplied out over the image: Σ_c
+g_c b_c is a product of g and a vector, and the extremes of |g_c b_c| follow from those of |g_c|. What such a term
+costs is a few readings of the gradient.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from analyzer.graph.graph import Graph, Tensor
 from analyzer.graph.program import assemble
 from converters import convert
 from tests.analyzer.ops.agreement import assert_close
+from tests.analyzer.ops.cases.recurrent import recurrent
 from tests.analyzer.ops.harness import (
     Case,
     forward,
@@ -28,7 +29,6 @@ from tests.analyzer.ops.harness import (
     residual_value,
     run,
 )
-from tests.analyzer.ops.recurrent_cases import recurrent
 from tests.analyzer.ops.values import normal
 from tools.coverage.node_tests import node_tests
 

@@ -1,4 +1,4 @@
-"""The need of recurrent networks: what the frameworks really hold, counted tensor by tensor, and how it grows."""
+"""Estimates against the bytes that frameworks hold, counted tensor by tensor, and how they grow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from analyzer import differentiate
 from analyzer.autodiff.request import observe
-from analyzer.backends.batching.planning import Call, planned
+from analyzer.backends.batching.planning import Call, plan
 from analyzer.target.target import as_target
 from converters import Model, convert
 from tests.analyzer.backends.held import held
@@ -30,10 +30,10 @@ def network(kind: str, steps: int) -> Model:
 
 
 def need(fn, x):
-    """The planned need of the input's gradient."""
+    """Return the estimate for the gradient at the input."""
     names = fn.differentiable_inputs
     call = Call(observe(names, names), (), fn.seed(as_target(0), len(x), {}))
-    return planned(fn, call, {names[0]: x}).need.at(len(x))
+    return plan(fn, call, {names[0]: x}).estimate.bytes(len(x))
 
 
 def grown(kind, backend, steps):
