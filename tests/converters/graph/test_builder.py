@@ -12,14 +12,14 @@ from analyzer.errors import MissingDependency
 from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
 from converters.graph.expansion import Expander
-from converters.graph.mutable import Draft
+from converters.graph.mutable import MutableGraph
 from converters.sources.frameworks import import_framework
 
 MODEL = '<ir_version: 10, opset_import: ["": 23]> g (float[n,3] x) => (float[n,3] y) { y = Relu(x) }'
 
 
 def expander() -> Expander:
-    draft = Draft(parser.parse_model(MODEL))
+    draft = MutableGraph(parser.parse_model(MODEL))
     return Expander(draft, draft.nodes[0])
 
 
