@@ -61,7 +61,9 @@ class NodeBuilder(ABC, Generic[T]):
         **attributes: Any,
     ) -> onnx.NodeProto:
         """Append one node between tensors of these names, and return it."""
-        node = helper.make_node(op_type, inputs, outputs, name=name, domain=domain, **attributes)
+        node = helper.make_node(
+            op_type, inputs, outputs, name=name or None, domain=domain or None, **attributes
+        )
         self.nodes.append(node)
         return node
 
