@@ -1,4 +1,4 @@
-"""A graph that is being rewritten: nodes, constants, inputs, outputs and known types.
+"""A graph that is being rewritten: nodes, constants, inputs, outputs, known types, producers and readers.
 
 Reads an `onnx.ModelProto` and writes one back. Constants are NumPy arrays. Subgraphs stay inside their
 nodes; the outer names that they capture count as uses and are renamed with the rest. Sparse constants are
@@ -56,7 +56,7 @@ class MutableGraph:
         self._names.take(name for node in self.nodes for name in written(node))
 
     def to_proto(self) -> onnx.ModelProto:
-        """The model as a proto, with the types of every computed tensor."""
+        """Return the model as a proto, with the types of every computed tensor."""
         proto = onnx.ModelProto()
         proto.CopyFrom(self.header)
         self._write(proto, self.constants)
@@ -68,7 +68,7 @@ class MutableGraph:
         return proto
 
     def light_proto(self) -> onnx.ModelProto:
-        """The model with its large constants as inputs: cheap to hand to ONNX's C++ passes."""
+        """Return the model with its large constants as inputs, which is cheap to give to ONNX's C++ passes."""
         proto = onnx.ModelProto()
         light = {name: array for name, array in self.constants.items() if array.size <= _LIGHT}
         self._write(proto, light)
@@ -167,21 +167,21 @@ class MutableGraph:
         self.output_names = frozenset(self._output_types)
 
     def shape(self, name: str) -> Shape | None:
-        """The shape of a tensor: an int, a symbol or None (unknown) per axis; None without a rank."""
+        """Return the shape of a tensor: an int, a symbol or None (unknown) per axis; None without a rank."""
         if name in self.constants:
             return self.constants[name].shape
         known = self.type_of(name)
         return None if known is None else shape_of(known)
 
     def type_of(self, name: str) -> onnx.TypeProto | None:
-        """What is known of a tensor that is no constant."""
+        """Return the known type of a tensor that is not a constant."""
         for known in (self.types, self._input_types, self._output_types):
             if name in known:
                 return known[name]
         return None
 
     def typed(self, name: str) -> onnx.TypeProto | None:
-        """The type of any tensor, constants included; None where nothing is known of it."""
+        """Return the type of any tensor, constants included; None where it is unknown."""
         array = self.constants.get(name)
         if array is None:
             return self.type_of(name)

@@ -11,7 +11,7 @@ from onnx import helper
 
 
 def reads(node: onnx.NodeProto) -> Iterator[str]:
-    """The names that a node reads: its inputs, and what its subgraphs capture."""
+    """Give the names that a node reads: its inputs, and the outer names that its subgraphs capture."""
     yield from (name for name in node.input if name)
     for body in subgraphs(node):
         local = {info.name for info in body.input} | {tensor.name for tensor in body.initializer}
@@ -22,7 +22,7 @@ def reads(node: onnx.NodeProto) -> Iterator[str]:
 
 
 def written(node: onnx.NodeProto) -> Iterator[str]:
-    """The names that a node gives: its outputs, and all names inside its subgraphs."""
+    """Give the names that a node defines: its outputs, and all names inside its subgraphs."""
     yield from node.output
     for body in subgraphs(node):
         yield from (info.name for info in body.input)
@@ -30,7 +30,7 @@ def written(node: onnx.NodeProto) -> Iterator[str]:
 
 
 def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """The bodies of an If, Loop or Scan."""
+    """Give the bodies of an If, Loop or Scan."""
     for attribute in node.attribute:
         if attribute.HasField("g"):
             yield attribute.g
@@ -38,7 +38,7 @@ def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
 
 
 def is_standard(node: onnx.NodeProto, *op_types: str) -> bool:
-    """Whether a node is one of these ops of the ONNX standard (any op, where none is named)."""
+    """Return whether a node is one of these ops of the ONNX standard (any op, where none is named)."""
     return node.domain in ("", "ai.onnx") and (not op_types or node.op_type in op_types)
 
 

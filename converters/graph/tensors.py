@@ -14,7 +14,7 @@ from converters.types import Shape
 
 
 def shape_of(known: onnx.TypeProto) -> Shape | None:
-    """The shape in a type: an int, a symbol or None (unknown) per axis; None where the rank is unknown."""
+    """Return the shape in a type: an int, a symbol or None (unknown) per axis; None where the rank is unknown."""
     kind = known.tensor_type
     if not kind.HasField("shape"):
         return None
@@ -39,7 +39,7 @@ def forget_invented_symbols(known: onnx.TypeProto) -> None:
 
 
 def constant_of(tensor: onnx.TensorProto) -> np.ndarray:
-    """The array of a TensorProto."""
+    """Return the array of a TensorProto. Raises InvalidModel where its data is damaged or outside the model."""
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
         raise InvalidModel(
             f"the weights of {tensor.name!r} lie outside the model. Fix: load it from its file"
@@ -53,7 +53,7 @@ def constant_of(tensor: onnx.TensorProto) -> np.ndarray:
 
 
 def value_of(node: onnx.NodeProto) -> np.ndarray | None:
-    """The array of a Constant node; None where it is of a kind that NumPy has no array for."""
+    """Return the array of a Constant node; None for a kind that NumPy has no array for."""
     (entry,) = node.attribute
     value = helper.get_attribute_value(entry)
     if entry.name == "value":
@@ -70,7 +70,7 @@ def value_of(node: onnx.NodeProto) -> np.ndarray | None:
 
 
 def dense_of(sparse: onnx.SparseTensorProto) -> np.ndarray:
-    """The array of a SparseTensorProto, zeros included. Raises LimitExceeded where it is too large."""
+    """Return the array of a SparseTensorProto, zeros included. Raises LimitExceeded where it is too large."""
     values, indices = constant_of(sparse.values), constant_of(sparse.indices)
     shape = tuple(sparse.dims)
     current().take_bytes(
