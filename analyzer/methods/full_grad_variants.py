@@ -159,7 +159,7 @@ class _Copies:
     noise: Noise
 
     def micro_batches(self) -> list[slice]:
-        """Return the samples of each micro-batch. Its terms fit into memory three times: of a copy, old sums, new sums."""
+        """Return the samples of each micro-batch. Memory holds its terms three times: of a copy, and both sums."""
         total = samples_in(self.fn.graph, self.feeds)
         call = Call(self.made.request, (), self.target)
         size, _ = split(self.fn, call, self.feeds, total, times=3)
