@@ -53,7 +53,7 @@ class Native(ABC):
     """Base of the backends whose gradients come from a framework's own autodiff."""
 
     name: str
-    costs = Costs(tensors=1.25, weights=2, fixed=96 * 2**20, keeps=True)
+    costs = Costs(tensors=1.25, weights=2, fixed=128 * 2**20, keeps=True)
 
     def __init__(self, graph: Graph, framework: Framework) -> None:
         self.graph = graph
