@@ -24,6 +24,10 @@ from typing import TYPE_CHECKING
 from converters.system.text import printable
 
 
+class Note(UserWarning):
+    """What a user should know of a result that is right; the command line shows it."""
+
+
 class AnalysisError(Exception):
     """Base of every error that `analyzer` raises for a user's model or input."""
 

@@ -13,9 +13,9 @@ import onnx
 
 from converters.budget import preparing
 from converters.errors import InvalidModel, one_line
-from converters.graph.builder import MICROSOFT
+from converters.graph.expansion import MICROSOFT
 from converters.graph.fixed_point import settle, state_of
-from converters.graph.mutable import Draft
+from converters.graph.mutable import MutableGraph
 from converters.graph.opset import (
     CANONICAL_OPSET,
     all_nodes,
@@ -78,38 +78,38 @@ def _canonicalised(proto: onnx.ModelProto, fold_batch_norm: bool, dynamic_batch:
         # A call gives the nodes of a function their attributes.
         validate(working)
     forget_in_bodies(working)
-    draft = Draft(working)
-    claims = set_aside(draft)
-    refuse_foreign(draft)
-    if draft.opsets.get("", 0) > CANONICAL_OPSET:
+    graph = MutableGraph(working)
+    claims = set_aside(graph)
+    refuse_foreign(graph)
+    if graph.opsets.get("", 0) > CANONICAL_OPSET:
         # Newer ops are expanded, and loops around them unrolled, before the graph can be relabelled.
-        _settle(draft)
-    set_opset(draft)
-    inline_calls(draft, working.functions)
-    _settle(draft)
-    fill_in(draft, claims)
-    _settle(draft)
+        _settle(graph)
+    set_opset(graph)
+    inline_calls(graph, working.functions)
+    _settle(graph)
+    fill_in(graph, claims)
+    _settle(graph)
     # Branches and loops that were opened may have held such ops too.
-    refuse_foreign(draft)
-    refuse_undetermined(draft)
-    name_batch(draft)
+    refuse_foreign(graph)
+    refuse_undetermined(graph)
+    name_batch(graph)
     if dynamic_batch:
-        draft = free_batch(draft)
-    _settle(draft)
-    drop_zero_biases(draft)
+        graph = free_batch(graph)
+    _settle(graph)
+    drop_zero_biases(graph)
     if fold_batch_norm:
-        fold_batch_norms(draft)
-        merge_affine(draft)
-        split_packed(draft)
-        draft.remove_unused()
-    guard_masked_rows(draft)
-    explain_control_flow(draft)
-    _name_nodes(draft)
-    _strip_metadata(draft)
-    draft.infer_types()
+        fold_batch_norms(graph)
+        merge_affine(graph)
+        split_packed(graph)
+        graph.remove_unused()
+    guard_masked_rows(graph)
+    explain_control_flow(graph)
+    _name_nodes(graph)
+    _strip_metadata(graph)
+    graph.infer_types()
     # The checker copies what it is given; of large constants it reads type and shape alone.
-    check(draft.light_proto())
-    result = draft.to_proto()
+    check(graph.light_proto())
+    result = graph.to_proto()
     _mark(result, fold_batch_norm)
     return result
 
@@ -180,42 +180,42 @@ def _with_output_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def _settle(draft: Draft) -> None:
+def _settle(graph: MutableGraph) -> None:
     """Expand, unroll, simplify and fold constants until nothing changes."""
-    draft.remove_unused()
-    if draft.settled == state_of(draft):
+    graph.remove_unused()
+    if graph.settled == state_of(graph):
         return
 
     def rewrite() -> bool:
-        draft.infer_types()
-        refuse_axes(draft)
-        changed = state_axes(draft)
-        changed |= expand_fused(draft)
-        if lower_ops(draft) | expand_functions(draft):
+        graph.infer_types()
+        refuse_axes(graph)
+        changed = state_axes(graph)
+        changed |= expand_fused(graph)
+        if lower_ops(graph) | expand_functions(graph):
             changed = True
-            draft.infer_types()
-        changed |= unroll_loops(draft)
-        changed |= simplify(draft)
-        changed |= fold_constants(draft)
-        draft.remove_unused()
+            graph.infer_types()
+        changed |= unroll_loops(graph)
+        changed |= simplify(graph)
+        changed |= fold_constants(graph)
+        graph.remove_unused()
         return changed
 
     settle(rewrite)
-    if draft.opsets.get("", 0) <= CANONICAL_OPSET:
-        draft.opsets[""] = runnable_opset(all_nodes(draft.nodes))
-    draft.settled = state_of(draft)
+    if graph.opsets.get("", 0) <= CANONICAL_OPSET:
+        graph.opsets[""] = runnable_opset(all_nodes(graph.nodes))
+    graph.settled = state_of(graph)
 
 
-def _name_nodes(draft: Draft) -> None:
+def _name_nodes(graph: MutableGraph) -> None:
     """Give every node a name of its own, after its output where it has none."""
     names = UniqueNames()
-    for node in draft.nodes:
+    for node in graph.nodes:
         node.name = names.fresh(node.name or f"{node.op_type}_{next(name for name in node.output if name)}")
 
 
-def _strip_metadata(draft: Draft) -> None:
+def _strip_metadata(graph: MutableGraph) -> None:
     """Keep what says where a node comes from; drop stack traces, which hold paths of the author's machine."""
-    for node in draft.nodes:
+    for node in graph.nodes:
         kept = [entry for entry in node.metadata_props if "stack_trace" not in entry.key]
         if len(kept) != len(node.metadata_props):
             copies = [(entry.key, entry.value) for entry in kept]

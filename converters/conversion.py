@@ -18,8 +18,8 @@ from converters.budget import Limits, current, limited, preparing
 from converters.canonical import canonicalise, check, is_canonical, keeps_batch_norm
 from converters.errors import ConversionError, InvalidModel, LimitExceeded, NoFiniteOutput, VerificationFailed
 from converters.graph.bounds import refuse_oversized
-from converters.graph.mutable import shape_of
 from converters.graph.order import in_order
+from converters.graph.tensors import shape_of
 from converters.model import Model, Preprocessing, Verification, set_metadata
 from converters.passes.input_axes import normalise_axes
 from converters.passes.outputs import keep_numbers, refuse_text

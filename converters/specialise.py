@@ -16,7 +16,7 @@ import onnx
 
 from converters.canonical import canonicalise, keeps_batch_norm
 from converters.errors import InvalidModel, UnsupportedModel, VerificationFailed
-from converters.graph.mutable import is_standard, reads, rename_in, subgraphs
+from converters.graph.nodes import is_standard, reads, rename_in, subgraphs
 from converters.graph.opset import all_nodes
 from converters.graph.runtime import RuntimeFailure, Session
 from converters.passes.axes import states_axes

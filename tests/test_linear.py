@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from analyzer import Target, differentiate, full_grad, integrated_gradients
 from converters import canonicalise, load
-from converters.graph.mutable import Draft
+from converters.graph.mutable import MutableGraph
 from converters.graph.unique import UniqueNames
 from converters.passes.joins.region import MOST, TensorUses
 
@@ -174,10 +174,10 @@ def test_a_graph_in_which_nothing_is_joined_is_walked_once(monkeypatch: pytest.M
 
 
 def test_a_region_is_read_as_its_smaller_part_and_one_more_node() -> None:
-    draft = Draft(chain(100))
-    draft.infer_types()
-    reader = TensorUses(draft)
-    regions = [region for node in draft.nodes for region in reader.regions_before(node)]
+    graph = MutableGraph(chain(100))
+    graph.infer_types()
+    reader = TensorUses(graph)
+    regions = [region for node in graph.nodes for region in reader.regions_before(node)]
     # Tanh and Relu in turn have two structures of each size: one that ends with either.
     assert len({region.structure for region in regions}) == 2 * MOST
 

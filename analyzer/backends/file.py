@@ -27,7 +27,7 @@ from analyzer.graph.batch_axis import Place, batched_inputs, samples_in
 from analyzer.target.target import Seed, rows_of
 from converters.errors import ConversionError, one_line
 from converters.graph.kernels import exact
-from converters.graph.mutable import shape_of
+from converters.graph.tensors import shape_of
 from converters.model import Model
 from converters.verification.hard_points import spread
 from converters.verification.original import (

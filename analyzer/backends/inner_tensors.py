@@ -17,7 +17,7 @@ from analyzer.backends import Differentiable
 from analyzer.backends.caches import Cache
 from analyzer.errors import AnalysisError
 from analyzer.graph.batch_axis import Place, batched_inputs
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph, Node
 from analyzer.graph.program import assemble
 from analyzer.graph.samples.arrangement import FIRST, INDEPENDENT, Arrangement
@@ -84,7 +84,7 @@ def _moved_part(
     engine = fn.engine.cut(graph)
     if not arrangement.plain:
         engine = engine.arranged(moved, arrangement)
-    whole = assemble(moved, Emitter(moved.opset), {name: moved.tensors[name] for name in moved.outputs}).proto
+    whole = assemble(moved, Builder(moved.opset), {name: moved.tensors[name] for name in moved.outputs}).proto
     stored = {key: value for key, value in fn.model.metadata.items() if key != PREPROCESSING_KEY}
     helper.set_model_props(whole, stored)
     assert fn.arrangement is not None

@@ -20,7 +20,7 @@ from analyzer.autodiff.sweep import active_tensors
 from analyzer.backends.batching.estimate import Costs
 from analyzer.backends.interpreter import Framework, Interpreter
 from analyzer.graph.batch_axis import fixed_batch
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph
 from analyzer.graph.program import Program
 from analyzer.graph.samples.arrangement import Arrangement
@@ -160,7 +160,7 @@ def _written_out(program: Program, graph: Graph, framework: str) -> Program:
         if ours is None or not isinstance(form, Composed):
             nodes.append(node)
             continue
-        op = Emitter(graph.opset, prefix=f"{ours.outputs[0]}/inside/")
+        op = Builder(graph.opset, prefix=f"{ours.outputs[0]}/inside/")
         written = form.write(op, *graph.inputs_of(ours), **ours.attributes)
         written = written if isinstance(written, tuple) else (written,)
         ends = [

@@ -23,7 +23,7 @@ from analyzer.autodiff.request import Request, program_for
 from analyzer.backends.batching.estimate import Costs
 from analyzer.errors import BackendError
 from analyzer.graph.batch_axis import fixed_batch, samples_in
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph, is_float
 from analyzer.graph.precision import FLOAT32, in_precision, precisions
 from analyzer.graph.program import Program, assemble
@@ -31,9 +31,7 @@ from analyzer.graph.samples.arrangement import Arrangement
 from analyzer.target.target import Seed
 from analyzer.types import Arrays
 from converters.errors import one_line
-from converters.graph.runtime import crashing_optimizers, session_options
-
-CPU = "CPUExecutionProvider"
+from converters.graph.runtime import CPU, LARGEST_IN_MEMORY, RuntimeFailure, load_session
 
 # Each session holds its own copy of the weights, and making one costs as much as several runs: as many are kept as
 # fit in this many bytes of programs, and two in any case, which a method may need in turn. Where memory is limited,
@@ -43,7 +41,6 @@ KEPT_AT_LEAST = 2
 KEPT_SHARE = 0.25
 # Bytes of memory for each byte of a program that is kept: the weights, and these packed for the kernels.
 HELD = 2
-LARGEST_IN_MEMORY = 2**31 - 2**20
 
 
 @dataclass(frozen=True)
@@ -113,7 +110,7 @@ class OnnxRuntime:
 
         def program(graph: Graph) -> Program:
             outputs = {name: graph.tensors[name] for name in names}
-            return assemble(graph, Emitter(graph.opset), outputs)
+            return assemble(graph, Builder(graph.opset), outputs)
 
         return self._run(("forward", tuple(names)), program, feeds)
 
@@ -238,7 +235,7 @@ def _cores() -> int:
 
 
 def make_session(proto: onnx.ModelProto, providers: Sequence[str], threads: int | None = None) -> Any:
-    """An ONNX Runtime session of a model in memory. Raises BackendError with the runtime's reason."""
+    """Return an ONNX Runtime session of a program. Raises BackendError with the runtime's reason and a fix."""
     import onnxruntime
 
     known = onnxruntime.get_all_providers()
@@ -249,26 +246,15 @@ def make_session(proto: onnx.ModelProto, providers: Sequence[str], threads: int 
         raise BackendError(
             f"unknown provider {unknown[0]!r}. Fix: choose from those of this installation, {here}"
         )
-    options = session_options()
-    # A memory pattern is a block for all tensors of a run, taken beside what the first run took: it doubles the memory,
-    # and no network measured is faster for it.
-    options.enable_mem_pattern = False
-    if threads is not None:
-        options.intra_op_num_threads = threads
     if proto.ByteSize() > LARGEST_IN_MEMORY:
         raise BackendError(
             f"the graph is {proto.ByteSize() / 2**30:.1f} GiB; ONNX Runtime takes 2 GiB from memory. Fix: use "
             'backend="torch" (--backend torch)'
         )
     try:
-        return onnxruntime.InferenceSession(
-            proto.SerializeToString(),
-            options,
-            providers=list(providers),
-            disabled_optimizers=crashing_optimizers(proto),
-        )
-    except Exception as error:
-        raise BackendError(_unloaded(one_line(error))) from error
+        return load_session(proto, providers=providers, threads=threads)
+    except RuntimeFailure as error:
+        raise BackendError(_unloaded(str(error))) from error
 
 
 def _unloaded(words: str) -> str:

@@ -26,6 +26,7 @@ from analyzer.cli.inspect import inspect
 from analyzer.cli.limits import taken, within
 from analyzer.cli.method_options import MethodCommand
 from analyzer.cli.terminal import UserError
+from converters.system.text import printable
 
 app = typer.Typer(
     help="Attributions of any ONNX, PyTorch or TensorFlow model: proved complete, checked across frameworks.",
@@ -90,10 +91,8 @@ def main(arguments: list[str] | None = None) -> int:
     limits, given = taken(given)
     # TensorFlow's start-up banner is no message of ours, and must not bury one.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    if not debug:
-        warnings.filterwarnings("ignore")
     try:
-        with _ending_in_order(), within(limits):
+        with _ending_in_order(), within(limits), _notes_alone(debug):
             result = typer.main.get_command(app).main(
                 args=[item for item in given if item != "--debug"],
                 prog_name="onnxplain",
@@ -114,6 +113,28 @@ def main(arguments: list[str] | None = None) -> int:
         # Typer may have caught the interrupt itself, and says nothing.
         print("onnxplain: interrupted: no file is left half written", file=sys.stderr)
     return status
+
+
+@contextlib.contextmanager
+def _notes_alone(debug: bool) -> Iterator[None]:
+    """Show the warnings that are notes to users, a line each on stderr, and no other ones. debug: show all of them."""
+    from analyzer.errors import Note
+
+    with warnings.catch_warnings():
+        if debug:
+            yield
+            return
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", Note)
+        told: set[str] = set()
+
+        def show(message: Warning | str, *_: Any, **__: Any) -> None:
+            if (text := str(message)) not in told:
+                told.add(text)
+                print(f"onnxplain: note: {' '.join(printable(text).split())}", file=sys.stderr)
+
+        warnings.showwarning = show
+        yield
 
 
 @contextlib.contextmanager
@@ -153,7 +174,6 @@ def _line(error: Exception) -> str:
     """What to tell the user, on one line."""
     from analyzer.errors import AnalysisError
     from converters.errors import ConversionError
-    from converters.system.text import printable
 
     if isinstance(error, (UserError, AnalysisError, ConversionError)):
         text = str(error)

@@ -7,9 +7,10 @@ constants; and names that several layers share.
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Collection, Sequence
 
-from analyzer.errors import AnalysisError, UnknownTensor
+from analyzer.errors import AnalysisError, Note, UnknownTensor
 from analyzer.graph.embeddings import embedded_tokens
 from analyzer.graph.graph import Graph
 from analyzer.graph.layer_names import find_layer, output_of, path_of
@@ -65,8 +66,8 @@ def _found(graph: Graph, name: str) -> tuple[str, ...]:
 def _layer_outputs(graph: Graph, name: str) -> tuple[str, ...]:
     """The float tensors that a layer computes and something else reads; none where there is no such layer."""
     homes = find_layer(graph, name)
-    if not homes:
-        _refuse_folded(graph, name)
+    if not homes and (folded := _folded_into(graph, name)):
+        return folded
     several = list(dict.fromkeys(homes.values()))
     if len(several) > 1:
         raise AnalysisError(f"several layers are called {name!r}. Fix: name one of {', '.join(several)}")
@@ -81,16 +82,23 @@ def _layer_outputs(graph: Graph, name: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _refuse_folded(graph: Graph, layer: str) -> None:
-    """Raise UnknownTensor for a module whose output is no tensor: the one behind it was folded into it."""
+def _folded_into(graph: Graph, layer: str) -> tuple[str, ...]:
+    """Return the output of the layers that a module was folded together with, and warn with a Note; () for no module.
+
+    A BatchNormalization that is folded into a convolution leaves one tensor for both: that of the later layer.
+    """
     for node in graph.nodes:
         path, _, modules = path_of(node)
         if modules and layer in path:
-            raise UnknownTensor(
-                f"{layer!r} was folded together with {output_of(node)[-1]!r}, whose output is "
-                f"{node.outputs[0]!r}. Fix: name that one, or keep both with convert(…, fold_batch_norm=False) "
-                "(--no-fold-batch-norm)"
+            output = node.outputs[0]
+            warnings.warn(
+                f"{layer!r} was folded together with {output_of(node)[-1]!r}: the tensor {output!r} is the output of "
+                "both. convert(…, fold_batch_norm=False) (--no-fold-batch-norm) keeps them apart",
+                Note,
+                stacklevel=2,
             )
+            return (output,)
+    return ()
 
 
 def _leaves(graph: Graph, name: str, layer: Collection[str]) -> bool:

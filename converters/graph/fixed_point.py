@@ -15,7 +15,8 @@ import onnx
 
 from converters.budget import current
 from converters.errors import UnsupportedModel
-from converters.graph.mutable import Draft, is_invented
+from converters.graph.mutable import MutableGraph
+from converters.graph.tensors import is_invented
 
 ROUNDS = 128
 """Real models settle within three rounds; each nested function, branch or loop takes one more."""
@@ -36,23 +37,23 @@ def settle(rewrite: Callable[[], bool], rounds: int = ROUNDS) -> None:
     )
 
 
-def state_of(draft: Draft) -> bytes:
-    """Return a digest of what rewritings read: two drafts with one digest are the same to them.
+def state_of(graph: MutableGraph) -> bytes:
+    """Return a digest of what rewritings read: two graphs with one digest are the same to them.
 
     Symbols count by where they occur, not by their names: all rewritings treat them alike.
     """
-    digest = hashlib.blake2b(repr((draft.opsets, sorted(draft.stated), draft.unrolled)).encode())
-    for node in draft.nodes:
+    digest = hashlib.blake2b(repr((graph.opsets, sorted(graph.stated), graph.unrolled)).encode())
+    for node in graph.nodes:
         digest.update(node.SerializeToString(deterministic=True))
-    arrays = [(name, id(array), array.dtype.name, array.shape) for name, array in draft.constants.items()]
+    arrays = [(name, id(array), array.dtype.name, array.shape) for name, array in graph.constants.items()]
     digest.update(repr(arrays).encode())
     symbols: dict[str, str] = {}
-    for infos in (draft.inputs, draft.outputs):
+    for infos in (graph.inputs, graph.outputs):
         digest.update(repr([info.name for info in infos]).encode())
         for info in infos:
             digest.update(_anonymous(info.type, symbols))
-    for name in sorted(draft.types):
-        digest.update(name.encode() + b"\0" + _anonymous(draft.types[name], symbols))
+    for name in sorted(graph.types):
+        digest.update(name.encode() + b"\0" + _anonymous(graph.types[name], symbols))
     return digest.digest()
 
 

@@ -1,7 +1,7 @@
 """Put the nodes of a body (a function's, a branch's, one iteration of a loop) into the graph around it.
 
-Reads a Draft, nodes, and what each outer name stands for; returns copies of the nodes under names that the
-draft does not have yet. The body itself is left as it is.
+Reads a MutableGraph, nodes, and what each outer name stands for; returns copies of the nodes under names that the
+graph does not have yet. The body itself is left as it is.
 """
 
 from __future__ import annotations
@@ -11,21 +11,23 @@ from collections.abc import Iterable, Mapping
 import onnx
 from onnx import helper
 
-from converters.graph.mutable import Draft, constant_of, is_standard, rename_in, subgraphs, value_of
+from converters.graph.mutable import MutableGraph
+from converters.graph.nodes import is_standard, rename_in, subgraphs
+from converters.graph.tensors import constant_of, value_of
 
 
 def instantiate(
-    draft: Draft,
+    graph: MutableGraph,
     nodes: Iterable[onnx.NodeProto],
     given: Mapping[str, str],
     stem: str,
     outputs: Iterable[tuple[str, str]] = (),
 ) -> tuple[list[onnx.NodeProto], dict[str, str]]:
-    """Copy a body's nodes into a draft. Returns the copies, and the draft's name of each of the body's tensors.
+    """Copy a body's nodes into a graph. Returns the copies, and the graph's name of each of the body's tensors.
 
-    given: the draft's name of each of the body's inputs; "" for one that is omitted.
+    given: the graph's name of each of the body's inputs; "" for one that is omitted.
     stem: what the names of the body's other tensors begin with.
-    outputs: pairs of a body's output and the name that it must have in the draft; "" for any.
+    outputs: pairs of a body's output and the name that it must have in the graph; "" for any.
     """
     nodes = list(nodes)
     written = {name for node in nodes for name in node.output if name}
@@ -36,7 +38,7 @@ def instantiate(
             names[inner] = outer
         elif outer:
             handed_on.append((inner, outer))
-    names |= {inner: draft.fresh(f"{stem}/{inner}") for inner in sorted(written - names.keys())}
+    names |= {inner: graph.fresh(f"{stem}/{inner}") for inner in sorted(written - names.keys())}
     copies = [_copied(node) for node in nodes]
     for node in copies:
         rename_in(node, names)
@@ -44,15 +46,15 @@ def instantiate(
     return copies, names
 
 
-def adopt_constants(draft: Draft, body: Draft, stem: str) -> dict[str, str]:
-    """Enter a body's constants into a draft, under fresh names. Returns the draft's name of each."""
-    names = {name: draft.fresh(f"{stem}/{name}") for name in body.constants}
-    draft.constants |= {names[name]: array for name, array in body.constants.items()}
+def adopt_constants(graph: MutableGraph, body: MutableGraph, stem: str) -> dict[str, str]:
+    """Enter a body's constants into a graph, under fresh names. Returns the graph's name of each."""
+    names = {name: graph.fresh(f"{stem}/{name}") for name in body.constants}
+    graph.constants |= {names[name]: array for name, array in body.constants.items()}
     return names
 
 
-def hoist_constants(draft: Draft, body: onnx.GraphProto, stem: str) -> None:
-    """Move the constants of a body, and of those within it, to the draft: all copies of the body share them."""
+def hoist_constants(graph: MutableGraph, body: onnx.GraphProto, stem: str) -> None:
+    """Move the constants of a body, and of those within it, to the graph: all copies of the body share them."""
     results = {info.name for info in body.output}
     found = {t.name: constant_of(t) for t in body.initializer if t.name not in results}
     for node in body.node:
@@ -62,12 +64,12 @@ def hoist_constants(draft: Draft, body: onnx.GraphProto, stem: str) -> None:
                 found[node.output[0]] = value
     kept = [tensor for tensor in body.initializer if tensor.name not in found]
     nodes = [node for node in body.node if found.keys().isdisjoint(node.output)]
-    names = {name: draft.fresh(f"{stem}/{name}") for name in found}
-    draft.constants |= {names[name]: array for name, array in found.items()}
+    names = {name: graph.fresh(f"{stem}/{name}") for name in found}
+    graph.constants |= {names[name]: array for name, array in found.items()}
     for node in nodes:
         rename_in(node, names)
         for nested in subgraphs(node):
-            hoist_constants(draft, nested, stem)
+            hoist_constants(graph, nested, stem)
     copies = [_copied(node) for node in nodes]
     tensors = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in kept]
     del body.node[:], body.initializer[:]

@@ -7,19 +7,18 @@ made dense. Refuses constants that are stored outside the model, and sparse ones
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from converters.budget import current
 from converters.errors import InvalidModel, one_line
 from converters.graph.bounds import refuse_boundless
 from converters.graph.inference import inferred_of
+from converters.graph.links import Links
+from converters.graph.nodes import drop_unused_outputs, is_standard, rename_in, written
+from converters.graph.tensors import constant_of, dense_of, forget_invented_symbols, shape_of
 from converters.graph.unique import UniqueNames
 from converters.types import Shape
 
@@ -27,7 +26,7 @@ from converters.types import Shape
 _LIGHT = 1024
 
 
-class Draft:
+class MutableGraph:
     """A mutable ONNX graph. `types` holds what is known of each tensor (shape inference's ValueInfo)."""
 
     def __init__(self, proto: onnx.ModelProto) -> None:
@@ -38,7 +37,7 @@ class Draft:
         self.header.metadata_props.extend(proto.metadata_props)
         self.opsets = {_domain(entry.domain): entry.version for entry in proto.opset_import}
         self.name = graph.name or "graph"
-        self.nodes: list[onnx.NodeProto] = list(graph.node)
+        self.nodes = graph.node
         self.constants: dict[str, np.ndarray] = {}
         for tensor in graph.initializer:
             self.constants[tensor.name] = constant_of(tensor)
@@ -50,11 +49,11 @@ class Draft:
         self.unrolled = 0
         """How many nodes unrolled loops have brought so far."""
         self.settled = b""
-        """The state in which no rewriting changes anything (settle.py)."""
+        """The state in which no rewriting changes anything (fixed_point.py)."""
         self.stated: set[tuple[str, int]] = set()
         """The axes, as (tensor, axis), whose size was stated besides shape inference."""
         self._names = UniqueNames({info.name for info in graph.input} | self.constants.keys())
-        self._names.take(name for node in self.nodes for name in _written(node))
+        self._names.take(name for node in self.nodes for name in written(node))
 
     def to_proto(self) -> onnx.ModelProto:
         """The model as a proto, with the types of every computed tensor."""
@@ -98,7 +97,7 @@ class Draft:
     def adopt(self, proto: onnx.ModelProto) -> None:
         """Take over the nodes of a rewritten `light_proto`, keeping the large constants."""
         hidden = {name: array for name, array in self.constants.items() if array.size > _LIGHT}
-        read = Draft(proto)
+        read = MutableGraph(proto)
         self.nodes, self.opsets = read.nodes, read.opsets
         self.constants = read.constants | hidden
         self.inputs = tuple(info for info in read.inputs if info.name not in hidden)
@@ -109,7 +108,7 @@ class Draft:
         """Infer the type and shape of every tensor; known shapes are kept where inference has less to say."""
         proto = self.light_proto()
         for info in (*proto.graph.value_info, *proto.graph.output):
-            _forget_invented_symbols(info.type)
+            forget_invented_symbols(info.type)
         given = {info.name: info.type for info in proto.graph.input}
         for info in proto.graph.output:
             if info.name in given:
@@ -135,6 +134,16 @@ class Draft:
         self.outputs = tuple(inferred.graph.output)
         for info in (*inferred.graph.value_info, *self.outputs):
             refuse_boundless(info)
+
+    @property
+    def nodes(self) -> list[onnx.NodeProto]:
+        """The nodes in topological order: a copy, so that nodes may be removed while it is walked."""
+        return list(self._nodes.values())
+
+    @nodes.setter
+    def nodes(self, nodes: Iterable[onnx.NodeProto]) -> None:
+        self._nodes = {id(node): node for node in nodes}
+        self._links = Links(self._nodes.values())
 
     @property
     def inputs(self) -> tuple[onnx.ValueInfoProto, ...]:
@@ -178,212 +187,94 @@ class Draft:
             return self.type_of(name)
         return helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
 
-    def uses(self) -> Counter[str]:
-        """How often each tensor is read, graph outputs and captures of subgraphs included."""
-        found = Counter(name for node in self.nodes for name in reads(node))
-        found.update(self.output_names)
-        return found
+    def producer(self, name: str) -> onnx.NodeProto | None:
+        """Return the node that computes a tensor; None for an input or a constant."""
+        return self._links.producer(name)
 
-    def producers(self) -> dict[str, onnx.NodeProto]:
-        """The node that computes each tensor."""
-        return {name: node for node in self.nodes for name in node.output if name}
+    def readers(self, name: str) -> tuple[onnx.NodeProto, ...]:
+        """Return the nodes that read a tensor, each once, captures of subgraphs included."""
+        return self._links.readers(name)
 
-    def consumers(self) -> dict[str, list[onnx.NodeProto]]:
-        """The nodes that read each tensor, in order; graph outputs do not count."""
-        found: dict[str, list[onnx.NodeProto]] = {}
-        for node in self.nodes:
-            for name in dict.fromkeys(reads(node)):
-                found.setdefault(name, []).append(node)
-        return found
+    def use_count(self, name: str) -> int:
+        """Return how often a tensor is read, graph outputs and captures of subgraphs included."""
+        return self._links.count(name) + (name in self.output_names)
+
+    def only_reader(self, name: str) -> onnx.NodeProto | None:
+        """Return the one node that reads a tensor, once; None where more or less than that read it."""
+        return self.readers(name)[0] if self.use_count(name) == self._links.count(name) == 1 else None
+
+    def set_input(self, node: onnx.NodeProto, index: int, name: str) -> None:
+        """Let a node read another tensor at an input."""
+        while len(node.input) <= index:
+            node.input.append("")
+        node.input[index] = name
+        self.relink(node)
+
+    def set_inputs(self, node: onnx.NodeProto, names: Iterable[str]) -> None:
+        """Let a node read other tensors."""
+        node.input[:] = list(names)
+        self.relink(node)
+
+    def relink(self, node: onnx.NodeProto) -> None:
+        """Note the inputs and outputs of a node that were changed. Call it after every such change."""
+        self._links.remove(node)
+        self._links.add(node)
 
     def rename(self, names: Mapping[str, str]) -> None:
-        """Rename tensors wherever they stand. Chains (a to b, b to c) are followed."""
-        if not names:
-            return
+        """Rename tensors wherever they occur. Chains (a to b, b to c) are followed."""
         final = {old: _follow(names, old) for old in names}
-        for node in self.nodes:
+        touched: dict[int, onnx.NodeProto] = {}
+        for old in final:
+            producer = self.producer(old)
+            nodes = self.readers(old) if producer is None else (producer, *self.readers(old))
+            touched |= {id(node): node for node in nodes}
+        for node in touched.values():
             rename_in(node, final)
+            self.relink(node)
         for old, new in final.items():
             if old in self.types:
                 self.types.setdefault(new, self.types[old])
 
     def remove(self, dead: Iterable[onnx.NodeProto]) -> None:
-        """Take nodes out, by identity."""
-        gone = {id(node) for node in dead}
-        if gone:
-            self.nodes = [node for node in self.nodes if id(node) not in gone]
+        """Remove nodes."""
+        for node in dead:
+            self._links.remove(node)
+            del self._nodes[id(node)]
 
     def replace(self, replacements: Mapping[int, Sequence[onnx.NodeProto]]) -> None:
-        """Put nodes in the place of others; the key is the old node's id()."""
-        if replacements:
-            self.nodes = [new for node in self.nodes for new in replacements.get(id(node), (node,))]
-            self._names.take(name for nodes in replacements.values() for n in nodes for name in _written(n))
+        """Put nodes in the place of others, which they may include; the key is the id() of the old node."""
+        if not replacements:
+            return
+        for old in replacements:
+            self._links.remove(self._nodes[old])
+        new = [node for nodes in replacements.values() for node in nodes]
+        for node in new:
+            self._links.add(node)
+        self._names.take(name for node in new for name in written(node))
+        nodes = [new for node in self.nodes for new in replacements.get(id(node), (node,))]
+        self._nodes = {id(node): node for node in nodes}
 
     def remove_unused(self) -> None:
-        """Take out nodes and constants that no output depends on, and the names of unread outputs."""
-        alive = set(self.output_names)
-        kept: list[onnx.NodeProto] = []
+        """Remove nodes and constants that no output depends on, and the names of unread outputs."""
         for node in reversed(self.nodes):
-            if alive.isdisjoint(name for name in node.output if name):
-                continue
-            _drop_unused_outputs(node, alive)
-            kept.append(node)
-            alive.update(reads(node))
-        self.nodes = kept[::-1]
-        self.constants = {name: array for name, array in self.constants.items() if name in alive}
+            unread = [name for name in node.output if name and not self.use_count(name)]
+            if len(unread) == sum(map(bool, node.output)):
+                self.remove([node])
+            elif len(node.output) > 1:
+                drop_unused_outputs(node, unread)
+                self.relink(node)
+        self.constants = {name: array for name, array in self.constants.items() if self.use_count(name)}
 
     def fresh(self, stem: str) -> str:
-        """A tensor name that the graph does not have yet, as close to `stem` as may be."""
+        """Return a tensor name that the graph does not have yet: the stem, or the stem and a number."""
         return self._names.fresh(stem)
-
-
-def reads(node: onnx.NodeProto) -> Iterator[str]:
-    """The names that a node reads: its inputs, and what its subgraphs capture."""
-    yield from (name for name in node.input if name)
-    for body in subgraphs(node):
-        local = {info.name for info in body.input} | {tensor.name for tensor in body.initializer}
-        local |= {name for inner in body.node for name in inner.output}
-        for inner in body.node:
-            yield from (name for name in reads(inner) if name not in local)
-        yield from (info.name for info in body.output if info.name not in local)
-
-
-def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """The bodies of an If, Loop or Scan."""
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
-
-
-def _written(node: onnx.NodeProto) -> Iterator[str]:
-    yield from node.output
-    for body in subgraphs(node):
-        yield from (info.name for info in body.input)
-        yield from (name for inner in body.node for name in _written(inner))
-
-
-def is_standard(node: onnx.NodeProto, *op_types: str) -> bool:
-    """Whether a node is one of these ops of the ONNX standard (any op, where none is named)."""
-    return node.domain in ("", "ai.onnx") and (not op_types or node.op_type in op_types)
-
-
-def attribute(node: onnx.NodeProto, name: str, default: float | int | None = None) -> Any:
-    """Return a node's attribute, or `default` where it is not given: a float as ONNX stores it, in float32."""
-    for entry in node.attribute:
-        if entry.name == name:
-            value = helper.get_attribute_value(entry)
-            return list(value) if entry.type == onnx.AttributeProto.INTS else value
-    return float(np.float32(default)) if isinstance(default, float) else default
-
-
-def shape_of(known: onnx.TypeProto) -> Shape | None:
-    """The shape in a type: an int, a symbol or None (unknown) per axis; None where the rank is unknown."""
-    kind = known.tensor_type
-    if not kind.HasField("shape"):
-        return None
-    return tuple(
-        axis.dim_value if axis.HasField("dim_value") else (axis.dim_param or None) for axis in kind.shape.dim
-    )
-
-
-def constant_of(tensor: onnx.TensorProto) -> np.ndarray:
-    """The array of a TensorProto."""
-    if tensor.data_location == onnx.TensorProto.EXTERNAL:
-        raise InvalidModel(
-            f"the weights of {tensor.name!r} lie outside the model. Fix: load it from its file"
-        )
-    try:
-        return numpy_helper.to_array(tensor)
-    except (ValueError, TypeError) as error:
-        raise InvalidModel(
-            f"the initializer {tensor.name!r} is damaged ({one_line(error)}). Fix: export the model again"
-        ) from error
-
-
-def value_of(node: onnx.NodeProto) -> np.ndarray | None:
-    """The array of a Constant node; None where it is of a kind that NumPy has no array for."""
-    (entry,) = node.attribute
-    value = helper.get_attribute_value(entry)
-    if entry.name == "value":
-        return constant_of(value)
-    if entry.name == "sparse_value":
-        return dense_of(value)
-    if entry.name in ("value_int", "value_ints"):
-        return np.asarray(value, np.int64)
-    if entry.name in ("value_float", "value_floats"):
-        return np.asarray(value, np.float32)
-    if entry.name in ("value_string", "value_strings"):
-        return np.asarray(value, object)
-    return None
-
-
-def dense_of(sparse: onnx.SparseTensorProto) -> np.ndarray:
-    """The array of a SparseTensorProto, zeros included. Raises LimitExceeded where it is too large."""
-    values, indices = constant_of(sparse.values), constant_of(sparse.indices)
-    shape = tuple(sparse.dims)
-    current().take_bytes(
-        math.prod(shape) * values.itemsize, "writing out the zeros of a sparse constant", sparse.values.name
-    )
-    array = np.zeros(shape, values.dtype)
-    try:
-        array[np.unravel_index(indices, shape) if indices.ndim == 1 else tuple(indices.T)] = values
-    except (IndexError, ValueError) as error:
-        raise InvalidModel(
-            f"the sparse constant {sparse.values.name!r} is damaged ({one_line(error)}). Fix: export the model again"
-        ) from error
-    return array
 
 
 def _domain(domain: str) -> str:
     return "" if domain == "ai.onnx" else domain
 
 
-def is_invented(size: int | str | None) -> bool:
-    """Return whether an axis has no size: none is stated, or a symbol that shape inference invented (unk__7)."""
-    return size is None or (isinstance(size, str) and size.startswith("unk__"))
-
-
-def _forget_invented_symbols(known: onnx.TypeProto) -> None:
-    """Remove invented symbols and sizes: shape inference would keep them where it can now say `batch`."""
-    for axis in known.tensor_type.shape.dim if known.tensor_type.HasField("shape") else ():
-        if is_invented(axis.dim_param):
-            axis.ClearField("dim_param")
-        if axis.dim_value < 0:
-            # Some exporters state -1 for a size that is open.
-            axis.ClearField("dim_value")
-
-
 def _follow(names: Mapping[str, str], name: str) -> str:
     while name in names:
         name = names[name]
     return name
-
-
-def rename_in(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
-    """Rename tensors in one node, and in its subgraphs as far as they capture them."""
-    for field in (node.input, node.output):
-        for index, name in enumerate(field):
-            if name in names:
-                field[index] = names[name]
-    for body in subgraphs(node):
-        local = {info.name for info in body.input} | {tensor.name for tensor in body.initializer}
-        local |= {name for inner in body.node for name in inner.output}
-        outer = {old: new for old, new in names.items() if old not in local}
-        for inner in body.node:
-            rename_in(inner, outer)
-        for info in body.output:
-            info.name = outer.get(info.name, info.name)
-
-
-def _drop_unused_outputs(node: onnx.NodeProto, alive: set[str]) -> None:
-    """Unname optional outputs nobody reads: a MaxPool without Indices stays on the runtime's fast path."""
-    if not is_standard(node) or not onnx.defs.has(node.op_type):
-        return
-    formal = onnx.defs.get_schema(node.op_type).outputs
-    optional = onnx.defs.OpSchema.FormalParameterOption.Optional
-    for index, name in enumerate(node.output):
-        if name and name not in alive and index < len(formal) and formal[index].option == optional:
-            node.output[index] = ""
-    while node.output and not node.output[-1]:
-        node.output.pop()

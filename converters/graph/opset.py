@@ -1,6 +1,6 @@
 """Bring a graph to the one opset of the canonical form, and inline its functions.
 
-Reads and rewrites a Draft. Up to opset 18 with ONNX's own converter, from there with onnxscript's, which
+Reads and rewrites a MutableGraph. Up to opset 18 with ONNX's own converter, from there with onnxscript's, which
 knows the later ops; a model whose ops did not change between the opsets is only relabelled. A newer model
 is taken down as far as its ops existed, with the same attributes, at the canonical opset; else it is
 refused and the ops are named.
@@ -16,7 +16,8 @@ import onnx.inliner
 
 from converters.budget import current
 from converters.errors import InvalidModel, UnsupportedModel, one_line
-from converters.graph.mutable import Draft, attribute, is_standard, subgraphs
+from converters.graph.mutable import MutableGraph
+from converters.graph.nodes import attribute, is_standard, subgraphs
 
 CANONICAL_OPSET = 23
 # ONNX's own converter is complete up to here; onnxscript's begins here.
@@ -110,47 +111,47 @@ def _nodes_inlined(proto: onnx.ModelProto) -> int:
     return size(list(proto.graph.node))
 
 
-def set_opset(draft: Draft) -> None:
-    """Rewrite a draft, in place, to the canonical opset."""
-    version = draft.opsets.get("")
+def set_opset(graph: MutableGraph) -> None:
+    """Rewrite a graph, in place, to the canonical opset."""
+    version = graph.opsets.get("")
     if version is None:
-        if any(is_standard(node) for node in all_nodes(draft.nodes)):
+        if any(is_standard(node) for node in all_nodes(graph.nodes)):
             raise InvalidModel(
                 "the model uses ONNX ops and imports no ONNX opset. Fix: add an entry to its opset_import, as in "
                 'model.opset_import.add(domain="", version=17)'
             )
-        draft.opsets[""] = CANONICAL_OPSET
+        graph.opsets[""] = CANONICAL_OPSET
         return
-    _refuse_unknown_ops(draft, version)
-    if version == 8 and any(is_standard(node, "Scan") for node in all_nodes(draft.nodes)):
+    _refuse_unknown_ops(graph, version)
+    if version == 8 and any(is_standard(node, "Scan") for node in all_nodes(graph.nodes)):
         raise UnsupportedModel(
             "Scan of opset 8 runs over batches of sequences, as no later one does. Fix: export with opset 9 or later"
         )
-    _state_sides(draft)
+    _state_sides(graph)
     if version > CANONICAL_OPSET:
-        _downgrade(draft, version)
-    elif not _unchanged(draft, version):
+        _downgrade(graph, version)
+    elif not _unchanged(graph, version):
         if version < _HANDOVER:
             if version < _PAD_INPUTS:
-                _drop_unread_pad_values(draft)
+                _drop_unread_pad_values(graph)
             if version < _HARDMAX_ALONG_AXIS:
-                draft.nodes = _flattened_hardmaxes(draft, draft.nodes)
-            _upgrade_by_onnx(draft, version)
+                graph.nodes = _flattened_hardmaxes(graph, graph.nodes)
+            _upgrade_by_onnx(graph, version)
             if version < _RESIZE_MODES:
-                _state_resize_modes(draft)
+                _state_resize_modes(graph)
             if version < _PAD_INPUTS:
-                _type_pad_values(draft)
-        _upgrade_by_onnxscript(draft)
-    draft.opsets[""] = runnable_opset(all_nodes(draft.nodes))
+                _type_pad_values(graph)
+        _upgrade_by_onnxscript(graph)
+    graph.opsets[""] = runnable_opset(all_nodes(graph.nodes))
 
 
-def _state_sides(draft: Draft) -> None:
+def _state_sides(graph: MutableGraph) -> None:
     """Write out the default of STFT's `onesided`, 1, which ONNX's shape inference takes for 0."""
-    for node in all_nodes(draft.nodes):
+    for node in all_nodes(graph.nodes):
         if is_standard(node, "STFT") and not any(entry.name == "onesided" for entry in node.attribute):
             node.attribute.append(onnx.helper.make_attribute("onesided", 1))
             # What the file states may come from that inference.
-            draft.types = {}
+            graph.types = {}
 
 
 def all_nodes(nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
@@ -159,9 +160,9 @@ def all_nodes(nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
     return [*nodes, *inner]
 
 
-def _refuse_unknown_ops(draft: Draft, version: int) -> None:
+def _refuse_unknown_ops(graph: MutableGraph, version: int) -> None:
     unknown = {
-        n.op_type for n in all_nodes(draft.nodes) if is_standard(n) and _since(n.op_type, version) is None
+        n.op_type for n in all_nodes(graph.nodes) if is_standard(n) and _since(n.op_type, version) is None
     }
     if unknown:
         raise InvalidModel(
@@ -177,14 +178,14 @@ def _since(op_type: str, version: int) -> int | None:
         return None
 
 
-def _unchanged(draft: Draft, version: int) -> bool:
-    kinds = {node.op_type for node in all_nodes(draft.nodes) if is_standard(node)}
+def _unchanged(graph: MutableGraph, version: int) -> bool:
+    kinds = {node.op_type for node in all_nodes(graph.nodes) if is_standard(node)}
     return all(_since(kind, version) == _since(kind, CANONICAL_OPSET) for kind in kinds)
 
 
-def _upgrade_by_onnx(draft: Draft, version: int) -> None:
+def _upgrade_by_onnx(graph: MutableGraph, version: int) -> None:
     try:
-        draft.adopt(onnx.version_converter.convert_version(draft.light_proto(), _HANDOVER))
+        graph.adopt(onnx.version_converter.convert_version(graph.light_proto(), _HANDOVER))
     except Exception as error:  # the C++ converter raises bare RuntimeErrors and its own kinds alike
         raise UnsupportedModel(
             f"an op of opset {version} has no form in opset {CANONICAL_OPSET} ({_plain(error)}). Fix: export the "
@@ -197,27 +198,27 @@ def _plain(error: Exception) -> str:
     return one_line(error).rpartition("` failed: ")[2]
 
 
-def _drop_unread_pad_values(draft: Draft) -> None:
+def _drop_unread_pad_values(graph: MutableGraph) -> None:
     """Remove the value of every Pad that does not fill with it: ONNX's converter would leave the attribute."""
-    for node in all_nodes(draft.nodes):
+    for node in all_nodes(graph.nodes):
         if is_standard(node, "Pad") and attribute(node, "mode", None) not in (None, b"constant"):
             for entry in [entry for entry in node.attribute if entry.name == "value"]:
                 node.attribute.remove(entry)
 
 
-def _flattened_hardmaxes(draft: Draft, nodes: Iterable[onnx.NodeProto]) -> list[onnx.NodeProto]:
+def _flattened_hardmaxes(graph: MutableGraph, nodes: Iterable[onnx.NodeProto]) -> list[onnx.NodeProto]:
     """Return the nodes with every Hardmax on a matrix, as its old meaning is: ONNX's converter leaves it as it is."""
     found = []
     for node in nodes:
         for body in subgraphs(node):
-            inner = _flattened_hardmaxes(draft, body.node)
+            inner = _flattened_hardmaxes(graph, body.node)
             del body.node[:]
             body.node.extend(inner)
         if not is_standard(node, "Hardmax"):
             found.append(node)
             continue
         x, y, axis = node.input[0], node.output[0], int(attribute(node, "axis", 1))
-        shape, flat, largest = (draft.fresh(f"{y}.{role}") for role in ("shape", "flat", "largest"))
+        shape, flat, largest = (graph.fresh(f"{y}.{role}") for role in ("shape", "flat", "largest"))
         found += [
             onnx.helper.make_node("Shape", [x], [shape]),
             onnx.helper.make_node("Flatten", [x], [flat], axis=axis),
@@ -227,19 +228,19 @@ def _flattened_hardmaxes(draft: Draft, nodes: Iterable[onnx.NodeProto]) -> list[
     return found
 
 
-def _state_resize_modes(draft: Draft) -> None:
+def _state_resize_modes(graph: MutableGraph) -> None:
     """Give every Resize the coordinates that it had before it said so: pixel i lies at i / scale.
 
     ONNX's converter leaves the defaults of later opsets, pixel centres. The nearest pixel is the one before, and the
     one after where the image is reduced, as ONNX Runtime computes these ops.
     """
-    for node in all_nodes(draft.nodes):
+    for node in all_nodes(graph.nodes):
         if (
             not is_standard(node, "Resize")
             or attribute(node, "coordinate_transformation_mode", None) is not None
         ):
             continue
-        scales = draft.constants.get(node.input[2]) if len(node.input) > 2 else None
+        scales = graph.constants.get(node.input[2]) if len(node.input) > 2 else None
         reduces = scales is not None and bool((scales <= 1).all() and (scales < 1).any())
         stated = {
             "coordinate_transformation_mode": "asymmetric",
@@ -248,25 +249,25 @@ def _state_resize_modes(draft: Draft) -> None:
         node.attribute.extend(onnx.helper.make_attribute(key, value) for key, value in stated.items())
 
 
-def _type_pad_values(draft: Draft) -> None:
+def _type_pad_values(graph: MutableGraph) -> None:
     """Give the values of Pad, which were attributes, the type of the data: ONNX's converter makes them float32."""
     nodes = []
-    for node in draft.nodes:
+    for node in graph.nodes:
         if is_standard(node, "Pad") and len(node.input) > 2 and node.input[2]:
-            typed = draft.fresh(f"{node.output[0]}.value")
+            typed = graph.fresh(f"{node.output[0]}.value")
             nodes.append(onnx.helper.make_node("CastLike", [node.input[2], node.input[0]], [typed]))
             node.input[2] = typed
         nodes.append(node)
-    draft.nodes = nodes
+    graph.nodes = nodes
 
 
-def _upgrade_by_onnxscript(draft: Draft) -> None:
-    if _unchanged(draft, draft.opsets[""]):
+def _upgrade_by_onnxscript(graph: MutableGraph) -> None:
+    if _unchanged(graph, graph.opsets[""]):
         return
     import onnx_ir
     from onnxscript.version_converter import convert_version
 
-    model = onnx_ir.from_proto(draft.light_proto())
+    model = onnx_ir.from_proto(graph.light_proto())
     logger = logging.getLogger("onnxscript.version_converter")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -279,20 +280,20 @@ def _upgrade_by_onnxscript(draft: Draft) -> None:
         ) from error
     finally:
         logger.setLevel(level)
-    draft.adopt(onnx_ir.to_proto(model))
+    graph.adopt(onnx_ir.to_proto(model))
 
 
-def _downgrade(draft: Draft, version: int) -> None:
+def _downgrade(graph: MutableGraph, version: int) -> None:
     """Relabel a newer model whose nodes are all expressible at the canonical opset."""
     newer = sorted(
-        {n.op_type for n in all_nodes(draft.nodes) if is_standard(n) and not expressible(n, version)}
+        {n.op_type for n in all_nodes(graph.nodes) if is_standard(n) and not expressible(n, version)}
     )
     if newer:
         raise UnsupportedModel(
             f"{', '.join(newer)} of opset {version} cannot be expressed in opset {CANONICAL_OPSET}. "
             f"Fix: export the model with opset {CANONICAL_OPSET}"
         )
-    for node in all_nodes(draft.nodes):
+    for node in all_nodes(graph.nodes):
         if is_standard(node):
             known = onnx.defs.get_schema(node.op_type, CANONICAL_OPSET).attributes
             for entry in [entry for entry in node.attribute if entry.name not in known]:

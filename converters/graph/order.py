@@ -10,7 +10,7 @@ from graphlib import CycleError, TopologicalSorter
 
 import onnx
 
-from converters.graph.mutable import reads
+from converters.graph.nodes import reads
 
 
 def in_order(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -1,6 +1,6 @@
 """Write the axes of Squeeze, Unsqueeze and the reductions as the standard says: a vector that is stated.
 
-Rewrites a Draft whose types are inferred. Axes given as a scalar, as PyTorch's exporter does, become a vector.
+Rewrites a MutableGraph whose types are inferred. Axes given as a scalar, as PyTorch's exporter does, become a vector.
 A Squeeze without axes removes every axis of size 1 when it runs; a symbolic size counts as larger than 1, so that
 the rank of the result is that of the export, and a batch of one keeps its axis.
 """
@@ -10,23 +10,24 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from converters.graph.mutable import Draft, is_standard
+from converters.graph.mutable import MutableGraph
+from converters.graph.nodes import is_standard
 
 _WITH_AXES = ("Squeeze", "Unsqueeze")
 
 
-def state_axes(draft: Draft) -> bool:
+def state_axes(graph: MutableGraph) -> bool:
     """State the axes of every node as a vector. Returns whether a node changed."""
     changed = False
-    for node in draft.nodes:
+    for node in graph.nodes:
         if not takes_axes(node):
             continue
-        axes = draft.constants.get(node.input[1]) if len(node.input) > 1 else None
+        axes = graph.constants.get(node.input[1]) if len(node.input) > 1 else None
         if axes is not None and axes.ndim == 0:
-            _set_axes(draft, node, axes.reshape(1))
+            _set_axes(graph, node, axes.reshape(1))
             changed = True
         elif node.op_type == "Squeeze" and not states_axes(node):
-            changed |= _state_squeezed(draft, node)
+            changed |= _state_squeezed(graph, node)
     return changed
 
 
@@ -40,22 +41,21 @@ def states_axes(node: onnx.NodeProto) -> bool:
     return (len(node.input) > 1 and bool(node.input[1])) or any(a.name == "axes" for a in node.attribute)
 
 
-def _state_squeezed(draft: Draft, node: onnx.NodeProto) -> bool:
+def _state_squeezed(graph: MutableGraph, node: onnx.NodeProto) -> bool:
     """Give a Squeeze without axes those whose size is stated as 1. Returns whether they are known."""
-    shape = draft.shape(node.input[0])
-    if shape is None or None in shape or draft.opsets.get("", 0) < 13:
+    shape = graph.shape(node.input[0])
+    if shape is None or None in shape or graph.opsets.get("", 0) < 13:
         return False
     axes = [axis for axis, size in enumerate(shape) if size == 1]
     if axes:
-        _set_axes(draft, node, np.array(axes, np.int64))
+        _set_axes(graph, node, np.array(axes, np.int64))
     else:
-        del node.input[1:]
+        graph.set_inputs(node, node.input[:1])
         node.op_type = "Identity"
     return True
 
 
-def _set_axes(draft: Draft, node: onnx.NodeProto, axes: np.ndarray) -> None:
-    name = draft.fresh(f"{node.output[0]}.axes")
-    draft.constants[name] = axes.astype(np.int64)
-    del node.input[1:]
-    node.input.append(name)
+def _set_axes(graph: MutableGraph, node: onnx.NodeProto, axes: np.ndarray) -> None:
+    name = graph.fresh(f"{node.output[0]}.axes")
+    graph.constants[name] = axes.astype(np.int64)
+    graph.set_inputs(node, [node.input[0], name])

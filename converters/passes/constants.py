@@ -1,6 +1,6 @@
 """Compute what depends on constants alone, once, with ONNX Runtime.
 
-Rewrites a Draft whose types are inferred: the outputs of constant nodes become initializers under their own
+Rewrites a MutableGraph whose types are inferred: the outputs of constant nodes become initializers under their own
 names. A result stays computed at run time where it is larger than what is left of the budget of bytes (budget.py), or
 takes too many multiplications: a small file cannot fill memory. Folding that takes too long is an error. Random ops,
 ops of other domains and ops with subgraphs are left alone.
@@ -16,7 +16,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 from converters.budget import current
-from converters.graph.mutable import Draft, is_standard, reads, subgraphs
+from converters.graph.mutable import MutableGraph
+from converters.graph.nodes import is_standard, reads, subgraphs
 from converters.graph.opset import RANDOM
 from converters.graph.runtime import ReferenceSession, RuntimeFailure, run
 
@@ -41,27 +42,27 @@ _PRODUCTS = (
 _INACCURATE = ("Sigmoid",)
 
 
-def fold_constants(draft: Draft) -> bool:
+def fold_constants(graph: MutableGraph) -> bool:
     """Replace constant nodes by their results. Returns whether any was replaced."""
-    foldable = _without_repeats(draft, _foldable(draft))
+    foldable = _without_repeats(graph, _foldable(graph))
     if not foldable:
         return False
     inside = {id(node) for node in foldable}
-    outside = {name for node in draft.nodes if id(node) not in inside for name in reads(node)}
     computed = [name for node in foldable for name in node.output if name]
+    outside = {name for name in computed if not inside.issuperset(map(id, graph.readers(name)))}
     wanted = [name for name in computed if name in outside] or computed
-    results = _compute(draft, foldable, wanted)
+    results = _compute(graph, foldable, wanted)
     for name, array in results.items():
         current().take_bytes(array.nbytes, _STEP, name)
-    draft.constants.update(results)
-    draft.remove(
+    graph.constants.update(results)
+    graph.remove(
         node for node in foldable if all(name in results or name not in outside for name in node.output)
     )
     return bool(results)
 
 
-def _without_repeats(draft: Draft, nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
-    """The nodes less those that compute of the same weights what another computes: these leave the draft.
+def _without_repeats(graph: MutableGraph, nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """The nodes less those that compute of the same weights what another computes: these leave the graph.
 
     A sequence that the exporter unrolled transposes its weights in every step, and would store them as often.
     """
@@ -70,31 +71,31 @@ def _without_repeats(draft: Draft, nodes: list[onnx.NodeProto]) -> list[onnx.Nod
     repeats = []
     for node in nodes:
         inputs = tuple(same.get(name, name) for name in node.input)
-        if not any(name in draft.constants and draft.constants[name].size >= _WEIGHT for name in inputs):
+        if not any(name in graph.constants and graph.constants[name].size >= _WEIGHT for name in inputs):
             continue
         attributes = tuple(sorted(attribute.SerializeToString() for attribute in node.attribute))
         known = first.setdefault((node.op_type, inputs, attributes, tuple(map(bool, node.output))), node)
         if known is not node:
             same.update((own, other) for own, other in zip(node.output, known.output, strict=True) if own)
             repeats.append(node)
-    draft.remove(repeats)
-    draft.rename(same)
+    graph.remove(repeats)
+    graph.rename(same)
     gone = {id(node) for node in repeats}
     return [node for node in nodes if id(node) not in gone]
 
 
-def _foldable(draft: Draft) -> list[onnx.NodeProto]:
+def _foldable(graph: MutableGraph) -> list[onnx.NodeProto]:
     """Nodes whose inputs are all known and whose results are known to be small enough."""
-    known = set(draft.constants)
+    known = set(graph.constants)
     found: list[onnx.NodeProto] = []
     left = current().bytes_left
-    for node in draft.nodes:
+    for node in graph.nodes:
         if not is_standard(node) or node.op_type in RANDOM or any(subgraphs(node)):
             continue
-        if not known.issuperset(reads(node)) or not draft.output_names.isdisjoint(node.output):
+        if not known.issuperset(reads(node)) or not graph.output_names.isdisjoint(node.output):
             continue
-        size = _bytes(draft, node)
-        if size is None or size > left or _multiplications(draft, node) > LARGEST_PRODUCT:
+        size = _bytes(graph, node)
+        if size is None or size > left or _multiplications(graph, node) > LARGEST_PRODUCT:
             continue
         left -= size
         known.update(name for name in node.output if name)
@@ -102,13 +103,13 @@ def _foldable(draft: Draft) -> list[onnx.NodeProto]:
     return found
 
 
-def _bytes(draft: Draft, node: onnx.NodeProto) -> int | None:
+def _bytes(graph: MutableGraph, node: onnx.NodeProto) -> int | None:
     """The size of a node's results; None where it is not known."""
     total = 0
     for name in node.output:
         if not name:
             continue
-        shape, known = draft.shape(name), draft.type_of(name)
+        shape, known = graph.shape(name), graph.type_of(name)
         if known is None or not known.HasField("tensor_type") or shape is None:
             return None
         if not all(isinstance(size, int) for size in shape):
@@ -125,34 +126,34 @@ def _itemsize(known: onnx.TypeProto) -> int:
         return 8
 
 
-def _multiplications(draft: Draft, node: onnx.NodeProto) -> float:
+def _multiplications(graph: MutableGraph, node: onnx.NodeProto) -> float:
     """The multiplications of a product of tensors; 0 of any other node."""
     sizes = [
-        math.prod(n for n in draft.shape(name) or () if isinstance(n, int)) for name in node.input if name
+        math.prod(n for n in graph.shape(name) or () if isinstance(n, int)) for name in node.input if name
     ]
-    result = math.prod(n for n in draft.shape(node.output[0]) or () if isinstance(n, int))
+    result = math.prod(n for n in graph.shape(node.output[0]) or () if isinstance(n, int))
     if node.op_type in ("MatMul", "Gemm"):
         # Each element of a factor is used once for each column, or row, of the other: (a·b)² = (m·k)(k·n)(m·n).
         return math.sqrt(float(sizes[0]) * sizes[1] * result)
     return float(sizes[0]) * sizes[1] if node.op_type in _PRODUCTS else 0.0
 
 
-def _compute(draft: Draft, nodes: list[onnx.NodeProto], wanted: list[str]) -> dict[str, np.ndarray]:
+def _compute(graph: MutableGraph, nodes: list[onnx.NodeProto], wanted: list[str]) -> dict[str, np.ndarray]:
     needed = {name for node in nodes for name in node.input}
-    constants = {name: array for name, array in draft.constants.items() if name in needed}
+    constants = {name: array for name, array in graph.constants.items() if name in needed}
     if any(node.op_type in _INACCURATE for node in nodes):
-        return _compute_one_by_one(draft, nodes, constants)
-    proto = _fragment(draft, nodes, constants, wanted)
+        return _compute_one_by_one(graph, nodes, constants)
+    proto = _fragment(graph, nodes, constants, wanted)
     try:
         with current().watched(_STEP, nodes[-1]) as options:
             return dict(zip(wanted, run(proto, {}, optimise=False, options=options), strict=True))
     except RuntimeFailure:
         # ONNX Runtime has no kernel for some node and type; the reference evaluator may, one node at a time.
-        return _compute_one_by_one(draft, nodes, constants)
+        return _compute_one_by_one(graph, nodes, constants)
 
 
 def _compute_one_by_one(
-    draft: Draft, nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray]
+    graph: MutableGraph, nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     known, results = dict(constants), dict[str, np.ndarray]()
     for node in nodes:
@@ -160,7 +161,7 @@ def _compute_one_by_one(
             continue
         names = [name for name in node.output if name]
         used = {name: known[name] for name in node.input if name}
-        proto = _fragment(draft, [node], used, names)
+        proto = _fragment(graph, [node], used, names)
         current().check(_STEP, node)
         values = _values_of(proto, accurate=node.op_type in _INACCURATE)
         if values is None:  # nobody here computes it: the node stays, for run time
@@ -186,14 +187,14 @@ def _values_of(proto: onnx.ModelProto, *, accurate: bool) -> Sequence[np.ndarray
 
 
 def _fragment(
-    draft: Draft, nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray], wanted: list[str]
+    graph: MutableGraph, nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray], wanted: list[str]
 ) -> onnx.ModelProto:
     proto = onnx.ModelProto(ir_version=11)
-    for domain, version in draft.opsets.items():
+    for domain, version in graph.opsets.items():
         proto.opset_import.add(domain=domain, version=version)
     proto.graph.name = "constants"
     proto.graph.node.extend(nodes)
     proto.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
     for name in wanted:
-        proto.graph.output.add(name=name, type=draft.type_of(name))
+        proto.graph.output.add(name=name, type=graph.type_of(name))
     return proto

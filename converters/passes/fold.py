@@ -1,6 +1,6 @@
 """Fold BatchNorm, and per-channel constants in its place, into the linear layer before it.
 
-Rewrites a Draft. A per-channel map y = x·factor + shift after a Conv, ConvTranspose, Gemm or MatMul goes
+Rewrites a MutableGraph. A per-channel map y = x·factor + shift after a Conv, ConvTranspose, Gemm or MatMul goes
 into that layer's weight and bias, if nobody else reads the value between: BatchNormalization, the chain of
 Mul and Add that TensorFlow exports for it, and the Add of a bias alone. The layer takes over the name of
 the last folded value, which it now computes. Arithmetic is in float64; whatever is folded, each weight and bias is
@@ -11,13 +11,13 @@ would be lost to overflow or underflow, where the factor exceeds 1/u or the shif
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
 
-from converters.graph.mutable import Draft, attribute, is_standard
+from converters.graph.mutable import MutableGraph
+from converters.graph.nodes import attribute, is_standard
 from converters.passes.exactness import is_bias, is_float, largest_factor, rounded
 
 SCOPES_KEY = "pkg.torch.onnx.name_scopes"
@@ -39,58 +39,54 @@ class _ChannelMap:
 
 
 class _Folding:
-    """A draft with its producers and uses, kept up to date while layers are folded."""
+    """A graph whose layers are folded, and the exact values of the constants that were rounded for it."""
 
-    def __init__(self, draft: Draft) -> None:
-        self.draft = draft
-        self.uses: Counter[str] = draft.uses()
-        self.producers = draft.producers()
-        self.consumer = {name: node for node in draft.nodes for name in node.input if self.uses[name] == 1}
-        self.removed: list[onnx.NodeProto] = []
+    def __init__(self, graph: MutableGraph) -> None:
+        self.graph = graph
+        self.folded = 0
         self._exact: dict[str, np.ndarray] = {}
 
     def array(self, node: onnx.NodeProto, index: int) -> np.ndarray | None:
         """The constant at an input, or None where it is omitted or computed."""
         name = node.input[index] if index < len(node.input) else ""
-        return self.draft.constants.get(name)
+        return self.graph.constants.get(name)
 
     def exact(self, node: onnx.NodeProto, index: int) -> np.ndarray:
         """The constant at an input in float64, as it was before it was rounded for an earlier fold."""
         name = node.input[index]
-        return self._exact.get(name, self.draft.constants[name].astype(np.float64))
+        return self._exact.get(name, self.graph.constants[name].astype(np.float64))
 
     def layer_before(self, name: str, *op_types: str) -> onnx.NodeProto | None:
         """The node of one of these ops that computes a tensor for its one reader alone."""
-        node = self.producers.get(name)
-        return node if node is not None and self.uses[name] == 1 and is_standard(node, *op_types) else None
+        node = self.graph.producer(name)
+        once = self.graph.use_count(name) == 1
+        return node if node is not None and once and is_standard(node, *op_types) else None
 
     def replace(self, layer: onnx.NodeProto, last: onnx.NodeProto) -> None:
-        """Let `layer` compute what `last` computed, under that name; `last` is gone."""
+        """Let `layer` compute the result of `last`, under its name, and remove `last`."""
+        self.graph.remove([last])
         layer.output[0] = last.output[0]
+        self.graph.relink(layer)
         _note_module(layer, last)
-        self.producers[layer.output[0]] = layer
-        self.removed.append(last)
+        self.folded += 1
 
     def rename(self, layer: onnx.NodeProto, reader: onnx.NodeProto, name: str) -> None:
         """Give the output of a layer, with its one reader, a new name: its value is not that of the file."""
-        old, new = layer.output[0], self.draft.fresh(name)
+        old, new = layer.output[0], self.graph.fresh(name)
         layer.output[0] = new
-        reader.input[list(reader.input).index(old)] = new
-        self.producers[new], self.consumer[new] = layer, reader
-        self.uses[new] = 1
-        if old in self.draft.types:
-            self.draft.types[new] = self.draft.types.pop(old)
+        self.graph.relink(layer)
+        self.graph.set_input(reader, list(reader.input).index(old), new)
+        if old in self.graph.types:
+            self.graph.types[new] = self.graph.types.pop(old)
 
     def store(
         self, layer: onnx.NodeProto, index: int, name: str, stored: np.ndarray, exact: np.ndarray
     ) -> None:
         """Put a new constant at an input of a layer, and remember it as it was before rounding."""
-        fresh = self.draft.fresh(name)
-        self.draft.constants[fresh] = stored
+        fresh = self.graph.fresh(name)
+        self.graph.constants[fresh] = stored
         self._exact[fresh] = exact
-        while len(layer.input) <= index:
-            layer.input.append("")
-        layer.input[index] = fresh
+        self.graph.set_input(layer, index, fresh)
 
 
 def _note_module(layer: onnx.NodeProto, last: onnx.NodeProto) -> None:
@@ -105,27 +101,26 @@ def _note_module(layer: onnx.NodeProto, last: onnx.NodeProto) -> None:
         layer.metadata_props.add(key=OUTPUT_OF_KEY, value=scopes)
 
 
-def fold_batch_norms(draft: Draft) -> int:
+def fold_batch_norms(graph: MutableGraph) -> int:
     """Fold wherever it is exact. Returns how many nodes were folded away."""
-    folding = _Folding(draft)
-    for node in draft.nodes:
+    folding = _Folding(graph)
+    for node in graph.nodes:
         if is_standard(node, "BatchNormalization"):
             _fold_batch_norm(folding, node)
         elif is_standard(node, "Mul", "Div"):
             _fold_scale(folding, node)
         elif is_standard(node, "Add", "Sub"):
             _fold_shift(folding, node)
-    draft.remove(folding.removed)
-    return len(folding.removed)
+    return folding.folded
 
 
-def drop_zero_biases(draft: Draft) -> None:
+def drop_zero_biases(graph: MutableGraph) -> None:
     """A convolution whose bias is all zeros has none."""
-    for node in draft.nodes:
+    for node in graph.nodes:
         if is_standard(node, *_CONVOLUTIONS) and len(node.input) > 2:
-            bias = draft.constants.get(node.input[2])
+            bias = graph.constants.get(node.input[2])
             if bias is not None and not bias.any():
-                del node.input[2]
+                graph.set_inputs(node, node.input[:2])
 
 
 def _fold_batch_norm(folding: _Folding, node: onnx.NodeProto) -> None:
@@ -144,7 +139,7 @@ def _fold_batch_norm(folding: _Folding, node: onnx.NodeProto) -> None:
         return
     if layer.op_type in ("MatMul", "Add"):
         # BatchNorm's channels are axis 1, a product's are its last axis: one and the same in rank 2 only.
-        if len(folding.draft.shape(node.input[0]) or ()) != 2:
+        if len(folding.graph.shape(node.input[0]) or ()) != 2:
             return
         if layer.op_type == "Add" and not _absorb_product(folding, layer, change):
             return
@@ -207,7 +202,7 @@ def _variable_input(folding: _Folding, node: onnx.NodeProto) -> int | None:
 def _shift_follows(folding: _Folding, node: onnx.NodeProto) -> bool:
     """Whether the one reader of a scaled value adds a constant, further scales between allowed."""
     while node.op_type in ("Mul", "Div"):
-        following = folding.consumer.get(node.output[0])
+        following = folding.graph.only_reader(node.output[0])
         if following is None or not is_standard(following, "Mul", "Div", "Add", "Sub"):
             return False
         if _variable_input(folding, following) is None:
@@ -228,13 +223,13 @@ def _along_channels(folding: _Folding, layer: onnx.NodeProto, constant: np.ndarr
     elif layer.op_type == "Gemm":
         rank, axis = 2, 1
     elif layer.op_type == "BatchNormalization":
-        shape = folding.draft.shape(layer.input[0])
+        shape = folding.graph.shape(layer.input[0])
         if shape is None:
             return None
         rank, axis = len(shape), 1
     else:
         # A product has its channels last. Its rank matters only to a constant that may raise it.
-        shape = folding.draft.shape(layer.output[0])
+        shape = folding.graph.shape(layer.output[0])
         rank = len(shape) if shape is not None else 1
         axis = rank - 1
     if constant.ndim > rank:
@@ -306,7 +301,7 @@ def _absorb(folding: _Folding, layer: onnx.NodeProto, change: _ChannelMap) -> bo
         folding.store(layer, 2, f"{change.stem}.folded_bias", shifted, shift)
         _set_float(layer, "beta", 1.0)
     elif bias_name:
-        del layer.input[2]
+        folding.graph.set_inputs(layer, layer.input[:2])
     return True
 
 

@@ -1,6 +1,6 @@
 """Replace ops that are defined by other ops: the standard's own bodies, or the model's, stand in for them.
 
-Rewrites a Draft whose types are inferred. An op of the standard is expanded where it is listed in EXPANDED, or
+Rewrites a MutableGraph whose types are inferred. An op of the standard is expanded where it is listed in EXPANDED, or
 newer than the canonical opset. A body is brought to the canonical opset by itself, whatever opset it was
 written for. An op whose body depends on types that are not known (yet) stays.
 """
@@ -16,7 +16,8 @@ from onnx import helper
 from converters.budget import current
 from converters.errors import InvalidModel
 from converters.graph.insertion import adopt_constants, inherit_origin, instantiate
-from converters.graph.mutable import Draft, is_standard
+from converters.graph.mutable import MutableGraph
+from converters.graph.nodes import is_standard
 from converters.graph.opset import all_nodes, expressible, set_opset
 
 EXPANDED = frozenset(
@@ -37,35 +38,35 @@ EXPANDED = frozenset(
 """Ops with a body in the standard that are always expanded: nobody knows them better as a whole."""
 
 
-def expand_functions(draft: Draft) -> bool:
+def expand_functions(graph: MutableGraph) -> bool:
     """Expand every node whose body is known. Returns whether there was any."""
-    version = draft.opsets[""]
+    version = graph.opsets[""]
     replaced = {}
-    for node in draft.nodes:
+    for node in graph.nodes:
         if not is_standard(node) or (node.op_type not in EXPANDED and expressible(node, version)):
             continue
-        body = _body(draft, node, version)
+        body = _body(graph, node, version)
         if body is not None:
-            replaced[id(node)] = _expansion(draft, node, body)
-    draft.replace(replaced)
+            replaced[id(node)] = _expansion(graph, node, body)
+    graph.replace(replaced)
     return bool(replaced)
 
 
-def inline_calls(draft: Draft, functions: Sequence[onnx.FunctionProto]) -> None:
-    """Replace the calls of a model's own functions, in a draft of the canonical opset.
+def inline_calls(graph: MutableGraph, functions: Sequence[onnx.FunctionProto]) -> None:
+    """Replace the calls of a model's own functions, in a graph of the canonical opset.
 
     Raises InvalidModel where a call remains: in a subgraph, or of a function that calls itself.
     """
     known = {(function.domain, function.name): function for function in functions}
     for _ in known:
-        calls = [(node, known[key]) for node in draft.nodes if (key := (node.domain, node.op_type)) in known]
+        calls = [(node, known[key]) for node in graph.nodes if (key := (node.domain, node.op_type)) in known]
         if not calls:
             break
-        draft.infer_types()
-        draft.replace({id(node): _expansion(draft, node, function) for node, function in calls})
+        graph.infer_types()
+        graph.replace({id(node): _expansion(graph, node, function) for node, function in calls})
     for domain in {domain for domain, _ in known}:
-        draft.opsets.pop(domain, None)
-    left = {node.op_type for node in all_nodes(draft.nodes) if (node.domain, node.op_type) in known}
+        graph.opsets.pop(domain, None)
+    left = {node.op_type for node in all_nodes(graph.nodes) if (node.domain, node.op_type) in known}
     if left:
         raise InvalidModel(
             f"the model's functions cannot be inlined: {', '.join(sorted(left))}. Fix: export the model without "
@@ -73,7 +74,7 @@ def inline_calls(draft: Draft, functions: Sequence[onnx.FunctionProto]) -> None:
         )
 
 
-def _body(draft: Draft, node: onnx.NodeProto, version: int) -> onnx.FunctionProto | None:
+def _body(graph: MutableGraph, node: onnx.NodeProto, version: int) -> onnx.FunctionProto | None:
     """The standard's body of a node, with its opset; None where there is none for what is known."""
     schema: Any = onnx.defs.get_schema(node.op_type, version)
     if schema.has_function:
@@ -81,7 +82,7 @@ def _body(draft: Draft, node: onnx.NodeProto, version: int) -> onnx.FunctionProt
         return onnx.FunctionProto.FromString(schema.get_function_with_opset_version(written_for))
     if not schema.has_context_dependent_function:
         return None
-    types = [draft.typed(name) if name else onnx.TypeProto() for name in node.input]
+    types = [graph.typed(name) if name else onnx.TypeProto() for name in node.input]
     known = [entry for entry in types if entry is not None]
     if len(known) < len(types):
         return None
@@ -99,29 +100,29 @@ def _nearest(versions: list[int], version: int) -> int:
     return max((known for known in versions if known <= version), default=min(versions))
 
 
-def _expansion(draft: Draft, node: onnx.NodeProto, body: onnx.FunctionProto) -> list[onnx.NodeProto]:
+def _expansion(graph: MutableGraph, node: onnx.NodeProto, body: onnx.FunctionProto) -> list[onnx.NodeProto]:
     """A node's body in the canonical opset, in terms of the node's own inputs and outputs."""
-    fragment = _fragment(draft, node, body)
+    fragment = _fragment(graph, node, body)
     if is_standard(node):
         fragment.infer_types()
         expand_functions(fragment)
     set_opset(fragment)
     stem = next(name for name in node.output if name)
     given = dict(zip(body.input, [*node.input, *[""] * len(body.input)], strict=False))
-    given |= adopt_constants(draft, fragment, stem)
+    given |= adopt_constants(graph, fragment, stem)
     outputs = zip(body.output, node.output, strict=False)
     current().check("writing out a function", node)
     current().take_nodes(len(fragment.nodes), "writing out a function", node)
-    nodes, _ = instantiate(draft, fragment.nodes, given, stem, outputs)
+    nodes, _ = instantiate(graph, fragment.nodes, given, stem, outputs)
     inherit_origin(nodes, node)
     return nodes
 
 
-def _fragment(draft: Draft, node: onnx.NodeProto, body: onnx.FunctionProto) -> Draft:
+def _fragment(graph: MutableGraph, node: onnx.NodeProto, body: onnx.FunctionProto) -> MutableGraph:
     """A body as a graph of its own, the attributes of the call filled in."""
     stated = {entry.name: entry for entry in body.attribute_proto}
     if is_standard(node):
-        formal = onnx.defs.get_schema(node.op_type, draft.opsets[""]).attributes
+        formal = onnx.defs.get_schema(node.op_type, graph.opsets[""]).attributes
         stated |= {name: entry.default_value for name, entry in formal.items() if entry.default_value.name}
     stated |= {entry.name: entry for entry in node.attribute}
     proto = onnx.ModelProto(ir_version=11, opset_import=body.opset_import)
@@ -129,11 +130,11 @@ def _fragment(draft: Draft, node: onnx.NodeProto, body: onnx.FunctionProto) -> D
     _fill_in(proto.graph, stated)
     for name, actual in zip(body.input, node.input, strict=False):
         if actual:
-            proto.graph.input.add(name=name, type=draft.typed(actual))
+            proto.graph.input.add(name=name, type=graph.typed(actual))
     for name, actual in zip(body.output, node.output, strict=False):
         if actual:
-            proto.graph.output.add(name=name, type=draft.type_of(actual))
-    return Draft(proto)
+            proto.graph.output.add(name=name, type=graph.type_of(actual))
+    return MutableGraph(proto)
 
 
 def _fill_in(graph: onnx.GraphProto, given: dict[str, onnx.AttributeProto]) -> None:

@@ -17,8 +17,9 @@ import onnx
 from onnx import helper
 
 from converters.budget import current
-from converters.graph.mutable import is_invented, reads, shape_of, subgraphs
+from converters.graph.nodes import reads, subgraphs
 from converters.graph.runtime import RuntimeFailure, Session, Stopped
+from converters.graph.tensors import is_invented, shape_of
 
 _UNKNOWN = frozenset({"", "?", "*", "-1", "0", "none", "null", "unknown", "dynamic"})
 """What exporters write for a free size, and for every other free size as well."""

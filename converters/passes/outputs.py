@@ -7,13 +7,13 @@ without any output of numbers, and inputs of text, lists or no stated rank.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 import onnx
 from onnx import helper
 
 from converters.errors import UnsupportedModel
-from converters.graph.mutable import Draft
+from converters.graph.mutable import MutableGraph
 
 _WRAPPERS = ("ZipMap", "SequenceConstruct", "SplitToSequence", "Optional", "Identity")
 """Ops that put tensors into a map, a list or an optional, and lose nothing of them."""
@@ -32,10 +32,9 @@ def keep_numbers(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, ..
     strange = [name for name, info in given.items() if not _is_number(info.type)]
     if not strange:
         return proto, ()
-    draft = Draft(proto)
-    draft.infer_types()
-    producers = draft.producers()
-    found = {name: _inside(draft, producers, name, given[name].type) for name in strange}
+    graph = MutableGraph(proto)
+    graph.infer_types()
+    found = {name: _inside(graph, name, given[name].type) for name in strange}
     names = list(dict.fromkeys(n for name in given for n in found.get(name, [name])))
     if not names:
         raise UnsupportedModel(f"no output is a tensor of numbers: {', '.join(map(repr, strange))}. {_FIX}")
@@ -52,18 +51,16 @@ def _is_number(known: onnx.TypeProto) -> bool:
     return known.HasField("tensor_type") and known.tensor_type.elem_type != onnx.TensorProto.STRING
 
 
-def _inside(
-    draft: Draft, producers: Mapping[str, onnx.NodeProto], name: str, known: onnx.TypeProto
-) -> dict[str, onnx.TypeProto]:
+def _inside(graph: MutableGraph, name: str, known: onnx.TypeProto) -> dict[str, onnx.TypeProto]:
     """Return the tensors of numbers, with their types, that a value is made of; none where they are not known."""
     if _is_number(known):
-        return {name: draft.typed(name) or known}
-    node = producers.get(name)
+        return {name: graph.typed(name) or known}
+    node = graph.producer(name)
     if node is None or node.op_type not in _WRAPPERS:
         return {}
     parts = node.input[:1] if node.op_type == "SplitToSequence" else node.input
     inner = _element(known, node.op_type)
-    return {n: t for part in parts for n, t in _inside(draft, producers, part, inner).items()}
+    return {n: t for part in parts for n, t in _inside(graph, part, inner).items()}
 
 
 def _element(known: onnx.TypeProto, op_type: str) -> onnx.TypeProto:

@@ -1,14 +1,13 @@
 """Take apart a dense layer whose features go different ways, such as a packed projection to queries, keys and values.
 
-Rewrites a Draft: the layer becomes as many layers as there are ways, and a Concat under its name. Their biases are
-terms of their own, as in the network that projects one after the other. The features must be told apart by Gather,
+Rewrites a MutableGraph: the layer becomes as many layers as there are ways, and a Concat under its name. Their biases
+are terms of their own, as in the network that projects one after the other. The features must be told apart by Gather,
 Slice or Split behind nothing but moves, and each must go one way; else the layer stays.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +15,8 @@ import onnx
 from onnx import helper
 
 from converters.graph.insertion import inherit_origin
-from converters.graph.mutable import Draft, attribute, is_standard
+from converters.graph.mutable import MutableGraph
+from converters.graph.nodes import attribute, is_standard
 
 _MOVES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze")
 _SELECTIONS = ("Gather", "Slice", "Split")
@@ -38,39 +38,38 @@ class _Layer:
         return str(self.nodes[-1].output[0])
 
 
-def split_packed(draft: Draft) -> int:
+def split_packed(graph: MutableGraph) -> int:
     """Take apart every such layer. Returns how many there were."""
-    packing = _Packing(draft)
+    packing = _Packing(graph)
     replaced: dict[int, list[onnx.NodeProto]] = {}
     removed: list[onnx.NodeProto] = []
-    for node in draft.nodes:
+    for node in graph.nodes:
         layer = packing.layer(node)
         ways = [] if layer is None else packing.ways(layer)
         if layer is not None and len(ways) > 1:
             replaced[id(node)] = packing.apart(layer, ways)
             removed += layer.nodes[:-1]
-    draft.replace(replaced)
-    draft.remove(removed)
+    graph.replace(replaced)
+    graph.remove(removed)
     return len(replaced)
 
 
 class _Packing:
-    def __init__(self, draft: Draft) -> None:
-        self._draft = draft
-        self._producers, self._consumers = draft.producers(), draft.consumers()
-        self._uses: Counter[str] = draft.uses()
+    def __init__(self, graph: MutableGraph) -> None:
+        self._graph = graph
 
     def layer(self, node: onnx.NodeProto) -> _Layer | None:
         """The dense layer that ends with a node."""
-        constants = self._draft.constants
+        constants = self._graph.constants
         if is_standard(node, "Gemm") and len(node.input) == 3:
             weight, bias = constants.get(node.input[1]), constants.get(node.input[2])
             return self._made((node,), weight, bias, 0 if attribute(node, "transB", 0) else 1)
         if not is_standard(node, "Add"):
             return None
         for computed, given in (tuple(node.input), tuple(reversed(node.input))):
-            product = self._producers.get(computed)
-            if product is not None and is_standard(product, "MatMul") and self._uses[computed] == 1:
+            product = self._graph.producer(computed)
+            once = self._graph.use_count(computed) == 1
+            if product is not None and is_standard(product, "MatMul") and once:
                 return self._made((product, node), constants.get(product.input[1]), constants.get(given), 1)
         return None
 
@@ -83,7 +82,7 @@ class _Packing:
         # A bias along other axes, such as positions, belongs to no feature alone.
         if bias.size != features or bias.ndim == 0 or bias.shape[-1] != features:
             return None
-        product = self._draft.shape(nodes[0].output[0])
+        product = self._graph.shape(nodes[0].output[0])
         # One with more axes than the product raises the rank of the sum.
         if bias.ndim > 1 and (product is None or bias.ndim > len(product)):
             return None
@@ -92,13 +91,13 @@ class _Packing:
     def ways(self, layer: _Layer) -> list[np.ndarray]:
         """The features that go each way; empty where they do not part, or share one."""
         moves, name = [], layer.output
-        while self._uses[name] == 1 and is_standard(self._reader(name), *_MOVES):
-            moves.append(self._reader(name))
-            name = moves[-1].output[0]
-        readers = self._consumers.get(name, [])
-        if len(readers) != self._uses[name] or not all(is_standard(node, *_SELECTIONS) for node in readers):
+        while (reader := self._graph.only_reader(name)) and is_standard(reader, *_MOVES):
+            moves.append(reader)
+            name = reader.output[0]
+        readers, count = self._graph.readers(name), self._graph.use_count(name)
+        if len(readers) != count or not all(is_standard(node, *_SELECTIONS) for node in readers):
             return []
-        shape = self._draft.shape(layer.output)
+        shape = self._graph.shape(layer.output)
         if shape is None or shape[-1] != layer.features:
             return []
         sizes = [size if isinstance(size, int) else 1 for size in shape]
@@ -120,14 +119,14 @@ class _Packing:
         ways = sorted(ways, key=lambda features: int(features[0]))
         made, parts = [], []
         for index, features in enumerate(ways):
-            parts.append(self._draft.fresh(f"{stem}.part{index}"))
+            parts.append(self._graph.fresh(f"{stem}.part{index}"))
             made += self._part(layer, features, parts[-1])
         order = np.concatenate(ways)
         if np.array_equal(order, np.arange(layer.features)):
             made.append(helper.make_node("Concat", parts, [stem], axis=-1))
         else:
-            joined, back = self._draft.fresh(f"{stem}.parts"), self._draft.fresh(f"{stem}.order")
-            self._draft.constants[back] = np.argsort(order)
+            joined, back = self._graph.fresh(f"{stem}.parts"), self._graph.fresh(f"{stem}.order")
+            self._graph.constants[back] = np.argsort(order)
             made.append(helper.make_node("Concat", parts, [joined], axis=-1))
             made.append(helper.make_node("Gather", [joined, back], [stem], axis=-1))
         inherit_origin(made, last)
@@ -142,24 +141,19 @@ class _Packing:
             node = helper.make_node("Gemm", [first.input[0], weight, bias], [result])
             node.attribute.extend(first.attribute)
             return [node]
-        product = self._draft.fresh(f"{result}.product")
+        product = self._graph.fresh(f"{result}.product")
         return [
             helper.make_node("MatMul", [first.input[0], weight], [product]),
             helper.make_node("Add", [product, bias], [result]),
         ]
 
     def _store(self, stem: str, array: np.ndarray) -> str:
-        name = self._draft.fresh(stem)
-        self._draft.constants[name] = np.ascontiguousarray(array)
+        name = self._graph.fresh(stem)
+        self._graph.constants[name] = np.ascontiguousarray(array)
         return name
 
-    def _reader(self, name: str) -> onnx.NodeProto:
-        # A graph output is used without a node that reads it.
-        readers = self._consumers.get(name)
-        return readers[0] if readers else onnx.NodeProto()
-
     def _numbers(self, node: onnx.NodeProto, index: int) -> list[int] | None:
-        value = self._draft.constants.get(node.input[index]) if index < len(node.input) else None
+        value = self._graph.constants.get(node.input[index]) if index < len(node.input) else None
         return None if value is None else [int(number) for number in value.reshape(-1)]
 
     def _moved(self, node: onnx.NodeProto, x: np.ndarray) -> np.ndarray | None:

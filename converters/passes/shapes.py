@@ -1,6 +1,6 @@
 """Make computed shapes constant, as far as they are known before running.
 
-Rewrites a Draft whose types are inferred. Integers that are computed from shapes (Shape, then Gather, Slice,
+Rewrites a MutableGraph whose types are inferred. Integers that are computed from shapes (Shape, then Gather, Slice,
 Concat, arithmetic) are followed symbolically, the batch included; what comes out as numbers alone becomes a
 constant, and so does the target of a Reshape that leaves at most one axis open.
 """
@@ -12,7 +12,9 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 
-from converters.graph.mutable import Draft, attribute, is_invented, is_standard
+from converters.graph.mutable import MutableGraph
+from converters.graph.nodes import attribute, is_standard
+from converters.graph.tensors import is_invented
 from converters.types import Shape
 
 # Longer integer vectors are data, not shapes.
@@ -22,39 +24,39 @@ _LONGEST = 64
 _Symbols = np.ndarray
 
 
-def fix_shapes(draft: Draft) -> bool:
+def fix_shapes(graph: MutableGraph) -> bool:
     """Replace every shape that is known. Returns whether anything changed."""
     changed, removed = False, []
     known: dict[str, _Symbols] = {}
-    for node in draft.nodes:
+    for node in graph.nodes:
         if not is_standard(node):
             continue
-        value = _evaluate(draft, known, node)
+        value = _evaluate(graph, known, node)
         if value is not None:
             known[node.output[0]] = value
-            if _is_numeric(value) and node.output[0] not in draft.output_names:
-                draft.constants[node.output[0]] = _numbers(draft, node, value)
+            if _is_numeric(value) and node.output[0] not in graph.output_names:
+                graph.constants[node.output[0]] = _numbers(graph, node, value)
                 removed.append(node)
         elif node.op_type == "Reshape":
-            changed |= _fix_reshape(draft, known, node)
+            changed |= _fix_reshape(graph, known, node)
         elif node.op_type == "Expand":
-            changed |= _fix_expand(draft, known, node) or _note_shape(
-                draft, _expanded(draft, known, node), node
+            changed |= _fix_expand(graph, known, node) or _note_shape(
+                graph, _expanded(graph, known, node), node
             )
         elif node.op_type == "MaxUnpool" and len(node.input) > 2:
-            changed |= _note_shape(draft, known.get(node.input[2]), node)
-    draft.remove(removed)
+            changed |= _note_shape(graph, known.get(node.input[2]), node)
+    graph.remove(removed)
     return changed or bool(removed)
 
 
-def _evaluate(draft: Draft, known: dict[str, _Symbols], node: onnx.NodeProto) -> _Symbols | None:
+def _evaluate(graph: MutableGraph, known: dict[str, _Symbols], node: onnx.NodeProto) -> _Symbols | None:
     """What is known of an integer result; None where the node is no arithmetic of shapes."""
     if node.op_type in ("Shape", "Size"):
-        return _of_shape(draft, node)
+        return _of_shape(graph, node)
     rule = _RULES.get(node.op_type)
     if rule is None or not any(name in known for name in node.input):
         return None
-    operands = [_operand(draft, known, name) for name in node.input if name]
+    operands = [_operand(graph, known, name) for name in node.input if name]
     if any(operand is None for operand in operands):
         return None
     try:
@@ -64,29 +66,29 @@ def _evaluate(draft: Draft, known: dict[str, _Symbols], node: onnx.NodeProto) ->
     if value is None:
         return None
     value = np.asarray(value, object)
-    return value if value.size <= _LONGEST and _fits(draft, node, value) else None
+    return value if value.size <= _LONGEST and _fits(graph, node, value) else None
 
 
-def _fits(draft: Draft, node: onnx.NodeProto, value: _Symbols) -> bool:
+def _fits(graph: MutableGraph, node: onnx.NodeProto, value: _Symbols) -> bool:
     """Return whether all numbers are in the range of the node's result; others would wrap at run time."""
-    known = draft.type_of(node.output[0])
+    known = graph.type_of(node.output[0])
     narrow = known is not None and known.tensor_type.elem_type == onnx.TensorProto.INT32
     limits = np.iinfo(np.int32 if narrow else np.int64)
     numbers = [int(item) for item in value.ravel() if isinstance(item, (int, np.integer))]
     return all(limits.min <= number <= limits.max for number in numbers)
 
 
-def _operand(draft: Draft, known: dict[str, _Symbols], name: str) -> _Symbols | None:
+def _operand(graph: MutableGraph, known: dict[str, _Symbols], name: str) -> _Symbols | None:
     if name in known:
         return known[name]
-    constant = draft.constants.get(name)
+    constant = graph.constants.get(name)
     if constant is None or constant.size > _LONGEST or constant.dtype.kind != "i":
         return None
     return constant.astype(object)
 
 
-def _of_shape(draft: Draft, node: onnx.NodeProto) -> _Symbols | None:
-    shape = draft.shape(node.input[0])
+def _of_shape(graph: MutableGraph, node: onnx.NodeProto) -> _Symbols | None:
+    shape = graph.shape(node.input[0])
     if shape is None:
         return None
     if node.op_type == "Size":
@@ -105,8 +107,8 @@ def _is_numeric(value: _Symbols) -> bool:
     return all(isinstance(item, (int, np.integer)) for item in np.asarray(value, object).ravel())
 
 
-def _numbers(draft: Draft, node: onnx.NodeProto, value: _Symbols) -> np.ndarray:
-    known = draft.type_of(node.output[0])
+def _numbers(graph: MutableGraph, node: onnx.NodeProto, value: _Symbols) -> np.ndarray:
+    known = graph.type_of(node.output[0])
     kind = onnx.TensorProto.INT64 if known is None else known.tensor_type.elem_type
     return np.asarray(value).astype(onnx.helper.tensor_dtype_to_np_dtype(kind or onnx.TensorProto.INT64))
 
@@ -221,15 +223,14 @@ _RULES: dict[str, Callable[..., _Symbols | None]] = {
 }
 
 
-def _fix_reshape(draft: Draft, known: dict[str, _Symbols], node: onnx.NodeProto) -> bool:
+def _fix_reshape(graph: MutableGraph, known: dict[str, _Symbols], node: onnx.NodeProto) -> bool:
     """A computed target, and a -1 that stands for the batch, become a constant whose 0 copies the batch."""
-    target, given = draft.shape(node.output[0]), draft.shape(node.input[0])
-    if node.input[1] in draft.constants:
-        if draft.constants[node.input[1]].ndim != 1 or not _copies_batch(
-            draft.constants[node.input[1]], given
-        ):
+    target, given = graph.shape(node.output[0]), graph.shape(node.input[0])
+    if node.input[1] in graph.constants:
+        stated = graph.constants[node.input[1]]
+        if stated.ndim != 1 or not _copies_batch(stated, given):
             return False
-        target = (given[0], *draft.constants[node.input[1]][1:].tolist()) if given else None
+        target = (given[0], *stated[1:].tolist()) if given else None
     else:
         target = _merged(target, known.get(node.input[1]))
     if target is None or any(size == 0 for size in target):
@@ -240,33 +241,33 @@ def _fix_reshape(draft: Draft, known: dict[str, _Symbols], node: onnx.NodeProto)
         sizes.append(size if isinstance(size, int) else (0 if same else -1))
     if sizes.count(-1) > 1:
         return False
-    name = draft.fresh(f"{node.output[0]}.shape")
-    draft.constants[name] = np.asarray(sizes, np.int64)
-    node.input[1] = name
+    name = graph.fresh(f"{node.output[0]}.shape")
+    graph.constants[name] = np.asarray(sizes, np.int64)
+    graph.set_input(node, 1, name)
     kept = [entry for entry in node.attribute if entry.name != "allowzero"]
     del node.attribute[:]
     node.attribute.extend(kept)
     return True
 
 
-def _fix_expand(draft: Draft, known: dict[str, _Symbols], node: onnx.NodeProto) -> bool:
+def _fix_expand(graph: MutableGraph, known: dict[str, _Symbols], node: onnx.NodeProto) -> bool:
     """A target that the data has already, size by size, asks for nothing: 1 says so without naming the size."""
-    given, target = draft.shape(node.input[0]), known.get(node.input[1])
+    given, target = graph.shape(node.input[0]), known.get(node.input[1])
     if given is None or target is None or target.ndim != 1:
         return False
     own = [None] * max(target.size - len(given), 0) + list(given)[-target.size :]
     sizes = [1 if size is not None and size == has else size for size, has in zip(target, own, strict=False)]
     if len(given) > target.size or not _is_numeric(_array(tuple(sizes))):
         return False
-    name = draft.fresh(f"{node.output[0]}.shape")
-    draft.constants[name] = np.asarray(sizes, np.int64)
-    node.input[1] = name
+    name = graph.fresh(f"{node.output[0]}.shape")
+    graph.constants[name] = np.asarray(sizes, np.int64)
+    graph.set_input(node, 1, name)
     return True
 
 
-def _expanded(draft: Draft, known: dict[str, _Symbols], node: onnx.NodeProto) -> _Symbols | None:
+def _expanded(graph: MutableGraph, known: dict[str, _Symbols], node: onnx.NodeProto) -> _Symbols | None:
     """Return the shape that data takes when it is expanded to a known target, None for each axis that is open."""
-    given, target = draft.shape(node.input[0]), known.get(node.input[1])
+    given, target = graph.shape(node.input[0]), known.get(node.input[1])
     if given is None or target is None or target.ndim != 1:
         return None
     rank = max(len(given), target.size)
@@ -285,56 +286,54 @@ def _broadcast(a: int | str | None, b: int | str | None) -> int | str | None:
     return next((size for size in (a, b) if isinstance(size, (int, np.integer)) and size > 1), None)
 
 
-def _note_shape(draft: Draft, target: _Symbols | None, node: onnx.NodeProto) -> bool:
+def _note_shape(graph: MutableGraph, target: _Symbols | None, node: onnx.NodeProto) -> bool:
     """State the sizes of a result that ONNX's shape inference left open, symbols included.
 
     Every axis is stated at most once: inference may forget it again, and settling must end.
     """
     name = node.output[0]
-    known, shape = draft.type_of(name), draft.shape(name)
+    known, shape = graph.type_of(name), graph.shape(name)
     if target is None or known is None or (shape is not None and len(shape) != target.size):
         return False
     found = list(shape or [None] * target.size)
     stated = False
     for axis, size in enumerate(target.tolist()):
         open_ended = is_invented(found[axis]) and not is_invented(size)
-        if open_ended and (name, axis) not in draft.stated:
+        if open_ended and (name, axis) not in graph.stated:
             found[axis] = size
-            draft.stated.add((name, axis))
+            graph.stated.add((name, axis))
             stated = True
     if stated:
-        draft.types[name] = onnx.helper.make_tensor_type_proto(known.tensor_type.elem_type, found)
+        graph.types[name] = onnx.helper.make_tensor_type_proto(known.tensor_type.elem_type, found)
     return stated
 
 
-def join_reshapes(draft: Draft) -> bool:
+def join_reshapes(graph: MutableGraph) -> bool:
     """A Reshape of a Reshape or Unsqueeze that nobody else reads becomes one of the first one's data."""
-    uses, producers, changed = draft.uses(), draft.producers(), False
-    for node in draft.nodes:
-        before = producers.get(node.input[0]) if is_standard(node, "Reshape") else None
-        if before is None or uses[node.input[0]] != 1 or attribute(node, "allowzero", 0):
+    changed = False
+    for node in graph.nodes:
+        before = graph.producer(node.input[0]) if is_standard(node, "Reshape") else None
+        if before is None or graph.use_count(node.input[0]) != 1 or attribute(node, "allowzero", 0):
             continue
-        target = draft.constants.get(node.input[1])
+        target = graph.constants.get(node.input[1])
         # A 0 copies a size of what lies between: only the batch, copied twice, is the same on both sides.
         if target is None or (target[1:] == 0).any():
             continue
-        keeps_batch = _keeps_first_axis(draft, before)
+        keeps_batch = _keeps_first_axis(graph, before)
         if keeps_batch is None or ((target[:1] == 0).any() and not keeps_batch):
             continue
-        uses[node.input[0]] -= 1
-        node.input[0] = before.input[0]
-        uses[node.input[0]] += 1
+        graph.set_input(node, 0, before.input[0])
         changed = True
     return changed
 
 
-def _keeps_first_axis(draft: Draft, node: onnx.NodeProto) -> bool | None:
+def _keeps_first_axis(graph: MutableGraph, node: onnx.NodeProto) -> bool | None:
     """Whether a Reshape or Unsqueeze hands on its data's first axis; None for what is neither, or unknown."""
     if is_standard(node, "Reshape") and not attribute(node, "allowzero", 0):
-        target = draft.constants.get(node.input[1])
+        target = graph.constants.get(node.input[1])
         return None if target is None else bool((target[:1] == 0).any())
     if is_standard(node, "Unsqueeze"):
-        axes = draft.constants.get(node.input[1])
+        axes = graph.constants.get(node.input[1])
         # Negative axes count from an end that may be the first axis.
         return None if axes is None else bool((axes > 0).all())
     return None

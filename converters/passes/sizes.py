@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import onnx
 
 from converters.graph.fixed_point import settle
-from converters.graph.mutable import Draft
+from converters.graph.mutable import MutableGraph
 from converters.passes.constants import fold_constants
 from converters.passes.shapes import fix_shapes
 
@@ -25,27 +25,27 @@ def types_at(proto: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> dic
 
     Raises InvalidModel where the model does not take them.
     """
-    draft = _at(proto, shapes)
+    graph = _at(proto, shapes)
     names = {name for node in proto.graph.node for name in node.output if name}
     names.update(info.name for info in proto.graph.input)
-    return {name: known for name in names if (known := draft.typed(name)) is not None}
+    return {name: known for name in names if (known := graph.typed(name)) is not None}
 
 
-def _at(proto: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> Draft:
+def _at(proto: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> MutableGraph:
     working = onnx.ModelProto()
     working.CopyFrom(proto)
-    draft = Draft(working)
-    for info in draft.inputs:
+    graph = MutableGraph(working)
+    for info in graph.inputs:
         for axis, size in zip(info.type.tensor_type.shape.dim, shapes.get(info.name, ()), strict=False):
             axis.dim_value = size
-    draft.types.clear()
-    for info in draft.outputs:
+    graph.types.clear()
+    for info in graph.outputs:
         info.type.tensor_type.ClearField("shape")
 
     def fix() -> bool:
-        draft.infer_types()
-        changed = fix_shapes(draft)
-        return fold_constants(draft) or changed
+        graph.infer_types()
+        changed = fix_shapes(graph)
+        return fold_constants(graph) or changed
 
     settle(fix)
-    return draft
+    return graph

@@ -1,7 +1,7 @@
 """Shapes that a file states of computed tensors: the computed shape wins, the stated one fills its gaps.
 
-Works on a Draft. Exporters state shapes of the example that they traced, and tools that edit a graph leave old ones. A
-stated shape that contradicts the computed one in one place fills no gap in another.
+Works on a MutableGraph. Exporters state shapes of the example that they traced, and tools that edit a graph leave old
+ones. A stated shape that contradicts the computed one in one place fills no gap in another.
 """
 
 from __future__ import annotations
@@ -12,19 +12,21 @@ from collections.abc import Mapping
 import onnx
 from onnx import helper
 
-from converters.graph.mutable import Draft, is_invented, is_standard, shape_of, subgraphs
+from converters.graph.mutable import MutableGraph
+from converters.graph.nodes import is_standard, subgraphs
 from converters.graph.opset import all_nodes
+from converters.graph.tensors import is_invented, shape_of
 from converters.types import Shape
 
 Claims = Mapping[str, Shape]
 
 
-def set_aside(draft: Draft) -> Claims:
-    """Remove the stated shapes of computed tensors from a draft, and return them. Their types stay."""
+def set_aside(graph: MutableGraph) -> Claims:
+    """Remove the stated shapes of computed tensors from a graph, and return them. Their types stay."""
     found = {}
     # The shape of a constant is that of its values.
-    draft.types = {name: known for name, known in draft.types.items() if name not in draft.constants}
-    for name, known in [*draft.types.items(), *((info.name, info.type) for info in draft.outputs)]:
+    graph.types = {name: known for name, known in graph.types.items() if name not in graph.constants}
+    for name, known in [*graph.types.items(), *((info.name, info.type) for info in graph.outputs)]:
         shape = shape_of(known) if known.HasField("tensor_type") else None
         if shape is not None:
             found[name] = shape
@@ -52,14 +54,14 @@ def forget_in_bodies(proto: onnx.ModelProto) -> None:
                         info.type.tensor_type.ClearField("shape")
 
 
-def fill_in(draft: Draft, claims: Claims) -> None:
+def fill_in(graph: MutableGraph, claims: Claims) -> None:
     """State the sizes that inference has left open.
 
     Warns of an output whose stated shape contradicts the computed one.
     """
-    outputs = {info.name: info.type for info in draft.outputs}
+    outputs = {info.name: info.type for info in graph.outputs}
     for name, claimed in claims.items():
-        known = draft.type_of(name)
+        known = graph.type_of(name)
         if known is None or not known.HasField("tensor_type"):
             continue
         computed = shape_of(known)

@@ -1,6 +1,6 @@
 """Unroll loops whose trip count is known before running, and say of the others why they stay.
 
-Rewrites a Draft whose types are inferred: a Loop whose count and condition hang on constants alone, and a
+Rewrites a MutableGraph whose types are inferred: a Loop whose count and condition hang on constants alone, and a
 Scan along an axis of known length, are replaced by one copy of the body per iteration. What does not change
 between iterations is computed once. A loop that would bring more than LARGEST nodes stays, as does one whose
 count is computed while running; `explain_control_flow` leaves the reason with the node, for whoever
@@ -18,8 +18,10 @@ from onnx import helper
 
 from converters.budget import current
 from converters.graph.insertion import adopt_constants, hoist_constants, inherit_origin, instantiate
-from converters.graph.mutable import Draft, attribute, is_standard, reads, shape_of, subgraphs
+from converters.graph.mutable import MutableGraph
+from converters.graph.nodes import attribute, is_standard, reads, subgraphs
 from converters.graph.opset import RANDOM, all_nodes
+from converters.graph.tensors import shape_of
 from converters.passes.trip_counts import count_trips
 
 LARGEST = 50_000
@@ -28,27 +30,27 @@ LARGEST = 50_000
 REASON_KEY = "onnxplain.reason"
 
 
-def unroll_loops(draft: Draft) -> bool:
+def unroll_loops(graph: MutableGraph) -> bool:
     """Unroll every loop that can be. Returns whether there was any."""
     replaced = {}
-    for node in draft.nodes:
+    for node in graph.nodes:
         if is_standard(node, "Loop", "Scan"):
-            trips = _trips(draft, node)
+            trips = _trips(graph, node)
             if isinstance(trips, int):
-                draft.unrolled += trips * _size(node)
+                graph.unrolled += trips * _size(node)
                 current().take_nodes(trips * _size(node), "unrolling a loop", node)
-                replaced[id(node)] = _unrolled(draft, node, trips)
-    draft.replace(replaced)
+                replaced[id(node)] = _unrolled(graph, node, trips)
+    graph.replace(replaced)
     return bool(replaced)
 
 
-def explain_control_flow(draft: Draft) -> None:
+def explain_control_flow(graph: MutableGraph) -> None:
     """Write onto every loop and branch that stays why it does."""
-    for node in draft.nodes:
+    for node in graph.nodes:
         if is_standard(node, "If"):
             reason: int | str = f"its condition {node.input[0]!r} is computed while running"
         elif is_standard(node, "Loop", "Scan"):
-            reason = _trips(draft, node)
+            reason = _trips(graph, node)
         else:
             continue
         kept = {entry.key: entry.value for entry in node.metadata_props} | {REASON_KEY: str(reason)}
@@ -57,10 +59,10 @@ def explain_control_flow(draft: Draft) -> None:
             node.metadata_props.add(key=key, value=value)
 
 
-def _trips(draft: Draft, node: onnx.NodeProto) -> int | str:
+def _trips(graph: MutableGraph, node: onnx.NodeProto) -> int | str:
     """The number of iterations to write out, or why the loop stays."""
-    limit = max(min(LARGEST - draft.unrolled, current().nodes_left), 0) // _size(node)
-    trips = count_trips(draft, node, limit) if node.op_type == "Loop" else _length(draft, node)
+    limit = max(min(LARGEST - graph.unrolled, current().nodes_left), 0) // _size(node)
+    trips = count_trips(graph, node, limit) if node.op_type == "Loop" else _length(graph, node)
     if isinstance(trips, int) and trips > limit:
         most = min(LARGEST, current().nodes)
         return f"the graph's loops would come to more than {most} nodes"
@@ -81,11 +83,11 @@ def _carried(node: onnx.NodeProto) -> int:
     return len(node.input) - int(attribute(node, "num_scan_inputs"))
 
 
-def _length(draft: Draft, node: onnx.NodeProto) -> int | str:
+def _length(graph: MutableGraph, node: onnx.NodeProto) -> int | str:
     """The number of iterations of a Scan: the length of what it scans."""
     scanned = node.input[_carried(node) :]
     for name, axis in zip(scanned, _integers(node, "scan_input_axes", len(scanned)), strict=True):
-        shape = draft.shape(name)
+        shape = graph.shape(name)
         size = shape[axis] if shape else None
         if isinstance(size, int):
             return size
@@ -99,26 +101,26 @@ def _integers(node: onnx.NodeProto, name: str, count: int) -> list[int]:
 class _Body:
     """The body of a loop that is being unrolled, and the nodes written so far."""
 
-    def __init__(self, draft: Draft, node: onnx.NodeProto) -> None:
-        self.draft, self.nodes = draft, list[onnx.NodeProto]()
+    def __init__(self, graph: MutableGraph, node: onnx.NodeProto) -> None:
+        self.graph, self.nodes = graph, list[onnx.NodeProto]()
         self.stem = next(name for name in node.output if name)
         for inner in attribute(node, "body").node:
             for nested in subgraphs(inner):
-                hoist_constants(draft, nested, self.stem)
-        body = Draft(helper.make_model(attribute(node, "body")))
+                hoist_constants(graph, nested, self.stem)
+        body = MutableGraph(helper.make_model(attribute(node, "body")))
         self._inputs = body.inputs
         self._formal = [info.name for info in body.inputs]
         self._results = [info.name for info in body.outputs]
-        self._outer = adopt_constants(draft, body, self.stem)
+        self._outer = adopt_constants(graph, body, self.stem)
         once, self._changing = _split_invariant(body.nodes, self._formal)
-        self.nodes, names = instantiate(draft, once, self._outer, self.stem)
+        self.nodes, names = instantiate(graph, once, self._outer, self.stem)
         self._outer |= names
 
     def iterate(self, step: int, given: Sequence[str], wanted: Sequence[str]) -> list[str]:
         """Write one iteration; returns the names of its results, `wanted` ("" for any) where they are free."""
         actual = self._outer | dict(zip(self._formal, given, strict=True))
         bound = list(zip(self._results, wanted, strict=False))
-        nodes, names = instantiate(self.draft, self._changing, actual, f"{self.stem}/{step}", bound)
+        nodes, names = instantiate(self.graph, self._changing, actual, f"{self.stem}/{step}", bound)
         self.nodes += nodes
         return [names.get(result, result) for result in self._results]
 
@@ -129,8 +131,8 @@ class _Body:
 
     def constant(self, role: str, value: np.ndarray) -> str:
         """Enter a constant; returns its name."""
-        name = self.draft.fresh(f"{self.stem}/{role}")
-        self.draft.constants[name] = value
+        name = self.graph.fresh(f"{self.stem}/{role}")
+        self.graph.constants[name] = value
         return name
 
     def write(self, op_type: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any) -> None:
@@ -152,9 +154,9 @@ def _split_invariant(
     return same, changing
 
 
-def _unrolled(draft: Draft, node: onnx.NodeProto, trips: int) -> list[onnx.NodeProto]:
+def _unrolled(graph: MutableGraph, node: onnx.NodeProto, trips: int) -> list[onnx.NodeProto]:
     """The nodes that compute what a loop of so many iterations computes."""
-    body, count, loop = _Body(draft, node), _carried(node), node.op_type == "Loop"
+    body, count, loop = _Body(graph, node), _carried(node), node.op_type == "Loop"
     states = list(node.input[2:] if loop else node.input[:count])
     elements = [] if loop else _elements(body, node, trips)
     true = body.constant("true", body.as_stated(1, np.asarray(True))) if loop else ""
@@ -191,8 +193,8 @@ def _elements(body: _Body, node: onnx.NodeProto, trips: int) -> list[list[str]]:
     sizes = body.constant("sizes", np.ones(trips, np.int64))
     found = []
     for name, axis, reverse in zip(scanned, axes, backwards, strict=True):
-        pieces = [body.draft.fresh(f"{body.stem}/{name}_{step}") for step in range(trips)]
-        items = [body.draft.fresh(f"{piece}.item") for piece in pieces]
+        pieces = [body.graph.fresh(f"{body.stem}/{name}_{step}") for step in range(trips)]
+        items = [body.graph.fresh(f"{piece}.item") for piece in pieces]
         along = body.constant("axis", np.asarray([axis], np.int64))
         body.write("Split", [name, sizes], pieces, axis=axis)
         for piece, item in zip(pieces, items, strict=True):
@@ -210,7 +212,7 @@ def _collect(body: _Body, node: onnx.NodeProto, collected: Sequence[Sequence[str
         if not output:
             continue
         along = body.constant("axis", np.asarray([axis], np.int64))
-        pieces = [body.draft.fresh(f"{output}_{step}") for step in range(len(items))]
+        pieces = [body.graph.fresh(f"{output}_{step}") for step in range(len(items))]
         for item, piece in zip(items, pieces, strict=True):
             body.write("Unsqueeze", [item, along], [piece])
         body.write("Concat", pieces[::-1] if reverse else pieces, [output], axis=axis)

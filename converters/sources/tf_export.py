@@ -12,7 +12,7 @@ from typing import Any
 import onnx
 
 from converters.errors import UnsupportedModel, one_line
-from converters.graph.mutable import reads, subgraphs
+from converters.graph.nodes import reads, subgraphs
 from converters.passes.rebatch import BATCH
 from converters.system.quiet import quiet
 

@@ -14,7 +14,7 @@ import onnx
 from onnx import numpy_helper
 
 from converters.errors import InvalidModel
-from converters.graph.mutable import subgraphs
+from converters.graph.nodes import subgraphs
 
 MOST_TRIPS = 2**17
 """Iterations that nested loops of fixed trip counts may come to."""

@@ -1,6 +1,6 @@
 """Refuse sizes of the wrong form, axes that a tensor lacks or that are stated twice, and orders of axes that are none.
 
-Reads a Draft whose types are inferred. Axes beyond any rank are refused on reading (ranges.py).
+Reads a MutableGraph whose types are inferred. Axes beyond any rank are refused on reading (ranges.py).
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import numpy as np
 import onnx
 
 from converters.errors import InvalidModel
-from converters.graph.mutable import Draft, attribute, is_standard
+from converters.graph.mutable import MutableGraph
+from converters.graph.nodes import attribute, is_standard
 from converters.passes.axes import takes_axes
 from converters.validation.ranges import validate_forms
 
@@ -23,23 +24,23 @@ _ALONG = (
 )
 
 
-def refuse_axes(draft: Draft) -> None:
+def refuse_axes(graph: MutableGraph) -> None:
     """Raise InvalidModel for the first node whose axes are not those of its first input, or not in a vector."""
-    for node in draft.nodes:
+    for node in graph.nodes:
         if is_standard(node):
-            validate_forms(node, draft.constants, f"node {node.name or node.output[0]!r} ({node.op_type})")
+            validate_forms(node, graph.constants, f"node {node.name or node.output[0]!r} ({node.op_type})")
         if is_standard(node, *_ALONG):
-            _refuse_beyond(draft, node)
+            _refuse_beyond(graph, node)
         elif is_standard(node, "Transpose"):
-            _refuse_no_order(draft, node)
+            _refuse_no_order(graph, node)
         elif takes_axes(node):
-            axes = draft.constants.get(node.input[1]) if len(node.input) > 1 else None
-            _refuse_wrong(draft, node, attribute(node, "axes") if axes is None else axes)
+            axes = graph.constants.get(node.input[1]) if len(node.input) > 1 else None
+            _refuse_wrong(graph, node, attribute(node, "axes") if axes is None else axes)
 
 
-def _refuse_wrong(draft: Draft, node: onnx.NodeProto, axes: Sequence[int] | np.ndarray | None) -> None:
+def _refuse_wrong(graph: MutableGraph, node: onnx.NodeProto, axes: Sequence[int] | np.ndarray | None) -> None:
     """Raise InvalidModel for axes that the tensor does not have, or that are stated twice."""
-    shape = draft.shape(node.input[0])
+    shape = graph.shape(node.input[0])
     if shape is None or axes is None:
         return
     given = np.ravel(axes).tolist()
@@ -52,9 +53,9 @@ def _refuse_wrong(draft: Draft, node: onnx.NodeProto, axes: Sequence[int] | np.n
         )
 
 
-def _refuse_beyond(draft: Draft, node: onnx.NodeProto) -> None:
+def _refuse_beyond(graph: MutableGraph, node: onnx.NodeProto) -> None:
     """Raise InvalidModel for an axis that the tensor does not have."""
-    shape, axis = draft.shape(node.input[0]), attribute(node, "axis")
+    shape, axis = graph.shape(node.input[0]), attribute(node, "axis")
     if shape is None or axis is None:
         return
     # A number has one axis for most runtimes. Flatten may take all axes for the first.
@@ -66,9 +67,9 @@ def _refuse_beyond(draft: Draft, node: onnx.NodeProto) -> None:
         )
 
 
-def _refuse_no_order(draft: Draft, node: onnx.NodeProto) -> None:
+def _refuse_no_order(graph: MutableGraph, node: onnx.NodeProto) -> None:
     """Raise InvalidModel for a permutation that is not one of the tensor's axes."""
-    order, shape = attribute(node, "perm"), draft.shape(node.input[0])
+    order, shape = attribute(node, "perm"), graph.shape(node.input[0])
     axes = len((order or ()) if shape is None else shape)
     if order and sorted(order) != list(range(axes)):
         raise InvalidModel(

@@ -16,9 +16,9 @@ from onnx import helper
 
 from converters.errors import InvalidModel
 from converters.graph.kernels import exact
-from converters.graph.mutable import shape_of
 from converters.graph.opset import RANDOM, all_nodes
 from converters.graph.runtime import ReferenceSession, RuntimeFailure, Session, runtime_version
+from converters.graph.tensors import shape_of
 from converters.types import NamedArrays
 from converters.verification.hard_points import finite_distance
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from converters.graph.mutable import Draft
+from converters.graph.mutable import MutableGraph
 from converters.passes import affine, packed, simplify
 from tools.audit import coverage
 from tools.audit.comparison import bitwise, within
@@ -43,8 +43,8 @@ def test_a_sum_that_loses_the_sign_of_zero_is_found(monkeypatch):
 def test_a_chain_that_drops_a_small_shift_is_found(monkeypatch):
     composed = affine._composed
 
-    def lossy(draft: Draft, chain: list) -> object:
-        found = composed(draft, chain)
+    def lossy(graph: MutableGraph, chain: list) -> object:
+        found = composed(graph, chain)
         return found and (found[0], np.where(np.abs(found[1]) < 1e-3, 0, found[1]))
 
     monkeypatch.setattr(affine, "_composed", lossy)

@@ -1,7 +1,7 @@
 """Find the functions of `converters` that rewrite a graph and that no row of the audit shows.
 
-Reads the sources: every public function whose first parameter is a Draft or a ModelProto, and every function that
-`canonicalise` calls. Each must be in `covers` of a row, or in UNTOUCHED with the reason.
+Reads the sources: every public function whose first parameter is a MutableGraph or a ModelProto, and every function
+that `canonicalise` calls. Each must be in `covers` of a row, or in UNTOUCHED with the reason.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ UNTOUCHED = {
     "tolerance_of": "reads",
     "types_at": "reads",
     "validate": "reads, and raises",
+    "validate_texts": "reads, and raises",
     "refuse_oversized": "reads, and raises",
     "verify": "reads",
     "without_trailing_blanks": "shortens lists of omitted inputs",
@@ -63,7 +64,7 @@ UNTOUCHED = {
 }
 """Functions that take a graph and change no node of it, with the reason."""
 
-_GRAPHS = ("Draft", "onnx.ModelProto")
+_GRAPHS = ("MutableGraph", "onnx.ModelProto")
 _PLACE = Path(converters.__file__).parent
 
 
@@ -76,7 +77,7 @@ def rewriters() -> set[str]:
 
 
 def called() -> set[str]:
-    """Return the public functions that `canonicalise` and the rounds of `_settle` call with a draft or a model."""
+    """Return the public functions that `canonicalise` and the rounds of `_settle` call with a graph or a model."""
     tree = ast.parse((_PLACE / "canonical.py").read_text(encoding="utf-8"))
     wanted = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     bodies = [node for node in wanted if node.name in ("canonicalise", "_settle")]
@@ -86,7 +87,7 @@ def called() -> set[str]:
         for body in bodies
         for call in ast.walk(body)
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and _is_given_a_graph(call)
-        if not call.func.id.startswith("_") and call.func.id != "Draft"
+        if not call.func.id.startswith("_") and call.func.id != "MutableGraph"
     }
 
 
@@ -98,7 +99,7 @@ def uncovered() -> list[str]:
 
 def _is_given_a_graph(call: ast.Call) -> bool:
     names = {node.id for given in call.args for node in ast.walk(given) if isinstance(node, ast.Name)}
-    return not names.isdisjoint({"draft", "working", "proto", "result"})
+    return not names.isdisjoint({"graph", "working", "proto", "result"})
 
 
 def _takers(tree: ast.Module) -> Iterator[str]:

@@ -14,7 +14,7 @@ from onnx import helper
 
 from converters.canonical import canonicalise
 from converters.graph.kernels import exact
-from converters.graph.mutable import Draft
+from converters.graph.mutable import MutableGraph
 from converters.graph.opset import inline_functions, set_opset
 from converters.graph.order import in_order
 from converters.model import Model
@@ -53,6 +53,7 @@ from tools.audit.draws import (
     shapes,
     whole,
 )
+from tools.audit.links import assert_linked
 from tools.audit.sketch import Sketch
 
 F64, F32, F16 = np.float64, np.float32, np.float16
@@ -78,64 +79,66 @@ class Pass:
     covers: tuple[Callable[..., Any], ...] = ()
 
 
-def _on_draft(
-    *passes: Callable[[Draft], Any], infers: bool = True
+def _on_graph(
+    *passes: Callable[[MutableGraph], Any], infers: bool = True
 ) -> Callable[[onnx.ModelProto], onnx.ModelProto]:
-    """Return what applies passes to a draft of a model, as `canonicalise` does."""
+    """Return what applies passes to a graph of a model, as `canonicalise` does."""
 
     def apply(proto: onnx.ModelProto) -> onnx.ModelProto:
         working = onnx.ModelProto()
         working.CopyFrom(proto)
-        draft = Draft(working)
+        graph = MutableGraph(working)
         for one in passes:
             if infers:
-                draft.infer_types()
-            one(draft)
-        draft.remove_unused()
-        draft.infer_types()
-        return draft.to_proto()
+                graph.infer_types()
+            one(graph)
+            assert_linked(graph)
+        graph.remove_unused()
+        assert_linked(graph)
+        graph.infer_types()
+        return graph.to_proto()
 
     return apply
 
 
-def _simplify_alone(draft: Draft) -> None:
+def _simplify_alone(graph: MutableGraph) -> None:
     """Two rounds of the rules of `simplify`, without the joins and pools, which have rows of their own."""
     with (
-        mock.patch.object(simplify_module, "join_primitives", lambda draft: False),
-        mock.patch.object(simplify_module, "name_global_pools", lambda draft: False),
+        mock.patch.object(simplify_module, "join_primitives", lambda graph: False),
+        mock.patch.object(simplify_module, "name_global_pools", lambda graph: False),
     ):
         for _ in range(2):
-            simplify_module.simplify(draft)
-            draft.remove_unused()
-            draft.infer_types()
+            simplify_module.simplify(graph)
+            graph.remove_unused()
+            graph.infer_types()
 
 
 def _with_claims(proto: onnx.ModelProto) -> onnx.ModelProto:
     """What reads shapes, after the stated ones were set aside and filled in."""
 
-    def fill(draft: Draft) -> None:
-        claims = set_aside(draft)
-        draft.infer_types()
+    def fill(graph: MutableGraph) -> None:
+        claims = set_aside(graph)
+        graph.infer_types()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            fill_in(draft, claims)
+            fill_in(graph, claims)
 
-    return _on_draft(fill, _simplify_alone, fix_shapes, join_reshapes, infers=False)(proto)
+    return _on_graph(fill, _simplify_alone, fix_shapes, join_reshapes, infers=False)(proto)
 
 
 def _freed(proto: onnx.ModelProto) -> onnx.ModelProto:
     working = onnx.ModelProto()
     working.CopyFrom(proto)
-    draft = Draft(working)
-    draft.infer_types()
-    name_batch(draft)
-    return free_batch(draft).to_proto()
+    graph = MutableGraph(working)
+    graph.infer_types()
+    name_batch(graph)
+    return free_batch(graph).to_proto()
 
 
 def _called(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Calls inlined by ONNX; those of a model with an odd number of nodes by `inline_calls`."""
     if len(proto.graph.node) % 2:
-        return _on_draft(lambda draft: inline_calls(draft, proto.functions), infers=False)(proto)
+        return _on_graph(lambda graph: inline_calls(graph, proto.functions), infers=False)(proto)
     return inline_functions(proto)
 
 
@@ -180,7 +183,7 @@ PASSES: dict[str, Pass] = {
         Pass(
             "simplify",
             moves.draw,
-            _on_draft(_simplify_alone),
+            _on_graph(_simplify_alone),
             bitwise=True,
             dtypes=(F64, F32, F16),
             covers=(simplify_module.simplify,),
@@ -188,47 +191,47 @@ PASSES: dict[str, Pass] = {
         Pass(
             "shapes",
             shapes.draw,
-            _on_draft(fix_shapes, join_reshapes),
+            _on_graph(fix_shapes, join_reshapes),
             bitwise=True,
             covers=(fix_shapes, join_reshapes),
         ),
         Pass(
-            "sequences", sequences.draw, _on_draft(lower_sequences), bitwise=True, covers=(lower_sequences,)
+            "sequences", sequences.draw, _on_graph(lower_sequences), bitwise=True, covers=(lower_sequences,)
         ),
-        Pass("unroll", control.draw, _on_draft(unroll_loops), bitwise=True, covers=(unroll_loops,)),
+        Pass("unroll", control.draw, _on_graph(unroll_loops), bitwise=True, covers=(unroll_loops,)),
         Pass(
             "fold",
             linear.draw_folds,
-            _on_draft(fold_batch_norms),
+            _on_graph(fold_batch_norms),
             rounds=True,
             dtypes=(F64, F32, F16),
             covers=(fold_batch_norms,),
         ),
-        Pass("zero biases", linear.draw_biases, _on_draft(drop_zero_biases), covers=(drop_zero_biases,)),
+        Pass("zero biases", linear.draw_biases, _on_graph(drop_zero_biases), covers=(drop_zero_biases,)),
         Pass(
             "affine",
             linear.draw_affine,
-            _on_draft(merge_affine),
+            _on_graph(merge_affine),
             rounds=True,
             dtypes=(F64, F32, F16),
             covers=(merge_affine,),
         ),
-        Pass("packed", linear.draw_packed, _on_draft(split_packed), covers=(split_packed,)),
+        Pass("packed", linear.draw_packed, _on_graph(split_packed), covers=(split_packed,)),
         Pass(
             "constants",
             primitives.draw_constants,
-            _on_draft(fold_constants),
+            _on_graph(fold_constants),
             rounds=True,
             covers=(fold_constants,),
         ),
-        Pass("pools", primitives.draw_pools, _on_draft(name_global_pools), covers=(name_global_pools,)),
-        Pass("masking", attention.draw_masked, _on_draft(guard_masked_rows), covers=(guard_masked_rows,)),
-        Pass("fused", fused.draw, _on_draft(expand_fused), covers=(expand_fused,)),
-        Pass("functions", fused.draw_functions, _on_draft(expand_functions), covers=(expand_functions,)),
+        Pass("pools", primitives.draw_pools, _on_graph(name_global_pools), covers=(name_global_pools,)),
+        Pass("masking", attention.draw_masked, _on_graph(guard_masked_rows), covers=(guard_masked_rows,)),
+        Pass("fused", fused.draw, _on_graph(expand_fused), covers=(expand_fused,)),
+        Pass("functions", fused.draw_functions, _on_graph(expand_functions), covers=(expand_functions,)),
         Pass("calls", lowered.draw_calls, _called, covers=(inline_functions, inline_calls)),
-        Pass("lower", lowered.draw_lowered, _on_draft(lower_ops), covers=(lower_ops,)),
-        Pass("opset", opsets.draw, _on_draft(set_opset), runtime=True, dtypes=(F64,), covers=(set_opset,)),
-        Pass("axes", interfaces.draw_axes, _on_draft(state_axes), covers=(state_axes,)),
+        Pass("lower", lowered.draw_lowered, _on_graph(lower_ops), covers=(lower_ops,)),
+        Pass("opset", opsets.draw, _on_graph(set_opset), runtime=True, dtypes=(F64,), covers=(set_opset,)),
+        Pass("axes", interfaces.draw_axes, _on_graph(state_axes), covers=(state_axes,)),
         Pass("batch", interfaces.draw_batches, _freed, covers=(name_batch, free_batch)),
         Pass("claims", interfaces.draw_claims, _with_claims, bitwise=True, covers=(set_aside, fill_in)),
         Pass(
@@ -251,7 +254,7 @@ PASSES: dict[str, Pass] = {
         Pass(
             "joins",
             primitives.draw_joins,
-            _on_draft(join_primitives),
+            _on_graph(join_primitives),
             rounds=True,
             dtypes=(F64, F32, F16),
             covers=(join_primitives,),

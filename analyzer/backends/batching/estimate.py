@@ -18,7 +18,7 @@ from onnx import helper
 from analyzer.graph.graph import Graph
 from analyzer.graph.program import Program
 from converters.graph.inference import inferred_of
-from converters.graph.mutable import reads
+from converters.graph.nodes import reads
 
 Shapes = Mapping[str, tuple[int, ...]]
 Type = tuple[int, tuple[int, ...]]

@@ -19,7 +19,7 @@ from analyzer.backends.batching.memory import budget, text_of
 from analyzer.backends.caches import Cache
 from analyzer.errors import NotEnoughMemory, UnsupportedOp
 from analyzer.graph.batch_axis import Place, batched_inputs, samples_in
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.program import Program, assemble
 from analyzer.target.target import Seed, TargetLike, as_target
 from converters.system.processes import free_memory
@@ -53,7 +53,7 @@ class Call:
         """Return the ONNX program of the call. Raises UnsupportedOp where a node on the path has no rule."""
         graph = fn.graph
         if self.request is None or self.seed is None:
-            return assemble(graph, Emitter(graph.opset), {name: graph.tensors[name] for name in self.names})
+            return assemble(graph, Builder(graph.opset), {name: graph.tensors[name] for name in self.names})
         return fn.engine.program(self.request, self.seed)
 
 

@@ -1,17 +1,20 @@
 """Expand the fused ops that ONNX Runtime's optimizer and common exporters write into ops of the standard.
 
-Rewrites a Draft at the canonical opset: one function per op, a file per family, from a node's inputs and
+Rewrites a MutableGraph at the canonical opset: one function per op, a file per family, from a node's inputs and
 attributes to standard nodes that compute the same. Refuses, by name, ops of ONNX Runtime that have no
 expansion, and the layouts of one machine (domains com.microsoft.nchwc and com.ms.internal.nhwc).
 """
 
 from __future__ import annotations
 
+import contextlib
+
 import onnx
 
 from converters.errors import UnsupportedModel
-from converters.graph.builder import EXPANSIONS, MICROSOFT, Expansion, Undetermined, describe, expand
-from converters.graph.mutable import Draft, is_standard
+from converters.graph.expansion import EXPANSIONS, MICROSOFT, Expansion, Undetermined, describe, expand
+from converters.graph.mutable import MutableGraph
+from converters.graph.nodes import is_standard
 from converters.passes.fused import activations, attention, classical, decoder, layers, norms, quantized
 
 LAYOUTS = ("com.microsoft.nchwc", "com.ms.internal.nhwc")
@@ -65,7 +68,7 @@ def _is_borrowed(node: onnx.NodeProto, version: int) -> bool:
     return False
 
 
-def refuse_foreign(draft: Draft) -> None:
+def refuse_foreign(draft: MutableGraph) -> None:
     """Raise UnsupportedModel where ops of ONNX Runtime have no expansion; all of them are named."""
     laid_out = [node for node in draft.nodes if node.domain in LAYOUTS]
     if laid_out:
@@ -83,7 +86,7 @@ def refuse_foreign(draft: Draft) -> None:
         )
 
 
-def expand_fused(draft: Draft) -> bool:
+def expand_fused(draft: MutableGraph) -> bool:
     """Replace every fused node whose types can be inferred. Returns whether any was replaced."""
     changed = False
     while any(_expansion(node) for node in draft.nodes) and _expand_known(draft):
@@ -98,29 +101,26 @@ def _expansion(node: onnx.NodeProto) -> Expansion | None:
     return EXPANSIONS.get((node.domain, node.op_type))
 
 
-def _expand_known(draft: Draft) -> bool:
+def _expand_known(draft: MutableGraph) -> bool:
     """Replace the fused nodes whose types are known well enough. Returns whether any was."""
-    used, nodes, expanded = draft.uses(), list[onnx.NodeProto](), 0
+    replaced = {}
     for node in draft.nodes:
         expansion = _expansion(node)
-        try:
-            replacement = [node] if expansion is None else expand(draft, node, expansion, used)
-        except Undetermined:
-            replacement = [node]
-        expanded += replacement[0] is not node
-        nodes += replacement
-    draft.nodes = nodes
-    return bool(expanded)
+        if expansion is not None:
+            with contextlib.suppress(Undetermined):
+                replaced[id(node)] = expand(draft, node, expansion)
+    draft.replace(replaced)
+    return bool(replaced)
 
 
-def refuse_undetermined(draft: Draft) -> None:
+def refuse_undetermined(draft: MutableGraph) -> None:
     """Raise UnsupportedModel for a fused node that could not be expanded for want of a rank or type."""
     for node in draft.nodes:
         expansion = _expansion(node)
         if expansion is None:
             continue
         try:
-            expand(draft, node, expansion, draft.uses())
+            expand(draft, node, expansion)
         except Undetermined as error:
             raise UnsupportedModel(
                 f"{describe(node)} cannot be expanded: {error}. Fix: run onnx.shape_inference on the file, or state "

@@ -1,9 +1,10 @@
 """Functions that are written in primitives become the one op that the standard has for them.
 
-Rewrites a Draft whose types are inferred. Exporters write a LayerNormalization as ten nodes or as one, and a GELU in
-many orders of its factors; a decomposition by nodes would differ with each. A region of nodes between one tensor and
-another becomes an op only if it has the op's formula, with every constant equal after rounding to the file's precision,
-and the op's values in that precision. Any other region, or one whose inner values are read elsewhere, stays as it is.
+Rewrites a MutableGraph whose types are inferred. Exporters write a LayerNormalization as ten nodes or as one, and a
+GELU in many orders of its factors; a decomposition by nodes would differ with each. A region of nodes between one
+tensor and another becomes an op only if it has the op's formula, with every constant equal after rounding to the file's
+precision, and the op's values in that precision. Any other region, or one whose inner values are read elsewhere, stays
+as it is.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import onnx
 
 from converters.budget import current
-from converters.graph.mutable import Draft
+from converters.graph.mutable import MutableGraph
 from converters.passes.joins.elementwise import RegionRecogniser
 from converters.passes.joins.normalization import normalization
 from converters.passes.joins.region import Region, TensorUses
@@ -19,27 +20,27 @@ from converters.passes.joins.region import Region, TensorUses
 __all__ = ["join_primitives"]
 
 
-def join_primitives(draft: Draft) -> bool:
+def join_primitives(graph: MutableGraph) -> bool:
     """Rewrite every region that is found, the largest first. Returns whether any was."""
-    reader, elementwise, budget = TensorUses(draft), RegionRecogniser(draft), current()
+    reader, elementwise, budget = TensorUses(graph), RegionRecogniser(graph), current()
     activations = _Activations(reader, elementwise)
     replaced: dict[int, list[onnx.NodeProto]] = {}
     removed: list[onnx.NodeProto] = []
     # From the end: the last node of the largest region comes first.
-    for node in reversed(draft.nodes):
+    for node in reversed(graph.nodes):
         budget.check("recognising functions", node)
         for region in reversed(reader.regions_before(node)):
             if not region.reduces and activations.begins_with_the_end_of_another(region):
                 continue
-            nodes = normalization(draft, region) if region.reduces else elementwise.join(region)
+            nodes = normalization(graph, region) if region.reduces else elementwise.join(region)
             if nodes is not None:
                 replaced[id(node)] = nodes
                 removed += region.nodes[:-1]
                 reader.consume(region)
                 activations.forget()
                 break
-    draft.replace(replaced)
-    draft.remove(removed)
+    graph.replace(replaced)
+    graph.remove(removed)
     return bool(replaced)
 
 

@@ -15,7 +15,7 @@ import onnx
 from onnx import helper
 
 from converters.graph.insertion import inherit_origin
-from converters.graph.mutable import Draft
+from converters.graph.mutable import MutableGraph
 from converters.passes.joins.confirm import agrees, numbers
 from converters.passes.joins.form import Form, Opaque
 from converters.passes.joins.formulas import FUNCTIONS, Function
@@ -56,10 +56,10 @@ class _Still:
 
 
 class RegionRecogniser:
-    """Recognises regions of a draft; equal ones are compared once."""
+    """Recognises regions of a graph; equal ones are compared once."""
 
-    def __init__(self, draft: Draft) -> None:
-        self._draft = draft
+    def __init__(self, graph: MutableGraph) -> None:
+        self._graph = graph
         self._known: dict[tuple[np.dtype[Any], int], _Match | None] = {}
         self._precisions: dict[str, Precision | None] = {}
 
@@ -78,7 +78,7 @@ class RegionRecogniser:
         entry = region.entry
         if entry not in self._precisions:
             # A constant with an axis would give one to a scalar.
-            known = precision_of(self._draft, entry) if self._draft.shape(entry) else None
+            known = precision_of(self._graph, entry) if self._graph.shape(entry) else None
             self._precisions[entry] = known
         precision = self._precisions[entry]
         if precision is None:
@@ -100,11 +100,11 @@ class RegionRecogniser:
                 source[name] = source[node.input[0]]
                 paths[name] = (*paths[node.input[0]], node)
                 continue
-            computed = [given for given in node.input if given and given not in self._draft.constants]
+            computed = [given for given in node.input if given and given not in self._graph.constants]
             histories = [self._history(paths[given]) for given in computed]
             if any(one is None or one != histories[0] for one in histories):
                 return None
-            if not all(is_number(self._draft, given, node) for given in node.input if given not in computed):
+            if not all(is_number(self._graph, given, node) for given in node.input if given not in computed):
                 return None
             inputs = [source.get(given, given) for given in node.input]
             if inputs == list(node.input):
@@ -121,7 +121,7 @@ class RegionRecogniser:
         """Return what moves do to the order of elements and to the shape; None where that is not known."""
         found: list[Any] = []
         for node in moves:
-            step = moved(self._draft, node)
+            step = moved(self._graph, node)
             if step is None:
                 return None
             if isinstance(step, list):
@@ -134,10 +134,10 @@ class RegionRecogniser:
         return found
 
     def _value(self, name: str) -> float:
-        return float(self._draft.constants[name].reshape(()))
+        return float(self._graph.constants[name].reshape(()))
 
     def _match(self, still: _Still, precision: Precision) -> _Match | None:
-        setting = Setting(self._draft.constants, (1,))
+        setting = Setting(self._graph.constants, (1,))
         number = self._value
 
         try:
@@ -162,20 +162,20 @@ class RegionRecogniser:
             return result
 
         stored = [
-            number(name) for node in still.nodes for name in node.input if name in self._draft.constants
+            number(name) for node in still.nodes for name in node.input if name in self._graph.constants
         ]
         return found if agrees(file, op, numbers(stored, precision), precision) else None
 
     def _nodes(self, region: Region, still: _Still, found: _Match) -> list[onnx.NodeProto] | None:
         last, entry = region.last, region.entry
         stem = last.output[0]
-        result = self._draft.fresh(f"{stem}.unmoved") if still.moves else stem
+        result = self._graph.fresh(f"{stem}.unmoved") if still.moves else stem
         op_type = found.function.op_type
         if op_type == "Swish":
             # The canonical opset has no such op: it is a Sigmoid and a product.
             if not region.moves and sorted(node.op_type for node in region.nodes) == ["Mul", "Sigmoid"]:
                 return None
-            gate = self._draft.fresh(f"{stem}.sigmoid")
+            gate = self._graph.fresh(f"{stem}.sigmoid")
             nodes = [
                 helper.make_node("Sigmoid", [entry], [gate]),
                 helper.make_node("Mul", [entry, gate], [result], last.name),
@@ -194,22 +194,22 @@ class RegionRecogniser:
             copy = onnx.NodeProto()
             copy.CopyFrom(move)
             copy.input[0] = name
-            name = result if index == len(moves) else self._draft.fresh(f"{result}.moved")
+            name = result if index == len(moves) else self._graph.fresh(f"{result}.moved")
             copy.output[0] = name
             copies.append(copy)
         return copies
 
     def _number(self, region: Region, value: float) -> str:
-        precision = precision_of(self._draft, region.entry)
+        precision = precision_of(self._graph, region.entry)
         assert precision is not None
-        name = self._draft.fresh(f"{region.last.output[0]}.bound")
-        self._draft.constants[name] = np.asarray(value, precision.dtype)
+        name = self._graph.fresh(f"{region.last.output[0]}.bound")
+        self._graph.constants[name] = np.asarray(value, precision.dtype)
         return name
 
 
-def precision_of(draft: Draft, name: str) -> Precision | None:
+def precision_of(graph: MutableGraph, name: str) -> Precision | None:
     """Return the floating type of a tensor; None where it has another type, or none that is known."""
-    kind = draft.type_of(name)
+    kind = graph.type_of(name)
     if kind is None or kind.tensor_type.elem_type not in _FLOATS:
         return None
     return Precision(helper.tensor_dtype_to_np_dtype(kind.tensor_type.elem_type))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from converters.graph.mutable import attribute
+from converters.graph.nodes import attribute
 from converters.passes.joins.form import Opaque
 from converters.passes.joins.formulas import (
     Value,

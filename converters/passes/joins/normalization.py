@@ -16,7 +16,7 @@ import onnx
 from onnx import helper
 
 from converters.graph.insertion import inherit_origin
-from converters.graph.mutable import Draft
+from converters.graph.mutable import MutableGraph
 from converters.passes.joins import formulas
 from converters.passes.joins.confirm import agrees, arrays
 from converters.passes.joins.elementwise import precision_of
@@ -33,7 +33,7 @@ _LARGEST = 1 << 16
 class _Sums:
     """A region whose every sum is over the same axes, and how it is evaluated."""
 
-    draft: Draft
+    graph: MutableGraph
     region: Region
     axes: tuple[int, ...]
     sizes: tuple[int, ...]
@@ -42,7 +42,7 @@ class _Sums:
     @cached_property
     def setting(self) -> Setting:
         """What the meaning of the nodes depends on."""
-        return Setting(self.draft.constants, self.sizes)
+        return Setting(self.graph.constants, self.sizes)
 
     @property
     def count(self) -> int:
@@ -57,7 +57,7 @@ class _Sums:
         return result
 
     def _form_of(self, name: str) -> Form:
-        value = self.draft.constants[name]
+        value = self.graph.constants[name]
         if value.ndim > len(self.sizes):
             raise Opaque
         if value.size == 1:
@@ -66,7 +66,7 @@ class _Sums:
 
     def values(self, x: Rounded) -> Rounded:
         """Return what the file computes."""
-        constants = self.draft.constants
+        constants = self.graph.constants
         result: Rounded = compute(
             self.region.nodes, self.setting, {self.region.entry: x}, lambda name: x.constant(constants[name])
         )
@@ -77,9 +77,9 @@ class _Sums:
         return agrees(self.values, op, arrays(self.sizes, self.axes, self.precision), self.precision)
 
 
-def normalization(draft: Draft, region: Region) -> list[onnx.NodeProto] | None:
+def normalization(graph: MutableGraph, region: Region) -> list[onnx.NodeProto] | None:
     """Return the nodes that replace a region, with its result's name; None where it is no op's function."""
-    sums = _read(draft, region)
+    sums = _read(graph, region)
     if sums is None:
         return None
     try:
@@ -89,12 +89,12 @@ def normalization(draft: Draft, region: Region) -> list[onnx.NodeProto] | None:
     return _softmaxes(sums, form) or _norms(sums, form)
 
 
-def _read(draft: Draft, region: Region) -> _Sums | None:
-    shape, precision = draft.shape(region.entry), precision_of(draft, region.entry)
+def _read(graph: MutableGraph, region: Region) -> _Sums | None:
+    shape, precision = graph.shape(region.entry), precision_of(graph, region.entry)
     if not shape or len(region.nodes) == 1 or region.moves or precision is None:
         return None
     found = {
-        axes_of(node, len(shape), draft.constants) for node in region.nodes if node.op_type in REDUCTIONS
+        axes_of(node, len(shape), graph.constants) for node in region.nodes if node.op_type in REDUCTIONS
     }
     axes = found.pop() if len(found) == 1 else None
     if not axes:
@@ -106,7 +106,7 @@ def _read(draft: Draft, region: Region) -> _Sums | None:
     sizes = tuple(size if axis in axes and isinstance(size, int) else 1 for axis, size in enumerate(shape))
     if math.prod(sizes) > _LARGEST:
         return None
-    return _Sums(draft, region, axes, sizes, precision)
+    return _Sums(graph, region, axes, sizes, precision)
 
 
 def _softmaxes(sums: _Sums, form: Form) -> list[onnx.NodeProto] | None:
@@ -191,7 +191,7 @@ def _array(sums: _Sums, terms: dict[Product, float]) -> Array:
     total = np.zeros(extents)
     for product, value in terms.items():
         factors = [
-            sums.draft.constants[str(atom.detail)].astype(np.float64) ** float(exponent)
+            sums.graph.constants[str(atom.detail)].astype(np.float64) ** float(exponent)
             for atom, exponent in product
         ]
         try:
@@ -207,20 +207,20 @@ def _array(sums: _Sums, terms: dict[Product, float]) -> Array:
 
 def _normalized(sums: _Sums, found: _Norm) -> list[onnx.NodeProto]:
     """Return the op over the last axes; where the region's are others, between two Transposes."""
-    draft, last, rank = sums.draft, sums.region.last, len(sums.sizes)
+    graph, last, rank = sums.graph, sums.region.last, len(sums.sizes)
     order = [axis for axis in range(rank) if axis not in sums.axes] + list(sums.axes)
     moved = order != list(range(rank))
     extents = [sums.sizes[axis] for axis in sums.axes]
     stem, inputs = last.output[0], [sums.region.entry]
     nodes = []
     if moved:
-        inputs = [draft.fresh(f"{stem}.axes_last")]
+        inputs = [graph.fresh(f"{stem}.axes_last")]
         nodes.append(helper.make_node("Transpose", [sums.region.entry], inputs, perm=order))
     for role, array in (("scale", found.scale), ("shift", found.shift)):
         if array is not None and (role == "scale" or array.any()):
-            inputs.append(draft.fresh(f"{stem}.{role}"))
-            draft.constants[inputs[-1]] = array.reshape(extents).astype(sums.precision.dtype)
-    result = draft.fresh(f"{stem}.normalized") if moved else stem
+            inputs.append(graph.fresh(f"{stem}.{role}"))
+            graph.constants[inputs[-1]] = array.reshape(extents).astype(sums.precision.dtype)
+    result = graph.fresh(f"{stem}.normalized") if moved else stem
     first = rank - len(sums.axes)
     nodes.append(
         helper.make_node(found.op_type, list(inputs), [result], last.name, axis=first, epsilon=found.epsilon)

@@ -1,6 +1,6 @@
 """Regions of a graph: the nodes between one computed tensor and another, when nobody else reads what lies between.
 
-Reads a Draft. Only nodes that `nodes` can compute, and moves of elements between them, are taken in, and no more
+Reads a MutableGraph. Only nodes that `nodes` can compute, and moves of elements between them, are taken in, and no more
 than MOST of them.
 """
 
@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import onnx
 
-from converters.graph.mutable import Draft, attribute, is_standard, reads
+from converters.graph.mutable import MutableGraph
+from converters.graph.nodes import attribute, is_standard, reads
 from converters.passes.joins.nodes import OPS, REDUCTIONS
 from converters.types import Shape
 
@@ -69,13 +70,12 @@ class _Part:
 class TensorUses:
     """Who computes and who reads what, worked out once."""
 
-    def __init__(self, draft: Draft) -> None:
-        self._draft = draft
+    def __init__(self, graph: MutableGraph) -> None:
+        self._graph = graph
         self._positions = {
-            name: index for index, node in enumerate(draft.nodes) for name in node.output if name
+            name: index for index, node in enumerate(graph.nodes) for name in node.output if name
         }
-        self._nodes = draft.nodes
-        self._uses = draft.uses()
+        self._nodes = graph.nodes
         self._consumed: set[int] = set()
         self._parts: dict[int, _Part | None] = {}
         self._structures: dict[tuple[object, ...], int] = {}
@@ -107,7 +107,7 @@ class TensorUses:
                 found += [] if region.begins_with_a_move else [region]
             # All paths from the latest tensor to the end are inside: whoever else reads it is outside for good.
             name = max(frontier, key=lambda name: self._positions.get(name, -1))
-            if inner[name] != self._uses[name] or len(inside) == MOST:
+            if inner[name] != self._graph.use_count(name) or len(inside) == MOST:
                 break
             part = self._part(name)
         return found
@@ -129,15 +129,15 @@ class TensorUses:
         """Return what depends on constants alone as None: it is not folded yet, and may not lie in a region."""
         if not is_standard(node, *OPS, *MOVES) or any(node.output[1:]):
             return None
-        computed = tuple(name for name in reads(node) if name not in self._draft.constants)
+        computed = tuple(name for name in reads(node) if name not in self._graph.constants)
         meaning = self._moved(node) if node.op_type in MOVES else self._computed(node)
         return _Part(node, computed, meaning, node.op_type in REDUCTIONS) if computed else None
 
     def _moved(self, node: onnx.NodeProto) -> tuple[object, ...]:
-        history = moved(self._draft, node)
+        history = moved(self._graph, node)
         return (
             "move",
-            node.input[0] in self._draft.constants,
+            node.input[0] in self._graph.constants,
             history if history is None else tuple(history),
         )
 
@@ -145,30 +145,30 @@ class TensorUses:
         attributes = tuple(sorted(entry.SerializeToString() for entry in node.attribute))
         operands: list[object] = []
         for name in node.input:
-            value = self._draft.constants.get(name)
+            value = self._graph.constants.get(name)
             if value is None:
                 operands.append(bool(name))
-            elif is_number(self._draft, name, node):
+            elif is_number(self._graph, name, node):
                 operands.append((value.dtype.name, value.tobytes()))
             else:
                 operands.append("array")
         return (node.op_type, attributes, *operands)
 
 
-def is_number(draft: Draft, name: str, reader: onnx.NodeProto) -> bool:
+def is_number(graph: MutableGraph, name: str, reader: onnx.NodeProto) -> bool:
     """Whether a constant is omitted, or one number that does not raise its reader's rank."""
-    value = draft.constants.get(name)
+    value = graph.constants.get(name)
     if value is None or value.size != 1:
         return not name
-    operands = [draft.shape(other) for other in reader.input if other not in draft.constants]
+    operands = [graph.shape(other) for other in reader.input if other not in graph.constants]
     ranks = [len(shape) for shape in operands if shape is not None]
     return value.ndim <= max(ranks, default=1)
 
 
-def moved(draft: Draft, node: onnx.NodeProto) -> list[int] | Shape | None:
+def moved(graph: MutableGraph, node: onnx.NodeProto) -> list[int] | Shape | None:
     """Return what a move does to the elements: a permutation, or else the shape; None where it is not known."""
     if node.op_type == "Transpose":
         permutation: list[int] | None = attribute(node, "perm")
         return permutation
-    shape = draft.shape(node.output[0])
+    shape = graph.shape(node.output[0])
     return None if shape is None or None in shape else shape

@@ -12,9 +12,9 @@ import torch
 from onnx import parser, shape_inference
 from torch import Tensor, nn
 
-from analyzer import differentiate, integrated_gradients
+from analyzer import differentiate, gradient, integrated_gradients
 from analyzer.backends.inner_tensors import cut
-from analyzer.errors import AnalysisError, UnknownTensor
+from analyzer.errors import AnalysisError, Note, UnknownTensor
 from analyzer.graph.embeddings import embedded_tokens
 from analyzer.graph.graph import Graph
 from converters import convert, load
@@ -322,11 +322,17 @@ def test_a_module_means_its_outputs(named):
     assert named.roots([head, "head"]) == (head,)
 
 
-def test_a_folded_batch_norm_has_the_output_and_its_convolution_none(named):
+def test_a_folded_batch_norm_has_the_output_of_its_convolution_too_and_a_note_says_so(named):
     (folded,) = named.roots("stem.1")
     assert named.graph.producer[folded].op_type == "Conv"
-    with pytest.raises(UnknownTensor, match="was folded together with"):
-        named.roots("stem.0")
+    with pytest.warns(Note, match=r"'stem\.0' was folded together with 'stem\.1'"):
+        assert named.roots("stem.0") == (folded,)
+    x = normal(2, 3, 5, 5).numpy()
+    with pytest.warns(Note):
+        found = gradient(named, x, 0, wrt="stem.0")
+    np.testing.assert_array_equal(
+        found.attributions[folded], gradient(named, x, 0, wrt="stem.1").attributions[folded]
+    )
     net = draw(Named())
     apart = differentiate(convert(net, normal(2, 3, 5, 5), fold_batch_norm=False))
     x = normal(2, 3, 5, 5)

@@ -80,3 +80,23 @@ def test_a_label_of_a_figure_is_no_formula(name):
     assert not any(
         label.get_parse_math() for label in (axes.title, axes.xaxis.label, *axes.get_yticklabels())
     )
+
+
+def test_a_folded_layer_is_explained_with_a_note(tmp_path, command):
+    import torch
+
+    from converters import convert
+
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2), torch.nn.Flatten(), torch.nn.Linear(72, 2)
+    )
+    x = np.zeros((1, 1, 8, 8), np.float32)
+    convert(net.eval(), x).save(tmp_path / "folded.onnx")
+    np.save(tmp_path / "x.npy", x)
+    given = ("analyze", str(tmp_path / "folded.onnx"), str(tmp_path / "x.npy"), "--method", "gradient")
+    status, _, errors = command(*given, "--wrt", "0")
+    assert status == 0
+    (note,) = [line for line in errors.splitlines() if "note" in line]
+    assert note.startswith("onnxplain: note: '0' was folded together with '1'")
+    status, _, errors = command(*given, "--wrt", "1")
+    assert status == 0 and "note" not in errors

@@ -11,10 +11,11 @@ from onnx import numpy_helper, parser
 from onnx.reference import ReferenceEvaluator
 
 from converters.canonical import check
-from converters.graph.mutable import Draft
+from converters.graph.mutable import MutableGraph
+from tools.audit.links import assert_linked
 
 Arrays = Mapping[str, np.ndarray]
-Pass = Callable[[Draft], Any]
+Pass = Callable[[MutableGraph], Any]
 
 
 def graph(text: str, constants: Arrays | None = None, opset: int = 23) -> onnx.ModelProto:
@@ -35,12 +36,13 @@ def rewritten(file: onnx.ModelProto, rewrite: Pass, *, unused: bool = False) -> 
     """Return a copy of the file after a pass, and what the pass returns. unused: keep what no output depends on."""
     copy = onnx.ModelProto()
     copy.CopyFrom(file)
-    draft = Draft(copy)
-    draft.infer_types()
-    found = rewrite(draft)
+    mutable = MutableGraph(copy)
+    mutable.infer_types()
+    found = rewrite(mutable)
+    assert_linked(mutable)
     if not unused:
-        draft.remove_unused()
-    return draft.to_proto(), found
+        mutable.remove_unused()
+    return mutable.to_proto(), found
 
 
 def values(proto: onnx.ModelProto, feeds: Arrays) -> dict[str, Any]:

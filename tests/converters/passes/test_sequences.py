@@ -103,14 +103,14 @@ def test_a_known_list_is_its_items(name: str) -> None:
             assert_same(file, made, {"x": x})
 
 
-def _until_done(draft) -> bool:
+def _until_done(mutable) -> bool:
     """Apply the pass as `simplify` does: types are inferred again between rounds."""
-    found = lower_sequences(draft)
-    draft.remove_unused()
-    draft.infer_types()
-    while lower_sequences(draft):
-        draft.remove_unused()
-        draft.infer_types()
+    found = lower_sequences(mutable)
+    mutable.remove_unused()
+    mutable.infer_types()
+    while lower_sequences(mutable):
+        mutable.remove_unused()
+        mutable.infer_types()
     return found
 
 

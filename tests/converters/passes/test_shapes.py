@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from converters.graph.mutable import Draft
+from converters.graph.mutable import MutableGraph
 from converters.passes.shapes import fix_shapes, join_reshapes
 from tests.converters.helpers import ops, run
 from tests.converters.passes.rewriting import (
@@ -147,9 +147,9 @@ def test_what_depends_on_the_run_is_not_a_constant(name: str) -> None:
     file = shaped(f"{DEPENDS[name]} y = Cast<to = 11>(n)", shape="N,3,4")
     if name == "an axis that there is not":
         # A graph that fails must fail when it runs, not here.
-        draft = Draft(file)
-        fix_shapes(draft)
-        assert "n" not in draft.constants
+        mutable = MutableGraph(file)
+        fix_shapes(mutable)
+        assert "n" not in mutable.constants
         return
     assert "n" not in fixed(file)
 
@@ -330,10 +330,10 @@ def test_an_expand_to_another_size_stays(shape: str, nodes: str) -> None:
 
 
 def shape_stated(file: onnx.ModelProto, name: str) -> Any:
-    draft = Draft(file)
-    draft.infer_types()
-    fix_shapes(draft)
-    return draft.shape(name)
+    mutable = MutableGraph(file)
+    mutable.infer_types()
+    fix_shapes(mutable)
+    return mutable.shape(name)
 
 
 def test_the_sizes_behind_an_expand_are_stated() -> None:

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from converters import InvalidModel, load
-from converters.graph.mutable import Draft
+from converters.graph.mutable import MutableGraph
 from converters.passes.affine import merge_affine
 from tests.converters.helpers import make_model, normal
 
@@ -145,5 +145,5 @@ def test_constants_that_contradict_one_another_are_not_merged() -> None:
     ]
     model = make_model(nodes, {"x": ("N", 6)}, ["y"])
     model.graph.initializer.extend(constants)
-    draft = Draft(model)
-    assert merge_affine(draft) == 0 and len(draft.nodes) == 2
+    graph = MutableGraph(model)
+    assert merge_affine(graph) == 0 and len(graph.nodes) == 2

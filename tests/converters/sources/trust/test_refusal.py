@@ -19,7 +19,7 @@ from onnx import TensorProto, helper
 from analyzer import check, compare, differentiate
 from analyzer.testing import assert_equivalent
 from converters import ConversionError, InvalidModel, UntrustedModel, convert, load
-from tests.converters.sources.attacks import X, attempt, rewritten
+from tests.converters.sources.trust.attacks import X, attempt, rewritten
 
 
 class Touch:

@@ -17,7 +17,7 @@ from analyzer import differentiate
 from converters import UntrustedModel, convert
 from converters.sources.trust import refuse_saved_model
 from converters.sources.trust.pure_ops import is_pure
-from tests.converters.sources.attacks import X, attempt
+from tests.converters.sources.trust.attacks import X, attempt
 
 
 class Resource(tf.saved_model.experimental.TrackableResource):

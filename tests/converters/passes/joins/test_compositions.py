@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from converters import load
-from tests.converters.passes.join_cases import EXACT, network
-from tests.converters.passes.test_join_exactness import points, reference
+from tests.converters.passes.joins.cases import EXACT, network
+from tests.converters.passes.joins.test_confirm import points, reference
 
 BODIES = list(EXACT)
 STEPS = ("Add", "Sub", "Max", "Mul")

@@ -1,31 +1,22 @@
-"""Cases of the ops that read and write at indices."""
+"""Cases and draws of the ops that write at indices."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes
 
+from tests.analyzer.ops.drawing import Draw, generators, open_axes, signed, some_of
 from tests.analyzer.ops.harness import Case
-from tests.analyzer.ops.values import case, distinct, i64, normal
+from tests.analyzer.ops.values import case, distinct, normal
 
 
-def indexing() -> list[Case]:
+def _single() -> list[Case]:
+    """Scatters at indices that differ, and sums at repeated ones."""
     x = normal(3, 4, 5)
-    rows = np.asarray([[0, 2], [2, -1]])
     return [
-        case("Gather", x, np.asarray(1), axis=1),
-        case("Gather", x, np.asarray(-1), axis=2, symbolic=(0,)),
-        case("Gather", x, i64(1, 2), axis=1, symbolic=(0,)),
-        case("Gather", x, rows),
-        case("Gather", x, rows, axis=1, symbolic=(0,)),
-        case("Gather", x, rows, axis=-1),
-        case("Gather", x, i64(3, 1, 1), axis=1),
-        case("Gather", x, rows.astype(np.int32), axis=2),
-        case("Gather", x, np.asarray(0), axis=1, symbolic=(0, 1)),
-        case("GatherElements", normal(3, 4), np.asarray([[0, 1, 2, -1], [0, 0, 2, 1]])),
-        case("GatherElements", normal(3, 4), np.asarray([[0, 1], [-1, 3], [2, 2]]), axis=1),
-        case("GatherND", x, np.asarray([[0, 1], [2, 3], [2, 3]])),
-        case("GatherND", x, np.asarray([[0], [2]])),
-        case("GatherND", x, np.asarray([[1], [0], [-1]]), batch_dims=1),
         case(
             "ScatterElements",
             normal(3, 4),
@@ -52,13 +43,10 @@ def indexing() -> list[Case]:
         case("ScatterND", x, np.asarray([[0, 1], [2, 3]]), normal(2, 5), active=(2,)),
         case("ScatterND", x, np.asarray([[0], [0]]), normal(2, 4, 5), reduction="add", active=(0, 2)),
         case("ScatterND", x, np.asarray([[0], [0]]), normal(2, 4, 5), reduction="add"),
-        case("TopK", distinct(3, 5), i64(2), outputs=2),
-        case("TopK", distinct(3, 5), i64(2), axis=0, largest=0, outputs=2),
-        case("OneHot", i64(1, -1, 7), np.asarray(4), np.asarray([0.2, 0.9]), active=(2,)),
     ]
 
 
-def scatters() -> list[Case]:
+def _reducing() -> list[Case]:
     """Scatters that reduce, at repeated indices; the factors of products hold zeros."""
     data, updates = distinct(3, 4) + 1, distinct(3, 4) + 1.013
     data[0, 1] = updates[1, 2] = updates[0, 0] = 0
@@ -78,3 +66,33 @@ def scatters() -> list[Case]:
             case("ScatterND", wide, slabs, distinct(3, 5) + 2.013, reduction=reduction, active=(2,)),
         ]
     return cases
+
+
+@st.composite
+def scatters(draw: Draw) -> Case:
+    rng, shape = draw(generators()), draw(array_shapes(min_dims=1, max_dims=3, min_side=2, max_side=4))
+    rank, axis = len(shape), draw(st.integers(0, len(shape) - 1))
+    reduction = draw(st.sampled_from(["none", "add", "mul", "max", "min"]))
+    given: dict[str, Any] = {"reduction": reduction}
+    name = draw(st.sampled_from(["ScatterElements", "ScatterND"]))
+    # Without a reduction repeated indices are undefined.
+    repeats = reduction != "none"
+    if name == "ScatterElements":
+        wanted = tuple(draw(st.integers(1, size)) for size in shape)
+        order = np.argsort(rng.random(shape), axis=axis)[tuple(slice(size) for size in wanted)]
+        indices = rng.integers(-shape[axis], shape[axis], size=wanted) if repeats else order
+        given["axis"] = signed(draw, axis, rank)
+    else:
+        depth, limits = axis + 1, np.asarray(shape[: axis + 1])
+        places = np.stack(np.unravel_index(np.arange(np.prod(limits)), limits), -1)
+        count = draw(st.integers(1, len(places)))
+        indices = places[rng.choice(len(places), count, replace=repeats)]
+        wanted = (count, *shape[depth:])
+    data, updates = distinct(*shape, rng=rng) + 0.4, distinct(*wanted, rng=rng) + 0.411
+    active = some_of(draw, (0, 2))
+    symbolic = open_axes(draw, rank) if active[0] == 0 else ()
+    fed = (1,) if draw(st.booleans()) else ()
+    return case(name, data, np.asarray(indices), updates, active=active, symbolic=symbolic, fed=fed, **given)
+
+
+CASES = [*_single(), *_reducing()]

@@ -1,4 +1,4 @@
-"""Cases of the recurrent ops: every direction, function and optional input, each output looked at."""
+"""Cases of the recurrent ops: every direction, function and optional input, and each output."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def recurrent(
     return case(op, *inputs, active=active, outputs=outputs, hidden_size=HIDDEN, **given)
 
 
-def recurrences() -> list[Case]:
+def _recurrences() -> list[Case]:
     cases = []
     for op in GATES:
         every = (0, 5, 6) if op == "LSTM" else (0, 5)
@@ -82,3 +82,6 @@ def recurrences() -> list[Case]:
         recurrent("RNN", activations=["Elu", "Tanh"], direction="bidirectional"),
     ]
     return cases
+
+
+CASES = [*_recurrences()]

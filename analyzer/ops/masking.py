@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
 from analyzer.ops.registry import Kind, Op
 
@@ -22,14 +22,14 @@ _SELECTORS = frozenset({"Relu", "Clip", "HardSigmoid", "ThresholdedRelu", "Max",
 """Ops that are flat around an input of slope 0."""
 
 
-def product(op: Emitter, g: Tensor, factor: Tensor) -> Tensor:
+def product(op: Builder, g: Tensor, factor: Tensor) -> Tensor:
     """Return g · factor, in a masked program 0 where g is 0."""
     found = op.Mul(g, factor)
     return op.Where(op.Equal(g, 0.0), 0.0, found) if op.masked else found
 
 
 def entries(
-    op: Emitter,
+    op: Builder,
     rules: type[Op],
     g: Any,
     y: Any,
@@ -58,7 +58,7 @@ def entries(
     return [*kept, *found[count:]]
 
 
-def _masked(op: Emitter, unmoved: Tensor, entry: Any, slope: Any) -> Tensor | None:
+def _masked(op: Builder, unmoved: Tensor, entry: Any, slope: Any) -> Tensor | None:
     entry, slope = (one() if callable(one) else one for one in (entry, slope))
     if entry is None:
         return None

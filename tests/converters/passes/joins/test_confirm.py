@@ -11,7 +11,15 @@ from onnx.reference.op_run import OpRun
 
 from converters import load
 from tests.converters.helpers import ops, run
-from tests.converters.passes.join_cases import EXACT, NEAR_MISSES, ROUNDED, gelu, in_half, layer_norm, network
+from tests.converters.passes.joins.cases import (
+    EXACT,
+    NEAR_MISSES,
+    ROUNDED,
+    gelu,
+    in_half,
+    layer_norm,
+    network,
+)
 
 POINTS = {
     "ordinary": [-3.1, -1.2, -0.4, 0.7, 1.9, 3.3, 0.011, -0.52, 2.6, -2.2, 5.1, -4.6],

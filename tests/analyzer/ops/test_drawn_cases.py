@@ -5,95 +5,108 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given
 
-from tests.analyzer.ops import product_strategies, strategies, window_strategies
 from tests.analyzer.ops.agreement import assert_everywhere, assert_in_frameworks
+from tests.analyzer.ops.cases import (
+    activation,
+    contraction,
+    elementwise,
+    indexing,
+    layout,
+    linear,
+    normalization,
+    reduction,
+    resampling,
+    scatter,
+    shape,
+    windowed,
+)
 from tests.analyzer.ops.harness import forward
 from tests.analyzer.ops.values import case as case_of
 
 
-@given(strategies.unary())
+@given(activation.unary())
 def test_elementwise_ops_of_one_input(case):
     assert_everywhere(case)
 
 
-@given(strategies.broadcasting())
+@given(elementwise.broadcasting())
 def test_elementwise_ops_that_broadcast(case):
     assert_everywhere(case)
 
 
-@given(strategies.reductions())
+@given(reduction.reductions())
 def test_reductions(case):
     assert_everywhere(case)
 
 
-@given(strategies.resizes())
+@given(resampling.resizes())
 def test_resizes(case):
     assert_everywhere(case)
 
 
-@given(strategies.pads())
+@given(layout.pads())
 def test_pads(case):
     assert_everywhere(case)
 
 
-@given(strategies.slices())
+@given(layout.slices())
 def test_slices(case):
     assert_everywhere(case)
 
 
-@given(strategies.gathers())
+@given(indexing.gathers())
 def test_gathers(case):
     assert_everywhere(case)
 
 
-@given(strategies.scatters())
+@given(scatter.scatters())
 def test_scatters(case):
     assert_everywhere(case)
 
 
-@given(product_strategies.matmuls())
+@given(linear.matmuls())
 def test_matrix_products(case):
     assert_everywhere(case)
 
 
-@given(product_strategies.gemms())
+@given(linear.gemms())
 def test_gemms(case):
     assert_everywhere(case)
 
 
-@given(product_strategies.einsums())
+@given(contraction.einsums())
 def test_einsums(case):
     assert_everywhere(case)
 
 
-@given(product_strategies.normalizations())
+@given(normalization.normalizations())
 def test_normalizations(case):
     assert_everywhere(case)
 
 
-@given(product_strategies.layouts())
+@given(shape.layouts())
 def test_layouts(case):
     assert_everywhere(case)
 
 
-@given(product_strategies.joints())
+@given(shape.joints())
 def test_joints(case):
     assert_everywhere(case)
 
 
-@given(window_strategies.convolutions())
+@given(windowed.convolutions())
 def test_convolutions(case):
     assert_everywhere(case)
 
 
-@given(window_strategies.transposed_convolutions())
+@given(windowed.transposed_convolutions())
 def test_transposed_convolutions(case):
     assert_everywhere(case)
 
 
-@given(window_strategies.pools())
+@given(windowed.pools())
 def test_pools(case):
-    if window_strategies.runs_by_the_standard(case):
+    if windowed.runs_by_the_standard(case):
         assert_everywhere(case)
     else:
         assert_in_frameworks(case)
@@ -103,6 +116,6 @@ def test_a_pool_of_windows_that_do_not_reach_each_other_takes_no_pads():
     """The standard's own sizes: the windows of a kernel of one start at 0, s, 2s, …"""
     x = np.arange(1.0, 13).reshape(1, 1, 3, 4)
     pool = case_of("MaxPool", x, kernel_shape=[1, 1], strides=[1, 2], auto_pad="SAME_UPPER", ceil_mode=0)
-    assert not window_strategies.runs_by_the_standard(pool)
+    assert not windowed.runs_by_the_standard(pool)
     assert np.array_equal(forward(pool, pool.feeds), x[..., ::2])
     assert_in_frameworks(pool)

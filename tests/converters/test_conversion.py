@@ -172,7 +172,7 @@ def factory() -> tuple[onnx.ModelProto, np.ndarray]:
 
 
 def test_a_factory_gives_a_model_and_its_example() -> None:
-    model = convert("tests.converters.test_load:factory")
+    model = convert("tests.converters.test_conversion:factory")
     assert isinstance(model, Model) and model.verification is not None
 
 

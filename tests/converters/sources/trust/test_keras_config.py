@@ -17,7 +17,7 @@ from keras import layers
 
 from analyzer import differentiate
 from converters import UntrustedModel, convert
-from tests.converters.sources.attacks import X, attempt, rewritten
+from tests.converters.sources.trust.attacks import X, attempt, rewritten
 
 
 def _with_layer(layer: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Upsample and Resize of opsets 7 to 10 keep their coordinates: pixel i of the result lies at i / scale."""
+"""Ops of old opsets compute what they did: Upsample and Resize by their coordinates, Hardmax over its axes."""
 
 from __future__ import annotations
 
@@ -45,3 +45,20 @@ def test_a_linear_upsample_lies_between_its_neighbours() -> None:
     x = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4).repeat(2, 1)
     (y,) = run(load(resized(9, "Upsample", [1, 1, 1, 2], "linear")).proto, {"x": x})
     np.testing.assert_allclose(y[0, 0, 0], [0, 0.5, 1, 1.5, 2, 2.5, 3, 3], atol=1e-6)
+
+
+@pytest.mark.parametrize(("opset", "axis"), [(9, None), (9, 0), (9, 2), (11, -1), (12, 1), (12, -2), (13, 1)])
+def test_an_old_hardmax_gives_what_the_file_gives(opset: int, axis: int | None) -> None:
+    stated = {} if axis is None else {"axis": axis}
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3, 4]) for name in "xy"]
+    graph = helper.make_graph(
+        [helper.make_node("Hardmax", ["x"], ["y"], **stated)], "g", infos[:1], infos[1:]
+    )
+    file = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=6)
+    onnx.checker.check_model(file)
+    x = np.random.default_rng(0).standard_normal((2, 3, 4)).astype(np.float32)
+    (y,) = run(load(file).proto, {"x": x})
+    np.testing.assert_array_equal(y, run(file, {"x": x})[0])
+    along = 1 if axis is None else axis % 3
+    expected = x.reshape(int(np.prod(x.shape[:along])), -1) if opset < 13 else np.moveaxis(x, along, -1)
+    assert y.sum() == expected[..., 0].size
