@@ -159,12 +159,12 @@ class FileCheck:
             size = min(total, max(1, _AT_ONCE // max(bytes_of_one, 1)))
         if size is None or size == total:
             return {name: self._ranked(name, array, total) for name, array in original.run(given).items()}
-        pieces = []
+        micro_batches = []
         for start in range(0, total, size):
             rows = np.minimum(np.arange(start, start + size), total - 1)
-            piece = original.run({n: a[rows] if n in batched else a for n, a in given.items()})
-            pieces.append({name: self._ranked(name, array, size) for name, array in piece.items()})
-        return {name: self._joined(name, [piece[name] for piece in pieces], size, total) for name in names}
+            found = original.run({n: a[rows] if n in batched else a for n, a in given.items()})
+            micro_batches.append({name: self._ranked(name, array, size) for name, array in found.items()})
+        return {name: self._joined(name, [one[name] for one in micro_batches], size, total) for name in names}
 
     def _ranked(self, name: str, array: np.ndarray, samples: int) -> np.ndarray:
         if name not in self.fn.graph.tensors or (shape := self.fn.graph.tensors[name].shape) is None:

@@ -9,18 +9,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+import onnx
+from onnx import helper
 
 from analyzer.autodiff.request import CHOSEN, OUTPUT, Request, gradient_name, remainder_program, sized_program
 from analyzer.autodiff.sweep import active_tensors
-from analyzer.backends.batching.estimate import Costs, written_out
+from analyzer.backends.batching.estimate import Costs
 from analyzer.backends.interpreter import Framework, Interpreter
 from analyzer.graph.batch_axis import fixed_batch
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph
 from analyzer.graph.program import Program
 from analyzer.graph.samples.arrangement import Arrangement
+from analyzer.ops import find
+from analyzer.ops.eager import Composed
 from analyzer.target.target import Seed
 from analyzer.types import Arrays
 
@@ -48,7 +53,7 @@ class Native(ABC):
     """Base of the backends whose gradients come from a framework's own autodiff."""
 
     name: str
-    costs = Costs(tensors=1.25, weights=2, fixed=96 * 2**20, keeps=True)
+    costs = Costs(tensors=1.25, weights=2, fixed=128 * 2**20, keeps=True)
 
     def __init__(self, graph: Graph, framework: Framework) -> None:
         self.graph = graph
@@ -116,7 +121,7 @@ class Native(ABC):
         """Return the forward pass and what follows the gradients, for their sizes. All tensors count as known."""
         measurable = self._measurable(request, seed, self.graph.tensors.keys())
         sized = sized_program(self.graph, request, seed.outputs, measurable, seed.ranks)
-        return written_out(sized, self.graph, self.framework.name)
+        return _written_out(sized, self.graph, self.framework.name)
 
     def release(self) -> None:
         """Drop the programs that follow the framework's gradients."""
@@ -144,3 +149,25 @@ class Native(ABC):
         roots = (*request.wrt, *(name for name in self.graph.inputs if self.graph.tensors[name].is_float))
         leading = self.graph.ancestors(seed.outputs)
         return (active_tensors(self.graph, roots) & leading & set(known)) | {*seed.outputs}
+
+
+def _written_out(program: Program, graph: Graph, framework: str) -> Program:
+    """Return a program with the nodes that a framework runs in place of an op that it does not have."""
+    nodes, constants = list[onnx.NodeProto](), dict(program.constants)
+    for node in program.nodes:
+        ours = graph.producer.get(node.output[0])
+        form = getattr(find(ours), framework, None) if ours is not None else None
+        if ours is None or not isinstance(form, Composed):
+            nodes.append(node)
+            continue
+        op = Builder(graph.opset, prefix=f"{ours.outputs[0]}/inside/")
+        written = form.write(op, *graph.inputs_of(ours), **ours.attributes)
+        written = written if isinstance(written, tuple) else (written,)
+        ends = [
+            helper.make_node("Identity", [one.name], [name])
+            for one, name in zip(written, ours.outputs, strict=False)
+            if name
+        ]
+        nodes += [*op.nodes, *ends]
+        constants |= op.initializers
+    return replace(program, nodes=nodes, constants=constants)

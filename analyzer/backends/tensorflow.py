@@ -20,7 +20,7 @@ class TensorFlowBackend(Native):
 
     name = "tensorflow"
     # Kernels have channels last: tensors are kept in both layouts.
-    costs = Costs(tensors=2.5, weights=2, fixed=96 * 2**20, keeps=True)
+    costs = Costs(tensors=2.5, weights=2, fixed=128 * 2**20, keeps=True)
 
     def __init__(self, graph: Graph) -> None:
         super().__init__(graph, TensorFlow())

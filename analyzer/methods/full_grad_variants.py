@@ -130,15 +130,15 @@ def smooth_full_grad(
     if chosen.target.highest:
         chosen = replace(chosen, index=clean.target)
     copies = _Copies(fn, made, feeds, chosen, Noise(noise, seed_from(rng, AnalysisError)))
-    pieces = copies.pieces()
+    micro_batches = copies.micro_batches()
     count = itertools.count(1)
 
     def tell() -> None:
         done = next(count)
         if progress is not None:
-            progress(done, samples * len(pieces))
+            progress(done, samples * len(micro_batches))
 
-    maps = [_map_of(fn, made, copies.averages(rows, samples, tell)) for rows in pieces]
+    maps = [_map_of(fn, made, copies.averages(rows, samples, tell)) for rows in micro_batches]
     joined = {root: np.concatenate([map_[root] for map_ in maps]) for root in maps[0]}
     return SmoothFullGrad(
         maps=form_of(joined),
@@ -159,8 +159,8 @@ class _Copies:
     target: Seed
     noise: Noise
 
-    def pieces(self) -> list[slice]:
-        """The samples in pieces whose terms fit into memory: those of a copy, their sums, and the sums to be."""
+    def micro_batches(self) -> list[slice]:
+        """Return the samples of each micro-batch. Memory holds its terms three times: of a copy, and both sums."""
         total = samples_in(self.fn.graph, self.feeds)
         call = Call(self.made.request, (), self.target)
         size, _ = split(self.fn, call, self.feeds, total, times=3)

@@ -10,16 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import onnx
 from onnx import helper
 
-from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph
 from analyzer.graph.program import Program
-from analyzer.ops import find
-from analyzer.ops.eager import Composed
 from converters.graph.inference import inferred_of
 from converters.graph.nodes import reads
 
@@ -201,25 +198,3 @@ def _inferred(program: Program, shapes: Shapes, symbols: Mapping[object, int]) -
                     for axis in tensor.shape.dim
                 )
                 yield info.name, (helper.tensor_dtype_to_np_dtype(tensor.elem_type).itemsize, tuple(axes))
-
-
-def written_out(program: Program, graph: Graph, framework: str) -> Program:
-    """Return a program with the nodes that a framework runs in place of an op that it does not have."""
-    nodes, constants = list[onnx.NodeProto](), dict(program.constants)
-    for node in program.nodes:
-        ours = graph.producer.get(node.output[0])
-        form = getattr(find(ours), framework, None) if ours is not None else None
-        if ours is None or not isinstance(form, Composed):
-            nodes.append(node)
-            continue
-        op = Builder(graph.opset, prefix=f"{ours.outputs[0]}/inside/")
-        written = form.write(op, *graph.inputs_of(ours), **ours.attributes)
-        written = written if isinstance(written, tuple) else (written,)
-        ends = [
-            helper.make_node("Identity", [one.name], [name])
-            for one, name in zip(written, ours.outputs, strict=False)
-            if name
-        ]
-        nodes += [*op.nodes, *ends]
-        constants |= op.initializers
-    return replace(program, nodes=nodes, constants=constants)

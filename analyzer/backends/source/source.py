@@ -77,7 +77,7 @@ class SourceBackend(Native):
 
     name = "source"
     # Weights and tensors of the ONNX graph are held with those of the network, the tensors of two samples.
-    costs = Costs(tensors=1.5, weights=7, fixed=96 * 2**20, keeps=True, least=2 * MATCHED_SAMPLES)
+    costs = Costs(tensors=1.5, weights=7, fixed=128 * 2**20, keeps=True, least=2 * MATCHED_SAMPLES)
 
     def __init__(
         self,
