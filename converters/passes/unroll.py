@@ -219,7 +219,7 @@ def _collect(body: _Body, node: onnx.NodeProto, collected: Sequence[Sequence[str
     axes = _integers(node, "scan_output_axes", len(collected))
     backwards = _integers(node, "scan_output_directions", len(collected))
     outputs = node.output[_carried(node) :]
-    for output, items, axis, reverse in zip(outputs, collected, axes, backwards, strict=True):
+    for output, items, axis, reverse in zip(outputs, collected, axes, backwards, strict=False):
         if not output:
             continue
         along = body.constant("axis", np.asarray([axis], np.int64))

@@ -122,8 +122,6 @@ def validate_integers(node: onnx.NodeProto, place: str) -> None:
         _validate_window(node, place)
     if node.op_type == "Split":
         _validate_pieces(node, place)
-    if node.op_type == "Scan":
-        _validate_scan(node, place)
 
 
 def validate_constants(node: onnx.NodeProto, constants: Mapping[str, np.ndarray], place: str) -> None:
@@ -188,21 +186,4 @@ def _validate_pieces(node: onnx.NodeProto, place: str) -> None:
             raise InvalidModel(
                 f"{place}: expected {entry.name!r} of {len(node.output)} pieces, one for each output, got {stated}. "
                 f"{_FIX}"
-            )
-
-
-def _validate_scan(node: onnx.NodeProto, place: str) -> None:
-    """Check that a Scan has the inputs that it counts, and states an axis or direction for each that it scans."""
-    given = {entry.name: _values(entry) for entry in node.attribute if not entry.ref_attr_name}
-    scanned = next(iter(given.get("num_scan_inputs", ())), 0)
-    if scanned > len(node.input):
-        raise InvalidModel(
-            f"{place}: expected 'num_scan_inputs' of at most {len(node.input)} inputs, got {scanned}. {_FIX}"
-        )
-    collected = len(node.output) - (len(node.input) - scanned)
-    counts = {"scan_input_": scanned, "scan_output_": collected}
-    for name, count in ((stem + kind, n) for stem, n in counts.items() for kind in ("axes", "directions")):
-        if given.get(name) and len(given[name]) != count:
-            raise InvalidModel(
-                f"{place}: expected {name!r} of {count} numbers, got {len(given[name])}. {_FIX}"
             )
