@@ -27,6 +27,7 @@ from converters.graph.runtime import ReferenceSession, RuntimeFailure, Session
 from converters.model import Verification
 from converters.types import NamedArrays
 from converters.verification.hard_points import finite_distance, hard_points, spread
+from converters.verification.norms import largest_difference
 from converters.verification.original import Original, computed, first_difference, with_dropped_axes
 from converters.verification.original_runs import OriginalRuns
 from converters.verification.precisions import HALF_TOLERANCE, QUANTIZED_TOLERANCE, QUANTIZERS
@@ -69,12 +70,11 @@ def verify(
     for given, expected in points.runs():
         values, truths, found = runner.compared(given, expected)
         for name, value, truth in zip(runner.outputs, values, truths, strict=True):
-            finite = np.isfinite(truth.astype(np.float64))
-            compared[name] += int(finite.sum()) + (truth.size == 0)
-            if not finite.all():
+            count, difference = largest_difference(value, truth)
+            compared[name] += count + (truth.size == 0)
+            if count < truth.size:
                 lost.setdefault(name, given)
-            difference = np.abs(value.astype(np.float64)[finite] - truth.astype(np.float64)[finite])
-            worst_absolute = max(worst_absolute, float(difference.max(initial=0.0)))
+            worst_absolute = max(worst_absolute, difference)
         worst_relative = max(worst_relative, *found, 0.0)
     empty = [name for name, count in compared.items() if not count]
     if empty:

@@ -154,9 +154,10 @@ def analyze(
         else write_results(output, model, fn, batch, results, predicted, texts, target or "")
     )
     show_results(terminal, batch, results, predicted, loaded.class_names, files, texts, target or "")
-    terminal.document(
-        {**document(model, fn, batch, results, predicted, texts), "files": [str(path) for path in files]}
-    )
+    if terminal.as_json:
+        terminal.document(
+            {**document(model, fn, batch, results, predicted, texts), "files": [str(path) for path in files]}
+        )
     if any(passed is False for result in results for passed in result.passed):
         raise typer.Exit(1)
 

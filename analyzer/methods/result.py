@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -92,7 +93,7 @@ class Attribution:
             return SpatialMaps(found)
         return SpatialMap.of(found, self.wrt)
 
-    @property
+    @cached_property
     def delta(self) -> np.ndarray | None:
         """(N,): the sum of the attributions less what it must be; None where they need not sum to anything."""
         found = self.completeness
@@ -148,7 +149,7 @@ class Attribution:
         """The caption with the detail, such as "Integrated Gradients, 50 gradients"."""
         return ", ".join(filter(None, [self.caption, self.detail]))
 
-    @property
+    @cached_property
     def passed(self) -> tuple[bool | None, ...]:
         """For each sample, whether completeness holds; None where the method does not claim it."""
         return (None,) * len(np.atleast_1d(self.output))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analyzer.figures.numbers import format_error, format_value
-from analyzer.methods.full_gradient.result import FullGrad, layers_of
+from analyzer.methods.full_gradient.result import FullGrad
 from analyzer.methods.pictures import result_bars, title_of
 from analyzer.methods.result import Attribution, class_label
 from analyzer.report.page import CompletenessRow, Prediction, Sample
@@ -225,7 +225,7 @@ def _decomposition_json(result: Attribution, index: int) -> dict[str, Any]:
                 "tensors": [one.tensor for one in layer.contributions if one.kind == kind],
                 **part(float(total[index])),
             }
-            for layer in layers_of(result.contributions)
+            for layer in result.layers
             for kind, total in layer.by_kind.items()
         ],
         "complete_map": {

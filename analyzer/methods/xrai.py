@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,7 +48,7 @@ class Xrai(Attribution):
     ranks: np.ndarray
     attribution_error: np.ndarray | None
 
-    @property
+    @cached_property
     def delta(self) -> np.ndarray | None:
         """(N,): how far the sum of `attributions` is from the difference of the outputs; None where they were given."""
         return self.attribution_error

@@ -14,8 +14,10 @@ from converters.errors import InvalidModel, UnsupportedModel
 
 MOST_ELEMENTS = 1 << 34
 """Elements that a computed tensor may have: 64 GiB of float32."""
-MOST_VERIFIED = 1 << 32
-"""Bytes of the largest tensor of a model that is run to compare it with its file."""
+MOST_VERIFIED, VERIFIED, VERIFIED_PER_BYTE = 1 << 32, 1 << 26, 64
+"""Bytes of the largest tensor of a model that is run to compare it with its file: at most, of a model without weights
+and inputs, and for each byte of those. Comparing and explaining takes about 13 times as much.
+"""
 
 MOST_OF_INPUT = 1 << 29
 """Bytes of the largest input of such a model: noise is made for it."""
@@ -52,19 +54,32 @@ def refuse_long_vector(info: onnx.ValueInfoProto) -> None:
 
 def refuse_oversized(proto: onnx.ModelProto) -> None:
     """Raise UnsupportedModel where a run, to compare a model with its file, would fill the memory."""
-    given = [(info, MOST_OF_INPUT) for info in proto.graph.input]
-    computed = [(info, MOST_VERIFIED) for info in (*proto.graph.value_info, *proto.graph.output)]
+    graph = proto.graph
+    held = sum(math.prod(tensor.dims) * _width(tensor.data_type) for tensor in graph.initializer)
+    held += sum(map(_bytes, graph.input))
+    most_computed = min(VERIFIED + VERIFIED_PER_BYTE * held, MOST_VERIFIED)
+    given = [(info, MOST_OF_INPUT) for info in graph.input]
+    computed = [(info, most_computed) for info in (*graph.value_info, *graph.output)]
     for info, most in (*given, *computed):
-        try:
-            width = helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type).itemsize
-        except KeyError:
-            continue
-        if (size := _elements(info) * width) > most:
+        if (size := _bytes(info)) > most:
             raise UnsupportedModel(
-                f"expected a tensor of at most {most / 2**30:g} GiB in a model that is run to verify it, got "
-                f"{info.name!r} of {size / 2**30:.1f} GiB. Fix: export the model for smaller inputs, or load it with "
+                f"expected a tensor of at most {most / 2**30:.3g} GiB in a model that is run to verify it, got "
+                f"{info.name!r} of {size / 2**30:.3g} GiB. Fix: export the model for smaller inputs, or load it with "
                 "verify=False (--no-verify)"
             )
+
+
+def _bytes(info: onnx.ValueInfoProto) -> int:
+    """The bytes of a tensor, 0 of anything else."""
+    return _elements(info) * _width(info.type.tensor_type.elem_type)
+
+
+def _width(kind: int) -> int:
+    """The bytes of an element, 0 of an unknown type."""
+    try:
+        return int(helper.tensor_dtype_to_np_dtype(kind).itemsize)
+    except KeyError:
+        return 0
 
 
 def _elements(info: onnx.ValueInfoProto) -> int:

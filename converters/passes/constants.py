@@ -9,7 +9,7 @@ ops of other domains and ops with subgraphs are left alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import numpy as np
 import onnx
@@ -55,10 +55,21 @@ def fold_constants(graph: MutableGraph) -> bool:
     for name, array in results.items():
         current().take_bytes(array.nbytes, _STEP, name)
     graph.constants.update(results)
-    graph.remove(
-        node for node in foldable if all(name in results or name not in outside for name in node.output)
-    )
+    graph.remove(_computed(foldable, outside, results))
     return bool(results)
+
+
+def _computed(
+    nodes: list[onnx.NodeProto], outside: set[str], results: Container[str]
+) -> list[onnx.NodeProto]:
+    """The nodes whose results are known, or read by no other node. A node that nobody computes keeps what it reads."""
+    needed, found = set(outside), []
+    for node in reversed(nodes):
+        if all(name in results or name not in needed for name in node.output):
+            found.append(node)
+        else:
+            needed.update(reads(node))
+    return found
 
 
 def _without_repeats(graph: MutableGraph, nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:

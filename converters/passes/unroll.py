@@ -17,6 +17,7 @@ import onnx
 from onnx import helper
 
 from converters.budget import current
+from converters.errors import InvalidModel
 from converters.graph.insertion import adopt_constants, hoist_constants, inherit_origin, instantiate
 from converters.graph.mutable import MutableGraph
 from converters.graph.nodes import attribute, is_standard, reads, subgraphs
@@ -86,12 +87,24 @@ def _carried(node: onnx.NodeProto) -> int:
 def _length(graph: MutableGraph, node: onnx.NodeProto) -> int | str:
     """The number of iterations of a Scan: the length of what it scans."""
     scanned = node.input[_carried(node) :]
+    known: int | None = None
     for name, axis in zip(scanned, _integers(node, "scan_input_axes", len(scanned)), strict=True):
         shape = graph.shape(name)
-        size = shape[axis] if shape else None
-        if isinstance(size, int):
-            return size
-    return f"the length of {scanned[0]!r}, along which it runs, is not known before running"
+        if shape is None:
+            continue
+        if not -len(shape) <= axis < len(shape):
+            raise InvalidModel(
+                f"node {node.name or node.output[0]!r} (Scan): expected an axis of {name!r} of {len(shape)} axes, got "
+                f"{axis}. Fix: export the model again"
+            )
+        size = shape[axis]
+        if known is None and isinstance(size, int):
+            known = size
+    return (
+        f"the length of {scanned[0]!r}, along which it runs, is not known before running"
+        if known is None
+        else known
+    )
 
 
 def _integers(node: onnx.NodeProto, name: str, count: int) -> list[int]:
@@ -208,7 +221,7 @@ def _collect(body: _Body, node: onnx.NodeProto, collected: Sequence[Sequence[str
     axes = _integers(node, "scan_output_axes", len(collected))
     backwards = _integers(node, "scan_output_directions", len(collected))
     outputs = node.output[_carried(node) :]
-    for output, items, axis, reverse in zip(outputs, collected, axes, backwards, strict=True):
+    for output, items, axis, reverse in zip(outputs, collected, axes, backwards, strict=False):
         if not output:
             continue
         along = body.constant("axis", np.asarray([axis], np.int64))

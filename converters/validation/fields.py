@@ -19,6 +19,7 @@ from converters.graph.bounds import refuse_long_vector
 from converters.graph.expansion import MICROSOFT
 from converters.graph.nodes import subgraphs
 from converters.graph.opset import all_nodes
+from converters.validation.bodies import validate_bodies
 from converters.validation.endless import Constants, refuse_endless, small_constants
 from converters.validation.ranges import validate_constants, validate_integers
 
@@ -100,11 +101,19 @@ def validate(proto: onnx.ModelProto) -> None:
             refuse_long_vector(info)
     for node in all_nodes([*proto.graph.node, *(node for body in proto.functions for node in body.node)]):
         _validate_node(node)
+        # Scan of opset 8 has another input; it is refused later on.
+        if node.domain in ("", "ai.onnx") and not (node.op_type == "Scan" and _version(proto) == 8):
+            validate_bodies(node, _place(node))
     for graph in _graphs(proto.graph):
         for tensor in graph.initializer:
             _validate_tensor(tensor)
     _validate_defaults(proto.graph)
     _validate_known(proto.graph, {}, 1)
+
+
+def _version(proto: onnx.ModelProto) -> int:
+    """The opset of the standard's ops."""
+    return next((one.version for one in proto.opset_import if one.domain in ("", "ai.onnx")), 1)
 
 
 def _validate_defaults(graph: onnx.GraphProto) -> None:

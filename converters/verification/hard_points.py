@@ -5,13 +5,14 @@ Reads an example, returns batches of its shapes. `allowed_at` bounds what two ri
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import ml_dtypes
 import numpy as np
 
 from converters.types import NamedArrays
-from converters.verification.norms import norm
+from converters.verification.norms import in_blocks, norm
 
 Run = Callable[[NamedArrays], Sequence[np.ndarray]]
 
@@ -57,18 +58,26 @@ def finite_distance(value: np.ndarray, expected: np.ndarray, floor: float) -> fl
 
     floor: the least norm per element that counts; smaller ones are rounding.
     """
-    e = expected.astype(np.float64)
-    finite = np.isfinite(e)
-    v, e = value.astype(np.float64)[finite], e[finite]
-    if not np.isfinite(v).all():
-        if finite.all():
-            return float("inf")
-        # The original is not finite everywhere: which elements are may be a matter of its rounding.
-        v, e = v[np.isfinite(v)], e[np.isfinite(v)]
+    gaps = lost = False
+    largest, count = 0.0, 0
+    for v, e in in_blocks(value, expected):
+        both = np.isfinite(v) & np.isfinite(e)
+        gaps |= not np.isfinite(e).all()
+        lost |= bool((np.isfinite(e) & ~both).any())
+        count += int(both.sum())
+        largest = max(largest, float(np.abs(e[both]).max(initial=0.0)))
+    if lost and not gaps:
+        # Where the original is not finite everywhere, which elements are may be a matter of its rounding.
+        return float("inf")
     # Scaled, so that squares of large values do not overflow.
-    scale = max(float(np.abs(e).max(initial=0.0)), floor)
-    least = floor * np.sqrt(max(e.size, 1)) / scale
-    return norm((v - e) / scale) / max(norm(e / scale), least)
+    scale = max(largest, floor)
+    distances, lengths = [0.0], [0.0]
+    for v, e in in_blocks(value, expected):
+        both = np.isfinite(v) & np.isfinite(e)
+        distances.append(norm((v[both] - e[both]) / scale))
+        lengths.append(norm(e[both] / scale))
+    least = floor * float(np.sqrt(max(count, 1))) / scale
+    return math.hypot(*distances) / max(math.hypot(*lengths), least)
 
 
 def spread(run: Run, given: NamedArrays, expected: Sequence[np.ndarray], floor: float) -> list[float]:

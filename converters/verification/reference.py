@@ -6,6 +6,7 @@ ConversionError where the original itself fails.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ import onnx
 
 from converters.errors import ConversionError, one_line
 from converters.types import NamedArrays
-from converters.verification.norms import norm
+from converters.verification.norms import in_blocks, norm
 
 FLOOR = 1e-6
 """Norms below this per element count as rounding noise: an output of exact zeros may come out as 1e-9."""
@@ -40,15 +41,21 @@ class Reference:
 
 def relative_l2(value: np.ndarray, expected: np.ndarray) -> float:
     """‖value − expected‖ / ‖expected‖ over finite elements; infinite where NaN or infinity stand apart."""
-    v, e = value.astype(np.float64), expected.astype(np.float64)
-    finite = np.isfinite(e)
-    if v.shape != e.shape or not np.array_equal(v[~finite], e[~finite], equal_nan=True):
+    if value.shape != expected.shape:
         return float("inf")
-    v, e = v[finite], e[finite]
-    if not np.isfinite(v).all():
-        return float("inf")
-    floor = float(FLOOR * np.sqrt(max(e.size, 1)))
-    return norm(v - e) / max(norm(e), floor)
+    count, distances, lengths = 0, [0.0], [0.0]
+    for v, e in in_blocks(value, expected):
+        finite = np.isfinite(e)
+        if not np.array_equal(v[~finite], e[~finite], equal_nan=True):
+            return float("inf")
+        v, e = v[finite], e[finite]
+        if not np.isfinite(v).all():
+            return float("inf")
+        count += e.size
+        distances.append(norm(v - e))
+        lengths.append(norm(e))
+    floor = float(FLOOR * np.sqrt(max(count, 1)))
+    return math.hypot(*distances) / max(math.hypot(*lengths), floor)
 
 
 def run_original(reference: Reference, given: NamedArrays) -> Sequence[np.ndarray]:

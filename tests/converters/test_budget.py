@@ -15,6 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from converters import ConversionError, InvalidModel, LimitExceeded, Limits, canonicalise, convert, load
 from converters.budget import BYTES, Budget, limited
+from converters.errors import UnsupportedModel
+from converters.graph.bounds import refuse_oversized
 from converters.graph.inference import LONGEST, inferred_of
 from tests.converters.helpers import make_model, normal, ops, run
 
@@ -392,3 +394,31 @@ def test_a_model_that_runs_for_too_long_on_noise_is_loaded_and_compared_when_it_
     assert time.monotonic() - begun < 8
     assert loaded.verification is None
     assert loaded.proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1
+
+
+@pytest.mark.parametrize(
+    ("held", "weights", "computed", "most"),
+    [
+        (1, 0, 2**24 + 64, None),
+        (1, 0, 2**24 + 65, "0.0625 GiB"),
+        (2**20, 0, 2**24 + 2**26, None),
+        (2**20, 0, 2**24 + 2**26 + 1, "0.312 GiB"),
+        (1, 2**20, 2**24 + 2**26 + 64, None),
+        (2**26, 0, 2**30, None),
+        (2**26, 0, 2**30 + 1, "4 GiB"),
+        (2**27 + 1, 0, 1, "0.5 GiB"),
+    ],
+)
+def test_what_is_run_to_verify_is_bounded_by_what_the_model_holds(
+    held: int, weights: int, computed: int, most: str | None
+) -> None:
+    """A model of little weights and inputs may compute 64 MiB, and a larger one 64 times its bytes, up to 4 GiB."""
+    stated = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", held])
+    found = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", computed])
+    graph = helper.make_graph([], "g", [stated], [found])
+    graph.initializer.add(name="w", dims=[weights], data_type=TensorProto.FLOAT)
+    if most is None:
+        return refuse_oversized(helper.make_model(graph))
+    with pytest.raises(UnsupportedModel, match=f"at most {most} .*GiB.*--no-verify"):
+        refuse_oversized(helper.make_model(graph))
+    return None

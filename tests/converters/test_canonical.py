@@ -282,3 +282,17 @@ def test_a_blank_at_the_end_of_a_nodes_inputs_is_left_out():
     centred = x - x.mean(1, keepdims=True)
     expected = centred / np.sqrt((centred**2).mean(1, keepdims=True) + 1e-5) * [1, 2, 3, 4]
     np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("op", ["Gather", "GatherElements"])
+def test_a_constant_that_nobody_computes_stays_with_what_reads_it(op: str) -> None:
+    """The index is beyond the axis: the graph is complete, and whoever runs it gets the runtime's reason."""
+    nodes = [
+        helper.make_node(op, ["table", "index"], ["row"]),
+        helper.make_node("Cast", ["row"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["floats", "x"], ["y"]),
+    ]
+    constants = {"table": np.arange(12, dtype=np.int32).reshape(4, 3), "index": np.asarray([[7, 0, 0]])}
+    found = load(make_model(nodes, {"x": ("N", 3)}, ["y"], constants), run=False).proto
+    assert [node.op_type for node in found.graph.node] == [op, "Cast", "Mul"]
+    onnx.checker.check_model(found, full_check=True)

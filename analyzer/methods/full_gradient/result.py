@@ -64,7 +64,7 @@ class Layer:
         """The kind of its terms; "explicit" where any is."""
         return min(one.kind for one in self.contributions)
 
-    @property
+    @cached_property
     def by_kind(self) -> Arrays:
         """The signed sums, (N,), of its terms of each kind, explicit first."""
         kinds = sorted({one.kind for one in self.contributions})
@@ -182,7 +182,7 @@ class FullGrad(Attribution):
         """Which terms."""
         return f"{self.terms} terms"
 
-    @property
+    @cached_property
     def passed(self) -> tuple[bool | None, ...]:
         """For each sample, whether all terms sum to the output; None of explicit terms, which do not claim it."""
         exact = self.completeness.within(EXACT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -78,7 +79,7 @@ class LineAttribution(Attribution):
         near: np.ndarray = np.abs(self.delta) <= NEAR * scale
         return near
 
-    @property
+    @cached_property
     def passed(self) -> tuple[bool | None, ...]:
         """For each sample, whether completeness holds: to the tolerance asked for, or None beyond 1 % without one."""
         missed = None if self.map_error is None and not self.interrupted else False

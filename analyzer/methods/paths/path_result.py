@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ class PathAttribution(Attribution):
         """The number of gradients."""
         return f"{self.evaluations} gradients"
 
-    @property
+    @cached_property
     def passed(self) -> tuple[bool | None, ...]:
         """For each sample, True where the sum is within 1 %; else None: more steps bring it closer."""
         assert self.completeness is not None

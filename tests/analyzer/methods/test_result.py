@@ -13,7 +13,9 @@ import torch
 
 import onnxplain as ox
 from analyzer.methods import METHODS, Attribution
+from analyzer.methods.completeness import Completeness
 from analyzer.methods.result import SaliencyMap
+from analyzer.methods.summary import as_json, completeness_rows
 from converters import convert
 
 matplotlib.use("Agg")
@@ -248,3 +250,20 @@ def _pixels(figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="raw")
     return buffer.getvalue()
+
+
+def test_all_samples_of_a_result_are_judged_once(monkeypatch):
+    """Tables and records have a row for each sample: to judge all samples for each row would take minutes."""
+    x = np.random.default_rng(0).standard_normal((20, 3)).astype(np.float32)
+    net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2)).eval()
+    model = convert(net, torch.from_numpy(x))
+    results = [ox.full_grad(model, x), ox.integrated_gradients(model, x, steps=4, tolerance=None)]
+    judged = []
+    real = Completeness.within
+    monkeypatch.setattr(Completeness, "within", lambda self, most: judged.append(self) or real(self, most))
+    names = [f"{index}" for index in range(20)]
+    rows = completeness_rows(results, names)
+    records = [as_json(results, index, None) for index in range(20)]
+    assert [row.sample for row in rows] == [name for name in names for _ in results]
+    assert all(record["full-grad"]["completeness"]["passed"] is True for record in records)
+    assert len(judged) <= len(results)
