@@ -23,7 +23,8 @@ from torch import nn
 from analyzer import differentiate, full_grad
 from analyzer.autodiff.request import observe
 from analyzer.backends import Differentiable
-from analyzer.backends.batching.planning import Call, planned
+from analyzer.backends.batching.planning import Call
+from analyzer.backends.batching.planning import plan as plan_of
 from analyzer.methods.full_grad import POST_PROCESSING
 from analyzer.methods.full_gradient.decomposition import Settings, plan
 from analyzer.target.target import as_target
@@ -65,9 +66,9 @@ def measure(name: str, backend: str, method: str, batch: int) -> None:
     x = np.random.default_rng(0).standard_normal((batch, *shape)).astype(np.float32)
     fn = differentiate(convert(net.eval(), torch.zeros(2, *shape)), backend, max_memory=2**50)
     call, run = case(fn, x, method)
-    found = planned(fn, call, {fn.graph.inputs[0]: x})
+    found = plan_of(fn, call, {fn.graph.inputs[0]: x})
     assert found is not None
-    need = found.need.at(batch)
+    need = found.estimate.bytes(batch)
     # A small call loads the framework's libraries before the measurement.
     differentiate(convert(nn.Linear(2, 2), torch.zeros(2, 2)), backend).gradients(
         np.zeros((1, 2), np.float32), 0

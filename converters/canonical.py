@@ -13,7 +13,7 @@ import onnx
 
 from converters.budget import preparing
 from converters.errors import InvalidModel, one_line
-from converters.graph.builder import MICROSOFT
+from converters.graph.expansion import MICROSOFT
 from converters.graph.fixed_point import settle, state_of
 from converters.graph.mutable import MutableGraph
 from converters.graph.opset import (

@@ -23,7 +23,7 @@ from onnx import helper
 
 from converters.canonical import canonicalise
 from converters.errors import UnsupportedModel
-from converters.graph.builder import Builder, Expansion, Undetermined, describe, expand
+from converters.graph.expansion import Expander, Expansion, Undetermined, describe, expand
 from converters.graph.mutable import MutableGraph
 from converters.graph.nodes import attribute, is_standard
 from converters.model import Model
@@ -164,7 +164,7 @@ class _Floats:
         ]
 
     def centred(
-        self, op: Builder, x: str, zero: str | None, like: str | np.ndarray, axis: int, block_size: int = 0
+        self, op: Expander, x: str, zero: str | None, like: str | np.ndarray, axis: int, block_size: int = 0
     ) -> str:
         """Codes less `zero`, as floats of the type of `like`."""
         y, subtracted = str(op.CastLike(x, like)), self.codes.get(x, "")
@@ -177,7 +177,7 @@ class _Floats:
         assert zero is not None
         return str(op.Sub(y, op.CastLike(_spread(op, zero, x, axis, block_size), like)))
 
-    def rounded(self, op: Builder, y: str, zero: str | None, spread: str | None, kind: np.dtype[Any]) -> str:
+    def rounded(self, op: Expander, y: str, zero: str | None, spread: str | None, kind: np.dtype[Any]) -> str:
         """The codes of y = x / scale: rounded half to even, within the range of `kind`.
 
         A zero point of the whole tensor stays subtracted; one along an axis (`spread`), or of an output of the
@@ -201,7 +201,7 @@ class _Floats:
 
     def quantize(
         self,
-        op: Builder,
+        op: Expander,
         x: str,
         scale: str,
         zero: str | None = None,
@@ -219,7 +219,7 @@ class _Floats:
 
     def dequantize(
         self,
-        op: Builder,
+        op: Expander,
         x: str,
         scale: str,
         zero: str | None = None,
@@ -232,9 +232,9 @@ class _Floats:
         y = op.Mul(y, _spread(op, scale, x, axis, block_size))
         return str(op.Cast(y, to=output_dtype) if output_dtype else y)
 
-    def dynamic_quantize(self, op: Builder, x: str) -> tuple[str, str, str]:
+    def dynamic_quantize(self, op: Expander, x: str) -> tuple[str, str, str]:
         # The node itself stays for the range that it measures.
-        _, scale, zero = op.DynamicQuantizeLinear(x, outputs=3)
+        _, scale, zero = op.emit("DynamicQuantizeLinear", [x], outputs=3)
         moved, y = op.Cast(zero, to=onnx.TensorProto.FLOAT), op.Round(op.Div(x, scale))
         _mark(op.nodes[-1])
         codes = op.Clip(y, op.Neg(moved), op.Sub(op.Constant(value_float=255.0), moved))
@@ -245,7 +245,7 @@ class _Floats:
 
     def conv_integer(
         self,
-        op: Builder,
+        op: Expander,
         x: str,
         w: str,
         x_zero: str | None = None,
@@ -257,14 +257,14 @@ class _Floats:
         return str(op.Conv(*factors, **attributes))
 
     def mat_mul_integer(
-        self, op: Builder, a: str, b: str, a_zero: str | None = None, b_zero: str | None = None
+        self, op: Expander, a: str, b: str, a_zero: str | None = None, b_zero: str | None = None
     ) -> str:
         self.codes[op.node.output[0]] = ""
         return str(op.MatMul(self.centred(op, a, a_zero, _F32, -2), self.centred(op, b, b_zero, _F32, -1)))
 
     def q_linear_conv(
         self,
-        op: Builder,
+        op: Expander,
         x: str,
         x_scale: str,
         x_zero: str,
@@ -286,7 +286,7 @@ class _Floats:
 
     def q_linear_mat_mul(
         self,
-        op: Builder,
+        op: Expander,
         a: str,
         a_scale: str,
         a_zero: str,
@@ -310,7 +310,7 @@ def _kind(formals: Any, index: int) -> str:
     return str(formals[min(index, len(formals) - 1)].type_str)
 
 
-def _code_type(op: Builder, zero: str | None, output_dtype: int = 0) -> np.dtype[Any]:
+def _code_type(op: Expander, zero: str | None, output_dtype: int = 0) -> np.dtype[Any]:
     kind = np.dtype(helper.tensor_dtype_to_np_dtype(output_dtype)) if output_dtype else np.dtype(np.uint8)
     kind = op.dtype(zero) if zero else kind
     if kind.kind not in "iu" and kind.name not in ("int4", "uint4", "int2", "uint2"):
@@ -318,12 +318,12 @@ def _code_type(op: Builder, zero: str | None, output_dtype: int = 0) -> np.dtype
     return kind
 
 
-def _is_zero(op: Builder, zero: str | None) -> bool:
+def _is_zero(op: Expander, zero: str | None) -> bool:
     value = op.value(zero) if zero else None
     return not zero or (value is not None and not value.astype(np.float32).any())
 
 
-def _equal(op: Builder, subtracted: str, zero: str | None) -> bool:
+def _equal(op: Expander, subtracted: str, zero: str | None) -> bool:
     """Whether two zero points are the same."""
     if subtracted == zero or (_is_zero(op, subtracted) and _is_zero(op, zero)):
         return True
@@ -331,7 +331,7 @@ def _equal(op: Builder, subtracted: str, zero: str | None) -> bool:
     return a is not None and b is not None and a.size == b.size == 1 and int(a.item()) == int(b.item())
 
 
-def _spread(op: Builder, v: str, x: str, axis: int, block_size: int) -> str:
+def _spread(op: Expander, v: str, x: str, axis: int, block_size: int) -> str:
     """A scale or zero point, shaped to broadcast to x: of the tensor, along an axis, or of blocks along it."""
     shape = op.draft.shape(v)
     if shape is None:

@@ -17,4 +17,10 @@ try:
 except PackageNotFoundError:  # A source tree that is not installed.
     __version__ = "unknown"
 
+
+def __getattr__(name: str) -> object:
+    """Return a registered attribution method that `analyzer` does not list, such as one in a new file."""
+    return getattr(_analyzer, name)
+
+
 __all__ = sorted({*_analyzer.__all__, *_converters.__all__, "__version__"})

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 import analyzer
 import converters
 import onnxplain
+from analyzer import methods
 
 ANALYZER = [
     "AnalysisError",
@@ -80,5 +83,16 @@ def test_every_exported_name_exists_and_says_what_it_is():
 
 
 def test_a_registered_method_needs_no_export():
-    for method in analyzer.methods.METHODS.values():
+    for method in methods.METHODS.values():
         assert getattr(analyzer, method.run.__name__).__wrapped__ is not None
+
+    def doubled(model, inputs, target=None):
+        """Return nothing."""
+
+    run = methods.method("doubled", caption="Doubled", note="", source="a test")(doubled)
+    try:
+        assert onnxplain.doubled is run
+    finally:
+        del methods.METHODS["doubled"]
+    with pytest.raises(AttributeError, match="doubled"):
+        _ = onnxplain.doubled

@@ -39,10 +39,10 @@ INTERNAL = {
 CAUGHT = {
     "analyzer/cli/array_files.py": "read_array and read_arrays of the command line",
     "analyzer/graph/samples/follow.py": "the same module",
-    "analyzer/graph/builder.py": "a developer, who writes a rule",
     "analyzer/ops/registry.py": "a developer, when the package is imported",
     "converters/validation/fields.py": "the same module",
-    "converters/graph/builder.py": "a developer, when the package is imported",
+    "converters/graph/builder.py": "a developer, who writes a rule or an expansion",
+    "converters/graph/expansion.py": "a developer, when the package is imported",
     "converters/metadata.py": "Model.preprocessing and set_metadata",
 }
 BUILTIN = frozenset({"AttributeError", "TypeError", "ValueError"})

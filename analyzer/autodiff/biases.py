@@ -14,14 +14,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analyzer.autodiff.sweep import active_tensors, carries_gradient, leading_tensors, path_nodes, rules_of
+from analyzer.autodiff.sweep import leading_tensors, path_nodes
 from analyzer.errors import UnsupportedOp
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph, Node, Tensor
 from analyzer.graph.layer_names import layer_of
 from analyzer.graph.magnitudes import MASKED, softmax_axis
 from analyzer.ops import find
+from analyzer.ops.chain_rule import active_tensors, carries_gradient
 from analyzer.ops.registry import Homogeneous, Kind, Op
+from analyzer.ops.rules import rules_of
 
 EXPLICIT = "explicit"
 IMPLICIT = "implicit"
@@ -62,7 +64,7 @@ def find_biases(
     """
     active = active_tensors(graph, inputs)
     leading = leading_tensors(graph, outputs)
-    scratch = Emitter(graph.opset)
+    scratch = Builder(graph.opset)
     found = []
     for node in path_nodes(graph, inputs, outputs):
         mask = tuple(
@@ -94,7 +96,7 @@ def _bias_kind(graph: Graph, node: Node) -> str:
     return IMPLICIT if rules.broadcasts and scalars and wide else EXPLICIT
 
 
-def residuals(graph: Graph, op: Emitter, node: Node, active: Sequence[bool]) -> tuple[Tensor | None, ...]:
+def residuals(graph: Graph, op: Builder, node: Node, active: Sequence[bool]) -> tuple[Tensor | None, ...]:
     """Emit r = y − Σ J u for each output of a node, broadcastable to it; None where it is zero.
 
     Of an op without `several_outputs` it is the first output alone. Raises UnsupportedOp where the op has no rule.
@@ -124,7 +126,7 @@ def residuals(graph: Graph, op: Emitter, node: Node, active: Sequence[bool]) -> 
     return tuple(finite(op, r) if careful else r for r in (unmasked, *found[1:]))
 
 
-def _scaled(op: Emitter, y: Tensor | None, factor: float) -> Tensor | None:
+def _scaled(op: Builder, y: Tensor | None, factor: float) -> Tensor | None:
     if y is None or factor == 0:
         return None
     if factor == 1:
@@ -132,7 +134,7 @@ def _scaled(op: Emitter, y: Tensor | None, factor: float) -> Tensor | None:
     return op.Neg(y) if factor == -1 else op.Mul(y, float(factor))
 
 
-def finite(op: Emitter, t: Tensor | None) -> Tensor | None:
+def finite(op: Builder, t: Tensor | None) -> Tensor | None:
     """Return t with 0 for ±∞, as the mask of an attention may hold.
 
     Nothing passes a softmax, an exponential or a maximum at −∞: its gradient is 0 there, and 0 · ∞ counts as 0.
@@ -145,7 +147,7 @@ def finite(op: Emitter, t: Tensor | None) -> Tensor | None:
 
 
 def _without_masked_rows(
-    graph: Graph, op: Emitter, node: Node, r: Tensor | None, active: Sequence[bool]
+    graph: Graph, op: Builder, node: Node, r: Tensor | None, active: Sequence[bool]
 ) -> Tensor | None:
     """Return r less one number per row, in the rows that a mask hides whole from a softmax.
 
@@ -176,7 +178,7 @@ def _without_masked_rows(
 
 def _minus_own_product(
     graph: Graph,
-    op: Emitter,
+    op: Builder,
     rules: type[Op],
     node: Node,
     y: Tensor,

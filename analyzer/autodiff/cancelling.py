@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from analyzer.autodiff.sweep import active_tensors, carries_gradient
 from analyzer.graph.graph import Graph, Node
+from analyzer.ops.chain_rule import active_tensors, carries_gradient
 
 _MOST_TERMS = 64
 _ROUNDING = 1e-6

@@ -18,7 +18,7 @@ from analyzer.autodiff.sweep import (
     sweep,
 )
 from analyzer.errors import UnsupportedOp
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph, Node, Tensor
 from analyzer.ops import find
 from converters.passes.unroll import REASON_KEY
@@ -163,7 +163,7 @@ def vjp_refusal(graph: Graph, node: Node, active: frozenset[str]) -> str | None:
         if name and name in active
     }
     try:
-        sweep(alone, Emitter(graph.opset), seeds, [name for name in node.reads if name in active])
+        sweep(alone, Builder(graph.opset), seeds, [name for name in node.reads if name in active])
     except UnsupportedOp as error:
         return str(error)
     return None

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from analyzer.autodiff.sweep import sweep
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph, Tensor
 from analyzer.graph.program import Program, assemble
 from analyzer.target.target import Seed
@@ -24,7 +24,7 @@ OUTPUT = "explained output"
 CHOSEN = "explained class"
 """The result that holds the class of each sample, (N,), where a class is explained."""
 
-Emission = Callable[[Emitter, Graph, Mapping[str, Tensor]], Mapping[str, Tensor]]
+Emission = Callable[[Builder, Graph, Mapping[str, Tensor]], Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Request:
 
     `key` identifies the request: two requests of one key emit the same nodes, so programs are cached by it.
     by_rank: whether it holds for gradients of several scalars a sample, which it is given along a last axis.
-    masked: whether a cotangent of 0 stays 0 past infinite derivatives (analyzer/autodiff/masking.py); for runs that
+    masked: whether a cotangent of 0 stays 0 past infinite derivatives (analyzer/ops/masking.py); for runs that
         gave NaN.
     """
 
@@ -47,7 +47,7 @@ class Request:
 def observe(values: Sequence[str], wrt: Sequence[str]) -> Request:
     """Ask for plain values and gradients: "value/t" and "gradient/t" of the tensors named."""
 
-    def emit(op: Emitter, graph: Graph, gradients: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    def emit(op: Builder, graph: Graph, gradients: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         found = {gradient_name(name): gradients[name] for name in wrt}
         return {**found, **{f"value/{name}": graph.tensors[name] for name in values}}
 
@@ -57,7 +57,7 @@ def observe(values: Sequence[str], wrt: Sequence[str]) -> Request:
 def joined(first: Request, second: Request) -> Request:
     """Both requests in one run of the model: their results belong to the very same values."""
 
-    def emit(op: Emitter, graph: Graph, gradients: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    def emit(op: Builder, graph: Graph, gradients: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         return {**first.emit(op, graph, gradients), **second.emit(op, graph, gradients)}
 
     return Request((first.key, second.key), (*first.wrt, *second.wrt), emit)
@@ -85,7 +85,7 @@ def full_program(
     the highest, the second highest, …; every result has them along its last axis.
     Raises UnsupportedOp where a node on the path has no rule.
     """
-    op = Emitter(graph.opset, prefix=_free_prefix(graph, "backward/"))
+    op = Builder(graph.opset, prefix=_free_prefix(graph, "backward/"))
     op.masked = request.masked
     outputs = (output, *more)
     names = ("target", *(f"target/{name}" for name in more))
@@ -132,7 +132,7 @@ def remainder_program(
     Its inputs are those of them that it needs: values under their own names, gradients under `gradient_name`, what the
     target adds to the gradient at a tensor under `seed_name`.
     """
-    op = Emitter(graph.opset, prefix=_free_prefix(graph, "after/"))
+    op = Builder(graph.opset, prefix=_free_prefix(graph, "after/"))
     op.masked = request.masked
     known = [
         {
@@ -161,7 +161,7 @@ def sized_program(
 
     A gradient is as large as its tensor, whose negation stands in its place.
     """
-    op = Emitter(graph.opset, prefix=_free_prefix(graph, "after/"))
+    op = Builder(graph.opset, prefix=_free_prefix(graph, "after/"))
     op.masked = request.masked
     known = [
         {name: op.shaped(op.Neg(graph.tensors[name]), graph.tensors[name].shape) for name in gradients}
@@ -172,7 +172,7 @@ def sized_program(
     return assemble(graph, op, {**values, **request.emit(op, graph, swept)})
 
 
-def _by_rank(op: Emitter, swept: Sequence[dict[str, Tensor]], ranks: int | None) -> dict[str, Tensor]:
+def _by_rank(op: Builder, swept: Sequence[dict[str, Tensor]], ranks: int | None) -> dict[str, Tensor]:
     """The gradients of one scalar, or those of several stacked along a last axis."""
     if ranks is None:
         return swept[0]
@@ -195,19 +195,19 @@ def _target_input(graph: Graph, name: str, y: Tensor, weights: bool, ranks: int 
     return Tensor(name, np.dtype(np.int64), (rows,) if ranks is None else (rows, ranks))
 
 
-def _rows(op: Emitter, value: Tensor, rank: int) -> Tensor:
+def _rows(op: Builder, value: Tensor, rank: int) -> Tensor:
     """An output, or what is shaped like it, as (N, elements of a sample)."""
     return op.Flatten(value, axis=1) if rank else op.Reshape(value, [1, 1])
 
 
-def _weighted(op: Emitter, y: Tensor, weights: Tensor, infinite: bool) -> Tensor:
+def _weighted(op: Builder, y: Tensor, weights: Tensor, infinite: bool) -> Tensor:
     """y times weights. infinite: an attention's mask may put −∞ where the weight is 0, and 0 · ∞ is no number."""
     product = op.Mul(y, weights)
     return op.Where(op.Equal(weights, 0.0), 0.0, product) if infinite else product
 
 
 def _weights_seeds(
-    op: Emitter, graph: Graph, weights: Mapping[str, Tensor]
+    op: Builder, graph: Graph, weights: Mapping[str, Tensor]
 ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
     scalars = []
     for name, target in weights.items():
@@ -218,7 +218,7 @@ def _weights_seeds(
 
 
 def _index_seeds(
-    op: Emitter, graph: Graph, output: str, target: Tensor, ranks: int | None
+    op: Builder, graph: Graph, output: str, target: Tensor, ranks: int | None
 ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
     y = graph.tensors[output]
     rows = _rows(op, y, y.rank)

@@ -1,7 +1,7 @@
 """Reverse-mode differentiation as a graph transformation: append nodes that compute ∂target/∂tensor.
 
 From a canonical Graph, cotangents at some tensors and the tensors wanted (`wrt`), `sweep` emits plain
-`ai.onnx` nodes through an Emitter and returns the gradient of each wanted tensor. Only nodes between a
+`ai.onnx` nodes through a Builder and returns the gradient of each wanted tensor. Only nodes between a
 wanted tensor and a cotangent are differentiated. A tensor whose cotangent is given is never swept
 through: the seed is one such tensor, gradients measured elsewhere (by a native framework) are others.
 Refuses, by name, a node on that path that has no VJP rule.
@@ -14,39 +14,26 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from analyzer.autodiff.masking import entries as entries_of
 from analyzer.errors import UnsupportedOp
-from analyzer.graph.builder import Emitter
-from analyzer.graph.fixes import TRACED
-from analyzer.graph.graph import Graph, Node, Shape, Tensor
+from analyzer.graph.builder import Builder
+from analyzer.graph.graph import Graph, Node, Tensor
 from analyzer.ops import find
-from analyzer.ops.registry import Kind, Op
-from converters.passes.unroll import REASON_KEY
+from analyzer.ops.chain_rule import active_tensors, carries_gradient, pull_back
+from analyzer.ops.registry import Op
+from analyzer.ops.rules import rules_of
 
-
-def carries_gradient(graph: Graph, node: Node, index: int) -> bool:
-    """Whether a derivative can pass from the output of a node to `node.reads[index]`.
-
-    An op without a class is taken to pass it on, so that it is refused and never silently skipped; what its
-    subgraphs read from the graph around it comes behind its inputs.
-    """
-    if not graph.tensors[node.reads[index]].is_float:
-        return False
-    if not any(graph.tensors[name].is_float for name in node.outputs if name):
-        return False
-    rules = find(node)
-    return rules is None or (rules.kind is not Kind.CONSTANT and index not in rules.inactive)
-
-
-def active_tensors(graph: Graph, roots: Iterable[str], blocked: Iterable[str] = ()) -> frozenset[str]:
-    """Float tensors that depend differentiably on `roots`, without passing through `blocked`."""
-    stop = frozenset(blocked)
-
-    def passes(node: Node, index: int) -> bool:
-        return node.reads[index] not in stop and carries_gradient(graph, node, index)
-
-    reached = graph.descendants(roots, passes)
-    return frozenset(name for name in reached if graph.tensors[name].is_float)
+__all__ = [
+    "active_tensors",
+    "carries_gradient",
+    "check_gradient_paths",
+    "leading_tensors",
+    "path_ends",
+    "path_nodes",
+    "quantizers_between",
+    "refuse_zero_derivatives",
+    "rules_of",
+    "sweep",
+]
 
 
 def leading_tensors(graph: Graph, targets: Iterable[str]) -> frozenset[str]:
@@ -215,7 +202,7 @@ def _carries(graph: Graph, node: Node, name: str) -> bool:
 
 def sweep(
     graph: Graph,
-    op: Emitter,
+    op: Builder,
     cotangents: Mapping[str, Tensor],
     wrt: Iterable[str],
     seeds: Mapping[str, Tensor] | None = None,
@@ -230,137 +217,13 @@ def sweep(
     found = {name: op.shaped(seed, graph.tensors[name].shape) for name, seed in (seeds or {}).items()}
     if wanted:
         active = active_tensors(graph, wanted, blocked=cotangents) - cotangents.keys()
-        for node in reversed(graph.nodes):
-            # A gradient is given, or the sum of what its consumers, all of them swept by now, contributed.
-            gradients = [cotangents.get(name) or found.get(name) for name in node.outputs]
-            if any(g is not None for g in gradients):
-                _pull_back(graph, op, node, gradients, active, found)
+        pull_back(graph, op, found, active, cotangents)
     return {
         name: cotangents.get(name) or found.get(name) or _zeros_like(op, graph.tensors[name])
         for name in dict.fromkeys(wrt)
     }
 
 
-def _pull_back(
-    graph: Graph,
-    op: Emitter,
-    node: Node,
-    gradients: list[Tensor | None],
-    active: frozenset[str],
-    found: dict[str, Tensor],
-) -> None:
-    """Apply one node's rule and add its contributions to `found`."""
-    targets = [
-        index
-        for index, name in enumerate(node.reads)
-        if name and name in active and carries_gradient(graph, node, index)
-    ]
-    if not targets:
-        return
-    rules = rules_of(node)
-    outputs = graph.outputs_of(node)
-    g, y = (tuple(gradients), tuple(outputs)) if rules.several_outputs else (gradients[0], outputs[0])
-    if g is None:
-        return
-    with op.differentiating(node):
-        entries = entries_of(op, rules, g, y, graph.inputs_of(node), node.attributes)
-        assert len(entries) >= len(node.inputs), (
-            f"{node}: {len(entries)} entries for {len(node.inputs)} inputs"
-        )
-        for index in targets:
-            entry = entries[index]() if callable(entries[index]) else entries[index]
-            if entry is None:
-                continue
-            u = graph.tensors[node.inputs[index]]
-            if rules.broadcasts:
-                assert outputs[0] is not None
-                entry = unbroadcast(op, entry, outputs[0], u, node)
-            # Added as it comes, two by two: the steps of an unrolled sequence contribute one gradient each, as large
-            # as the sequence, which are not to be held side by side. (Measured, ONNX Runtime's Sum of three takes as
-            # long as four Adds.)
-            entry = op.shaped(entry, u.shape)
-            found[u.name] = op.shaped(op.Add(found[u.name], entry), u.shape) if u.name in found else entry
-
-
-_IN_FLOW = {
-    "If": "compute both branches in the model, and choose with Where",
-    "Loop": "export the model with a fixed number of steps",
-    "Scan": "export the model with a fixed number of steps",
-}
-"""What to do about control flow that depends on the values of the input."""
-_CLASSICAL = "ai.onnx.ml"
-_OF_CLASSICAL = {
-    "SVMClassifier": "write its decision function in standard ops, the kernel with MatMul and Exp, or explain an "
-    "SVMRegressor, which has a gradient",
-}
-"""What to do about ops of classical machine learning that have no rule."""
-
-
-def rules_of(node: Node) -> type[Op]:
-    """The class of a node's op. Raises UnsupportedOp where it has none, or none with a VJP."""
-    rules = find(node)
-    if rules is None or rules.vjp is None:
-        op_type = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-        if node.op_type.startswith("TreeEnsemble"):
-            raise UnsupportedOp(
-                f"node {node.name!r} ({op_type}) is piecewise constant: its gradient is zero wherever it exists. "
-                "Fix: use a method for trees, such as TreeSHAP, or explain a differentiable model"
-            )
-        reason = f": {node.metadata[REASON_KEY]}" if REASON_KEY in node.metadata else ""
-        raise UnsupportedOp(
-            f"node {node.name!r} ({op_type}) lies between the input and the target and has no VJP rule{reason}. "
-            f"Fix: {_way_around(node)}"
-        )
-    return rules
-
-
-def _way_around(node: Node) -> str:
-    """Return how to explain a model with an op that has no VJP rule."""
-    if node.domain == _CLASSICAL:
-        return _OF_CLASSICAL.get(
-            node.op_type, "export the model without this step, and explain the tensor before it"
-        )
-    if node.domain:
-        return "replace custom ops by standard ops, or by functions in the file"
-    other = _IN_FLOW.get(node.op_type, 'add a rule: CONTRIBUTING.md, "Add an op"')
-    return f'use backend="source" on a converted model, or {other}'
-
-
-def unbroadcast(op: Emitter, g: Tensor, y: Tensor, u: Tensor, node: Node) -> Tensor:
-    """Sum a contribution shaped like the output back to the shape of the input that was broadcast."""
-    if y.shape is None or u.shape is None:
-        raise UnsupportedOp(
-            f"{node}: the rank of {(y if y.shape is None else u).name!r} is unknown. {TRACED}"
-        )
-    lead = len(y.shape) - len(u.shape)
-    padded: Shape = (1,) * lead + u.shape
-    if any(_ambiguous(small, large) for small, large in zip(padded, y.shape, strict=True)):
-        return _unbroadcast_dynamic(op, g, y, u, lead)
-    axes = [
-        i for i, (small, large) in enumerate(zip(padded, y.shape, strict=True)) if small == 1 and large != 1
-    ]
-    kept = [axis for axis in axes if axis >= lead]
-    if kept:
-        g = op.ReduceSum(g, kept, keepdims=1)
-    if lead:
-        g = op.ReduceSum(g, list(range(lead)), keepdims=0)
-    return g
-
-
-def _ambiguous(small: int | str | None, large: int | str | None) -> bool:
-    """Whether it cannot be told before running if an axis was broadcast."""
-    if isinstance(small, int):
-        return False
-    return small is None or small != large
-
-
-def _unbroadcast_dynamic(op: Emitter, g: Tensor, y: Tensor, u: Tensor, lead: int) -> Tensor:
-    shape = op.Shape(u)
-    padded = op.Concat([1] * lead, shape, axis=0) if lead else shape
-    axes = op.Squeeze(op.NonZero(op.Not(op.Equal(op.Shape(y), padded))), [0])
-    return op.Reshape(op.ReduceSum(g, axes, keepdims=1, noop_with_empty_axes=1), shape, allowzero=1)
-
-
-def _zeros_like(op: Emitter, x: Tensor) -> Tensor:
+def _zeros_like(op: Builder, x: Tensor) -> Tensor:
     """Zeros, whatever x holds: multiplying by zero would keep a NaN."""
     return op.Expand(op.tensor(np.zeros((), x.dtype)), op.Shape(x))

@@ -10,7 +10,7 @@ import onnx
 
 from analyzer.backends.at_sizes import at_sizes, depends_on_sizes
 from analyzer.backends.batching.arranging import SAMPLES
-from analyzer.backends.batching.memory import as_bytes
+from analyzer.backends.batching.memory import as_batch_size, as_bytes
 from analyzer.backends.batching.planning import plan_batch
 from analyzer.backends.differentiable import Backend, Differentiable, Gradients
 from analyzer.backends.file import explaining, explains
@@ -36,6 +36,7 @@ def differentiate(
     threads: int | None = None,
     straight_through: bool = False,
     max_memory: int | str | None = None,
+    batch_size: int | None = None,
     verify: bool = True,
     samples: str | None = None,
     trust: bool = False,
@@ -50,8 +51,10 @@ def differentiate(
     straight_through: differentiate a quantized model straight through its rounding: as the identity inside the
         range of a quantizer, zero outside (Bengio, Léonard & Courville 2013; Jacob et al. 2018).
     providers, threads: ONNX Runtime's execution providers (default CPU) and threads. device: torch's device.
-    max_memory: what a call may take beside its results, in bytes or as "2 GiB": larger batches are computed in pieces.
-        Default: half of what is free.
+    max_memory: the memory that a call may take without its results, in bytes or as "2 GiB". Larger batches are split
+        into micro-batches. Default: half of the free memory.
+    batch_size: the samples of a micro-batch. There is then no limit of memory, unless max_memory is given too.
+        Samples that depend on one another are not split. Default: as many samples as fit into the memory.
     samples: "joint" explains the whole call as one sample, as the nodes of a graph; "independent" raises AnalysisError
         where samples depend on one another. Default: found out for every model and shape of inputs.
     verify: compare an .onnx file with the canonical graph made of it, when it is loaded and on all inputs that are
@@ -97,6 +100,7 @@ def differentiate(
         device=device,
         threads=threads,
         max_memory=as_bytes(max_memory),
+        batch_size=as_batch_size(batch_size),
         verify=verify,
     )
     return replace(bound, samples=samples)
@@ -122,9 +126,13 @@ def bind(
     device: str | None = None,
     threads: int | None = None,
     max_memory: int | None = None,
+    batch_size: int | None = None,
     verify: bool = True,
 ) -> Differentiable:
-    """A loaded model on a backend. stated: its graph, which several backends may share: it holds the weights."""
+    """Return a loaded model on a backend. stated: its graph, which several backends may share: it holds the weights.
+
+    Raises AnalysisError where the model states a batch of another size than batch_size.
+    """
     graph = in_precision(stated, FLOAT64) if precision else at_least_float32(stated)
     engine: Backend
     if backend == "onnxruntime":
@@ -143,7 +151,12 @@ def bind(
         from analyzer.backends.source.source import source_backend
 
         engine = source_backend(loaded, graph, half=graph is not stated)
-    return Differentiable(loaded, engine, max_memory, verify=verify)
+    if batch_size is not None and engine.batch not in (None, batch_size):
+        raise AnalysisError(
+            f"expected batch_size={engine.batch}, the batch that the model states, got {batch_size}. Fix: omit "
+            "batch_size (--batch-size)"
+        )
+    return Differentiable(loaded, engine, max_memory, batch_size, verify=verify)
 
 
 __all__ = [

@@ -8,10 +8,13 @@ returned as it is. A Squeeze without axes is read in the same way, where an axis
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import onnx
+
+from analyzer.backends.caches import Cache
 from analyzer.graph.batch_axis import batched_inputs
 from analyzer.graph.graph import Graph, Node
 from analyzer.graph.precision import FLOAT64, at_least_float32, in_precision, precisions
@@ -32,7 +35,10 @@ if TYPE_CHECKING:
 
 # Each has its own copy of the weights.
 _KEPT = 4
-_KEY, _SETTLED, _SWITCHES, _DROPS = "at sizes", "is at sizes", "switches", "drops axes"
+_MADE: Cache[Differentiable | None] = Cache("models at sizes")
+_SETTLED: Cache[bool] = Cache("the model is at sizes")
+_SWITCHES: Cache[tuple[str, ...]] = Cache("switches")
+_DROPS: Cache[bool] = Cache("drops axes of size 1")
 
 
 def at_sizes(fn: Differentiable, feeds: Arrays) -> Differentiable:
@@ -40,40 +46,41 @@ def at_sizes(fn: Differentiable, feeds: Arrays) -> Differentiable:
 
     Warns when it writes loops out. Raises VerificationFailed where the outputs then change.
     """
-    if _SETTLED in fn.plans:
+    if _SETTLED.of(fn):
         return fn
-    rewrite = _rewriting(fn.model, fn.graph, (fn.backend,), feeds, fn.plans)
+    rewrite = _rewriting(
+        fn.model,
+        fn.graph,
+        (fn.backend,),
+        feeds,
+        lambda original: _DROPS.get(fn, (), lambda: drops_axes(original)),
+    )
     if rewrite is None:
         return fn
     batched = batched_inputs(fn.graph)
     settings = tuple(feeds[name].tobytes() for name in _switches(fn) if name in feeds)
     # Whether the loops allow a free batch is seen when they are written out.
-    open_ended = (
-        _KEY,
-        tuple((n, a.shape[1:] if n in batched else a.shape) for n, a in feeds.items()),
-        settings,
-    )
-    fixed = (_KEY, tuple((name, array.shape) for name, array in feeds.items()), settings, "fixed")
+    open_ended = (tuple((n, a.shape[1:] if n in batched else a.shape) for n, a in feeds.items()), settings)
+    fixed = (tuple((name, array.shape) for name, array in feeds.items()), settings, "fixed")
+    kept = _MADE.of(fn)
     for key in (open_ended, fixed):
-        if key in fn.plans:
-            found: Differentiable = fn.plans[key] or fn
-            return found
+        if key in kept:
+            return kept[key] or fn
     written = rewrite()
     if written is None:
-        fn.plans[fixed] = None
+        kept[fixed] = None
         return fn
     made = _bound(fn, replace(fn.model, proto=written.proto))
-    kept = [key for key in fn.plans if isinstance(key, tuple) and key[0] == _KEY]
-    for key in kept[: max(len(kept) - _KEPT + 1, 0)]:
-        del fn.plans[key]
-    fn.plans[open_ended if made.engine.batch is None else fixed] = made
+    for oldest in list(kept)[: max(len(kept) - _KEPT + 1, 0)]:
+        del kept[oldest]
+    kept[open_ended if made.engine.batch is None else fixed] = made
     warnings.warn(_note(made.graph, feeds, written.switches), stacklevel=3)
     return made
 
 
 def model_at_sizes(model: Model, graph: Graph, backends: tuple[str, ...], feeds: Arrays) -> Model:
     """The same for a model that several backends share, where control flow is in the way of one of them."""
-    rewrite = _rewriting(model, graph, backends, feeds, {})
+    rewrite = _rewriting(model, graph, backends, feeds, drops_axes)
     found = None if rewrite is None else rewrite()
     if found is None:
         return model
@@ -87,17 +94,22 @@ def depends_on_sizes(model: Model, graph: Graph) -> bool:
 
 
 def _rewriting(
-    model: Model, graph: Graph, backends: tuple[str, ...], feeds: Arrays, plans: dict[Hashable, Any]
+    model: Model,
+    graph: Graph,
+    backends: tuple[str, ...],
+    feeds: Arrays,
+    drops: Callable[[onnx.ModelProto], bool],
 ) -> Callable[[], Specialised | None] | None:
-    """What writes the model out for the feeds; None where nothing in it depends on their sizes. plans: of the model."""
+    """Return the function that writes the model out for the feeds; None where nothing in it depends on their sizes.
+
+    drops: whether a file squeezes axes of size 1 that it does not name, as `drops_axes` finds.
+    """
     if any(_in_the_way(graph, name) for name in backends):
         return lambda: specialised(model.proto, feeds)
     original = model.original
     if original is None or not _has_axes_of_one(graph, feeds):
         return None
-    if _DROPS not in plans:
-        plans[_DROPS] = drops_axes(original)
-    return (lambda: without_axes_of_one(original, model.proto, feeds)) if plans[_DROPS] else None
+    return (lambda: without_axes_of_one(original, model.proto, feeds)) if drops(original) else None
 
 
 def _has_axes_of_one(graph: Graph, feeds: Arrays) -> bool:
@@ -133,14 +145,13 @@ def _bound(fn: Differentiable, model: Model) -> Differentiable:
     stated = Graph.from_proto(model.proto)
     double = precisions(fn.graph) <= {FLOAT64} and not precisions(stated) <= {FLOAT64}
     graph = in_precision(stated, FLOAT64) if double else at_least_float32(stated)
-    return replace(fn, model=model, engine=fn.engine.rebound(graph), plans={_SETTLED: True})
+    made = replace(fn, model=model, engine=fn.engine.rebound(graph), caches={})
+    _SETTLED.of(made)[()] = True
+    return made
 
 
 def _switches(fn: Differentiable) -> tuple[str, ...]:
-    if _SWITCHES not in fn.plans:
-        fn.plans[_SWITCHES] = switches(fn.model.proto)
-    found: tuple[str, ...] = fn.plans[_SWITCHES]
-    return found
+    return _SWITCHES.get(fn, (), lambda: switches(fn.model.proto))
 
 
 def _note(graph: Graph, feeds: Arrays, switches: tuple[str, ...]) -> str:

@@ -2,15 +2,15 @@
 
 A backend answers one question: for these inputs, what are the values and the gradients of the target at
 these tensors? `Differentiable` is what users hold: it checks inputs and targets once, and hands NumPy arrays to a
-Backend and back, in pieces where a batch must be cut (pieces.py). Names are ONNX tensor names throughout.
+Backend and back, in micro-batches where a batch is split (micro_batches.py). Names are ONNX tensor names throughout.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -18,10 +18,10 @@ from analyzer.autodiff.request import CHOSEN, OUTPUT, Request, masked, observe
 from analyzer.autodiff.sweep import active_tensors, check_gradient_paths
 from analyzer.backends.at_sizes import at_sizes
 from analyzer.backends.batching.arranging import arranged, known_places, moved_target, refuse_rows
-from analyzer.backends.batching.liveness import Flow
-from analyzer.backends.batching.memory import Need
+from analyzer.backends.batching.estimate import Costs
 from analyzer.backends.batching.micro_batches import batches, run
 from analyzer.backends.batching.planning import Call
+from analyzer.backends.caches import Caches
 from analyzer.backends.file import FileCheck, file_of
 from analyzer.backends.inputs import check_inputs
 from analyzer.backends.undefined import undefined, undefined_error
@@ -85,14 +85,15 @@ class Backend(Protocol):
     def evaluate(self, request: Request, feeds: Mapping[str, np.ndarray], seed: Seed) -> Arrays:
         """The results of the request; the explained scalar under OUTPUT, its class under CHOSEN."""
 
+    @property
+    def costs(self) -> Costs:
+        """The memory that the backend takes for the tensors and weights of a program."""
+
     def program(self, request: Request, seed: Seed) -> Program:
-        """What answers a request, as one ONNX program: all that is computed, or what stands for its sizes.
+        """Return the ONNX program of a request, or one with tensors of the same sizes.
 
         Raises UnsupportedOp where a node on the path has no rule.
         """
-
-    def need(self, flow: Flow, wrt: Collection[str]) -> Need:
-        """The memory that computing what this program states takes, with gradients at `wrt`."""
 
     def cut(self, graph: Graph) -> Backend:
         """The same for a graph that was cut out of this one, whose further inputs are tensors of it."""
@@ -114,9 +115,11 @@ class Differentiable:
     model: Model
     engine: Backend
     max_memory: int | None = None
-    """Bytes that a call may take beside its results; None for half of what is free."""
-    plans: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
-    """What methods have worked out of this model, by a key of their own."""
+    """Bytes that a call may take, without its results; None for half of the free memory."""
+    batch_size: int | None = None
+    """Samples of a micro-batch; None for as many as fit into memory."""
+    caches: Caches = field(default_factory=dict, repr=False, compare=False)
+    """Values that are computed once for this model; every module declares its own cache (caches.py)."""
     verify: bool = True
     """Whether the output of the model's file is compared with what is explained, on the inputs that are explained."""
     samples: str | None = None
@@ -165,9 +168,10 @@ class Differentiable:
         self.engine.release()
         if self.file is not None:
             self.file.release()
-        for plan in self.plans.values():
-            if isinstance(plan, Differentiable) and plan.plans is not self.plans:
-                plan.release()
+        for kept in self.caches.values():
+            for value in kept.values():
+                if isinstance(value, Differentiable) and value.caches is not self.caches:
+                    value.release()
 
     def roots(self, wrt: str | Sequence[str] | None = None) -> tuple[str, ...]:
         """Return the ONNX names of the tensors that are attributed: those of `wrt`, else the floating inputs.
@@ -313,8 +317,8 @@ class Differentiable:
         """A target checked against the graph, and where that leaves sizes open against a run. Raises TargetError."""
 
         def sizes(output: str) -> tuple[int, ...]:
-            piece, _ = next(batches(self.graph, feeds, self.engine.batch or 1))
-            return self.engine.forward(piece, [output])[output].shape
+            micro_batch, _ = next(batches(self.graph, feeds, self.engine.batch or 1))
+            return self.engine.forward(micro_batch, [output])[output].shape
 
         @cache
         def values(output: str) -> np.ndarray:

@@ -14,14 +14,17 @@ import onnx
 from onnx import helper
 
 from analyzer.backends import Differentiable
+from analyzer.backends.caches import Cache
 from analyzer.errors import AnalysisError
 from analyzer.graph.batch_axis import Place, batched_inputs
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph, Node
 from analyzer.graph.program import assemble
 from analyzer.graph.samples.arrangement import FIRST, INDEPENDENT, Arrangement
 from analyzer.graph.samples.view import viewed
 from converters.model import PREPROCESSING_KEY, Model
+
+_PARTS: Cache[Differentiable] = Cache("parts")
 
 
 def cut(fn: Differentiable, points: Sequence[str]) -> Differentiable:
@@ -35,21 +38,20 @@ def cut(fn: Differentiable, points: Sequence[str]) -> Differentiable:
     """
     names = fn.roots(points)
     arrangement = _arrangement(fn, names)
-    key = ("cut", names, None if arrangement is None else arrangement.key)
-    if key not in fn.plans:
+
+    def made() -> Differentiable:
         graph = behind(fn.graph, names)
         if arrangement is None or (fn.arrangement is not None and fn.arrangement.plain and arrangement.plain):
-            fn.plans[key] = replace(
+            return replace(
                 fn,
                 model=_part(fn.model, graph),
                 engine=fn.engine.cut(graph),
-                plans={},
+                caches={},
                 arrangement=arrangement,
             )
-        else:
-            fn.plans[key] = _moved_part(fn, graph, names, arrangement)
-    made: Differentiable = fn.plans[key]
-    return made
+        return _moved_part(fn, graph, names, arrangement)
+
+    return _PARTS.get(fn, (names, None if arrangement is None else arrangement.key), made)
 
 
 def _arrangement(fn: Differentiable, points: Sequence[str]) -> Arrangement | None:
@@ -82,14 +84,14 @@ def _moved_part(
     engine = fn.engine.cut(graph)
     if not arrangement.plain:
         engine = engine.arranged(moved, arrangement)
-    whole = assemble(moved, Emitter(moved.opset), {name: moved.tensors[name] for name in moved.outputs}).proto
+    whole = assemble(moved, Builder(moved.opset), {name: moved.tensors[name] for name in moved.outputs}).proto
     stored = {key: value for key, value in fn.model.metadata.items() if key != PREPROCESSING_KEY}
     helper.set_model_props(whole, stored)
     assert fn.arrangement is not None
     # Outputs that were wrapped by the view stay so: a class of every row is refused there, too.
     kept = arrangement.wrapped | (fn.arrangement.wrapped & set(moved.outputs))
     return replace(
-        fn, model=Model(whole), engine=engine, plans={}, arrangement=replace(arrangement, wrapped=kept)
+        fn, model=Model(whole), engine=engine, caches={}, arrangement=replace(arrangement, wrapped=kept)
     )
 
 

@@ -6,9 +6,7 @@ own autodiff differentiates them. Refuses, by name, a node whose op has no form 
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Collection, Mapping
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -18,10 +16,12 @@ from analyzer.graph.graph import Graph, Node
 from analyzer.ops import find
 from analyzer.ops.eager import scan
 from converters.errors import one_line, with_fix
-from converters.system.quiet import quiet
+from converters.sources.frameworks import import_framework
 
 # NumPy has these types from ml_dtypes, under the names that torch has them by; only their bits can be handed over.
 _FLOAT8 = "float8_"
+# Who needs a framework here, for the error where it is missing.
+_NEEDED: Any = {"needed_by": "this backend", "error": MissingDependency}
 
 
 class Torch:
@@ -30,7 +30,7 @@ class Torch:
     name = "torch"
 
     def __init__(self, device: str | None = None) -> None:
-        self.module = _import("torch", extra="torch")
+        self.module = import_framework("torch", **_NEEDED)
         self.device = device or "cpu"
         if self.device != "cpu":
             self._refuse_unusable()
@@ -80,7 +80,7 @@ class TensorFlow:
     name = "tensorflow"
 
     def __init__(self) -> None:
-        self.module = _import("tensorflow", extra="tensorflow")
+        self.module = import_framework("tensorflow", **_NEEDED)
 
     def tensor(self, array: np.ndarray) -> Any:
         """A tensor of the framework with a copy of the array."""
@@ -96,18 +96,6 @@ class TensorFlow:
 
 
 Framework = Torch | TensorFlow
-
-
-def _import(name: str, extra: str) -> Any:
-    # TensorFlow greets on standard error while it is loaded, before any setting of its own can be made.
-    silence = quiet("tensorflow", "absl", native=True) if name == "tensorflow" else nullcontext()
-    try:
-        with silence:
-            return importlib.import_module(name)
-    except ImportError as error:
-        raise MissingDependency(
-            f'{name} is not installed, and this backend needs it. Fix: pip install "onnxplain[{extra}]"'
-        ) from error
 
 
 class Interpreter:
@@ -176,7 +164,7 @@ class Interpreter:
                 values[name] = self.framework.alias(result) if shared else result
 
     def _scan(self, node: Node, arguments: list[Any], values: Mapping[str, Any]) -> list[Any]:
-        """A Scan along axis 0, as `Emitter.scan` writes it: the gradients of recurrent ops are made of them."""
+        """A Scan along axis 0, as `Builder.scan` writes it: the gradients of recurrent ops are made of them."""
         if node.name not in self._bodies:
             body = Graph.from_body(node.attributes["body"], self.graph.opset)
             self._bodies[node.name] = Interpreter(body, self.framework)

@@ -12,13 +12,10 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import onnx
 
 from analyzer.autodiff.request import CHOSEN, OUTPUT, Request, gradient_name, remainder_program, sized_program
 from analyzer.autodiff.sweep import active_tensors
-from analyzer.backends.batching.inside import content_of
-from analyzer.backends.batching.liveness import Flow, affine
-from analyzer.backends.batching.memory import Need
+from analyzer.backends.batching.estimate import Costs, written_out
 from analyzer.backends.interpreter import Framework, Interpreter
 from analyzer.graph.batch_axis import fixed_batch
 from analyzer.graph.graph import Graph
@@ -26,15 +23,6 @@ from analyzer.graph.program import Program
 from analyzer.graph.samples.arrangement import Arrangement
 from analyzer.target.target import Seed
 from analyzer.types import Arrays
-
-OVERHEAD = 96 * 2**20
-"""Bytes that a framework takes for threads, kernels and workspaces, and the first call for its programs."""
-FRAGMENTS = 1.75
-"""What follows the gradients takes and frees tensors of many sizes, whose rests in the heap others do not fit into:
-measured up to 1.9 of what is alive."""
-GRADIENTS = 2
-"""Copies of a measured gradient that a method reads: the framework's own, and a tensor of it in what follows. Its value
-lies in what is kept."""
 
 
 @dataclass(frozen=True)
@@ -57,17 +45,10 @@ class Measured:
 
 
 class Native(ABC):
-    """Base of the backends whose gradients come from a framework's own autodiff.
-
-    keeps: the memory of a differentiated forward pass, as a multiple of its tensors. record: the bytes of an op on the
-    way back, its tensors aside. copies: of the weights.
-    """
+    """Base of the backends whose gradients come from a framework's own autodiff."""
 
     name: str
-    # All of them, and the gradients on their way.
-    keeps = 1.15
-    record = 2**10
-    copies = 2
+    costs = Costs(tensors=1.25, weights=2, fixed=96 * 2**20, keeps=True)
 
     def __init__(self, graph: Graph, framework: Framework) -> None:
         self.graph = graph
@@ -132,26 +113,10 @@ class Native(ABC):
         return {OUTPUT: explained, **({} if chosen is None else {CHOSEN: chosen}), **results}
 
     def program(self, request: Request, seed: Seed) -> Program:
-        """The forward pass and what follows the gradients, for their sizes; all tensors are taken to be known."""
+        """Return the forward pass and what follows the gradients, for their sizes. All tensors count as known."""
         measurable = self._measurable(request, seed, self.graph.tensors.keys())
-        return sized_program(self.graph, request, seed.outputs, measurable, seed.ranks)
-
-    def need(self, flow: Flow, wrt: Collection[str]) -> Need:
-        """What the framework keeps for the way back, then what follows the gradients, and copies of the weights."""
-        held = FRAGMENTS * flow.live(_beside)
-        if any(not self.graph.producer.keys() >= set(node.output) for node in flow.program.nodes):
-            held = np.concatenate([held, self._differentiated(flow, wrt).reshape(1, 2)])
-        # Otherwise nothing is differentiated, and a value goes with its last reader.
-        return Need(held + np.array([OVERHEAD + self.copies * flow.weights, 0]))
-
-    def _differentiated(self, flow: Flow, wrt: Collection[str]) -> np.ndarray:
-        """What the forward pass keeps for the way back, inside of its nodes too, and the measured gradients."""
-        made = {name for node in flow.program.nodes for name in node.output if name in self.graph.producer}
-        inside = [content_of(self.graph, made, types, self.framework.name) for types in flow.types]
-        tensors = flow.total(made) + affine(*(found.bytes for found in inside))
-        records = self.record * affine(*(found.ops for found in inside))
-        found: np.ndarray = self.keeps * tensors + records + GRADIENTS * flow.total(wrt)
-        return found
+        sized = sized_program(self.graph, request, seed.outputs, measurable, seed.ranks)
+        return written_out(sized, self.graph, self.framework.name)
 
     def release(self) -> None:
         """Drop the programs that follow the framework's gradients."""
@@ -179,8 +144,3 @@ class Native(ABC):
         roots = (*request.wrt, *(name for name in self.graph.inputs if self.graph.tensors[name].is_float))
         leading = self.graph.ancestors(seed.outputs)
         return (active_tensors(self.graph, roots) & leading & set(known)) | {*seed.outputs}
-
-
-def _beside(node: onnx.NodeProto) -> Collection[str]:
-    """What a Scan holds twice while it runs: the elements of its sequences beside them."""
-    return (*node.input, *node.output) if node.op_type == "Scan" and not node.domain else ()

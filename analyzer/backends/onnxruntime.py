@@ -20,11 +20,10 @@ import numpy as np
 import onnx
 
 from analyzer.autodiff.request import Request, program_for
-from analyzer.backends.batching.liveness import Flow
-from analyzer.backends.batching.memory import Need
+from analyzer.backends.batching.estimate import Costs
 from analyzer.errors import BackendError
 from analyzer.graph.batch_axis import fixed_batch, samples_in
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph, is_float
 from analyzer.graph.precision import FLOAT32, in_precision, precisions
 from analyzer.graph.program import Program, assemble
@@ -32,9 +31,7 @@ from analyzer.graph.samples.arrangement import Arrangement
 from analyzer.target.target import Seed
 from analyzer.types import Arrays
 from converters.errors import one_line
-from converters.graph.runtime import crashing_optimizers, session_options
-
-CPU = "CPUExecutionProvider"
+from converters.graph.runtime import CPU, LARGEST_IN_MEMORY, RuntimeFailure, load_session
 
 # Each session holds its own copy of the weights, and making one costs as much as several runs: as many are kept as
 # fit in this many bytes of programs, and two in any case, which a method may need in turn. Where memory is limited,
@@ -44,13 +41,6 @@ KEPT_AT_LEAST = 2
 KEPT_SHARE = 0.25
 # Bytes of memory for each byte of a program that is kept: the weights, and these packed for the kernels.
 HELD = 2
-LARGEST_IN_MEMORY = 2**31 - 2**20
-# Copies of the weights while a session is made: in the program, its bytes, the runtime's reading of them, the session,
-# packed for its kernels; and of what it computes from them alone. Much of their memory stays with the process.
-MAKING, FOLDING = 5, 2
-# The runtime's arena grows in doubling regions, whose rests large tensors do not fit into, and runs side by side have
-# their tensors at different moments: measured up to 1.75.
-FRAGMENTS = 1.75
 
 
 @dataclass(frozen=True)
@@ -67,6 +57,9 @@ class OnnxRuntime:
     """A graph on ONNX Runtime. Sessions are made on demand and the last few are kept."""
 
     name = "onnxruntime"
+    # The arena grows in doubling regions, whose rests are too small for large tensors: measured up to 1.75. Weights are
+    # copied while a session is made: in the program, its bytes, the runtime's copy, the session, packed for kernels.
+    costs = Costs(tensors=1.75, weights=5)
 
     def __init__(
         self,
@@ -107,17 +100,17 @@ class OnnxRuntime:
         threads = self._threads if self._threads is not None else _cores()
         if threads < 2 or self._providers != [CPU] or not precisions(self.graph) <= {FLOAT32}:
             return None
-        lane = OnnxRuntime(self.graph, self._providers, 1, self._max_memory)
-        # One store of sessions, so that what is kept is bounded once.
-        lane._sessions, lane._making = self._sessions, self._making
-        return lane, threads
+        single = OnnxRuntime(self.graph, self._providers, 1, self._max_memory)
+        # Sessions are kept in one place, so that one limit holds for all.
+        single._sessions, single._making = self._sessions, self._making
+        return single, threads
 
     def forward(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> Arrays:
         """The values of these tensors."""
 
         def program(graph: Graph) -> Program:
             outputs = {name: graph.tensors[name] for name in names}
-            return assemble(graph, Emitter(graph.opset), outputs)
+            return assemble(graph, Builder(graph.opset), outputs)
 
         return self._run(("forward", tuple(names)), program, feeds)
 
@@ -133,10 +126,6 @@ class OnnxRuntime:
     def program(self, request: Request, seed: Seed) -> Program:
         """The gradient graph itself."""
         return program_for(self.graph, request, seed)
-
-    def need(self, flow: Flow, wrt: Collection[str]) -> Need:
-        """The tensors that are live together, and what a session and the making of it leave behind."""
-        return Need(FRAGMENTS * flow.live() + np.array([MAKING * flow.weights + FOLDING * flow.folded, 0]))
 
     def cut(self, graph: Graph) -> OnnxRuntime:
         """A graph cut out of this one, with the same settings."""
@@ -246,7 +235,7 @@ def _cores() -> int:
 
 
 def make_session(proto: onnx.ModelProto, providers: Sequence[str], threads: int | None = None) -> Any:
-    """An ONNX Runtime session of a model in memory. Raises BackendError with the runtime's reason."""
+    """Return an ONNX Runtime session of a program. Raises BackendError with the runtime's reason and a fix."""
     import onnxruntime
 
     known = onnxruntime.get_all_providers()
@@ -257,26 +246,15 @@ def make_session(proto: onnx.ModelProto, providers: Sequence[str], threads: int 
         raise BackendError(
             f"unknown provider {unknown[0]!r}. Fix: choose from those of this installation, {here}"
         )
-    options = session_options()
-    # A memory pattern is a block for all tensors of a run, taken beside what the first run took: it doubles the memory,
-    # and no network measured is faster for it.
-    options.enable_mem_pattern = False
-    if threads is not None:
-        options.intra_op_num_threads = threads
     if proto.ByteSize() > LARGEST_IN_MEMORY:
         raise BackendError(
             f"the graph is {proto.ByteSize() / 2**30:.1f} GiB; ONNX Runtime takes 2 GiB from memory. Fix: use "
             'backend="torch" (--backend torch)'
         )
     try:
-        return onnxruntime.InferenceSession(
-            proto.SerializeToString(),
-            options,
-            providers=list(providers),
-            disabled_optimizers=crashing_optimizers(proto),
-        )
-    except Exception as error:
-        raise BackendError(_unloaded(one_line(error))) from error
+        return load_session(proto, providers=providers, threads=threads)
+    except RuntimeFailure as error:
+        raise BackendError(_unloaded(str(error))) from error
 
 
 def _unloaded(words: str) -> str:

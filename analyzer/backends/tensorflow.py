@@ -7,26 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.autodiff.sweep import active_tensors
-from analyzer.backends.batching.liveness import Flow
-from analyzer.backends.batching.memory import Need
+from analyzer.backends.batching.estimate import Costs
 from analyzer.backends.interpreter import Interpreter, TensorFlow
 from analyzer.backends.native import Measured, Native
 from analyzer.graph.graph import Graph
 from analyzer.target.target import Seed
 from analyzer.types import Arrays
 
-AT_LEAST, AGGREGATED = 4, 128 * 2**20
-"""The tape adds the contributions to one gradient up where they are more than so many, and more than so many bytes."""
-
 
 class TensorFlowBackend(Native):
     """A graph in TensorFlow."""
 
     name = "tensorflow"
-    # Its kernels have channels last: what they read is kept in both layouts.
-    keeps = 2.0
-    record = 2**11
+    # Kernels have channels last: tensors are kept in both layouts.
+    costs = Costs(tensors=2.5, weights=2, fixed=96 * 2**20, keeps=True)
 
     def __init__(self, graph: Graph) -> None:
         super().__init__(graph, TensorFlow())
@@ -35,15 +29,6 @@ class TensorFlowBackend(Native):
     def known(self, feeds: Mapping[str, np.ndarray]) -> Collection[str]:
         """All tensors: the graph itself is what runs."""
         return self.graph.tensors.keys()
-
-    def need(self, flow: Flow, wrt: Collection[str]) -> Need:
-        """That of any framework, and what the many readers of a tensor contribute, held side by side."""
-        needed = super().need(flow, wrt)
-        active = active_tensors(self.graph, wrt)
-        many = any(
-            len(readers) > AT_LEAST for name, readers in self.graph.consumers.items() if name in active
-        )
-        return Need(needed.moments + np.array([AGGREGATED, 0])) if many else needed
 
     def cut(self, graph: Graph) -> TensorFlowBackend:
         """A graph cut out of this one."""

@@ -17,7 +17,7 @@ from analyzer.autodiff.sweep import check_gradient_paths
 from analyzer.backends import BACKENDS, Differentiable, ModelLike, bind, explaining
 from analyzer.backends.at_sizes import depends_on_sizes, model_at_sizes
 from analyzer.backends.batching.arranging import arranged, arranged_like, moved_target
-from analyzer.backends.batching.memory import as_bytes
+from analyzer.backends.batching.memory import as_batch_size, as_bytes
 from analyzer.backends.inputs import check_inputs
 from analyzer.checks.comparison import STEPS, Comparison
 from analyzer.checks.explain.localize import Origin
@@ -65,6 +65,7 @@ def check(
     straight_through: bool = False,
     referee: bool | None = None,
     max_memory: int | str | None = None,
+    batch_size: int | None = None,
     progress: Announce | None = None,
     verify: bool = True,
     trust: bool = False,
@@ -82,7 +83,8 @@ def check(
     referee: whether the graph is run in float64 on torch to say which side of a difference is nearer, and to accept
         gradients that are within the tolerance of it on both; by default where something is in excess and torch is
         there.
-    max_memory: of every backend, as for `differentiate`. progress: called with a phrase that says what is being run.
+    max_memory, batch_size: of every backend, as for `differentiate`. progress: called with a phrase that says what is
+        being run.
     verify: whether an .onnx file is compared with the canonical graph when it is loaded, as for `differentiate`. The
         file, run as given, is the side "file" in any case.
     trust: load a file that can run code, as for `convert`.
@@ -98,7 +100,10 @@ def check(
     if depends_on_sizes(loaded, stated):
         loaded = model_at_sizes(loaded, stated, chosen, check_inputs(at_least_float32(stated), inputs))
         stated = Graph.from_proto(loaded.proto)
-    functions = [bind(loaded, stated, name, max_memory=as_bytes(max_memory), verify=False) for name in chosen]
+    most, size = as_bytes(max_memory), as_batch_size(batch_size)
+    functions = [
+        bind(loaded, stated, name, max_memory=most, batch_size=size, verify=False) for name in chosen
+    ]
     feeds = functions[0].check_inputs(inputs)
     file = file_side(loaded, functions[0], feeds, allowed, alone=len(chosen) < 2)
     if len(chosen) < 2 and (file is None or file.reason):

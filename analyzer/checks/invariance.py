@@ -64,6 +64,7 @@ def compare(
     straight_through: bool = False,
     referee: bool | None = None,
     max_memory: int | str | None = None,
+    batch_size: int | None = None,
     progress: Announce | None = None,
     verify: bool = True,
     trust: bool = False,
@@ -74,8 +75,8 @@ def compare(
         where several orders fit, that which makes the outputs equal, or most layers. inputs_of_b: {input of a: input
         of b} where neither names nor shapes tell.
     backend: what computes both; a model may also come bound to one, `differentiate(model, …)`.
-    tolerance, steps, straight_through, max_memory, progress: as for `check`. verify: compare both with their files, as
-        for `differentiate`. names: what the report calls the two.
+    tolerance, steps, straight_through, max_memory, batch_size, progress: as for `check`. verify: compare both with
+        their files, as for `differentiate`. names: what the report calls the two.
     trust: load files that can run code, as for `convert`.
     referee: whether both are run in float64 on torch as well, to say whether an excess is rounding or the models'; by
         default where something is in excess and torch is there.
@@ -96,6 +97,7 @@ def compare(
             backend,
             straight_through=straight_through,
             max_memory=max_memory,
+            batch_size=batch_size,
             verify=verify,
             trust=trust,
         )

@@ -16,6 +16,7 @@ from analyzer.cli.destinations import refuse_unwritable
 from analyzer.cli.method_options import MethodOption, settings_of, with_method_options
 from analyzer.cli.options import (
     BackendChoice,
+    BatchSizeOption,
     ExampleOption,
     InputsArgument,
     JsonOption,
@@ -81,6 +82,7 @@ def analyze(
     no_verify: NoVerifyOption = False,
     trust: TrustOption = False,
     max_memory: MaxMemoryOption = None,
+    batch_size: BatchSizeOption = None,
     as_json: JsonOption = False,
     **given: Any,
 ) -> None:
@@ -132,6 +134,7 @@ def analyze(
         precision=precision.value if precision else None,
         straight_through=straight_through,
         max_memory=max_memory,
+        batch_size=batch_size,
         verify=not no_verify,
     )
     fn = for_inputs(fn, batch.inputs)

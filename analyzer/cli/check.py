@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from analyzer.cli.options import (
+    BatchSizeOption,
     ExampleOption,
     HtmlOption,
     InputsArgument,
@@ -69,6 +70,7 @@ def check(
     no_verify: NoVerifyOption = False,
     trust: TrustOption = False,
     max_memory: MaxMemoryOption = None,
+    batch_size: BatchSizeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check that backends agree on a model: outputs, layers, gradients, FullGrad and Integrated Gradients."""
@@ -116,6 +118,7 @@ def check(
             steps=points,
             referee=settings.referee if referee is None else referee,
             max_memory=max_memory,
+            batch_size=batch_size,
             verify=not no_verify,
             progress=step,
         )

@@ -9,6 +9,7 @@ import typer
 
 from analyzer.cli.options import (
     BackendChoice,
+    BatchSizeOption,
     ExampleOption,
     HtmlOption,
     InputsArgument,
@@ -75,6 +76,7 @@ def compare(
     no_verify: NoVerifyOption = False,
     trust: TrustOption = False,
     max_memory: MaxMemoryOption = None,
+    batch_size: BatchSizeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare two models that should be one function: outputs, layers matched by value, gradients, attributions.
@@ -125,6 +127,7 @@ def compare(
             referee=settings.referee if referee is None else referee,
             straight_through=straight_through,
             max_memory=max_memory,
+            batch_size=batch_size,
             verify=not no_verify,
             progress=step,
         )

@@ -15,9 +15,8 @@ import signal
 import sys
 import time
 
-from analyzer.backends.batching.memory import free_memory
 from analyzer.cli.app import BAD_INPUT, main
-from converters.system.processes import resident_bytes
+from converters.system.processes import free_memory, resident_bytes
 
 # Signals by which the kernel ends a process whose code has failed.
 CRASHES = ("SIGSEGV", "SIGABRT", "SIGFPE", "SIGBUS", "SIGILL", "SIGTRAP", "SIGSYS")

@@ -111,7 +111,15 @@ MaxMemoryOption = Annotated[
     typer.Option(
         "--max-memory",
         metavar="SIZE",
-        help="What computing may take, such as 2GiB: larger batches are cut in pieces. Default: half of what is free.",
+        help="The memory that a call may take, such as 2GiB; larger batches are split. Default: half of what is free.",
+    ),
+]
+BatchSizeOption = Annotated[
+    int | None,
+    typer.Option(
+        "--batch-size",
+        min=1,
+        help="Compute this many samples at once. Default: as many as fit into the memory.",
     ),
 ]
 JsonOption = Annotated[

@@ -1,8 +1,7 @@
-"""Write ONNX nodes as if calling functions: `op.Mul(g, op.Sigmoid(x))`.
+"""Write the nodes of gradients: tensors with dtypes and shapes, Scans, and outputs that the model left out.
 
-An Emitter collects nodes and initializers for one graph. Arguments are Tensors, None for an omitted
-optional input, Python numbers (which take the dtype of the first floating tensor argument, else of the
-first number) or lists of ints (int64). It knows nothing of differentiation and checks only that the op exists.
+`op.Mul(g, op.Sigmoid(x))` appends two nodes (converters/graph/builder.py). Python numbers take the dtype of the first
+floating tensor among the arguments of their node, else of its first tensor. Equal constants are stored once.
 """
 
 from __future__ import annotations
@@ -17,9 +16,10 @@ import onnx
 from onnx import helper, numpy_helper
 
 from analyzer.graph.graph import Node, Shape, Tensor, is_float
+from converters.graph.builder import NodeBuilder
 
 Argument = Tensor | np.ndarray | float | int | bool | Sequence[int] | None
-ScanStep = Callable[["Emitter", list[Tensor], list[Tensor]], tuple[Sequence[Tensor], Sequence[Tensor]]]
+ScanStep = Callable[["Builder", list[Tensor], list[Tensor]], tuple[Sequence[Tensor], Sequence[Tensor]]]
 """What a Scan does with the states and one element of each sequence: the next states, an element of each output."""
 
 _BOOLEAN = frozenset(
@@ -65,16 +65,16 @@ class EmittedNode:
     attributes: Mapping[str, Any]
 
 
-class Emitter:
-    """Collects the nodes of a new part of a graph. Every ONNX op of the opset is a method.
+class Builder(NodeBuilder[Tensor]):
+    """Collects the nodes and constants of a new part of a graph.
 
-    masked: whether a cotangent of 0 stays 0 past infinite derivatives (analyzer/autodiff/masking.py).
+    masked: whether a cotangent of 0 stays 0 past infinite derivatives (analyzer/ops/masking.py).
     """
 
     def __init__(self, opset: int, prefix: str = "") -> None:
+        super().__init__()
         self.opset = opset
         self.prefix = prefix
-        self.nodes: list[onnx.NodeProto] = []
         self.calls: list[EmittedNode] = []
         self.stated: dict[str, Tensor] = {}
         self.notes: dict[str, Any] = {}
@@ -85,61 +85,45 @@ class Emitter:
         self._current: Node | None = None
         self._extra: dict[str, tuple[Node, dict[int, Tensor]]] = {}
 
-    def __getattr__(self, op_type: str) -> Callable[..., Tensor]:
-        if op_type.startswith("_") or not onnx.defs.has(op_type):
-            raise AttributeError(f"ONNX has no operator {op_type!r}")
+    def is_tensor(self, value: Any) -> bool:
+        """Return whether an argument is a Tensor."""
+        return isinstance(value, Tensor)
 
-        def emit(
-            *arguments: Argument, outputs: int = 1, name: str | None = None, **attributes: Any
-        ) -> Tensor:
-            # With outputs > 1 it is a tuple of them, which `emit` itself types.
-            result: Tensor = self.emit(op_type, arguments, outputs=outputs, name=name, **attributes)
-            return result
+    def like(self, arguments: Sequence[Argument]) -> np.dtype[Any] | None:
+        """Return the dtype of the first floating tensor among the arguments, else of the first tensor of numbers."""
+        dtypes = [a.dtype for a in arguments if isinstance(a, Tensor) and a.dtype.kind != "b"]
+        return next((dtype for dtype in dtypes if is_float(dtype)), dtypes[0] if dtypes else None)
 
-        return emit
+    def number(self, value: float, like: np.dtype[Any] | None) -> Tensor:
+        """Return a Python number as a constant: a bool stays one, others take the dtype `like`, else float32."""
+        return self.constant(np.asarray(value, bool if isinstance(value, bool) else like or np.float32))
 
-    def emit(
-        self,
-        op_type: str,
-        arguments: Sequence[Argument],
-        outputs: int = 1,
-        name: str | None = None,
-        **attributes: Any,
-    ) -> Any:
-        """Append one node; return its output Tensor, or a tuple where `outputs` > 1.
-
-        `name` names the (first) output. Attributes that are None are left out.
-        """
-        like = dtype_of_numbers(arguments)
-        inputs = [None if a is None else self.tensor(a, like) for a in arguments]
-        unique = self._unique(op_type)
-        names = [name or unique] + [f"{unique}.{index}" for index in range(1, outputs)]
-        given = {key: value for key, value in attributes.items() if value is not None}
-        self.nodes.append(
-            helper.make_node(
-                op_type, ["" if t is None else t.name for t in inputs], names, name=unique, **given
-            )
-        )
-        dtype = _output_dtype(op_type, inputs, given)
-        results = tuple(Tensor(output, dtype) for output in names)
-        self.calls.append(EmittedNode(op_type, tuple(inputs), results, given))
-        return results[0] if outputs == 1 else results
-
-    def tensor(self, value: Argument, like: np.dtype[Any] | None = None) -> Tensor:
-        """A Tensor for an argument: itself, or a constant. Equal constants are stored once."""
-        if isinstance(value, Tensor):
-            return value
-        if isinstance(value, (bool, float, int)):
-            dtype = like if like is not None and not isinstance(value, bool) else None
-            array = np.asarray(value, dtype or (bool if isinstance(value, bool) else np.float32))
-        else:
-            array = value if isinstance(value, np.ndarray) else np.asarray(value, np.int64)
+    def constant(self, array: np.ndarray) -> Tensor:
+        """Return a constant. Equal constants are stored once."""
         key = (array.dtype.name, array.shape, array.tobytes())
         if key not in self._constants:
-            name = self._unique("constant")
+            name = self.fresh("constant")
             self.initializers[name] = array
             self._constants[key] = Tensor(name, array.dtype, array.shape, array)
         return self._constants[key]
+
+    def fresh(self, stem: str) -> str:
+        """Return a name that this builder has not given yet."""
+        self._count += 1
+        return f"{self.prefix}{stem}_{self._count}"
+
+    def name_of(self, tensor: Tensor) -> str:
+        """Return the name of a tensor."""
+        return tensor.name
+
+    def results(
+        self, op_type: str, inputs: Sequence[Tensor | None], names: Sequence[str], attributes: dict[str, Any]
+    ) -> Sequence[Tensor]:
+        """Return the outputs of a node with their dtype, and record the call."""
+        dtype = _output_dtype(op_type, inputs, attributes)
+        outputs = tuple(Tensor(name, dtype) for name in names)
+        self.calls.append(EmittedNode(op_type, tuple(inputs), outputs, attributes))
+        return outputs
 
     def shaped(self, tensor: Tensor, shape: Shape | None) -> Tensor:
         """The same tensor, stated to have this shape: a runtime that knows shapes arranges memory better."""
@@ -157,15 +141,15 @@ class Emitter:
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Emit a Scan along axis 0 of the sequences: the last states, and the outputs' elements stacked.
 
-        The step is written by an Emitter of its own, and may read any tensor of this one. `reverse` goes from the
+        The step is written by a Builder of its own, and may read any tensor of this one. `reverse` goes from the
         last element to the first; the outputs stand in the order of the sequences. All states and outputs have
         one floating dtype, that of the first state. What does not depend on the states is computed outside.
         """
-        inner = Emitter(self.opset, prefix=f"{self._unique('Scan')}/")
+        inner = Builder(self.opset, prefix=f"{self.fresh('Scan')}/")
         # A name means one tensor in a graph and its subgraphs, and a constant is stored once for all of them.
         inner.initializers, inner._constants = self.initializers, self._constants
-        begin = [Tensor(inner._unique("state"), t.dtype) for t in states]
-        elements = [Tensor(inner._unique("element"), t.dtype) for t in sequences]
+        begin = [Tensor(inner.fresh("state"), t.dtype) for t in states]
+        elements = [Tensor(inner.fresh("element"), t.dtype) for t in sequences]
         following, outputs = step(inner, begin, elements)
         whole = dict(zip((t.name for t in elements), sequences, strict=True))
         self._lift(inner, whole, {t.name for t in begin})
@@ -193,7 +177,7 @@ class Emitter:
             whole[t.name] if row is None else next(tensors) for t, row in zip(outputs, rows, strict=True)
         ]
 
-    def _lift(self, inner: Emitter, whole: dict[str, Tensor], states: set[str]) -> None:
+    def _lift(self, inner: Builder, whole: dict[str, Tensor], states: set[str]) -> None:
         """Compute outside of a Scan, for all steps at once, what does not depend on its states.
 
         `whole` has the sequence of each of the body's tensors that is known outside, and grows.
@@ -223,10 +207,6 @@ class Emitter:
         """The ONNX number of a tensor's dtype, for `Cast(…, to=…)`."""
         return int(helper.np_dtype_to_tensor_dtype(tensor.dtype))
 
-    def _unique(self, stem: str) -> str:
-        self._count += 1
-        return f"{self.prefix}{stem}_{self._count}"
-
     @contextmanager
     def differentiating(self, node: Node) -> Iterator[None]:
         """While a rule runs, the node it differentiates: `forward_output` speaks of that node."""
@@ -250,10 +230,10 @@ class Emitter:
         """The nodes of the model that must grow an output, by the name of that output."""
         return {tensor.name: node for node, outputs in self._extra.values() for tensor in outputs.values()}
 
-    def copy(self, node: Node, renamed: Mapping[str, str], grown: Emitter | None = None) -> None:
+    def copy(self, node: Node, renamed: Mapping[str, str], grown: Builder | None = None) -> None:
         """Append a node of a model's graph under its own names, but for outputs in `renamed`.
 
-        `grown` is the Emitter whose rules asked for optional outputs of the model's nodes.
+        `grown` is the Builder whose rules asked for optional outputs of the model's nodes.
         """
         outputs = [renamed.get(name, name) for name in node.outputs]
         if grown is not None and node.name in grown._extra:
@@ -262,11 +242,7 @@ class Emitter:
                 outputs[index] = tensor.name
         given = {key: value for key, value in node.attributes.items() if value is not None}
         given = {k: numpy_helper.from_array(v) if isinstance(v, np.ndarray) else v for k, v in given.items()}
-        self.nodes.append(
-            helper.make_node(
-                node.op_type, list(node.inputs), outputs, name=node.name, domain=node.domain, **given
-            )
-        )
+        self.write(node.op_type, node.inputs, outputs, name=node.name, domain=node.domain, **given)
 
 
 def _live(
@@ -283,13 +259,7 @@ def _live(
 
 
 def _info(tensor: Tensor) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(tensor.name, Emitter.dtype_of(tensor), None)
-
-
-def dtype_of_numbers(arguments: Sequence[Argument]) -> np.dtype[Any] | None:
-    """What Python numbers among the arguments of a node become: as the first floating tensor, else the first number."""
-    dtypes = [a.dtype for a in arguments if isinstance(a, Tensor) and a.dtype.kind != "b"]
-    return next((dtype for dtype in dtypes if is_float(dtype)), dtypes[0] if dtypes else None)
+    return helper.make_tensor_value_info(tensor.name, Builder.dtype_of(tensor), None)
 
 
 def _output_dtype(op_type: str, inputs: Sequence[Tensor | None], attributes: dict[str, Any]) -> np.dtype[Any]:

@@ -1,6 +1,6 @@
 """Assemble a runnable ONNX model from emitted nodes and the part of the graph that they need.
 
-`assemble` walks back from the outputs: what an Emitter emitted is taken, tensors named `available` become
+`assemble` walks back from the outputs: what a Builder emitted is taken, tensors named `available` become
 inputs of the program, and everything else is recomputed by the graph's own nodes. Dead nodes never
 enter. The same function therefore builds the full gradient graph (nothing is available but the inputs) and
 the arithmetic that follows a native backend's gradients (its values and gradients are available).
@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph, Node, Shape, Tensor, captured
 from converters.graph.kernels import exact_nodes
 
@@ -89,7 +89,7 @@ def _other_opsets(nodes: Sequence[onnx.NodeProto]) -> list[onnx.OperatorSetIdPro
 
 def assemble(
     graph: Graph,
-    op: Emitter,
+    op: Builder,
     outputs: Mapping[str, Tensor],
     available: Collection[str] = (),
     extra_inputs: Mapping[str, Tensor] | None = None,
@@ -105,13 +105,13 @@ def assemble(
     forward.update(op.extra_outputs)
     live, used = _walk(emitted, forward, [t.name for t in outputs.values()], set(available) | extra.keys())
 
-    body = Emitter(graph.opset)
+    body = Builder(graph.opset)
     # A node that is run again for an optional output must not define what the program is fed.
     renamed = {name: f"again/{name}" for name in available}
     for node in graph.nodes:
         if node.name in live:
             body.copy(node, renamed, grown=op)
-    nodes = body.nodes + [node for node in op.nodes if f"emitted:{node.name}" in live]
+    body.nodes += [node for node in op.nodes if f"emitted:{node.name}" in live]
     constants: dict[str, np.ndarray] = {
         name: array for name, array in op.initializers.items() if name in used
     }
@@ -127,24 +127,24 @@ def assemble(
         if name in used and name not in constants
     ]
     results: dict[str, Tensor] = {}
-    produced = {name for node in nodes for name in node.output}
+    produced = {name for node in body.nodes for name in node.output}
     taken: set[str] = set()
     for key, tensor in outputs.items():
         name = tensor.name
         if name not in produced or name in taken:
             # An ONNX output must be computed by a node, and stand in the list once.
             name = f"output/{key}"
-            nodes.append(helper.make_node("Identity", [tensor.name], [name], name=name))
+            body.write("Identity", [tensor.name], [name], name=name)
         taken.add(name)
         results[key] = Tensor(name, tensor.dtype)
     stated = [op.stated[name] for name in sorted(produced & op.stated.keys() - taken)]
-    exact = exact_nodes(nodes, lambda node: _shows_tails(graph, op, node.output[0]), ONE)
-    if len(exact) > len(nodes):
+    exact = exact_nodes(body.nodes, lambda node: _shows_tails(graph, op, node.output[0]), ONE)
+    if len(exact) > len(body.nodes):
         constants[ONE] = np.asarray(1, np.float32)
     return Program(exact, inputs, constants, results, graph.opset, stated)
 
 
-def _shows_tails(graph: Graph, op: Emitter, y: str) -> bool:
+def _shows_tails(graph: Graph, op: Builder, y: str) -> bool:
     """Whether the relative error of a Sigmoid can be seen: in float32, except in x · sigmoid(a · x), where all that
     reads it multiplies it by its own input, and an absolute error of 1e-7 is below the rounding of what follows.
     """
@@ -160,7 +160,7 @@ def _shows_tails(graph: Graph, op: Emitter, y: str) -> bool:
 
 
 def _info(tensor: Tensor, shape: Shape | None) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(tensor.name, Emitter.dtype_of(tensor), shape)
+    return helper.make_tensor_value_info(tensor.name, Builder.dtype_of(tensor), shape)
 
 
 def _walk(
@@ -169,7 +169,7 @@ def _walk(
     leaves: Iterable[str],
     available: Collection[str],
 ) -> tuple[set[str], set[str]]:
-    """The names of the live nodes ("emitted:" before those of the Emitter), and of every tensor in use."""
+    """The names of the live nodes ("emitted:" before those of the Builder), and of every tensor in use."""
     live: set[str] = set()
     used: set[str] = set()
     stack = list(leaves)

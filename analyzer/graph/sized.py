@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph, Tensor, is_float
 from analyzer.graph.precision import FLOAT32, in_precision
 from analyzer.graph.program import Program, assemble
@@ -22,7 +22,7 @@ def graph_at(graph: Graph, shapes: Mapping[str, tuple[int, ...]], wanted: Sequen
     """
     # Shapes are those of float32, in which every op's are inferred.
     single = in_precision(graph, FLOAT32)
-    forward = assemble(single, Emitter(graph.opset), {name: single.tensors[name] for name in wanted})
+    forward = assemble(single, Builder(graph.opset), {name: single.tensors[name] for name in wanted})
     return _at_sizes(forward, shapes)
 
 

@@ -2,8 +2,8 @@
 
 From a Differentiable, inputs, a target and a layer to maps; what the weights are is each paper's own (grad_cam.py,
 layer_cam.py). Everything is computed beside the gradients: only maps leave the graph. Works wherever a layer's
-elements have places in the input (placement.py): channels first or last, tokens with or without a class token, one to
-three axes. Refuses a layer without places, and one whose channels differ from place to place.
+elements have places in the input (analyzer/placement): channels first or last, tokens with or without a class token,
+one to three axes. Refuses a layer without places, and one whose channels differ from place to place.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from analyzer.autodiff.request import Request
 from analyzer.backends import Differentiable, ModelLike, for_inputs
 from analyzer.errors import AnalysisError
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph, Tensor
 from analyzer.methods.full_grad import seed_of
 from analyzer.methods.full_gradient.maps import PostProcessing, saliency_map
@@ -29,7 +29,7 @@ from analyzer.types import Arrays, Inputs, Names, Progress
 _NO_LAYER = "Fix: use full_grad or integrated_gradients (--method full-grad), which need no layer"
 _OTHER = "Fix: name another layer (--layer), or use full_grad (--method full-grad)"
 
-Weighing = Callable[[Emitter, Tensor, Tensor], Tensor]
+Weighing = Callable[[Builder, Tensor, Tensor], Tensor]
 """From activations and their gradients, (N, before, cells, after) with channels along axes 1 and 3, to (N, cells)."""
 
 
@@ -161,7 +161,7 @@ def _request(
 ) -> Request:
     psi = PostProcessing(align_corners=options.align_corners)
 
-    def emit(op: Emitter, graph: Graph, gradients: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    def emit(op: Builder, graph: Graph, gradients: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         results = {}
         for root, spot in spots.items():
             name = layers[root]

@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate
-from analyzer.backends.batching.micro_batches import cut
+from analyzer.backends.batching.micro_batches import split
 from analyzer.backends.batching.planning import Call
 from analyzer.backends.onnxruntime import make_session
 from analyzer.deprecation import renamed
 from analyzer.errors import AnalysisError
 from analyzer.graph.batch_axis import batched_inputs, samples_in
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
 from analyzer.graph.program import assemble
 from analyzer.methods.full_grad import Psi, TermKinds, full_grad, post_processing_of, seed_of
@@ -162,7 +162,7 @@ class _Copies:
         """The samples in pieces whose terms fit into memory: those of a copy, their sums, and the sums to be."""
         total = samples_in(self.fn.graph, self.feeds)
         call = Call(self.made.request, (), self.target)
-        size, _ = cut(self.fn, call, self.feeds, total, times=3)
+        size, _ = split(self.fn, call, self.feeds, total, times=3)
         return [slice(start, min(start + size, total)) for start in range(0, total, size)]
 
     def averages(self, rows: slice, samples: int, tell: Callable[[], None]) -> Arrays:
@@ -187,7 +187,7 @@ class _Copies:
 
 def _map_of(fn: Differentiable, made: Plan, terms: Arrays) -> Arrays:
     """ψ and the sum over layers, of terms that are known: a map for every root."""
-    op = Emitter(fn.graph.opset, prefix="map/")
+    op = Builder(fn.graph.opset, prefix="map/")
     given = {name: Tensor(f"term/{name}", array.dtype, array.shape) for name, array in terms.items()}
     layers: dict[str, list[LaidOutTerm]] = {root: [] for root in made.settings.roots}
     for name, term in given.items():

@@ -8,7 +8,7 @@ Gradient-based Visual Explanations for Deep Convolutional Networks".
 from __future__ import annotations
 
 from analyzer.backends import Differentiable, ModelLike
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
 from analyzer.methods.class_activation import ActivationMap, Options, activation_map
 from analyzer.methods.registry import method
@@ -82,11 +82,11 @@ def grad_cam_plus_plus(
     return activation_map(model, inputs, target, layer, wrt, options, progress)
 
 
-def _mean_weights(op: Emitter, values: Tensor, slopes: Tensor) -> Tensor:
+def _mean_weights(op: Builder, values: Tensor, slopes: Tensor) -> Tensor:
     return _weighed(op, values, op.ReduceMean(slopes, [2], keepdims=1))
 
 
-def _closed_form_weights(op: Emitter, values: Tensor, slopes: Tensor) -> Tensor:
+def _closed_form_weights(op: Builder, values: Tensor, slopes: Tensor) -> Tensor:
     """α = g² / (2g² + Σ_ab A_ab g³): 1 / (2 + g Σ_ab A_ab), which does not lose the squares of small gradients."""
     sums = op.ReduceSum(values, [2], keepdims=1)
     denominator = op.Add(op.Mul(slopes, sums), 2.0)
@@ -96,5 +96,5 @@ def _closed_form_weights(op: Emitter, values: Tensor, slopes: Tensor) -> Tensor:
     return _weighed(op, values, op.ReduceSum(op.Mul(alphas, op.Relu(slopes)), [2], keepdims=1))
 
 
-def _weighed(op: Emitter, values: Tensor, weights: Tensor) -> Tensor:
+def _weighed(op: Builder, values: Tensor, weights: Tensor) -> Tensor:
     return op.ReduceSum(op.Mul(weights, values), [1, 3], keepdims=0)

@@ -6,7 +6,7 @@ Source: Jiang, Zhang, Hou, Cheng & Wei 2021, "LayerCAM: Exploring Hierarchical C
 from __future__ import annotations
 
 from analyzer.backends import Differentiable, ModelLike
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
 from analyzer.methods.class_activation import ActivationMap, Options, activation_map
 from analyzer.methods.grad_cam import grad_cam
@@ -45,5 +45,5 @@ def layer_cam(
     )
 
 
-def _own_weights(op: Emitter, values: Tensor, slopes: Tensor) -> Tensor:
+def _own_weights(op: Builder, values: Tensor, slopes: Tensor) -> Tensor:
     return op.ReduceSum(op.Mul(op.Relu(slopes), values), [1, 3], keepdims=0)

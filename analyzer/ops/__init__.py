@@ -20,7 +20,7 @@ from analyzer.ops import (
     spectral,
     transcendental,
 )
-from analyzer.ops.recurrent.layers import layers as recurrent
+from analyzer.ops.recurrent import ops as recurrent
 from analyzer.ops.registry import Kind, Op, find, register, registered
 from analyzer.ops.resampling import regions, resize, sampling
 from analyzer.ops.windowed import convolution, deformable, folding, pooling

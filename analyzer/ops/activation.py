@@ -11,7 +11,7 @@ from math import frexp, log, pi, sqrt
 
 import numpy as np
 
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
 from analyzer.ops.registry import Elementwise, ExplicitRule, Homogeneous, Kink, register
 from analyzer.ops.support import cast
@@ -21,14 +21,14 @@ _SATURATED = 20.0
 """Where Erf and Gelu are at their limits in any precision. Powers of much larger numbers would overflow."""
 
 
-def _half_and_half(op: Emitter, x: Tensor) -> Tensor:
+def _half_and_half(op: Builder, x: Tensor) -> Tensor:
     """(1 + x) / 2 of x in [−1, 1], in one pass where ONNX Runtime has one."""
     if x.dtype == np.float32:
         return op.HardSigmoid(x, alpha=0.5, beta=0.5)
     return op.Mul(op.Add(x, 1.0), 0.5)
 
 
-def gate(op: Emitter, g: Tensor, condition: Tensor) -> Tensor:
+def gate(op: Builder, g: Tensor, condition: Tensor) -> Tensor:
     """g where the condition holds, else 0."""
     return op.Mul(g, cast(op, condition, g))
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
 from analyzer.ops.registry import Multilinear, register
 from analyzer.ops.support import expand_like, filled, rank_of
@@ -68,7 +68,7 @@ def _narrow(terms: Sequence[str], shapes: Sequence[tuple[int | str | None, ...]]
 
 
 def _gradient(
-    op: Emitter, g: Tensor, operands: Sequence[Tensor], terms: Sequence[str], result: str, index: int
+    op: Builder, g: Tensor, operands: Sequence[Tensor], terms: Sequence[str], result: str, index: int
 ) -> Tensor:
     term, operand = terms[index], operands[index]
     shapes = [o.shape or () for o in operands]
@@ -99,7 +99,7 @@ def _is_longer(
     )
 
 
-def _diagonal(op: Emitter, x: Tensor, first: int, second: int) -> Tensor:
+def _diagonal(op: Builder, x: Tensor, first: int, second: int) -> Tensor:
     """1 where the positions along two axes of x are equal, else 0; of size 1 along the other axes."""
     size = x.shape[first] if x.shape is not None else None
     if isinstance(size, int):

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx.numpy_helper import to_array
 
-from analyzer.graph.builder import Argument, Emitter, ScanStep, dtype_of_numbers
+from analyzer.graph.builder import Argument, Builder, ScanStep
 from analyzer.graph.graph import Tensor, attribute_defaults
 from analyzer.ops.registry import registered
 from analyzer.ops.support import ints
@@ -29,8 +29,8 @@ class _Value(Tensor):
     held: Any = field(default=None, compare=False, repr=False)
 
 
-class Eager(Emitter):
-    """An Emitter that computes each node as it is written, by the op's form in `framework`."""
+class Eager(Builder):
+    """A Builder that computes each node as it is written, by the op's form in `framework`."""
 
     def __init__(self, framework: Any, device: Any = None) -> None:
         super().__init__(CANONICAL_OPSET)
@@ -55,16 +55,9 @@ class Eager(Emitter):
             return self._framework.as_tensor(np.array(tensor.constant), device=self._device)
         return self._framework.constant(tensor.constant)
 
-    def emit(
-        self,
-        op_type: str,
-        arguments: Sequence[Argument],
-        outputs: int = 1,
-        name: str | None = None,
-        **attributes: Any,
-    ) -> Any:
-        """Compute one node; numbers and lists become tensors as in an Emitter."""
-        like = dtype_of_numbers(arguments)
+    def emit(self, op_type: str, arguments: Sequence[Argument], outputs: int = 1, **attributes: Any) -> Any:
+        """Compute one node; numbers and lists become tensors as in a Builder."""
+        like = self.like(arguments)
         inputs = [None if a is None else self.release(self.tensor(a, like)) for a in arguments]
         form: Any = getattr(registered()["", op_type], self._framework.__name__)
         given = {**attribute_defaults(op_type, "", CANONICAL_OPSET), **attributes}

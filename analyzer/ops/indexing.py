@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
 from analyzer.ops.registry import Affine, Homogeneous, Kink, PiecewiseConstant, register
 from analyzer.ops.support import (
@@ -49,7 +49,7 @@ class Gather(Homogeneous):
         return lambda: ungather(op, g, x, indices, axis % rank_of(x)), None
 
 
-def ungather(op: Emitter, g: Tensor, x: Tensor, indices: Tensor, axis: int) -> Tensor:
+def ungather(op: Builder, g: Tensor, x: Tensor, indices: Tensor, axis: int) -> Tensor:
     """The transpose of Gather: add each slab of g to zeros shaped like x, where it was taken from."""
     size = x.shape[axis] if x.shape is not None else None
     known = indices.constant
@@ -59,7 +59,7 @@ def ungather(op: Emitter, g: Tensor, x: Tensor, indices: Tensor, axis: int) -> T
             # A run of neighbours, such as one token: pad it.
             run = op.Unsqueeze(g, [axis]) if known.ndim == 0 else g
             shape = tuple(known.size if i == axis else n for i, n in enumerate(x.shape or ()))
-            return place(op, run, shape, [-int(positions[0])], x, [axis])
+            return place(op, run, shape, [int(positions[0])], x, [axis])
     depth = len(known.shape) if known is not None else rank_of(indices)
     rank = rank_of(x)
     # The gathered axis first, so that each index names a whole slab.

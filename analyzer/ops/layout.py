@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
+from analyzer.ops.formulas import Emitted, EmittedArrays, NumPyArrays, size_along
 from analyzer.ops.registry import Affine, Homogeneous, register
 from analyzer.ops.support import (
     constant_ints,
@@ -16,6 +17,7 @@ from analyzer.ops.support import (
     ints,
     is_zero,
     ones,
+    onnx_dtype,
     place,
     scatter_flat,
     zeros_like,
@@ -38,12 +40,26 @@ def _slices(shape: Any, starts: Any, ends: Any, axes: Any, steps: Any) -> dict[i
 
 
 def _positions(size: int, start: int, end: int, step: int) -> range:
-    """Python's slicing, but that an index past an end is the end: with a negative step, element 0 is never passed."""
-    start = start + size if start < 0 else start
-    end = end + size if end < 0 else end
-    if step > 0:
-        return range(min(max(start, 0), size), min(max(end, 0), size), step)
-    return range(min(max(start, 0), size - 1), min(max(end, -1), size - 1), step)
+    """Return the positions from `start` on, as Python slices, where an index past an end is the end.
+
+    With a negative step, element 0 is never passed.
+    """
+    first, lowest = _first(NumPyArrays, size, start, step), 0 if step > 0 else -1
+    return range(int(first), int(_bounded(NumPyArrays, size, end, lowest, size + lowest)), step)
+
+
+def _first(xp: Any, size: Any, start: Any, step: int) -> Any:
+    """Return the first position that a Slice takes."""
+    return _bounded(xp, size, start, 0, size if step > 0 else size - 1)
+
+
+def _bounded(xp: Any, size: Any, index: Any, lowest: int, highest: Any) -> Any:
+    """Return an index, which counts from the end where it is negative, within bounds."""
+    if isinstance(index, int):
+        index = index + size if index < 0 else index
+    else:
+        index = xp.where(index < 0, index + size, index)
+    return xp.minimum(xp.maximum(index, lowest), highest)
 
 
 @register
@@ -76,38 +92,52 @@ def _taken(x: Any, axis: int, taken: range, flip: Any) -> Any:
 
 
 def _unslice(
-    op: Emitter, g: Tensor, y: Tensor, x: Tensor, starts: Tensor, ends: Tensor, axes: Any, steps: Any
+    op: Builder, g: Tensor, y: Tensor, x: Tensor, starts: Tensor, ends: Tensor, axes: Any, steps: Any
 ) -> Tensor:
-    """Zeros of the shape of x with g where the Slice took it."""
-    known = [constant_ints(t) if t is not None else [] for t in (starts, ends, axes, steps)]
-    if x.shape is None or any(value is None for value in known):
-        return _unslice_at_run(op, g, x, starts, ends, axes, steps)
-    first, last, along, strides = known
-    along = [axis % len(x.shape) for axis in along or range(len(first or []))]
-    slices = [
-        (axis, a, b, s)
-        for axis, a, b, s in zip(along, first or [], last or [], strides or ones(len(along)), strict=True)
-        if not (a == 0 and b >= _WHOLE and s == 1)
-    ]
-    if not all(isinstance(x.shape[axis], int) for axis, *_ in slices):
-        return _unslice_at_run(op, g, x, starts, ends, axes, steps)
-    taken = {axis: _positions(int(x.shape[axis] or 0), a, b, s) for axis, a, b, s in slices}
-    if not all(taken.values()):
-        return zeros_like(op, x)
-    turned = [axis for axis, positions in taken.items() if positions.step < 0]
+    """Emit zeros of the shape of x with g where the Slice took it."""
+    along, strides = (constant_ints(t) if t is not None else [] for t in (axes, steps))
+    first, last = (_each(op, t) for t in (starts, ends))
+    if x.shape is None or along is None or strides is None or first is None or last is None:
+        # Without the axes or steps, the positions of all elements are sliced.
+        return scatter_flat(op, g, op.Slice(flat_positions(op, x), starts, ends, axes, steps), x)
+    along = [axis % len(x.shape) for axis in along or range(len(first))]
+    shape: list[Any] = list(x.shape)
+    spread, before, turned = ones(len(shape)), {}, []
+    for axis, a, b, step in zip(along, first, last, strides or ones(len(along)), strict=True):
+        if step == 1 and isinstance(a, int) and a == 0 and isinstance(b, int) and b >= _WHOLE:
+            continue
+        size = size_along(op, x, axis)
+        count: Any = size_along(op, y, axis)
+        if not _is_open(size, a, b):
+            count = len(_positions(size, a, b, step))
+            if not count:
+                return zeros_like(op, x)
+        low = _first(EmittedArrays(op, np.int64) if _is_open(size, a) else NumPyArrays, size, a, step)
+        if step < 0:
+            turned.append(axis)
+            low = low + (count - 1) * step
+        shape[axis], spread[axis] = count if isinstance(count, int) else None, abs(step)
+        before[axis] = low if _is_open(low) else int(low)
     if turned:
-        count = len(turned)
-        g = op.Slice(g, [-1] * count, [-(2**62)] * count, turned, [-1] * count)
-    shape: tuple[Any, ...] = tuple(len(taken[i]) if i in taken else size for i, size in enumerate(x.shape))
-    spread = [abs(taken[i].step) if i in taken else 1 for i in range(len(shape))]
-    g, shape = insert_zeros(op, g, shape, spread)
-    begins = [-min(p.start, p[-1]) for p in taken.values()]
-    return place(op, g, shape, begins, x, list(taken))
+        many = len(turned)
+        g = op.Slice(g, [-1] * many, [-(2**62)] * many, turned, [-1] * many)
+    g, grown = insert_zeros(op, g, tuple(shape), spread)
+    return place(op, g, grown, list(before.values()), x, list(before))
 
 
-def _unslice_at_run(op, g, x, starts, ends, axes, steps):
-    positions = op.Slice(flat_positions(op, x), starts, ends, axes, steps)
-    return scatter_flat(op, g, positions, x)
+def _each(op: Builder, t: Tensor) -> list[Any] | None:
+    """Return the elements of a vector, as ints or Emitted; None where their number is unknown."""
+    known = constant_ints(t)
+    count = t.shape[0] if t.shape else None
+    if known is not None or not isinstance(count, int):
+        return known
+    wide = t if t.dtype == np.int64 else op.Cast(t, to=onnx_dtype(np.dtype(np.int64)))
+    return [Emitted(op, op.Slice(wide, [i], [i + 1])) for i in range(count)]
+
+
+def _is_open(*sizes: Any) -> bool:
+    """Return whether one of these is known only when running."""
+    return any(isinstance(size, Emitted) for size in sizes)
 
 
 @register
@@ -169,7 +199,7 @@ class Pad(Affine):
         return op.Pad(x, pads, None, axes)
 
 
-def _by_convolution(op: Emitter, g: Tensor, pads: list[int], x: Tensor, axes: Tensor | None) -> Tensor | None:
+def _by_convolution(op: Builder, g: Tensor, pads: list[int], x: Tensor, axes: Tensor | None) -> Tensor | None:
     """The gradient of a padded x where the padded gradient is a convolution's: one that does not compute the pads."""
     places = range(x.rank) if axes is None else constant_ints(axes)
     if places is None or min(pads) < 0:
@@ -180,7 +210,7 @@ def _by_convolution(op: Emitter, g: Tensor, pads: list[int], x: Tensor, axes: Te
     return conv_gradient.cropped(op, g, begins, ends)
 
 
-def _negated(op: Emitter, pads: Tensor) -> Any:
+def _negated(op: Builder, pads: Tensor) -> Any:
     known = constant_ints(pads)
     return op.Neg(pads) if known is None else [-pad for pad in known]
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from analyzer.errors import UnsupportedOp
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.fixes import TRACED
 from analyzer.graph.graph import Tensor
 from analyzer.ops.registry import Affine, ExplicitRule, Multilinear, register
-from analyzer.ops.support import RowProduct, is_zero, rank_of, reshape_like, sum_known
+from analyzer.ops.support import RowProduct, is_zero, rank_of, reshape_like, sum_grown, sum_known
 
 
 def bilinear_residual(
-    op: Emitter, factors: Sequence[bool], y: Tensor, bias: Tensor | None, bias_active: bool
+    op: Builder, factors: Sequence[bool], y: Tensor, bias: Tensor | None, bias_active: bool
 ) -> Tensor | None:
     """The residual of y = a·b + bias: `factors` says which of a and b are active."""
     count = sum(factors)
@@ -119,30 +120,23 @@ def _tf_matmul(tf, a, b):
     return tf.matmul(*stacks)
 
 
-def _transposed(op: Emitter, matrix: Tensor) -> Tensor:
+def _transposed(op: Builder, matrix: Tensor) -> Tensor:
     rank = rank_of(matrix)
     return op.Transpose(matrix, perm=[*range(rank - 2), rank - 1, rank - 2])
 
 
-def _sum_batch(op: Emitter, g: Tensor, u: Tensor, other: Tensor) -> Tensor:
+def _sum_batch(op: Builder, g: Tensor, u: Tensor, other: Tensor) -> Tensor:
     """Sum a product over the batch axes along which u was broadcast against the other operand.
 
     Only these broadcast: the sweep, which compares whole shapes, cannot know.
     """
-    small = (u.shape or ())[:-2]
-    large = (other.shape or ())[:-2]
-    lead = max(0, len(large) - len(small))
-    if lead:
-        g = op.ReduceSum(g, list(range(lead)), keepdims=0)
-    pairs = list(zip(small[len(small) - len(large) + lead :], large[lead:], strict=True))
-    offset = len(small) - len(pairs)
-    axes = [offset + i for i, (mine, its) in enumerate(pairs) if mine == 1 and its != 1]
-    unsure = [offset + i for i, (m, o) in enumerate(pairs) if not isinstance(m, int) and o not in (m, 1)]
-    if unsure:
-        grown = op.Not(op.Equal(op.Shape(g), op.Shape(u)))
-        found = op.Squeeze(op.NonZero(grown), [0])
-        return op.ReduceSum(g, found, keepdims=1, noop_with_empty_axes=1)
-    return op.ReduceSum(g, axes, keepdims=1) if axes else g
+    small, large = ((t.shape or ())[:-2] for t in (u, other))
+    large = (1,) * (len(small) - len(large)) + large
+    lead = len(large) - len(small)
+    # An axis of size 1 in the other operand does not grow, whatever its size is here; nor do the matrices' axes.
+    own = tuple(1 if its == 1 else mine for mine, its in zip(small, large[lead:], strict=True))
+    matrix = (1,) * len((u.shape or ())[-2:])
+    return sum_grown(op, g, replace(g, shape=(*large, *matrix)), replace(u, shape=(*own, *matrix)))
 
 
 # The minors of an n by n matrix have n⁴ elements.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from analyzer.errors import UnsupportedOp
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.fixes import INFERENCE
 from analyzer.graph.graph import Tensor
 from analyzer.ops.registry import Affine, ExplicitRule, Homogeneous, Kink, register
@@ -129,12 +129,12 @@ class LRN(ExplicitRule):
         return op.Mul(op.Mul(y, 2 * beta), op.Div(op.Sub(d, bias), d))
 
 
-def _lrn_base(op: Emitter, x: Tensor, alpha: float, bias: float, size: int) -> Tensor:
+def _lrn_base(op: Builder, x: Tensor, alpha: float, bias: float, size: int) -> Tensor:
     total = _channel_sum(op, op.Mul(x, x), x, size, reverse=False)
     return op.Add(op.Mul(total, alpha / size), bias)
 
 
-def _channel_sum(op: Emitter, t: Tensor, x: Tensor, size: int, reverse: bool) -> Tensor:
+def _channel_sum(op: Builder, t: Tensor, x: Tensor, size: int, reverse: bool) -> Tensor:
     """Sums over windows of `size` channels; `reverse` sums over the windows that a channel belongs to."""
     channels = x.shape[1] if x.shape is not None else None
     if isinstance(channels, int) and rank_of(x) > 2:
@@ -150,7 +150,7 @@ def _channel_sum(op: Emitter, t: Tensor, x: Tensor, size: int, reverse: bool) ->
     return op.Mul(reshape_like(op, average, x), float(size))
 
 
-def _moments(op: Emitter, x: Tensor, axes: Sequence[int], epsilon: float) -> tuple[Tensor, Tensor]:
+def _moments(op: Builder, x: Tensor, axes: Sequence[int], epsilon: float) -> tuple[Tensor, Tensor]:
     """x normalised over `axes`, and 1/√(variance + ε)."""
     centred = op.Sub(x, op.ReduceMean(x, list(axes), keepdims=1))
     variance = op.ReduceMean(op.Mul(centred, centred), list(axes), keepdims=1)
@@ -158,7 +158,7 @@ def _moments(op: Emitter, x: Tensor, axes: Sequence[int], epsilon: float) -> tup
     return op.Mul(centred, inverse), inverse
 
 
-def _normalized_vjp(op: Emitter, g: Tensor, normal: Tensor, inverse: Tensor, axes: Sequence[int]) -> Tensor:
+def _normalized_vjp(op: Builder, g: Tensor, normal: Tensor, inverse: Tensor, axes: Sequence[int]) -> Tensor:
     """The VJP of x ↦ x̂: (g − mean g − x̂·mean(g·x̂)) / σ."""
     mean = op.ReduceMean(g, list(axes), keepdims=1)
     along = op.ReduceMean(op.Mul(g, normal), list(axes), keepdims=1)
@@ -166,7 +166,7 @@ def _normalized_vjp(op: Emitter, g: Tensor, normal: Tensor, inverse: Tensor, axe
 
 
 def _normalized_residual(
-    op: Emitter,
+    op: Builder,
     active: Sequence[bool],
     y: Tensor,
     moments: tuple[Tensor, Tensor],

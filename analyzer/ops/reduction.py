@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
 from analyzer.ops.registry import ExplicitRule, Homogeneous, Kink, PiecewiseConstant, register
 from analyzer.ops.support import (
@@ -31,7 +31,7 @@ def reduced_axes(x: Any, axes: Any, noop: int) -> list[int]:
     return normal_axes(named, len(x.shape))
 
 
-def rule_axes(op: Emitter, x: Tensor, axes: Tensor | None, noop: int) -> list[int] | Tensor:
+def rule_axes(op: Builder, x: Tensor, axes: Tensor | None, noop: int) -> list[int] | Tensor:
     """The same for a rule: a tensor where the axes are known only when running."""
     named = [] if axes is None else constant_ints(axes)
     if named is None:
@@ -42,7 +42,7 @@ def rule_axes(op: Emitter, x: Tensor, axes: Tensor | None, noop: int) -> list[in
     return normal_axes(named, rank_of(x))
 
 
-def kept(op: Emitter, t: Tensor, axes: list[int] | Tensor, keepdims: int) -> Tensor:
+def kept(op: Builder, t: Tensor, axes: list[int] | Tensor, keepdims: int) -> Tensor:
     """A reduction's result or cotangent with the reduced axes of size 1."""
     return t if keepdims or not axes else op.Unsqueeze(t, axes)
 
@@ -282,7 +282,7 @@ def _torch_log_sum_exp(torch, x, over, keepdim):
     return y if keepdim else y.squeeze(tuple(over))
 
 
-def _shifted(op: Emitter, x: Tensor, over: list[int] | Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _shifted(op: Builder, x: Tensor, over: list[int] | Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """x less its maximum, where it is not so low that its exponential is 0; the exponentials, and their sum."""
     highest = op.ReduceMax(x, over, keepdims=1, noop_with_empty_axes=1)
     below = op.Max(op.Sub(x, highest), _LOWEST)

@@ -8,7 +8,7 @@ An op's class is a namespace of plain functions, never instantiated. Frameworks 
 
 - inputs are positional, in ONNX's order, None where omitted; attributes are keywords, completed with
   the schema's defaults (None where the schema has none).
-- in `vjp`, `op` is an Emitter, `g` the cotangent of the output `y`, inputs are Tensors. An entry is a
+- in `vjp`, `op` is a Builder, `g` the cotangent of the output `y`, inputs are Tensors. An entry is a
   Tensor, None ("no gradient"), or a function without arguments that emits one: it is called only if that
   input is active, so that no rule pays for gradients nobody wants. Where an op broadcasts, entries have the
   output's shape: the sweep sums them back. Ops with `several_outputs` get tuples for `g` and `y`, with

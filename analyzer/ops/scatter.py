@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
 from analyzer.ops.indexing import tf_element_places, tf_positions, torch_positions
 from analyzer.ops.registry import Affine, Kink, register
@@ -91,14 +91,14 @@ def _tf_scatter(tf: Any, data: Any, places: Any, updates: Any, reduction: str) -
     return scatter[reduction](data, places, updates)
 
 
-def _elements(op: Emitter, indices: Tensor, axis: int) -> tuple[GatherRule, Scatter]:
+def _elements(op: Builder, indices: Tensor, axis: int) -> tuple[GatherRule, Scatter]:
     return (
         lambda t: op.GatherElements(t, indices, axis=axis),
         lambda into, values, how: op.ScatterElements(into, indices, values, axis=axis, reduction=how),
     )
 
 
-def _slabs(op: Emitter, indices: Tensor) -> tuple[GatherRule, Scatter]:
+def _slabs(op: Builder, indices: Tensor) -> tuple[GatherRule, Scatter]:
     return (
         lambda t: op.GatherND(t, indices),
         lambda into, values, how: op.ScatterND(into, indices, values, reduction=how),
@@ -106,7 +106,7 @@ def _slabs(op: Emitter, indices: Tensor) -> tuple[GatherRule, Scatter]:
 
 
 def _vjp(
-    op: Emitter,
+    op: Builder,
     g: Tensor,
     y: Tensor,
     data: Tensor,
@@ -132,14 +132,14 @@ def _vjp(
     return lambda: op.Mul(share, of_data), None, lambda: op.Mul(gather(share), of_updates)
 
 
-def _factors(op: Emitter, data: Tensor, updates: Tensor, scatter: Scatter) -> tuple[Tensor, Tensor]:
+def _factors(op: Builder, data: Tensor, updates: Tensor, scatter: Scatter) -> tuple[Tensor, Tensor]:
     """At every position: the product of its factors that are not 0, and how many are."""
     zero_data, zero_updates = op.Equal(data, 0.0), op.Equal(updates, 0.0)
     product = scatter(op.Where(zero_data, 1.0, data), op.Where(zero_updates, 1.0, updates), "mul")
     return product, scatter(cast(op, zero_data, data), cast(op, zero_updates, data), "add")
 
 
-def _product_of_others(op: Emitter, factor: Tensor, product: Tensor, zeros: Tensor) -> Tensor:
+def _product_of_others(op: Builder, factor: Tensor, product: Tensor, zeros: Tensor) -> Tensor:
     """The derivative of a product by one factor, which may itself be 0."""
     zero = op.Equal(factor, 0.0)
     others = op.Div(product, op.Where(zero, 1.0, factor))
@@ -147,7 +147,7 @@ def _product_of_others(op: Emitter, factor: Tensor, product: Tensor, zeros: Tens
 
 
 def _hits(
-    op: Emitter, y: Tensor, data: Tensor, updates: Tensor, gather: GatherRule, scatter: Scatter
+    op: Builder, y: Tensor, data: Tensor, updates: Tensor, gather: GatherRule, scatter: Scatter
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Which elements of data and of updates are the extremum, and how many are at each position."""
     of_data = cast(op, op.Equal(data, y), y)
@@ -156,7 +156,7 @@ def _hits(
 
 
 def _residual(
-    op: Emitter,
+    op: Builder,
     active: tuple[bool, ...],
     y: Tensor,
     data: Tensor,

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from functools import cache, partial
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 from onnx import helper
 
 from analyzer.errors import UnsupportedOp
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.fixes import TRACED
 from analyzer.graph.graph import Tensor
+from analyzer.ops.formulas import size_along, vector
 from analyzer.ops.registry import Affine, Homogeneous, PiecewiseConstant, register
 from analyzer.ops.support import (
     constant_ints,
@@ -130,31 +132,22 @@ class Concat(Affine):
 
     def vjp(op, g, y, *parts, axis):
         axis %= rank_of(parts[0])
-        sizes = [part.shape[axis] if part.shape is not None else None for part in parts]
-        if not all(isinstance(size, int) for size in sizes):
-            return tuple(_piece_at_run(op, g, parts, i, axis) for i in range(len(parts)))
-        edges = np.cumsum([0, *sizes])
-        return tuple(
-            (lambda low=low, high=high: op.Slice(g, [int(low)], [int(high)], [axis]))
-            for low, high in pairwise(edges)
-        )
+
+        @cache
+        def edges():
+            return list(accumulate((size_along(op, part, axis) for part in parts), initial=0))
+
+        def piece(index):
+            low, high = edges()[index : index + 2]
+            return op.Slice(g, vector(op, [low]), vector(op, [high]), [axis])
+
+        return tuple(partial(piece, index) for index in range(len(parts)))
 
     def residual(op, active, y, *parts, axis):
         if all(moves or is_zero(part) for part, moves in zip(parts, active, strict=True)):
             return None
         kept = [zeros_like(op, part) if moves else part for part, moves in zip(parts, active, strict=True)]
         return op.Concat(*kept, axis=axis)
-
-
-def _piece_at_run(op, g, parts, index, axis):
-    def piece():
-        sizes = [op.Shape(part, start=axis, end=axis + 1) for part in parts[: index + 1]]
-        edges = op.CumSum(op.Concat([0], *sizes, axis=0), np.asarray(0))
-        return op.Slice(
-            g, op.Slice(edges, [index], [index + 1]), op.Slice(edges, [index + 1], [index + 2]), [axis]
-        )
-
-    return piece
 
 
 @register
@@ -245,7 +238,7 @@ class DepthToSpace(Homogeneous):
         return (of_x,)
 
 
-def _reorder(op: Emitter, depth: Tensor, x: Tensor, b: int) -> Tensor:
+def _reorder(op: Builder, depth: Tensor, x: Tensor, b: int) -> Tensor:
     channels = x.shape[1] if x.shape is not None else None
     if not isinstance(channels, int):
         raise UnsupportedOp(f"DepthToSpace: the number of channels of {x.name!r} is unknown. {TRACED}")

@@ -15,7 +15,7 @@ import numpy as np
 from onnx import helper
 
 from analyzer.errors import UnsupportedOp
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.fixes import TRACED
 from analyzer.graph.graph import Shape, Tensor
 from analyzer.ops.eager import Composed
@@ -96,7 +96,7 @@ class DFT(Homogeneous):
 
 
 def _of_signal(
-    op: Emitter, g: Tensor, x: Tensor, dft_length: Tensor | None, axis: int, inverse: int, onesided: int
+    op: Builder, g: Tensor, x: Tensor, dft_length: Tensor | None, axis: int, inverse: int, onesided: int
 ) -> Tensor:
     """The transpose of a transform: the one in the other direction, but for the factor 1 / length."""
     shape = x.shape or ()
@@ -118,7 +118,7 @@ def _of_signal(
 
 
 def _of_spectrum(
-    op: Emitter, g: Tensor, shape: Shape, dft_length: Tensor | None, axis: int, dtype: np.dtype[Any]
+    op: Builder, g: Tensor, shape: Shape, dft_length: Tensor | None, axis: int, dtype: np.dtype[Any]
 ) -> Tensor:
     """The transpose of an inverse onesided transform: the spectrum of g, each frequency as often as it occurs."""
     size, given = shape[axis], constant_ints(dft_length)
@@ -136,7 +136,7 @@ def _of_spectrum(
     return op.Mul(halved, (_weights(size, length, len(shape) - axis - 1) / length).astype(dtype))
 
 
-def _count(op: Emitter, x: Tensor, axis: int) -> Tensor:
+def _count(op: Builder, x: Tensor, axis: int) -> Tensor:
     """The size of one axis as a scalar."""
     size = x.shape[axis] if x.shape is not None else None
     if isinstance(size, int):
@@ -145,7 +145,7 @@ def _count(op: Emitter, x: Tensor, axis: int) -> Tensor:
 
 
 def _positions(
-    op: Emitter, signal: Tensor, step: Tensor, window: Tensor | None, length: Tensor | None
+    op: Builder, signal: Tensor, step: Tensor, window: Tensor | None, length: Tensor | None
 ) -> Tensor:
     """Where in the signal every frame reads, (frames, length)."""
     steps, given = constant_ints(step), constant_ints(length)
@@ -159,7 +159,7 @@ def _positions(
 
 
 def _stft(
-    op: Emitter,
+    op: Builder,
     signal: Tensor,
     step: Tensor,
     window: Tensor | None = None,

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from onnx import helper, numpy_helper
 
 from analyzer.errors import UnsupportedOp
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.fixes import TRACED
 from analyzer.graph.graph import Shape, Tensor
+from analyzer.ops.formulas import Emitted, size_along, vector
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def is_zero(x: Tensor | None) -> bool:
     return x is None or (x.constant is not None and not np.any(x.constant))
 
 
-def sum_known(op: Emitter, terms: Sequence[Tensor | None]) -> Tensor | None:
+def sum_known(op: Builder, terms: Sequence[Tensor | None]) -> Tensor | None:
     """The sum of the terms that are not known to be zero; None where there is none."""
     parts = [term for term in terms if term is not None and not is_zero(term)]
     if len(parts) < 2:
@@ -83,24 +84,24 @@ def onnx_dtype(dtype: np.dtype[Any]) -> int:
     return int(helper.np_dtype_to_tensor_dtype(dtype))
 
 
-def cast(op: Emitter, x: Tensor, like: Tensor) -> Tensor:
+def cast(op: Builder, x: Tensor, like: Tensor) -> Tensor:
     """x in the dtype of `like`."""
     return op.Cast(x, to=onnx_dtype(like.dtype))
 
 
-def shape_of(op: Emitter, x: Tensor) -> Tensor:
+def shape_of(op: Builder, x: Tensor) -> Tensor:
     """The shape of x as an int64 tensor: a constant where it is known, else a Shape node."""
     known = static(x)
     return op.tensor(np.asarray(known, np.int64)) if known is not None else op.Shape(x)
 
 
-def axis_size(op: Emitter, x: Tensor, axis: int) -> Tensor:
+def axis_size(op: Builder, x: Tensor, axis: int) -> Tensor:
     """The size of one axis as int64 (1,)."""
     known = x.shape[axis] if x.shape is not None else None
     return op.tensor([known]) if isinstance(known, int) else op.Shape(x, start=axis, end=axis + 1)
 
 
-def reshape_like(op: Emitter, g: Tensor, x: Tensor) -> Tensor:
+def reshape_like(op: Builder, g: Tensor, x: Tensor) -> Tensor:
     """g with the shape of x. One unknown axis is left to Reshape, so that x itself need not be kept."""
     shape = x.shape
     if shape is not None and 0 not in shape:
@@ -110,22 +111,22 @@ def reshape_like(op: Emitter, g: Tensor, x: Tensor) -> Tensor:
     return op.Reshape(g, shape_of(op, x))
 
 
-def expand_like(op: Emitter, g: Tensor, x: Tensor) -> Tensor:
+def expand_like(op: Builder, g: Tensor, x: Tensor) -> Tensor:
     """g broadcast to the shape of x."""
     return op.Expand(g, shape_of(op, x))
 
 
-def filled(op: Emitter, shape: Tensor, value: float, like: Tensor) -> Tensor:
+def filled(op: Builder, shape: Tensor, value: float, like: Tensor) -> Tensor:
     """A tensor of one value in the dtype of `like`."""
     return op.ConstantOfShape(shape, value=numpy_helper.from_array(np.full(1, value, like.dtype)))
 
 
-def zeros_like(op: Emitter, x: Tensor) -> Tensor:
+def zeros_like(op: Builder, x: Tensor) -> Tensor:
     """Zeros of the shape and dtype of x."""
     return filled(op, shape_of(op, x), 0, x)
 
 
-def axes_at_run(op: Emitter, x: Tensor, axes: Tensor, noop: int) -> Tensor:
+def axes_at_run(op: Builder, x: Tensor, axes: Tensor, noop: int) -> Tensor:
     """Axes that only the running model knows as ascending non-negative ones, each once.
 
     No axes mean all of x, or with `noop` none.
@@ -138,7 +139,7 @@ def axes_at_run(op: Emitter, x: Tensor, axes: Tensor, noop: int) -> Tensor:
     return op.Squeeze(op.NonZero(named), [0])
 
 
-def size_of(op: Emitter, x: Tensor, axes: Sequence[int] | Tensor) -> Tensor | float:
+def size_of(op: Builder, x: Tensor, axes: Sequence[int] | Tensor) -> Tensor | float:
     """The number of elements of x along `axes`: a number where it is known, else a scalar tensor like x."""
     shape = x.shape
     if shape is not None and not isinstance(axes, Tensor):
@@ -149,7 +150,31 @@ def size_of(op: Emitter, x: Tensor, axes: Sequence[int] | Tensor) -> Tensor | fl
     return cast(op, op.ReduceProd(sizes_at_run, keepdims=0), x)
 
 
-def per_channel(op: Emitter, v: Tensor, rank: int) -> Tensor:
+def sum_grown(op: Builder, g: Tensor, y: Tensor, u: Tensor) -> Tensor:
+    """Sum g, which is shaped like y, over the axes along which u was broadcast to y. Both ranks are known."""
+    large, small = y.shape or (), u.shape or ()
+    lead = len(large) - len(small)
+    axes = _grown_axes(op, large[lead:], small, y, u, lead)
+    if isinstance(axes, Tensor):
+        g = op.ReduceSum(g, axes, keepdims=1, noop_with_empty_axes=1)
+    elif axes:
+        g = op.ReduceSum(g, axes, keepdims=1)
+    return op.ReduceSum(g, list(range(lead)), keepdims=0) if lead else g
+
+
+def _grown_axes(
+    op: Builder, large: Shape, small: Shape, y: Tensor, u: Tensor, lead: int
+) -> list[int] | Tensor:
+    """Return the axes of y, from number `lead` on, along which u is smaller: a tensor where sizes are unknown."""
+    pairs = list(zip(small, large, strict=True))
+    if all(isinstance(mine, int) or (mine is not None and mine == its) for mine, its in pairs):
+        return [lead + i for i, (mine, its) in enumerate(pairs) if mine == 1 and its != 1]
+    sizes = op.Shape(y, start=lead) if lead else op.Shape(y)
+    grown = op.Squeeze(op.NonZero(op.Not(op.Equal(sizes, op.Shape(u)))), [0])
+    return op.Add(grown, lead) if lead else grown
+
+
+def per_channel(op: Builder, v: Tensor, rank: int) -> Tensor:
     """A vector over axis 1 of a tensor of that rank, shaped to broadcast over the axes that follow."""
     if rank < 3:
         return v
@@ -158,7 +183,7 @@ def per_channel(op: Emitter, v: Tensor, rank: int) -> Tensor:
     return op.Reshape(v, [-1, *ones(rank - 2)])
 
 
-def insert_zeros(op: Emitter, t: Tensor, shape: Shape, steps: Sequence[int]) -> tuple[Tensor, Shape]:
+def insert_zeros(op: Builder, t: Tensor, shape: Shape, steps: Sequence[int]) -> tuple[Tensor, Shape]:
     """Follow every element by step − 1 zeros along each axis; return the tensor and its shape."""
     axes = [axis for axis, step in enumerate(steps) if step > 1]
     if not axes:
@@ -183,43 +208,36 @@ def insert_zeros(op: Emitter, t: Tensor, shape: Shape, steps: Sequence[int]) -> 
 
 
 def place(
-    op: Emitter, t: Tensor, shape: Shape, begins: Sequence[int], into: Tensor, axes: Sequence[int]
+    op: Builder, t: Tensor, shape: Shape, before: Sequence[Any], into: Tensor, axes: Sequence[int]
 ) -> Tensor:
-    """Cut or pad t (of that shape) with zeros along `axes` to the size of `into`; t[begins[i]] comes first.
+    """Pad t (of that shape) with zeros along `axes` to the size of `into`, or cut it.
 
-    A negative begin puts zeros first.
+    before: the zeros before t along each axis, ints or Emitted vectors of one; a negative number cuts.
     """
-    if not axes:
-        return t
-    wanted = into.shape or (None,)
-    sizes = [(wanted[axis], shape[axis]) if len(wanted) > axis else (None, None) for axis in axes]
-    after: list[int] = []
-    for (size, have), first in zip(sizes, begins, strict=True):
-        if isinstance(size, int) and isinstance(have, int):
-            after.append(size - have + first)
-    if len(after) == len(axes):
-        pads = [-first for first in begins] + after
-        return pad(op, t, pads, axes, len(shape)) if any(pads) else t
-    begin = dict(zip(axes, begins, strict=True))
-    starts = [begin.get(axis, 0) for axis in range(len(shape))]
-    behind = op.Add(op.Sub(op.Shape(into), op.Shape(t)), starts)
-    return op.Pad(t, op.Concat([-start for start in starts], behind, axis=0))
+    sized = replace(t, shape=shape)
+    after = [
+        size_along(op, into, axis) - size_along(op, sized, axis) - zeros
+        for axis, zeros in zip(axes, before, strict=True)
+    ]
+    return pad(op, t, [*before, *after], axes, len(shape))
 
 
-def pad(op: Emitter, t: Tensor, pads: Sequence[int], axes: Sequence[int], rank: int) -> Tensor:
-    """Zeros around `axes` of t: all begins, then all ends; a negative one cuts.
+def pad(op: Builder, t: Tensor, pads: Sequence[Any], axes: Sequence[int], rank: int) -> Tensor:
+    """Emit zeros around `axes` of t: all begins, then all ends, ints or Emitted; a negative one cuts.
 
     The pads of every axis are written out: ONNX Runtime's layout optimiser loses the `axes` of a Pad when it
     moves a Transpose through it.
     """
-    full = [0] * (2 * rank)
+    if not any(isinstance(size, Emitted) or size for size in pads):
+        return t
+    full: list[Any] = [0] * (2 * rank)
     for position, axis in enumerate(axes):
         full[axis % rank] = pads[position]
         full[rank + axis % rank] = pads[len(axes) + position]
-    return op.Pad(t, full)
+    return op.Pad(t, vector(op, full))
 
 
-def scatter_flat(op: Emitter, g: Tensor, positions: Tensor, into: Tensor) -> Tensor:
+def scatter_flat(op: Builder, g: Tensor, positions: Tensor, into: Tensor) -> Tensor:
     """Add each element of g to zeros shaped like `into`, at its flat position in it."""
     total = op.ReduceProd(shape_of(op, into), keepdims=1)
     known = static(into)
@@ -230,7 +248,7 @@ def scatter_flat(op: Emitter, g: Tensor, positions: Tensor, into: Tensor) -> Ten
     return reshape_like(op, added, into)
 
 
-def flat_positions(op: Emitter, x: Tensor) -> Tensor:
+def flat_positions(op: Builder, x: Tensor) -> Tensor:
     """The flat position of every element, int64, in the shape of x."""
     known = static(x)
     if known is not None and np.prod(known) <= 4096:
@@ -240,7 +258,7 @@ def flat_positions(op: Emitter, x: Tensor) -> Tensor:
     return op.Reshape(op.Range(np.asarray(0), count, np.asarray(1)), shape)
 
 
-def share_among_ties(op: Emitter, g: Tensor, y: Tensor, x: Tensor, axes: Sequence[int] | Tensor) -> Tensor:
+def share_among_ties(op: Builder, g: Tensor, y: Tensor, x: Tensor, axes: Sequence[int] | Tensor) -> Tensor:
     """The gradient of an extremum y of x over `axes` (kept, of size 1), shared evenly among ties."""
     ties = cast(op, op.Equal(x, y), x)
     count = op.ReduceSum(ties, axes, keepdims=1, noop_with_empty_axes=1)

@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from analyzer.backends import Differentiable
+from analyzer.backends.caches import Cache
 from analyzer.backends.differentiable import attributed
 from analyzer.graph.graph import Graph
 from analyzer.placement import Cells
@@ -24,6 +25,7 @@ from analyzer.types import Arrays
 # They move elements and compute nothing: the tensor before them is the layer's own.
 _MOVES = frozenset({"Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 _TRIED_AT_ONCE = 8
+_READINGS: Cache[Mapping[str, RootCells]] = Cache("readings")
 
 
 def last_layers(fn: Differentiable, feeds: Arrays, seed: Seed, roots: Sequence[str]) -> dict[str, str]:
@@ -57,14 +59,15 @@ def readings(
 ) -> Mapping[str, RootCells]:
     """The spatial axes of every root and the cells of all tensors on the way from it. Kept by the model."""
     shapes = {name: array.shape for name, array in feeds.items()}
-    key = ("readings", outputs, tuple(roots), tuple((name, shape[1:]) for name, shape in shapes.items()))
-    if key not in fn.plans:
+
+    def made() -> Mapping[str, RootCells]:
         fixed = at_input_sizes(fn, shapes, (*outputs, *roots))
         path = attributed(fn.graph, outputs, roots)
         tensors = [name for name in fn.tensors if name in path]
-        fn.plans[key] = read_roots(fn.graph, fixed, roots, tensors, {})
-    made: Mapping[str, RootCells] = fn.plans[key]
-    return made
+        return read_roots(fn.graph, fixed, roots, tensors, {})
+
+    sizes = tuple((name, shape[1:]) for name, shape in shapes.items())
+    return _READINGS.get(fn, (outputs, tuple(roots), sizes), made)
 
 
 def _path(fn: Differentiable, outputs: tuple[str, ...], root: str) -> frozenset[str]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from analyzer.errors import AnalysisError
 from analyzer.graph.batch_axis import Place
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.channel_axis import channel_axes, input_channel_axis
 from analyzer.graph.graph import Graph, Tensor
 from analyzer.placement import Cells, Grid, find_cells, whole
@@ -60,7 +60,7 @@ class Placement:
     separable: bool = True
     shown: bool = True
 
-    def rows(self, op: Emitter, term: Tensor) -> Tensor:
+    def rows(self, op: Builder, term: Tensor) -> Tensor:
         """The term as (N, elements); as one row where samples cannot be told apart."""
         if not self.separable:
             return op.Reshape(term, [1, -1])
@@ -69,7 +69,7 @@ class Placement:
             term = op.Transpose(runs, perm=[1, 0, 2])
         return op.Reshape(term, [-1, self.elements])
 
-    def by_cell(self, op: Emitter, term: Tensor, spot: Spot) -> Tensor:
+    def by_cell(self, op: Builder, term: Tensor, spot: Spot) -> Tensor:
         """The term as (N, before, cells, after): all elements of a cell along axes 1 and 3."""
         rows = self.rows(op, term)
         if spot.share is not None:

@@ -1,201 +1,104 @@
-"""Write the standard nodes that take the place of one fused node, as if calling functions: `op.Add(x, bias)`.
+"""Write ONNX nodes as if calling functions: `op.Mul(g, op.Sigmoid(x))`.
 
-An expansion is a function `(op, *inputs, **attributes) -> tensor name, or a tuple of them`. Inputs are
-tensor names, None where omitted; attributes are keywords, those that the node states. What an expansion's
-signature does not take is refused by name, and so is an output that it does not return.
+A NodeBuilder collects the nodes of a new part of a graph. Every op of the ONNX standard is a method that returns one
+output; `emit` returns several. Arguments are tensors, None for an omitted optional input, Python numbers, NumPy arrays,
+or lists of ints (int64). A subclass represents a tensor by its name, or by a record with its type.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import onnx
 from onnx import helper
 
-from converters.errors import InvalidModel, UnsupportedModel
-from converters.graph.mutable import MutableGraph
-
-Operand = str | np.ndarray | float | Sequence[int] | None
-Expansion = Callable[..., Any]
-
-EXPANSIONS: dict[tuple[str, str], Expansion] = {}
-"""The expansion of each fused op, by (domain, op type)."""
-
-MICROSOFT = "com.microsoft"
-_CUT = "Fix: export the model without this step, and explain the tensor before it"
-# How to fix a node that has no standard form, by its domain.
-_FIXES = {MICROSOFT: "Fix: give the model as it was before ONNX Runtime or a quantizer rewrote it"}
+T = TypeVar("T")
 
 
-class Undetermined(Exception):
-    """A type or rank that the expansion depends on is not inferred yet."""
+class NodeBuilder(ABC, Generic[T]):
+    """Collects nodes. T: the representation of a tensor."""
 
-
-def expands(op_type: str, domain: str = MICROSOFT) -> Callable[[Expansion], Expansion]:
-    """Enter the expansion of an op. A second one is refused."""
-
-    def enter(expansion: Expansion) -> Expansion:
-        if (domain, op_type) in EXPANSIONS:
-            raise ValueError(f"{domain}.{op_type} is expanded twice")
-        EXPANSIONS[domain, op_type] = expansion
-        return expansion
-
-    return enter
-
-
-class Builder:
-    """Collects the nodes of one expansion. Every ONNX op is a method; numbers take the first tensor's type."""
-
-    def __init__(self, draft: MutableGraph, node: onnx.NodeProto) -> None:
-        self.draft = draft
-        self.node = node
+    def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
 
-    def __getattr__(self, op_type: str) -> Callable[..., Any]:
+    def __getattr__(self, op_type: str) -> Callable[..., T]:
         if op_type.startswith("_") or not onnx.defs.has(op_type):
             raise AttributeError(f"ONNX has no operator {op_type!r}")
 
-        def emit(*arguments: Operand, outputs: int = 1, **attributes: Any) -> Any:
-            like = next((argument for argument in arguments if isinstance(argument, str)), None)
-            inputs = [self._tensor(argument, like) for argument in arguments]
-            names = [self.draft.fresh(f"{self.node.output[0]}.{op_type}") for _ in range(outputs)]
-            given = {key: value for key, value in attributes.items() if value is not None}
-            self.nodes.append(helper.make_node(op_type, inputs, names, **given))
-            return names[0] if outputs == 1 else tuple(names)
+        def emit(*arguments: Any, **attributes: Any) -> T:
+            result: T = self.emit(op_type, arguments, **attributes)
+            return result
 
         return emit
 
-    def _tensor(self, argument: Operand, like: str | None) -> str:
-        if argument is None or isinstance(argument, str):
-            return argument or ""
-        if isinstance(argument, np.ndarray):
-            return self._constant(argument)
-        if isinstance(argument, (int, float)):
-            number = self._constant(np.asarray(argument, np.float32))
-            assert like is not None, "a number takes the type of a tensor beside it"
-            return str(self.CastLike(number, like))
-        return self._constant(np.asarray(argument, np.int64))
+    def emit(self, op_type: str, arguments: Sequence[Any], outputs: int = 1, **attributes: Any) -> Any:
+        """Append one node. Return its output, or a tuple of them where `outputs` > 1.
 
-    def _constant(self, array: np.ndarray) -> str:
-        name = self.draft.fresh(f"{self.node.output[0]}.constant")
-        self.draft.constants[name] = array
-        return name
+        Attributes that are None are left out, as are omitted inputs at the end.
+        """
+        like = self.like(arguments)
+        inputs = [None if argument is None else self.tensor(argument, like) for argument in arguments]
+        names = [self.fresh(op_type) for _ in range(outputs)]
+        given = {key: value for key, value in attributes.items() if value is not None}
+        read = ["" if t is None else self.name_of(t) for t in inputs]
+        while read and not read[-1]:
+            read.pop()
+        self.write(op_type, read, names, name=names[0], **given)
+        results = self.results(op_type, inputs, names, given)
+        return results[0] if outputs == 1 else tuple(results)
 
-    def value(self, name: str) -> np.ndarray | None:
-        """The value of a constant input."""
-        return self.draft.constants.get(name)
+    def write(
+        self,
+        op_type: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        *,
+        name: str = "",
+        domain: str = "",
+        **attributes: Any,
+    ) -> onnx.NodeProto:
+        """Append one node between tensors of these names, and return it."""
+        node = helper.make_node(op_type, inputs, outputs, name=name, domain=domain, **attributes)
+        self.nodes.append(node)
+        return node
 
-    def rank(self, name: str) -> int:
-        """The number of axes. Raises Undetermined."""
-        shape = self.draft.shape(name)
-        if shape is None:
-            raise Undetermined(f"the rank of {name!r} is unknown")
-        return len(shape)
+    def tensor(self, value: Any, like: Any = None) -> T:
+        """Return the tensor of an argument: itself, or a constant. `like` gives numbers their type."""
+        if self.is_tensor(value):
+            return value  # type: ignore[no-any-return]
+        if isinstance(value, (bool, float, int)):
+            return self.number(value, like)
+        return self.constant(value if isinstance(value, np.ndarray) else np.asarray(value, np.int64))
 
-    def size(self, name: str, axis: int) -> int:
-        """The size of one axis. Raises Undetermined."""
-        shape = self.draft.shape(name)
-        if shape is not None and not -len(shape) <= axis < len(shape):
-            raise InvalidModel(
-                f"node {self.node.name or self.node.output[0]!r} ({self.node.op_type}): expected an axis of a tensor "
-                f"of {len(shape)} axes, got {axis}. Fix: export the model again"
-            )
-        size = None if shape is None else shape[axis]
-        if not isinstance(size, int):
-            raise Undetermined(f"axis {axis} of {name!r} has no known size")
-        return size
+    @abstractmethod
+    def is_tensor(self, value: Any) -> bool:
+        """Return whether an argument is a tensor already."""
 
-    def dtype(self, name: str) -> np.dtype[Any]:
-        """The type of a tensor. Raises Undetermined."""
-        constant, known = self.draft.constants.get(name), self.draft.type_of(name)
-        if constant is not None:
-            return constant.dtype
-        if known is None or not known.tensor_type.elem_type:
-            raise Undetermined(f"the type of {name!r} is unknown")
-        return np.dtype(helper.tensor_dtype_to_np_dtype(known.tensor_type.elem_type))
+    @abstractmethod
+    def like(self, arguments: Sequence[Any]) -> Any:
+        """Return what gives the Python numbers among the arguments of a node their type."""
 
-    def refuse(self, what: str) -> UnsupportedModel:
-        """Return the error that names the node, what it holds that has no standard form, and a fix."""
-        fix = "" if "Fix: " in what else f". {_FIXES.get(self.node.domain, _CUT)}"
-        return UnsupportedModel(f"{describe(self.node)} {what}{fix}")
+    @abstractmethod
+    def number(self, value: float, like: Any) -> T:
+        """Return a Python number as a tensor."""
 
+    @abstractmethod
+    def constant(self, array: np.ndarray) -> T:
+        """Return a constant of the graph."""
 
-def describe(node: onnx.NodeProto) -> str:
-    """A node, by name and op, for messages."""
-    op_type = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-    return f"node {(node.name or node.output[0])!r} ({op_type})"
+    @abstractmethod
+    def fresh(self, stem: str) -> str:
+        """Return a name that no tensor has yet."""
 
+    @abstractmethod
+    def name_of(self, tensor: T) -> str:
+        """Return the name of a tensor."""
 
-def expand(draft: MutableGraph, node: onnx.NodeProto, expansion: Expansion) -> list[onnx.NodeProto]:
-    """Return the nodes that compute what `node` computes, under the names of its outputs that are read.
-
-    Raises UnsupportedModel for a form that the expansion does not take, Undetermined where it must wait.
-    """
-    op = Builder(draft, node)
-    inputs = [name or None for name in node.input]
-    while inputs and inputs[-1] is None:
-        inputs.pop()
-    attributes = {entry.name: _plain(entry) for entry in node.attribute}
-    _check(op, expansion, inputs, attributes)
-    results = expansion(op, *inputs, **attributes)
-    results = (results,) if isinstance(results, str) else results
-    sources = {}
-    for index, name in enumerate(node.output):
-        if name and draft.use_count(name):
-            if index >= len(results) or results[index] is None:
-                raise op.refuse(f"has output {index} ({name!r}), which has no standard form")
-            sources[name] = results[index]
-    return _under_own_names(op, sources)
-
-
-def _under_own_names(op: Builder, sources: Mapping[str, str]) -> list[onnx.NodeProto]:
-    """The emitted nodes, with the names of the fused node's outputs in place of those of their `sources`."""
-    made = {name for new in op.nodes for name in new.output}
-    renamed: dict[str, str] = {}
-    copies = []
-    for name, source in sources.items():
-        if source in made and source not in renamed:
-            renamed[source] = name
-        else:
-            copies.append(helper.make_node("Identity", [renamed.get(source, source)], [name]))
-    for new in op.nodes:
-        for field in (new.input, new.output):
-            for position, tensor in enumerate(field):
-                field[position] = renamed.get(tensor, tensor)
-    for new in (*op.nodes, *copies):
-        new.metadata_props.extend(op.node.metadata_props)
-        new.name = op.draft.fresh(f"{op.node.name}/{new.op_type}") if op.node.name else ""
-    return [*op.nodes, *copies]
-
-
-def _check(
-    op: Builder, expansion: Expansion, inputs: list[str | None], attributes: Mapping[str, Any]
-) -> None:
-    parameters = list(inspect.signature(expansion).parameters.values())[1:]
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        named = set(attributes)
-    else:
-        named = {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
-    strange = sorted(attributes.keys() - named)
-    if strange:
-        raise op.refuse(
-            f"has the attribute {strange[0]}={attributes[strange[0]]!r}, which has no standard form"
-        )
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    if len(inputs) > len(positional) and not any(p.kind is p.VAR_POSITIONAL for p in parameters):
-        extra = next(name for name in inputs[len(positional) :] if name)
-        raise op.refuse(f"has the input {inputs.index(extra)} ({extra!r}), which has no standard form")
-    try:
-        inspect.signature(expansion).bind(op, *inputs, **attributes)
-    except TypeError as error:
-        raise op.refuse(f"is incomplete: {error}") from error
-
-
-def _plain(entry: onnx.AttributeProto) -> Any:
-    value = helper.get_attribute_value(entry)
-    if isinstance(value, bytes):
-        return value.decode()
-    return list(value) if entry.type in (onnx.AttributeProto.INTS, onnx.AttributeProto.FLOATS) else value
+    @abstractmethod
+    def results(
+        self, op_type: str, inputs: Sequence[T | None], names: Sequence[str], attributes: dict[str, Any]
+    ) -> Sequence[T]:
+        """Return the outputs of a node that was appended."""

@@ -24,8 +24,9 @@ from onnx.reference.op_run import OpRun
 from converters.budget import current_trial, stopped_when
 from converters.errors import one_line
 
-# A protobuf message holds at most 2 GB; larger models go to the runtime through files.
-_LARGEST_MESSAGE = (1 << 31) - (1 << 20)
+CPU = "CPUExecutionProvider"
+LARGEST_IN_MEMORY = 2**31 - 2**20
+"""The bytes of a protobuf message; larger models go to the runtime through files."""
 
 
 class RuntimeFailure(Exception):
@@ -40,15 +41,7 @@ class Session:
     """A graph that is ready to run on the CPU."""
 
     def __init__(self, proto: onnx.ModelProto, *, optimise: bool = True) -> None:
-        import onnxruntime
-
-        options = session_options()
-        level = onnxruntime.GraphOptimizationLevel
-        options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
-        try:
-            self._session = _load(without_trailing_blanks(proto), options)
-        except Exception as error:  # the runtime's exceptions share no base but Exception
-            raise RuntimeFailure(one_line(error)) from error
+        self._session = load_session(proto, optimise=optimise)
         self.inputs = [entry.name for entry in self._session.get_inputs()]
         self.outputs = [entry.name for entry in self._session.get_outputs()]
 
@@ -101,18 +94,60 @@ class ReferenceSession:
         return [np.asarray(value) for value in values]
 
 
-def session_options() -> Any:
-    """Return the settings of every session: silent, and with threads that give way to others.
+def load_session(
+    proto: onnx.ModelProto,
+    *,
+    providers: Sequence[Any] = (CPU,),
+    threads: int | None = None,
+    optimise: bool = True,
+) -> Any:
+    """Return an ONNX Runtime session of a model. Raises RuntimeFailure with the runtime's reason.
+
+    providers: names of execution providers, or (name, options), in order of preference.
+    threads: the number of threads of a run; by default the runtime's own choice.
+    optimise: whether the runtime may rewrite the graph.
+    """
+    import onnxruntime
+
+    options = _options(threads, optimise)
+    made = partial(
+        onnxruntime.InferenceSession,
+        sess_options=options,
+        providers=list(providers),
+        disabled_optimizers=crashing_optimizers(proto),
+    )
+    proto = without_trailing_blanks(proto)
+    try:
+        if proto.ByteSize() <= LARGEST_IN_MEMORY:
+            return made(proto.SerializeToString())
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            copy = onnx.ModelProto()
+            copy.CopyFrom(proto)
+            onnx.save_model(copy, os.fspath(path), save_as_external_data=True)
+            return made(os.fspath(path))
+    except Exception as error:  # the runtime's exceptions share no base but Exception
+        raise RuntimeFailure(one_line(error)) from error
+
+
+def _options(threads: int | None, optimise: bool) -> Any:
+    """Return the settings of a session: silent, and with threads that give way to others.
 
     The runtime's warnings speak of its own fusions; its errors are raised. Its idle threads spin for long by default.
     On cores that anything else uses, such as PyTorch's threads, a gradient then takes up to five times as long; 100 µs
-    is enough to bridge the gaps between nodes.
+    is enough to bridge the gaps between nodes. A memory pattern is a block for all tensors of a run, which the runtime
+    takes in addition to the memory of the first run: it doubles the memory, and no network measured is faster for it.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.add_session_config_entry("session.intra_op.spin_duration_us", "100")
+    options.enable_mem_pattern = False
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    level = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
     return options
 
 
@@ -164,25 +199,6 @@ def run(
 ) -> Sequence[np.ndarray]:
     """Load and run once."""
     return Session(proto, optimise=optimise).run(feeds, options)
-
-
-def _load(proto: onnx.ModelProto, options: Any) -> Any:
-    import onnxruntime
-
-    made = partial(
-        onnxruntime.InferenceSession,
-        sess_options=options,
-        providers=["CPUExecutionProvider"],
-        disabled_optimizers=crashing_optimizers(proto),
-    )
-    if proto.ByteSize() < _LARGEST_MESSAGE:
-        return made(proto.SerializeToString())
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        copy = onnx.ModelProto()
-        copy.CopyFrom(proto)
-        onnx.save_model(copy, os.fspath(path), save_as_external_data=True)
-        return made(os.fspath(path))
 
 
 def _to_value(array: np.ndarray) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper
 
-from converters.graph.builder import Builder, Expansion, Undetermined, expand
+from converters.graph.expansion import Expander, Expansion, Undetermined, expand
 from converters.graph.mutable import MutableGraph
 from converters.graph.nodes import is_standard
 
@@ -34,7 +34,7 @@ def lower_ops(graph: MutableGraph) -> bool:
 
 
 def _tensor_scatter(
-    op: Builder, cache: str, update: str, starts: str | None = None, *, axis: int = -2, mode: str = "linear"
+    op: Expander, cache: str, update: str, starts: str | None = None, *, axis: int = -2, mode: str = "linear"
 ) -> str:
     """The update goes to its own write index onwards, per sample, along the sequence axis."""
     rank = op.rank(cache)
@@ -50,7 +50,7 @@ def _tensor_scatter(
     return str(op.ScatterElements(cache, indices, update, axis=axis))
 
 
-def _cumulative_product(op: Builder, x: str, axis: str, *, exclusive: int = 0, reverse: int = 0) -> str:
+def _cumulative_product(op: Expander, x: str, axis: str, *, exclusive: int = 0, reverse: int = 0) -> str:
     """Products of 2, 4, 8, … neighbours: few steps, and no division by what may be zero."""
     known, one = op.value(axis), np.asarray(1, op.dtype(x))
     axes = range(op.rank(x)) if known is None else [int(known.item())]
@@ -70,7 +70,7 @@ def _cumulative_product(op: Builder, x: str, axis: str, *, exclusive: int = 0, r
     return product
 
 
-def _range(op: Builder, start: str, limit: str, delta: str, *, stash_type: int = TensorProto.FLOAT) -> str:
+def _range(op: Expander, start: str, limit: str, delta: str, *, stash_type: int = TensorProto.FLOAT) -> str:
     """In half precision the sum runs in float32, as the standard says, and the result is rounded."""
     if op.dtype(start).name not in ("float16", "bfloat16") or stash_type != TensorProto.FLOAT:
         raise Undetermined("Range of this type is canonical as it is")
@@ -78,7 +78,7 @@ def _range(op: Builder, start: str, limit: str, delta: str, *, stash_type: int =
     return str(op.CastLike(op.Range(*wide), start))
 
 
-def _affine_grid(op: Builder, theta: str, size: str, *, align_corners: int = 0) -> str:
+def _affine_grid(op: Expander, theta: str, size: str, *, align_corners: int = 0) -> str:
     """The points of the regular grid, a constant where the size is known, are multiplied by each sample's matrix."""
     rank, known = op.size(theta, 1), op.value(size)
     extents = op.Slice(size, [2], [2 + rank]) if known is None else known[2:]
@@ -99,7 +99,7 @@ def _affine_grid(op: Builder, theta: str, size: str, *, align_corners: int = 0) 
     return str(op.Reshape(moved, target))
 
 
-def _centres(op: Builder, extent: str, aligned: bool, dtype: np.dtype[Any]) -> str:
+def _centres(op: Expander, extent: str, aligned: bool, dtype: np.dtype[Any]) -> str:
     """Where the pixels of an axis lie in [-1, 1]: their outer edges at the ends, or (aligned) their centres."""
     numbers = op.Range(np.asarray(0), op.Squeeze(extent, [0]), np.asarray(1))
     doubled = op.Sub(op.Mul(numbers, [2]), op.Sub(extent, [1]))
@@ -109,7 +109,7 @@ def _centres(op: Builder, extent: str, aligned: bool, dtype: np.dtype[Any]) -> s
 
 
 def _batch_first(
-    op: Builder, x: str, *others: str | None, layout: int = 0, **attributes: Any
+    op: Expander, x: str, *others: str | None, layout: int = 0, **attributes: Any
 ) -> tuple[str, ...]:
     """A recurrent op with layout=1: Transposes around one whose sequence comes first."""
     if not layout:
@@ -120,7 +120,7 @@ def _batch_first(
         if index < len(inputs) and inputs[index] is not None:
             inputs[index] = op.Transpose(inputs[index], perm=[1, 0, 2])
     outputs = 3 if op.node.op_type == "LSTM" else 2
-    y, *ends = getattr(op, op.node.op_type)(*inputs, outputs=outputs, **attributes)
+    y, *ends = op.emit(op.node.op_type, inputs, outputs=outputs, **attributes)
     return op.Transpose(y, perm=[2, 0, 1, 3]), *(op.Transpose(end, perm=[1, 0, 2]) for end in ends)
 
 

@@ -12,10 +12,13 @@ from converters.system.quiet import quiet
 _EXTRAS = {"torch": "torch", "tensorflow": "tensorflow", "keras": "tensorflow", "tf2onnx": "tensorflow"}
 
 
-def import_framework(name: str) -> Any:
+def import_framework(
+    name: str, *, needed_by: str = "this model", error: type[ImportError] = MissingFramework
+) -> Any:
     """Import torch, tensorflow, keras or tf2onnx.
 
-    Raises MissingFramework, with the command that installs it.
+    needed_by: who needs it, for the message.
+    error: the exception to raise where it is not installed; its message has the command that installs it.
     """
     try:
         # TensorFlow greets on standard error while it is loaded, before any setting of its own can be made.
@@ -23,9 +26,9 @@ def import_framework(name: str) -> Any:
             with quiet("tensorflow", "tf2onnx", "absl", native=True):
                 return importlib.import_module(name)
         return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] != name:
+    except ModuleNotFoundError as missing:
+        if missing.name is None or missing.name.partition(".")[0] != name:
             raise
-        raise MissingFramework(
-            f'{name} is needed for this model and is not installed. Fix: pip install "onnxplain[{_EXTRAS[name]}]"'
-        ) from error
+        raise error(
+            f'{needed_by} needs {name}, which is not installed. Fix: pip install "onnxplain[{_EXTRAS[name]}]"'
+        ) from missing

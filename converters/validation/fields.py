@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 
 from converters.errors import InvalidModel, one_line
 from converters.graph.bounds import refuse_long_vector
-from converters.graph.builder import MICROSOFT
+from converters.graph.expansion import MICROSOFT
 from converters.graph.nodes import subgraphs
 from converters.graph.opset import all_nodes
 from converters.validation.endless import Constants, refuse_endless, small_constants

@@ -16,9 +16,8 @@ from unittest.mock import patch
 
 import numpy as np
 
-from analyzer.autodiff import sweep as autodiff
 from analyzer.graph.graph import Graph, Node
-from analyzer.ops import find
+from analyzer.ops import chain_rule, find
 from analyzer.ops.support import scatter_flat
 from tools.defects.networks import Network
 
@@ -60,7 +59,7 @@ def _has_rule(graph: Graph, node: Node, path: frozenset[str]) -> bool:
     rules = find(node)
     moves = rules is not None and rules.vjp is not None and not rules.several_outputs
     return moves and any(
-        autodiff.carries_gradient(graph, node, i) for i, n in enumerate(node.inputs) if n in path
+        chain_rule.carries_gradient(graph, node, i) for i, n in enumerate(node.inputs) if n in path
     )
 
 
@@ -104,7 +103,7 @@ def _wrong_sum(
     fitting = [node for node in fitting if len({graph.tensors[n].shape for n in node.inputs if n}) > 1]
     if not fitting:
         return None
-    node, right = fitting[int(rng.integers(len(fitting)))], autodiff.unbroadcast
+    node, right = fitting[int(rng.integers(len(fitting)))], chain_rule.unbroadcast
 
     def wrong(op: Any, g: Any, y: Any, u: Any, at: Node) -> Any:
         total = right(op, g, y, u, at)
@@ -115,7 +114,7 @@ def _wrong_sum(
 
     return WrongRule(
         "broadcast not summed", "onnxruntime", frozenset([node.name]), node.op_type, "the mean for the sum",
-        lambda: patch.object(autodiff, "unbroadcast", wrong),
+        lambda: patch.object(chain_rule, "unbroadcast", wrong),
     )  # fmt: skip
 
 

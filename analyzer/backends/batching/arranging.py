@@ -17,6 +17,7 @@ import numpy as np
 
 from analyzer.backends.batching.proof import Proof, prove, stated_size
 from analyzer.backends.batching.trial import doubled, separate_outputs
+from analyzer.backends.caches import Cache
 from analyzer.errors import AnalysisError, BackendError, ShapeError, TargetError
 from analyzer.graph.batch_axis import Place, batched_inputs
 from analyzer.graph.fixes import ALIKE
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from analyzer.types import Arrays
 
 SAMPLES = ("joint", "independent")
+_VIEWS: Cache[Differentiable] = Cache("views")
+_DECIDED: Cache[Arrangement] = Cache("arrangements")
 _ALONE = "the file runs one sample at a time: each is explained in a call of its own"
 
 
@@ -58,8 +61,8 @@ def view_of(
         same.__dict__["file"] = fn.file
         return same
     shapes = {name: array.shape for name, array in feeds.items()}
-    key = ("view", arrangement.key, tuple(shapes.items()), tuple(outputs))
-    if key not in fn.plans:
+
+    def made() -> Differentiable:
         lacking = [
             name for name in (*arrangement.wrapped, *arrangement.spans)
             if name not in shapes and name not in arrangement.inner
@@ -72,11 +75,9 @@ def view_of(
             name: (0,) * len(fn.graph.tensors[name].shape or ()) for name in lacking if name not in sizes
         }
         graph = viewed(fn.graph, arrangement, {**sizes, **shapes})
-        fn.plans[key] = replace(
-            fn, engine=fn.engine.arranged(graph, arrangement), plans={}, arrangement=arrangement
-        )
-    made: Differentiable = fn.plans[key]
-    return made
+        return replace(fn, engine=fn.engine.arranged(graph, arrangement), caches={}, arrangement=arrangement)
+
+    return _VIEWS.get(fn, (arrangement.key, tuple(shapes.items()), tuple(outputs)), made)
 
 
 def arranged_like(fn: Differentiable, other: Differentiable, feeds: Arrays) -> Differentiable:
@@ -123,17 +124,15 @@ def decide(fn: Differentiable, feeds: Arrays, outputs: Sequence[str]) -> Arrange
     What only running tells holds for the numbers that were run, and is found anew for others.
     """
     shapes = tuple((name, array.shape) for name, array in feeds.items())
-    key = ("arrangement", fn.samples, tuple(outputs), shapes)
-    known: Arrangement | None = fn.plans.get(key)
-    if known is not None:
-        return known
+    key, kept = (fn.samples, tuple(outputs), shapes), _DECIDED.of(fn)
+    if key in kept:
+        return kept[key]
     by_value = (*key, digest(feeds))
-    if by_value not in fn.plans:
+    if by_value not in kept:
         found, lasting = _decided(fn, feeds, outputs)
-        fn.plans[key if lasting else by_value] = found
+        kept[key if lasting else by_value] = found
         return found
-    again: Arrangement = fn.plans[by_value]
-    return again
+    return kept[by_value]
 
 
 def digest(feeds: Arrays) -> str:

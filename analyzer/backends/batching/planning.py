@@ -1,45 +1,42 @@
-"""How many samples a backend can compute at once within a memory budget.
+"""Plan how many samples of a call a backend computes at once, within a memory budget.
 
-Reads a model on a backend, what is asked of it and its inputs; gives the need in memory for any number of samples, and
-where the samples lie in every result. Refuses a single sample that does not fit.
+Reads a model on a backend, a call and its inputs; returns a MemoryPlan: an estimate, and where the samples lie in every
+result. Refuses a single sample that does not fit.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
+from onnx.shape_inference import InferenceError
 
 from analyzer.autodiff.request import Request, observe
-from analyzer.backends.batching.liveness import COUNTS, Flow, Shapes, flow
-from analyzer.backends.batching.memory import Need, budget, free_memory, text_of
-from analyzer.errors import BackendError, NotEnoughMemory, UnsupportedOp
+from analyzer.backends.batching.estimate import OPEN, MemoryEstimate, TensorSizes, estimate, sizes_at
+from analyzer.backends.batching.memory import budget, text_of
+from analyzer.backends.caches import Cache
+from analyzer.errors import NotEnoughMemory, UnsupportedOp
 from analyzer.graph.batch_axis import Place, batched_inputs, samples_in
-from analyzer.graph.builder import Emitter
-from analyzer.graph.graph import Graph
+from analyzer.graph.builder import Builder
 from analyzer.graph.program import Program, assemble
 from analyzer.target.target import Seed, TargetLike, as_target
-from converters.errors import ConversionError
+from converters.system.processes import free_memory
 
 if TYPE_CHECKING:
     from analyzer.backends.differentiable import Differentiable
     from analyzer.types import Arrays, Inputs
 
-AMPLE = 50
-"""A call whose forward pass is this many times smaller than the budget is not planned: its gradients, and what a method
-computes of them, fit beside it."""
-TRIVIAL = 64 * 2**20
-"""Bytes that any machine has: below, the system is not even asked what is free."""
-STEADY = 256 * 2**20
-"""Bytes of a forward pass after which progress is told."""
+_AMPLE = 50
+"""A call surely fits where its forward pass takes this share of the budget: gradients and methods take far less."""
+_TRIVIAL = 64 * 2**20
+"""Bytes that any machine has free."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """What is asked of a model: a request for a seed, or without one the values of tensors."""
+    """A request for a seed, or without a request the values of tensors."""
 
     request: Request | None
     names: tuple[str, ...] = ()
@@ -47,25 +44,30 @@ class Call:
 
     @property
     def key(self) -> Hashable:
-        """What all calls share that compute the same."""
+        """What all calls share that run the same program."""
         if self.request is None or self.seed is None:
             return ("forward", self.names)
         return (self.request.key, self.seed.form)
 
     def program(self, fn: Differentiable) -> Program:
-        """What is computed, as one ONNX program. Raises UnsupportedOp where a node on the path has no rule."""
+        """Return the ONNX program of the call. Raises UnsupportedOp where a node on the path has no rule."""
         graph = fn.graph
         if self.request is None or self.seed is None:
-            return assemble(graph, Emitter(graph.opset), {name: graph.tensors[name] for name in self.names})
+            return assemble(graph, Builder(graph.opset), {name: graph.tensors[name] for name in self.names})
         return fn.engine.program(self.request, self.seed)
 
 
 @dataclass(frozen=True)
-class Planned:
-    """What a call takes. places: of the samples in each result; None where it must not be cut into pieces."""
+class MemoryPlan:
+    """places: of the samples in each result; None where the call must not be split."""
 
-    need: Need
+    estimate: MemoryEstimate
     places: Mapping[str, Place] | None
+
+
+_PLANS: Cache[MemoryPlan | None] = Cache("plans of memory")
+_FORWARD: Cache[tuple[int, int]] = Cache("bytes of the forward pass")
+FITTED: Cache[int] = Cache("samples that were computed at once")
 
 
 def plan_batch(
@@ -77,188 +79,131 @@ def plan_batch(
     at_most: int | None = None,
     max_memory: int | None = None,
 ) -> int:
-    """How many samples like the inputs a backend can compute at once within a memory budget, at least one.
+    """Return how many samples like the inputs a backend computes at once within a memory budget, at least one.
 
     wanted: a method's request, or the tensors whose gradients are wanted; None for the floating inputs.
-    at_most: no more are asked for, which spares the planning where so many surely fit. max_memory: bytes that the call
-        may take; default that of `differentiate`.
-    Where the model states its batch, it is that.
+    at_most: the highest number that is of use. max_memory: bytes; default that of `differentiate`.
+    The result is the batch that the model states, where it states one, and not more than the model's batch_size.
     Raises NotEnoughMemory where a single sample does not fit, and what `fn.gradients` raises for inputs and targets.
     """
     if fn.engine.batch is not None:
         return fn.engine.batch
-    feeds = fn.check_inputs(inputs)
-    allowed = max_memory if max_memory is not None else fn.max_memory
+    feeds, allowed = fn.check_inputs(inputs), fn.max_memory if max_memory is None else max_memory
+    if fn.batch_size is not None:
+        at_most = min(fn.batch_size, at_most or fn.batch_size)
+        if allowed is None:
+            return at_most
     if at_most is not None and ample(fn, feeds, at_most, allowed):
         return at_most
     if not isinstance(wanted, Request):
         names = tuple(dict.fromkeys(wanted)) if wanted is not None else fn.differentiable_inputs
         wanted = observe(names, names)
     call = Call(wanted, (), fn.seed(as_target(target), samples_in(fn.graph, feeds), feeds))
-    found = planned(fn, call, feeds)
-    fits = samples_in(fn.graph, feeds) if found is None else fitting(fn, call, found.need, allowed)
+    found = plan(fn, call, feeds, at_most)
+    fits = samples_in(fn.graph, feeds) if found is None else fitting(fn, call, found, allowed)
     return fits if at_most is None else min(fits, at_most)
 
 
-def ample(fn: Differentiable, feeds: Arrays, samples: int, max_memory: int | None) -> bool:
-    """Whether so many samples surely fit, by the size of the forward pass alone."""
-    fixed, each = forward_bytes(fn, feeds)
-    needed = AMPLE * (fixed + samples * each)
-    if max_memory is None and needed <= TRIVIAL:
-        return True
-    return bool(needed <= budget(max_memory))
+def plan(fn: Differentiable, call: Call, feeds: Arrays, samples: int | None = None) -> MemoryPlan | None:
+    """Return the plan of a call for feeds of these sizes, made once; None where only a run shows the memory.
 
-
-def steady(fn: Differentiable, feeds: Arrays) -> int:
-    """How many samples are computed between two reports of progress, at least one."""
-    _, each = forward_bytes(fn, feeds)
-    return max(1, STEADY // max(each, 1))
-
-
-def fitting(fn: Differentiable, call: Call, need: Need, max_memory: int | None) -> int:
-    """How many samples of a call fit, at least one. Raises NotEnoughMemory where not even one does.
-
-    Of a model that states its batch, the need of any number is that of the batch.
+    samples: the number that the plan must hold for; default that of the feeds.
     """
-    allowed = budget(max_memory)
-    # What is kept from earlier calls is a part of a limit; it goes where nothing else fits.
-    held = getattr(fn.engine, "held", 0) if max_memory is not None else 0
-    fits = need.samples(max(allowed - held, 0))
-    if held and not fits:
-        fn.release()
-        fits = need.samples(allowed)
-    if max_memory is None:
-        # What an earlier call has taken is still there for this one, though it is no longer free.
-        fits = max(fits, fn.plans.get(("fitted", call.key), 0))
-    if fits:
-        return fits
-    # Where nobody said how much it may be, a single sample may take all that is free.
-    needed, most = need.at(1), allowed if max_memory is not None else free_memory()
-    if needed <= most:
-        return 1
-    least = "one sample" if fn.engine.batch is None else f"the stated batch of {fn.engine.batch}"
-    raise NotEnoughMemory(
-        f"{least} needs about {text_of(needed)} of memory on {fn.backend}, and "
-        f"{text_of(most)} {'may be used' if max_memory is not None else 'is free'}. "
-        f'Fix: allow more with max_memory="{math.ceil(needed / 2**20)} MiB" (--max-memory), or make the inputs smaller'
-    )
+    # One plan for all numbers of samples up to a power of two.
+    most = 2 ** math.ceil(math.log2(max(samples or 1, samples_in(fn.graph, feeds), 4)))
+    key = (call.key, tuple(_shapes(fn, feeds, 1).items()), most)
+    return _PLANS.get(fn, key, lambda: _plan(fn, call, feeds, most))
 
 
-def planned(fn: Differentiable, call: Call, feeds: Arrays) -> Planned | None:
-    """What a call takes on feeds of such shapes, worked out once; None where only running it shows."""
-    batched = batched_inputs(fn.graph)
-    sizes = tuple((name, a.shape[1:] if name in batched else a.shape) for name, a in feeds.items())
-    key = ("memory", call.key, sizes)
-    if key not in fn.plans:
-        try:
-            fn.plans[key] = _planned(fn, call, feeds)
-        except (UnsupportedOp, BackendError, ConversionError):
-            # A framework may differentiate what has no rule here, or run what ONNX Runtime does not.
-            fn.plans[key] = None
-    found: Planned | None = fn.plans[key]
-    return found
+def _plan(fn: Differentiable, call: Call, feeds: Arrays, most: int) -> MemoryPlan | None:
+    try:
+        program = call.program(fn)
+        sizes = {}
+        # With one sample, its axis would be taken for one that is broadcast.
+        for count in (2, most) if fn.engine.batch is None else (fn.engine.batch,):
+            shapes = _shapes(fn, feeds, count)
+            lacking = [name for name in program.inputs if name not in shapes]
+            targets = call.seed.fed(count) if call.seed is not None and lacking else ()
+            shapes |= {name: (count, *a.shape[1:]) for name, a in zip(lacking, targets, strict=True)}
+            sizes[count] = sizes_at(fn.graph, shapes, program)
+    except (UnsupportedOp, InferenceError):
+        # A framework may differentiate an op that has no rule here.
+        return None
+    costs = replace(fn.engine.costs, keeps=fn.engine.costs.keeps and call.request is not None)
+    return MemoryPlan(estimate(program, fn.graph, sizes, costs), _places(fn, call, program, sizes))
 
 
-def _planned(fn: Differentiable, call: Call, feeds: Arrays) -> Planned:
-    program = call.program(fn)
-    # Of a stated batch there is one size: all of it is fixed.
-    counts = COUNTS if fn.engine.batch is None else (fn.engine.batch, fn.engine.batch)
-    few, more = (_shapes(fn.graph, call, program, feeds, samples) for samples in counts)
-    found = flow(program, (few, more))
-    if found.unknown:
-        found = found.with_measured(_measured(fn, call, found, feeds))
-    # Of each of the scalars that are explained.
-    wrt = (
-        call.request.wrt * (call.seed.ranks or 1)
-        if call.request is not None and call.seed is not None
-        else ()
-    )
-    return Planned(fn.engine.need(found, wrt), _places(fn, call, found))
-
-
-def _measured(fn: Differentiable, call: Call, found: Flow, feeds: Arrays) -> Mapping[str, int]:
-    """The bytes, with one sample, of tensors whose size only running the program shows. Raises BackendError."""
-    from analyzer.backends.onnxruntime import make_session
-
-    batched = batched_inputs(fn.graph)
-    one = {name: array[:1] if name in batched else array for name, array in feeds.items()}
-    seed = call.seed.rows(np.array([0])) if call.seed is not None else None
-    session = make_session(found.program.returning(found.unknown), ["CPUExecutionProvider"])
-    wanted = {entry.name for entry in session.get_inputs()}
-    targets = [name for name in found.program.inputs if name not in one]
-    given = {**one, **dict(zip(targets, seed.fed(1) if seed is not None and targets else (), strict=True))}
-    given = {name: array for name, array in given.items() if name in wanted}
-    return {
-        name: array.nbytes
-        for name, array in zip(found.unknown, session.run(list(found.unknown), given), strict=True)
-    }
-
-
-def _shapes(graph: Graph, call: Call, program: Program, feeds: Arrays, samples: int) -> Shapes:
-    """The shapes of what a program is fed with so many samples; what the graph does not have is the target."""
-    batched = batched_inputs(graph)
-    shapes = {name: (samples, *a.shape[1:]) if name in batched else a.shape for name, a in feeds.items()}
-    lacking = [name for name in program.inputs if name not in shapes]
-    targets = call.seed.fed(samples) if call.seed is not None and lacking else ()
-    fed = {name: (samples, *array.shape[1:]) for name, array in zip(lacking, targets, strict=True)}
-    return {name: shapes[name] if name in shapes else fed[name] for name in program.inputs}
-
-
-def _places(fn: Differentiable, call: Call, found: Flow) -> dict[str, Place] | None:
-    """Where the samples lie in each result; None where one of them, or the target, has no axis of samples."""
+def _places(
+    fn: Differentiable, call: Call, program: Program, at: Mapping[int, TensorSizes]
+) -> dict[str, Place] | None:
+    """Return where the samples lie in each result; None where one of them, or the target, has no axis of samples."""
     if call.seed is not None and any(fn.places.get(name) != Place(0) for name in call.seed.outputs):
         return None
     places: dict[str, Place] = {}
-    for name, shapes in found.results.items():
+    for name, tensor in program.results.items():
+        few, many = (at[count].shapes.get(tensor.name, ()) for count in (min(at), max(at)))
         place = place_of(fn, name) or Place(0)
-        if shapes is None or not _grows(*shapes, place.axis):
+        if place.axis >= len(few) == 1:
+            # Such as sum/…, which has one number for each sample.
+            place = Place(0)
+        axis, times = place.axis, max(at) / min(at)
+        if axis >= len(few) or OPEN in few or not few[axis]:
+            return None
+        if many != (*few[:axis], few[axis] * times, *few[axis + 1 :]):
             return None
         places[name] = place
     return places
 
 
 def place_of(fn: Differentiable, result: str) -> Place | None:
-    """Where samples lie in a result, which is named after a tensor: term/…, value/…, gradient/…."""
+    """Return where samples lie in a result, which is named after a tensor: term/…, value/…, gradient/…."""
     return fn.places.get(result) or fn.places.get(result.partition("/")[2])
 
 
-def _grows(few: tuple[int, ...], more: tuple[int, ...], axis: int) -> bool:
-    """Whether one axis, and no other, grows in proportion to the number of samples."""
-    if not len(few) == len(more) > axis or not few[axis]:
-        return False
-    expected = list(few)
-    expected[axis] = few[axis] // COUNTS[0] * COUNTS[1]
-    return few[axis] % COUNTS[0] == 0 and tuple(expected) == more
+def fitting(fn: Differentiable, call: Call, found: MemoryPlan, max_memory: int | None) -> int:
+    """Return how many samples of a call fit, at least one. Raises NotEnoughMemory where not even one does."""
+    allowed, needed = budget(max_memory), found.estimate
+    # The sessions of earlier calls are a part of a limit; they go where nothing else fits.
+    kept = getattr(fn.engine, "held", 0) if max_memory is not None else 0
+    fits = needed.samples(max(allowed - kept, 0))
+    if kept and not fits:
+        fn.release()
+        fits = needed.samples(allowed)
+    if max_memory is None:
+        # The memory of an earlier call is not free, but this call can use it.
+        fits = max(fits, FITTED.of(fn).get(call.key, 0))
+    # Without a limit, a single sample may take all free memory.
+    most = allowed if max_memory is not None else free_memory()
+    if fits or needed.bytes(1) <= most:
+        return max(fits, 1)
+    least = "one sample" if fn.engine.batch is None else f"the stated batch of {fn.engine.batch}"
+    raise NotEnoughMemory(
+        f"{least} needs about {text_of(needed.bytes(1))} of memory on {fn.backend}, and "
+        f"{text_of(most)} {'may be used' if max_memory is not None else 'is free'}. "
+        f'Fix: allow more with max_memory="{math.ceil(needed.bytes(1) / 2**20)} MiB" (--max-memory), or make the '
+        "inputs smaller"
+    )
+
+
+def ample(fn: Differentiable, feeds: Arrays, samples: int, max_memory: int | None) -> bool:
+    """Return whether so many samples surely fit, by the size of the forward pass alone."""
+    fixed, each = forward_bytes(fn, feeds)
+    needed = _AMPLE * (fixed + samples * each)
+    return (max_memory is None and needed <= _TRIVIAL) or needed <= budget(max_memory)
 
 
 def forward_bytes(fn: Differentiable, feeds: Arrays) -> tuple[int, int]:
-    """The bytes of all tensors of the graph, weights included: fixed, and per sample."""
-    symbols: dict[str, int] = {}
-    for name, array in feeds.items():
-        for axis, size in zip(fn.graph.tensors[name].shape or (), array.shape, strict=False):
-            if isinstance(axis, str):
-                symbols[axis] = size
-    key = ("forward bytes", tuple(sorted(symbols.items())))
-    if key not in fn.plans:
-        fn.plans[key] = _sum_of_sizes(fn.graph, symbols)
-    found: tuple[int, int] = fn.plans[key]
-    return found
+    """Return the bytes of all tensors of the graph, weights included: fixed, and for each sample."""
+    one, two = (_shapes(fn, feeds, count) for count in (1, 2))
+
+    def made() -> tuple[int, int]:
+        fixed, more = (sum(sizes_at(fn.graph, shapes).values()) for shapes in (one, two))
+        return 2 * fixed - more, more - fixed
+
+    return _FORWARD.get(fn, tuple(one.items()), made)
 
 
-def _sum_of_sizes(graph: Graph, symbols: Mapping[str, int]) -> tuple[int, int]:
-    """What all tensors take, where a size that the graph leaves open is taken for the largest of the others."""
-    batch = {graph.tensors[name].shape[0] for name in batched_inputs(graph)}  # type: ignore[index]
-    fixed, each, largest, open_sizes = 0, 0, 0, 0
-    for tensor in graph.tensors.values():
-        shape = (None,) if tensor.shape is None else tensor.shape
-        sizes = [1 if axis in batch else symbols.get(str(axis), axis) for axis in shape]
-        if not all(isinstance(size, int) for size in sizes):
-            open_sizes += 1
-            continue
-        size = math.prod(int(size or 0) for size in sizes) * tensor.dtype.itemsize
-        if batch.intersection(shape):
-            each += size
-            largest = max(largest, size)
-        else:
-            fixed += size
-    return fixed, each + open_sizes * largest
+def _shapes(fn: Differentiable, feeds: Arrays, samples: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the feeds with another number of samples."""
+    batched = batched_inputs(fn.graph)
+    return {n: (samples, *array.shape[1:]) if n in batched else array.shape for n, array in feeds.items()}

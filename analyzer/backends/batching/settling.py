@@ -15,6 +15,7 @@ import numpy as np
 from analyzer.backends.batching.arranging import decide, digest, explained, joint, view_of
 from analyzer.backends.batching.micro_batches import run
 from analyzer.backends.batching.planning import Call
+from analyzer.backends.caches import Cache
 from analyzer.errors import AnalysisError
 from analyzer.graph.batch_axis import batched_inputs
 from analyzer.graph.precision import epsilon
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from analyzer.backends.differentiable import Differentiable
     from analyzer.types import Arrays
 
+_SETTLED: Cache[Arrangement] = Cache("settled arrangements")
 ALONE = "each is explained in a call of its own"
 
 
@@ -41,10 +43,9 @@ def arranged_to_move(
     outputs = explained(fn.graph, as_target(target))
     found = decide(fn, feeds, outputs)
     shapes = tuple((name, array.shape) for name, array in feeds.items())
-    key = ("settled", found.key, outputs, tuple(names), shapes, digest(feeds) if found.tried else "")
-    if key not in fn.plans:
-        fn.plans[key] = settled(fn, feeds, found, outputs, names)
-    return view_of(fn, fn.plans[key], feeds, outputs)
+    key = (found.key, outputs, tuple(names), shapes, digest(feeds) if found.tried else "")
+    lasting = _SETTLED.get(fn, key, lambda: settled(fn, feeds, found, outputs, names))
+    return view_of(fn, lasting, feeds, outputs)
 
 
 def settled(

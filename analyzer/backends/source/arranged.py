@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from analyzer.backends.batching.liveness import Flow
-from analyzer.backends.batching.memory import Need
 from analyzer.backends.native import Measured, Native
 from analyzer.graph.graph import Graph
 from analyzer.graph.samples.arrangement import Arrangement
@@ -28,6 +26,7 @@ class ArrangedSource(Native):
 
     def __init__(self, whole: SourceBackend, graph: Graph, arrangement: Arrangement) -> None:
         super().__init__(graph, whole.framework)
+        self.costs = whole.costs
         self._whole = whole
         self._arrangement = arrangement
         self._moved = {*arrangement.spans, *arrangement.wrapped}
@@ -66,10 +65,6 @@ class ArrangedSource(Native):
             {name: self._first(name, known[unstated(name)]) for name in values},
             [{name: self._first(name, one[unstated(name)]) for name in wrt} for one in found.gradients],
         )
-
-    def need(self, flow: Flow, wrt: Collection[str]) -> Need:
-        """That of any framework."""
-        return self._whole.need(flow, wrt)
 
     def cut(self, graph: Graph) -> Native:
         """The network run from inner tensors of the view on."""

@@ -13,11 +13,10 @@ from typing import Protocol
 
 import numpy as np
 
-from analyzer.backends.batching.liveness import Flow
-from analyzer.backends.batching.memory import Need
+from analyzer.backends.batching.estimate import Costs
 from analyzer.backends.interpreter import Framework, TensorFlow, Torch
 from analyzer.backends.native import Fed, Measured, Native
-from analyzer.backends.onnxruntime import FRAGMENTS, MAKING, OnnxRuntime
+from analyzer.backends.onnxruntime import OnnxRuntime
 from analyzer.backends.source.arranged import ArrangedSource
 from analyzer.backends.source.matching import MOVES_ONLY, Match, match
 from analyzer.errors import AnalysisError, BackendError
@@ -77,8 +76,8 @@ class SourceBackend(Native):
     """The original network of a converted model, seen under the names of the ONNX graph."""
 
     name = "source"
-    # The network's own, and those of the ONNX graph that its tensors are compared with.
-    copies = 7
+    # Weights and tensors of the ONNX graph are held with those of the network, the tensors of two samples.
+    costs = Costs(tensors=1.5, weights=7, fixed=96 * 2**20, keeps=True, least=2 * MATCHED_SAMPLES)
 
     def __init__(
         self,
@@ -162,14 +161,6 @@ class SourceBackend(Native):
                 for gradients in found.gradients
             ],
         )
-
-    def need(self, flow: Flow, wrt: Collection[str]) -> Need:
-        """That of any framework, and of the search for the source's tensors among all values of both networks."""
-        needed = super().need(flow, wrt)
-        every = flow.total(self.graph.producer.keys())
-        samples = np.array([1.0, float(self.batch or MATCHED_SAMPLES)])
-        searched = (1 + FRAGMENTS) * float(every @ samples) + MAKING * flow.weights
-        return Need(np.concatenate([needed.moments, [[searched, 0.0]]]))
 
     def cut(self, graph: Graph) -> SourceBackend:
         """The network run from inner tensors on: those that the graph has among its inputs, and this one's not."""

@@ -16,7 +16,7 @@ from analyzer.autodiff.request import observe, remainder_program
 from analyzer.backends.onnxruntime import make_session
 from analyzer.checks.explain.kinks import Side
 from analyzer.checks.metrics import relative_distance
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph, Node, is_float
 from analyzer.graph.precision import FLOAT64, in_precision
 from analyzer.graph.program import Program, assemble
@@ -125,7 +125,7 @@ def way_on(graph: Graph, name: str, side: Side) -> tuple[Node, ...]:
 
 def _value_program(graph: Graph, name: str, side: Side) -> Program:
     known = [other for other in side.values if other != name]
-    return assemble(graph, Emitter(graph.opset), {name: graph.tensors[name]}, available=known)
+    return assemble(graph, Builder(graph.opset), {name: graph.tensors[name]}, available=known)
 
 
 def _gradient_program(graph: Graph, name: str, side: Side) -> Program:
@@ -184,7 +184,7 @@ def _on_runtime(program: Program, given: Arrays) -> Arrays:
 def _in_float64(program: Program, given: Arrays) -> Arrays:
     """The results of a program on ONNX's reference evaluator, in float64."""
     graph = in_precision(Graph.from_proto(program.proto), FLOAT64)
-    double = assemble(graph, Emitter(graph.opset), {name: graph.tensors[name] for name in graph.outputs})
+    double = assemble(graph, Builder(graph.opset), {name: graph.tensors[name] for name in graph.outputs})
     feeds = {n: a.astype(np.float64) if is_float(a.dtype) else a for n, a in given.items()}
     found = ReferenceSession(double.proto).run(feeds)
     return dict(zip(double.outputs, found, strict=True))

@@ -14,7 +14,7 @@ from typing import Any
 
 from analyzer.autodiff.request import gradient_name, observe, remainder_program
 from analyzer.backends.onnxruntime import make_session
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph, Node
 from analyzer.graph.program import Program, assemble
 from analyzer.types import Arrays
@@ -60,7 +60,7 @@ class Passes:
         tensors = {name: self.graph.tensors[name] for name in wanted}
         return self._ready(
             (wanted, known),
-            lambda: assemble(self.graph, Emitter(self.graph.opset), tensors, available=sorted(known)),
+            lambda: assemble(self.graph, Builder(self.graph.opset), tensors, available=sorted(known)),
         )
 
     def gradients(

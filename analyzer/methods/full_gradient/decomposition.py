@@ -15,13 +15,13 @@ import numpy as np
 import onnx
 
 from analyzer.autodiff.biases import Bias, find_biases, residuals
-from analyzer.autodiff.masking import product
 from analyzer.autodiff.request import Request
 from analyzer.autodiff.sweep import rules_of
 from analyzer.backends import Differentiable
+from analyzer.backends.caches import Cache
 from analyzer.backends.differentiable import Evaluation
 from analyzer.errors import AnalysisError
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph, Tensor
 from analyzer.methods.full_gradient.maps import (
     LaidOutTerm,
@@ -31,6 +31,7 @@ from analyzer.methods.full_gradient.maps import (
     saliency_map,
 )
 from analyzer.methods.full_gradient.term_sums import channel_weights, lay, term_sums
+from analyzer.ops.masking import product
 from analyzer.ops.support import onnx_dtype
 from analyzer.placement.fixed_sizes import at_input_sizes, samples_laid_out
 from analyzer.placement.terms import Placements, Spot, lay_out
@@ -100,14 +101,14 @@ class Plan:
         return totals
 
 
+PLANS: Cache[Plan] = Cache("plans of FullGrad")
+
+
 def plan(fn: Differentiable, shapes: Mapping[str, tuple[int, ...]], settings: Settings) -> Plan:
     """Find the biases of a model, place them in the image, and state the request. Plans are kept by the model."""
     sizes = tuple((name, shape[1:]) for name, shape in shapes.items())
     key = ("full-gradient", settings, sizes)
-    if key not in fn.plans:
-        fn.plans[key] = _plan(fn, shapes, settings, key)
-    made: Plan = fn.plans[key]
-    return made
+    return PLANS.get(fn, key, lambda: _plan(fn, shapes, settings, key))
 
 
 def _plan(fn: Differentiable, shapes: Mapping[str, tuple[int, ...]], settings: Settings, key: object) -> Plan:
@@ -117,7 +118,7 @@ def _plan(fn: Differentiable, shapes: Mapping[str, tuple[int, ...]], settings: S
     tensors = (*settings.roots, *(bias.tensor for bias in biases))
     layout = _layout(fn, shapes, settings, biases)
 
-    def emit(op: Emitter, graph: Graph, gradients: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    def emit(op: Builder, graph: Graph, gradients: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         return _emit(op, graph, gradients, biases, layout, settings)
 
     return Plan(settings, biases, layout, Request(key, tensors, emit))
@@ -146,7 +147,7 @@ def form_of(maps: Arrays) -> Any:
 
 
 def _emit(
-    op: Emitter,
+    op: Builder,
     graph: Graph,
     gradients: Mapping[str, Tensor],
     biases: Sequence[Bias],
@@ -215,7 +216,7 @@ def shown_spots(graph: Graph, layout: Placements, name: str, settings: Settings)
 
 
 def _residuals(
-    op: Emitter, graph: Graph, biases: Sequence[Bias], settings: Settings
+    op: Builder, graph: Graph, biases: Sequence[Bias], settings: Settings
 ) -> dict[str, Tensor | None]:
     """What the gradient at every tensor that has a bias is multiplied by; None for 1."""
     if settings.gradients_alone:
@@ -227,7 +228,7 @@ def _residuals(
     return {bias.tensor: by_node[bias.node.name][bias.node.outputs.index(bias.tensor)] for bias in biases}
 
 
-def _in(op: Emitter, tensor: Tensor, dtype: np.dtype[Any]) -> Tensor:
+def _in(op: Builder, tensor: Tensor, dtype: np.dtype[Any]) -> Tensor:
     """A tensor in a dtype; a constant stays one."""
     if tensor.dtype == dtype:
         return tensor
@@ -236,6 +237,6 @@ def _in(op: Emitter, tensor: Tensor, dtype: np.dtype[Any]) -> Tensor:
     return op.Cast(tensor, to=onnx_dtype(dtype))
 
 
-def _total(op: Emitter, sums: Tensor) -> Tensor:
+def _total(op: Builder, sums: Tensor) -> Tensor:
     """The sum of a sample in double precision: (N, cells) to (N,)."""
     return op.ReduceSum(op.Cast(sums, to=onnx.TensorProto.DOUBLE), [1], keepdims=0)

@@ -1,8 +1,9 @@
 """FullGrad's two maps as ONNX: the published saliency map, and the complete one that sums to the output.
 
-Terms come laid out by cells (placement.py). Rescaling is per sample or per channel and resizing is linear, so what
-shares a cell is summed before resizing, and layers of one grid are added before they are resized together: the
-published map for a small part of its cost. What a crop of the image adds is resized into the part that the crop saw.
+Terms come laid out by cells (analyzer/placement/terms.py). Rescaling is per sample or per channel and resizing is
+linear, so elements of one cell are summed before resizing, and layers of one grid are added before they are resized
+together: the published map for a small part of its cost. What a crop of the image adds is resized into the part that
+the crop saw.
 Sources: Srinivas & Fleuret 2019, section 4, and the authors' post-processing; pytorch-grad-cam 1.5 for its own.
 """
 
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
 from analyzer.placement import Grid, whole
 from analyzer.placement.cells import Interval
@@ -43,7 +44,7 @@ PUBLISHED = PostProcessing()
 PYTORCH_GRAD_CAM = PostProcessing(per_channel=True, epsilon=1e-7, align_corners=False, rescale_map=True)
 
 
-def saliency_map(op: Emitter, layers: Sequence[LaidOutTerm], sizes: Sizes, psi: PostProcessing) -> Tensor:
+def saliency_map(op: Builder, layers: Sequence[LaidOutTerm], sizes: Sizes, psi: PostProcessing) -> Tensor:
     """The sum of layers (N, cells), each on its grids, as a map (N, *sizes)."""
     parts = _by_grid(op, layers, lambda grid: Grid(grid.sizes, grid.frame, grid.frame))
     total = _sum(op, [_resized(op, part, grid, sizes, psi) for grid, part in parts.items()])
@@ -54,7 +55,7 @@ def saliency_map(op: Emitter, layers: Sequence[LaidOutTerm], sizes: Sizes, psi: 
     return op.Div(raised, op.Add(op.ReduceMax(raised, spatial, keepdims=1), psi.epsilon))
 
 
-def complete_map(op: Emitter, layers: Sequence[LaidOutTerm], sizes: Sizes) -> Tensor:
+def complete_map(op: Builder, layers: Sequence[LaidOutTerm], sizes: Sizes) -> Tensor:
     """The sum of signed layers (N, cells) as a map (N, *sizes) of the same sum: no mass is made or lost."""
     maps = []
     pixels = whole(sizes)
@@ -68,7 +69,7 @@ def complete_map(op: Emitter, layers: Sequence[LaidOutTerm], sizes: Sizes) -> Te
     return _sum(op, maps)
 
 
-def _by_grid(op: Emitter, layers: Sequence[LaidOutTerm], key: Callable[[Grid], Grid]) -> dict[Grid, Tensor]:
+def _by_grid(op: Builder, layers: Sequence[LaidOutTerm], key: Callable[[Grid], Grid]) -> dict[Grid, Tensor]:
     """The sum of all layers of each grid; what lies on several grids is taken apart."""
     found: dict[Grid, list[Tensor]] = {}
     for grids, layer in layers:
@@ -103,7 +104,7 @@ def spreading(
     return spread
 
 
-def _spread(op: Emitter, total: Tensor, axis: int, rank: int, weights: np.ndarray) -> Tensor:
+def _spread(op: Builder, total: Tensor, axis: int, rank: int, weights: np.ndarray) -> Tensor:
     """Multiply axis 1 + `axis` of (N, *grid) by a matrix (pixels, cells)."""
     if weights.shape[0] == weights.shape[1] and (weights == np.eye(len(weights))).all():
         return total
@@ -113,7 +114,7 @@ def _spread(op: Emitter, total: Tensor, axis: int, rank: int, weights: np.ndarra
     return op.Einsum(matrix, total, equation=f"z{letters[axis]},n{letters}->n{result}")
 
 
-def _resized(op: Emitter, layer: Tensor, grid: Grid, sizes: Sizes, psi: PostProcessing) -> Tensor:
+def _resized(op: Builder, layer: Tensor, grid: Grid, sizes: Sizes, psi: PostProcessing) -> Tensor:
     """A layer (N, cells) at the image's resolution, by (bi)linear interpolation; zero beyond its frame."""
     bounds = [
         (max(math.floor(low), 0), min(math.ceil(high), size))
@@ -143,7 +144,7 @@ def _resized(op: Emitter, layer: Tensor, grid: Grid, sizes: Sizes, psi: PostProc
     return op.Pad(resized, [0, *before, 0, *after])
 
 
-def _sum(op: Emitter, parts: Sequence[Tensor]) -> Tensor:
+def _sum(op: Builder, parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else op.Sum(*parts)
 
 

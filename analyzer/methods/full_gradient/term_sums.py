@@ -1,9 +1,9 @@
 """The sums of a term by cell, and its ψ, as ONNX: what the decomposition and its maps are made of.
 
-From a gradient laid out by cells (placement.py) and the residual that multiplies it, to one number a cell. A residual
-that is the same in every cell, such as a layer's bias, is never multiplied out over the image: Σ_c g_c b_c is a
-product of g and a vector, and the extremes of |g_c b_c| follow from those of |g_c|. What such a term costs is a few
-readings of the gradient.
+From a gradient laid out by cells (analyzer/placement/terms.py) and the residual that multiplies it, to one number a
+cell. A residual that is the same in every cell, such as a layer's bias, is never multiplied out over the image: Σ_c
+g_c b_c is a product of g and a vector, and the extremes of |g_c b_c| follow from those of |g_c|. What such a term
+costs is a few readings of the gradient.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
 from analyzer.methods.full_gradient.maps import PostProcessing
 from analyzer.placement.terms import Placement, Spot
@@ -37,7 +37,7 @@ class TermSums:
     salient: Tensor
 
 
-def lay(op: Emitter, place: Placement, spot: Spot, factor: Tensor, weights: np.ndarray | None = None) -> Laid:
+def lay(op: Builder, place: Placement, spot: Spot, factor: Tensor, weights: np.ndarray | None = None) -> Laid:
     """The term factor ⊙ weights at a spot of its tensor."""
     return Laid(place.by_cell(op, factor, spot), spot.before, place.after(spot), weights)
 
@@ -55,7 +55,7 @@ def channel_weights(place: Placement, spot: Spot, r: Tensor | None, of: Tensor) 
     return np.broadcast_to(r.constant.reshape(-1), spot.before).reshape(1, -1, 1, 1)
 
 
-def term_sums(op: Emitter, term: Laid, psi: PostProcessing) -> TermSums:
+def term_sums(op: Builder, term: Laid, psi: PostProcessing) -> TermSums:
     """The sums of a term by cell."""
     magnitude = op.Abs(term.cells)
     weights = None if term.weights is None else op.tensor(term.weights)
@@ -69,7 +69,7 @@ def term_sums(op: Emitter, term: Laid, psi: PostProcessing) -> TermSums:
 
 
 def _by_sample(
-    op: Emitter, term: Laid, magnitude: Tensor, size: Tensor | None, absolute: Tensor, psi: PostProcessing
+    op: Builder, term: Laid, magnitude: Tensor, size: Tensor | None, absolute: Tensor, psi: PostProcessing
 ) -> Tensor:
     """ψ whose minimum and range are the sample's: they come out of the sum over a cell."""
     least = most = magnitude
@@ -82,7 +82,7 @@ def _by_sample(
 
 
 def _by_channel(
-    op: Emitter, term: Laid, magnitude: Tensor, size: Tensor | None, psi: PostProcessing
+    op: Builder, term: Laid, magnitude: Tensor, size: Tensor | None, psi: PostProcessing
 ) -> Tensor:
     """ψ whose minimum and range are each channel's."""
     low, high = _extremes(op, term, magnitude)
@@ -95,7 +95,7 @@ def _by_channel(
     return _summed(op, term, op.Sub(magnitude, low), weights)
 
 
-def _extremes(op: Emitter, term: Laid, magnitude: Tensor) -> tuple[Tensor, Tensor]:
+def _extremes(op: Builder, term: Laid, magnitude: Tensor) -> tuple[Tensor, Tensor]:
     """The least and the greatest of each channel, (N, before, 1, after)."""
     if term.after > 1:
         return op.ReduceMin(magnitude, [2], keepdims=1), op.ReduceMax(magnitude, [2], keepdims=1)
@@ -105,7 +105,7 @@ def _extremes(op: Emitter, term: Laid, magnitude: Tensor) -> tuple[Tensor, Tenso
     return op.Unsqueeze(least, [3]), op.Unsqueeze(most, [3])
 
 
-def _summed(op: Emitter, term: Laid, cells: Tensor, weights: Tensor | None) -> Tensor:
+def _summed(op: Builder, term: Laid, cells: Tensor, weights: Tensor | None) -> Tensor:
     """Σ weights ⊙ cells over what shares a cell, (N, cells); weights (N or 1, before, 1, after).
 
     As products with a vector: matrix kernels read the cells faster than reductions do.

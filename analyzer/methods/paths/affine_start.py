@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from analyzer.autodiff.sweep import carries_gradient
+from analyzer.backends.caches import Cache
 from analyzer.backends.inner_tensors import cut
 from analyzer.errors import AnalysisError, UnsupportedOp
 from analyzer.graph.graph import Graph, Node
@@ -106,16 +107,16 @@ def _is_affine(graph: Graph, node: Node, varying: set[str], affine: set[str]) ->
     return rules.kind in (Kind.AFFINE, Kind.MULTILINEAR) or node.op_type in _LINEAR
 
 
+_STARTS: Cache[tuple[str, ...]] = Cache("affine starts")
+
+
 def behind_affine_start(lines: Lines) -> Lines:
     """The same lines, followed behind the affine part of the network where that costs less."""
     held = lines.held
     fn = held.fn
     if fn.backend != "onnxruntime" or fn.engine.batch is not None:
         return lines
-    key = ("affine start", held.names, held.tensors)
-    if key not in fn.plans:
-        fn.plans[key] = frontier(fn.graph, held.names, held.tensors)
-    points: tuple[str, ...] = fn.plans[key]
+    points = _STARTS.get(fn, (held.names, held.tensors), lambda: frontier(fn.graph, held.names, held.tensors))
     if not points:
         return lines
     try:

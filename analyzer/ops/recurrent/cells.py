@@ -1,82 +1,87 @@
 """The cells of LSTM, GRU and RNN: one step of each, written once in ONNX ops.
 
 The step is emitted, differentiated and run in a framework from these lines alone. A cell gets the input's share of
-every gate, (N, H) each and biases included, and the states; it returns the next states, the hidden state first.
-Letters are those of the ONNX documentation: i, o, f, c for LSTM, z, r, h for GRU.
+every gate, (N, H) each and biases included, and the states, and returns the next states. Gates, states and functions
+have the letters of the ONNX documentation: gates i, o, f, c of LSTM, z, r, h of GRU, i of RNN; states h, c;
+functions f, g, h.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from analyzer.errors import UnsupportedOp
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
 
-Activation = Callable[[Emitter, Tensor], Tensor]
+Activation = Callable[[Builder, Tensor], Tensor]
+Lettered = Mapping[str, Tensor]
+"""Tensors by the letter of their gate or state."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """What a step needs besides its input and states, for one direction.
+    """The parameters of a step, for one direction.
 
-    recurrent: R of each gate, (H, H). bias: the recurrent bias of each gate (H,), where it stands inside of the
-    cell and not in the input's share. peepholes: P of each gate, (H,). functions: f, g, h. clip: the bound of
-    what the gates' functions get.
+    recurrent: R of each gate, (H, H).
+    bias: the recurrent bias of each gate, (H,), where the cell adds it and not the input's share.
+    peepholes: P of each gate that has one, (H,).
+    functions: f, g, h.
+    clip: the bound of the arguments of f and g.
     """
 
-    recurrent: Sequence[Tensor]
-    bias: Sequence[Tensor]
-    peepholes: Sequence[Tensor]
-    functions: Sequence[Activation]
+    recurrent: Lettered
+    bias: Lettered
+    peepholes: Lettered
+    functions: Mapping[str, Activation]
     clip: float | None = None
     input_forget: bool = False
     linear_before_reset: bool = False
 
-    def of(self, op: Emitter, h: Tensor, gate: int) -> Tensor:
-        """The hidden state's share of a gate."""
+    def of(self, op: Builder, h: Tensor, gate: str) -> Tensor:
+        """Emit the hidden state's share of a gate."""
         share = op.Gemm(h, self.recurrent[gate], transB=1)
         return op.Add(share, self.bias[gate]) if self.bias else share
 
-    def function(self, op: Emitter, number: int, x: Tensor) -> Tensor:
-        """One of the functions f, g of a gate."""
-        return self.functions[number](op, x if self.clip is None else op.Clip(x, -self.clip, self.clip))
+    def peeped(self, op: Builder, x: Tensor, c: Tensor, gate: str) -> Tensor:
+        """Emit a gate's argument plus its peephole's share of the cell state."""
+        return op.Add(x, op.Mul(c, self.peepholes[gate])) if self.peepholes else x
+
+    def function(self, op: Builder, letter: str, x: Tensor) -> Tensor:
+        """Emit f or g of a gate's argument."""
+        return self.functions[letter](op, x if self.clip is None else op.Clip(x, -self.clip, self.clip))
 
 
-Cell = Callable[[Emitter, Sequence[Tensor], Sequence[Tensor], Weights], tuple[Tensor, ...]]
+Cell = Callable[[Builder, Lettered, Lettered, Weights], Lettered]
 
 
-def lstm(op: Emitter, x: Sequence[Tensor], states: Sequence[Tensor], w: Weights) -> tuple[Tensor, ...]:
-    """One step of LSTM. Gates i, o, f, c; states h, c; peepholes of i, o, f."""
-    h, c = states
-    i, o, f, g = (op.Add(share, w.of(op, h, gate)) for gate, share in enumerate(x))
-    if w.peepholes:
-        i = op.Add(i, op.Mul(c, w.peepholes[0]))
-        f = op.Add(f, op.Mul(c, w.peepholes[2]))
-    i = w.function(op, 0, i)
-    f = op.Sub(1.0, i) if w.input_forget else w.function(op, 0, f)
-    c = op.Add(op.Mul(f, c), op.Mul(i, w.function(op, 1, g)))
-    if w.peepholes:
-        o = op.Add(o, op.Mul(c, w.peepholes[1]))
+def lstm(op: Builder, x: Lettered, states: Lettered, w: Weights) -> Lettered:
+    """Emit one step of LSTM."""
+    h, c = states["h"], states["c"]
+    i, o, f, g = (op.Add(x[gate], w.of(op, h, gate)) for gate in "iofc")
+    i, f = w.peeped(op, i, c, "i"), w.peeped(op, f, c, "f")
+    i = w.function(op, "f", i)
+    f = op.Sub(1.0, i) if w.input_forget else w.function(op, "f", f)
+    c = op.Add(op.Mul(f, c), op.Mul(i, w.function(op, "g", g)))
+    o = w.function(op, "f", w.peeped(op, o, c, "o"))
     # As in ONNX Runtime, the cell state is not clipped where h reads it.
-    return op.Mul(w.function(op, 0, o), w.functions[2](op, c)), c
+    return {"h": op.Mul(o, w.functions["h"](op, c)), "c": c}
 
 
-def gru(op: Emitter, x: Sequence[Tensor], states: Sequence[Tensor], w: Weights) -> tuple[Tensor, ...]:
-    """One step of GRU. Gates z, r, h. What is reset is the state, or (as in PyTorch) its product with R."""
-    (h,) = states
-    z = w.function(op, 0, op.Add(x[0], w.of(op, h, 0)))
-    r = w.function(op, 0, op.Add(x[1], w.of(op, h, 1)))
-    reset = op.Mul(r, w.of(op, h, 2)) if w.linear_before_reset else w.of(op, op.Mul(r, h), 2)
-    new = w.function(op, 1, op.Add(x[2], reset))
-    return (op.Add(op.Mul(op.Sub(1.0, z), new), op.Mul(z, h)),)
+def gru(op: Builder, x: Lettered, states: Lettered, w: Weights) -> Lettered:
+    """Emit one step of GRU. The reset gate scales the state, or (as in PyTorch) the state's product with R."""
+    h = states["h"]
+    z = w.function(op, "f", op.Add(x["z"], w.of(op, h, "z")))
+    r = w.function(op, "f", op.Add(x["r"], w.of(op, h, "r")))
+    reset = op.Mul(r, w.of(op, h, "h")) if w.linear_before_reset else w.of(op, op.Mul(r, h), "h")
+    new = w.function(op, "g", op.Add(x["h"], reset))
+    return {"h": op.Add(op.Mul(op.Sub(1.0, z), new), op.Mul(z, h))}
 
 
-def rnn(op: Emitter, x: Sequence[Tensor], states: Sequence[Tensor], w: Weights) -> tuple[Tensor, ...]:
-    """One step of an Elman network."""
-    (h,) = states
-    return (w.function(op, 0, op.Add(x[0], w.of(op, h, 0))),)
+def rnn(op: Builder, x: Lettered, states: Lettered, w: Weights) -> Lettered:
+    """Emit one step of an Elman network."""
+    return {"h": w.function(op, "f", op.Add(x["i"], w.of(op, states["h"], "i")))}
 
 
 # The ONNX op of each function, empty where there is none, and the parameters that it takes.
@@ -120,7 +125,7 @@ def _function(name: str, given: dict[str, Iterator[float]]) -> Activation:
             f"the activation {name} needs activation_alpha and activation_beta. Fix: state them in the file"
         )
 
-    def function(op: Emitter, x: Tensor) -> Tensor:
+    def function(op: Builder, x: Tensor) -> Tensor:
         if key == "affine":
             return op.Add(op.Mul(x, parameters["alpha"]), parameters["beta"])
         if key == "scaledtanh":

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
 from analyzer.ops.eager import Composed
 from analyzer.ops.registry import Homogeneous, Kink, register
@@ -20,18 +20,18 @@ from analyzer.ops.support import axis_size, cast, zeros_like
 _REGIONS = frozenset({1, 2})
 
 
-def _images_of(op: Emitter, x: Tensor, batch: Tensor) -> Tensor:
+def _images_of(op: Builder, x: Tensor, batch: Tensor) -> Tensor:
     """The image of every region, (R, C, H, W)."""
     return op.Gather(x, batch, axis=0)
 
 
-def _back_to_images(op: Emitter, g: Tensor, x: Tensor, batch: Tensor) -> Tensor:
+def _back_to_images(op: Builder, g: Tensor, x: Tensor, batch: Tensor) -> Tensor:
     """The transpose of `_images_of`."""
     places = op.Unsqueeze(op.Cast(batch, to=7), [-1])
     return op.ScatterND(zeros_like(op, x), places, g, reduction="add")
 
 
-def _numbers(op: Emitter, count: Tensor, like: Tensor) -> Tensor:
+def _numbers(op: Builder, count: Tensor, like: Tensor) -> Tensor:
     """0, 1, … below an int64 count of shape (1,)."""
     return cast(op, op.Range(np.asarray(0), op.Squeeze(count, [0]), np.asarray(1)), like)
 
@@ -51,7 +51,7 @@ class _Samples:
 
 
 def _samples(
-    op: Emitter, x: Tensor, rois: Tensor, axis: int, bins: int, ratio: int, scale: float, half_pixel: bool
+    op: Builder, x: Tensor, rois: Tensor, axis: int, bins: int, ratio: int, scale: float, half_pixel: bool
 ) -> _Samples:
     # A region is x₁, y₁, x₂, y₂.
     first = 1 - axis
@@ -79,7 +79,7 @@ def _samples(
 
 
 def _plan(
-    op: Emitter,
+    op: Builder,
     x: Tensor,
     rois: Tensor,
     *,
@@ -94,7 +94,7 @@ def _plan(
     return [_samples(op, x, rois, i, bins, *given) for i, bins in enumerate((output_height, output_width))]
 
 
-def _averages(op: Emitter, x: Tensor, rois: Tensor, **attributes: Any) -> list[Tensor]:
+def _averages(op: Builder, x: Tensor, rois: Tensor, **attributes: Any) -> list[Tensor]:
     """The mean over samples as a matrix along each axis: (R, 1, bins, size)."""
     matrices = []
     for axis, samples in enumerate(_plan(op, x, rois, **attributes)):
@@ -119,7 +119,7 @@ class _Candidates:
     taps: at.Taps
 
 
-def _candidates(op: Emitter, images: Tensor, x: Tensor, rois: Tensor, **attributes: Any) -> _Candidates:
+def _candidates(op: Builder, images: Tensor, x: Tensor, rois: Tensor, **attributes: Any) -> _Candidates:
     down, across = _plan(op, x, rois, **attributes)
     bins = attributes["output_height"] * attributes["output_width"]
 
@@ -147,7 +147,7 @@ def _candidates(op: Emitter, images: Tensor, x: Tensor, rois: Tensor, **attribut
 
 
 def _roi_align(
-    op: Emitter, x: Tensor, rois: Tensor, batch: Tensor, *, mode: str, **attributes: Any
+    op: Builder, x: Tensor, rois: Tensor, batch: Tensor, *, mode: str, **attributes: Any
 ) -> Tensor:
     images = _images_of(op, x, batch)
     if mode == "avg":
@@ -192,7 +192,7 @@ class _Maxima:
     empty: Tensor
 
 
-def _bins(op: Emitter, x: Tensor, rois: Tensor, axis: int, bins: int, scale: float) -> Tensor:
+def _bins(op: Builder, x: Tensor, rois: Tensor, axis: int, bins: int, scale: float) -> Tensor:
     """Which pixels along one axis every bin covers: (R, bins, size)."""
     # A region is its image, x₁, y₁, x₂, y₂; corners are rounded, halves away from 0.
     scaled = [op.Mul(op.Slice(rois, [i], [i + 1], [1]), scale) for i in (2 - axis, 4 - axis)]
@@ -207,7 +207,7 @@ def _bins(op: Emitter, x: Tensor, rois: Tensor, axis: int, bins: int, scale: flo
 
 
 def _maxima(
-    op: Emitter, images: Tensor, x: Tensor, rois: Tensor, pooled_shape: list[int], spatial_scale: float
+    op: Builder, images: Tensor, x: Tensor, rois: Tensor, pooled_shape: list[int], spatial_scale: float
 ) -> _Maxima:
     rows, columns = (_bins(op, x, rois, i, bins, spatial_scale) for i, bins in enumerate(pooled_shape))
     # Along every row of pixels first, then over the rows: of equal maxima the first is found.
@@ -223,12 +223,12 @@ def _maxima(
     return _Maxima(op.Reshape(places, [0, 0, -1]), op.Reshape(op.Equal(filled, 0), [0, 0, -1]))
 
 
-def _region_images(op: Emitter, rois: Tensor) -> Tensor:
+def _region_images(op: Builder, rois: Tensor) -> Tensor:
     return op.Cast(op.Squeeze(op.Slice(rois, [0], [1], [1]), [1]), to=7)
 
 
 def _max_roi_pool(
-    op: Emitter, x: Tensor, rois: Tensor, *, pooled_shape: list[int], spatial_scale: float
+    op: Builder, x: Tensor, rois: Tensor, *, pooled_shape: list[int], spatial_scale: float
 ) -> Tensor:
     images = _images_of(op, x, _region_images(op, rois))
     found = _maxima(op, images, x, rois, pooled_shape, spatial_scale)

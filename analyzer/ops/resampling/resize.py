@@ -7,14 +7,15 @@ matrices (resize_matrix.py) are constants where the sizes are known, else nodes 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
 
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
+from analyzer.ops.formulas import Emitted, EmittedArrays, NumPyArrays
 from analyzer.ops.registry import Affine, register
-from analyzer.ops.resampling.formulas import Emitted, EmittedArrays, NumPyArrays
 from analyzer.ops.resampling.resize_matrix import ResizedAxis, resized_axis
 from analyzer.ops.support import expand_like, ints, onnx_dtype, rank_of
 
@@ -72,7 +73,7 @@ def _others(position: int, rank: int) -> list[int]:
     return [axis for axis in range(rank) if axis != position]
 
 
-def _along(op: Emitter, g: Tensor, matrix: Tensor, position: int, rank: int) -> Tensor:
+def _along(op: Builder, g: Tensor, matrix: Tensor, position: int, rank: int) -> Tensor:
     """Σ over the outputs of one axis of matrix[out, in]·g."""
     if position == rank - 1:
         return op.MatMul(g, matrix)
@@ -112,128 +113,142 @@ def _known_axes(
     sizes: Sequence[int] | None,
     attributes: Mapping[str, Any],
 ) -> dict[int, ResizedAxis]:
-    """The resized axes by position, everything being known."""
+    """Return the resized axes by position, all sizes being known."""
     along = _named(attributes, len(shape))
-    found = {}
-    targets = _targets(shape, along, scales, sizes, attributes)
-    # As ONNX Runtime does: a shape that stays the same is copied, whatever the scales; with antialias each such axis.
-    copied = all(out == shape[axis] for axis, _, out in targets)
-    for i, (axis, scale, out) in enumerate(targets):
-        if not _crops(attributes) and out == shape[axis] and (copied or attributes["antialias"]):
-            continue
-        window = None
-        if _crops(attributes):
-            window = (roi[i], roi[len(along) + i]) if roi is not None else (0.0, 1.0)
-        if scale != 1 or window not in (None, (0.0, 1.0)):
-            found[axis] = resized_axis(NumPyArrays, int(shape[axis]), out, scale, window, attributes)
-    return found
-
-
-def _targets(
-    shape: Sequence[int],
-    along: list[int],
-    scales: list[float] | None,
-    sizes: Sequence[int] | None,
-    attributes: Mapping[str, Any],
-) -> list[tuple[int, float, int]]:
-    """(axis, scale, output size) of each axis that the node names."""
-    if scales is not None:
-        # In single precision, as ONNX Runtime has it: 10 times 1.3 is 13.
-        sizes = [int(np.float32(shape[axis]) * np.float32(s)) for axis, s in zip(along, scales, strict=True)]
-        return list(zip(along, scales, sizes, strict=True))
-    assert sizes is not None, "Resize has neither scales nor sizes"
-    ratios = [out / shape[axis] for axis, out in zip(along, sizes, strict=True)]
-    policy = attributes["keep_aspect_ratio_policy"]
-    if policy == "stretch":
-        return list(zip(along, ratios, sizes, strict=True))
-    ratio = min(ratios) if policy == "not_larger" else max(ratios)
-    return [(axis, ratio, int(np.floor(ratio * shape[axis] + 0.5))) for axis in along]
-
-
-def _rule_axes(
-    op: Emitter,
-    x: Tensor,
-    y: Tensor,
-    roi: Tensor | None,
-    scales: Tensor | None,
-    sizes: Tensor | None,
-    attributes: Mapping[str, Any],
-) -> dict[int, ResizedAxis]:
-    """The resized axes in a rule, their matrices as tensors like x."""
-    known = [None if t is None else t.constant for t in (roi, scales, sizes)]
-    shape = [size for size in x.shape or () if isinstance(size, int)]
-    given = [t for t in (roi if _crops(attributes) else None, scales, sizes) if t is not None]
-    if len(shape) == rank_of(x) and all(t.constant is not None for t in given):
-        axes = _known_axes(shape, _floats(known[0]), _floats(known[1]), _ints(known[2]), attributes)
-        return {
-            position: ResizedAxis(op.tensor(axis.matrix.astype(x.dtype)), _tensor(op, axis.inside))
-            for position, axis in axes.items()
-        }
-    return _axes_at_run(op, x, y, roi, scales, sizes, attributes)
-
-
-def _tensor(op: Emitter, array: np.ndarray | None) -> Tensor | None:
-    return None if array is None else op.tensor(array)
-
-
-def _axes_at_run(
-    op: Emitter,
-    x: Tensor,
-    y: Tensor,
-    roi: Tensor | None,
-    scales: Tensor | None,
-    sizes: Tensor | None,
-    attributes: Mapping[str, Any],
-) -> dict[int, ResizedAxis]:
-    """The same where only the running model knows a size, a scale or the region."""
-    xp = EmittedArrays(op)
-    along = _named(attributes, rank_of(x))
-    factors = None if scales is None or scales.shape == (0,) else scales
-    common = None if factors is not None else _common_scale(op, x, sizes, along, attributes)
-    found = {}
+    ratio = _common_scale(NumPyArrays, shape, along, scales, sizes, attributes)
+    outs = [int(size) for size in shape]
     for i, axis in enumerate(along):
-        if not _crops(attributes) and _is_kept(x, y, axis, factors, i):
-            continue
-        size, out = xp.scalar(op.Shape(x), axis), xp.scalar(op.Shape(y), axis)
-        scale = out / size if common is None else xp.scalar(common, 0)
-        if factors is not None:
-            copied = _copied(op, x, y, axis if attributes["antialias"] else None)
-            scale = xp.where(Emitted(op, copied), 1.0, xp.scalar(factors, i))
-        window: tuple[Any, Any] | None = None
-        if _crops(attributes):
-            window = (0.0, 1.0) if roi is None else (xp.scalar(roi, i), xp.scalar(roi, len(along) + i))
-        made = resized_axis(xp, size, out, scale, window, attributes)
-        inside = None if made.inside is None else made.inside.tensor
-        found[axis] = ResizedAxis(op.Cast(made.matrix.tensor, to=onnx_dtype(x.dtype)), inside)
-    return found
-
-
-def _copied(op: Emitter, x: Tensor, y: Tensor, axis: int | None) -> Tensor:
-    """Whether one axis, or with None every axis, keeps its size."""
-    same = op.Equal(op.Shape(x), op.Shape(y))
-    if axis is not None:
-        return op.Gather(same, np.asarray(axis))
-    return op.Not(op.Cast(op.ReduceMax(op.Cast(op.Not(same), to=7), keepdims=0), to=9))
-
-
-def _is_kept(x: Tensor, y: Tensor, axis: int, scales: Tensor | None, index: int) -> bool:
-    """Whether an axis is known to be left as it is."""
-    if scales is not None:
-        return scales.constant is not None and scales.constant.reshape(-1)[index] == 1
-    before, after = (x.shape or ())[axis], y.shape[axis] if y.shape is not None else None
-    return before is not None and before == after
+        if scales is not None:
+            # In single precision, as ONNX Runtime has it: 10 times 1.3 is 13.
+            outs[axis] = int(np.float32(shape[axis]) * np.float32(scales[i]))
+        else:
+            assert sizes is not None, "Resize has neither scales nor sizes"
+            outs[axis] = sizes[i] if ratio is None else int(np.floor(ratio * shape[axis] + 0.5))
+    return _axes(NumPyArrays, [int(size) for size in shape], outs, roi, scales, ratio, attributes)
 
 
 def _common_scale(
-    op: Emitter, x: Tensor, sizes: Tensor | None, along: list[int], attributes: Mapping[str, Any]
-) -> Tensor | None:
-    """The one scale of sizes that keep the aspect ratio, as a vector of one; None where they do not."""
+    xp: Any,
+    shape: Sequence[Any],
+    along: Sequence[int],
+    scales: Sequence[Any] | None,
+    sizes: Sequence[Any] | None,
+    attributes: Mapping[str, Any],
+) -> Any:
+    """Return the one scale of sizes that keep the aspect ratio; None where they do not."""
     policy = attributes["keep_aspect_ratio_policy"]
-    if policy == "stretch":
+    if policy == "stretch" or scales is not None or sizes is None:
         return None
-    double = onnx_dtype(np.dtype(np.float64))
-    ratios = op.Div(op.Cast(sizes, to=double), op.Cast(op.Gather(op.Shape(x), along, axis=0), to=double))
-    return (op.ReduceMin if policy == "not_larger" else op.ReduceMax)(ratios, keepdims=1)
+    ratios = (out / shape[axis] for axis, out in zip(along, sizes, strict=True))
+    return reduce(xp.minimum if policy == "not_larger" else xp.maximum, ratios)
+
+
+def _axes(
+    xp: Any,
+    shape: Sequence[Any],
+    outs: Sequence[Any],
+    roi: Sequence[Any] | None,
+    scales: Sequence[Any] | None,
+    ratio: Any,
+    attributes: Mapping[str, Any],
+) -> dict[int, ResizedAxis]:
+    """Return the resized axes by position. Sizes, scales and the region are numbers, or Emitted.
+
+    shape, outs: the sizes of all axes, one object where an axis keeps its size.
+    ratio: the one scale of all axes, None where there are several.
+    """
+    along, crops = _named(attributes, len(shape)), _crops(attributes)
+    stated = not crops and (scales is not None or ratio is not None)
+    # As ONNX Runtime does: a shape that stays the same is copied, whatever the scales; with antialias each such axis.
+    same = [xp.equal(outs[axis], shape[axis]) for axis in along] if stated else []
+    copied = same if attributes["antialias"] or not same else [reduce(xp.logical_and, same)] * len(same)
+    found = {}
+    for i, axis in enumerate(along):
+        size, out, window = shape[axis], outs[axis], None
+        scale = out / size if size is not out else 1.0
+        scale = scale if ratio is None else ratio
+        scale = scale if scales is None else scales[i]
+        if crops:
+            window = (0.0, 1.0) if roi is None else (roi[i], roi[len(along) + i])
+        elif stated and not _is_one(scale):
+            scale = xp.where(copied[i], 1.0, scale)
+        if not _is_one(scale) or (window is not None and (_is_open(*window) or window != (0.0, 1.0))):
+            found[axis] = resized_axis(xp, size, out, scale, window, attributes)
+    return found
+
+
+def _is_open(*numbers: Any) -> bool:
+    return any(isinstance(number, Emitted) for number in numbers)
+
+
+def _is_one(scale: Any) -> bool:
+    """Return whether a scale is known to be 1."""
+    return not _is_open(scale) and float(scale) == 1
+
+
+def _rule_axes(
+    op: Builder,
+    x: Tensor,
+    y: Tensor,
+    roi: Tensor | None,
+    scales: Tensor | None,
+    sizes: Tensor | None,
+    attributes: Mapping[str, Any],
+) -> dict[int, ResizedAxis]:
+    """Return the resized axes in a rule, their matrices as tensors like x."""
+    shape = [size for size in x.shape or () if isinstance(size, int)]
+    given = [t for t in (roi if _crops(attributes) else None, scales, sizes) if t is not None]
+    if len(shape) == rank_of(x) and all(t.constant is not None for t in given):
+        known = [None if t is None else t.constant for t in (roi, scales, sizes)]
+        axes = _known_axes(shape, _floats(known[0]), _floats(known[1]), _ints(known[2]), attributes)
+        return {
+            position: ResizedAxis(
+                op.tensor(axis.matrix.astype(x.dtype)),
+                None if axis.inside is None else op.tensor(axis.inside),
+            )
+            for position, axis in axes.items()
+        }
+    axes = _open_axes(EmittedArrays(op), x, y, roi, scales, sizes, attributes)
+    return {
+        position: ResizedAxis(
+            op.Cast(axis.matrix.tensor, to=onnx_dtype(x.dtype)),
+            None if axis.inside is None else axis.inside.tensor,
+        )
+        for position, axis in axes.items()
+    }
+
+
+def _open_axes(
+    xp: EmittedArrays,
+    x: Tensor,
+    y: Tensor,
+    roi: Tensor | None,
+    scales: Tensor | None,
+    sizes: Tensor | None,
+    attributes: Mapping[str, Any],
+) -> dict[int, ResizedAxis]:
+    """Return the resized axes where only the running model knows a size, a scale or the region."""
+    rank = rank_of(x)
+    along = _named(attributes, rank)
+    before, after = xp.op.Shape(x), xp.op.Shape(y)
+    shape = [xp.scalar(before, axis) for axis in range(rank)]
+    outs = [
+        shape[axis]
+        if x.shape and y.shape and x.shape[axis] == y.shape[axis] is not None
+        else xp.scalar(after, axis)
+        for axis in range(rank)
+    ]
+    factors = None if scales is None or scales.shape == (0,) else _numbers(xp, scales, len(along))
+    wanted = None if sizes is None else _numbers(xp, sizes, len(along))
+    region = None if roi is None or not _crops(attributes) else _numbers(xp, roi, 2 * len(along))
+    ratio = _common_scale(xp, shape, along, factors, wanted, attributes)
+    return _axes(xp, shape, outs, region, factors, ratio, attributes)
+
+
+def _numbers(xp: EmittedArrays, t: Tensor, count: int) -> list[Any]:
+    """Return the elements of a vector as numbers, or Emitted where only the running model knows them."""
+    known = _floats(t.constant)
+    return [xp.scalar(t, i) for i in range(count)] if known is None else known
 
 
 def _outside(axes: Mapping[int, ResizedAxis], rank: int) -> np.ndarray | None:

@@ -1,7 +1,7 @@
 """The matrix of one resized axis: one row per output position, with the weights of the input positions it reads.
 
 Sizes, scale and region are numbers, or values of the running model; `xp` is the arithmetic for the one or the other
-(formulas.py). Source: the coordinate transformations and kernels that ONNX's Resize documents.
+(analyzer/ops/formulas.py). Source: the coordinate transformations and kernels that ONNX's Resize documents.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
 from analyzer.ops.eager import Composed
 from analyzer.ops.registry import ExplicitRule, Kink, register
@@ -12,11 +12,11 @@ from analyzer.ops.resampling import taps as at
 from analyzer.ops.support import axis_size, cast, rank_of, reshape_like
 
 
-def _grid_sample(op: Emitter, x: Tensor, grid: Tensor, **attributes: Any) -> Tensor:
+def _grid_sample(op: Builder, x: Tensor, grid: Tensor, **attributes: Any) -> Tensor:
     return _as_grid(op, at.sample(op, x, _taps(op, x, grid, **attributes)), x, grid)
 
 
-def _taps(op: Emitter, x: Tensor, grid: Tensor, align_corners: int, mode: str, padding_mode: str) -> at.Taps:
+def _taps(op: Builder, x: Tensor, grid: Tensor, align_corners: int, mode: str, padding_mode: str) -> at.Taps:
     # The grid's −1 is the centre of the first pixel or, unless corners are aligned, its edge.
     edge = 0.0 if align_corners else 1.0
     positions = [
@@ -26,7 +26,7 @@ def _taps(op: Emitter, x: Tensor, grid: Tensor, align_corners: int, mode: str, p
     return at.take_taps(op, x, positions, mode, padding_mode, align_corners)
 
 
-def _coordinates(op: Emitter, x: Tensor, grid: Tensor, align: int) -> list[tuple[Tensor, Tensor]]:
+def _coordinates(op: Builder, x: Tensor, grid: Tensor, align: int) -> list[tuple[Tensor, Tensor]]:
     """For each spatial axis the grid's coordinate, (N, P, 1), and what its interval [−1, 1] spans in pixels."""
     rank = rank_of(x) - 2
     points = op.Reshape(grid, [0, -1, rank])
@@ -37,7 +37,7 @@ def _coordinates(op: Emitter, x: Tensor, grid: Tensor, align: int) -> list[tuple
     return list(zip(parts, spans, strict=True))
 
 
-def _as_grid(op: Emitter, samples: Tensor, x: Tensor, grid: Tensor) -> Tensor:
+def _as_grid(op: Builder, samples: Tensor, x: Tensor, grid: Tensor) -> Tensor:
     """Samples (N, C, P) with the spatial axes of the grid."""
     sizes = [axis_size(op, grid, axis) for axis in range(1, rank_of(x) - 1)]
     return op.Reshape(samples, op.Concat([0, 0], *sizes, axis=0))

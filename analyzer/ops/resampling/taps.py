@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
 from analyzer.ops.support import axis_size, cast, filled, ones, reshape_like, shape_of
 
@@ -44,7 +44,7 @@ class Taps:
 
 
 def take_taps(
-    op: Emitter, x: Tensor, positions: Sequence[Tensor], mode: str, padding: str, align: int
+    op: Builder, x: Tensor, positions: Sequence[Tensor], mode: str, padding: str, align: int
 ) -> Taps:
     """The taps at points given by their coordinate along each spatial axis of x, each (N, P, 1).
 
@@ -67,7 +67,7 @@ def take_taps(
 
 
 def _along(
-    op: Emitter, position: Tensor, size: Tensor, mode: str, padding: str, align: int
+    op: Builder, position: Tensor, size: Tensor, mode: str, padding: str, align: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Along one axis: the pixels that are read, their weights, and the weights' derivatives, each (N, P, t)."""
     table = _POLYNOMIALS[mode].astype(position.dtype)
@@ -88,7 +88,7 @@ def _along(
     return op.Max(op.Min(index, last), [0]), weights, slopes
 
 
-def _polynomial(op: Emitter, t: Tensor, table: np.ndarray) -> Tensor:
+def _polynomial(op: Builder, t: Tensor, table: np.ndarray) -> Tensor:
     """Σ tᵏ·table[k], a value for every column, by Horner's rule."""
     result = op.Add(op.Mul(t, table[:1] * 0), table[-1])
     for row in table[-2::-1]:
@@ -96,7 +96,7 @@ def _polynomial(op: Emitter, t: Tensor, table: np.ndarray) -> Tensor:
     return result
 
 
-def _reflected(op: Emitter, index: Tensor, size: Tensor, align: int) -> Tensor:
+def _reflected(op: Builder, index: Tensor, size: Tensor, align: int) -> Tensor:
     if align:
         # Pixel −1 is pixel 1; an image of one pixel has no period.
         period = op.Max(op.Mul(op.Sub(size, [1]), [2]), [1])
@@ -106,7 +106,7 @@ def _reflected(op: Emitter, index: Tensor, size: Tensor, align: int) -> Tensor:
     return op.Min(within, op.Sub(op.Sub(op.Mul(size, [2]), [1]), within))
 
 
-def _product(op: Emitter, factors: Sequence[Tensor]) -> Tensor:
+def _product(op: Builder, factors: Sequence[Tensor]) -> Tensor:
     """The factors' product, the axes of the taps merged: (N, P, T)."""
     product = factors[0]
     for factor in factors[1:]:
@@ -114,27 +114,27 @@ def _product(op: Emitter, factors: Sequence[Tensor]) -> Tensor:
     return op.Reshape(product, [0, 0, -1])
 
 
-def read(op: Emitter, x: Tensor, taps: Taps) -> Tensor:
+def read(op: Builder, x: Tensor, taps: Taps) -> Tensor:
     """The pixels at the taps: (N, P, T, C)."""
     channels_last = op.Transpose(op.Reshape(x, [0, 0, -1]), perm=[0, 2, 1])
     flat = op.Reshape(channels_last, op.Concat([-1], axis_size(op, x, 1), axis=0))
     return op.Gather(flat, taps.rows, axis=0)
 
 
-def sample(op: Emitter, x: Tensor, taps: Taps, weights: Tensor | None = None) -> Tensor:
+def sample(op: Builder, x: Tensor, taps: Taps, weights: Tensor | None = None) -> Tensor:
     """Interpolate x (N, C, …) at the points, by the taps' weights or others: (N, C, P)."""
     factor = op.Unsqueeze(taps.weights if weights is None else weights, [-1])
     summed = op.ReduceSum(op.Mul(read(op, x, taps), factor), [2], keepdims=0)
     return op.Transpose(summed, perm=[0, 2, 1])
 
 
-def unsample(op: Emitter, g: Tensor, x: Tensor, taps: Taps) -> Tensor:
+def unsample(op: Builder, g: Tensor, x: Tensor, taps: Taps) -> Tensor:
     """The transpose of `sample`: spread g (N, C, P) over the pixels, in the shape of x."""
     points = op.Unsqueeze(op.Transpose(g, perm=[0, 2, 1]), [2])
     return spread(op, op.Mul(points, op.Unsqueeze(taps.weights, [-1])), x, taps)
 
 
-def spread(op: Emitter, updates: Tensor, x: Tensor, taps: Taps) -> Tensor:
+def spread(op: Builder, updates: Tensor, x: Tensor, taps: Taps) -> Tensor:
     """The transpose of `read`: add updates (N, P, T, C) to zeros shaped like x."""
     shape, channels = shape_of(op, x), axis_size(op, x, 1)
     pixels = op.ReduceProd(
@@ -146,14 +146,14 @@ def spread(op: Emitter, updates: Tensor, x: Tensor, taps: Taps) -> Tensor:
     return reshape_like(op, op.Transpose(by_image, perm=[0, 2, 1]), x)
 
 
-def of_positions(op: Emitter, g: Tensor, x: Tensor, taps: Taps) -> list[Tensor]:
+def of_positions(op: Builder, g: Tensor, x: Tensor, taps: Taps) -> list[Tensor]:
     """The gradient of each axis's coordinate, (N, P), from the gradient g (N, C, P) of the samples."""
     points = op.Unsqueeze(op.Transpose(g, perm=[0, 2, 1]), [2])
     of_weights = op.ReduceSum(op.Mul(read(op, x, taps), points), [-1], keepdims=0)
     return [op.ReduceSum(op.Mul(of_weights, slope), [-1], keepdims=0) for slope in taps.slopes]
 
 
-def moved(op: Emitter, x: Tensor, taps: Taps, tangents: Sequence[Tensor]) -> Tensor:
+def moved(op: Builder, x: Tensor, taps: Taps, tangents: Sequence[Tensor]) -> Tensor:
     """How the samples change, (N, C, P), as the coordinates move by `tangents`, each (N, P, 1)."""
     parts = [op.Mul(slope, tangent) for slope, tangent in zip(taps.slopes, tangents, strict=True)]
     return sample(op, x, taps, op.Sum(*parts))

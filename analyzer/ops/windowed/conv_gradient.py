@@ -18,13 +18,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from analyzer.errors import UnsupportedOp
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.fixes import TRACED
 from analyzer.graph.graph import Tensor
+from analyzer.ops.formulas import Emitted, EmittedArrays, NumPyArrays, vector
 from analyzer.ops.support import ones, static
 from analyzer.ops.windowed import conv_phases
-from analyzer.ops.windowed.windows import WindowAxis, begin
+from analyzer.ops.windowed.windows import WindowAxis, pads_of
 
 _END = 2**62
 
@@ -52,7 +55,7 @@ def kernel_of(w: Tensor, kernel_shape: Sequence[int] | None) -> list[int]:
 
 
 def of_input(
-    op: Emitter, g: Tensor, x: Tensor, w: Tensor, y: Tensor, axes: Sequence[WindowAxis], group: int
+    op: Builder, g: Tensor, x: Tensor, w: Tensor, y: Tensor, axes: Sequence[WindowAxis], group: int
 ) -> Tensor:
     """The gradient of Conv's input."""
     if all(a.stride == 1 and a.before is not None for a in axes):
@@ -62,7 +65,7 @@ def of_input(
     return op.note(found, _Convolved(g, x, w, y, tuple(axes), group))
 
 
-def of_weight(op: Emitter, g: Tensor, x: Tensor, w: Tensor, axes: Sequence[WindowAxis], group: int) -> Tensor:
+def of_weight(op: Builder, g: Tensor, x: Tensor, w: Tensor, axes: Sequence[WindowAxis], group: int) -> Tensor:
     """The gradient of Conv's weight: a Conv of x by g, batch and channels swapped, over the kernel.
 
     Stride and dilation change places. With x and g swapped it is the gradient of ConvTranspose's weight.
@@ -72,10 +75,9 @@ def of_weight(op: Emitter, g: Tensor, x: Tensor, w: Tensor, axes: Sequence[Windo
     before: list[int] = []
     after: list[int] = []
     if any(a.before is None for a in axes):
-        begins = [b if isinstance(b, Tensor) else op.tensor([b]) for b in _begins(op, axes, x)]
-        # Zeros behind the input cannot hurt: the surplus is cut below.
-        pads = op.Concat([0, 0], *begins, [0, 0] + [a.extent - 1 for a in axes], axis=0)
-        images = op.Pad(images, pads)
+        begins = [pads_of(op, a, x, place)[0] for place, a in zip(_places(axes), axes, strict=True)]
+        # Zeros after the input cannot hurt: the surplus is cut below.
+        images = op.Pad(images, vector(op, [0, 0, *begins, 0, 0, *(a.extent - 1 for a in axes)]))
         before, after = [0] * len(axes), [0] * len(axes)
     else:
         before = [a.before for a in axes if a.before is not None]
@@ -92,7 +94,7 @@ def of_weight(op: Emitter, g: Tensor, x: Tensor, w: Tensor, axes: Sequence[Windo
     return op.Transpose(cut, perm=swap)
 
 
-def of_bias(op: Emitter, g: Tensor, rank: int) -> Tensor:
+def of_bias(op: Builder, g: Tensor, rank: int) -> Tensor:
     """The gradient of a bias per channel."""
     return op.ReduceSum(g, [0, *range(2, 2 + rank)], keepdims=0)
 
@@ -129,7 +131,7 @@ def transposed_windows(
                 size, total = None if out is None else out * s, extent + extra[i] - s
             else:
                 total = None if full is None else full - size
-            before = None if total is None else pad_before(total, auto_pad)
+            before = None if total is None else int(pad_before(NumPyArrays, total, auto_pad))
             after = None if total is None or before is None else total - before
         elif full is not None and before is not None and after is not None:
             size = full - before - after
@@ -137,14 +139,13 @@ def transposed_windows(
     return axes
 
 
-def pad_before(total: int, auto_pad: str) -> int:
-    """The part of a total pad that stands before the output; a negative total is zeros behind it."""
-    total = max(total, 0)
-    return total // 2 if auto_pad == "SAME_UPPER" else total - total // 2
+def pad_before(xp: Any, total: Any, auto_pad: str) -> Any:
+    """Return the part of a total pad that lies before the output; a negative total is zeros after it."""
+    return (xp.maximum(total, 0) + int(auto_pad != "SAME_UPPER")) // 2
 
 
 def uncropped(
-    op: Emitter,
+    op: Builder,
     g: Tensor,
     x: Tensor,
     axes: Sequence[WindowAxis],
@@ -159,33 +160,41 @@ def uncropped(
     """
     if all(a.before is not None and a.after is not None and min(a.before, a.after) >= 0 for a in axes):
         return g, list(axes)
-    before, after = [], []
+    xp = EmittedArrays(op, np.int64)
+    before: list[Any] = []
+    after: list[Any] = []
     for i, a in enumerate(axes):
         if a.before is None or a.after is None:
-            out, size = op.Shape(x, start=2 + i, end=3 + i), op.Shape(g, start=2 + i, end=3 + i)
-            reach = a.extent - a.stride + (output_padding[i] if output_padding else 0)
-            total = op.Sub(op.Add(op.Mul(out, a.stride), reach), size)
-            half = op.Max(op.Div(op.Add(total, int(auto_pad != "SAME_UPPER")), 2), 0)
-            before.append(half)
-            after.append(op.Sub(total, half))
+            # Sizes of the running model, also where they are known: the cotangent's own shape is not.
+            out, size = (Emitted(op, op.Shape(t, start=2 + i, end=3 + i)) for t in (x, g))
+            total = (
+                out * a.stride + (a.extent - a.stride + (output_padding[i] if output_padding else 0)) - size
+            )
+            before.append(pad_before(xp, total, auto_pad))
+            after.append(total - before[-1])
         else:
-            before.append(op.tensor([a.before]))
-            after.append(op.tensor([a.after]))
-    padded = op.Pad(g, op.Concat(*before, *after, axis=0), None, _places(axes))
+            before.append(a.before)
+            after.append(a.after)
+    padded = op.Pad(g, vector(op, [*before, *after]), None, _places(axes))
     return padded, [replace(a, before=0, after=0, size=None) for a in axes]
 
 
-def cut_to(op: Emitter, t: Tensor, like: Tensor, places: Sequence[int]) -> Tensor:
-    """t cut at its end along some axes to the size of `like`."""
+def cut_to(
+    op: Builder, t: Tensor, like: Tensor, places: Sequence[int], begins: Sequence[Any] | None = None
+) -> Tensor:
+    """Emit t cut along some axes to the sizes of `like`. begins: where, by default at the start of t."""
     if not places:
         return t
+    starts = [0] * len(places) if begins is None else begins
     sizes = [like.shape[place] for place in places] if like.shape is not None else [None]
-    known = [size for size in sizes if isinstance(size, int)]
-    ends = known if len(known) == len(sizes) else op.Gather(op.Shape(like), list(places), axis=0)
-    return op.Slice(t, [0] * len(places), ends, list(places))
+    if all(isinstance(one, int) for one in (*sizes, *starts)):
+        ends: Any = [int(size or 0) + start for size, start in zip(sizes, starts, strict=True)]
+        return op.Slice(t, list(starts), ends, list(places))
+    ends, first = op.Gather(op.Shape(like), list(places), axis=0), vector(op, starts)
+    return op.Slice(t, first, ends if begins is None else op.Add(first, ends), list(places))
 
 
-def cropped(op: Emitter, t: Tensor, before: Sequence[int], after: Sequence[int]) -> Tensor | None:
+def cropped(op: Builder, t: Tensor, before: Sequence[int], after: Sequence[int]) -> Tensor | None:
     """t less its borders (sizes per axis), where it is the gradient of a Conv's input; None where it is none.
 
     A Conv of what was padded is a Conv with these pads: its gradient is not computed on the pads, to be cut off.
@@ -203,7 +212,7 @@ def cropped(op: Emitter, t: Tensor, before: Sequence[int], after: Sequence[int])
 
 
 def _stride_one(
-    op: Emitter, g: Tensor, x: Tensor, w: Tensor, y: Tensor, axes: Sequence[WindowAxis], group: int
+    op: Builder, g: Tensor, x: Tensor, w: Tensor, y: Tensor, axes: Sequence[WindowAxis], group: int
 ) -> Tensor:
     turned = _turned(op, w, axes, group)
     pads: list[int] = []
@@ -220,7 +229,7 @@ def _stride_one(
 
 
 def transposed(
-    op: Emitter, g: Tensor, w: Tensor, x: Tensor, y: Tensor, axes: Sequence[WindowAxis], group: int
+    op: Builder, g: Tensor, w: Tensor, x: Tensor, y: Tensor, axes: Sequence[WindowAxis], group: int
 ) -> Tensor:
     """Spread g by the kernel over what its windows saw of x: a ConvTranspose of the spatial size of x."""
     found = conv_phases.by_phases(op, g, w, _spatial(y, axes), axes, group)
@@ -248,22 +257,16 @@ def transposed(
         output_padding=extra,
         group=group,
     )
-    if any(a.before is None for a in axes):
-        return _cut_at_run(op, spread, x, axes)
-    return cut_to(op, spread, x, open_axes)
+    if all(a.before is not None for a in axes):
+        return cut_to(op, spread, x, open_axes)
+    begins = [
+        pads_of(op, a, x, place)[0] if a.before is None else 0
+        for place, a in zip(_places(axes), axes, strict=True)
+    ]
+    return cut_to(op, spread, x, _places(axes), begins)
 
 
-def _cut_at_run(op: Emitter, t: Tensor, x: Tensor, axes: Sequence[WindowAxis]) -> Tensor:
-    """t from the pads that only the running model knows, to the size of x."""
-    unknown = [(place, a) for place, a in zip(_places(axes), axes, strict=True) if a.before is None]
-    begins = [begin(op, a, x, place) for place, a in unknown]
-    starts = op.Concat(*begins, axis=0)
-    places = [place for place, _ in unknown]
-    t = op.Slice(t, starts, [_END] * len(places), places)
-    return cut_to(op, t, x, _places(axes))
-
-
-def _turned(op: Emitter, w: Tensor, axes: Sequence[WindowAxis], group: int) -> Tensor:
+def _turned(op: Builder, w: Tensor, axes: Sequence[WindowAxis], group: int) -> Tensor:
     """The weight flipped along its spatial axes, input and output channels swapped within each group."""
     rank = len(axes)
     spatial = [a.kernel for a in axes]
@@ -283,14 +286,14 @@ def _turned(op: Emitter, w: Tensor, axes: Sequence[WindowAxis], group: int) -> T
     return _flipped(op, w, [2 + i for i, size in enumerate(spatial) if size > 1])
 
 
-def _flipped(op: Emitter, w: Tensor, places: Sequence[int]) -> Tensor:
+def _flipped(op: Builder, w: Tensor, places: Sequence[int]) -> Tensor:
     if not places:
         return w
     count = len(places)
     return op.Slice(w, [-1] * count, [-_END] * count, list(places), [-1] * count)
 
 
-def _grouped_batch(op: Emitter, x: Tensor, group: int, rank: int) -> Tensor:
+def _grouped_batch(op: Builder, x: Tensor, group: int, rank: int) -> Tensor:
     """x (N, G·C, …) as (C, G·N, …)."""
     if group == 1:
         return op.Transpose(x, perm=[1, 0, *range(2, 2 + rank)])
@@ -305,10 +308,6 @@ def _spatial(y: Tensor, axes: Sequence[WindowAxis]) -> list[int | str | None]:
     """The spatial sizes of the output, from shape inference or from the windows."""
     inferred = y.shape[2:] if y.shape is not None else (None,) * len(axes)
     return [a.out if a.out is not None else size for a, size in zip(axes, inferred, strict=True)]
-
-
-def _begins(op: Emitter, axes: Sequence[WindowAxis], x: Tensor) -> list[int | Tensor]:
-    return [begin(op, a, x, position) for position, a in enumerate(axes, 2)]
 
 
 def _places(axes: Sequence[WindowAxis]) -> list[int]:

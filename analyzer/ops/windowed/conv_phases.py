@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
 from analyzer.ops.support import static
 from analyzer.ops.windowed.windows import WindowAxis
@@ -31,7 +31,7 @@ class _Phase:
 
 
 def by_phases(
-    op: Emitter, g: Tensor, w: Tensor, outs: Sequence[Any], axes: Sequence[WindowAxis], group: int
+    op: Builder, g: Tensor, w: Tensor, outs: Sequence[Any], axes: Sequence[WindowAxis], group: int
 ) -> Tensor | None:
     """g spread by the depthwise kernel over what its windows saw; None where that is better done otherwise.
 
@@ -64,7 +64,7 @@ def _phases(a: WindowAxis, out: int, count: int) -> list[_Phase]:
 
 
 def _woven(
-    op: Emitter,
+    op: Builder,
     g: Tensor,
     w: Tensor,
     axes: Sequence[WindowAxis],

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from analyzer.errors import UnsupportedOp
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.fixes import TRACED
 from analyzer.graph.graph import Tensor
 from analyzer.ops.eager import Composed
@@ -41,7 +41,7 @@ class _Columns:
 
 
 def _columns(
-    op: Emitter, x: Tensor, w: Tensor, offset: Tensor, *, group: int, offset_group: int, **geometry: Any
+    op: Builder, x: Tensor, w: Tensor, offset: Tensor, *, group: int, offset_group: int, **geometry: Any
 ) -> _Columns:
     sizes = static(w)
     if sizes is None:
@@ -64,7 +64,7 @@ def _columns(
 
 
 def _positions(
-    op: Emitter,
+    op: Builder,
     offset: Tensor,
     kernel: tuple[int, ...],
     *,
@@ -90,19 +90,19 @@ def _positions(
     return tuple(offsets), tuple(positions)
 
 
-def _read(op: Emitter, columns: _Columns) -> Tensor:
+def _read(op: Builder, columns: _Columns) -> Tensor:
     """What the taps read, by tap."""
     return op.Reshape(at.sample(op, columns.image, columns.taps), columns.by_tap)
 
 
-def _masked(op: Emitter, read: Tensor, mask: Tensor | None, columns: _Columns) -> Tensor:
+def _masked(op: Builder, read: Tensor, mask: Tensor | None, columns: _Columns) -> Tensor:
     if mask is None:
         return read
     before, behind = op.Slice(columns.by_tap, [0], [2]), op.Slice(columns.by_tap, [3], [5])
     return op.Mul(read, op.Reshape(mask, op.Concat(before, [1], behind, axis=0)))
 
 
-def _contract(op: Emitter, read: Tensor, columns: _Columns, w: Tensor, offset: Tensor) -> Tensor:
+def _contract(op: Builder, read: Tensor, columns: _Columns, w: Tensor, offset: Tensor) -> Tensor:
     """The convolution proper, (N, outputs, …)."""
     flat = op.MatMul(columns.matrix, op.Reshape(read, columns.by_group))
     outs = [axis_size(op, offset, axis) for axis in range(2, rank_of(offset))]
@@ -110,7 +110,7 @@ def _contract(op: Emitter, read: Tensor, columns: _Columns, w: Tensor, offset: T
 
 
 def _deform_conv(
-    op: Emitter,
+    op: Builder,
     x: Tensor,
     w: Tensor,
     offset: Tensor,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from analyzer.errors import UnsupportedOp
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.fixes import TRACED
 from analyzer.graph.graph import Tensor
 from analyzer.ops.eager import Composed
@@ -45,7 +45,7 @@ def _known(image_shape: Tensor, block_shape: Tensor) -> tuple[list[int], list[in
 
 
 def _col2im(
-    op: Emitter, x: Tensor, image_shape: Tensor, block_shape: Tensor, **geometry: Sequence[int]
+    op: Builder, x: Tensor, image_shape: Tensor, block_shape: Tensor, **geometry: Sequence[int]
 ) -> Tensor:
     image, block = _known(image_shape, block_shape)
     positions = _positions(image, block, **geometry)

@@ -7,11 +7,12 @@ from functools import reduce
 
 import numpy as np
 
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
+from analyzer.ops.formulas import Emitted, EmittedArrays, size_along
 from analyzer.ops.support import cast, pad, reshape_like
 from analyzer.ops.windowed import conv_gradient
-from analyzer.ops.windowed.windows import WindowAxis, begin
+from analyzer.ops.windowed.windows import WindowAxis, pads_of, window_counts
 
 
 def tiles(axes: Sequence[WindowAxis], x: Tensor) -> bool:
@@ -26,7 +27,7 @@ def tiles(axes: Sequence[WindowAxis], x: Tensor) -> bool:
     )
 
 
-def to_first_maxima(op: Emitter, g: Tensor, x: Tensor, y: Tensor, axes: Sequence[WindowAxis]) -> Tensor:
+def to_first_maxima(op: Builder, g: Tensor, x: Tensor, y: Tensor, axes: Sequence[WindowAxis]) -> Tensor:
     """The gradient of a MaxPool whose windows tile x: g at the first maximum of each window, in row-major order.
 
     Every maximum of a window is marked by its rank from the window's end: the first has the highest. Measured on ONNX
@@ -56,13 +57,13 @@ def counts(axes: Sequence[WindowAxis], include_pad: int) -> np.ndarray:
 
 def correction(axes: Sequence[WindowAxis], include_pad: int) -> np.ndarray | None:
     """The kernel's size over the counts; None where every window is whole."""
-    size = float(np.prod([a.kernel for a in axes]))
+    whole = float(np.prod([a.kernel for a in axes]))
     found = counts(axes, include_pad)
-    return None if bool(np.all(found == size)) else size / found
+    return None if bool(np.all(found == whole)) else whole / found
 
 
 def divide_by_counts(
-    op: Emitter, g: Tensor, x: Tensor, y: Tensor, axes: Sequence[WindowAxis], include_pad: int, overhang: bool
+    op: Builder, g: Tensor, x: Tensor, y: Tensor, axes: Sequence[WindowAxis], include_pad: int, overhang: bool
 ) -> Tensor:
     """g over the number of elements of its window; with `overhang` windows may reach past the pads."""
     if all(a.size is not None for a in axes):
@@ -75,33 +76,20 @@ def divide_by_counts(
     whole = all(a.before == 0 and a.after == 0 for a in axes)
     if whole and not overhang:
         return op.Mul(g, 1 / float(np.prod([a.kernel for a in axes])))
-    for position, axis in enumerate(axes):
-        count = _counts_at_run(op, axis, x, y, position + 2, include_pad)
-        trailing = [1] * (len(axes) - 1 - position)
+    xp = EmittedArrays(op, np.int64)
+    for position, axis in enumerate(axes, 2):
+        before, after = pads_of(op, axis, x, position)
+        windows = op.Squeeze(op.Shape(y, start=position, end=position + 1), [0])
+        starts = xp.arange(0, Emitted(op, windows)) * axis.stride - before
+        count = window_counts(
+            xp, axis, starts, size_along(op, x, position), after if include_pad else None
+        ).tensor
+        trailing = [1] * (len(axes) + 1 - position)
         g = op.Div(g, op.Reshape(cast(op, count, x), [-1, *trailing]))
     return g
 
 
-def _counts_at_run(
-    op: Emitter, a: WindowAxis, x: Tensor, y: Tensor, position: int, include_pad: int
-) -> Tensor:
-    """The counts of one axis whose size is known only when running."""
-    size = op.Shape(x, start=position, end=position + 1)
-    out = op.Squeeze(op.Shape(y, start=position, end=position + 1), [0])
-    before = begin(op, a, x, position)
-    starts = op.Mul(op.Range(np.asarray(0), out, np.asarray(1)), [a.stride])
-    firsts = op.Unsqueeze(op.Sub(starts, [before] if isinstance(before, int) else before), [1])
-    taps = op.Add(firsts, np.arange(a.kernel, dtype=np.int64)[None] * a.dilation)
-    low = op.Neg([before] if isinstance(before, int) else before) if include_pad else op.tensor([0])
-    high = size
-    if include_pad:
-        # SAME pads are as wide as the windows need, so that no tap lies behind them.
-        high = op.Add(size, [a.after if a.after is not None else a.extent])
-    inside = op.And(op.GreaterOrEqual(taps, low), op.Less(taps, high))
-    return op.ReduceSum(op.Cast(inside, to=7), [1], keepdims=0)
-
-
-def spread_over_windows(op: Emitter, g: Tensor, x: Tensor, y: Tensor, axes: Sequence[WindowAxis]) -> Tensor:
+def spread_over_windows(op: Builder, g: Tensor, x: Tensor, y: Tensor, axes: Sequence[WindowAxis]) -> Tensor:
     """Add each element of g to every element of x that its window covers: the transposed box filter."""
     if all(a.stride == 1 for a in axes):
         return _box(op, g, axes)
@@ -114,7 +102,7 @@ def spread_over_windows(op: Emitter, g: Tensor, x: Tensor, y: Tensor, axes: Sequ
     return reshape_like(op, conv_gradient.transposed(op, flat, kernel, x, y, axes, 1), x)
 
 
-def _box(op: Emitter, g: Tensor, axes: Sequence[WindowAxis]) -> Tensor:
+def _box(op: Builder, g: Tensor, axes: Sequence[WindowAxis]) -> Tensor:
     """With stride 1 the sum over the windows that cover an element is itself an average times its size."""
     kernel, spread = [a.kernel for a in axes], [a.dilation for a in axes]
     pads = [a.extent - 1 - (a.before or 0) for a in axes] + [a.extent - 1 - (a.after or 0) for a in axes]

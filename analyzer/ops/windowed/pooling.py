@@ -106,7 +106,9 @@ class MaxPool(Homogeneous):
             if not any(y[1:]) and pool_gradient.tiles(axes, x):
                 return pool_gradient.to_first_maxima(op, g[0], x, y[0], axes)
             # Column-major Indices are of no use here: ask once more, in row-major order.
-            again = storage_order and op.MaxPool(x, outputs=2, kernel_shape=kernel_shape, **attributes)
+            again = storage_order and op.emit(
+                "MaxPool", [x], outputs=2, kernel_shape=kernel_shape, **attributes
+            )
             return scatter_flat(op, g[0], again[1] if again else op.forward_output(1), x)
 
         return (of_x,)

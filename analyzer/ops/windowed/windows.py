@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from analyzer.errors import UnsupportedOp
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
+from analyzer.ops.formulas import EmittedArrays, NumPyArrays, size_along
 from analyzer.ops.support import ones
 
 MOST_TAPS = 1 << 26
@@ -58,10 +59,9 @@ class WindowAxis:
         assert self.out is not None
         _refuse_many(self.out)
         starts = np.arange(self.out) * self.stride - self.before
-        low, high = (-self.before, self.size + self.after) if include_pad else (0, self.size)
-        # The taps lie a dilation apart: from the first at or after `low` to the last before `high`.
-        first, end = (np.clip(-((starts - bound) // self.dilation), 0, self.kernel) for bound in (low, high))
-        return end - first
+        after = self.after if include_pad else None
+        found: np.ndarray = window_counts(NumPyArrays, self, starts, self.size, after)
+        return found
 
 
 def _refuse_many(count: int) -> None:
@@ -104,14 +104,11 @@ def _axis(size: int | None, axis: WindowAxis, ceil_mode: int) -> WindowAxis:
     before, after = axis.before, axis.after
     if axis.auto_pad in ("SAME_UPPER", "SAME_LOWER"):
         out = None if size is None else -(-size // s)
-        if size is not None and out is not None:
-            total: int | None = max(0, (out - 1) * s + extent - size)
-        else:
-            # Where the stride is 1 the pads do not depend on the size.
-            total = extent - 1 if s == 1 else None
-        before = None if total is None else (total // 2 if axis.auto_pad == "SAME_UPPER" else -(-total // 2))
-        after = None if total is None or before is None else total - before
-        return WindowAxis(k, s, d, before, after, size, out, axis.auto_pad)
+        # Where the stride is 1 the pads do not depend on the size.
+        if size is None and s > 1:
+            return WindowAxis(k, s, d, None, None, size, out, axis.auto_pad)
+        before, after = _same_pads(NumPyArrays, axis, size)
+        return WindowAxis(k, s, d, int(before), int(after), size, out, axis.auto_pad)
     if axis.auto_pad == "VALID":
         before = after = 0
     if size is None:
@@ -125,13 +122,33 @@ def _axis(size: int | None, axis: WindowAxis, ceil_mode: int) -> WindowAxis:
     return WindowAxis(k, s, d, before, after, size, out, axis.auto_pad)
 
 
-def begin(op: Emitter, axis: WindowAxis, x: Tensor, position: int) -> int | Tensor:
-    """The pad before the input along one axis: an int, or an int64 tensor (1,) where it depends on x."""
-    if axis.before is not None:
-        return axis.before
-    size = op.Shape(x, start=position, end=position + 1)
-    # max(0, (ceil(size / s) − 1) s + extent − size), half of it before.
-    windows_less_one = op.Div(op.Sub(size, [1]), [axis.stride])
-    missing = op.Sub(op.Add(op.Mul(windows_less_one, [axis.stride]), [axis.extent]), size)
-    total = op.Max(missing, [0])
-    return op.Div(op.Add(total, [int(axis.auto_pad == "SAME_LOWER")]), [2])
+def pads_of(op: Builder, axis: WindowAxis, x: Tensor, position: int) -> tuple[Any, Any]:
+    """Return the pads before and after the input along one axis: ints, or Emitted vectors of one."""
+    if axis.before is not None and axis.after is not None:
+        return axis.before, axis.after
+    return _same_pads(EmittedArrays(op, np.int64), axis, size_along(op, x, position))
+
+
+def _same_pads(xp: Any, axis: WindowAxis, size: Any) -> tuple[Any, Any]:
+    """Return the pads of auto_pad=SAME along an axis, which give ⌈size / stride⌉ windows."""
+    if axis.stride == 1:
+        total = axis.extent - 1
+    else:
+        total = xp.maximum((size - 1) // axis.stride * axis.stride + axis.extent - size, 0)
+    before = total // 2 if axis.auto_pad == "SAME_UPPER" else (total + 1) // 2
+    return before, total - before
+
+
+def window_counts(xp: Any, axis: WindowAxis, starts: Any, size: Any, after: Any) -> Any:
+    """Return the number of taps that an average divides by, of each of the windows that start there.
+
+    after: the size of the pad after the input where the elements of pads count, else None.
+    """
+
+    def taps_before(bound: Any) -> Any:
+        # The taps lie a dilation apart.
+        reach = xp.maximum(bound - starts, 0) + (axis.dilation - 1)
+        return xp.minimum(reach // axis.dilation, axis.kernel)
+
+    # No tap lies before the pads.
+    return taps_before(size) - taps_before(0) if after is None else taps_before(size + after)

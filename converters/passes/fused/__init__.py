@@ -12,7 +12,7 @@ import contextlib
 import onnx
 
 from converters.errors import UnsupportedModel
-from converters.graph.builder import EXPANSIONS, MICROSOFT, Expansion, Undetermined, describe, expand
+from converters.graph.expansion import EXPANSIONS, MICROSOFT, Expansion, Undetermined, describe, expand
 from converters.graph.mutable import MutableGraph
 from converters.graph.nodes import is_standard
 from converters.passes.fused import activations, attention, classical, decoder, layers, norms, quantized

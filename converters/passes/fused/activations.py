@@ -6,31 +6,31 @@ from typing import Any
 
 import onnx
 
-from converters.graph.builder import Builder, expands
+from converters.graph.expansion import Expander, expands
 
 
 @expands("Gelu")
-def gelu(op: Builder, x: str) -> str:
+def gelu(op: Expander, x: str) -> str:
     return str(op.Gelu(x))
 
 
 @expands("BiasGelu")
-def bias_gelu(op: Builder, x: str, bias: str) -> str:
+def bias_gelu(op: Expander, x: str, bias: str) -> str:
     return str(op.Gelu(op.Add(x, bias)))
 
 
 @expands("FastGelu")
-def fast_gelu(op: Builder, x: str, bias: str | None = None) -> str:
+def fast_gelu(op: Expander, x: str, bias: str | None = None) -> str:
     return str(op.Gelu(op.Add(x, bias) if bias else x, approximate="tanh"))
 
 
 @expands("QuickGelu")
-def quick_gelu(op: Builder, x: str, *, alpha: float = 1.702) -> str:
+def quick_gelu(op: Expander, x: str, *, alpha: float = 1.702) -> str:
     return str(op.Mul(x, op.Sigmoid(op.Mul(x, alpha))))
 
 
 @expands("ScaledSiLU")
-def scaled_silu(op: Builder, x: str, *, scale: float = 1.0) -> str:
+def scaled_silu(op: Expander, x: str, *, scale: float = 1.0) -> str:
     return str(op.Mul(op.Mul(x, op.Sigmoid(x)), scale))
 
 
@@ -50,7 +50,7 @@ _PARAMETERS: dict[str, tuple[str, ...]] = {
 }
 
 
-def activated(op: Builder, y: str, activation: str | None, parameters: list[float] | None = None) -> str:
+def activated(op: Expander, y: str, activation: str | None, parameters: list[float] | None = None) -> str:
     """y after the activation that a fused layer names. Raises UnsupportedModel for one that ONNX lacks."""
     given = parameters or []
     if not activation:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from converters.graph.builder import Builder, Undetermined, expands
+from converters.graph.expansion import Expander, Undetermined, expands
 
 FLOAT, INT32, INT64 = 1, 6, 7
 MASKED = -10000.0
@@ -19,7 +19,7 @@ MASKED = -10000.0
 
 @expands("Attention")
 def attention(
-    op: Builder,
+    op: Expander,
     x: str,
     weights: str,
     bias: str | None = None,
@@ -47,7 +47,7 @@ def attention(
 
 
 def attended_heads(
-    op: Builder,
+    op: Expander,
     x: str,
     packed: str,
     sizes: Sequence[int],
@@ -59,14 +59,14 @@ def attended_heads(
     attention_bias: str | None = None,
 ) -> str:
     """Attention over projections (batch, sequence, q + k + v) of these sizes; x has their batch."""
-    q, k, v = (heads_first(op, t, heads) for t in op.Split(packed, list(sizes), axis=-1, outputs=3))
+    q, k, v = (heads_first(op, t, heads) for t in op.emit("Split", [packed, list(sizes)], outputs=3, axis=-1))
     masks = _masks(op, x, q, k, mask, masked, attention_bias, unidirectional)
     return merged(op, _attended(op, q, k, v, masks, scale, sizes[0] // heads))
 
 
 @expands("MultiHeadAttention")
 def multi_head_attention(
-    op: Builder,
+    op: Expander,
     query: str,
     key: str | None = None,
     value: str | None = None,
@@ -100,33 +100,33 @@ def multi_head_attention(
     return merged(op, _attended(op, q, k, v, masks, scale, size))
 
 
-def heads_first(op: Builder, x: str, heads: int) -> str:
+def heads_first(op: Expander, x: str, heads: int) -> str:
     """(batch, sequence, heads · size) as (batch, heads, sequence, size)."""
     return str(op.Transpose(op.Reshape(x, [0, 0, heads, -1]), perm=[0, 2, 1, 3]))
 
 
-def _unpacked(op: Builder, packed: str, index: int) -> str:
+def _unpacked(op: Expander, packed: str, index: int) -> str:
     """One of the tensors packed along axis 3, as (batch, heads, sequence, size)."""
     picked = op.Gather(packed, np.asarray(index, np.int64), axis=3)
     return str(op.Transpose(picked, perm=[0, 2, 1, 3]))
 
 
-def merged(op: Builder, y: str) -> str:
+def merged(op: Expander, y: str) -> str:
     """(batch, heads, sequence, size) as (batch, sequence, heads · size)."""
     return str(op.Reshape(op.Transpose(y, perm=[0, 2, 1, 3]), [0, 0, -1]))
 
 
-def _plus(op: Builder, x: str, bias: str | None) -> str:
+def _plus(op: Expander, x: str, bias: str | None) -> str:
     return str(op.Add(x, bias)) if bias else x
 
 
-def _split_bias(op: Builder, bias: str, hidden: int) -> tuple[str, str, str]:
+def _split_bias(op: Expander, bias: str, hidden: int) -> tuple[str, str, str]:
     rest = op.size(bias, 0) - 2 * hidden
-    first, second, third = op.Split(bias, [hidden, hidden, rest], axis=0, outputs=3)
+    first, second, third = op.emit("Split", [bias, [hidden, hidden, rest]], outputs=3, axis=0)
     return first, second, third
 
 
-def _attended(op: Builder, q: str, k: str, v: str, masks: Sequence[str], scale: float, size: int) -> str:
+def _attended(op: Expander, q: str, k: str, v: str, masks: Sequence[str], scale: float, size: int) -> str:
     scores = op.MatMul(op.Mul(q, scale or size**-0.5), op.Transpose(k, perm=[0, 1, 3, 2]))
     for mask in masks:
         scores = op.Add(scores, mask)
@@ -134,7 +134,7 @@ def _attended(op: Builder, q: str, k: str, v: str, masks: Sequence[str], scale: 
 
 
 def _masks(
-    op: Builder,
+    op: Expander,
     x: str,
     q: str,
     k: str,
@@ -157,13 +157,13 @@ def _masks(
     return found
 
 
-def _additive(op: Builder, visible: str, like: str, masked: float) -> str:
+def _additive(op: Expander, visible: str, like: str, masked: float) -> str:
     """0 where `visible` (integers) is not 0, else `masked`, in the type of `like`."""
     hidden = op.Cast(op.Equal(visible, 0), to=FLOAT)
     return str(op.CastLike(op.Mul(hidden, masked), like))
 
 
-def _visible(op: Builder, mask: str, x: str, k: str) -> str:
+def _visible(op: Expander, mask: str, x: str, k: str) -> str:
     """A mask in any of its forms as integers that broadcast to (batch, heads, queries, keys)."""
     rank = op.rank(mask)
     if rank == 2:
@@ -175,7 +175,7 @@ def _visible(op: Builder, mask: str, x: str, k: str) -> str:
     raise op.refuse(f"has a mask of {rank} axes, which has no expansion here")
 
 
-def _within_length(op: Builder, bounds: str, x: str, k: str) -> str:
+def _within_length(op: Expander, bounds: str, x: str, k: str) -> str:
     """1 at keys within the bounds of each sample: ends (batch,), or ends and then begins (2 · batch,)."""
     given, wanted = op.draft.shape(bounds), op.draft.shape(x)
     if given is None or wanted is None or given[0] is None or wanted[0] is None:
@@ -187,7 +187,8 @@ def _within_length(op: Builder, bounds: str, x: str, k: str) -> str:
         inside = op.Less(places, op.Unsqueeze(positions, [1]))
     elif isinstance(batch, int) and given[0] == 2 * batch:
         ends, begins = (
-            op.Unsqueeze(half, [1]) for half in op.Split(positions, axis=0, num_outputs=2, outputs=2)
+            op.Unsqueeze(half, [1])
+            for half in op.emit("Split", [positions], outputs=2, axis=0, num_outputs=2)
         )
         inside = op.And(op.Less(places, ends), op.GreaterOrEqual(places, begins))
     else:

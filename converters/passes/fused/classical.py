@@ -12,13 +12,13 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 
-from converters.graph.builder import Builder, expands
+from converters.graph.expansion import Expander, expands
 
 CLASSICAL = "ai.onnx.ml"
 
 
 @expands("Scaler", domain=CLASSICAL)
-def scaler(op: Builder, x: str, *, offset: list[float], scale: list[float]) -> str:
+def scaler(op: Expander, x: str, *, offset: list[float], scale: list[float]) -> str:
     """(x − offset) · scale, per feature."""
     shifted = op.Sub(_floats(op, x), np.asarray(offset, np.float32))
     return str(op.Mul(shifted, np.asarray(scale, np.float32)))
@@ -26,7 +26,7 @@ def scaler(op: Builder, x: str, *, offset: list[float], scale: list[float]) -> s
 
 @expands("LinearRegressor", domain=CLASSICAL)
 def linear_regressor(
-    op: Builder,
+    op: Expander,
     x: str,
     *,
     coefficients: list[float],
@@ -41,7 +41,7 @@ def linear_regressor(
 
 @expands("LinearClassifier", domain=CLASSICAL)
 def linear_classifier(
-    op: Builder,
+    op: Expander,
     x: str,
     *,
     coefficients: list[float],
@@ -64,7 +64,7 @@ def linear_classifier(
 
 
 @expands("Normalizer", domain=CLASSICAL)
-def normalizer(op: Builder, x: str, *, norm: str = "MAX") -> str:
+def normalizer(op: Expander, x: str, *, norm: str = "MAX") -> str:
     """Each row over its largest element, the sum of its sizes, or its length; rows of zeros stay."""
     x = _floats(op, x)
     if norm == "MAX":
@@ -82,7 +82,7 @@ def normalizer(op: Builder, x: str, *, norm: str = "MAX") -> str:
 
 @expands("Imputer", domain=CLASSICAL)
 def imputer(
-    op: Builder,
+    op: Expander,
     x: str,
     *,
     imputed_value_floats: list[float] | None = None,
@@ -102,20 +102,20 @@ def imputer(
 
 
 @expands("Binarizer", domain=CLASSICAL)
-def binarizer(op: Builder, x: str, *, threshold: float = 0.0) -> str:
+def binarizer(op: Expander, x: str, *, threshold: float = 0.0) -> str:
     """One where x is above the threshold, else zero."""
     dtype = op.dtype(x)
     return str(op.CastLike(op.Greater(x, np.asarray(threshold, dtype)), x))
 
 
 @expands("FeatureVectorizer", domain=CLASSICAL)
-def feature_vectorizer(op: Builder, *xs: str, inputdimensions: list[int] | None = None) -> str:
+def feature_vectorizer(op: Expander, *xs: str, inputdimensions: list[int] | None = None) -> str:
     """The features of several inputs, one after the other."""
     return str(op.Concat(*(_floats(op, x) for x in xs), axis=1))
 
 
 @expands("ArrayFeatureExtractor", domain=CLASSICAL)
-def array_feature_extractor(op: Builder, x: str, indices: str) -> str:
+def array_feature_extractor(op: Expander, x: str, indices: str) -> str:
     """The elements of the last axis at the indices."""
     if op.rank(x) < 2:
         x = op.Unsqueeze(x, [0])
@@ -123,7 +123,7 @@ def array_feature_extractor(op: Builder, x: str, indices: str) -> str:
 
 
 @expands("OneHotEncoder", domain=CLASSICAL)
-def one_hot_encoder(op: Builder, x: str, *, cats_int64s: list[int] | None = None, zeros: int = 1) -> str:
+def one_hot_encoder(op: Expander, x: str, *, cats_int64s: list[int] | None = None, zeros: int = 1) -> str:
     """Ones where an integer equals a category, on a new last axis."""
     if not cats_int64s or not zeros:
         raise op.refuse(
@@ -137,7 +137,7 @@ def one_hot_encoder(op: Builder, x: str, *, cats_int64s: list[int] | None = None
 
 @expands("SVMRegressor", domain=CLASSICAL)
 def svm_regressor(
-    op: Builder,
+    op: Expander,
     x: str,
     *,
     coefficients: list[float],
@@ -160,7 +160,7 @@ def svm_regressor(
     return _transformed(op, score, post_transform, 1)
 
 
-def _kernel(op: Builder, x: str, vectors: np.ndarray, kernel: str, parameters: Sequence[float]) -> str:
+def _kernel(op: Expander, x: str, vectors: np.ndarray, kernel: str, parameters: Sequence[float]) -> str:
     """Return the kernel of every row of x (N, F) and every support vector (S, F), (N, S)."""
     gamma, offset, degree = parameters
     if kernel == "RBF":
@@ -177,14 +177,16 @@ def _kernel(op: Builder, x: str, vectors: np.ndarray, kernel: str, parameters: S
     raise op.refuse(f"has the kernel {kernel!r}, which has no standard form")
 
 
-def _linear(op: Builder, x: str, coefficients: list[float], intercepts: list[float] | None, rows: int) -> str:
+def _linear(
+    op: Expander, x: str, coefficients: list[float], intercepts: list[float] | None, rows: int
+) -> str:
     """Return x · coefficientsᵀ + intercepts."""
     weight = np.asarray(coefficients, np.float32).reshape(rows, -1).T
     product = op.MatMul(x, np.ascontiguousarray(weight))
     return str(product if not intercepts else op.Add(product, np.asarray(intercepts, np.float32)))
 
 
-def _two_scores(op: Builder, score: str, transform: str) -> str:
+def _two_scores(op: Expander, score: str, transform: str) -> str:
     """Return the scores of two classes from that of the second, (N, 1) to (N, 2), as ONNX Runtime has them."""
     if transform == "LOGISTIC":
         return str(op.Sigmoid(op.Concat(op.Neg(score), score, axis=1)))
@@ -193,7 +195,7 @@ def _two_scores(op: Builder, score: str, transform: str) -> str:
     raise _refuse_transform(op, transform)
 
 
-def _transformed(op: Builder, scores: str, transform: str, count: int) -> str:
+def _transformed(op: Expander, scores: str, transform: str, count: int) -> str:
     """Return (N, count) scores after the post transform."""
     if transform == "NONE":
         return scores
@@ -210,14 +212,14 @@ def _transformed(op: Builder, scores: str, transform: str, count: int) -> str:
     raise _refuse_transform(op, transform)
 
 
-def _refuse_transform(op: Builder, transform: str) -> Exception:
+def _refuse_transform(op: Expander, transform: str) -> Exception:
     return op.refuse(
         f"has the post_transform {transform!r}, on which ONNX Runtime and the standard differ, or without a standard "
         'form. Fix: set the attribute post_transform of the node to "NONE", and explain the scores'
     )
 
 
-def _label(op: Builder, chosen: str, labels: list[int] | None) -> str | None:
+def _label(op: Expander, chosen: str, labels: list[int] | None) -> str | None:
     return None if not labels else str(op.Gather(np.asarray(labels, np.int64), chosen))
 
 
@@ -225,5 +227,5 @@ def _one() -> np.ndarray:
     return np.ones((), np.float32)
 
 
-def _floats(op: Builder, x: str) -> str:
+def _floats(op: Expander, x: str) -> str:
     return x if op.dtype(x) == np.float32 else str(op.Cast(x, to=onnx.TensorProto.FLOAT))

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from converters.graph.builder import Builder, expands
+from converters.graph.expansion import Expander, expands
 from converters.passes.fused.attention import INT64, heads_first, merged
 
 
 @expands("RotaryEmbedding")
 def rotary_embedding(
-    op: Builder,
+    op: Expander,
     x: str,
     positions: str,
     cos_cache: str,
@@ -39,7 +39,7 @@ def rotary_embedding(
 
 
 def rotated(
-    op: Builder, x: str, positions: str, cos_cache: str, sin_cache: str, interleaved: int, size: int = 0
+    op: Expander, x: str, positions: str, cos_cache: str, sin_cache: str, interleaved: int, size: int = 0
 ) -> str:
     """x (batch, heads, sequence, size), turned by the angles of its positions (batch or 1, sequence)."""
     first = op.Shape(x, start=0, end=1)
@@ -48,7 +48,7 @@ def rotated(
     return str(op.RotaryEmbedding(x, *angles, interleaved=interleaved, rotary_embedding_dim=size))
 
 
-def _places(op: Builder, x: str) -> str:
+def _places(op: Expander, x: str) -> str:
     """0, 1, … along the sequence of x (batch, heads, sequence, size)."""
     length = op.Squeeze(op.Shape(x, start=2, end=3), [0])
     return str(op.Range(np.asarray(0, np.int64), length, np.asarray(1, np.int64)))
@@ -56,7 +56,7 @@ def _places(op: Builder, x: str) -> str:
 
 @expands("GroupQueryAttention")
 def group_query_attention(
-    op: Builder,
+    op: Expander,
     query: str,
     key: str | None,
     value: str | None,
@@ -86,7 +86,7 @@ def group_query_attention(
     if key is None or value is None:
         size = op.size(query, 2) // (num_heads + 2 * kv_num_heads)
         parts = [num_heads * size, kv_num_heads * size, kv_num_heads * size]
-        query, key, value = op.Split(query, parts, axis=2, outputs=3)
+        query, key, value = op.emit("Split", [query, parts], outputs=3, axis=2)
     heads = (num_heads, kv_num_heads, kv_num_heads)
     q, k, v = (heads_first(op, x, n) for x, n in zip((query, key, value), heads, strict=True))
     if do_rotary:
@@ -99,6 +99,6 @@ def group_query_attention(
     return merged(op, y), k, v
 
 
-def _is_empty(op: Builder, past: str) -> bool:
+def _is_empty(op: Expander, past: str) -> bool:
     shape = op.draft.shape(past)
     return shape is not None and len(shape) == 4 and shape[2] == 0

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from converters.graph.builder import Builder, expands
+from converters.graph.expansion import Expander, expands
 from converters.passes.fused.activations import activated
 
 
 @expands("FusedConv")
 def fused_conv(
-    op: Builder,
+    op: Expander,
     x: str,
     w: str,
     bias: str | None = None,
@@ -26,7 +26,7 @@ def fused_conv(
 
 @expands("FusedGemm")
 def fused_gemm(
-    op: Builder,
+    op: Expander,
     a: str,
     b: str,
     c: str | None = None,
@@ -44,7 +44,7 @@ def fused_gemm(
 
 @expands("FusedMatMul")
 def fused_mat_mul(
-    op: Builder,
+    op: Expander,
     a: str,
     b: str,
     *,
@@ -59,11 +59,11 @@ def fused_mat_mul(
 
 
 @expands("TransposeMatMul")
-def transpose_mat_mul(op: Builder, a: str, b: str, **attributes: Any) -> str:
+def transpose_mat_mul(op: Expander, a: str, b: str, **attributes: Any) -> str:
     return fused_mat_mul(op, a, b, **attributes)
 
 
-def _transposed(op: Builder, x: str, swap: int, batch: int) -> str:
+def _transposed(op: Expander, x: str, swap: int, batch: int) -> str:
     """x with its last two axes swapped, after the first has gone behind those of the batch."""
     if not swap and not batch:
         return x
@@ -78,35 +78,35 @@ def _transposed(op: Builder, x: str, swap: int, batch: int) -> str:
 
 
 @expands("Trilu")
-def trilu(op: Builder, x: str, k: str | None = None, *, upper: int = 1) -> str:
+def trilu(op: Expander, x: str, k: str | None = None, *, upper: int = 1) -> str:
     return str(op.Trilu(x, *([k] if k else []), upper=upper))
 
 
 @expands("Pad")
-def pad(op: Builder, x: str, pads: str, value: str | None = None, *, mode: str = "constant") -> str:
+def pad(op: Expander, x: str, pads: str, value: str | None = None, *, mode: str = "constant") -> str:
     # The standard takes a scalar and a vector, ONNX Runtime a vector of one, and [1, n] for n pads.
     constant = [op.Reshape(value, [])] if value else []
     return str(op.Pad(x, op.Reshape(pads, [-1]), *constant, mode=mode))
 
 
 @expands("ExpandDims")
-def expand_dims(op: Builder, x: str, axis: str) -> str:
+def expand_dims(op: Expander, x: str, axis: str) -> str:
     return str(op.Unsqueeze(x, op.Reshape(op.Cast(axis, to=7), [1])))
 
 
 @expands("GatherND")
-def gather_nd(op: Builder, data: str, indices: str) -> str:
+def gather_nd(op: Expander, data: str, indices: str) -> str:
     return str(op.GatherND(data, op.Cast(indices, to=7)))
 
 
 @expands("Range")
-def arange(op: Builder, start: str, limit: str, delta: str | None = None) -> str:
+def arange(op: Expander, start: str, limit: str, delta: str | None = None) -> str:
     step = op.Reshape(delta, []) if delta else op.CastLike(op.Constant(value_int=1), start)
     return str(op.Range(op.Reshape(start, []), op.Reshape(limit, []), step))
 
 
 @expands("Unique")
-def unique(op: Builder, x: str) -> tuple[str, str, str]:
+def unique(op: Expander, x: str) -> tuple[str, str, str]:
     # ONNX Runtime keeps the order of first occurrence; its `idx` is the standard's inverse.
-    y, _, inverse, counts = op.Unique(x, sorted=0, outputs=4)
+    y, _, inverse, counts = op.emit("Unique", [x], outputs=4, sorted=0)
     return y, inverse, counts

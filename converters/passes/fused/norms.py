@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from converters.graph.builder import Builder, expands
+from converters.graph.expansion import Expander, expands
 
 
 @expands("LayerNormalization")
-def layer_normalization(op: Builder, x: str, scale: str, bias: str | None = None, **attributes: Any) -> Any:
+def layer_normalization(op: Expander, x: str, scale: str, bias: str | None = None, **attributes: Any) -> Any:
     inputs = [x, scale] + ([bias] if bias else [])
-    return op.LayerNormalization(*inputs, outputs=max(2, len(op.node.output)), **attributes)
+    return op.emit("LayerNormalization", inputs, outputs=max(2, len(op.node.output)), **attributes)
 
 
 @expands("SimplifiedLayerNormalization")
 def simplified_layer_normalization(
-    op: Builder, x: str, scale: str, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1
+    op: Expander, x: str, scale: str, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1
 ) -> str:
     return str(op.RMSNormalization(x, scale, axis=axis, epsilon=epsilon, stash_type=stash_type))
 
 
 @expands("SkipLayerNormalization")
 def skip_layer_normalization(
-    op: Builder,
+    op: Expander,
     x: str,
     skip: str,
     gamma: str,
@@ -38,20 +38,20 @@ def skip_layer_normalization(
 
 @expands("SkipSimplifiedLayerNormalization")
 def skip_simplified_layer_normalization(
-    op: Builder, x: str, skip: str, gamma: str, bias: str | None = None, *, epsilon: float = 1e-12
+    op: Expander, x: str, skip: str, gamma: str, bias: str | None = None, *, epsilon: float = 1e-12
 ) -> tuple[str, None, None, str]:
     total = _sum(op, x, skip, bias)
     return op.RMSNormalization(total, gamma, epsilon=epsilon), None, None, total
 
 
-def _sum(op: Builder, x: str, skip: str, bias: str | None) -> str:
+def _sum(op: Expander, x: str, skip: str, bias: str | None) -> str:
     total = op.Add(x, skip)
     return str(op.Add(total, bias) if bias else total)
 
 
 @expands("EmbedLayerNormalization")
 def embed_layer_normalization(
-    op: Builder,
+    op: Expander,
     tokens: str,
     segments: str | None,
     words: str,

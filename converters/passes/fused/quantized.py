@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from converters.graph.builder import Builder, expands
+from converters.graph.expansion import Expander, expands
 from converters.passes.fused.attention import MASKED, attended_heads
 
 FLOAT = 1
 
 
-def _dequantized(op: Builder, x: str, scale: str, zero: str | None, axis: int | None = None) -> str:
+def _dequantized(op: Expander, x: str, scale: str, zero: str | None, axis: int | None = None) -> str:
     return str(op.DequantizeLinear(x, scale, *([zero] if zero else []), axis=axis))
 
 
-def _quantized(op: Builder, y: str, scale: str, zero: str | None) -> str:
+def _quantized(op: Expander, y: str, scale: str, zero: str | None) -> str:
     if not zero:
         # The type of the result would be a guess, and ONNX Runtime itself does not run the node.
         raise op.refuse("has no zero point for its result")
@@ -30,7 +30,7 @@ def _quantized(op: Builder, y: str, scale: str, zero: str | None) -> str:
 
 def _binary(op_type: str) -> Callable[..., str]:
     def expansion(
-        op: Builder,
+        op: Expander,
         a: str,
         a_scale: str,
         a_zero: str | None,
@@ -48,7 +48,7 @@ def _binary(op_type: str) -> Callable[..., str]:
 
 def _unary(op_type: str) -> Callable[..., str]:
     def expansion(
-        op: Builder,
+        op: Expander,
         x: str,
         x_scale: str,
         x_zero: str | None,
@@ -72,7 +72,9 @@ expands("QLinearAveragePool")(_unary("AveragePool"))
 expands("QLinearGlobalAveragePool")(_unary("GlobalAveragePool"))
 
 
-def _channels_first(op: Builder, x: str, ranked: str, channels_last: int) -> tuple[str, Callable[[str], str]]:
+def _channels_first(
+    op: Expander, x: str, ranked: str, channels_last: int
+) -> tuple[str, Callable[[str], str]]:
     """x with its channels before its other axes, and the way back; `ranked` has x's rank."""
     if not channels_last:
         return x, lambda y: y
@@ -84,7 +86,7 @@ def _channels_first(op: Builder, x: str, ranked: str, channels_last: int) -> tup
 
 @expands("QLinearSoftmax")
 def q_linear_softmax(
-    op: Builder,
+    op: Expander,
     x: str,
     x_scale: str,
     x_zero: str | None,
@@ -100,7 +102,7 @@ def q_linear_softmax(
 
 
 @expands("QLinearConcat")
-def q_linear_concat(op: Builder, y_scale: str, y_zero: str, *inputs: str, axis: int) -> str:
+def q_linear_concat(op: Expander, y_scale: str, y_zero: str, *inputs: str, axis: int) -> str:
     triples = zip(inputs[::3], inputs[1::3], inputs[2::3], strict=True)
     parts = [_dequantized(op, x, scale, zero) for x, scale, zero in triples]
     return _quantized(op, op.Concat(*parts, axis=axis), y_scale, y_zero)
@@ -108,7 +110,7 @@ def q_linear_concat(op: Builder, y_scale: str, y_zero: str, *inputs: str, axis: 
 
 @expands("QLinearWhere")
 def q_linear_where(
-    op: Builder,
+    op: Expander,
     condition: str,
     x: str,
     x_scale: str,
@@ -125,31 +127,31 @@ def q_linear_where(
 
 @expands("QLinearConv")
 def q_linear_conv(
-    op: Builder, x: str, x_scale: str, x_zero: str, *rest: str, channels_last: int = 0, **attributes: Any
+    op: Expander, x: str, x_scale: str, x_zero: str, *rest: str, channels_last: int = 0, **attributes: Any
 ) -> str:
     first, back = _channels_first(op, x, x, channels_last)
     return back(op.QLinearConv(first, x_scale, x_zero, *rest, **attributes))
 
 
 @expands("NhwcMaxPool")
-def nhwc_max_pool(op: Builder, x: str, **attributes: Any) -> str:
+def nhwc_max_pool(op: Expander, x: str, **attributes: Any) -> str:
     first, back = _channels_first(op, x, x, 1)
     return back(op.MaxPool(first, **attributes))
 
 
 @expands("QuantizeLinear")
-def quantize_linear(op: Builder, x: str, scale: str, zero: str | None = None, *, axis: int = 1) -> str:
+def quantize_linear(op: Expander, x: str, scale: str, zero: str | None = None, *, axis: int = 1) -> str:
     return str(op.QuantizeLinear(x, scale, *([zero] if zero else []), axis=axis))
 
 
 @expands("DequantizeLinear")
-def dequantize_linear(op: Builder, x: str, scale: str, zero: str | None = None, *, axis: int = 1) -> str:
+def dequantize_linear(op: Expander, x: str, scale: str, zero: str | None = None, *, axis: int = 1) -> str:
     return _dequantized(op, x, scale, zero, axis)
 
 
 @expands("QGemm")
 def q_gemm(
-    op: Builder,
+    op: Expander,
     a: str,
     a_scale: str,
     a_zero: str,
@@ -176,7 +178,7 @@ def q_gemm(
 
 @expands("MatMulIntegerToFloat")
 def mat_mul_integer_to_float(
-    op: Builder,
+    op: Expander,
     a: str,
     b: str,
     a_scale: str,
@@ -192,15 +194,15 @@ def mat_mul_integer_to_float(
 
 @expands("DynamicQuantizeMatMul")
 def dynamic_quantize_mat_mul(
-    op: Builder, a: str, b: str, b_scale: str, b_zero: str | None = None, bias: str | None = None
+    op: Expander, a: str, b: str, b_scale: str, b_zero: str | None = None, bias: str | None = None
 ) -> str:
-    quantized, scale, zero = op.DynamicQuantizeLinear(a, outputs=3)
+    quantized, scale, zero = op.emit("DynamicQuantizeLinear", [a], outputs=3)
     return mat_mul_integer_to_float(op, quantized, b, scale, b_scale, zero, b_zero, bias)
 
 
 @expands("QAttention")
 def q_attention(
-    op: Builder,
+    op: Expander,
     x: str,
     weights: str,
     bias: str,
@@ -222,7 +224,7 @@ def q_attention(
 
 @expands("MatMulNBits")
 def mat_mul_n_bits(
-    op: Builder,
+    op: Expander,
     a: str,
     packed: str,
     scales: str,

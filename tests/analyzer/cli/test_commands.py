@@ -10,6 +10,7 @@ import pytest
 from onnx import numpy_helper
 from PIL import Image
 
+from analyzer.backends.onnxruntime import OnnxRuntime
 from converters import load
 
 
@@ -214,6 +215,22 @@ def test_memory_is_bounded_by_an_option(arguments, command):
     assert status == 2 and "one sample needs about" in err and "--max-memory" in err
     status, _, err = command(*arguments, "batch.npy", *names, "--max-memory", "plenty")
     assert status == 2 and "'plenty'" in err and len(err.splitlines()) <= 2
+
+
+@pytest.mark.parametrize("arguments", [("analyze", "plain.onnx"), ("compare", "plain.onnx", "plain.onnx")])
+def test_the_samples_computed_at_once_are_an_option(arguments, command, monkeypatch):
+    sizes, evaluate = [], OnnxRuntime.evaluate
+
+    def counting(self, request, feeds, seed):
+        sizes.append(len(next(iter(feeds.values()))))
+        return evaluate(self, request, feeds, seed)
+
+    monkeypatch.setattr(OnnxRuntime, "evaluate", counting)
+    names = ("--names", "a,b") if arguments[0] == "compare" else ()
+    status, _, err = command(*arguments, "batch.npy", *names, "--batch-size", "1")
+    assert status == 0 and set(sizes) == {1}, err
+    status, _, err = command(*arguments, "batch.npy", *names, "--batch-size", "0")
+    assert status == 2 and "--batch-size" in err
 
 
 def test_a_graph_that_is_not_the_file_is_refused_unless_asked_otherwise(files, command, json_of, monkeypatch):

@@ -9,7 +9,7 @@ from onnx import parser
 from analyzer import full_grad
 from analyzer.errors import AnalysisError
 from analyzer.graph.batch_axis import Place, find_places
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph
 from analyzer.graph.program import assemble
 from analyzer.placement.terms import Placement
@@ -43,7 +43,7 @@ def test_sums_of_hand_laid_samples():
     for place, shape in ((Place(0, 2), (12,)), (Place(0, 1, ("s",)), (12,)), (Place(1), (2, 3, 2))):
         axes = ",".join(map(str, shape))
         text = f'<ir_version: 10, opset_import: ["": 23]> g (double[{axes}] x) => (double[{axes}] y) {{ y = Neg(x) }}'
-        graph, op = Graph.from_proto(parser.parse_model(text)), Emitter(23)
+        graph, op = Graph.from_proto(parser.parse_model(text)), Builder(23)
         rows = Placement(place.blocks(shape, {"s": 2}), 4).rows(op, graph.tensors["x"])
         laid = Graph.from_proto(assemble(graph, op, {"rows": rows}).proto)
         found = run(laid, {"x": array.reshape(shape)}, laid.outputs, "torch")[0]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from onnx import parser
 
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.channel_axis import channel_axes, input_channel_axis
 from analyzer.graph.graph import Graph, Tensor
 from analyzer.graph.program import assemble
@@ -60,7 +60,7 @@ def test_a_subgraph_reads_what_its_body_captures():
 
 
 def test_numbers_take_the_dtype_of_the_tensor_beside_them_and_are_stored_once():
-    op = Emitter(23)
+    op = Builder(23)
     x = Tensor("x", np.dtype(np.float64), (2,))
     op.Add(op.Mul(x, 2.0), 2.0)
     assert [array.dtype for array in op.initializers.values()] == [np.float64]
@@ -72,7 +72,7 @@ def test_numbers_take_the_dtype_of_the_tensor_beside_them_and_are_stored_once():
 
 
 def test_assembly_takes_live_nodes_only_and_feeds_what_is_available():
-    op = Emitter(23, prefix="more/")
+    op = Builder(23, prefix="more/")
     dead, live = op.Exp(CHAIN.tensors["s"]), op.Neg(CHAIN.tensors["r"])
     assert dead.name != live.name
     whole = assemble(CHAIN, op, {"out": live})

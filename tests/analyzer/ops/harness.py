@@ -15,7 +15,7 @@ from onnx import helper, numpy_helper
 from analyzer.autodiff.biases import residuals
 from analyzer.autodiff.sweep import sweep
 from analyzer.backends.interpreter import Interpreter, TensorFlow, Torch
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph, Tensor
 from analyzer.graph.program import assemble
 from converters.graph.opset import runnable_opset
@@ -112,7 +112,7 @@ def run(graph: Graph, feeds: Mapping[str, np.ndarray], wanted: Sequence[str], na
 def gradient_model(case: Case, dtype: Any) -> onnx.ModelProto:
     """The gradient graph of the result with respect to the active inputs; the cotangent is the input `g`."""
     graph = Graph.from_proto(case.proto(dtype))
-    op = Emitter(graph.opset, prefix="grad/")
+    op = Builder(graph.opset, prefix="grad/")
     y = graph.tensors[case.result]
     seed = Tensor("g", y.dtype, y.shape)
     found = sweep(graph, op, {case.result: seed}, case.wrt)
@@ -196,7 +196,7 @@ def residual_value(case: Case) -> np.ndarray:
     """The residual of the node by its rule, in float64; zeros where the rule says None."""
     graph = case.graph
     node = graph.nodes[0]
-    op = Emitter(graph.opset, prefix="bias/")
+    op = Builder(graph.opset, prefix="bias/")
     active = [i in case.active for i in range(len(case.inputs))]
     r = residuals(graph, op, node, active)[case.target]
     y = forward(case, case.feeds)

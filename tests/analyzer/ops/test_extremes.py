@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from analyzer.autodiff.biases import residuals
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph
 from analyzer.graph.program import assemble
 from tests.analyzer.ops.harness import (
@@ -202,7 +202,7 @@ def computed(proto: Any, feeds: Mapping[str, np.ndarray], dtype: Any, engine: st
 def residual(case: Case, dtype: Any, engine: str) -> np.ndarray:
     """The residual by its rule; 0 where the rule states none."""
     graph = Graph.from_proto(case.proto(dtype))
-    op = Emitter(graph.opset, prefix="bias/")
+    op = Builder(graph.opset, prefix="bias/")
     active = [i in case.active for i in range(len(case.inputs))]
     r = residuals(graph, op, graph.nodes[0], active)[0]
     if r is None:

@@ -14,11 +14,12 @@ from onnx import TensorProto, helper, numpy_helper
 from analyzer import differentiate, full_grad
 from analyzer.autodiff.sweep import sweep
 from analyzer.errors import UnsupportedOp
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph, Tensor
 from analyzer.graph.program import assemble
 from converters import convert
 from tests.analyzer.ops.agreement import assert_close
+from tests.analyzer.ops.cases.recurrent import recurrent
 from tests.analyzer.ops.harness import (
     Case,
     forward,
@@ -28,7 +29,6 @@ from tests.analyzer.ops.harness import (
     residual_value,
     run,
 )
-from tests.analyzer.ops.recurrent_cases import recurrent
 from tests.analyzer.ops.values import normal
 from tools.coverage.node_tests import node_tests
 
@@ -144,7 +144,7 @@ def test_each_output_on_the_way_to_the_target_has_a_bias():
 
 def test_weights_that_depend_on_the_input_are_refused_by_name():
     graph = recurrent("GRU", active=(0, 2)).graph
-    op = Emitter(graph.opset, prefix="grad/")
+    op = Builder(graph.opset, prefix="grad/")
     y = graph.tensors["y0"]
     with pytest.raises(UnsupportedOp, match=r"reads 'x2'.*no VJP rule"):
         sweep(graph, op, {"y0": Tensor("g", y.dtype, y.shape)}, ["x0", "x2"])
@@ -167,10 +167,10 @@ def test_scan_of_an_emitter_is_a_running_sum_from_either_end():
     x = normal(5, 2)
     graph = Graph((), {"x": Tensor("x", x.dtype, x.shape)}, ("x",), (), 23)
     for reverse, expected in ((False, np.cumsum(x, 0)), (True, np.cumsum(x[::-1], 0)[::-1])):
-        op = Emitter(23, prefix="sum/")
+        op = Builder(23, prefix="sum/")
         begin = op.tensor(np.zeros(2))
 
-        def step(op: Emitter, states: list[Tensor], elements: list[Tensor]) -> Any:
+        def step(op: Builder, states: list[Tensor], elements: list[Tensor]) -> Any:
             total = op.Add(states[0], elements[0])
             return [total], [op.Mul(total, 1.0)]
 

@@ -9,7 +9,7 @@ from onnx import helper
 
 from analyzer import check, differentiate, gradient
 from analyzer.graph import program
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph
 from analyzer.graph.program import assemble
 from converters import load
@@ -69,7 +69,7 @@ def test_check_blames_the_runtime_whose_kernel_is_inexact(monkeypatch: pytest.Mo
 def forward_ops(nodes: list[onnx.NodeProto], output: str) -> set[str]:
     graph = Graph.from_proto(load(make_model(nodes, {"x": ("n", 3)}, [output])).proto)
     return {
-        node.op_type for node in assemble(graph, Emitter(graph.opset), {output: graph.tensors[output]}).nodes
+        node.op_type for node in assemble(graph, Builder(graph.opset), {output: graph.tensors[output]}).nodes
     }
 
 

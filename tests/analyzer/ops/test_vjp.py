@@ -7,7 +7,7 @@ import pytest
 from analyzer.ops import registered
 from analyzer.ops.registry import Kind
 from tests.analyzer.ops.agreement import assert_close, assert_directional, cotangent
-from tests.analyzer.ops.cases import CASES
+from tests.analyzer.ops.cases import CASES, FAMILIES
 from tests.analyzer.ops.harness import gradients, native_gradients, onnxruntime_gradients
 
 
@@ -38,3 +38,10 @@ def test_every_rule_has_a_case():
         name for (domain, name), rule in registered().items() if rule.kind is not Kind.CONSTANT and not domain
     }
     assert rules <= tried, rules - tried
+
+
+def test_every_case_is_in_the_file_of_its_family():
+    for family in FAMILIES:
+        name = family.__name__.rpartition(".")[2]
+        modules = {registered()["", case.op].__module__ for case in family.CASES}
+        assert all(f"{module}.".startswith(f"analyzer.ops.{name}.") for module in modules), (name, modules)

@@ -7,7 +7,7 @@ import pytest
 
 from converters import load
 from tests.converters.helpers import ops, run
-from tests.converters.passes.join_cases import network
+from tests.converters.passes.joins.cases import network
 
 LEAST = float(np.finfo(np.float32).min)
 HALF = LEAST / 2

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from analyzer import Target, differentiate, full_grad, integrated_gradients
-from analyzer.backends.batching import micro_batches as pieces
+from analyzer.backends.batching import micro_batches
 from analyzer.backends.batching import parallel as module
 from analyzer.backends.batching.parallel import _run_size
 from analyzer.backends.onnxruntime import OnnxRuntime
@@ -81,7 +81,7 @@ def both(monkeypatch, call):
     """What is found side by side, and at once."""
     apart = call()
     with monkeypatch.context() as patched:
-        patched.setattr(pieces, "lanes", lambda *_: None)
+        patched.setattr(micro_batches, "in_parallel", lambda *_: None)
         return apart, call()
 
 

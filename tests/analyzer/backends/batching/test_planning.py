@@ -1,4 +1,4 @@
-"""Batches planned from the sizes of tensors: what fits, what is cut, and that cutting changes nothing."""
+"""Batches planned from the sizes of tensors: how many samples fit, and that splitting changes no result."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import functools
 
 import numpy as np
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
-from analyzer import differentiate, full_grad, smooth_full_grad
+from analyzer import check, compare, differentiate, full_grad, integrated_gradients, smooth_full_grad
 from analyzer.autodiff.request import observe
-from analyzer.backends.batching.planning import Call, plan_batch, planned
-from analyzer.backends.onnxruntime import FRAGMENTS
-from analyzer.errors import NotEnoughMemory
+from analyzer.backends.batching.planning import Call, plan_batch
+from analyzer.backends.batching.planning import plan as plan_of
+from analyzer.errors import AnalysisError, NotEnoughMemory
 from analyzer.methods.full_grad import POST_PROCESSING
 from analyzer.methods.full_gradient.decomposition import Settings, plan
 from analyzer.target.target import Target
 from converters import Model, convert
-from tests.zoo.pytorch_transformers import NETWORKS
+from tests.zoo.pytorch_sequences import Recurrent
+from tests.zoo.pytorch_transformers import NETWORKS, VisionTransformer
 
 BACKENDS = ["onnxruntime", "torch", "tensorflow"]
 WIDTH = 1000
@@ -50,27 +52,27 @@ CHAIN = model(
 
 
 def need_of(fn, x, names=("x",)):
-    """The planned need of the gradients at tensors."""
+    """Return the estimate for the gradients at tensors."""
     call = Call(observe(names, names), (), fn.seed(Target(index=0), len(x), {}))
-    return planned(fn, call, {"x": x}).need
+    return plan_of(fn, call, {"x": x}).estimate
 
 
 def test_the_need_of_a_chain_is_counted_by_hand():
     # x, its two exponentials, the gradient at b (expanded) and at a are 4,000 bytes each and a sample.
     need = need_of(differentiate(CHAIN), np.zeros((1, WIDTH), np.float32))
     row = 4 * WIDTH
-    assert need.at(1000) == pytest.approx(FRAGMENTS * 5000 * row, rel=0.3)
-    assert need.at(2000) - need.at(1000) == pytest.approx(need.at(1000), rel=0.01)
+    assert need.bytes(1000) == pytest.approx(1.75 * 5000 * row, rel=0.3)
+    assert need.bytes(2000) - need.bytes(1000) == pytest.approx(need.bytes(1000), rel=0.01)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_as_many_samples_as_fit(backend):
     fn, x = differentiate(CHAIN, backend), np.zeros((1, WIDTH), np.float32)
     need = need_of(fn, x)
-    fits = plan_batch(fn, None, x, 0, max_memory=need.at(7))
+    fits = plan_batch(fn, None, x, 0, max_memory=need.bytes(7))
     assert fits == 7
-    assert plan_batch(fn, ["x"], x, 0, max_memory=need.at(7), at_most=3) == 3
-    assert plan_batch(differentiate(CHAIN, backend, max_memory=need.at(7)), None, x, 0) == 7
+    assert plan_batch(fn, ["x"], x, 0, max_memory=need.bytes(7), at_most=3) == 3
+    assert plan_batch(differentiate(CHAIN, backend, max_memory=need.bytes(7)), None, x, 0) == 7
 
 
 def test_a_sample_that_does_not_fit_is_refused():
@@ -101,7 +103,7 @@ def test_a_stated_batch_that_does_not_fit_is_refused(backend):
 
 
 def counted(fn, monkeypatch):
-    """The number of samples in every piece that the backend computes gradients of, in a list that grows."""
+    """The number of samples in every micro-batch that the backend computes gradients of, in a list that grows."""
     sizes, evaluate = [], fn.engine.evaluate
 
     def counting(request, feeds, seed):
@@ -129,7 +131,7 @@ TARGETS = {
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_pieces_change_no_result(backend, monkeypatch):
+def test_micro_batches_change_no_result(backend, monkeypatch):
     # Its windows merge samples with places.
     converted, x = network("swin")
     whole = differentiate(converted, backend)
@@ -138,10 +140,9 @@ def test_pieces_change_no_result(backend, monkeypatch):
         t for t in whole.places if (whole.graph.tensors[t].shape or ("batch",))[0] not in ("batch", 0)
     )
     wrt = (*whole.differentiable_inputs, inner)
-    need = planned(
-        whole, Call(observe(wrt, wrt), (), whole.seed(Target(), 5, {})), whole.check_inputs(x)
-    ).need
-    fn = differentiate(converted, backend, max_memory=need.at(2))
+    call = Call(observe(wrt, wrt), (), whole.seed(Target(), 5, {}))
+    need = plan_of(whole, call, whole.check_inputs(x)).estimate
+    fn = differentiate(converted, backend, max_memory=need.bytes(2))
     sizes = counted(fn, monkeypatch)
     for target in TARGETS.values():
         expected, found = whole.gradients(x, target, wrt), fn.gradients(x, target, wrt)
@@ -159,13 +160,13 @@ def full_grad_need(converted, x, *, arrays):
     fn = differentiate(converted)
     settings = Settings(fn.graph.outputs[:1], fn.roots(), False, POST_PROCESSING["paper"], arrays=arrays)
     request = plan(fn, {fn.graph.inputs[0]: x.shape}, settings).request
-    return planned(fn, Call(request, (), fn.seed(Target(), len(x), {})), fn.check_inputs(x)).need
+    return plan_of(fn, Call(request, (), fn.seed(Target(), len(x), {})), fn.check_inputs(x)).estimate
 
 
-def test_pieces_change_no_map_and_no_term(monkeypatch):
+def test_micro_batches_change_no_map_and_no_term(monkeypatch):
     converted, x = network("swin")
     whole = full_grad(converted, x)
-    fn = differentiate(converted, max_memory=full_grad_need(converted, x, arrays=False).at(2))
+    fn = differentiate(converted, max_memory=full_grad_need(converted, x, arrays=False).bytes(2))
     sizes, done = counted(fn, monkeypatch), []
     found = full_grad(fn, x, progress=lambda *counts: done.append(counts))
     assert sizes == [2, 2, 2] and done == [(2, 5), (4, 5), (5, 5)]
@@ -176,11 +177,11 @@ def test_pieces_change_no_map_and_no_term(monkeypatch):
         assert_close(found.bias_terms[name], term)
 
 
-def test_noise_does_not_depend_on_the_pieces():
+def test_noise_does_not_depend_on_the_micro_batches():
     converted, x = network("swin")
     x, done = x[:3], []
     whole = smooth_full_grad(converted, x, np.array([1, 2, 3]), samples=2, seed=1)
-    fn = differentiate(converted, max_memory=full_grad_need(converted, x, arrays=True).at(2))
+    fn = differentiate(converted, max_memory=full_grad_need(converted, x, arrays=True).bytes(2))
     found = smooth_full_grad(
         fn, x, np.array([1, 2, 3]), samples=2, seed=1, progress=lambda *counts: done.append(counts)
     )
@@ -193,6 +194,92 @@ def assert_close(found, expected):
     np.testing.assert_allclose(
         found, expected, rtol=0, atol=1e-4 * max(np.abs(expected).max(initial=0), 1e-3)
     )
+
+
+@pytest.mark.parametrize("name", ["vit", "lstm"])
+@pytest.mark.parametrize("backend", ["onnxruntime", "torch"])
+def test_terms_of_all_kinds_of_networks_are_split(name, backend, monkeypatch):
+    net, shape = SPLIT[name]()
+    x = np.random.default_rng(0).standard_normal((5, *shape)).astype(np.float32)
+    converted = convert(net.eval(), torch.from_numpy(x))
+    whole, fn = (
+        full_grad(differentiate(converted, backend), x),
+        differentiate(converted, backend, batch_size=2),
+    )
+    sizes = counted(fn, monkeypatch)
+    found = full_grad(fn, x)
+    assert sizes == [2, 2, 2]
+    assert_close(found.complete_map, whole.complete_map)
+    assert_close(found.completeness.total, whole.completeness.total)
+    for one, other in zip(found.contributions, whole.contributions, strict=True):
+        assert_close(one.total, other.total)
+
+
+SPLIT = {
+    "vit": lambda: (VisionTransformer(), (3, 16, 16)),
+    "lstm": lambda: (Recurrent(torch.nn.LSTM, width=8), (6, 4)),
+}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_batch_size_is_the_number_of_samples_of_a_micro_batch(backend, monkeypatch):
+    x = np.random.default_rng(0).standard_normal((7, WIDTH)).astype(np.float32)
+    for size, expected in ((1, [1] * 7), (3, [3, 3, 3]), (4, [4, 4]), (7, [7]), (100, [7])):
+        fn = differentiate(CHAIN, backend, batch_size=size)
+        sizes = counted(fn, monkeypatch)
+        found = fn.gradients(x, 0).gradients["x"]
+        assert sizes == expected
+        # y = Σ exp(exp(x))
+        np.testing.assert_allclose(found, np.exp(np.exp(x.astype(np.float64)) + x), rtol=1e-4)
+
+
+def test_batch_size_and_max_memory_are_both_limits(monkeypatch):
+    x = np.zeros((8, WIDTH), np.float32)
+    need = need_of(differentiate(CHAIN), x)
+    for size, samples, expected in ((4, 2, 2), (2, 4, 2), (None, 4, 4), (100, 100, 8)):
+        fn = differentiate(CHAIN, batch_size=size, max_memory=need.bytes(samples))
+        assert plan_batch(fn, None, x, 0, at_most=16) == min(size or 16, samples, 16)
+        sizes = counted(fn, monkeypatch)
+        fn.gradients(x, 0)
+        assert set(sizes) == {expected}
+    assert plan_batch(differentiate(CHAIN, batch_size=5), None, x, 0) == 5
+    # Without max_memory, the caller plans the memory.
+    monkeypatch.setattr("analyzer.backends.batching.planning.budget", lambda limit: 1)
+    np.testing.assert_allclose(
+        differentiate(CHAIN, batch_size=2).gradients(x, 0).output, np.e * WIDTH, rtol=1e-4
+    )
+
+
+def test_paths_are_integrated_in_micro_batches(monkeypatch):
+    x = np.random.default_rng(0).standard_normal((2, WIDTH)).astype(np.float32)
+    fn = differentiate(CHAIN, batch_size=3)
+    sizes = counted(fn, monkeypatch)
+    found = integrated_gradients(fn, x, 0, steps=32)
+    assert max(sizes) == 3
+    ends = np.exp(np.exp(x.astype(np.float64))).sum(1) - np.e * WIDTH
+    np.testing.assert_allclose(found.attributions.sum(1), ends, rtol=1e-3)
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.0, "4", True])
+def test_a_batch_size_that_is_no_number_above_0_is_refused(size):
+    for call in (lambda: differentiate(CHAIN, batch_size=size), lambda: check(CHAIN, X, 0, batch_size=size)):
+        with pytest.raises(AnalysisError, match=r"expected batch_size of at least 1, got .*Fix: omit it"):
+            call()
+
+
+X = np.zeros((3, WIDTH), np.float32)
+
+
+def test_a_batch_size_other_than_the_stated_batch_is_refused():
+    stated = model([helper.make_node("Exp", ["x"], ["y"])], {"x": [4, WIDTH]}, {"y": [4, WIDTH]})
+    with pytest.raises(AnalysisError, match=r"expected batch_size=4, .*got 2. Fix: omit batch_size"):
+        differentiate(stated, batch_size=2)
+    assert differentiate(stated, batch_size=4).gradients(X, 0).output.shape == (3,)
+
+
+def test_checks_run_in_micro_batches():
+    assert check(CHAIN, X, 0, backends=["onnxruntime", "torch"], batch_size=2).passed
+    assert compare(CHAIN, CHAIN, X, 0, batch_size=2).passed
 
 
 MIXING = {
@@ -217,7 +304,7 @@ MIXING = {
 
 
 @pytest.mark.parametrize("name", MIXING)
-def test_what_must_not_be_cut_is_left_whole(name, monkeypatch):
+def test_batches_that_must_not_be_split_are_left_whole(name, monkeypatch):
     x = np.random.default_rng(0).standard_normal((5, WIDTH)).astype(np.float32)
     whole = differentiate(MIXING[name])
     inputs = {"x": x, "table": x[:1]} if len(whole.graph.inputs) > 1 else x
@@ -234,6 +321,10 @@ def test_what_must_not_be_cut_is_left_whole(name, monkeypatch):
         return
     found = fn.gradients(inputs, target)
     assert sizes == [5]
+    sized = differentiate(MIXING[name], batch_size=2)
+    sizes = counted(sized, monkeypatch)
+    sized.gradients(inputs, target)
+    assert sizes == [5]
     for tensor in fn.graph.inputs:
         np.testing.assert_array_equal(found.gradients[tensor], expected.gradients[tensor])
 
@@ -242,11 +333,12 @@ def plan_bytes(fn, inputs):
     """The need of one sample."""
     feeds = fn.check_inputs(inputs)
     names = fn.differentiable_inputs
-    return planned(fn, Call(observe(names, names), (), fn.seed(Target(index=0), 1, feeds)), feeds).need.at(1)
+    call = Call(observe(names, names), (), fn.seed(Target(index=0), 1, feeds))
+    return plan_of(fn, call, feeds).estimate.bytes(1)
 
 
-def test_a_tensor_of_unknown_size_is_measured():
-    # What NonZero finds is only seen by running.
+def test_a_tensor_of_unknown_size_counts_as_the_largest():
+    # Only a run shows how many elements NonZero finds.
     unknown = model(
         [
             helper.make_node("NonZero", ["ones"], ["rows"]),
@@ -266,5 +358,6 @@ def test_a_tensor_of_unknown_size_is_measured():
     inputs = {"x": np.zeros((4, WIDTH), np.float32), "ones": np.ones(WIDTH, np.float32)}
     fn = differentiate(unknown)
     feeds = fn.check_inputs(inputs)
-    need = planned(fn, Call(observe(("x",), ("x",)), (), fn.seed(Target(index=0), 4, feeds)), feeds).need
-    assert need.at(101) - need.at(1) >= 100 * 5 * 4 * WIDTH
+    call = Call(observe(("x",), ("x",)), (), fn.seed(Target(index=0), 4, feeds))
+    need = plan_of(fn, call, feeds).estimate
+    assert need.bytes(101) - need.bytes(1) >= 100 * 5 * 4 * WIDTH

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 
-from analyzer.graph.builder import Emitter
+from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
 from analyzer.methods.full_gradient.maps import PUBLISHED, PYTORCH_GRAD_CAM
 from analyzer.methods.full_gradient.term_sums import Laid, channel_weights, term_sums
@@ -20,7 +20,7 @@ SAMPLES, CELLS = 2, 6
 
 def emitted(laid, psi):
     """Signed, absolute and salient sums (N, cells) on ONNX Runtime; `laid` is given as arrays."""
-    op = Emitter(23)
+    op = Builder(23)
     factor = Tensor("factor", laid.cells.dtype, laid.cells.shape)
     sums = term_sums(op, Laid(factor, laid.before, laid.after, laid.weights), psi)
     graph = helper.make_graph(
