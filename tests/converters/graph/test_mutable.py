@@ -104,6 +104,21 @@ def test_an_optional_output_loses_its_name_if_nothing_reads_it() -> None:
     assert list(node_of(graph, "y").output) == ["y"] and graph.producer("at") is None
 
 
+def test_a_branch_that_gives_an_outer_tensor_reads_it() -> None:
+    given = helper.make_tensor_value_info("a", FLOAT, None)
+    graph = branching()
+    choice = node_of(graph, "i")
+    for entry in choice.attribute:
+        entry.g.CopyFrom(helper.make_graph([], entry.name, [], [given]))
+    graph.relink(choice)
+    # Relu, both branches, the last sum.
+    assert graph.use_count("a") == 4 and graph.use_count("b") == 0
+    assert_linked(graph)
+    graph.rename({"a": "e"})
+    assert [entry.g.output[0].name for entry in choice.attribute] == ["e", "e"]
+    assert_linked(graph)
+
+
 def test_nodes_may_be_removed_during_a_walk() -> None:
     graph = MutableGraph(KINDS[0](6))
     for node in graph.nodes:
