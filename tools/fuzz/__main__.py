@@ -48,10 +48,10 @@ def _search(options: argparse.Namespace) -> tuple[collections.Counter[tuple[str,
     counts: collections.Counter[tuple[str, str]] = collections.Counter()
     node_tests(), networks()
     warm()
-    begun, bad, number = time.monotonic(), 0, 0
+    begun, bad, number = time.monotonic(), 0, options.first
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        while number < options.files and time.monotonic() - begun < 60 * options.minutes:
+        while number < options.first + options.files and time.monotonic() - begun < 60 * options.minutes:
             data = mutant(np.random.default_rng([options.seed, number]))
             path.write_bytes(data)
             for command, one in _read(path, Path(folder)):
@@ -101,6 +101,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, default=1.0, help="how long to search")
     parser.add_argument("--files", type=int, default=sys.maxsize, help="how many files at most")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--first", type=int, default=0, help="number of the first file, to go on after a search"
+    )
     parser.add_argument(
         "--keep", type=Path, default=Path("fuzz-failures"), help="folder of the files that fail"
     )
