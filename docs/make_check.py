@@ -16,10 +16,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from analyzer import check
 from analyzer.demo import PREPROCESSING, load_network, photographs
 from analyzer.figures import preprocess
-from converters import convert
+from onnxplain import check, convert
 
 LAYER = "_blocks.6._depthwise_conv.weight"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

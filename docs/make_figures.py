@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from analyzer import differentiate, full_grad
 from analyzer.cli import main
 from analyzer.demo import PREPROCESSING, photographs
 from analyzer.figures import overlay, panel, scale_of, smoothed
 from analyzer.figures.images import photographs as as_pictures
 from analyzer.figures.images import preprocess
+from onnxplain import differentiate, full_grad
 
 COLUMNS = {
     "photograph": "photograph",

@@ -20,8 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from twin import build_twins, example_images, to_nchw
 
-from analyzer import differentiate, full_grad, integrated_gradients
-from converters import Model, convert
+from onnxplain import Model, convert, differentiate, full_grad, integrated_gradients
 
 TOLERANCE = 1e-5
 TARGET = 3

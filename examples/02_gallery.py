@@ -13,12 +13,11 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from analyzer import differentiate, full_grad, simple_full_grad, smooth_full_grad
 from analyzer.demo import PREPROCESSING, class_names, load_network
 from analyzer.figures import overlay, panel, scale_of, smoothed
 from analyzer.figures.images import photographs as as_pictures
 from analyzer.figures.images import preprocess, read_image
-from converters import convert
+from onnxplain import convert, differentiate, full_grad, simple_full_grad, smooth_full_grad
 
 PHOTOGRAPHS = ("chelsea.png", "coffee.png", "rocket.jpg", "camera.png")
 COLUMNS = ("FullGrad", "Simple FullGrad", "Smooth FullGrad")

@@ -24,10 +24,9 @@ import torch
 from porting import copy_weights
 from torch import nn
 
-from analyzer import compare, integrated_gradients
 from analyzer.checks import Report
 from analyzer.figures import heat_map, panel
-from converters import Model, convert
+from onnxplain import Model, compare, convert, integrated_gradients
 
 HEIGHT, WIDTH, GLYPHS = 12, 20, 3
 FEATURES, STATE = 8, 16

@@ -25,12 +25,12 @@ from rewriters import REWRITERS
 from rich.console import Console
 from rich.table import Table
 
-from analyzer import compare
 from analyzer.checks.report import Report
 from analyzer.demo import PREPROCESSING, load_network
 from analyzer.errors import AnalysisError
 from analyzer.figures.images import preprocess, read_image
 from converters.errors import ConversionError
+from onnxplain import compare
 
 PHOTOGRAPHS = ("chelsea.png", "coffee.png", "rocket.jpg")
 KINDS = ("full grad", "integrated gradients")

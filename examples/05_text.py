@@ -15,10 +15,16 @@ import numpy as np
 from reviews import CLASSES, VOCABULARY, encode, train_reviews
 from rich.console import Console
 
-from analyzer import Differentiable, IntegratedGradients, Target, differentiate, integrated_gradients
 from analyzer.figures import ScoredTokens, limit_of, plot_tokens, tokens_text
 from analyzer.report import tokens_html
-from converters import convert
+from onnxplain import (
+    Differentiable,
+    IntegratedGradients,
+    Target,
+    convert,
+    differentiate,
+    integrated_gradients,
+)
 
 SENTENCES = (
     "the food was good .",

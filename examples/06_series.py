@@ -17,8 +17,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from analyzer import IntegratedGradients, integrated_gradients
-from converters import convert
+from onnxplain import IntegratedGradients, convert, integrated_gradients
 
 LENGTH, BEATS, SPACING = 320, 5, 60
 # Height, position and width of the waves P, Q, R, S and T, in steps from the middle of the beat.

@@ -18,14 +18,14 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from analyzer import (
+from onnxplain import (
     ExpectedGradients,
     IntegratedGradients,
+    convert,
     differentiate,
     expected_gradients,
     integrated_gradients,
 )
-from converters import convert
 
 FEATURES = (
     "age", "sex", "body mass index", "blood pressure", "total cholesterol", "LDL cholesterol", "HDL cholesterol",
