@@ -77,7 +77,17 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Return a registered method that has no name above, such as one in a new file of analyzer/methods."""
+    """Return a registered method that has no name above, such as one in a new file of analyzer/methods.
+
+    `distances` is now `analyzer.checks.distances`; the old name works for one release and warns.
+    """
+    if name == "distances":
+        import warnings
+
+        from analyzer.checks import distances
+
+        warnings.warn("analyzer.distances is now analyzer.checks.distances", DeprecationWarning, stacklevel=2)
+        return distances
     from analyzer.methods import METHODS
 
     for one in METHODS.values():

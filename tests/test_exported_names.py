@@ -96,3 +96,9 @@ def test_a_registered_method_needs_no_export():
         del methods.METHODS["doubled"]
     with pytest.raises(AttributeError, match="doubled"):
         _ = onnxplain.doubled
+
+
+def test_the_module_that_moved_has_its_old_name_for_one_release():
+    with pytest.warns(DeprecationWarning, match=r"analyzer\.checks\.distances"):
+        from analyzer import distances
+    assert distances is analyzer.checks.distances
