@@ -19,10 +19,11 @@ import numpy as np
 
 from analyzer.errors import MissingDependency
 from analyzer.figures.images import preprocess
+from analyzer.figures.picture import Picture
 from analyzer.methods import Attribution, full_grad, integrated_gradients
 from analyzer.methods.pictures import sample_pictures
 from analyzer.methods.summary import completeness_rows, judgement, predictions, samples
-from analyzer.report.page import AttributionPage, Picture, Prediction, write_report
+from analyzer.report.page import AttributionPage, Prediction, write_report
 from analyzer.types import Announce, Progress
 from converters.model import Model, Preprocessing
 from converters.system.atomic import write_bytes

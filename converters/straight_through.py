@@ -183,7 +183,8 @@ class _Floats:
         A zero point of the whole tensor stays subtracted; one along an axis (`spread`), or of an output of the
         graph, is added.
         """
-        limits, name = ml_dtypes.iinfo(kind), op.node.output[0]
+        limits = ml_dtypes.iinfo(kind)  # type: ignore[no-untyped-call]
+        name = op.node.output[0]
         low, high = float(limits.min), float(limits.max)
         y = op.Round(y)
         _mark(op.nodes[-1])

@@ -27,7 +27,7 @@ from analyzer.checks.read.file_side import FILE, FileSide, file_side
 from analyzer.checks.read.nonfinite import not_finite
 from analyzer.checks.read.own_backward import AUTOGRAD, OwnBackward, own_backward_of
 from analyzer.checks.read.reading import Reader, Reading, refuse_noise, weights_of
-from analyzer.checks.report import Report, Row
+from analyzer.checks.report import Report
 from analyzer.checks.tolerances import COMPLETENESS, Tolerance, tolerances
 from analyzer.errors import AnalysisError, NothingToCompare
 from analyzer.graph.batch_axis import samples_in
@@ -36,7 +36,7 @@ from analyzer.graph.precision import HALF, at_least_float32, epsilon
 from analyzer.graph.samples.arrangement import INDEPENDENT, Arrangement
 from analyzer.methods.completeness import Completeness
 from analyzer.target.target import Target, TargetLike, one_scalar
-from analyzer.types import Announce, Arrays, Inputs
+from analyzer.types import Announce, Arrays, Inputs, Row
 from converters import Model, load
 from converters.straight_through import straight_through as pass_rounding
 from converters.verification.original import Difference

@@ -24,14 +24,13 @@ from analyzer.checks.metrics import distance, relative_distance, worst_sample
 from analyzer.checks.read.passes import Passes
 from analyzer.checks.read.reading import Reader, Reading, maps_of
 from analyzer.checks.read.twin import Twin
-from analyzer.checks.report import Row
 from analyzer.checks.tolerances import COMPLETENESS
 from analyzer.graph.graph import Graph
 from analyzer.graph.layer_names import layer_of
 from analyzer.methods.completeness import Completeness
 from analyzer.methods.paths.quadrature import quadrature
 from analyzer.target.target import Target
-from analyzer.types import Announce, Arrays
+from analyzer.types import Announce, Arrays, Row
 
 Indices = tuple[int, int]
 Choices = Callable[[int], Side | None]

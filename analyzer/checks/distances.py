@@ -20,7 +20,8 @@ SMALLEST, LARGEST = 1e-100, 1e100
 
 def l1(a: np.ndarray, b: np.ndarray | None = None) -> np.ndarray:
     """Σ |a − b|; without b the norm of a."""
-    return np.abs(_difference(a, b)).sum(axis=1)
+    sums: np.ndarray = np.abs(_difference(a, b)).sum(axis=1)
+    return sums
 
 
 def l2(a: np.ndarray, b: np.ndarray | None = None) -> np.ndarray:
@@ -30,7 +31,8 @@ def l2(a: np.ndarray, b: np.ndarray | None = None) -> np.ndarray:
 
 def l_infinity(a: np.ndarray, b: np.ndarray | None = None) -> np.ndarray:
     """max |a − b|; without b the norm of a."""
-    return np.abs(_difference(a, b)).max(axis=1, initial=0.0)
+    largest: np.ndarray = np.abs(_difference(a, b)).max(axis=1, initial=0.0)
+    return largest
 
 
 def relative_l2(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -65,7 +67,8 @@ def top_overlap(a: np.ndarray, b: np.ndarray, share: float = TOP_SHARE) -> np.nd
     x, y = _flat(a, b)
     count = max(1, round(share * x.shape[1]))
     chosen = [np.stack([_top(np.abs(row), count) for row in rows]) for rows in (x, y)]
-    return np.minimum(*chosen).sum(axis=1) / count
+    shares: np.ndarray = np.minimum(*chosen).sum(axis=1) / count
+    return shares
 
 
 def ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -103,7 +106,8 @@ def _flat(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _difference(a: np.ndarray, b: np.ndarray | None) -> np.ndarray:
     x, y = _flat(a, np.zeros_like(a) if b is None else b)
-    return x - y
+    difference: np.ndarray = x - y
+    return difference
 
 
 def _norms(rows: np.ndarray) -> np.ndarray:

@@ -8,8 +8,7 @@ import numpy as np
 
 from analyzer.checks.distances import cosine, rank_correlation, relative_l2, ssim, top_overlap
 from analyzer.checks.metrics import distance
-from analyzer.checks.report import Row
-from analyzer.types import Arrays
+from analyzer.types import Arrays, Row
 
 TwoSides = tuple[Arrays, Arrays]
 

@@ -35,14 +35,14 @@ from analyzer.checks.read.attributions import worst_attributions
 from analyzer.checks.read.nonfinite import not_finite
 from analyzer.checks.read.reading import Reader, Reading, refuse_noise, weights_of
 from analyzer.checks.read.twin import Twin
-from analyzer.checks.report import Report, Row
+from analyzer.checks.report import Report
 from analyzer.checks.tolerances import COMPLETENESS, Tolerance, tolerances
 from analyzer.errors import AnalysisError, ShapeError
 from analyzer.graph.batch_axis import batched_inputs
 from analyzer.graph.graph import Graph
 from analyzer.methods.saliency import maps_of
 from analyzer.target.target import Target, TargetLike
-from analyzer.types import Announce, Arrays, Inputs
+from analyzer.types import Announce, Arrays, Inputs, Row
 
 # Enough to tell layers apart; an axis of samples from one of length 1.
 MATCHED_SAMPLES = 2

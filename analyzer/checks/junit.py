@@ -15,8 +15,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from analyzer.checks.report import Row, describe
+from analyzer.checks.report import describe
 from analyzer.checks.text import failure_lines, origin_lines
+from analyzer.types import Row
 from converters.system.atomic import write_bytes
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from analyzer.checks.report import Row
+from analyzer.types import Row
 
 if TYPE_CHECKING:
     from analyzer.checks.report import Pair, Report

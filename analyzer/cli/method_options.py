@@ -100,7 +100,7 @@ def with_method_options(command: Callable[..., None]) -> Callable[..., None]:
     parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in fixed] + added
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {one.name: one.annotation for one in parameters}
-    del run.__wrapped__  # type: ignore[attr-defined]
+    del run.__wrapped__
     return run
 
 
@@ -126,7 +126,7 @@ def _option(setting: str, takers: Mapping[str, Parameter]) -> Any:
 
 def enum_of(name: str, members: Mapping[str, str]) -> Any:
     """Return a type whose values are a fixed set of words, which Typer reads as choices."""
-    return StrEnum(name, dict(members))  # type: ignore[misc]
+    return StrEnum(name, dict(members))
 
 
 def _help(setting: str, takers: Mapping[str, Parameter]) -> str:

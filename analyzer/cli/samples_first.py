@@ -10,9 +10,9 @@ from analyzer.types import Arrays
 
 if TYPE_CHECKING:
     from analyzer.backends import Differentiable
-    from analyzer.backends.inputs import Inputs
     from analyzer.graph.samples.arrangement import Arrangement
     from analyzer.target.target import TargetLike
+    from analyzer.types import Inputs
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,8 @@ class Scale:
     def colours(self, count: int) -> np.ndarray:
         """(count, 3) uint8, from the low end to the high one, as `heat_map` has them."""
         ramp = np.linspace(-1 if self.signed else 0, 1, count).reshape(1, -1)
-        return heat_map(ramp, signed=self.signed, percentile=100, cmap=self.cmap)[0]
+        drawn: np.ndarray = heat_map(ramp, signed=self.signed, percentile=100, cmap=self.cmap)[0]
+        return drawn
 
 
 def value_range(

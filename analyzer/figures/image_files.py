@@ -15,7 +15,7 @@ import numpy as np
 from converters.errors import one_line, with_fix
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MOST_PIXELS = 89_478_485
@@ -47,7 +47,7 @@ def read_pixels(path: str | os.PathLike[str]) -> np.ndarray:
                 )
             ImageOps.exif_transpose(image, in_place=True)
             return _rgb(image)
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise ValueError(
             f"{path}: not a readable image. Fix: convert it to one of {', '.join(FORMATS)}"
         ) from error

@@ -286,7 +286,7 @@ def _shading_bar(figure: Figure, grid: np.ndarray, values: np.ndarray, look: Loo
         bar = figure.colorbar(drawn, ax=axes, fraction=0.03, pad=0.01, aspect=12)
         bar.set_ticks([scale.low, 0, scale.high] if look.signed else [scale.low, scale.high])
         bar.ax.set_yticklabels([f"{tick:.2g}".replace("-", "−") for tick in bar.get_ticks()], fontsize=7)
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.outline.set_visible(False)
         bar.ax.tick_params(length=2)
 
 

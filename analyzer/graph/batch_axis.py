@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from analyzer.graph.graph import Graph, Node, Shape
+from analyzer.graph.graph import Graph, Node
+from converters.types import Shape
 
 _KEEPS_ORDER = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
 

@@ -15,8 +15,9 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from analyzer.graph.graph import Node, Shape, Tensor, is_float
+from analyzer.graph.graph import Node, Tensor, is_float
 from converters.graph.builder import NodeBuilder
+from converters.types import Shape
 
 Argument = Tensor | np.ndarray | float | int | bool | Sequence[int] | None
 ScanStep = Callable[["Builder", list[Tensor], list[Tensor]], tuple[Sequence[Tensor], Sequence[Tensor]]]

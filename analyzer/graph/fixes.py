@@ -10,7 +10,7 @@ from itertools import permutations
 
 import numpy as np
 
-from analyzer.graph.graph import Shape
+from converters.types import Shape
 
 ALIKE = "Fix: give every input as many rows"
 """Of inputs with different numbers of samples."""

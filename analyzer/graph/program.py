@@ -17,8 +17,9 @@ import onnx
 from onnx import helper, numpy_helper
 
 from analyzer.graph.builder import Builder
-from analyzer.graph.graph import Graph, Node, Shape, Tensor, captured
+from analyzer.graph.graph import Graph, Node, Tensor, captured
 from converters.graph.kernels import exact_nodes
+from converters.types import Shape
 
 IR_VERSION = 10
 ONE = "exact/one"

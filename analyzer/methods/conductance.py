@@ -27,7 +27,7 @@ from analyzer.graph.channel_axis import channel_axes, input_channel_axis
 from analyzer.graph.precision import epsilon
 from analyzer.graph.samples.arrangement import PLAIN
 from analyzer.methods.completeness import sample_sums
-from analyzer.methods.integrated_gradients import ADAPTIVE, AT_ONCE, Progress, integrated_gradients
+from analyzer.methods.integrated_gradients import ADAPTIVE, AT_ONCE, integrated_gradients
 from analyzer.methods.numbers import generator, refuse_count
 from analyzer.methods.paths.ends import Baselines, path_ends
 from analyzer.methods.paths.fixed_target import Held, hold
@@ -40,7 +40,7 @@ from analyzer.methods.paths.refinement import Refined, as_goal, refine
 from analyzer.methods.paths.top_k import held_of_rank, joined
 from analyzer.methods.registry import method
 from analyzer.target.target import TargetLike
-from analyzer.types import Arrays, Inputs, Names, Rng
+from analyzer.types import Arrays, Inputs, Names, Progress, Rng
 
 _GRADIENT: Mapping[str, Callable[[Point, Point], np.ndarray]] = {
     "trapezoid": mean_gradient,

@@ -39,15 +39,16 @@ def entries(
     """Return the entries of a VJP rule, in a masked program with zeros kept where they are."""
     assert rules.vjp is not None
     if not op.masked or rules.several_outputs:
-        return rules.vjp(op, g, y, *inputs, **attributes)  # type: ignore[no-any-return]
+        entries: Sequence[Any] = rules.vjp(op, g, y, *inputs, **attributes)
+        return entries
     unmoved = op.Equal(g, 0.0)
     if rules.__name__.endswith("Softmax"):
         # A row that is masked whole is NaN, and left out by a Where behind the softmax.
         y = op.Where(op.And(op.IsNaN(y), unmoved), 0.0, y)
-    found = rules.vjp(op, g, y, *inputs, **attributes)
+    found: Sequence[Any] = rules.vjp(op, g, y, *inputs, **attributes)
     by_element = rules.kind is Kind.ELEMENTWISE or rules.__name__ in _SAME_SHAPE
     if not rules.broadcasts and not by_element:
-        return found  # type: ignore[no-any-return]
+        return found
     slopes: Sequence[Any] = (None,) * len(found)
     if rules.__name__ in _SELECTORS:
         one = op.Where(unmoved, op.tensor(1.0, g.dtype), 1.0)

@@ -17,11 +17,12 @@ from onnx import helper
 from analyzer.errors import UnsupportedOp
 from analyzer.graph.builder import Builder
 from analyzer.graph.fixes import TRACED
-from analyzer.graph.graph import Shape, Tensor
+from analyzer.graph.graph import Tensor
 from analyzer.ops.eager import Composed
 from analyzer.ops.indexing import ungather
 from analyzer.ops.registry import Homogeneous, Multilinear, PiecewiseConstant, register
 from analyzer.ops.support import axis_size, cast, constant_ints, ints, ones, place, rank_of
+from converters.types import Shape
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from onnx import helper, numpy_helper
 from analyzer.errors import UnsupportedOp
 from analyzer.graph.builder import Builder
 from analyzer.graph.fixes import TRACED
-from analyzer.graph.graph import Shape, Tensor
+from analyzer.graph.graph import Tensor
 from analyzer.ops.formulas import Emitted, size_along, vector
+from converters.types import Shape
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from analyzer.figures.depth import PairRows, Row, depth_plot
+from analyzer.figures.depth import PairRows, depth_plot
 from analyzer.figures.side_by_side import Kept, side_by_side
 from analyzer.report.page import check_matrix
 from analyzer.report.templates import template
+from analyzer.types import Row
 from converters.system.atomic import write_text
 
 # Rows that stand open, those that can be opened, and entries of long lists: a report as JSON has all.

@@ -60,7 +60,7 @@ def state_of(graph: MutableGraph) -> bytes:
 def _anonymous(known: onnx.TypeProto, symbols: dict[str, str]) -> bytes:
     """Return a type with the symbols numbered in the order in which they occur."""
     if not known.HasField("tensor_type"):
-        return known.SerializeToString(deterministic=True)
+        return bytes(known.SerializeToString(deterministic=True))
     shape = known.tensor_type.shape.dim if known.tensor_type.HasField("shape") else None
     return repr((known.tensor_type.elem_type, None if shape is None else [*_sizes(shape, symbols)])).encode()
 

@@ -79,7 +79,10 @@ def _body(graph: MutableGraph, node: onnx.NodeProto, version: int) -> onnx.Funct
     schema: Any = onnx.defs.get_schema(node.op_type, version)
     if schema.has_function:
         written_for = _nearest(schema.function_opset_versions, version)
-        return onnx.FunctionProto.FromString(schema.get_function_with_opset_version(written_for))
+        body: onnx.FunctionProto = onnx.FunctionProto.FromString(
+            schema.get_function_with_opset_version(written_for)
+        )
+        return body
     if not schema.has_context_dependent_function:
         return None
     types = [graph.typed(name) if name else onnx.TypeProto() for name in node.input]

@@ -102,7 +102,7 @@ def _load_external(tensor: onnx.TensorProto, path: Path) -> Path:
     location = entries.get("location", "")
     folder = path.parent.resolve()
     try:
-        target = (folder / location).resolve()
+        target: Path = (folder / location).resolve()
     except ValueError as error:  # a null character
         raise InvalidModel(
             f"{path}: the weights of {tensor.name!r} lie at {location!r}, no path. {_WHOLE}"

@@ -291,7 +291,7 @@ def runner(torch: Any, call: TorchCall, names: Sequence[str]) -> Any:
     return run
 
 
-def from_numpy(torch: Any, array: np.ndarray, device: Any) -> torch.Tensor:
+def from_numpy(torch: Any, array: np.ndarray, device: Any) -> Any:
     """Return an array as a tensor; bfloat16 keeps its type."""
     if array.dtype == ml_dtypes.bfloat16:
         return torch.from_numpy(array.astype(np.float32)).to(device, torch.bfloat16)

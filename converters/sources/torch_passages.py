@@ -181,7 +181,7 @@ def watching(torch: Any, module: Any, kept: Sequence[Passage], *, embedded: bool
     """Watch what runs inside. embedded: whether embedding lookups are leaves."""
     from torch.overrides import TorchFunctionMode
 
-    class Mode(TorchFunctionMode):  # type: ignore[misc]
+    class Mode(TorchFunctionMode):
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             return watch.call(func, args, kwargs or {})
 

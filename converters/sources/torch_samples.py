@@ -30,7 +30,7 @@ def reads_one_sample(torch: Any, call: TorchCall) -> bool:
 
 
 def _is_sample(tensor: Any) -> bool:
-    return tensor.ndim > 0 and tensor.shape[0] == 1
+    return bool(tensor.ndim > 0 and tensor.shape[0] == 1)
 
 
 def _changed(torch: Any, tensor: Any) -> Any:

@@ -106,7 +106,7 @@ def _scaled(array: np.ndarray, factor: float) -> np.ndarray:
 def _moved(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if not is_floating(array):
         return array
-    step = _DIGITS * float(ml_dtypes.finfo(array.dtype).eps)
+    step = _DIGITS * float(ml_dtypes.finfo(array.dtype).eps)  # type: ignore[no-untyped-call]
     moved: np.ndarray = (array.astype(np.float64) * (1 + step * rng.choice([-1, 1], array.shape))).astype(
         array.dtype
     )

@@ -90,7 +90,7 @@ class PyTorchNetwork:
                 tensor.requires_grad_(tensor.is_floating_point())
         found: dict[str, Any] = {name: tensor for name, tensor in inner.items() if name in wanted}
 
-        class Capture(torch.fx.Interpreter):  # type: ignore[name-defined,misc]
+        class Capture(torch.fx.Interpreter):  # type: ignore[misc]
             def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
                 # Decomposition leaves some primitives, such as a variance, which autograd knows as ATen's alone.
                 target = getattr(target, "impl_aten", target)

@@ -19,8 +19,8 @@ from analyzer.checks.comparison import NEVER_EXCUSED, Comparison
 from analyzer.checks.match.pairing import fed
 from analyzer.checks.read.reading import Reader, Reading
 from analyzer.checks.read.twin import Twin
-from analyzer.checks.report import Row
 from analyzer.errors import AnalysisError, MissingDependency
+from analyzer.types import Row
 from converters import Model
 from converters.errors import one_line
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from analyzer.checks.explain.kinks import Side
-from analyzer.checks.report import Row
 from analyzer.graph.precision import epsilon
+from analyzer.types import Row
 from converters.verification.norms import norm
 
 ROUNDING = "zero but for rounding"

@@ -174,7 +174,8 @@ def _sums_agree(
 def _differ(a: np.ndarray, b: np.ndarray, tolerance: float) -> np.ndarray:
     """The elements that differ by more than rounding."""
     scale = max(float(np.abs(a).max(initial=0.0)), float(np.abs(b).max(initial=0.0)))
-    return np.abs(a - b) > tolerance * scale
+    apart: np.ndarray = np.abs(a - b) > tolerance * scale
+    return apart
 
 
 def _moves_derivative(passes: Passes, node: Node, side: Side, moved: Arrays) -> bool:

@@ -18,10 +18,9 @@ from analyzer.backends import Differentiable
 from analyzer.backends.file import FileCheck
 from analyzer.checks.comparison import row_of
 from analyzer.checks.read.reading import Reading
-from analyzer.checks.report import Row
 from analyzer.graph.graph import is_float
 from analyzer.graph.samples.arrangement import Arrangement
-from analyzer.types import Arrays
+from analyzer.types import Arrays, Row
 from converters.errors import ConversionError, one_line
 from converters.model import Model
 from converters.verification.original import Difference, computed, first_difference, following

@@ -15,11 +15,10 @@ import numpy as np
 
 from analyzer.checks.comparison import row_of
 from analyzer.checks.read.reading import weights_of
-from analyzer.checks.report import Row
 from analyzer.errors import AnalysisError, UnsupportedOp
 from analyzer.graph.graph import Graph
 from analyzer.target.target import Target
-from analyzer.types import Arrays
+from analyzer.types import Arrays, Row
 from converters.errors import ConversionError, one_line
 from converters.model import Model, PyTorchSource
 from converters.sources.torch_backward import Backward, CustomPassage, own_backward

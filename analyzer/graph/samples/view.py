@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from analyzer.errors import AnalysisError
-from analyzer.graph.graph import Graph, Node, Shape, Tensor
+from analyzer.graph.graph import Graph, Node, Tensor
 from analyzer.graph.samples.arrangement import Arrangement
 from analyzer.graph.samples.labels import Span
 from analyzer.types import Sizes
+from converters.types import Shape
 
 _PREFIX = "stated/"
 

@@ -58,7 +58,7 @@ def activated(op: Expander, y: str, activation: str | None, parameters: list[flo
     if activation == "Clip":
         return str(op.Clip(y, *(float(bound) for bound in given)))
     if activation == "QuickGelu":
-        return quick_gelu(op, y, **({"alpha": given[0]} if given else {}))
+        return str(quick_gelu(op, y, **({"alpha": given[0]} if given else {})))
     if activation not in _PARAMETERS or not onnx.defs.has(activation):
         raise op.refuse(f"has the activation {activation!r}, which has no standard form")
     attributes: dict[str, Any] = dict(zip(_PARAMETERS[activation], map(float, given), strict=False))

@@ -60,7 +60,7 @@ def fused_mat_mul(
 
 @expands("TransposeMatMul")
 def transpose_mat_mul(op: Expander, a: str, b: str, **attributes: Any) -> str:
-    return fused_mat_mul(op, a, b, **attributes)
+    return str(fused_mat_mul(op, a, b, **attributes))
 
 
 def _transposed(op: Expander, x: str, swap: int, batch: int) -> str:

@@ -197,7 +197,7 @@ def dynamic_quantize_mat_mul(
     op: Expander, a: str, b: str, b_scale: str, b_zero: str | None = None, bias: str | None = None
 ) -> str:
     quantized, scale, zero = op.emit("DynamicQuantizeLinear", [a], outputs=3)
-    return mat_mul_integer_to_float(op, quantized, b, scale, b_scale, zero, b_zero, bias)
+    return str(mat_mul_integer_to_float(op, quantized, b, scale, b_scale, zero, b_zero, bias))
 
 
 @expands("QAttention")

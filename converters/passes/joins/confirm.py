@@ -44,7 +44,8 @@ def _rounding_error(op: Computation, x: Array, precision: Precision) -> Array:
 
     def moved(values: Array) -> Array:
         signs = rng.integers(0, 2, np.shape(values)) * 2 - 1
-        return values * (1 + precision.unit * signs)
+        moved: np.ndarray = values * (1 + precision.unit * signs)
+        return moved
 
     centre = op(Rounded(x, exact)).values
     errors = [np.abs(op(Rounded(x, moved)).values - centre) for _ in range(_SAMPLES)]

@@ -42,12 +42,12 @@ class Precision:
     @cached_property
     def unit(self) -> float:
         """The largest relative error of one rounding."""
-        return float(ml_dtypes.finfo(self.dtype).eps) / 2
+        return float(ml_dtypes.finfo(self.dtype).eps) / 2  # type: ignore[no-untyped-call]
 
     @cached_property
     def smallest(self) -> float:
         """The smallest normal number."""
-        return float(ml_dtypes.finfo(self.dtype).smallest_normal)
+        return float(ml_dtypes.finfo(self.dtype).smallest_normal)  # type: ignore[no-untyped-call]
 
     @property
     def is_double(self) -> bool:

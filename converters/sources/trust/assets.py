@@ -55,7 +55,7 @@ def _is_own_asset(folder: str, meta_graph: Any, node: Any) -> bool:
     if not 0 <= index < len(meta_graph.asset_file_def):
         return False
     assets = Path(folder, "assets").resolve()
-    return (assets / meta_graph.asset_file_def[index].filename).resolve().is_relative_to(assets)
+    return bool((assets / meta_graph.asset_file_def[index].filename).resolve().is_relative_to(assets))
 
 
 def functions_of(node: Any) -> Iterator[str]:
