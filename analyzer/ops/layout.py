@@ -101,9 +101,13 @@ def _unslice(
         # Without the axes or steps, the positions of all elements are sliced.
         return scatter_flat(op, g, op.Slice(flat_positions(op, x), starts, ends, axes, steps), x)
     along = [axis % len(x.shape) for axis in along or range(len(first))]
+    taken = list(zip(along, first, last, strides or ones(len(along)), strict=True))
+    if any(step != 1 and _is_open(size_along(op, x, axis), a, b) for axis, a, b, step in taken):
+        # What is taken may be empty, and has no zeros between its elements then.
+        return scatter_flat(op, g, op.Slice(flat_positions(op, x), starts, ends, axes, steps), x)
     shape: list[Any] = list(x.shape)
     spread, before, turned = ones(len(shape)), {}, []
-    for axis, a, b, step in zip(along, first, last, strides or ones(len(along)), strict=True):
+    for axis, a, b, step in taken:
         if step == 1 and isinstance(a, int) and a == 0 and isinstance(b, int) and b >= _WHOLE:
             continue
         size = size_along(op, x, axis)

@@ -33,6 +33,7 @@ UNTOUCHED = {
     "keep_numbers": "chooses the outputs",
     "keeps_batch_norm": "reads",
     "left_out": "reads",
+    "load_session": "makes a session, and changes no graph",
     "name_domains": "corrects the domain of nodes",
     "normalization": "finds one region, for join_primitives",
     "precision_of": "reads",

@@ -52,8 +52,7 @@ def test_full_grad_is_complete_and_the_explicit_terms_are_not(demo):
 
 
 def test_the_map_has_its_mass_on_the_cup(demo):
-    (maps,) = demo[2].results[0].maps.values()
-    heat = maps[1]
+    heat = demo[2].results[0].map[1]
     cup = np.zeros_like(heat, bool)
     cup[10:140, 40:185] = True
     assert heat[cup].mean() > 1.5 * heat[~cup].mean()
