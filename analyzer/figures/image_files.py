@@ -15,7 +15,7 @@ import numpy as np
 from converters.errors import one_line, with_fix
 
 if TYPE_CHECKING:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MOST_PIXELS = 89_478_485
@@ -28,7 +28,7 @@ def read_pixels(path: str | os.PathLike[str]) -> np.ndarray:
     Returns (H, W, 3) uint8; float32 in [0, 1] for grey images of 16 bits. Raises ValueError with one line where the
     file is missing, no image of one of FORMATS, damaged, or too large.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     path = Path(path)
     if not path.is_file():
