@@ -35,8 +35,10 @@ def save(value: Any, path: str | os.PathLike[str]) -> None:
 
 
 def load(path: str | os.PathLike[str], kinds: Mapping[str, Any], expected: type) -> Any:
-    """Read an object that `save` wrote. kinds: the classes that may occur, by name. expected: the class of the object.
+    """Read an object that `save` wrote.
 
+    kinds: {name: class} of all objects that may occur in the file.
+    expected: the class of the object itself.
     Raises AnalysisError where the file is not such an object.
     """
     what = expected.__name__
@@ -48,7 +50,7 @@ def load(path: str | os.PathLike[str], kinds: Mapping[str, Any], expected: type)
     except OSError as error:
         raise AnalysisError(f"{path}: {error.strerror or 'not an .npz file'}. {fix}") from error
     except (KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise AnalysisError(f"{path}: expected the .npz file of a {what}. {fix}") from error
+        raise AnalysisError(f"{path}: expected an .npz file that {what}.save wrote. {fix}") from error
     version = content.get("version") if isinstance(content, dict) else None
     if version != VERSION:
         raise AnalysisError(
@@ -58,9 +60,9 @@ def load(path: str | os.PathLike[str], kinds: Mapping[str, Any], expected: type)
     try:
         found = _decoded(content["value"], arrays, kinds)
     except (KeyError, TypeError, IndexError, ValueError) as error:
-        raise AnalysisError(f"{path}: expected a {what}, got other fields. {fix}") from error
+        raise AnalysisError(f"{path}: the fields are not those of {what}. {fix}") from error
     if not isinstance(found, expected):
-        raise AnalysisError(f"{path}: expected a {what}, got a {type(found).__name__}. {fix}")
+        raise AnalysisError(f"{path}: expected an object of {what}, got one of {type(found).__name__}. {fix}")
     return found
 
 

@@ -25,7 +25,7 @@ from converters.system.text import printable
 
 
 class Note(UserWarning):
-    """What a user should know of a result that is right; the command line shows it."""
+    """A remark on a correct result, such as another name of a tensor. The command line shows it."""
 
 
 class AnalysisError(Exception):

@@ -1,4 +1,4 @@
-"""Check what a user gives as inputs, and bring it to the arrays that a graph takes.
+"""Check the inputs of a call, and convert them to the arrays that a graph takes.
 
 From a Graph and arrays to feeds {input name: array} in the graph's types. Refuses wrong names, numbers, shapes and NaN.
 """

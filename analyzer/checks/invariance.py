@@ -76,7 +76,7 @@ def compare(
         of b} where neither names nor shapes tell.
     backend: what computes both; a model may also come bound to one, `differentiate(model, …)`.
     tolerance, steps, straight_through, max_memory, batch_size, progress: as for `check`. verify: compare both with
-        their files, as for `differentiate`. names: what the report calls the two.
+        their files, as for `differentiate`. names: of the two models in the report.
     trust: load files that can run code, as for `convert`.
     referee: whether both are run in float64 on torch as well, to say whether an excess is rounding or the models'; by
         default where something is in excess and torch is there.

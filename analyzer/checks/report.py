@@ -258,7 +258,7 @@ class Report:
         return fragment(f"Report: {self.headline}", self._facts())
 
     def _facts(self) -> list[tuple[str, str]]:
-        """What there is to know of the report, by name: the failing pairs first."""
+        """Return the lines of the short text, {name: value} in pairs, the failing pairs of sides first."""
         found = []
         for pair in sorted(self.pairs, key=lambda one: one.passed):
             worst = pair.worst

@@ -105,7 +105,7 @@ def with_method_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _option(setting: str, takers: Mapping[str, Parameter]) -> Any:
-    """The annotation by which Typer makes an option."""
+    """Return the annotation from which Typer makes an option."""
     first = next(iter(takers.values()))
     kind: Any = first.kind
     metavar: str | None = None
@@ -130,7 +130,7 @@ def enum_of(name: str, members: Mapping[str, str]) -> Any:
 
 
 def _help(setting: str, takers: Mapping[str, Parameter]) -> str:
-    """What a setting means for these methods, and its default."""
+    """Return the help of a setting for these methods, with its default."""
     first = next(iter(takers.values()))
     if setting in FROM_TEXT:
         text = FROM_TEXT[setting][2]
@@ -143,7 +143,7 @@ def _help(setting: str, takers: Mapping[str, Parameter]) -> str:
 
 
 def _sentence(text: str) -> str:
-    """A parameter's description as help: a capital first, and the command line's words for Python's."""
+    """Return a parameter's description as help: with a capital, and options in place of Python's names."""
     for setting in settings_on_command_line():
         text = text.replace(f"`{setting}`", option_of(setting))
     text = text.replace("`converged`", "The result").replace("`", "").partition(" Default: ")[0]
@@ -151,12 +151,12 @@ def _sentence(text: str) -> str:
 
 
 def _whose(takers: Mapping[str, Parameter]) -> str:
-    """Which methods take a setting, where few do."""
+    """Return a sentence that names the methods of a setting, where they are few."""
     return f" Only for {', '.join(takers)}." if len(takers) <= 3 else ""
 
 
 def _defaults(takers: Mapping[str, Parameter]) -> str:
-    """The default, and of which methods it is another; empty where the methods decide."""
+    """Return the default, and the methods with another one; empty where there is none."""
     by_value: dict[str, list[str]] = {}
     for name, parameter in takers.items():
         if parameter.default is not None and parameter.default is not False:
@@ -204,7 +204,7 @@ def _named_methods(args: Sequence[str]) -> list[str]:
 
 
 def _translated(args: Sequence[str]) -> Iterable[str]:
-    """The arguments in today's spelling; a warning on stderr names each old one."""
+    """Yield the arguments in the present spelling. A warning on stderr names each old one."""
     items = iter(args)
     for item in items:
         head, equals, value = item.partition("=")

@@ -111,7 +111,8 @@ MaxMemoryOption = Annotated[
     typer.Option(
         "--max-memory",
         metavar="SIZE",
-        help="The memory that a call may take, such as 2GiB; larger batches are split. Default: half of what is free.",
+        help="The memory that a call may take, such as 2GiB; larger batches are split. "
+        "Default: half of the free memory.",
     ),
 ]
 BatchSizeOption = Annotated[

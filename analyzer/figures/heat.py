@@ -28,7 +28,7 @@ REGIONS, PIXELS = 0.04, 0.01
 
 @dataclass(frozen=True)
 class Scale:
-    """What a map's colours stand for: the values at their ends, and the unit. Signed ones have 0 in the middle.
+    """The scale of a map's colours: the values at both ends, and their unit. A signed scale has 0 in the middle.
 
     cmap: a Matplotlib colour map, in place of the map's own colours.
     """

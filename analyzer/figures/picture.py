@@ -9,7 +9,7 @@ from analyzer.figures.heat import Scale
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG with its caption, one line that says how to read it, and what its colours stand for."""
+    """A PNG with its caption, a line that says how to read it, and the scale of its colours."""
 
     caption: str
     png: bytes

@@ -31,7 +31,7 @@ MOST_FEATURES = 40
 class Look:
     """What a figure says of its map. signed: red above zero and blue below. unit: of the values. smoothing: of images,
     see `smoothed`. features: the names of a table's columns. errors (N, features): the standard errors of a table.
-    samples: what the samples are called, by default by their numbers.
+    samples: the caption of each sample; default its number.
     cmap: a Matplotlib colour map, in place of the figure's own. alpha: the opacity of the strongest pixels.
     """
 
@@ -235,7 +235,8 @@ def draw_input(
         _draw_signal(axes, values[0], own, look)
     else:
         raise ValueError(
-            f"a map of {values.ndim - 1} axes needs axes of its own for each side. Fix: omit ax, or plot a slice of it"
+            f"expected a map of 1 or 2 axes to draw into ax, got one of {values.ndim - 1} axes. Fix: omit ax, or plot "
+            "a slice of it"
         )
     axes.set_title(title, fontsize=9, loc="left")
 

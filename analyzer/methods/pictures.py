@@ -1,7 +1,7 @@
 """The pictures of results: per sample the photograph, an overlay per map and the chart of layers, as PNG.
 
 Reads results and the model's inputs; gives Pictures by a short name, for files and for the HTML report. Tables,
-signals and volumes have maps and attributions in their own form; other inputs that are no images have the chart alone.
+signals and volumes have maps and attributions in their own form; other inputs have the chart alone.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from converters.model import Preprocessing
 
 COMPLETE_MAP = "full-grad-complete"
-# Of inputs that are no images: tables (N, features), signals (N, C, T) and volumes (N, C, D, H, W).
+# Of inputs other than images: tables (N, features), signals (N, C, T) and volumes (N, C, D, H, W).
 DRAWN_RANKS = (2, 3, 5)
 SIGNED_UNIT = "per pixel, smoothed"
 
@@ -75,7 +75,7 @@ def _of_image(
 def _of_values(
     results: Sequence[Attribution], name: str, index: int, array: np.ndarray
 ) -> dict[str, Picture]:
-    """The maps of an input that is no image, or its attributions summed over channels."""
+    """Return the pictures of an input other than an image: its maps, or its attributions summed over channels."""
     row, found = slice(index, index + 1), {}
     for result in results:
         maps = result.by_tensor(result.maps)
@@ -135,7 +135,7 @@ def _overlays(
 
 
 def _plane(result: Attribution, name: str, index: int, layout: str | None) -> np.ndarray | None:
-    """What is drawn of a method over an image, (H, W): its map, else its attributions summed over channels."""
+    """Return the plane (H, W) that is drawn over an image: the map, else the attributions summed over channels."""
     maps = result.by_tensor(result.maps)
     if maps:
         found = maps.get(name)
@@ -167,7 +167,7 @@ def file_name_of(result: Attribution, index: int) -> str:
 
 
 def complete_sum(result: FullGrad, index: int) -> str:
-    """What the complete maps of one sample sum to, and what they leave out."""
+    """Return a sentence with the sums of one sample's complete maps and the terms without a position."""
     complete = result.by_tensor(result.complete_map)
     maps = [format_value(float(found[index].sum())) for found in complete.values()]
     apart = format_value(float(result.unplaced_total[index]))

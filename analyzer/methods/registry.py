@@ -17,7 +17,6 @@ from typing import Any, ParamSpec, TypeVar, cast
 import numpy as np
 
 from analyzer.backends import explains
-from analyzer.errors import AnalysisError
 from analyzer.methods.arranged import by_sample
 from analyzer.methods.result import Attribution
 from analyzer.methods.signatures import Parameter, parameters_of
@@ -25,7 +24,7 @@ from analyzer.methods.signatures import Parameter, parameters_of
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result", bound=Attribution)
 
-# Parameters of the public functions that are no settings of the method.
+# Parameters of the public functions that are not settings of the method.
 NOT_SETTINGS = frozenset({"model", "inputs", "target", "progress", "verify", "batch_size"})
 
 
@@ -95,15 +94,6 @@ def method(
         return run
 
     return decorate
-
-
-def method_named(name: str) -> Method:
-    """Return a method by its name. Raises AnalysisError, which names the closest ones, where there is none."""
-    if name not in METHODS:
-        raise AnalysisError(
-            f"expected the name of a method, got {name!r}. Fix: choose from {', '.join(METHODS)}"
-        )
-    return METHODS[name]
 
 
 def _used(found: Attribution, settings: Mapping[str, Any]) -> dict[str, Any]:

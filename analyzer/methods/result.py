@@ -38,7 +38,7 @@ OUTPUT_UNIT = "units of the output, per element"
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Attribution:
-    """What an attribution method returns for N samples.
+    """The result of an attribution method for N samples.
 
     attributions: one array like the input, (N, *features); {tensor: array} of several inputs, or where `wrt` named
         tensors. Of a method that only draws a map, such as Grad-CAM, the map.
@@ -95,7 +95,7 @@ class Attribution:
 
     @cached_property
     def delta(self) -> np.ndarray | None:
-        """(N,): the sum of the attributions less what it must be; None where they need not sum to anything."""
+        """(N,): the sum of the attributions minus the required sum; None of methods without completeness."""
         found = self.completeness
         return None if found is None else found.total - found.output
 
@@ -141,7 +141,7 @@ class Attribution:
 
     @property
     def detail(self) -> str:
-        """What distinguishes this run of the method, such as its number of gradients."""
+        """A detail of this run of the method, such as its number of gradients."""
         return ""
 
     @property
@@ -156,7 +156,7 @@ class Attribution:
 
     @property
     def remark(self) -> str:
-        """What the numbers of the completeness do not say by themselves."""
+        """A remark on the completeness, such as how the sum comes closer; empty where it needs none."""
         return ""
 
     @property

@@ -60,7 +60,7 @@ def completeness_rows(results: Sequence[Attribution], names: Sequence[str]) -> l
 
 
 def _shortfall(result: Attribution, index: int) -> str:
-    """What is left unexplained of one sample, and why."""
+    """Return the unexplained rest of one sample, and the reason."""
     assert result.delta is not None
     missing = format_value(-float(result.delta[index]))
     return f"{missing} unexplained: {result.remark}" if result.remark else f"{missing} unexplained"
@@ -91,7 +91,7 @@ def samples(
     texts: Sequence[Sequence[ScoredTokens]] = (),
     asked: str = "",
 ) -> list[Sample]:
-    """What the report shows of each input. asked: the target in the user's words."""
+    """Return the report's sections, one for each input. asked: the target in the user's words."""
     full_grads = [result for result in results if isinstance(result, FullGrad)]
     first = by_method(results)[0]
     return [
@@ -109,7 +109,7 @@ def samples(
 
 
 def target_text(result: Attribution, index: int, class_names: ClassNames, asked: str = "") -> str:
-    """What was explained of one sample: "espresso (967)", or what is no class as it was asked for."""
+    """Return the target of one sample: "espresso (967)", or, without a class, the user's own words."""
     if result.target is None:
         return asked or "a weighted sum of the outputs"
     chosen = int(result.target[index])
@@ -194,7 +194,7 @@ def _record(result: Attribution, index: int, class_names: ClassNames) -> dict[st
 
 
 def completeness_json(result: Attribution, index: int) -> dict[str, Any] | None:
-    """What one sample's attributions add up to; None of a method that gives a map alone."""
+    """Return the completeness of one sample; None of a method without one."""
     sums = result.completeness
     if sums is None or result.delta is None:
         return None
@@ -208,7 +208,7 @@ def completeness_json(result: Attribution, index: int) -> dict[str, Any] | None:
 
 
 def _decomposition_json(result: Attribution, index: int) -> dict[str, Any]:
-    """What makes the output, in network order, with shares of it; and how much of that the complete map holds."""
+    """Return the terms of the output in network order, with their shares, and the sums of the complete map."""
     if not isinstance(result, FullGrad):
         return {}
     output = float(result.completeness.output[index])

@@ -31,7 +31,7 @@ def text(result: Attribution) -> str:
 
 
 def _facts(result: Attribution) -> list[tuple[str, str]]:
-    """What there is to know of a result, by name, the most important first."""
+    """Return the lines of the short text as (name, value) pairs, the most important first."""
     count = len(np.atleast_1d(result.output))
     arrays = {name: np.shape(array) for name, array in result.by_tensor(result.attributions).items()}
     shown = [f"{name or 'input'} {shape}" for name, shape in list(arrays.items())[:MOST_LISTED]]

@@ -81,7 +81,7 @@ def called() -> set[str]:
     """Return the public functions that `canonicalise` and the rounds of `_settle` call with a graph or a model."""
     tree = ast.parse((_PLACE / "canonical.py").read_text(encoding="utf-8"))
     wanted = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
-    bodies = [node for node in wanted if node.name in ("canonicalise", "_settle")]
+    bodies = [node for node in wanted if node.name in ("_canonicalised", "_settle")]
     assert len(bodies) == 2
     return {
         call.func.id

@@ -62,7 +62,7 @@ def test_a_saved_report_is_the_same_after_reading(kind, request, tmp_path):
 def test_a_result_is_no_report_and_a_report_no_result(passing, tmp_path):
     gradient(convert(network(), X[:1]), X).save(tmp_path / "result.npz")
     passing.save(tmp_path / "report.npz")
-    with pytest.raises(AnalysisError, match="expected a Report"):
+    with pytest.raises(AnalysisError, match="the fields are not those of Report"):
         Report.load(tmp_path / "result.npz")
-    with pytest.raises(AnalysisError, match="expected a Attribution"):
+    with pytest.raises(AnalysisError, match="the fields are not those of Attribution"):
         Attribution.load(tmp_path / "report.npz")
