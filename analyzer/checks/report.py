@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 from analyzer import archive
 from analyzer.checks.read.attributions import Attributions
@@ -16,6 +15,7 @@ from analyzer.methods.views import fragment
 from analyzer.types import Row
 from converters.model import Preprocessing
 from converters.system.environment import environment
+from converters.system.plain_data import plain
 from converters.system.text import printable
 
 # A comparison within a larger tolerance says little; the verdict names it.
@@ -218,7 +218,7 @@ class Report:
                 "inner": self.inner,
                 "drift": self.drift,
             }
-        return json.dumps(_finite(content), indent=2)
+        return json.dumps(plain(content), indent=2)
 
     def to_html(self, path: str | os.PathLike[str], title: str = "") -> None:
         """Write the report as one self-contained page. title: what was checked; default the names of the sides."""
@@ -308,13 +308,3 @@ def _summary(pair: Pair) -> Row:
 def _size(number: float) -> float:
     """For ranking: what is no number is worse than any."""
     return float("inf") if number != number else float(number)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return None
-    return value

@@ -86,7 +86,7 @@ def write_results(
 
 def json_text(document: Mapping[str, Any]) -> str:
     """A document as the text of a JSON file."""
-    from analyzer.cli.terminal import plain
+    from converters.system.plain_data import plain
 
     return json.dumps(plain(document), indent=2, allow_nan=False) + "\n"
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
+
+from converters.system.plain_data import plain
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -170,18 +171,3 @@ def _table() -> Table:
     from rich.table import Table
 
     return Table(box=SIMPLE_HEAD, header_style="dim", pad_edge=False, show_edge=False)
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON has it: NumPy numbers and arrays as Python, NaN and infinity as null."""
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    return str(value)

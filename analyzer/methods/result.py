@@ -22,6 +22,7 @@ from analyzer.graph.samples.arrangement import INDEPENDENT, Arrangement
 from analyzer.graph.samples.labels import Span
 from analyzer.methods.completeness import Completeness
 from analyzer.methods.spatial_map import SpatialMap, SpatialMaps
+from converters.system.plain_data import plain
 
 if TYPE_CHECKING:
     import pandas
@@ -278,7 +279,7 @@ class Attribution:
 
     def to_json(self) -> str:
         """Return the numbers of every sample as JSON: no array of the size of an input or a layer."""
-        return json.dumps(self._document(), indent=1)
+        return json.dumps(plain(self._document()), indent=1)
 
     def _document(self) -> dict[str, Any]:
         from analyzer.methods.views import document

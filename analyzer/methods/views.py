@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import html as markup
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,18 +65,10 @@ def html(result: Attribution) -> str:
 
 
 def fragment(title: str, facts: list[tuple[str, str]], picture: bytes | None = None) -> str:
-    """Return a title, a table of facts and a PNG as one piece of HTML."""
-    rows = "".join(
-        f"<tr><th style='text-align:left;padding-right:1em'>{markup.escape(name)}</th>"
-        f"<td style='text-align:left'>{markup.escape(value)}</td></tr>"
-        for name, value in facts
-    )
-    image = ""
-    if picture is not None:
-        data = base64.b64encode(picture).decode("ascii")
-        alt = markup.escape(title, quote=True)
-        image = f"<img alt='{alt}' style='max-width:100%' src='data:image/png;base64,{data}'>"
-    return f"<div><b>{markup.escape(title)}</b><table>{rows}</table>{image}</div>"
+    """Return a title, a table of facts and a PNG as one piece of HTML. All text is escaped."""
+    from analyzer.report.templates import template
+
+    return template("result.html").render(title=title, facts=facts, picture=picture)
 
 
 def _picture(result: Attribution) -> bytes | None:
@@ -114,23 +103,7 @@ def document(result: Attribution) -> dict[str, Any]:
             "total": sums.total.tolist(),
             "relative_error": sums.error.tolist(),
         }
-    plain: dict[str, Any] = _plain(found)
-    return plain
-
-
-def _plain(value: Any) -> Any:
-    """Plain data that JSON holds: numbers that are not finite become null."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return None
-    return value
+    return found
 
 
 def frame(result: Attribution) -> pandas.DataFrame:
