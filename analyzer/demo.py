@@ -22,7 +22,7 @@ from analyzer.errors import MissingDependency
 from analyzer.figures.images import preprocess
 from analyzer.figures.picture import Picture
 from analyzer.methods import Attribution, full_grad, integrated_gradients
-from analyzer.methods.pictures import sample_pictures
+from analyzer.methods.pictures import on_one_scale, sample_pictures
 from analyzer.methods.summary import completeness_rows, judgement, predictions, samples
 from analyzer.report.page import AttributionPage, Prediction, write_report
 from analyzer.types import Announce
@@ -203,8 +203,14 @@ def _written(demo: Demo) -> Demo:
 
 def _report(demo: Demo) -> AttributionPage:
     complete, _, integrated = demo.results
+    inputs = {demo.model.proto.graph.input[0].name: demo.inputs}
     shown = samples(
-        (complete, integrated), demo.names, demo.predictions, demo.pictures, demo.model.class_names
+        (complete, integrated),
+        demo.names,
+        demo.predictions,
+        demo.pictures,
+        demo.model.class_names,
+        one_scale=on_one_scale((complete, integrated), inputs, PREPROCESSING),
     )
     page = AttributionPage(
         title=TITLE,

@@ -67,7 +67,7 @@ def test_what_it_writes_is_whole(demo):
         with Image.open(folder / name) as picture:
             assert picture.size == (224, 224)
     page = (folder / "report.html").read_text()
-    assert "http://" not in page and "https://" not in page and page.count("data:image/png;base64,") == 10
+    assert "http://" not in page and "https://" not in page and page.count("data:image/png;base64,") == 14
 
 
 def test_the_file_it_writes_can_be_analyzed_alone(demo, capsys):
