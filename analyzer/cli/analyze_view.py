@@ -49,7 +49,9 @@ def show_results(
     show_files(terminal, files)
     if not files:
         terminal.out.print()
-        terminal.remark("Nothing was written. -o FOLDER writes pictures, arrays, report.html and summary.json.")
+        terminal.remark(
+            "Nothing was written. -o FOLDER writes pictures, arrays, report.html and summary.json."
+        )
 
 
 def show_targets(
