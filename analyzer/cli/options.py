@@ -39,7 +39,9 @@ ModelArgument = Annotated[
 InputsArgument = Annotated[
     list[Path],
     typer.Argument(
-        metavar="INPUT...", help="Images, .npy arrays, or one .npz with an array per model input."
+        metavar="INPUT...",
+        help="Images, .npy arrays, or one .npz with an array per model input; folders and patterns of them, such as "
+        "'photos/*.jpg'.",
     ),
 ]
 SizeOption = Annotated[
