@@ -135,7 +135,7 @@ def test_analysis_that_fails_writes_nothing(command, tmp_path):
 
 
 def test_an_ambiguous_class_name_asks_for_an_index():
-    with pytest.raises(UserError, match=r"several classes have that name, \[0, 2\]"):
+    with pytest.raises(UserError, match=r"several classes have that name, 0 \(crane\), 2 \(crane\)"):
         parse_target("crane", 1, 3, ["crane", "owl", "crane"])
 
 
