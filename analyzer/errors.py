@@ -28,6 +28,10 @@ class Note(UserWarning):
     """A remark on a correct result, such as another name of a tensor. The command line shows it."""
 
 
+class InputWarning(Note):
+    """Inputs of another range than the model's preprocessing makes: the result may be that of another picture."""
+
+
 class AnalysisError(Exception):
     """Base of every error that `analyzer` raises for a user's model or input."""
 

@@ -23,7 +23,6 @@ import onnx
 from onnx import helper
 
 from analyzer.backends.at_sizes import at_sizes
-from analyzer.backends.inputs import check_inputs
 from analyzer.errors import VerificationError
 from analyzer.graph.batch_axis import Place, batched_inputs, samples_in
 from analyzer.target.target import Seed, rows_of
@@ -372,7 +371,7 @@ def explaining(*batches: tuple[Differentiable, Inputs]) -> Iterator[None]:
     if _EXPLAINED.get() is not None:
         yield
         return
-    given = [(fn, fn.file, check_inputs(fn.graph, inputs)) for fn, inputs in batches if fn.file is not None]
+    given = [(fn, fn.file, fn.feeds_of(inputs)) for fn, inputs in batches if fn.file is not None]
     batches_of = {id(file): _Batch(key_of(feeds)) for _, file, feeds in given}
     token = _EXPLAINED.set(batches_of)
     try:
@@ -398,10 +397,12 @@ def explains(method: _Method) -> _Method:
 
         given = signature.bind(*args, **options).arguments
         verify = given.get("verify", True)
-        whole = differentiate(given["model"], verify=verify)
-        feeds = check_inputs(whole.graph, given["inputs"])
+        whole = differentiate(given["model"], verify=verify, example=given["inputs"])
+        feeds = whole.feeds_of(given["inputs"])
         fn = at_sizes(whole, feeds)
         given["model"], given["inputs"] = fn, feeds.of(fn.graph)
+        if "target" in given:
+            given["target"] = fn.indexed(given["target"])
         called = inspect.BoundArguments(signature, cast("OrderedDict[str, Any]", given))
         with explaining(*([(fn, given["inputs"])] if verify else [])):
             return method(*called.args, **called.kwargs)
