@@ -17,9 +17,11 @@ from analyzer.backends import Differentiable, ModelLike, differentiate, explaini
 from analyzer.backends.at_sizes import depends_on_sizes
 from analyzer.backends.batching.arranging import arranged, moved_target
 from analyzer.backends.source.matching import TOLERANCE
+from analyzer.backends.unfolded import unfolded
 from analyzer.checks.agreement import fix_target, note_of, samples_of
 from analyzer.checks.comparison import STEPS, Comparison
 from analyzer.checks.drift import drift_rows
+from analyzer.checks.explain.differences import differences
 from analyzer.checks.explain.localize import Origin
 from analyzer.checks.explain.reference import judge_models
 from analyzer.checks.match.pairing import (
@@ -68,6 +70,7 @@ def compare(
     progress: Announce | None = None,
     verify: bool = True,
     trust: bool = False,
+    fold_batch_norm: bool = True,
 ) -> Report:
     """Compare two models that should be the same function, and their reasons.
 
@@ -77,7 +80,8 @@ def compare(
     backend: what computes both; a model may also come bound to one, `differentiate(model, …)`.
     tolerance, steps, straight_through, max_memory, batch_size, progress: as for `check`. verify: compare both with
         their files, as for `differentiate`. names: of the two models in the report.
-    trust: load files that can run code, as for `convert`.
+    trust: load files that can run code, as for `convert`. fold_batch_norm: False compares BatchNorm layers apart from
+        the layer before them, so that a wrong epsilon is found in the BatchNormalization.
     referee: whether both are run in float64 on torch as well, to say whether an excess is rounding or the models'; by
         default where something is in excess and torch is there.
     Rows name tensors of a, and those of b under `tensor_b`; `matched`, `near`, `unmatched` and `inner` say which
@@ -93,7 +97,7 @@ def compare(
     tell = progress or (lambda what: None)
     mine, other = (
         differentiate(
-            model,
+            model if fold_batch_norm else unfolded(model, verify=verify, trust=trust),
             backend,
             straight_through=straight_through,
             max_memory=max_memory,
@@ -136,6 +140,7 @@ def compare(
         seconds=dict(zip(names, comparison.seconds, strict=True)),
         origins={names: _described(origin, twin)} if origin else {},
         suspects={names: origin.names} if origin else {},
+        differences={names: differences(origin, twin, names)} if origin else {},
         referee=judged,
         matched={name: one.name for name, one in layers.matched.items()},
         near={name: one.name for name, one in layers.near.items()},
