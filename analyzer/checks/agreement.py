@@ -39,6 +39,7 @@ from analyzer.target.target import Target, TargetLike, one_scalar
 from analyzer.types import Announce, Arrays, Inputs, Row
 from converters import Model, load
 from converters.straight_through import straight_through as pass_rounding
+from converters.system.extras import install
 from converters.verification.original import Difference
 
 
@@ -46,8 +47,10 @@ def available_backends(model: Model) -> dict[str, str]:
     """Every backend, with an empty string where it can run and else the reason why not."""
     return {
         "onnxruntime": "",
-        "torch": "" if find_spec("torch") else 'not installed: pip install "onnxplain[torch]"',
-        "tensorflow": "" if find_spec("tensorflow") else 'not installed: pip install "onnxplain[tensorflow]"',
+        **{
+            name: "" if find_spec(name) else f"not installed: {install(name)}"
+            for name in ("torch", "tensorflow")
+        },
         "source": "" if model.source is not None else "an ONNX file has no source",
     }
 
@@ -106,7 +109,8 @@ def check(
     ]
     feeds = functions[0].check_inputs(inputs)
     file = file_side(loaded, functions[0], feeds, allowed, alone=len(chosen) < 2)
-    if len(chosen) < 2 and (file is None or file.reason):
+    # A file has no gradients: it alone is compared where that is asked for.
+    if len(chosen) < 2 and (backends is None or file is None or file.reason):
         raise NothingToCompare(_alone(chosen[0], state, file))
     given = feeds
     functions, feeds, target = _arranged(functions, feeds, target)
@@ -189,8 +193,10 @@ def _alone(name: str, state: dict[str, str], file: FileSide | None) -> str:
         if missing
         else f"name two of {', '.join(n for n, reason in state.items() if not reason)}"
     )
-    why = f"; {file.reason}" if file is not None else ""
-    return f"expected two sides to compare, found {name} alone{why}. Fix: {how}"
+    why = f"; {file.reason}" if file is not None and file.reason else ""
+    if file is not None and not file.reason:
+        how += f"; backends=[{name!r}] (--backends {name}) compares outputs with the file, and no gradients"
+    return f"nothing was compared: expected two sides, found {name} alone{why}. Fix: {how}"
 
 
 def _arranged(

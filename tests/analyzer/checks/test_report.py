@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import torch
 
 from analyzer import AnalysisError, Attribution, Report, check, compare, gradient
+from analyzer.errors import Disagreement
 from converters import convert
 
 

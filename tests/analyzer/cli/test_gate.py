@@ -59,6 +59,18 @@ def test_twins_pass_and_a_wrong_weight_fails_with_its_reason_last(files):
     assert ElementTree.parse(files / "gate.xml").getroot().get("failures") != "0"
 
 
+def test_a_check_without_a_second_side_is_not_green(command, monkeypatch, tmp_path):
+    monkeypatch.setattr("analyzer.checks.agreement.find_spec", lambda name: None)
+    junit = tmp_path / "check.xml"
+    status, out, err = command("check", "plain.onnx", "batch.npy", "--junit", junit)
+    assert (status, out) == (2, "") and err.count("\n") == 1
+    assert "nothing was compared" in err and 'pip install "onnxplain[torch]"' in err
+    assert 'python -m pip install ".[torch]"' in err and "--backends onnxruntime" in err
+    assert not junit.exists()
+    status, _, _ = command("check", "plain.onnx", "batch.npy", "--backends", "onnxruntime")
+    assert status == 0
+
+
 def test_check_passes_and_fails_by_a_tolerance_of_the_project(files, tmp_path):
     command = (
         "check",
