@@ -31,7 +31,7 @@ from analyzer.cli.options import (
     WrtOption,
     split_list,
 )
-from analyzer.cli.terminal import Terminal, UserError
+from analyzer.cli.terminal import READING, Terminal, UserError
 
 KINDS = ".onnx, .pt2, .keras, a SavedModel folder, or package.module:factory."
 
@@ -109,7 +109,7 @@ def compare(
         two_names(names, first, second),
         read_pairs(pair),
     )
-    with terminal.progress("reading the models"):
+    with terminal.progress("reading the models", READING):
         a, b = (
             open_model(model, given, verify=not no_verify, trust=trust, fold_batch_norm=not no_fold)
             for model, given in ((first, example), (second, example_b))
