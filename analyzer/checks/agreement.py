@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from typing import Literal
 
 import numpy as np
 from onnx import helper
@@ -19,6 +20,7 @@ from analyzer.backends.at_sizes import depends_on_sizes, model_at_sizes
 from analyzer.backends.batching.arranging import arranged, arranged_like, moved_target
 from analyzer.backends.batching.memory import as_batch_size, as_bytes
 from analyzer.backends.inputs import check_inputs
+from analyzer.checks.announce import announces
 from analyzer.checks.comparison import STEPS, Comparison
 from analyzer.checks.explain.localize import Origin
 from analyzer.checks.explain.reference import judge_backends
@@ -55,6 +57,7 @@ def available_backends(model: Model) -> dict[str, str]:
     }
 
 
+@announces("checking")
 @explaining()
 def check(
     model: ModelLike,
@@ -69,7 +72,7 @@ def check(
     referee: bool | None = None,
     max_memory: int | str | None = None,
     batch_size: int | None = None,
-    progress: Announce | None = None,
+    progress: Announce | Literal[False] | None = None,
     verify: bool = True,
     trust: bool = False,
 ) -> Report:
@@ -87,7 +90,7 @@ def check(
         gradients that are within the tolerance of it on both; by default where something is in excess and torch is
         there.
     max_memory, batch_size: of every backend, as for `differentiate`. progress: called with a phrase that says what is
-        being run.
+        being run; by default lines on standard error, once the check has taken two seconds. False writes none.
     verify: whether an .onnx file is compared with the canonical graph when it is loaded, as for `differentiate`. The
         file, run as given, is the side "file" in any case.
     trust: load a file that can run code, as for `convert`.
@@ -120,7 +123,7 @@ def check(
     functions[0].release()
     roots = functions[0].roots(wrt)
     readers = [Reader(fn, fixed, roots, fn.backend) for fn in functions]
-    comparison = Comparison(readers, feeds, fixed, allowed, progress)
+    comparison = Comparison(readers, feeds, fixed, allowed, progress or None)
     own = own_backward_of(loaded, functions[0].graph, given, fixed, roots, allowed["input gradient"], chosen)
     with own.explaining():
         check_gradient_paths(functions[0].graph, roots, tuple(weights_of(fixed)), named=wrt is not None)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from typing import Literal
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from analyzer.backends.batching.arranging import arranged, moved_target
 from analyzer.backends.source.matching import TOLERANCE
 from analyzer.backends.unfolded import unfolded
 from analyzer.checks.agreement import fix_target, note_of, samples_of
+from analyzer.checks.announce import announces
 from analyzer.checks.comparison import STEPS, Comparison
 from analyzer.checks.drift import drift_rows
 from analyzer.checks.explain.differences import differences
@@ -50,6 +52,7 @@ from analyzer.types import Announce, Arrays, Inputs, Row
 MATCHED_SAMPLES = 2
 
 
+@announces("comparing")
 @explaining()
 def compare(
     a: ModelLike | Differentiable,
@@ -67,7 +70,7 @@ def compare(
     referee: bool | None = None,
     max_memory: int | str | None = None,
     batch_size: int | None = None,
-    progress: Announce | None = None,
+    progress: Announce | Literal[False] | None = None,
     verify: bool = True,
     trust: bool = False,
     fold_batch_norm: bool = True,
@@ -124,7 +127,7 @@ def compare(
     reader = Reader(mine, fixed, roots, names[0])
     spatial = reader.plan(feeds).layout.spatial
     twin = Twin(names[1], mine.graph, other, fixed, roots, inputs_b, outputs, layers.all, spatial)
-    comparison = Comparison([reader, twin], feeds, fixed, allowed, progress)
+    comparison = Comparison([reader, twin], feeds, fixed, allowed, tell)
     readings = comparison.readings()
     rows = comparison.rows_of((0, 1), readings)
     origin = comparison.origin((0, 1), readings, rows)
