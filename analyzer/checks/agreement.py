@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from onnx import helper
@@ -23,6 +23,7 @@ from analyzer.backends.devices import as_device, refuse_settings
 from analyzer.backends.inputs import check_inputs
 from analyzer.backends.networks import model_for
 from analyzer.backends.pixels import from_pictures
+from analyzer.checks.announce import announces
 from analyzer.checks.comparison import STEPS, Comparison
 from analyzer.checks.explain.localize import Origin
 from analyzer.checks.explain.reference import judge_backends
@@ -42,6 +43,7 @@ from analyzer.target.target import Target, TargetLike
 from analyzer.types import Announce, Arrays, Inputs, Row
 from converters import Model
 from converters.straight_through import straight_through as pass_rounding
+from converters.system.extras import install
 from converters.verification.original import Difference
 
 
@@ -49,12 +51,15 @@ def available_backends(model: Model) -> dict[str, str]:
     """Every backend, with an empty string where it can run and else the reason why not."""
     return {
         "onnxruntime": "",
-        "torch": "" if find_spec("torch") else 'not installed: pip install "onnxplain[torch]"',
-        "tensorflow": "" if find_spec("tensorflow") else 'not installed: pip install "onnxplain[tensorflow]"',
+        **{
+            name: "" if find_spec(name) else f"not installed: {install(name)}"
+            for name in ("torch", "tensorflow")
+        },
         "source": "" if model.source is not None else "an ONNX file has no source",
     }
 
 
+@announces("checking")
 @explaining()
 def check(
     model: ModelLike | Differentiable,
@@ -69,7 +74,7 @@ def check(
     referee: bool | None = None,
     max_memory: int | str | None = None,
     batch_size: int | None = None,
-    progress: Announce | None = None,
+    progress: Announce | Literal[False] | None = None,
     verify: bool = True,
     trust: bool = False,
     providers: Sequence[str] | None = None,
@@ -91,7 +96,7 @@ def check(
         gradients that are within the tolerance of it on both; by default where something is in excess and torch is
         there.
     max_memory, batch_size: of every backend, as for `differentiate`. progress: called with a phrase that says what is
-        being run.
+        being run; by default lines on standard error, once the check has taken two seconds. False writes none.
     verify: whether an .onnx file is compared with the canonical graph when it is loaded, as for `differentiate`. The
         file, run as given, is the side "file" in any case.
     trust: load a file that can run code, as for `convert`.
@@ -120,7 +125,8 @@ def check(
     ]
     feeds, target = functions[0].check_inputs(inputs), functions[0].indexed(target)
     file = file_side(loaded, functions[0], feeds, allowed, alone=len(chosen) < 2)
-    if len(chosen) < 2 and (file is None or file.reason):
+    # A file has no gradients: it alone is compared where that is asked for.
+    if len(chosen) < 2 and (backends is None or file is None or file.reason):
         raise NothingToCompare(_alone(chosen[0], state, file))
     given = feeds
     functions, feeds, target = _arranged(functions, feeds, target)
@@ -130,7 +136,7 @@ def check(
     functions[0].release()
     roots = functions[0].roots(wrt)
     readers = [Reader(fn, fixed, roots, fn.backend) for fn in functions]
-    comparison = Comparison(readers, feeds, fixed, allowed, progress)
+    comparison = Comparison(readers, feeds, fixed, allowed, progress or None)
     own = own_backward_of(loaded, functions[0].graph, given, fixed, roots, allowed["input gradient"], chosen)
     with own.explaining():
         check_gradient_paths(functions[0].graph, roots, tuple(weights_of(fixed)), named=wrt is not None)
@@ -203,8 +209,10 @@ def _alone(name: str, state: dict[str, str], file: FileSide | None) -> str:
         if missing
         else f"name two of {', '.join(n for n, reason in state.items() if not reason)}"
     )
-    why = f"; {file.reason}" if file is not None else ""
-    return f"expected two sides to compare, found {name} alone{why}. Fix: {how}"
+    why = f"; {file.reason}" if file is not None and file.reason else ""
+    if file is not None and not file.reason:
+        how += f"; backends=[{name!r}] (--backends {name}) compares outputs with the file, and no gradients"
+    return f"nothing was compared: expected two sides, found {name} alone{why}. Fix: {how}"
 
 
 def _arranged(
