@@ -22,7 +22,7 @@ from analyzer.backends.batching.estimate import Costs
 from analyzer.backends.batching.micro_batches import batches, run
 from analyzer.backends.batching.planning import Call
 from analyzer.backends.caches import Caches
-from analyzer.backends.file import FileCheck, file_of
+from analyzer.backends.file import FileCheck, file_of, within_call
 from analyzer.backends.inputs import check_inputs
 from analyzer.backends.undefined import undefined, undefined_error
 from analyzer.errors import AnalysisError, TargetError, UnknownTensor
@@ -31,7 +31,9 @@ from analyzer.graph.graph import Graph
 from analyzer.graph.names import find_tensors
 from analyzer.graph.program import Program
 from analyzer.graph.samples.arrangement import Arrangement
+from analyzer.target.before import at_logit
 from analyzer.target.resolve import resolve
+from analyzer.target.saturation import note_saturated
 from analyzer.target.target import Seed, Target, TargetLike, as_target, chosen_classes, one_scalar
 from analyzer.types import Arrays, Inputs, Progress
 from converters.model import Model
@@ -264,6 +266,8 @@ class Differentiable:
         if not fn.arrangement.plain and self.file is not None:
             # The view has other axes than the file: the outputs are compared in the user's form.
             self.forward(feeds)
+        if not within_call():
+            note_saturated(self.graph, found.output, found.target)
         return found
 
     def evaluate(
@@ -324,6 +328,7 @@ class Differentiable:
         def values(output: str) -> np.ndarray:
             return run(self, Call(None, (output,), None), feeds)[output]
 
+        target = at_logit(target, self.graph)
         if self.arrangement is not None:
             refuse_rows(target, self.graph, self.arrangement)
         output = self.graph.tensors.get(target.first_output or self.graph.default_output)

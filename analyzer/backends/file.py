@@ -24,6 +24,7 @@ from onnx import helper
 
 from analyzer.errors import VerificationError
 from analyzer.graph.batch_axis import Place, batched_inputs, samples_in
+from analyzer.target.saturation import note_saturated
 from analyzer.target.target import Seed, rows_of
 from converters.errors import ConversionError, one_line
 from converters.graph.kernels import exact
@@ -383,6 +384,11 @@ def explaining(*batches: tuple[Differentiable, Inputs]) -> Iterator[None]:
         _EXPLAINED.reset(token)
 
 
+def within_call() -> bool:
+    """Return whether a method, or a check, that the user called is running."""
+    return _EXPLAINED.get() is not None
+
+
 def explains(method: _Method) -> _Method:
     """Let a method, method(model, inputs, …, verify=True), explain the user's file and nothing else."""
     signature = inspect.signature(method)
@@ -396,8 +402,12 @@ def explains(method: _Method) -> _Method:
         fn = for_inputs(differentiate(given["model"], verify=verify), given["inputs"])
         given["model"] = fn
         bound = inspect.BoundArguments(signature, cast("OrderedDict[str, Any]", given))
+        outermost = not within_call()
         with explaining(*([(fn, given["inputs"])] if verify else [])):
-            return method(*bound.args, **bound.kwargs)
+            found = method(*bound.args, **bound.kwargs)
+        if outermost:
+            note_saturated(fn.graph, found.output, found.target)
+        return found
 
     return cast(_Method, explained)
 

@@ -35,7 +35,8 @@ from analyzer.graph.graph import Graph
 from analyzer.graph.precision import HALF, at_least_float32, epsilon
 from analyzer.graph.samples.arrangement import INDEPENDENT, Arrangement
 from analyzer.methods.completeness import Completeness
-from analyzer.target.target import Target, TargetLike, one_scalar
+from analyzer.target.saturation import note_saturated
+from analyzer.target.target import Target, TargetLike, chosen_classes, one_scalar
 from analyzer.types import Announce, Arrays, Inputs, Row
 from converters import Model, load
 from converters.straight_through import straight_through as pass_rounding
@@ -110,7 +111,7 @@ def check(
         raise NothingToCompare(_alone(chosen[0], state, file))
     given = feeds
     functions, feeds, target = _arranged(functions, feeds, target)
-    fixed = fix_target(functions[0], feeds, target)
+    fixed = fix_target(functions[0], feeds, target, stated)
     refuse_noise(functions[0])
     # What was made ready to rank the classes holds a copy of the weights.
     functions[0].release()
@@ -231,10 +232,16 @@ def note_of(fn: Differentiable) -> str:
     return "" if fn.arrangement is None else fn.arrangement.note
 
 
-def fix_target(fn: Differentiable, feeds: Arrays, target: TargetLike) -> Target:
-    """One target for all: near-equal logits must not be ranked anew by every backend."""
+def fix_target(fn: Differentiable, feeds: Arrays, target: TargetLike, stated: Graph) -> Target:
+    """One target for all: near-equal logits must not be ranked anew by every backend.
+
+    stated: the graph of the file; a Note is given where it explains a probability near 1.
+    """
     seed = fn.seed(one_scalar(target), samples_in(fn.graph, feeds), feeds)
-    (weights,) = seed.cotangents(fn.forward(feeds, seed.outputs))
+    ys = fn.forward(feeds, seed.outputs)
+    if (classes := seed.chosen(ys[seed.output])) is not None:
+        note_saturated(stated, seed.explained(ys), chosen_classes(classes, seed.output))
+    (weights,) = seed.cotangents(ys)
     return Target(weights=weights)
 
 
