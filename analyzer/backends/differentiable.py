@@ -32,6 +32,7 @@ from analyzer.graph.names import find_tensors
 from analyzer.graph.program import Program
 from analyzer.graph.samples.arrangement import Arrangement
 from analyzer.target.before import at_logit
+from analyzer.target.class_names import names_of_output, with_indices
 from analyzer.target.resolve import resolve
 from analyzer.target.saturation import note_saturated
 from analyzer.target.target import Seed, Target, TargetLike, as_target, chosen_classes, one_scalar
@@ -145,6 +146,11 @@ class Differentiable:
         computed = [name for node in self.graph.nodes for name in node.outputs if name]
         return (*self.graph.inputs, *computed)
 
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The stored names of the classes of the first output; None where it has another number of classes."""
+        return names_of_output(self.graph, None, self.model.class_names)
+
     @cached_property
     def differentiable_inputs(self) -> tuple[str, ...]:
         """The model's floating inputs: what is attributed."""
@@ -228,7 +234,8 @@ class Differentiable:
     ) -> Gradients:
         """The explained output of each sample, and its gradient at `wrt` (default: the floating inputs).
 
-        inputs: (N, *features), or {input name: array}. target: see `Target`. wrt: see `roots`; the results have
+        inputs: (N, *features), or {input name: array}. target: see `Target`; names of classes that the model stores are
+        taken for indices. wrt: see `roots`; the results have
         ONNX names, and one tensor may be computed from another.
         defined: raise AnalysisError where a gradient is NaN. It may be infinite, as that of a square root at 0.
         Raises InputError, ShapeError, TargetError, UnknownTensor, or UnsupportedOp where a node between a
@@ -236,6 +243,7 @@ class Differentiable:
         """
         names = find_tensors(self.graph, wrt) if wrt is not None else self.differentiable_inputs
         self._differentiable(names)
+        target = self.indexed(target)
         feeds = self.check_inputs(inputs)
         sized = at_sizes(self, feeds)
         if sized is not self:
@@ -294,6 +302,7 @@ class Differentiable:
         named: bool = False,
         defined: bool = True,
     ) -> Evaluation:
+        target = self.indexed(target)
         wanted = as_target(target) if request.by_rank else one_scalar(target)
         seed = self.seed(wanted, samples_in(self.graph, feeds), feeds)
         check_gradient_paths(self.graph, request.wrt, seed.outputs, named=named)
@@ -316,6 +325,10 @@ class Differentiable:
     def check_inputs(self, inputs: Inputs) -> Arrays:
         """The feeds {input name: array} in the model's dtypes. Raises InputError or ShapeError."""
         return check_inputs(self.graph, inputs)
+
+    def indexed(self, target: TargetLike) -> TargetLike:
+        """The target with the names of classes replaced by their indices. Raises TargetError for an unknown name."""
+        return with_indices(target, self.model.class_names, self.graph)
 
     def seed(self, target: Target, samples: int, feeds: Arrays) -> Seed:
         """A target checked against the graph, and where that leaves sizes open against a run. Raises TargetError."""

@@ -399,11 +399,14 @@ def explains(method: _Method) -> _Method:
 
         given = signature.bind(*args, **options).arguments
         verify = given.get("verify", True)
-        fn = for_inputs(differentiate(given["model"], verify=verify), given["inputs"])
+        inputs = given["inputs"]
+        fn = for_inputs(differentiate(given["model"], verify=verify, example=inputs), inputs)
         given["model"] = fn
+        if "target" in given:
+            given["target"] = fn.indexed(given["target"])
         bound = inspect.BoundArguments(signature, cast("OrderedDict[str, Any]", given))
         outermost = not within_call()
-        with explaining(*([(fn, given["inputs"])] if verify else [])):
+        with explaining(*([(fn, inputs)] if verify else [])):
             found = method(*bound.args, **bound.kwargs)
         if outermost:
             note_saturated(fn.graph, found.output, found.target)

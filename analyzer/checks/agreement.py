@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 from onnx import helper
@@ -18,7 +19,9 @@ from analyzer.backends import BACKENDS, Differentiable, ModelLike, bind, explain
 from analyzer.backends.at_sizes import depends_on_sizes, model_at_sizes
 from analyzer.backends.batching.arranging import arranged, arranged_like, moved_target
 from analyzer.backends.batching.memory import as_batch_size, as_bytes
+from analyzer.backends.devices import as_device, refuse_settings
 from analyzer.backends.inputs import check_inputs
+from analyzer.backends.networks import model_for
 from analyzer.checks.comparison import STEPS, Comparison
 from analyzer.checks.explain.localize import Origin
 from analyzer.checks.explain.reference import judge_backends
@@ -38,7 +41,7 @@ from analyzer.methods.completeness import Completeness
 from analyzer.target.saturation import note_saturated
 from analyzer.target.target import Target, TargetLike, chosen_classes, one_scalar
 from analyzer.types import Announce, Arrays, Inputs, Row
-from converters import Model, load
+from converters import Model
 from converters.straight_through import straight_through as pass_rounding
 from converters.verification.original import Difference
 
@@ -55,7 +58,7 @@ def available_backends(model: Model) -> dict[str, str]:
 
 @explaining()
 def check(
-    model: ModelLike,
+    model: ModelLike | Differentiable,
     inputs: Inputs,
     target: TargetLike = None,
     *,
@@ -70,9 +73,13 @@ def check(
     progress: Announce | None = None,
     verify: bool = True,
     trust: bool = False,
+    providers: Sequence[str] | None = None,
+    device: str | None = None,
 ) -> Report:
     """Compare every backend with every other on one model, and with the model's own file.
 
+    model: anything that `convert` takes or returned; a network is traced from the inputs. Of a Differentiable, its
+        model on the backends that `backends` names.
     inputs, target: as for `gradients`; None explains the class that the first backend ranks highest.
     wrt: the tensors that are attributed, such as the "embedding" of a text model (see `Differentiable.roots`);
         default the floating inputs.
@@ -89,10 +96,14 @@ def check(
     verify: whether an .onnx file is compared with the canonical graph when it is loaded, as for `differentiate`. The
         file, run as given, is the side "file" in any case.
     trust: load a file that can run code, as for `convert`.
+    providers: of ONNX Runtime. device: of the other backends, and of ONNX Runtime without providers; the source runs
+        on the device of its weights.
     Raises AnalysisError for an unknown backend, InputError, TargetError, UnsupportedOp; NothingToCompare where there
     is one side alone.
     """
-    loaded = load(model, verify=verify, trust=trust)
+    if isinstance(model, Differentiable):
+        model = model.model
+    loaded = model_for(model, inputs, verify=verify, trust=trust)
     loaded = pass_rounding(loaded) if straight_through else loaded
     state = available_backends(loaded)
     chosen = _chosen(backends, state)
@@ -102,10 +113,12 @@ def check(
         loaded = model_at_sizes(loaded, stated, chosen, check_inputs(at_least_float32(stated), inputs))
         stated = Graph.from_proto(loaded.proto)
     most, size = as_bytes(max_memory), as_batch_size(batch_size)
+    where = {name: _where(name, as_device(device), providers) for name in chosen}
     functions = [
-        bind(loaded, stated, name, max_memory=most, batch_size=size, verify=False) for name in chosen
+        bind(loaded, stated, name, max_memory=most, batch_size=size, verify=False, **where[name])
+        for name in chosen
     ]
-    feeds = functions[0].check_inputs(inputs)
+    feeds, target = functions[0].check_inputs(inputs), functions[0].indexed(target)
     file = file_side(loaded, functions[0], feeds, allowed, alone=len(chosen) < 2)
     if len(chosen) < 2 and (file is None or file.reason):
         raise NothingToCompare(_alone(chosen[0], state, file))
@@ -230,6 +243,17 @@ def samples_of(fn: Differentiable) -> str:
 def note_of(fn: Differentiable) -> str:
     """What a reader must know of the samples."""
     return "" if fn.arrangement is None else fn.arrangement.note
+
+
+def _where(backend: str, device: str | None, providers: Sequence[str] | None) -> dict[str, Any]:
+    """The settings of one backend: the source runs where its weights are, and providers are ONNX Runtime's."""
+    if backend == "source":
+        return {}
+    own = (
+        {"providers": providers} if backend == "onnxruntime" and providers is not None else {"device": device}
+    )
+    refuse_settings(backend, own.get("device"), own.get("providers"), None)
+    return own
 
 
 def fix_target(fn: Differentiable, feeds: Arrays, target: TargetLike, stated: Graph) -> Target:

@@ -17,6 +17,7 @@ import numpy as np
 from analyzer.backends import Differentiable, ModelLike, differentiate, explaining, for_inputs
 from analyzer.backends.at_sizes import depends_on_sizes
 from analyzer.backends.batching.arranging import arranged, moved_target
+from analyzer.backends.networks import model_for, model_in_layout_of
 from analyzer.backends.source.matching import TOLERANCE, closest
 from analyzer.checks.agreement import fix_target, note_of, samples_of
 from analyzer.checks.comparison import STEPS, Comparison
@@ -45,6 +46,8 @@ from analyzer.methods.saliency import maps_of
 from analyzer.target.before import logit_of, logits
 from analyzer.target.target import Target, TargetLike, one_scalar
 from analyzer.types import Announce, Arrays, Inputs, Row
+from converters import Model
+from converters.errors import ExampleNeeded
 
 # Enough to tell layers apart; an axis of samples from one of length 1.
 MATCHED_SAMPLES = 2
@@ -70,16 +73,19 @@ def compare(
     progress: Announce | None = None,
     verify: bool = True,
     trust: bool = False,
+    providers: Sequence[str] | None = None,
+    device: str | None = None,
 ) -> Report:
     """Compare two models that should be the same function, and their reasons.
 
+    a, b: as for `check`, or bound to a backend. A network is traced from the inputs, b in the first layout that runs.
     inputs, target, wrt: of a, as for `check`. b is fed the same numbers, its axes in the order that its inputs take;
         where several orders fit, that which makes the outputs equal, or most layers. inputs_of_b: {input of a: input
         of b} where neither names nor shapes tell.
     backend: what computes both; a model may also come bound to one, `differentiate(model, …)`.
     tolerance, steps, straight_through, max_memory, batch_size, progress: as for `check`. verify: compare both with
         their files, as for `differentiate`. names: of the two models in the report.
-    trust: load files that can run code, as for `convert`.
+    trust: load files that can run code, as for `convert`. providers, device: as for `differentiate`.
     referee: whether both are run in float64 on torch as well, to say whether an excess is rounding or the models'; by
         default where something is in excess and torch is there.
     Rows name tensors of a, and those of b under `tensor_b`; `matched`, `near`, `unmatched` and `inner` say which
@@ -93,6 +99,8 @@ def compare(
             f"the two models are both called {names[0]!r}. Fix: give two names, names=('before', 'after')"
         )
     tell = progress or (lambda what: None)
+    if not isinstance(b, Differentiable):
+        b = _second(b, inputs, inputs_of_b, verify, trust)
     mine, other = (
         differentiate(
             model,
@@ -102,11 +110,14 @@ def compare(
             batch_size=batch_size,
             verify=verify,
             trust=trust,
+            example=inputs,
+            providers=providers,
+            device=device,
         )
         for model in (a, b)
     )
     mine = for_inputs(mine, inputs)
-    feeds = mine.check_inputs(inputs)
+    feeds, target = mine.check_inputs(inputs), mine.indexed(target)
     if depends_on_sizes(other.model, other.graph):
         other = _at_sizes_of(other, feeds, inputs_of_b)
     asked = logits(mine.graph, one_scalar(target))
@@ -155,6 +166,16 @@ def compare(
         note=note_of(mine),
         not_finite=_not_finite(reader, twin, feeds, readings),
     )
+
+
+def _second(
+    model: ModelLike, inputs: Inputs, inputs_of_b: Mapping[str, str] | None, verify: bool, trust: bool
+) -> Model:
+    """The second model; a network is traced in the first layout of the inputs that it takes."""
+    try:
+        return model_for(model, verify=verify, trust=trust)
+    except ExampleNeeded:
+        return model_in_layout_of(model, inputs, inputs_of_b, trust)
 
 
 def _not_finite(reader: Reader, twin: Twin, feeds: Arrays, readings: Sequence[Reading]) -> dict[str, str]:

@@ -17,6 +17,7 @@ from analyzer.cli.method_options import MethodOption, settings_of, with_method_o
 from analyzer.cli.options import (
     BackendChoice,
     BatchSizeOption,
+    DeviceOption,
     ExampleOption,
     InputsArgument,
     JsonOption,
@@ -26,12 +27,14 @@ from analyzer.cli.options import (
     MeanOption,
     ModelArgument,
     NoVerifyOption,
+    ProvidersOption,
     ResizeOption,
     SizeOption,
     StdOption,
     StraightThroughOption,
     TargetOption,
     TrustOption,
+    parse_providers,
 )
 from analyzer.cli.terminal import READING, Terminal, UserError
 from analyzer.cli.tokens import TokensOption
@@ -83,6 +86,8 @@ def analyze(
     straight_through: StraightThroughOption = False,
     no_verify: NoVerifyOption = False,
     trust: TrustOption = False,
+    device: DeviceOption = None,
+    providers: ProvidersOption = None,
     max_memory: MaxMemoryOption = None,
     batch_size: BatchSizeOption = None,
     as_json: JsonOption = False,
@@ -143,6 +148,8 @@ def analyze(
         backend.value,
         precision=precision.value if precision else None,
         straight_through=straight_through,
+        device=device,
+        providers=parse_providers(providers),
         max_memory=max_memory,
         batch_size=batch_size,
         verify=not no_verify,
@@ -157,13 +164,13 @@ def analyze(
         settings = {one: call.options(own, METHODS[one].path) for one, own in settings.items()}
     results = _run(terminal, fn, batch, chosen, settings)
     texts = texts_of(results, batch.arrays, graph, vocabulary)
-    predicted = predictions(fn.forward(batch.inputs)[graph.default_output], loaded.class_names)
+    predicted = predictions(fn.forward(batch.inputs)[graph.default_output], fn.class_names)
     files = (
         []
         if output is None
         else write_results(output, model, fn, batch, results, predicted, texts, target or "")
     )
-    show_results(terminal, batch, results, predicted, loaded.class_names, files, texts, target or "")
+    show_results(terminal, batch, results, predicted, fn.class_names, files, texts, target or "")
     if terminal.as_json:
         terminal.document(
             {**document(model, fn, batch, results, predicted, texts), "files": [str(path) for path in files]}

@@ -44,7 +44,7 @@ def write_results(
     from converters.system.atomic import write_bytes, write_text
     from converters.system.environment import environment
 
-    class_names = fn.model.class_names
+    class_names = fn.class_names
     pictures = sample_pictures(results, batch.arrays, batch.preprocessing)
     one_scale = on_one_scale(results, batch.arrays, batch.preprocessing)
     rows = completeness_rows(results, batch.names)
@@ -131,7 +131,7 @@ def document(
     from analyzer.methods.summary import as_json
     from converters.system.environment import environment
 
-    class_names = fn.model.class_names
+    class_names = fn.class_names
     return {
         "command": "analyze",
         "model": model,

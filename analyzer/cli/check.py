@@ -10,6 +10,7 @@ import typer
 
 from analyzer.cli.options import (
     BatchSizeOption,
+    DeviceOption,
     ExampleOption,
     HtmlOption,
     InputsArgument,
@@ -21,6 +22,7 @@ from analyzer.cli.options import (
     MeanOption,
     ModelArgument,
     NoVerifyOption,
+    ProvidersOption,
     RefereeOption,
     ResizeOption,
     SizeOption,
@@ -31,6 +33,7 @@ from analyzer.cli.options import (
     ToleranceOption,
     TrustOption,
     WrtOption,
+    parse_providers,
     split_list,
 )
 from analyzer.cli.terminal import READING, Terminal, UserError
@@ -71,6 +74,8 @@ def check(
     straight_through: StraightThroughOption = False,
     no_verify: NoVerifyOption = False,
     trust: TrustOption = False,
+    device: DeviceOption = None,
+    providers: ProvidersOption = None,
     max_memory: MaxMemoryOption = None,
     batch_size: BatchSizeOption = None,
     as_json: JsonOption = False,
@@ -127,6 +132,8 @@ def check(
             tolerance=tolerances,
             steps=points,
             referee=settings.referee if referee is None else referee,
+            device=device,
+            providers=parse_providers(providers),
             max_memory=max_memory,
             batch_size=batch_size,
             verify=not no_verify,

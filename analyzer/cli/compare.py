@@ -10,6 +10,7 @@ import typer
 from analyzer.cli.options import (
     BackendChoice,
     BatchSizeOption,
+    DeviceOption,
     ExampleOption,
     HtmlOption,
     InputsArgument,
@@ -20,6 +21,7 @@ from analyzer.cli.options import (
     MaxMemoryOption,
     MeanOption,
     NoVerifyOption,
+    ProvidersOption,
     RefereeOption,
     ResizeOption,
     SizeOption,
@@ -30,6 +32,7 @@ from analyzer.cli.options import (
     ToleranceOption,
     TrustOption,
     WrtOption,
+    parse_providers,
     split_list,
 )
 from analyzer.cli.terminal import READING, Terminal, UserError
@@ -77,6 +80,8 @@ def compare(
     straight_through: StraightThroughOption = False,
     no_verify: NoVerifyOption = False,
     trust: TrustOption = False,
+    device: DeviceOption = None,
+    providers: ProvidersOption = None,
     max_memory: MaxMemoryOption = None,
     batch_size: BatchSizeOption = None,
     as_json: JsonOption = False,
@@ -136,6 +141,8 @@ def compare(
             names=called,
             referee=settings.referee if referee is None else referee,
             straight_through=straight_through,
+            device=device,
+            providers=parse_providers(providers),
             max_memory=max_memory,
             batch_size=batch_size,
             verify=not no_verify,

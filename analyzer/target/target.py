@@ -59,7 +59,8 @@ class Target:
         depends on the input.
     index: an int is a class, the same for every sample; an array (N,) a class per sample; an array (N, k)
         the sum of k classes per sample; a tuple the coordinates of one element, without the batch axis, negative ones
-        from the end. On an output with more axes than (N, classes) a class is summed over the remaining axes.
+        from the end. Names of classes that the model stores may be given for ints. On an output with more axes than
+        (N, classes) a class is summed over the remaining axes.
     axis: the axis of the classes: 1, or -1 where channels come last. Required where an output has more axes than
         (N, classes), unless all but one have size 1 or the shape of the mask decides; 1 where the mask is "predicted".
     mask: (*remaining axes) or (N, *remaining axes), booleans or weights: where a class is summed; "predicted" is
@@ -186,7 +187,7 @@ def _check_parts(parts: Sequence[tuple[float, Target]], output: str | None) -> N
         raise TargetError("the factors of a sum hold NaN or infinity. Fix: give finite factors")
 
 
-TargetLike = Target | int | Sequence[int] | np.ndarray | None
+TargetLike = Target | int | str | Sequence[int] | Sequence[str] | np.ndarray | None
 
 
 @dataclass(frozen=True)
