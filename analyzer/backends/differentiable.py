@@ -23,7 +23,7 @@ from analyzer.backends.batching.micro_batches import run
 from analyzer.backends.batching.planning import Call
 from analyzer.backends.bound import Bound, Evaluation, Gradients
 from analyzer.backends.caches import Caches
-from analyzer.backends.file import FileCheck, file_of
+from analyzer.backends.file import FileCheck, file_of, within_call
 from analyzer.backends.inputs import Feeds, check_inputs
 from analyzer.backends.pixels import from_pictures, refuse_raw
 from analyzer.errors import AnalysisError, UnknownTensor
@@ -33,6 +33,7 @@ from analyzer.graph.names import find_tensors
 from analyzer.graph.program import Program
 from analyzer.graph.samples.arrangement import Arrangement
 from analyzer.target.class_names import names_of_output, with_indices
+from analyzer.target.saturation import note_saturated
 from analyzer.target.target import Seed, TargetLike, as_target, one_scalar
 from analyzer.types import Arrays, Inputs, Names, Progress
 from converters.model import Model
@@ -235,6 +236,8 @@ class Differentiable:
         if not fn.arrangement.plain and self.file is not None:
             # The view has other axes than the file: the outputs are compared in the user's form.
             self.forward(feeds)
+        if not within_call():
+            note_saturated(self.graph, found.output, found.target)
         return found
 
     def evaluate(

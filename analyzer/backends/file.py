@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,8 +22,9 @@ import onnx
 from onnx import helper
 
 from analyzer.backends.at_sizes import at_sizes
-from analyzer.errors import VerificationError
+from analyzer.errors import VerificationError, note
 from analyzer.graph.batch_axis import Place, batched_inputs, samples_in
+from analyzer.target.saturation import note_saturated
 from analyzer.target.target import Seed, rows_of
 from converters.errors import ConversionError, one_line
 from converters.graph.kernels import exact
@@ -339,7 +339,7 @@ class FileCheck:
             self._passed.popitem(last=False)
 
     def _warn(self, told: str) -> None:
-        warnings.warn(told, stacklevel=2)
+        note(told, UserWarning)
 
 
 def file_of(fn: Differentiable, model: Model) -> FileCheck | None:
@@ -348,9 +348,9 @@ def file_of(fn: Differentiable, model: Model) -> FileCheck | None:
         return None
     found = FileCheck(fn, model.original)
     if found.drawn:
-        warnings.warn(
+        note(
             f"the file draws at random ({found.drawn}): the explained output is not compared with it",
-            stacklevel=2,
+            UserWarning,
         )
     return found
 
@@ -384,6 +384,11 @@ def explaining(*batches: tuple[Differentiable, Inputs]) -> Iterator[None]:
         _EXPLAINED.reset(token)
 
 
+def within_call() -> bool:
+    """Return whether a method, or a check, that the user called is running."""
+    return _EXPLAINED.get() is not None
+
+
 def explains(method: _Method) -> _Method:
     """Let a method, method(model, inputs, …, verify=True), explain the user's file and nothing else.
 
@@ -404,8 +409,12 @@ def explains(method: _Method) -> _Method:
         if "target" in given:
             given["target"] = fn.indexed(given["target"])
         called = inspect.BoundArguments(signature, cast("OrderedDict[str, Any]", given))
+        outermost = not within_call()
         with explaining(*([(fn, given["inputs"])] if verify else [])):
-            return method(*called.args, **called.kwargs)
+            found = method(*called.args, **called.kwargs)
+        if outermost:
+            note_saturated(fn.graph, found.output, found.target)
+        return found
 
     return cast(_Method, explained)
 

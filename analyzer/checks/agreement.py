@@ -39,7 +39,8 @@ from analyzer.graph.graph import Graph
 from analyzer.graph.precision import HALF, at_least_float32, epsilon
 from analyzer.graph.samples.arrangement import INDEPENDENT, Arrangement
 from analyzer.methods.completeness import Completeness
-from analyzer.target.target import Target, TargetLike
+from analyzer.target.saturation import note_saturated
+from analyzer.target.target import Target, TargetLike, chosen_classes
 from analyzer.types import Announce, Arrays, Inputs, Row
 from converters import Model
 from converters.straight_through import straight_through as pass_rounding
@@ -130,7 +131,7 @@ def check(
         raise NothingToCompare(_alone(chosen[0], state, file))
     given = feeds
     functions, feeds, target = _arranged(functions, feeds, target)
-    fixed = fix_target(functions[0], feeds, target)
+    fixed = fix_target(functions[0], feeds, target, stated)
     refuse_noise(functions[0])
     # What was made ready to rank the classes holds a copy of the weights.
     functions[0].release()
@@ -264,10 +265,16 @@ def _where(backend: str, device: str | None, providers: Sequence[str] | None) ->
     return own
 
 
-def fix_target(fn: Differentiable, feeds: Arrays, target: TargetLike) -> Target:
-    """One target for all: near-equal logits must not be ranked anew by every backend."""
+def fix_target(fn: Differentiable, feeds: Arrays, target: TargetLike, stated: Graph) -> Target:
+    """One target for all: near-equal logits must not be ranked anew by every backend.
+
+    stated: the graph of the file; a Note is given where it explains a probability near 1.
+    """
     bound = fn.bind(feeds, target)
-    (weights,) = bound.seed.cotangents(bound.outputs())
+    ys = bound.outputs()
+    if (classes := bound.seed.chosen(ys[bound.seed.output])) is not None:
+        note_saturated(stated, bound.seed.explained(ys), chosen_classes(classes, bound.seed.output))
+    (weights,) = bound.seed.cotangents(ys)
     return Target(weights=weights)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -18,7 +19,7 @@ from analyzer.backends import Differentiable, ModelLike, differentiate, explaini
 from analyzer.backends.at_sizes import depends_on_sizes
 from analyzer.backends.batching.arranging import arranged, moved_target
 from analyzer.backends.networks import model_for, model_in_layout_of
-from analyzer.backends.source.matching import TOLERANCE
+from analyzer.backends.source.matching import TOLERANCE, closest
 from analyzer.backends.unfolded import unfolded
 from analyzer.checks.agreement import fix_target, note_of, samples_of
 from analyzer.checks.announce import announces
@@ -42,11 +43,12 @@ from analyzer.checks.read.reading import Reader, Reading, refuse_noise, weights_
 from analyzer.checks.read.twin import Twin
 from analyzer.checks.report import Report
 from analyzer.checks.tolerances import COMPLETENESS, Tolerance, tolerances
-from analyzer.errors import AnalysisError, ShapeError
+from analyzer.errors import AnalysisError, ShapeError, TargetError
 from analyzer.graph.batch_axis import batched_inputs
 from analyzer.graph.graph import Graph
 from analyzer.methods.saliency import maps_of
-from analyzer.target.target import Target, TargetLike
+from analyzer.target.before import logit_of, logits
+from analyzer.target.target import Target, TargetLike, one_scalar
 from analyzer.types import Announce, Arrays, Inputs, Row
 from converters import Model
 from converters.errors import ExampleNeeded
@@ -126,14 +128,18 @@ def compare(
     feeds, target = mine.check_inputs(inputs), mine.indexed(target)
     if depends_on_sizes(other.model, other.graph):
         other = _at_sizes_of(other, feeds, inputs_of_b)
+    asked = logits(mine.graph, one_scalar(target))
+    stated = mine.graph, other.graph
     mine, other, feeds, target = _arranged(mine, other, feeds, target, inputs_of_b)
-    fixed, roots = fix_target(mine, feeds, target), mine.roots(wrt)
+    fixed, roots = fix_target(mine, feeds, target, stated[0]), mine.roots(wrt)
     refuse_noise(mine)
     refuse_noise(other)
     tell("pairing inputs, outputs and layers")
     inputs_b, outputs, layers = _paired(
         mine, other, feeds, inputs_of_b, weights_of(fixed), min(TOLERANCE, allowed["output"])
     )
+    theirs = _logits_of(names[1], stated[1], asked, outputs)
+    layers = _with_logits(layers, theirs, (mine, feeds), (other, fed(inputs_b, feeds)))
     _verify_file(mine, feeds)
     _verify_file(other, other.check_inputs(fed(inputs_b, feeds)))
     reader = Reader(mine, fixed, roots, names[0])
@@ -189,6 +195,38 @@ def _not_finite(reader: Reader, twin: Twin, feeds: Arrays, readings: Sequence[Re
         for side, given, reading in zip((reader, theirs), (feeds, their_feeds), readings, strict=True)
     }
     return {name: lost for name, lost in found.items() if lost}
+
+
+def _logits_of(
+    name: str, graph: Graph, asked: Mapping[str, tuple[str, str]], outputs: Pairing
+) -> dict[str, str]:
+    """Return {logits of a: logits of b, before the same activation of the paired output}. name, graph: of b.
+
+    asked: {logits of a: (output of a, activation)}. Raises TargetError where an output of b is not computed by it.
+    """
+    try:
+        return {
+            ours: logit_of(graph, outputs[output].name, before).tensor
+            for ours, (output, before) in asked.items()
+            if output in outputs
+        }
+    except AnalysisError as error:
+        raise TargetError(f"in {name!r}, {error}") from error
+
+
+def _with_logits(
+    layers: Layers,
+    logits_of_b: Mapping[str, str],
+    a: tuple[Differentiable, Arrays],
+    b: tuple[Differentiable, Arrays],
+) -> Layers:
+    """The layers with the logits of a paired with those of b."""
+    found = dict(layers.matched)
+    for name, theirs in logits_of_b.items():
+        ours, own = (fn.forward(feeds, [of])[of] for (fn, feeds), of in ((a, name), (b, theirs)))
+        if (near := closest(theirs, own, ours)) is not None:
+            found[name] = near[0]
+    return replace(layers, matched=found)
 
 
 def _verify_file(fn: Differentiable, feeds: Arrays) -> None:

@@ -17,6 +17,7 @@ from analyzer.cli.options import (
     JsonOption,
     JunitOption,
     LayoutOption,
+    LogitOption,
     MaxMemoryOption,
     MeanOption,
     NoVerifyOption,
@@ -44,6 +45,7 @@ def compare(
     second: Annotated[str, typer.Argument(metavar="B", help="What should be the same function, likewise.")],
     inputs: InputsArgument,
     target: TargetOption = None,
+    logit: LogitOption = False,
     backend: Annotated[
         BackendChoice, typer.Option("--backend", help="What computes both.")
     ] = BackendChoice.ONNXRUNTIME,
@@ -104,7 +106,7 @@ def compare(
     from analyzer.cli.inputs import ImageOptions, read_inputs
     from analyzer.cli.models import open_model
     from analyzer.cli.settings import allowed, read_settings, tolerances_from
-    from analyzer.cli.targets import parse_target, refuse_several
+    from analyzer.cli.targets import explained_target, refuse_several
     from analyzer.graph.graph import Graph
 
     terminal = Terminal(as_json)
@@ -121,7 +123,15 @@ def compare(
         )
     graph = Graph.from_proto(a.proto)
     batch = read_inputs(inputs, graph, a, ImageOptions(size, mean, std, layout, resize))
-    chosen = parse_target(target, len(batch.names), class_count(graph), a.class_names, graph)
+    chosen = explained_target(
+        target,
+        len(batch.names),
+        class_count(graph),
+        a.class_names,
+        graph,
+        logit=logit,
+        terminal=terminal,
+    )
     refuse_several(chosen, "compare")
     if batch.assumed:
         terminal.note(ASSUMED)
