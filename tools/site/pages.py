@@ -29,7 +29,7 @@ def site_path(path: str) -> str:
     """Return the place in the site of a file of the repository: docs/x.md is x.md, SECURITY.md a page of its own."""
     if path in ROOT_FILES:
         return ROOT_FILES[path]
-    if path == "README.md":
+    if path in ("README.md", "docs/README.md"):
         return "index.md"
     if path.startswith("examples/") and path.endswith((".py", ".ipynb")):
         return posixpath.splitext(path)[0] + ".md"
@@ -65,12 +65,20 @@ def _page(path: Path) -> str:
 
 
 def complete_api(text: str) -> str:
-    """Return the API page with every public name: those that it does not list are added at the end."""
+    """Return the API page with every public name, each by the module that defines it, as mkdocstrings reads it.
+
+    Names that the page does not mention are added at the end.
+    """
     import onnxplain
 
-    listed = set(re.findall(r"^::: onnxplain\.(\w+)", text, re.MULTILINE))
-    missing = sorted({*onnxplain.__all__} - listed - {"__version__"} - set(re.findall(r"`(\w+)`", text)))
-    return text + "\n## More names\n\n" * bool(missing) + "".join(f"::: onnxplain.{name}\n\n" for name in missing)
+    missing = sorted({*onnxplain.__all__} - {"__version__"} - set(re.findall(r"(?:onnxplain\.|`)(\w+)", text)))
+    text += "\n## More names\n\n" * bool(missing) + "".join(f"::: onnxplain.{name}\n\n" for name in missing)
+
+    def defined(match: re.Match[str]) -> str:
+        found = getattr(onnxplain, match[1])
+        return f"::: {found.__module__}.{found.__qualname__}"
+
+    return re.sub(r"^::: onnxplain\.(\w+)", defined, text, flags=re.MULTILINE)
 
 
 def site_links(text: str, file: str, exists: Callable[[str], bool]) -> str:
