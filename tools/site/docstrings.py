@@ -24,8 +24,8 @@ def as_markdown(text: str) -> str:
             lines.append(f"- {names}{entry['note'] or ''}: {entry['text']}")
             inside = True
             continue
-        if inside and line and not line.startswith(" "):
-            # A sentence after the list.
+        if inside and line and not line.startswith(" ") and lines[-1].endswith("."):
+            # A sentence after the list; a line that follows half a sentence continues it.
             lines.append("")
             inside = False
         elif not line:
