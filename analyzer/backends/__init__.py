@@ -12,7 +12,8 @@ from analyzer.backends.at_sizes import at_sizes, depends_on_sizes
 from analyzer.backends.batching.arranging import SAMPLES
 from analyzer.backends.batching.memory import as_batch_size, as_bytes
 from analyzer.backends.batching.planning import plan_batch
-from analyzer.backends.differentiable import Backend, Differentiable, Gradients
+from analyzer.backends.bound import Gradients
+from analyzer.backends.differentiable import Backend, Differentiable
 from analyzer.backends.file import explaining, explains
 from analyzer.errors import AnalysisError
 from analyzer.graph.graph import Graph
@@ -91,7 +92,7 @@ def differentiate(
         )
     loaded = load(model, verify=verify, trust=trust)
     loaded = pass_rounding(loaded) if straight_through else loaded
-    bound = bind(
+    bound = on_backend(
         loaded,
         Graph.from_proto(loaded.proto),
         backend,
@@ -116,7 +117,7 @@ def for_inputs(model: ModelLike | Differentiable, inputs: Inputs) -> Differentia
     return at_sizes(fn, fn.check_inputs(inputs)) if depends_on_sizes(fn.model, fn.graph) else fn
 
 
-def bind(
+def on_backend(
     loaded: Model,
     stated: Graph,
     backend: str,

@@ -46,7 +46,9 @@ def at_sizes(fn: Differentiable, feeds: Arrays) -> Differentiable:
 
     Warns when it writes loops out. Raises VerificationFailed where the outputs then change.
     """
-    if _SETTLED.of(fn):
+    moved = fn.arrangement is not None and not fn.arrangement.plain
+    if moved or _SETTLED.of(fn):
+        # A view is made of a model that is at sizes, and has other axes than the file.
         return fn
     rewrite = _rewriting(
         fn.model,

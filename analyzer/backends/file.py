@@ -22,6 +22,8 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from analyzer.backends.at_sizes import at_sizes
+from analyzer.backends.inputs import check_inputs
 from analyzer.errors import VerificationError
 from analyzer.graph.batch_axis import Place, batched_inputs, samples_in
 from analyzer.target.target import Seed, rows_of
@@ -370,7 +372,7 @@ def explaining(*batches: tuple[Differentiable, Inputs]) -> Iterator[None]:
     if _EXPLAINED.get() is not None:
         yield
         return
-    given = [(fn, fn.file, fn.check_inputs(inputs)) for fn, inputs in batches if fn.file is not None]
+    given = [(fn, fn.file, check_inputs(fn.graph, inputs)) for fn, inputs in batches if fn.file is not None]
     batches_of = {id(file): _Batch(key_of(feeds)) for _, file, feeds in given}
     token = _EXPLAINED.set(batches_of)
     try:
@@ -384,20 +386,25 @@ def explaining(*batches: tuple[Differentiable, Inputs]) -> Iterator[None]:
 
 
 def explains(method: _Method) -> _Method:
-    """Let a method, method(model, inputs, …, verify=True), explain the user's file and nothing else."""
+    """Let a method, method(model, inputs, …, verify=True), explain the user's file and nothing else.
+
+    The method is given a model at the sizes of the inputs, and inputs that are checked.
+    """
     signature = inspect.signature(method)
 
     @wraps(method)
     def explained(*args: Any, **options: Any) -> Any:
-        from analyzer.backends import differentiate, for_inputs
+        from analyzer.backends import differentiate
 
         given = signature.bind(*args, **options).arguments
         verify = given.get("verify", True)
-        fn = for_inputs(differentiate(given["model"], verify=verify), given["inputs"])
-        given["model"] = fn
-        bound = inspect.BoundArguments(signature, cast("OrderedDict[str, Any]", given))
+        whole = differentiate(given["model"], verify=verify)
+        feeds = check_inputs(whole.graph, given["inputs"])
+        fn = at_sizes(whole, feeds)
+        given["model"], given["inputs"] = fn, feeds.of(fn.graph)
+        called = inspect.BoundArguments(signature, cast("OrderedDict[str, Any]", given))
         with explaining(*([(fn, given["inputs"])] if verify else [])):
-            return method(*bound.args, **bound.kwargs)
+            return method(*called.args, **called.kwargs)
 
     return cast(_Method, explained)
 

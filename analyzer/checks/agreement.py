@@ -14,7 +14,7 @@ import numpy as np
 from onnx import helper
 
 from analyzer.autodiff.sweep import check_gradient_paths
-from analyzer.backends import BACKENDS, Differentiable, ModelLike, bind, explaining
+from analyzer.backends import BACKENDS, Differentiable, ModelLike, explaining, on_backend
 from analyzer.backends.at_sizes import depends_on_sizes, model_at_sizes
 from analyzer.backends.batching.arranging import arranged, arranged_like, moved_target
 from analyzer.backends.batching.memory import as_batch_size, as_bytes
@@ -30,12 +30,11 @@ from analyzer.checks.read.reading import Reader, Reading, refuse_noise, weights_
 from analyzer.checks.report import Report
 from analyzer.checks.tolerances import COMPLETENESS, Tolerance, tolerances
 from analyzer.errors import AnalysisError, NothingToCompare
-from analyzer.graph.batch_axis import samples_in
 from analyzer.graph.graph import Graph
 from analyzer.graph.precision import HALF, at_least_float32, epsilon
 from analyzer.graph.samples.arrangement import INDEPENDENT, Arrangement
 from analyzer.methods.completeness import Completeness
-from analyzer.target.target import Target, TargetLike, one_scalar
+from analyzer.target.target import Target, TargetLike
 from analyzer.types import Announce, Arrays, Inputs, Row
 from converters import Model, load
 from converters.straight_through import straight_through as pass_rounding
@@ -102,7 +101,7 @@ def check(
         stated = Graph.from_proto(loaded.proto)
     most, size = as_bytes(max_memory), as_batch_size(batch_size)
     functions = [
-        bind(loaded, stated, name, max_memory=most, batch_size=size, verify=False) for name in chosen
+        on_backend(loaded, stated, name, max_memory=most, batch_size=size, verify=False) for name in chosen
     ]
     feeds = functions[0].check_inputs(inputs)
     file = file_side(loaded, functions[0], feeds, allowed, alone=len(chosen) < 2)
@@ -233,8 +232,8 @@ def note_of(fn: Differentiable) -> str:
 
 def fix_target(fn: Differentiable, feeds: Arrays, target: TargetLike) -> Target:
     """One target for all: near-equal logits must not be ranked anew by every backend."""
-    seed = fn.seed(one_scalar(target), samples_in(fn.graph, feeds), feeds)
-    (weights,) = seed.cotangents(fn.forward(feeds, seed.outputs))
+    bound = fn.bind(feeds, target)
+    (weights,) = bound.seed.cotangents(bound.outputs())
     return Target(weights=weights)
 
 

@@ -32,7 +32,7 @@ from analyzer.cli.options import (
     TargetOption,
     TrustOption,
 )
-from analyzer.cli.terminal import Terminal, UserError
+from analyzer.cli.terminal import READING, Terminal, UserError
 from analyzer.cli.tokens import TokensOption
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def analyze(
     if output is not None:
         refuse_unwritable(output)
     vocabulary = None if tokens is None else read_vocabulary(tokens, settings)
-    with terminal.progress("reading the model"):
+    with terminal.progress("reading the model", READING):
         loaded = open_model(
             model, example, straight_through=straight_through, verify=not no_verify, trust=trust
         )

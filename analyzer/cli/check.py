@@ -32,7 +32,7 @@ from analyzer.cli.options import (
     WrtOption,
     split_list,
 )
-from analyzer.cli.terminal import Terminal, UserError
+from analyzer.cli.terminal import READING, Terminal, UserError
 
 if TYPE_CHECKING:
     from converters.model import Model
@@ -89,7 +89,7 @@ def check(
     terminal = Terminal(as_json)
     destinations, settings = Destinations(html, junit), read_settings(Path.cwd())
     tolerances = allowed(tolerance or (), settings)
-    with terminal.progress("reading the model"):
+    with terminal.progress("reading the model", READING):
         loaded = open_model(
             model, example, straight_through=straight_through, verify=not no_verify, trust=trust
         )

@@ -31,7 +31,7 @@ from analyzer.cli.options import (
     WrtOption,
     split_list,
 )
-from analyzer.cli.terminal import Terminal, UserError
+from analyzer.cli.terminal import READING, Terminal, UserError
 
 KINDS = ".onnx, .pt2, .keras, a SavedModel folder, or package.module:factory."
 
@@ -101,7 +101,7 @@ def compare(
         two_names(names, first, second),
         read_pairs(pair),
     )
-    with terminal.progress("reading the models"):
+    with terminal.progress("reading the models", READING):
         a = open_model(first, example, verify=not no_verify, trust=trust)
         b = open_model(second, example_b, verify=not no_verify, trust=trust)
     graph = Graph.from_proto(a.proto)

@@ -87,9 +87,9 @@ def bar_labels(bars: Sequence[Bar], most: int = 34) -> list[str]:
 
 
 def aligned(bars: Sequence[Bar]) -> list[str]:
-    """The bars' values with their signs, their points one below the other: four digits of the largest."""
+    """The bars' values with their signs, their points one below the other: three digits of the largest."""
     largest = max((abs(bar.value) for bar in bars), default=0) or 1.0
-    decimals = max(0, 3 - math.floor(math.log10(largest)))
+    decimals = max(0, 2 - math.floor(math.log10(largest)))
     return [f"{bar.value:+.{decimals}f}".replace("-", "−") for bar in bars]
 
 
