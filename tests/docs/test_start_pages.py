@@ -119,4 +119,6 @@ def test_the_table_of_methods_names_methods_that_there_are():
     text = Page("which_method.md").text
     named = set(re.findall(r"`(\w+)(?:\([^`]*\))?`", text)) - {"Target", "compare"}
     called = {name for name in named if "_" in name and not name.startswith("baseline")}
-    assert len(called) >= 12 and [name for name in called if not callable(getattr(onnxplain, name, None))] == []
+    assert (
+        len(called) >= 12 and [name for name in called if not callable(getattr(onnxplain, name, None))] == []
+    )
