@@ -24,7 +24,7 @@ from analyzer.backends.batching.planning import Call
 from analyzer.backends.bound import Bound, Evaluation, Gradients
 from analyzer.backends.caches import Caches
 from analyzer.backends.file import FileCheck, file_of
-from analyzer.backends.inputs import Feeds, check_inputs
+from analyzer.backends.inputs import Feeds, check_inputs, feeds_of
 from analyzer.errors import AnalysisError, UnknownTensor
 from analyzer.graph.batch_axis import Place, find_places
 from analyzer.graph.graph import Graph
@@ -247,11 +247,12 @@ class Differentiable:
     def bind(self, inputs: Inputs, target: TargetLike = None, *, several: bool = False) -> Bound:
         """Check the inputs and resolve the target, once for all that is computed of them.
 
+        inputs: those that a method was given are checked already; do not change them in place.
         several: whether several classes of each sample may be explained, one by one.
         Raises InputError or ShapeError for the inputs, TargetError for the target.
         """
         wanted = as_target(target) if several else one_scalar(target)
-        return Bound.of(self, check_inputs(self.graph, inputs), wanted)
+        return Bound.of(self, feeds_of(self.graph, inputs), wanted)
 
     def check_inputs(self, inputs: Inputs) -> Arrays:
         """The feeds {input name: array} in the model's dtypes. Raises InputError or ShapeError."""

@@ -23,7 +23,7 @@ import onnx
 from onnx import helper
 
 from analyzer.backends.at_sizes import at_sizes
-from analyzer.backends.inputs import check_inputs
+from analyzer.backends.inputs import calling, check_inputs
 from analyzer.errors import VerificationError
 from analyzer.graph.batch_axis import Place, batched_inputs, samples_in
 from analyzer.target.target import Seed, rows_of
@@ -388,7 +388,7 @@ def explaining(*batches: tuple[Differentiable, Inputs]) -> Iterator[None]:
 def explains(method: _Method) -> _Method:
     """Let a method, method(model, inputs, …, verify=True), explain the user's file and nothing else.
 
-    The method is given a model at the sizes of the inputs, and inputs that are checked.
+    The method is given a model at the sizes of the inputs. These are checked, once for all that it binds.
     """
     signature = inspect.signature(method)
 
@@ -401,9 +401,9 @@ def explains(method: _Method) -> _Method:
         whole = differentiate(given["model"], verify=verify)
         feeds = check_inputs(whole.graph, given["inputs"])
         fn = at_sizes(whole, feeds)
-        given["model"], given["inputs"] = fn, feeds.of(fn.graph)
+        given["model"], feeds = fn, feeds.of(fn.graph)
         called = inspect.BoundArguments(signature, cast("OrderedDict[str, Any]", given))
-        with explaining(*([(fn, given["inputs"])] if verify else [])):
+        with calling(given["inputs"], feeds), explaining(*([(fn, feeds)] if verify else [])):
             return method(*called.args, **called.kwargs)
 
     return cast(_Method, explained)
