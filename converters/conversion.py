@@ -142,19 +142,25 @@ def _verified(
 
 
 def load(
-    model: Model | onnx.ModelProto | str | os.PathLike[str],
+    model: Any,
     *,
+    example: Any = None,
     verify: bool = True,
     trust: bool = False,
     run: bool = True,
+    fold_batch_norm: bool = True,
     limits: Limits | None = None,
 ) -> Model:
     """A Model from an .onnx file, a ModelProto or a Model, brought to the canonical form where it is not.
 
+    model: one of these, or anything else that `convert` takes, which is converted.
+    example: the input from which a network that does not state its inputs is traced, as for `convert`.
+
     verify: compare the canonical graph with the file, on noise and on hard inputs. A file that does not run on noise
     of its declared shapes is compared when it is explained. trust: load another framework's file that can run code, as
     for `convert`; an .onnx file needs no trust. run: False only reads an .onnx file: nothing is verified, and a batch
-    that the file states stays as it is, since only a run shows that samples are independent. limits: what preparing the
+    that the file states stays as it is, since only a run shows that samples are independent. fold_batch_norm: as for
+    `convert`; a canonical file whose BatchNorm layers were folded is refused. limits: what preparing the
     graph may take: Limits(seconds=…, bytes=…, nodes=…); by default it grows with the file.
     Raises VerificationFailed where the canonical graph computes something else than the file; InvalidModel for a
     file that is missing, damaged or not an ONNX model, and for external weights outside its folder;
@@ -164,13 +170,22 @@ def load(
     if isinstance(model, Model):
         return model
     if not isinstance(model, (onnx.ModelProto, str, os.PathLike)) or _is_convertible(model):
-        # An nn.Module lacks an example, and says so.
-        return convert(model, trust=trust, limits=limits)
-    with limited(limits):
-        proto = in_order(model if isinstance(model, onnx.ModelProto) else read_onnx(model))
+        return convert(model, example, trust=trust, limits=limits, fold_batch_norm=fold_batch_norm)
+    try:
+        with limited(limits):
+            proto = in_order(model if isinstance(model, onnx.ModelProto) else read_onnx(model))
+    except InvalidModel:
+        # A frozen graph of TensorFlow has the suffix, too.
+        if (
+            isinstance(model, onnx.ModelProto)
+            or Path(model).suffix.lower() != ".pb"
+            or not os.path.isfile(model)
+        ):
+            raise
+        return convert(model, example, trust=trust, limits=limits, fold_batch_norm=fold_batch_norm)
     try:
         with limited(limits), preparing(proto):
-            return _loaded(proto, verify, run)
+            return _loaded(proto, verify, run, fold_batch_norm)
     except DecodeError as error:
         named = "" if isinstance(model, onnx.ModelProto) else f"{os.fspath(model)}: "
         raise InvalidModel(
@@ -182,13 +197,18 @@ def load(
         raise type(error)(f"{os.fspath(model)}: {error}") from error
 
 
-def _loaded(proto: onnx.ModelProto, verify: bool, run: bool) -> Model:
+def _loaded(proto: onnx.ModelProto, verify: bool, run: bool, fold: bool) -> Model:
     """The Model of a file's proto."""
     check(proto, shapes=False)
     if is_canonical(proto):
+        if not fold and not keeps_batch_norm(proto):
+            raise ConversionError(
+                "the file was converted with BatchNorm folded. Fix: convert the original with fold_batch_norm=False "
+                "(onnxplain convert --no-fold)"
+            )
         return Model(proto)
     proto, notes = keep_numbers(normalise_axes(proto, run=run))
-    canonical = canonicalise(proto, fold_batch_norm=not keeps_batch_norm(proto), dynamic_batch=run)
+    canonical = canonicalise(proto, fold_batch_norm=fold and not keeps_batch_norm(proto), dynamic_batch=run)
     refuse_text(canonical)
     _state(canonical, notes, stacklevel=4)
     if verify and run:
@@ -244,11 +264,34 @@ def _content(proto: onnx.ModelProto) -> tuple[Any, ...]:
 
 
 def _is_convertible(model: object) -> bool:
-    """Return whether a path is that of another framework's model. An ONNX file may end in .pb."""
+    """Return whether a path is that of another framework's model. An ONNX file may end in .pb.
+
+    Raises InvalidModel for an empty path.
+    """
     if not isinstance(model, (str, os.PathLike)):
         return False
+    path = _path(model)
     known = (".pt2", ".keras", ".h5", ".hdf5", ".pbtxt", *_FIXES, *foreign.SUFFIXES)
-    return os.path.isdir(model) or Path(model).suffix.lower() in known
+    return os.path.isdir(path) or Path(path).suffix.lower() in known or _is_factory(path)
+
+
+def _path(model: str | os.PathLike[str]) -> str:
+    """The text of a path. Raises InvalidModel where it is empty."""
+    # An empty Path is the current folder.
+    if not os.fspath(model).strip():
+        raise InvalidModel(
+            "expected the path of a model, got an empty text. Fix: give the path of an existing file or folder"
+        )
+    return os.fspath(model)
+
+
+def _is_factory(path: str) -> bool:
+    """Return whether a text that is not a path may be "package.module:factory"."""
+    return (
+        ":" in path
+        and Path(path).suffix.lower() not in (".onnx", ".pt2", ".keras")
+        and not os.path.exists(path)
+    )
 
 
 def _state(proto: onnx.ModelProto, notes: Sequence[str], stacklevel: int = 3) -> None:
@@ -270,7 +313,7 @@ def _convert_source(source: Any, example: Any, free_axes: FreeAxes | None, trust
     if isinstance(source, onnx.ModelProto):
         return _convert_onnx(source, example)
     if isinstance(source, (str, os.PathLike)):
-        return _convert_path(os.fspath(source), example, free_axes, trust)
+        return _convert_path(_path(source), example, free_axes, trust)
     if pytorch.is_pytorch(source):
         return _convert_pytorch(source, example, free_axes)
     from converters.sources import tensorflow
@@ -299,7 +342,7 @@ def _convert_pytorch(source: Any, example: Any, free_axes: FreeAxes | None) -> C
 def _convert_path(path: str, example: Any, free_axes: FreeAxes | None, trust: bool) -> Converted:
     """A file or folder by its kind; "package.module:factory" where no such file exists."""
     suffix = Path(path).suffix.lower()
-    if not os.path.exists(path) and ":" in path and suffix not in (".onnx", ".pt2", ".keras"):
+    if _is_factory(path):
         return _convert_factory(path, example, free_axes, trust)
     if not os.path.exists(path):
         raise InvalidModel(f"{path} does not exist. Fix: give the path of an existing file or folder")

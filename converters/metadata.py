@@ -14,6 +14,8 @@ MOST_SIDE = 2**13
 """The longest side of a model's image, in pixels."""
 MOST_AREA = 2**25
 """The most pixels of a model's image: 384 MiB as floats."""
+FITS = ("crop", "stretch", "pad")
+INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 _LEAST, _MOST = 1e-6, 1e6
 
 
@@ -89,5 +91,7 @@ _FIELDS: Mapping[str, tuple[Callable[[object], bool], str]] = {
         f"1, 3 or 4 numbers from {_LEAST:g} to {_MOST:g}",
     ),
     "layout": (lambda value: value in ("NCHW", "NHWC"), "NCHW or NHWC"),
+    "fit": (lambda value: value in FITS, f"one of {', '.join(FITS)}"),
+    "interpolation": (lambda value: value in INTERPOLATIONS, f"one of {', '.join(INTERPOLATIONS)}"),
     "resize": (lambda value: value is None or _is_side(value), f"null, or a number from 1 to {MOST_SIDE}"),
 }

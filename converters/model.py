@@ -33,6 +33,9 @@ class Preprocessing:
 
     The image is read as RGB in [0, 1], its short side resized to `resize` pixels, the centre `size`
     (height, width) cropped, then (image − mean) / std per channel.
+    fit: "crop", as above; "stretch" resizes both sides to `resize`, or to `size`, and changes the aspect; "pad" shrinks
+        or enlarges the whole image to fit into `size` and fills the rest with grey (114 of 255), as Ultralytics does.
+    interpolation: "nearest", "box", "bilinear", "hamming", "bicubic" or "lanczos", as Pillow resizes.
     """
 
     size: tuple[int, int]
@@ -40,6 +43,8 @@ class Preprocessing:
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
     layout: str = "NCHW"
     resize: int | None = None
+    fit: str = "crop"
+    interpolation: str = "bicubic"
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ _CALL: ContextVar[tuple[Inputs, Feeds] | None] = ContextVar("inputs of a call", 
 
 @contextmanager
 def calling(inputs: Inputs, feeds: Feeds) -> Iterator[None]:
-    """Let `feeds_of` return these feeds for these very inputs within the block."""
+    """Let `checked_for` return these feeds for these very inputs within the block."""
     token = _CALL.set((inputs, feeds))
     try:
         yield
@@ -52,14 +52,10 @@ def calling(inputs: Inputs, feeds: Feeds) -> Iterator[None]:
         _CALL.reset(token)
 
 
-def feeds_of(graph: Graph, inputs: Inputs) -> Feeds:
-    """Return the feeds of the inputs that a method was given, which are checked already; check any others."""
+def checked_for(graph: Graph, inputs: Inputs) -> Feeds | None:
+    """Return the feeds of the inputs that the method in progress was given; None of any others."""
     given, feeds = _CALL.get() or (None, None)
-    return (
-        feeds
-        if feeds is not None and inputs is given and feeds.graph is graph
-        else check_inputs(graph, inputs)
-    )
+    return feeds if feeds is not None and inputs is given and feeds.graph is graph else None
 
 
 def check_inputs(graph: Graph, inputs: Inputs) -> Feeds:

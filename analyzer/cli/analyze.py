@@ -17,22 +17,26 @@ from analyzer.cli.method_options import MethodOption, settings_of, with_method_o
 from analyzer.cli.options import (
     BackendChoice,
     BatchSizeOption,
+    DeviceOption,
     ExampleOption,
     InputsArgument,
     JsonOption,
     LayoutOption,
+    LogitOption,
     MaxMemoryOption,
     MeanOption,
     ModelArgument,
     NoVerifyOption,
+    ProvidersOption,
     ResizeOption,
     SizeOption,
     StdOption,
     StraightThroughOption,
     TargetOption,
     TrustOption,
+    parse_providers,
 )
-from analyzer.cli.terminal import Terminal, UserError
+from analyzer.cli.terminal import READING, Terminal, UserError
 from analyzer.cli.tokens import TokensOption
 
 if TYPE_CHECKING:
@@ -58,6 +62,7 @@ def analyze(
     inputs: InputsArgument,
     method: MethodOption = None,
     target: TargetOption = None,
+    logit: LogitOption = False,
     backend: Annotated[
         BackendChoice, typer.Option("--backend", help="Backend to run on.")
     ] = BackendChoice.ONNXRUNTIME,
@@ -81,6 +86,8 @@ def analyze(
     straight_through: StraightThroughOption = False,
     no_verify: NoVerifyOption = False,
     trust: TrustOption = False,
+    device: DeviceOption = None,
+    providers: ProvidersOption = None,
     max_memory: MaxMemoryOption = None,
     batch_size: BatchSizeOption = None,
     as_json: JsonOption = False,
@@ -91,7 +98,7 @@ def analyze(
     from analyzer.cli.inputs import ImageOptions, read_background, read_inputs
     from analyzer.cli.models import open_model
     from analyzer.cli.samples_first import SamplesFirst
-    from analyzer.cli.targets import parse_target, refuse_several
+    from analyzer.cli.targets import explained_target, refuse_several
     from analyzer.cli.tokens import read_vocabulary, texts_of
     from analyzer.graph.graph import Graph
     from analyzer.methods import METHODS
@@ -106,7 +113,7 @@ def analyze(
     if output is not None:
         refuse_unwritable(output)
     vocabulary = None if tokens is None else read_vocabulary(tokens, settings)
-    with terminal.progress("reading the model"):
+    with terminal.progress("reading the model", READING):
         loaded = open_model(
             model, example, straight_through=straight_through, verify=not no_verify, trust=trust
         )
@@ -122,7 +129,15 @@ def analyze(
         for own in settings.values():
             if "baseline_inputs" in own:
                 own["baseline_inputs"] = read
-    chosen = parse_target(target, len(batch.names), class_count(graph), loaded.class_names, graph)
+    chosen = explained_target(
+        target,
+        len(batch.names),
+        class_count(graph),
+        loaded.class_names,
+        graph,
+        logit=logit,
+        terminal=terminal,
+    )
     for one in settings:
         if not METHODS[one].ranked:
             refuse_several(chosen, one)
@@ -133,6 +148,8 @@ def analyze(
         backend.value,
         precision=precision.value if precision else None,
         straight_through=straight_through,
+        device=device,
+        providers=parse_providers(providers),
         max_memory=max_memory,
         batch_size=batch_size,
         verify=not no_verify,
@@ -147,13 +164,13 @@ def analyze(
         settings = {one: call.options(own, METHODS[one].path) for one, own in settings.items()}
     results = _run(terminal, fn, batch, chosen, settings)
     texts = texts_of(results, batch.arrays, graph, vocabulary)
-    predicted = predictions(fn.forward(batch.inputs)[graph.default_output], loaded.class_names)
+    predicted = predictions(fn.forward(batch.inputs)[graph.default_output], fn.class_names)
     files = (
         []
         if output is None
         else write_results(output, model, fn, batch, results, predicted, texts, target or "")
     )
-    show_results(terminal, batch, results, predicted, loaded.class_names, files, texts, target or "")
+    show_results(terminal, batch, results, predicted, fn.class_names, files, texts, target or "")
     if terminal.as_json:
         terminal.document(
             {**document(model, fn, batch, results, predicted, texts), "files": [str(path) for path in files]}

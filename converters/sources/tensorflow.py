@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from converters.errors import ConversionError, InvalidModel, UnsupportedModel, one_line
+from converters.errors import ConversionError, ExampleNeeded, InvalidModel, UnsupportedModel, one_line
 from converters.graph.unique import UniqueNames
 from converters.model import TensorFlowSource
 from converters.sources import foreign, tf_export, tf_freeze
@@ -221,7 +221,7 @@ def _trace_keras(tf: Any, model: Any, example: Any, free_axes: FreeAxes) -> _Tra
     declared = getattr(model, "inputs", None)
     if not declared:
         if example is None:
-            raise ConversionError(
+            raise ExampleNeeded(
                 f"{type(model).__name__} is a subclassed Keras model. Fix: give an `example` to trace it from, as in "
                 "convert(model, x)"
             )
@@ -287,7 +287,7 @@ def _trace_function(tf: Any, function: Any, example: Any, keep: Any, free_axes: 
     if traceable and known and example is None:
         return _trace_concrete(tf, known[0], example, keep)
     if example is None:
-        raise ConversionError(
+        raise ExampleNeeded(
             f"the inputs of {getattr(function, '__name__', type(keep).__name__)!r} are not stated. Fix: give an "
             "`example`, or the tf.function an input_signature"
         )
