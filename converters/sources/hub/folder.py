@@ -14,7 +14,14 @@ from pathlib import Path
 import onnx
 
 from converters.errors import ConversionError, InvalidModel, Note
-from converters.model import CLASS_NAMES_KEY, PREPROCESSING_KEY, UNREAD_KEY, Model, set_metadata
+from converters.model import (
+    CLASS_NAMES_KEY,
+    PREPROCESSING_KEY,
+    UNREAD_KEY,
+    Model,
+    Preprocessing,
+    set_metadata,
+)
 from converters.sources.hub.names import class_names_of
 from converters.sources.hub.processors import Unread, preprocessing_of
 from converters.sources.hub.reading import inside, read_json
@@ -47,10 +54,10 @@ class HubFolder:
         try:
             found = preprocessing_of(self.folder, config, _shapes(model.proto))
             if found is not None:
-                set_metadata(model.proto, found)
-        except (Unread, ConversionError) as error:
+                _store(model, found)
+        except Unread as error:
             # Without it, images would be read in another way than the network was trained with.
-            reason = str(error).partition(". Fix: ")[0]
+            reason = str(error)
             onnx.helper.set_model_props(model.proto, {**model.metadata, UNREAD_KEY: reason})
             warnings.warn(
                 f"{self.folder}: {reason}: images are not read by it. Arrays are taken as they are",
@@ -58,6 +65,13 @@ class HubFolder:
                 stacklevel=4,
             )
         return model
+
+
+def _store(model: Model, preprocessing: Preprocessing) -> None:
+    try:
+        set_metadata(model.proto, preprocessing)
+    except ConversionError as error:  # sizes or numbers out of range
+        raise Unread(str(error).partition(". Fix: ")[0]) from error
 
 
 def open_folder(source: object) -> HubFolder | None:

@@ -29,9 +29,10 @@ _RESAMPLING = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 _KNOWN = {
     **dict.fromkeys(("", "ViT", "ConvNext", "MobileNetV1", "MobileNetV2", "Segformer", "DPT"), "bilinear"),
     **dict.fromkeys(("CLIP", "DeiT", "Beit", "Bit", "Siglip", "Blip", "Pvt", "EfficientFormer"), "bicubic"),
+    **dict.fromkeys(("EfficientNet", "Levit"), "bicubic"),
 }
 # Their `size: 224` is that of the shorter side.
-_SHORT_SIDE = frozenset({"CLIP", "ConvNext", "Bit", "MobileNetV1", "MobileNetV2"})
+_SHORT_SIDE = frozenset({"Levit", "CLIP", "ConvNext", "Bit", "MobileNetV1", "MobileNetV2"})
 _CROPS = frozenset({"CLIP"})
 _READ = frozenset(
     {
@@ -107,12 +108,17 @@ def _of_transformers(fields: Fields, shape: tuple[int | None, ...]) -> Preproces
     if family not in _KNOWN:
         raise Unread(f"the processor {kind!r} is not known")
     for key, value in fields.items():
-        if key not in _READ and key not in _BENIGN and value not in (None, False):
+        known = key in _READ or key in _BENIGN or (key == "include_top" and family == "EfficientNet")
+        if not known and value not in (None, False):
             raise Unread(f"its field {key!r} is not supported")
     if not fields.get("do_resize", True):
         raise Unread("it does not resize images")
     size, resize, fit = _sizes(fields, family)
     mean, std = _normalisation(fields)
+    if family == "EfficientNet" and fields.get("include_top", True):
+        # Divided by the std once more.
+        own = _channels(fields.get("image_std"), "image_std")
+        std = tuple(one * again for one, again in zip(std, own, strict=True))
     number = fields.get("resample")
     if number is not None and (type(number) is not int or not 0 <= number < len(_RESAMPLING)):
         raise Unread(f"its resample {number!r} is not known")
@@ -145,6 +151,7 @@ def _sizes(fields: Fields, family: str) -> tuple[tuple[int, int], int | None, st
         if not isinstance(share, (int, float)) or not 0.1 <= share <= 1:
             raise Unread(f"its crop_pct {share!r} is not supported")
         return (side, side), int(side / share), "crop"
+    side = int(256 / 224 * side) if family == "Levit" else side
     if cropped is None:
         raise Unread("it keeps the aspect of images and does not crop them")
     if max(cropped) > side:
@@ -212,6 +219,7 @@ def _of_timm(fields: Fields, shape: tuple[int | None, ...]) -> Preprocessing:
         raise Unread(f"its crop_pct {share!r} of {height} x {width} is not supported")
     mean, std = (_channels(fields.get(name), name) for name in ("mean", "std"))
     fit = "crop" if mode == "center" else "stretch"
+    side = math.floor(height / share)
     return Preprocessing(
-        (height, width), mean, std, resize=math.floor(height / share), fit=fit, interpolation=how
+        (height, width), mean, std, resize=side, fit=fit, interpolation=how, rounding="torchvision"
     )

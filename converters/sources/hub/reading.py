@@ -9,8 +9,8 @@ from typing import Any
 
 from converters.errors import InvalidModel
 
-MOST_BYTES = 2**25
-"""Bytes of a JSON file: the names of 100,000 classes take a tenth."""
+MOST_BYTES = 2**26
+"""Bytes of a JSON file: a tokenizer of 250,000 tokens takes half."""
 _ITSELF = "or give the path of the .onnx file in another folder"
 
 
