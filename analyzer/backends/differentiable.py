@@ -29,7 +29,7 @@ from analyzer.backends.undefined import undefined, undefined_error
 from analyzer.errors import AnalysisError, TargetError, UnknownTensor
 from analyzer.graph.batch_axis import Place, find_places, samples_in
 from analyzer.graph.graph import Graph
-from analyzer.graph.names import find_tensors
+from analyzer.graph.names import find_tensors, near_names
 from analyzer.graph.program import Program
 from analyzer.graph.samples.arrangement import Arrangement
 from analyzer.target.class_names import names_of_output, with_indices
@@ -355,8 +355,10 @@ class Differentiable:
     def _known(self, names: Collection[str]) -> None:
         for name in names:
             if name not in self.graph.tensors:
+                near = near_names(str(name), self.tensors)
+                told = f"try {', '.join(map(repr, near))}, or " if near else ""
                 raise UnknownTensor(
-                    f"the graph has no tensor {name!r}. Fix: choose from fn.tensors, which lists them"
+                    f"the graph has no tensor {name!r}. Fix: {told}choose from fn.tensors, which lists them"
                 )
 
     def _differentiable(self, names: Collection[str]) -> None:
