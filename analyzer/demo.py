@@ -1,8 +1,9 @@
 """The demo: a trained classifier and two photographs, from conversion to a checked report.
 
-EfficientNet-Lite0 (trained on ImageNet, Apache-2.0) goes from PyTorch to ONNX; the cat and the coffee cup of
-scikit-image are explained, and every number is held to other frameworks. Returns numbers and files written;
-prints nothing. Raises MissingDependency where a package of the extra "demo" is not installed.
+EfficientNet-Lite0 (trained on ImageNet, Apache-2.0) goes from PyTorch to ONNX, and the cat and the coffee cup of
+scikit-image are explained. `explain` writes the pictures and the report; `checked` then compares the backends on the
+cat, and writes the report again. Both print nothing. Raises MissingDependency where a package of the extra "demo" is
+not installed.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +22,14 @@ from analyzer.errors import MissingDependency
 from analyzer.figures.images import preprocess
 from analyzer.figures.picture import Picture
 from analyzer.methods import Attribution, full_grad, integrated_gradients
-from analyzer.methods.pictures import sample_pictures
+from analyzer.methods.pictures import on_one_scale, sample_pictures
 from analyzer.methods.summary import completeness_rows, judgement, predictions, samples
 from analyzer.report.page import AttributionPage, Prediction, write_report
-from analyzer.types import Announce, Progress
+from analyzer.types import Announce
 from converters.model import Model, Preprocessing
 from converters.system.atomic import write_bytes
 from converters.system.environment import environment
+from converters.system.extras import install
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -38,33 +40,44 @@ PREPROCESSING = Preprocessing(
     size=(224, 224), mean=(127 / 255,) * 3, std=(128 / 255,) * 3, layout="NCHW", resize=256
 )
 STEPS, TOLERANCE = 50, 0.01
-PARTS = 7
-"""The parts of the demo, beside the steps of its check."""
+PARTS = 6
+"""The parts of the demo before its check."""
+CHECKED = 1
+"""The photographs that are checked: each takes some ten seconds of processor time."""
 
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demo found. `check` is the report of `analyzer.check`; `seconds` has the time of each part."""
+    """What the demo found. `check` is the report of `analyzer.check`, None before it; `seconds`: of each part."""
 
+    folder: Path
     model: Model
+    inputs: np.ndarray
     names: tuple[str, ...]
     predictions: list[tuple[Prediction, ...]]
     results: tuple[Attribution, ...]
-    check: Any
-    seconds: dict[str, float]
-    files: tuple[Path, ...]
+    pictures: tuple[Mapping[str, Picture], ...]
+    seconds: Mapping[str, float]
+    files: tuple[Path, ...] = ()
+    check: Any = None
+
+    @property
+    def page(self) -> Path:
+        """The report."""
+        return self.folder / "report.html"
 
     @property
     def passed(self) -> bool:
-        """Whether every check held."""
+        """Whether all that was checked holds."""
         claimed = [passed for result in self.results for passed in result.passed]
-        return bool(self.check.passed) and all(passed is not False for passed in claimed)
+        agree = self.check is None or bool(self.check.passed)
+        return agree and all(passed is not False for passed in claimed)
 
     @property
     def headline(self) -> str:
         """The verdict in a line."""
         _, complete = judgement(self.results)
-        *most, last = self.check.backends
+        *most, last = self.check.backends if self.check is not None else ("",)
         if not most:
             return complete
         agree = "agree" if self.check.passed else "DISAGREE"
@@ -110,25 +123,15 @@ def photographs() -> dict[str, np.ndarray]:
 
 
 def _missing(error: ModuleNotFoundError) -> MissingDependency:
-    return MissingDependency(
-        f'the demo needs {error.name}, which is not installed. Fix: pip install "onnxplain[demo]"'
-    )
+    return MissingDependency(f"the demo needs {error.name}, which is not installed. Fix: {install('demo')}")
 
 
-def run(
-    folder: Path,
-    *,
-    backends: Sequence[str] | None = None,
-    step: Announce = lambda name: None,
-    progress: Progress | None = None,
-) -> Demo:
-    """Convert, explain, check, and write the ONNX file, the overlays and the report into `folder`.
+def explain(folder: Path, *, step: Announce = lambda name: None) -> Demo:
+    """Convert the network, explain both photographs, and write the ONNX file, the pictures and the report.
 
-    backends: those to check against each other; default all that are installed, and the network itself.
-    step: called with the name of each part as it begins. progress: of Integrated Gradients.
+    step: called with the name of each part as it begins.
     """
     from analyzer.backends import differentiate
-    from analyzer.checks import check
     from converters import convert
 
     seconds: dict[str, float] = {}
@@ -140,8 +143,8 @@ def run(
         yield
         seconds[name] = time.perf_counter() - began
 
-    pictures = photographs()
-    inputs = np.stack([preprocess(picture, PREPROCESSING) for picture in pictures.values()])
+    photos = photographs()
+    inputs = np.stack([preprocess(photo, PREPROCESSING) for photo in photos.values()])
     with timed("load the network"):
         network, names = load_network(), class_names()
     with timed("convert to ONNX and verify"):
@@ -153,61 +156,77 @@ def run(
         complete = full_grad(fn, inputs)
         explicit = full_grad(fn, inputs, terms="explicit")
     with timed("Integrated Gradients"):
-        integrated = integrated_gradients(
-            fn, inputs, baseline="black", steps=STEPS, tolerance=TOLERANCE, progress=progress
-        )
-    with timed("check the backends"):
-        # Two points of the path are enough to compare backends; every difference along it is traced.
-        agreement = check(
-            model,
-            inputs,
-            backends=backends,
-            steps=2,
-            progress=lambda name: step(f"check the backends: {name}"),
-        )
+        integrated = integrated_gradients(fn, inputs, baseline="black", steps=STEPS, tolerance=TOLERANCE)
+    step("draw")
+    drawn = sample_pictures((complete, integrated), {fn.graph.inputs[0]: inputs}, PREPROCESSING)
     demo = Demo(
+        folder=folder,
         model=model,
-        names=tuple(pictures),
+        inputs=inputs,
+        names=tuple(photos),
         predictions=predictions(outputs, names),
         results=(complete, explicit, integrated),
-        check=agreement,
+        pictures=tuple(drawn),
         seconds=seconds,
-        files=(),
     )
-    step("write the report")
-    return _written(demo, folder, inputs)
+    return _written(demo)
 
 
-def _written(demo: Demo, folder: Path, inputs: np.ndarray) -> Demo:
-    complete, _, integrated = demo.results
-    name = demo.model.proto.graph.input[0].name
-    pictures = sample_pictures((complete, integrated), {name: inputs}, PREPROCESSING)
-    folder.mkdir(parents=True, exist_ok=True)
-    files = [demo.model.save(folder / "efficientnet-lite0.onnx")]
-    files += [
-        write_bytes(folder / f"{sample}-{key}.png", picture.png)
-        for sample, drawn in zip(demo.names, pictures, strict=True)
+def checked(demo: Demo, *, backends: Sequence[str] | None = None, step: Announce = lambda name: None) -> Demo:
+    """Compare the backends on the first photograph, and write the report with what they say.
+
+    backends: those to compare; default all that are installed, and the network itself.
+    """
+    from analyzer.checks import check
+
+    began = time.perf_counter()
+    # Two points of the path are enough to compare backends; every difference along it is traced.
+    agreement = check(demo.model, demo.inputs[:CHECKED], backends=backends, steps=2, progress=step)
+    seconds = {**demo.seconds, "check the backends": time.perf_counter() - began}
+    found = replace(demo, check=agreement, seconds=seconds)
+    write_report(found.page, _report(found))
+    return found
+
+
+def _written(demo: Demo) -> Demo:
+    demo.folder.mkdir(parents=True, exist_ok=True)
+    files = [
+        write_bytes(demo.folder / f"{sample}-{key}.png", picture.png)
+        for sample, drawn in zip(demo.names, demo.pictures, strict=True)
         for key, picture in drawn.items()
     ]
-    page = folder / "report.html"
-    write_report(page, _report(demo, pictures))
-    return Demo(**{**vars(demo), "files": (*files, page)})
+    files += [demo.model.save(demo.folder / "efficientnet-lite0.onnx"), demo.page]
+    write_report(demo.page, _report(demo))
+    return replace(demo, files=tuple(files))
 
 
-def _report(demo: Demo, pictures: Sequence[Mapping[str, Picture]]) -> AttributionPage:
-    rows = completeness_rows(demo.results, demo.names)
-    complete_result, _, integrated = demo.results
-    return AttributionPage(
+def _report(demo: Demo) -> AttributionPage:
+    complete, _, integrated = demo.results
+    inputs = {demo.model.proto.graph.input[0].name: demo.inputs}
+    shown = samples(
+        (complete, integrated),
+        demo.names,
+        demo.predictions,
+        demo.pictures,
+        demo.model.class_names,
+        one_scale=on_one_scale((complete, integrated), inputs, PREPROCESSING),
+    )
+    page = AttributionPage(
         title=TITLE,
         passed=demo.passed,
         headline=demo.headline,
+        samples=shown,
+        completeness=completeness_rows(demo.results, demo.names),
+        timings=demo.seconds,
+        environment=environment(),
+    )
+    if demo.check is None:
+        return page
+    times = {f"check: {name}": time for name, time in demo.check.seconds.items()}
+    return replace(
+        page,
         detail=demo.check.headline + "." if demo.check.rows else "",
-        samples=samples(
-            (complete_result, integrated), demo.names, demo.predictions, pictures, demo.model.class_names
-        ),
-        completeness=rows,
         checks=demo.check.rows,
         check_sums=demo.check.completeness,
-        timings={**demo.seconds, **{f"check: {name}": time for name, time in demo.check.seconds.items()}},
-        environment=environment(),
+        timings={**demo.seconds, **times},
     )

@@ -22,6 +22,7 @@ from analyzer.cli.options import (
     InputsArgument,
     JsonOption,
     LayoutOption,
+    LogitOption,
     MaxMemoryOption,
     MeanOption,
     ModelArgument,
@@ -35,7 +36,7 @@ from analyzer.cli.options import (
     TrustOption,
     parse_providers,
 )
-from analyzer.cli.terminal import Terminal, UserError
+from analyzer.cli.terminal import READING, Terminal, UserError
 from analyzer.cli.tokens import TokensOption
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def analyze(
     inputs: InputsArgument,
     method: MethodOption = None,
     target: TargetOption = None,
+    logit: LogitOption = False,
     backend: Annotated[
         BackendChoice, typer.Option("--backend", help="Backend to run on.")
     ] = BackendChoice.ONNXRUNTIME,
@@ -96,7 +98,7 @@ def analyze(
     from analyzer.cli.inputs import ImageOptions, read_background, read_inputs
     from analyzer.cli.models import open_model
     from analyzer.cli.samples_first import SamplesFirst
-    from analyzer.cli.targets import parse_target, refuse_several
+    from analyzer.cli.targets import explained_target, refuse_several
     from analyzer.cli.tokens import own_vocabulary, read_vocabulary, texts_of
     from analyzer.graph.graph import Graph
     from analyzer.methods import METHODS
@@ -111,7 +113,7 @@ def analyze(
     if output is not None:
         refuse_unwritable(output)
     vocabulary = None if tokens is None else read_vocabulary(tokens, settings)
-    with terminal.progress("reading the model"):
+    with terminal.progress("reading the model", READING):
         loaded = open_model(
             model, example, straight_through=straight_through, verify=not no_verify, trust=trust
         )
@@ -128,7 +130,15 @@ def analyze(
         for own in settings.values():
             if "baseline_inputs" in own:
                 own["baseline_inputs"] = read
-    chosen = parse_target(target, len(batch.names), class_count(graph), loaded.class_names, graph)
+    chosen = explained_target(
+        target,
+        len(batch.names),
+        class_count(graph),
+        loaded.class_names,
+        graph,
+        logit=logit,
+        terminal=terminal,
+    )
     for one in settings:
         if not METHODS[one].ranked:
             refuse_several(chosen, one)

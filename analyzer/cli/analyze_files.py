@@ -38,7 +38,7 @@ def write_results(
     from analyzer.figures import plot_tokens
     from analyzer.figures.canvas import png_of
     from analyzer.methods.full_gradient.result import FullGrad
-    from analyzer.methods.pictures import layer_chart, sample_pictures
+    from analyzer.methods.pictures import layer_chart, on_one_scale, sample_pictures
     from analyzer.methods.summary import arrays_of, completeness_rows, judgement, samples
     from analyzer.report.page import render_report
     from converters.system.atomic import write_bytes, write_text
@@ -46,6 +46,7 @@ def write_results(
 
     class_names = fn.class_names
     pictures = sample_pictures(results, batch.arrays, batch.preprocessing)
+    one_scale = on_one_scale(results, batch.arrays, batch.preprocessing)
     rows = completeness_rows(results, batch.names)
     passed, headline = judgement(results)
     report = AttributionPage(
@@ -53,7 +54,7 @@ def write_results(
         passed=passed,
         headline=headline,
         detail=f"{len(batch.names)} input{'s' * (len(batch.names) != 1)}, computed by {fn.backend}.",
-        samples=samples(results, batch.names, predicted, pictures, class_names, texts, asked),
+        samples=samples(results, batch.names, predicted, pictures, class_names, texts, asked, one_scale),
         completeness=rows,
         timings={result.label: result.seconds for result in results},
         environment=environment(fn.backend),

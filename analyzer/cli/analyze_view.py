@@ -37,6 +37,7 @@ def show_results(
 
     show_predictions(terminal, batch.names, predicted)
     show_targets(terminal, results, batch.names, class_names, asked)
+    show_places(terminal, results, batch.names)
     show_completeness(terminal, completeness_rows(results, batch.names))
     notes = (f"{one.caption}: {one.remark}" for one in results if one.remark and one.completeness is not None)
     for note in dict.fromkeys(notes):
@@ -46,6 +47,11 @@ def show_results(
             show_layers(terminal, result, batch.names)
     show_texts(terminal, batch.names, texts)
     show_files(terminal, files)
+    if not files:
+        terminal.out.print()
+        terminal.remark(
+            "Nothing was written. -o FOLDER writes pictures, arrays, report.html and summary.json."
+        )
 
 
 def show_targets(
@@ -75,6 +81,20 @@ def show_targets(
             shown = (format_value(float(one.delta[index])) for one in ranked if one.delta is not None)
             cells.append(("" if place else name, text, output, *shown))
     terminal.table(("input", "target", "output", *deltas), cells, right=range(2, 3 + len(groups)))
+
+
+def show_places(terminal: Terminal, results: Sequence[Attribution], names: Sequence[str]) -> None:
+    """Where every method finds the reasons, of the first samples."""
+    from analyzer.methods.answers import place
+
+    rows = [
+        ("" if number else name, sentence)
+        for index, name in enumerate(names[:MOST_SAMPLES])
+        for number, sentence in enumerate(filter(None, (place(result, index) for result in results)))
+    ]
+    if rows:
+        terminal.heading("Where it looked")
+        terminal.table(("input", "strongest part of the map"), rows)
 
 
 def show_predictions(

@@ -17,6 +17,7 @@ from analyzer.cli.options import (
     JsonOption,
     JunitOption,
     LayoutOption,
+    LogitOption,
     MaxMemoryOption,
     MeanOption,
     ModelArgument,
@@ -35,7 +36,7 @@ from analyzer.cli.options import (
     parse_providers,
     split_list,
 )
-from analyzer.cli.terminal import Terminal, UserError
+from analyzer.cli.terminal import READING, Terminal, UserError
 
 if TYPE_CHECKING:
     from converters.model import Model
@@ -57,6 +58,7 @@ def check(
         ),
     ] = None,
     target: TargetOption = None,
+    logit: LogitOption = False,
     wrt: WrtOption = None,
     tolerance: ToleranceOption = None,
     steps: StepsOption = None,
@@ -88,13 +90,13 @@ def check(
     from analyzer.cli.inputs import ImageOptions, read_inputs
     from analyzer.cli.models import open_model
     from analyzer.cli.settings import allowed, read_settings, tolerances_from
-    from analyzer.cli.targets import parse_target, refuse_several
+    from analyzer.cli.targets import explained_target, refuse_several
     from analyzer.graph.graph import Graph
 
     terminal = Terminal(as_json)
     destinations, settings = Destinations(html, junit), read_settings(Path.cwd())
     tolerances = allowed(tolerance or (), settings)
-    with terminal.progress("reading the model"):
+    with terminal.progress("reading the model", READING):
         loaded = open_model(
             model, example, straight_through=straight_through, verify=not no_verify, trust=trust
         )
@@ -106,7 +108,15 @@ def check(
             loaded = with_source(loaded, source, example, trust=trust)
     graph = Graph.from_proto(loaded.proto)
     batch = read_inputs(inputs, graph, loaded, ImageOptions(size, mean, std, layout, resize))
-    chosen = parse_target(target, len(batch.names), class_count(graph), loaded.class_names, graph)
+    chosen = explained_target(
+        target,
+        len(batch.names),
+        class_count(graph),
+        loaded.class_names,
+        graph,
+        logit=logit,
+        terminal=terminal,
+    )
     refuse_several(chosen, "check")
     if batch.assumed:
         terminal.note(ASSUMED)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from analyzer.cli.analyze_view import show_completeness, show_files, show_predictions
+from analyzer.cli.analyze_view import show_completeness, show_predictions
 from analyzer.cli.check_view import show_agreement
 from analyzer.cli.destinations import refuse_unwritable
 from analyzer.cli.options import JsonOption, split_list
@@ -27,51 +27,72 @@ def demo(
             "--backends", "--backend", help="Comma list of backends to check. Default: all there are."
         ),
     ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Explain only: leave the check out.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Explain a cat and a cup of coffee with a trained network, from conversion to a checked report."""
+    """Explain a cat and a cup of coffee with a trained network, then check the numbers on other frameworks."""
     from analyzer.backends import BACKENDS
     from analyzer.checks.comparison import STEPS
-    from analyzer.demo import PARTS, TITLE, run
+    from analyzer.demo import PARTS, TITLE, checked, explain
 
     terminal = Terminal(as_json)
     if output.exists() and not output.is_dir():
         raise UserError(
             f"{output}: a file, where -o takes a folder. Fix: give -o a folder that is new or exists"
         )
+    if quick and backends is not None:
+        raise UserError("--quick leaves out the check, which --backends is for. Fix: give one of them")
     refuse_unwritable(output)
     chosen = split_list(backends) if backends is not None else None
-    with terminal.steps("onnxplain demo", PARTS + len(chosen or BACKENDS) + STEPS) as step:
-        found = run(output, backends=chosen, step=step)
+    with terminal.steps("explaining", PARTS) as step:
+        found = explain(output, step=step)
     terminal.out.print(TITLE, style="bold")
-    _show(terminal, found)
+    _show_explained(terminal, found)
+    if not quick:
+        with terminal.steps("checking", len(chosen or BACKENDS) + STEPS) as step:
+            found = checked(found, backends=chosen, step=step)
+        _show_checked(terminal, found)
+    _show_end(terminal, found)
     terminal.document(_document(found))
     if not found.passed:
         raise typer.Exit(1)
 
 
-def _show(terminal: Terminal, found: Demo) -> None:
-    from analyzer.figures.numbers import format_seconds
+def _show_explained(terminal: Terminal, found: Demo) -> None:
+    """What the model said and where it looked, then the sums."""
     from analyzer.methods.summary import completeness_rows
 
-    verified = found.model.verification
-    if verified is not None:
-        terminal.out.print(
-            f"converted to ONNX, held to {verified.reference}: relative L2 {verified.relative_l2:.1e}",
-            soft_wrap=True,
-        )
     show_predictions(terminal, found.names, found.predictions)
+    terminal.heading("Pictures")
+    for path in found.files:
+        if path.name.endswith(("full-grad-complete.png", "integrated-gradients.png")):
+            terminal.out.print(f"  {path}", soft_wrap=True)
+    terminal.out.print(f"  {found.page}  all of them on one page", soft_wrap=True)
     show_completeness(terminal, completeness_rows(found.results, found.names))
     _explicit_shortfall(terminal, found)
+
+
+def _show_checked(terminal: Terminal, found: Demo) -> None:
+    """What the backends say to one another."""
+    verified = found.model.verification
     show_agreement(terminal, found.check.rows, found.check.completeness)
     for name, reason in found.check.skipped.items():
         terminal.out.print(f"not run: {name} ({reason})", style="dim", soft_wrap=True)
+    if verified is not None:
+        terminal.remark(
+            f"The ONNX file against {verified.reference}: relative L2 {verified.relative_l2:.1e} at the outputs."
+        )
+
+
+def _show_end(terminal: Terminal, found: Demo) -> None:
+    """The time, the files and the verdict."""
+    from analyzer.figures.numbers import format_seconds
+
+    times = ", ".join(f"{name} {format_seconds(time)}" for name, time in found.seconds.items())
     terminal.heading("Time")
-    backends = [(f"  {name}", format_seconds(time)) for name, time in found.check.seconds.items()]
-    terminal.table(
-        ("part", "time"), [(n, format_seconds(t)) for n, t in found.seconds.items()] + backends, right=(1,)
-    )
-    show_files(terminal, found.files)
+    terminal.paragraph(times)
+    terminal.heading("Written")
+    terminal.paragraph(f"{len(found.files)} files in {found.folder}. Open {found.page} in a browser.")
     terminal.out.print()
     style = "bold green" if found.passed else "bold red"
     terminal.out.print(f"{'✓' if found.passed else '✗'} {found.headline}", style=style, soft_wrap=True)
@@ -111,8 +132,8 @@ def _document(found: Demo) -> dict[str, Any]:
             }
             for index, name in enumerate(found.names)
         ],
-        "check": json.loads(found.check.to_json()),
-        "seconds": found.seconds,
+        "check": None if found.check is None else json.loads(found.check.to_json()),
+        "seconds": dict(found.seconds),
         "files": [str(path) for path in found.files],
         "environment": environment(),
     }

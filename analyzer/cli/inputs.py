@@ -5,7 +5,6 @@ Refuses, naming the file: what cannot be read, wrong shapes, NaN and infinity.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 from analyzer.cli.models import read_array, read_arrays
 from analyzer.cli.options import Layout, parse_channels, parse_size
 from analyzer.cli.terminal import UserError
-from analyzer.errors import InputError, Note
+from analyzer.errors import InputError, note
 from analyzer.graph.channel_axis import shape_with_channels
 from analyzer.graph.fixes import FINITE, numbers_fix, shape_fix
 from analyzer.graph.graph import Graph, Tensor
@@ -217,7 +216,7 @@ def _checked(array: np.ndarray, tensor: Tensor, path: Path) -> np.ndarray:
     if tensor.shape is None:
         return array.astype(tensor.dtype)
     if array.ndim == len(tensor.shape) - 1:
-        warnings.warn(f"{path}: read as one sample, since it has no batch axis", Note, stacklevel=2)
+        note(f"{path}: read as one sample, since it has no batch axis")
         array = array[None]
     fits = array.ndim == len(tensor.shape) and all(
         not isinstance(wanted, int) or wanted == given

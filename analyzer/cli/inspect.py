@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from analyzer.cli.options import ExampleOption, JsonOption, ModelArgument, StraightThroughOption, TrustOption
-from analyzer.cli.terminal import Terminal
+from analyzer.cli.terminal import READING, Terminal
 
 if TYPE_CHECKING:
     import onnx
@@ -43,7 +43,7 @@ def inspect(
 
     terminal = Terminal(as_json)
     is_file = model.lower().endswith(".onnx")
-    with terminal.progress("reading the model"):
+    with terminal.progress("reading the model", READING):
         try:
             loaded = open_model(
                 model, example, straight_through=straight_through, verify=False, trust=trust, run=run

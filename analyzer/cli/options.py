@@ -88,6 +88,13 @@ TargetOption = Annotated[
         "each by itself. Default: the highest class.",
     ),
 ]
+LogitOption = Annotated[
+    bool,
+    typer.Option(
+        "--logit",
+        help="Explain the logit: the input of the last Softmax or Sigmoid, where one computes the explained output.",
+    ),
+]
 TrustOption = Annotated[
     bool,
     typer.Option(

@@ -7,17 +7,19 @@ output or a file that is not there; shapes are checked by the API.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from analyzer.cli.options import split_list
-from analyzer.cli.terminal import UserError
+from analyzer.cli.terminal import Terminal, UserError
 from analyzer.errors import TargetError
 from analyzer.graph.graph import Graph
+from analyzer.target.before import logits
 from analyzer.target.class_names import axis_of_names, find_class, unknown_class
-from analyzer.target.target import PREDICTED, Target, TargetLike, as_target
+from analyzer.target.target import ACTIVATION, PREDICTED, Target, TargetLike, as_target
 
 CHANNELS_LAST = "last"
 ALL = "all"
@@ -68,6 +70,38 @@ def parse_target(
         return targets[0]
     factors = [factor for factor, _ in terms]
     return Target(parts=tuple(zip(factors, map(as_target, targets), strict=True)))
+
+
+def explained_target(
+    text: str | None,
+    samples: int,
+    classes: int | None,
+    names: Sequence[str] | None,
+    graph: Graph,
+    *,
+    logit: bool,
+    terminal: Terminal,
+) -> TargetLike:
+    """The target of --target and --logit; see `parse_target`. A note names the tensor of the logits."""
+    chosen = parse_target(text, samples, classes, names, graph)
+    if not logit:
+        return chosen
+    target = _before(as_target(chosen))
+    for name, (output, _) in logits(graph, target).items():
+        terminal.note(f"Note: explains {name!r}, the logits of the output {output!r}.")
+    return target
+
+
+def _before(target: Target) -> Target:
+    """The target at the logits of each of its outputs."""
+    if target.parts is not None:
+        return Target(parts=tuple((factor, _before(part)) for factor, part in target.parts))
+    if isinstance(target.weights, Mapping):
+        raise UserError(
+            "--logit explains the logit of one output, and --target names several by an .npz file. Fix: name the "
+            "tensors of the logits in the file, and omit --logit"
+        )
+    return replace(target, before=ACTIVATION)
 
 
 def refuse_several(target: TargetLike, what: str) -> None:

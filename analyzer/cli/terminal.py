@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from converters.system.plain_data import plain
+from converters.system.progress_lines import PATIENCE, ProgressLines
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 WIDTH_WITHOUT_TERMINAL = 120
+READING = 3.0
+"""Seconds before reading a model is announced: until then an error is the only line."""
 # Of a table, in a terminal or a file: about 1 ms is needed to lay out a row.
 MOST_ROWS = 2_000
 
@@ -90,8 +93,16 @@ class Terminal:
             self.out.print(f"and {len(rows) - MOST_ROWS} more rows, in --json")
 
     @contextmanager
-    def progress(self, description: str) -> Iterator[Callable[[int, int], None]]:
-        """A bar on stderr while it is a terminal; yields report(done, total)."""
+    def progress(self, description: str, patience: float = PATIENCE) -> Iterator[Callable[[int, int], None]]:
+        """A bar on stderr while it is a terminal, else lines; yields report(done, total).
+
+        patience: seconds of work before the first line.
+        """
+        if not self.err.is_terminal:
+            lines = ProgressLines(description, self.note, patience)
+            with lines.running():
+                yield lines.count
+            return
         with self._bar() as bar:
             task = bar.add_task(description, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
@@ -99,6 +110,11 @@ class Terminal:
     @contextmanager
     def steps(self, description: str, expected: int) -> Iterator[Callable[[str], None]]:
         """The same for work in steps, of which about so many are expected; yields step(what is begun)."""
+        if not self.err.is_terminal:
+            lines = ProgressLines(description, self.note)
+            with lines.running():
+                yield lambda name: lines.begin(f"{description}: {name}")
+            return
         with self._bar() as bar:
             task = bar.add_task(description, total=expected)
             begun = itertools.count()
@@ -112,7 +128,7 @@ class Terminal:
             yield step
 
     def _bar(self) -> Progress:
-        """Share done, time passed and time left as estimated, on stderr while it is a terminal."""
+        """Share done, time passed and time left as estimated, on stderr."""
         from rich.progress import (
             BarColumn,
             Progress,
@@ -131,7 +147,6 @@ class Terminal:
             TimeRemainingColumn(),
             console=self.err,
             transient=True,
-            disable=not self.err.is_terminal,
         )
 
 

@@ -87,17 +87,21 @@ def bar_labels(bars: Sequence[Bar], most: int = 34) -> list[str]:
 
 
 def aligned(bars: Sequence[Bar]) -> list[str]:
-    """The bars' values with their signs, their points one below the other: four digits of the largest."""
+    """The bars' values with their signs, their points one below the other: three digits of the largest."""
     largest = max((abs(bar.value) for bar in bars), default=0) or 1.0
-    decimals = max(0, 3 - math.floor(math.log10(largest)))
+    decimals = max(0, 2 - math.floor(math.log10(largest)))
     return [f"{bar.value:+.{decimals}f}".replace("-", "−") for bar in bars]
 
 
 def share_text(value: float, output: float) -> str:
-    """A signed share of the output: "+12 %", "−0.3 %"; nothing of an output that is 0."""
+    """A signed share of the output: "+12 %", "−0.3 %", "+5.1e+06 ×" from 100 times on; nothing of an output of 0."""
     if output == 0:
         return ""
     share = 100 * value / output
+    if abs(share) >= 1e4:
+        return f"{value / output:+.{'1e' if abs(share) >= 1e6 else '0f'}} ×".replace("+-", "-").replace(
+            "-", "−", 1
+        )
     digits = 0 if abs(share) >= 9.95 else 1 if abs(share) >= 0.05 or share == 0 else 2
     return f"{share:+.{digits}f} %".replace("-", "−")
 

@@ -15,6 +15,8 @@ from typing import Protocol
 from analyzer.types import Row
 
 WIDTH, LEFT, RIGHT = 1040.0, 58.0, 18.0
+NARROW = 350.0
+"""The width of the plot on a phone."""
 HEIGHT, TOP, GAP, FOOT = 190.0, 30.0, 48.0, 34.0
 # Colours of pairs; beyond them they begin anew.
 COLOURS = 6
@@ -106,7 +108,11 @@ class DepthPlot:
     places: tuple[tuple[float, str], ...]
     width: float = WIDTH
     left: float = LEFT
-    right: float = WIDTH - RIGHT
+
+    @property
+    def right(self) -> float:
+        """The right end of the axis."""
+        return self.width - RIGHT
 
 
 @dataclass(frozen=True)
@@ -116,10 +122,11 @@ class _Scales:
     depths: tuple[int, int]
     decades: tuple[int, int]
     top: float = 0.0
+    width: float = WIDTH
 
     def x(self, depth: float) -> float:
         low, high = self.depths
-        return LEFT + 8 + (WIDTH - LEFT - RIGHT - 16) * (depth - low) / max(high - low, 1)
+        return LEFT + 8 + (self.width - LEFT - RIGHT - 16) * (depth - low) / max(high - low, 1)
 
     def y(self, error: float) -> float:
         if not math.isfinite(error):
@@ -130,8 +137,8 @@ class _Scales:
         return self.top + HEIGHT * (high - place) / (high - low + 1)
 
 
-def depth_plot(pairs: Sequence[PairRows]) -> DepthPlot | None:
-    """The plot of all pairs; None where no row has a place in the graph."""
+def depth_plot(pairs: Sequence[PairRows], width: float = WIDTH) -> DepthPlot | None:
+    """The plot of all pairs, of some width; None where no row has a place in the graph."""
     drawn = [
         (title, quantities, found)
         for title, quantities in PANELS
@@ -144,10 +151,10 @@ def depth_plot(pairs: Sequence[PairRows]) -> DepthPlot | None:
     ends, decades = (min(depths), max(depths)), _decades(every)
     panels = []
     for index, (title, quantities, found) in enumerate(drawn):
-        scales = _Scales(ends, decades, TOP + index * (HEIGHT + GAP))
+        scales = _Scales(ends, decades, TOP + index * (HEIGHT + GAP), width)
         panels.append(_panel(title, quantities, pairs, found, scales))
     height = TOP + len(panels) * (HEIGHT + GAP) - GAP + FOOT
-    return DepthPlot(height, tuple(panels), _places(every, _Scales(ends, (0, 1))))
+    return DepthPlot(height, tuple(panels), _places(every, _Scales(ends, (0, 1), width=width)), width)
 
 
 def _rows_of(rows: Iterable[Row], quantities: Sequence[str]) -> list[Row]:
@@ -249,10 +256,9 @@ def _marks(quantities: Sequence[str], pairs: Sequence[PairRows], scales: _Scales
     marks = []
     for number, row in enumerate(first.values()):
         x = scales.x(int(row["depth"]))
-        operation = f" ({row['op_type']})" if row.get("op_type") else ""
-        label = f"first divergence: {_short(str(row['tensor']), 40)}{operation}"
+        label = _label(row, scales.width)
         wide = LETTER * len(label) + 20
-        fits = {"start": x + wide < WIDTH, "end": x - wide > LEFT}
+        fits = {"start": x + wide < scales.width, "end": x - wide > LEFT}
         wanted = "end" if str(row["quantity"]).endswith("gradient") else "start"
         marks.append(
             Mark(
@@ -266,6 +272,14 @@ def _marks(quantities: Sequence[str], pairs: Sequence[PairRows], scales: _Scales
     return tuple(marks)
 
 
+def _label(row: Row, width: float) -> str:
+    """What stands at the first divergence."""
+    if width < WIDTH:
+        return f"first: {_short(str(row['tensor']))}"
+    operation = f" ({row['op_type']})" if row.get("op_type") else ""
+    return f"first divergence: {_short(str(row['tensor']), 40)}{operation}"
+
+
 def _places(rows: Iterable[Row], scales: _Scales) -> tuple[tuple[float, str], ...]:
     """A few layers' names along the axis, evenly spread."""
     names: dict[int, str] = {}
@@ -273,7 +287,8 @@ def _places(rows: Iterable[Row], scales: _Scales) -> tuple[tuple[float, str], ..
         names.setdefault(int(row["depth"]), str(row.get("layer") or row.get("node") or row["tensor"]))
     depths = list(names)
     low, high = depths[0], depths[-1]
-    wanted = [low + (high - low) * number / (MOST_PLACES - 1) for number in range(MOST_PLACES)]
+    most = MOST_PLACES if scales.width == WIDTH else 2
+    wanted = [low + (high - low) * number / (most - 1) for number in range(most)]
     chosen = dict.fromkeys(min(depths, key=lambda depth: abs(depth - place)) for place in wanted)
     kept: list[tuple[float, str]] = []
     # The last one stands at the edge whatever is beside it.

@@ -15,10 +15,13 @@ def format_error(number: float | None) -> str:
 
 
 def format_value(number: float | None) -> str:
-    """A value with its sign as typographic minus, four significant digits."""
+    """A value with its sign as typographic minus, three significant digits: "9.17", "−0.0043", "1,230", "4.2e+07"."""
     if number is None or math.isnan(number):
         return "–"
-    return f"{number:.4g}".replace("-", "−")
+    size = abs(number)
+    hundreds = 999.5 <= size < 999_500
+    text = f"{round(number, 2 - math.floor(math.log10(size))):,.0f}" if hundreds else f"{number:.3g}"
+    return text.replace("-", "−")
 
 
 def format_seconds(number: float) -> str:

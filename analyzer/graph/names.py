@@ -7,10 +7,9 @@ constants; and names that several layers share.
 from __future__ import annotations
 
 import difflib
-import warnings
 from collections.abc import Collection, Sequence
 
-from analyzer.errors import AnalysisError, Note, UnknownTensor
+from analyzer.errors import AnalysisError, UnknownTensor, note
 from analyzer.graph.embeddings import embedded_tokens
 from analyzer.graph.graph import Graph
 from analyzer.graph.layer_names import find_layer, output_of, path_of
@@ -112,12 +111,10 @@ def _folded_into(graph: Graph, layer: str) -> tuple[str, ...]:
         path, _, modules = path_of(node)
         if modules and layer in path:
             output = node.outputs[0]
-            warnings.warn(
+            note(
                 f"{layer!r} was folded together with {output_of(node)[-1]!r}: the tensor {output!r} is the output of "
                 "both. Convert the model without folding to keep them apart (fold_batch_norm=False, "
-                "--no-fold-batch-norm)",
-                Note,
-                stacklevel=2,
+                "--no-fold-batch-norm)"
             )
             return (output,)
     return ()

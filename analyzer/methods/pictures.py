@@ -15,7 +15,16 @@ import numpy as np
 
 from analyzer.figures.canvas import png_of
 from analyzer.figures.charts import Bar, contribution_chart
-from analyzer.figures.heat import PIXELS, encode_png, enlarged, overlay, scale_of, smoothed
+from analyzer.figures.heat import (
+    PIXELS,
+    Scale,
+    encode_png,
+    enlarged,
+    overlay,
+    scale_of,
+    smoothed,
+    value_range,
+)
 from analyzer.figures.images import photographs, to_planes
 from analyzer.figures.numbers import format_value
 from analyzer.figures.picture import Picture
@@ -134,6 +143,50 @@ def _overlays(
     return pictures
 
 
+def on_one_scale(
+    results: Sequence[Attribution],
+    inputs: Mapping[str, np.ndarray],
+    preprocessing: Preprocessing | None,
+) -> list[list[Picture]]:
+    """Per sample, the densities of all methods' maps over an image in the same colours; none of a single map.
+
+    A density is the size of a map, smoothed, over its mean: 1 everywhere is a map that is everywhere the same.
+    """
+    layout = preprocessing.layout if preprocessing else None
+    images = {name: photographs(array, preprocessing) for name, array in inputs.items()}
+    shown = {name: pixels for name, pixels in images.items() if pixels is not None}
+    if len(shown) != 1:
+        return [[] for _ in next(iter(inputs.values()))]
+    ((name, photos),) = shown.items()
+    return [_densities(results, name, index, photo, layout) for index, photo in enumerate(photos)]
+
+
+def _densities(
+    results: Sequence[Attribution], name: str, index: int, photograph: np.ndarray, layout: str | None
+) -> list[Picture]:
+    found = {}
+    for result in results:
+        plane = _plane(result, name, index, layout)
+        if plane is None or not np.isfinite(plane).all() or not plane.any():
+            continue
+        size = smoothed(np.abs(plane.astype(np.float64)))
+        caption = caption_of(result, index)
+        found[title_of(result, index) if caption in found else caption] = size / size.mean()
+    if len(found) < 2:
+        return []
+    high = max(value_range(density)[1] for density in found.values())
+    scale = Scale(0.0, high, signed=False)
+    return [
+        Picture(
+            caption,
+            _png(overlay(photograph, density, scale=scale)),
+            f"at most {density.max():.2g} × its mean",
+            scale,
+        )
+        for caption, density in found.items()
+    ]
+
+
 def _plane(result: Attribution, name: str, index: int, layout: str | None) -> np.ndarray | None:
     """Return the plane (H, W) that is drawn over an image: the map, else the attributions summed over channels."""
     maps = result.by_tensor(result.maps)
@@ -173,7 +226,9 @@ def complete_sum(result: FullGrad, index: int) -> str:
     apart = format_value(float(result.unplaced_total[index]))
     names = ", ".join(result.unplaced) if len(result.unplaced) <= 2 else f"{len(result.unplaced)} tensors"
     where = "image" if all(found.ndim == 3 for found in complete.values()) else "input"
-    rest = f"; {apart} ({names}) has no place in the {where}" if result.unplaced else ""
+    rest = (
+        f"; {apart} more belongs to no place in the {where}: it comes from {names}" if result.unplaced else ""
+    )
     return f"the map{'s' * (len(maps) > 1)} sum{'s' * (len(maps) == 1)} to {' and '.join(maps)}{rest}"
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analyzer.figures.numbers import format_error, format_value
+from analyzer.methods.answers import answer
 from analyzer.methods.full_gradient.result import FullGrad
 from analyzer.methods.pictures import result_bars, title_of
 from analyzer.methods.result import Attribution, class_label
@@ -90,19 +91,26 @@ def samples(
     class_names: ClassNames,
     texts: Sequence[Sequence[ScoredTokens]] = (),
     asked: str = "",
+    one_scale: Sequence[Sequence[Picture]] = (),
 ) -> list[Sample]:
     """Return the report's sections, one for each input. asked: the target in the user's words."""
     full_grads = [result for result in results if isinstance(result, FullGrad)]
     first = by_method(results)[0]
+    targets = [
+        "; ".join(target_text(result, index, class_names, asked) for result in first)
+        for index in range(len(names))
+    ]
     return [
         Sample(
             name=name,
-            target="; ".join(target_text(result, index, class_names, asked) for result in first),
+            answer=answer(results, index, predicted[index], targets[index]),
+            target=targets[index],
             pictures=tuple(pictures[index].values()),
             predictions=predicted[index],
             bars=result_bars(full_grads[0], index) if full_grads else (),
             output=float(results[0].output[index]),
             texts=texts[index] if texts else (),
+            one_scale=one_scale[index] if one_scale else (),
         )
         for index, name in enumerate(names)
     ]

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from analyzer.figures.depth import PairRows, depth_plot
+from analyzer.figures.depth import NARROW, PairRows, depth_plot
 from analyzer.figures.side_by_side import Kept, side_by_side
 from analyzer.report.page import check_matrix
 from analyzer.report.templates import template
@@ -136,6 +136,7 @@ def render_check(report: CheckReport, title: str = "") -> str:
         matrix=pair_matrix(report),
         quantities=check_matrix(report.rows),
         plot=depth_plot(report.pairs),
+        narrow_plot=depth_plot(report.pairs, NARROW),
         samples=side_by_side(report.attributions, tolerances) if report.attributions is not None else [],
         open_rows=ranked[:shown],
         more_rows=ranked[shown:MOST_ROWS],

@@ -19,6 +19,7 @@ from converters.system.atomic import write_text
 
 # A page stays readable; all passing rows beyond these are in the machine-readable report.
 MOST_ROWS = 400
+MOST_ANSWERS = 6
 
 
 @dataclass(frozen=True)
@@ -33,15 +34,21 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Sample:
-    """What the report shows of one input. The bars are shares of `output`; texts: its tokens, a method each."""
+    """What the report shows of one input.
+
+    answer: what the model said, and where it looked. bars: shares of `output`. texts: its tokens, a method each.
+    one_scale: the maps of all methods in the same colours.
+    """
 
     name: str
+    answer: str = ""
     target: str = ""
     pictures: Sequence[Picture] = ()
     predictions: Sequence[Prediction] = ()
     bars: Sequence[Bar] = ()
     output: float = 0.0
     texts: Sequence[ScoredTokens] = ()
+    one_scale: Sequence[Picture] = ()
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,7 @@ def render_report(report: AttributionPage) -> str:
             (row for row in report.checks if row.get("passed")), key=lambda row: not row.get("explanation")
         ),
         most=MOST_ROWS,
+        answers=[sample for sample in report.samples[:MOST_ANSWERS] if sample.answer],
     )
 
 
@@ -105,6 +113,7 @@ class ChartRow:
     start: float
     width: float
     zero: float
+    beyond: bool = False
 
 
 def chart_rows(bars: Sequence[Bar], output: float = 0.0, most: int = 24) -> list[ChartRow]:
@@ -123,6 +132,7 @@ def chart_rows(bars: Sequence[Bar], output: float = 0.0, most: int = 24) -> list
             100 * (min(bar.value, 0.0) - low) / span,
             100 * abs(bar.value) / span,
             zero,
+            abs(bar.value) > abs(output) > 0,
         )
         for bar, label, value in zip(shown, bar_labels(shown), aligned(shown), strict=True)
     ]

@@ -48,7 +48,7 @@ def scale_ends(scale: Scale) -> tuple[str, ...]:
     if not scale.signed:
         return ("less", "more")
     low, high = (f"{end:+.2g}".replace("-", "−") for end in (scale.low, scale.high))
-    return (low, scale.unit, high)
+    return (low, high)
 
 
 def css_gradient(scale: Scale) -> str:

@@ -19,9 +19,9 @@ def demo(tmp_path_factory):
     """(status, JSON document, Demo, folder)"""
     folder = tmp_path_factory.mktemp("demo")
     kept = []
-    run = analyzer.demo.run
+    checked = analyzer.demo.checked
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(analyzer.demo, "run", lambda *a, **k: kept.append(run(*a, **k)) or kept[0])
+        patch.setattr(analyzer.demo, "checked", lambda *a, **k: kept.append(checked(*a, **k)) or kept[0])
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
             status = main(["demo", "-o", str(folder), "--backends", "onnxruntime,torch", "--json"])
@@ -32,6 +32,7 @@ def test_the_demo_passes(demo):
     status, document, found, _ = demo
     assert status == 0 and document["passed"] and found.passed
     assert document["verification"]["relative_l2"] < 1e-5
+    assert document["check"]["passed"] and document["check"]["backends"] == ["onnxruntime", "torch"]
 
 
 def test_it_sees_a_cat_and_an_espresso(demo):
@@ -66,7 +67,7 @@ def test_what_it_writes_is_whole(demo):
         with Image.open(folder / name) as picture:
             assert picture.size == (224, 224)
     page = (folder / "report.html").read_text()
-    assert "http://" not in page and "https://" not in page and page.count("data:image/png;base64,") == 10
+    assert "http://" not in page and "https://" not in page and page.count("data:image/png;base64,") == 14
 
 
 def test_the_file_it_writes_can_be_analyzed_alone(demo, capsys):

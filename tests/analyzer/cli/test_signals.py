@@ -22,7 +22,7 @@ def test_a_signal_ends_the_command_with_its_status(number, monkeypatch, tmp_path
         os.kill(os.getpid(), number)
         time.sleep(10)
 
-    monkeypatch.setattr(analyzer.demo, "run", interrupted)
+    monkeypatch.setattr(analyzer.demo, "explain", interrupted)
     # A shell may start the tests in the background, with these ignored.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -113,7 +113,7 @@ def test_a_picture_has_its_colours_in_a_bar_with_both_ends():
     pictures = [Picture(str(index), PNG, scale=scale) for index, scale in enumerate(scales)]
     html = render_report(AttributionPage("maps", None, "", samples=[Sample("cat", pictures=pictures)]))
     text = " ".join(Page(html).text.split())
-    assert "−0.0016per pixel+0.0016" in text and "lessmore" in text
+    assert "−0.0016+0.0016per pixel" in text and "lessmore" in text
     assert html.count("linear-gradient(90deg, rgb(") == 2
 
 
@@ -122,7 +122,7 @@ def test_bars_stand_in_the_card_of_their_sample_with_their_shares():
     samples = [Sample("cat", bars=bars, output=2.0), Sample("dog")]
     html = render_report(AttributionPage("maps", None, "", samples=samples))
     cat, dog = html.split("<article")[1:]
-    assert "−50 %" in cat and "+150 %" in cat and "+3.000" in cat
+    assert "−50 %" in cat and "+150 %" in cat and "+3.00" in cat
     assert "Where the output comes from" in cat and "Where the output comes from" not in dog
 
 
@@ -179,3 +179,22 @@ def test_format_error(number, text):
 
 def test_format_value_has_a_true_minus():
     assert format_value(-2.29) == "−2.29"
+
+
+def test_values_have_three_digits():
+    texts = [format_value(number) for number in (9.1672, -0.0043124, 1234.5, 999.6, 123456.0, 4.2e7, 0.0)]
+    assert texts == ["9.17", "−0.00431", "1,230", "1,000", "123,000", "4.2e+07", "0"]
+
+
+def test_the_answer_comes_before_the_proof():
+    sample = Sample("cat", answer="The model says tiger cat, 38.6 %.")
+    html = render_report(AttributionPage("maps", True, "complete", samples=[sample]))
+    assert html.index("The model says tiger cat") < html.index('class="verdict')
+
+
+def test_shares_above_a_hundred_percent_are_explained_where_they_stand():
+    def page(value):
+        sample = Sample("cat", bars=[Bar("conv", value, "explicit")], output=1.0)
+        return render_report(AttributionPage("maps", None, "", samples=[sample]))
+
+    assert "A share may be above 100 %" in page(3.75) and "A share may be above 100 %" not in page(0.75)
