@@ -29,7 +29,7 @@ from analyzer.backends.pixels import from_pictures, refuse_raw
 from analyzer.errors import AnalysisError, UnknownTensor
 from analyzer.graph.batch_axis import Place, find_places
 from analyzer.graph.graph import Graph
-from analyzer.graph.names import find_tensors
+from analyzer.graph.names import find_tensors, near_names
 from analyzer.graph.program import Program
 from analyzer.graph.samples.arrangement import Arrangement
 from analyzer.target.class_names import names_of_output, with_indices
@@ -295,8 +295,10 @@ class Differentiable:
     def _known(self, names: Collection[str]) -> None:
         for name in names:
             if name not in self.graph.tensors:
+                near = near_names(str(name), self.tensors)
+                told = f"try {', '.join(map(repr, near))}, or " if near else ""
                 raise UnknownTensor(
-                    f"the graph has no tensor {name!r}. Fix: choose from fn.tensors, which lists them"
+                    f"the graph has no tensor {name!r}. Fix: {told}choose from fn.tensors, which lists them"
                 )
 
     def _tensors_of(self, wrt: Names | None) -> tuple[str, ...]:

@@ -67,8 +67,8 @@ def _chosen(source: str, found: Iterable[Path], kinds: Sequence[Collection[str]]
     chosen = next(filter(None, of_kind), [])
     left = [path for path in files if path not in chosen and path.name.lower() not in _OF_SYSTEMS]
     if chosen and left:
-        what = "images that can be read" if chosen[0].suffix.lower() in SUFFIXES else "arrays"
-        note(f"{source}: skipped {_listed(left)}, which are not {what}")
+        what = "images" if chosen[0].suffix.lower() in SUFFIXES else "arrays"
+        note(f"{source}: took the {what}, and skipped {_listed(left)}")
     return chosen
 
 
