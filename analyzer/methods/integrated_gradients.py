@@ -124,6 +124,7 @@ class IntegratedGradients(LineAttribution):
     caption="Integrated Gradients",
     note="red speaks for the class, blue against it",
     source="Sundararajan, Taly & Yan 2017, eq. 1",
+    cost="{steps} gradients (steps); with a tolerance, as many as it needs",
     signed=True,
     path="wrt",
     ranked=True,
