@@ -22,11 +22,12 @@ import sys
 import warnings
 from typing import TYPE_CHECKING
 
+from converters.errors import Note as Note
 from converters.system.text import printable
 
 
-class Note(UserWarning):
-    """A remark on a correct result, such as another name of a tensor. The command line shows it."""
+class InputWarning(Note):
+    """Inputs of another range than the model's preprocessing makes: the result may be that of another picture."""
 
 
 _OWN = frozenset({"analyzer", "converters", "onnxplain", "contextlib"})

@@ -19,12 +19,13 @@ from converters.canonical import canonicalise, check, is_canonical, keeps_batch_
 from converters.errors import ConversionError, InvalidModel, LimitExceeded, NoFiniteOutput, VerificationFailed
 from converters.graph.bounds import refuse_oversized
 from converters.graph.order import in_order
-from converters.graph.tensors import shape_of
 from converters.model import Model, Preprocessing, Verification, set_metadata
 from converters.passes.input_axes import normalise_axes
 from converters.passes.outputs import keep_numbers, refuse_text
 from converters.sources import foreign, pytorch
+from converters.sources.examples import example_of
 from converters.sources.files import read_onnx, refuse_stream
+from converters.sources.hub import open_folder
 from converters.sources.pytorch import Converted
 from converters.sources.trust import refuse_program
 from converters.system.deprecation import renaming
@@ -39,7 +40,9 @@ from converters.verify import verify as verify_graph
 
 NOTE_KEY = "onnxplain.note"
 _OF_TENSORFLOW = (".keras", ".h5", ".hdf5", ".pb", ".pbtxt")
-_KINDS = ".onnx, .pt2, .keras, .h5, a frozen .pb, or a SavedModel folder"
+_KINDS = (
+    ".onnx, .pt2, .keras, .h5, a frozen .pb, a SavedModel folder, or a Hugging Face folder with an .onnx file"
+)
 _FIXES = {
     ".tflite": "Fix: convert the Keras model or SavedModel that the TensorFlow Lite file was made from, or the file "
     "that python -m tf2onnx.convert --tflite MODEL.tflite --output MODEL.onnx writes",
@@ -65,7 +68,8 @@ def convert(
 
     source: a torch nn.Module, ExportedProgram or .pt2 path; a Keras model, .keras or .h5 path; a tf.Module,
       tf.function, ConcreteFunction, SavedModel folder or frozen .pb graph; an onnx.ModelProto or .onnx path; or
-      "package.module:factory", where factory() returns a model, or a model and an example.
+      "package.module:factory", where factory() returns a model, or a model and an example; or a folder of Hugging Face
+      that holds an .onnx file, whose class names and preprocessing are read, or "hf://organisation/name".
     example: one array or tensor, a tuple of them, or a dict {name: array}, first axis the batch. Needed
       where the source does not say its inputs: an nn.Module, a subclassed Keras model, a tf.function
       without a signature.
@@ -84,6 +88,8 @@ def convert(
     """
     seed = seed_from(rng, ConversionError)
     _refuse_options(batches, tolerance)
+    folder = open_folder(source)
+    source = source if folder is None else folder.model
     converted = _convert_source(source, example, free_axes, trust)
     if free_axes and not converted.free_axes:
         raise ConversionError(
@@ -101,7 +107,8 @@ def convert(
     set_metadata(proto, preprocessing, class_names)
     notes = (*converted.notes, *verification.notes)
     _state(proto, notes)
-    return Model(proto, converted.source, verification, _other(converted.reference.proto, proto))
+    model = Model(proto, converted.source, verification, _other(converted.reference.proto, proto))
+    return model if folder is None else folder.described(model)
 
 
 def _refuse_options(batches: int, tolerance: float) -> None:
@@ -165,8 +172,14 @@ def load(
     UnsupportedModel for ops that the canonical opset cannot express; LimitExceeded for a file that asks for more than
     the limits.
     """
-    if isinstance(model, Model):
-        return model
+    folder = open_folder(model)
+    if folder is not None:
+        return folder.described(_load(folder.model, example, verify, trust, run, limits))
+    return model if isinstance(model, Model) else _load(model, example, verify, trust, run, limits)
+
+
+def _load(model: Any, example: Any, verify: bool, trust: bool, run: bool, limits: Limits | None) -> Model:
+    """A Model from anything but a folder of Hugging Face."""
     if not isinstance(model, (onnx.ModelProto, str, os.PathLike)) or _is_convertible(model):
         return convert(model, example, trust=trust, limits=limits)
     try:
@@ -388,7 +401,7 @@ def _of_file(proto: onnx.ModelProto, example: Any, notes: Sequence[str] = ()) ->
     """The same of a model that is checked and whose axes are normalised."""
     original = Original(proto)
     refuse_text(proto, original.infos)
-    feeds = _example_of(original.infos, example)
+    feeds = example_of(original.infos, example)
 
     def run(arrays: NamedArrays) -> Sequence[np.ndarray]:
         return list(original.run(arrays).values())
@@ -396,41 +409,6 @@ def _of_file(proto: onnx.ModelProto, example: Any, notes: Sequence[str] = ()) ->
     label = f"{original.runtime} on the model as given"
     reference = Reference(run, label, original.batch, proto, hard=original.on_runtime)
     return Converted(proto, None, reference, feeds, tuple(notes))
-
-
-def _example_of(infos: dict[str, onnx.ValueInfoProto], example: Any) -> dict[str, np.ndarray]:
-    """The example by input name; where none is given, noise of the declared shapes (2 samples, 32 pixels)."""
-    if example is None:
-        rng = np.random.default_rng(0)
-        return {name: _noise(info, rng) for name, info in infos.items()}
-    if isinstance(example, dict):
-        given = {name: np.asarray(value) for name, value in example.items()}
-    else:
-        values = example if isinstance(example, (tuple, list)) else (example,)
-        named = [*infos, *(f"array {index + 1}" for index in range(len(infos), len(values)))]
-        given = dict(zip(named, (np.asarray(value) for value in values), strict=False))
-    if given.keys() != infos.keys():
-        raise ConversionError(
-            f"the example has {sorted(given)}; the model's inputs are {sorted(infos)}. Fix: give a dict with one "
-            "array for each input, as in convert(model, {name: array})"
-        )
-    if strange := [name for name, array in given.items() if array.dtype.kind in "OSU"]:
-        raise ConversionError(
-            f"the example of {strange[0]!r} holds no numbers. Fix: give an array of numbers"
-        )
-    return {
-        name: array.astype(helper.tensor_dtype_to_np_dtype(infos[name].type.tensor_type.elem_type))
-        for name, array in given.items()
-    }
-
-
-def _noise(info: onnx.ValueInfoProto, rng: np.random.Generator) -> np.ndarray:
-    shape = shape_of(info.type) or ()
-    sizes = [size if isinstance(size, int) else (32 if axis else 2) for axis, size in enumerate(shape)]
-    dtype = helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type)
-    if np.dtype(dtype).kind in "iub":
-        return rng.integers(0, 2, sizes).astype(dtype)
-    return rng.standard_normal(sizes).astype(dtype)
 
 
 __all__ = ["NOTE_KEY", "TOLERANCE", "convert", "load"]

@@ -21,6 +21,10 @@ from converters.system.text import printable
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
+class Note(UserWarning):
+    """A remark on a correct result, such as another name of a tensor. The command line shows it."""
+
+
 class ConversionError(Exception):
     """Base of every error that `converters` raises for a user's model."""
 

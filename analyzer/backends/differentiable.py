@@ -24,6 +24,7 @@ from analyzer.backends.batching.planning import Call
 from analyzer.backends.caches import Caches
 from analyzer.backends.file import FileCheck, file_of, within_call
 from analyzer.backends.inputs import check_inputs
+from analyzer.backends.pixels import from_pictures, refuse_raw
 from analyzer.backends.undefined import undefined, undefined_error
 from analyzer.errors import AnalysisError, TargetError, UnknownTensor
 from analyzer.graph.batch_axis import Place, find_places, samples_in
@@ -323,8 +324,13 @@ class Differentiable:
         return Evaluation(explained, stated, arrays)
 
     def check_inputs(self, inputs: Inputs) -> Arrays:
-        """The feeds {input name: array} in the model's dtypes. Raises InputError or ShapeError."""
-        return check_inputs(self.graph, inputs)
+        """The feeds {input name: array} in the model's dtypes. Raises InputError or ShapeError.
+
+        Images of Pillow are read as the model's preprocessing says. Raises InputError for raw pixels, too.
+        """
+        feeds = check_inputs(self.graph, from_pictures(inputs, self.model))
+        refuse_raw(feeds, self.model.preprocessing)
+        return feeds
 
     def indexed(self, target: TargetLike) -> TargetLike:
         """The target with the names of classes replaced by their indices. Raises TargetError for an unknown name."""

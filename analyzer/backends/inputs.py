@@ -11,9 +11,11 @@ import numpy as np
 
 from analyzer.errors import InputError, ShapeError
 from analyzer.graph.batch_axis import batched_inputs
+from analyzer.graph.channel_axis import shape_with_channels
 from analyzer.graph.fixes import ALIKE, FINITE, NUMBERS, numbers_fix, shape_fix
 from analyzer.graph.graph import Graph, Tensor
 from analyzer.types import Arrays, Inputs, as_array, kind_of
+from converters.types import Shape
 
 
 def check_inputs(graph: Graph, inputs: Inputs) -> Arrays:
@@ -37,7 +39,10 @@ def check_inputs(graph: Graph, inputs: Inputs) -> Arrays:
         what = f"unknown input {unknown[0]!r}" if unknown else f"missing input {missing[0]!r}"
         raise InputError(f"{what}; the model's inputs are {names}. Fix: {_give(graph)}")
     batched = batched_inputs(graph)
-    feeds = {n: _check_input(graph.tensors[n], given[n], free=n in batched) for n in graph.inputs}
+    feeds = {
+        n: _check_input(graph.tensors[n], shape_with_channels(graph, n), given[n], free=n in batched)
+        for n in graph.inputs
+    }
     counts = {feeds[name].shape[0] for name in batched}
     symbols = {shape[0] for name in batched if (shape := graph.tensors[name].shape)}
     # Axes of different names, as of nodes and of edges, need not agree: arranging.py decides.
@@ -48,8 +53,8 @@ def check_inputs(graph: Graph, inputs: Inputs) -> Arrays:
     return feeds
 
 
-def _check_input(tensor: Tensor, value: object, *, free: bool) -> np.ndarray:
-    """One feed in the dtype of its tensor; `free` lets any number of samples pass."""
+def _check_input(tensor: Tensor, shape: Shape | None, value: object, *, free: bool) -> np.ndarray:
+    """One feed in the dtype of its tensor; `free` lets any number of samples pass. shape: with all sizes known."""
     where = f"the input {tensor.name!r}"
     try:
         array = as_array(value)
@@ -65,8 +70,8 @@ def _check_input(tensor: Tensor, value: object, *, free: bool) -> np.ndarray:
         raise InputError(
             f"{where} takes {tensor.dtype}, not {array.dtype}. Fix: give x.astype({tensor.dtype.name!r})"
         )
-    if tensor.shape is not None:
-        _check_shape(tensor, array, where, free)
+    if shape is not None:
+        _check_shape(shape, array, where, free)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         bad = int(array.size - np.isfinite(array).sum())
         raise InputError(f"{where} holds NaN or infinity ({bad} of {array.size} elements). {FINITE}")
@@ -80,9 +85,7 @@ def _give(graph: Graph) -> str:
     return f"give {'one array, or ' if len(graph.inputs) == 1 else ''}a dict {{{named}}}"
 
 
-def _check_shape(tensor: Tensor, array: np.ndarray, where: str, free: bool) -> None:
-    assert tensor.shape is not None
-    axes = tensor.shape
+def _check_shape(axes: Shape, array: np.ndarray, where: str, free: bool) -> None:
     stated = (None, *axes[1:]) if free and axes else axes
     fits = array.ndim == len(axes) and all(
         have == want for have, want in zip(array.shape, stated, strict=True) if isinstance(want, int)

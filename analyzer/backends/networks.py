@@ -26,7 +26,7 @@ MOST_LAYOUTS = 9
 # Samples of an example: conversion runs it several times.
 _SAMPLES = 8
 _MOVE = "change the order of the axes, inputs.transpose"
-_ORDERS = {
+_ORDERS: dict[int, list[tuple[tuple[int, ...], str]]] = {
     4: [((0, 3, 1, 2), f"{_MOVE}(0, 3, 1, 2)"), ((0, 2, 3, 1), f"{_MOVE}(0, 2, 3, 1)")],
     3: [
         ((0, 1, 2), "add a batch axis, inputs[None]"),

@@ -22,6 +22,7 @@ from analyzer.backends.batching.memory import as_batch_size, as_bytes
 from analyzer.backends.devices import as_device, refuse_settings
 from analyzer.backends.inputs import check_inputs
 from analyzer.backends.networks import model_for
+from analyzer.backends.pixels import from_pictures
 from analyzer.checks.comparison import STEPS, Comparison
 from analyzer.checks.explain.localize import Origin
 from analyzer.checks.explain.reference import judge_backends
@@ -105,6 +106,7 @@ def check(
         model = model.model
     loaded = model_for(model, inputs, verify=verify, trust=trust)
     loaded = pass_rounding(loaded) if straight_through else loaded
+    inputs = from_pictures(inputs, loaded)
     state = available_backends(loaded)
     chosen = _chosen(backends, state)
     allowed = tolerances(tolerance)

@@ -116,7 +116,7 @@ def analyze(
     from analyzer.cli.models import open_model
     from analyzer.cli.samples_first import SamplesFirst
     from analyzer.cli.targets import explained_target, refuse_several
-    from analyzer.cli.tokens import read_vocabulary, texts_of
+    from analyzer.cli.tokens import own_vocabulary, read_vocabulary, texts_of
     from analyzer.graph.graph import Graph
     from analyzer.methods import METHODS
     from analyzer.methods.summary import predictions
@@ -138,6 +138,7 @@ def analyze(
         loaded = open_model(
             model, example, straight_through=straight_through, verify=not no_verify, trust=trust
         )
+    vocabulary = vocabulary or own_vocabulary(model, settings)
     graph = Graph.from_proto(loaded.proto)
     images = ImageOptions(size, mean, std, layout, resize, detector.fit)
     batch = read_inputs(inputs, graph, loaded, images)

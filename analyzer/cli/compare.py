@@ -37,7 +37,7 @@ from analyzer.cli.options import (
 )
 from analyzer.cli.terminal import READING, Terminal, UserError
 
-KINDS = ".onnx, .pt2, .keras, a SavedModel folder, or package.module:factory."
+KINDS = ".onnx, .pt2, .keras, a SavedModel or Hugging Face folder, hf://ORG/NAME, or package.module:factory."
 
 
 def compare(

@@ -15,13 +15,14 @@ from analyzer.cli.models import read_array, read_arrays
 from analyzer.cli.options import Layout, parse_channels, parse_size
 from analyzer.cli.terminal import UserError
 from analyzer.errors import InputError
+from analyzer.graph.channel_axis import shape_with_channels
 from analyzer.graph.fixes import FINITE, numbers_fix, shape_fix
 from analyzer.graph.graph import Graph, Tensor
 from analyzer.images.folders import SUFFIXES, files_of
 from analyzer.images.load import ImageInput
 from analyzer.images.preprocess import image_layout
 from analyzer.types import kind_of
-from converters.model import Model, Preprocessing
+from converters.model import UNREAD_KEY, Model, Preprocessing
 
 _ARRAY = "Fix: give a .npy array"
 # Of files in a folder.
@@ -78,8 +79,10 @@ def read_inputs(paths: Sequence[Path], graph: Graph, model: Model, options: Imag
             piece = {_only_input(graph, path): read_array(path)}
         else:
             name = _only_input(graph, path)
-            used = used or resolve_preprocessing(graph.tensors[name], model.preprocessing, options)
-            piece = {name: _read_photograph(path, graph.tensors[name], used)}
+            _refuse_unread(model, options)
+            tensor = replace(graph.tensors[name], shape=shape_with_channels(graph, name))
+            used = used or resolve_preprocessing(tensor, model.preprocessing, options)
+            piece = {name: _read_photograph(path, tensor, used)}
         piece = {name: _checked(array, graph.tensors[name], path) for name, array in piece.items()}
         count = _samples(piece, path)
         names += [path.name] if count == 1 else [f"{path.name}[{index}]" for index in range(count)]
@@ -95,6 +98,13 @@ def read_inputs(paths: Sequence[Path], graph: Graph, model: Model, options: Imag
         and graph.tensors[graph.inputs[0]].is_float,
         images=tuple(sources),
     )
+
+
+def _refuse_unread(model: Model, options: ImageOptions) -> None:
+    """Raise UserError where the preprocessing that comes with a model is not followed, and no other one is given."""
+    reason = model.metadata.get(UNREAD_KEY)
+    if reason and model.preprocessing is None and options.mean is options.std is None:
+        raise UserError(f"{reason}. Fix: give --size, --mean and --std, or .npy arrays")
 
 
 def read_background(path: Path, graph: Graph, model: Model, options: ImageOptions) -> dict[str, np.ndarray]:

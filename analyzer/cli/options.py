@@ -33,7 +33,9 @@ PREPROCESSING = "How images are read"
 ModelArgument = Annotated[
     str,
     typer.Argument(
-        metavar="MODEL", help="A model: .onnx, .pt2, .keras, a SavedModel folder, or package.module:factory."
+        metavar="MODEL",
+        help="A model: .onnx, .pt2, .keras, a SavedModel or Hugging Face folder, hf://ORG/NAME, or "
+        "package.module:factory.",
     ),
 ]
 InputsArgument = Annotated[

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from onnx import ModelProto
 
 from analyzer.errors import InputError, ShapeError
+from analyzer.graph.channel_axis import shape_with_channels
 from analyzer.graph.graph import Graph, Tensor
 from analyzer.images.files import pixels_of, read_pixels
 from analyzer.images.folders import files_of
@@ -23,6 +24,7 @@ from analyzer.images.preprocess import CHANNELS, image_layout, preprocess
 from analyzer.types import as_array
 from converters import Model, Preprocessing, load
 from converters.errors import one_line
+from converters.model import UNREAD_KEY
 from converters.sources.pytorch import is_pytorch
 
 # A sample of whole numbers is rounded to them; more than this is not rounding.
@@ -120,13 +122,17 @@ def input_of(model: Any, preprocessing: Preprocessing | None, name: str | None =
         return ImageInput(known)
     loaded = _model(model)
     known = preprocessing or loaded.preprocessing
+    if known is None and (reason := loaded.metadata.get(UNREAD_KEY)):
+        raise InputError(
+            f"{reason}. Fix: give preprocessing=onnxplain.Preprocessing((224, 224), mean, std), or arrays to the model"
+        )
     if known is None:
         raise InputError(
             "the model stores no preprocessing, so that the size, mean and std of its images are unknown. Fix: give "
             "preprocessing=onnxplain.Preprocessing((224, 224), mean, std), or store it with "
             "onnxplain.convert(model, preprocessing=…) (onnxplain convert --size 224 --mean … --std …)"
         )
-    tensor = _image_tensor(Graph.from_proto(loaded.proto), known, name)
+    tensor = _image_tensor(Graph.from_proto(loaded.proto), name)
     assert tensor.shape is not None
     channels = tensor.shape[1 if known.layout == "NCHW" else 3]
     if channels not in (1, 3) and isinstance(channels, int):
@@ -157,11 +163,12 @@ def _model(model: Any) -> Model:
     )
 
 
-def _image_tensor(graph: Graph, preprocessing: Preprocessing, name: str | None) -> Tensor:
+def _image_tensor(graph: Graph, name: str | None) -> Tensor:
     """The input that takes images."""
     if name is not None and name not in graph.inputs:
         raise InputError(f"the model has no input {name!r}. Fix: choose from {', '.join(graph.inputs)}")
-    tensors = [graph.tensors[one] for one in graph.inputs if name in (None, one)]
+    names = [one for one in graph.inputs if name in (None, one)]
+    tensors = [replace(graph.tensors[one], shape=shape_with_channels(graph, one)) for one in names]
     found = [one for one in tensors if one.shape is not None and len(one.shape) == 4]
     if len(found) > 1:
         like = [one for one in found if image_layout(one.shape or ()) is not None]

@@ -6,6 +6,7 @@ From RGB pixels (H, W, 3) to one sample (C, h, w) or (h, w, C). Refuses images o
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,7 +61,8 @@ def _resized_and_cropped(image: np.ndarray, preprocessing: Preprocessing) -> np.
     """The centre of the resized image, (h, w, 3); uint8 where it was resized."""
     given, size = image.shape[:2], preprocessing.size
     whole = _whole(given, preprocessing)
-    starts = [(length - wanted) // 2 for length, wanted in zip(whole, size, strict=True)]
+    lefts = [length - wanted for length, wanted in zip(whole, size, strict=True)]
+    starts = [round(left / 2) if preprocessing.rounding == "torchvision" else left // 2 for left in lefts]
     crop = [(start, start + wanted) for start, wanted in zip(starts, size, strict=True)]
     if tuple(whole) == given:
         (top, bottom), (left, right) = crop
@@ -107,10 +109,29 @@ def _part_of_resized(
         (low - first, high - first) for (low, high), (first, _) in zip(edges, cut, strict=True)
     )
     height, width = (stop - start for start, stop in parts)
+    if interpolation == "linear":
+        edges_in_cut = ((low_y, high_y, height), (low_x, high_x, width))
+        return _linear(image, edges_in_cut)
     picture = Image.fromarray(np.ascontiguousarray(image))
     box = (low_x, low_y, high_x, high_y)
     filters = Image.Resampling[interpolation.upper()]
     return np.asarray(picture.resize((width, height), filters, box=box))
+
+
+def _linear(image: np.ndarray, edges: Sequence[tuple[float, float, int]]) -> np.ndarray:
+    """An image resized by interpolation between the two nearest pixels of each axis, as OpenCV's INTER_LINEAR.
+
+    edges: for rows and columns, where the result begins and ends in the image, and its length.
+    """
+    found = image.astype(np.float32)
+    for axis, (low, high, length) in enumerate(edges):
+        last = image.shape[axis] - 1
+        at = np.clip(low + (np.arange(length) + 0.5) * (high - low) / length - 0.5, 0, last)
+        before = np.floor(at).astype(np.int64)
+        share = (at - before).astype(np.float32).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
+        first, second = (found.take(index, axis=axis) for index in (before, np.minimum(before + 1, last)))
+        found = first * (1 - share) + second * share
+    return np.round(found).astype(np.uint8)
 
 
 def _whole(given: tuple[int, ...], preprocessing: Preprocessing) -> list[int]:
@@ -118,6 +139,8 @@ def _whole(given: tuple[int, ...], preprocessing: Preprocessing) -> list[int]:
     size, resize = preprocessing.size, preprocessing.resize
     if preprocessing.fit == "stretch":
         return [max(resize or wanted, wanted) for wanted in size]
+    if resize is not None and preprocessing.rounding != "nearest":
+        return [max(int(resize * length / min(given)), low) for length, low in zip(given, size, strict=True)]
     if resize is not None:
         scale = resize / min(given)
     else:

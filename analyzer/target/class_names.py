@@ -130,7 +130,9 @@ def axis_of_names(
     fitting = [one for one in known if sizes[one] == len(names)]
     if fitting:
         return fitting[0] if axis is None and rank > 2 and len(fitting) == 1 and field == "index" else axis
-    if len(known) < len(candidates) and output in (None, graph.default_output):
+    # Of several axes, an open one may be that of boxes or of pixels.
+    told = rank <= 2 or axis is not None
+    if told and len(known) < len(candidates) and output in (None, graph.default_output):
         return axis
     raise TargetError(
         f"the {len(names)} class names that the model stores do not name the elements of {tensor.name!r} {sizes}. "
