@@ -48,6 +48,16 @@ class Proposal:
         how = f"with layout={self.layout!r}" if self.layout else f"by coordinates, as its axes are ({axes})"
         return f"Boxes are selected within the model, at {self.node}: explain output={self.output!r} {how}"
 
+    @property
+    def fix(self) -> str:
+        """What to write to explain a box."""
+        if self.layout is None:
+            return f"explain a score before boxes are selected, Target({self.output!r}, index=(…))"
+        return (
+            f"explain a score before boxes are selected, onnxplain.targets.detection({self.output!r}, "
+            f"{self.layout!r}, box=…, score=…) (--detection {self.layout} --detection-output {self.output})"
+        )
+
 
 def before_suppression(graph: Graph) -> Proposal | None:
     """Return the tensor to explain of a model that selects boxes itself; None where no node does."""

@@ -156,6 +156,9 @@ def test_a_model_that_selects_boxes_names_the_tensor_before(folder, command):
     options = ("--detection", "auto", "--detection-output", "y", "--min-score", "0.6")
     status, out, _ = command("analyze", "selecting.onnx", "wide.png", *options)
     assert status == 0 and "output 'y'" in out
+    status, _, errors = command("analyze", "selecting.onnx", "wide.png")
+    assert status == 2 and errors.count("onnxplain: ") == 1
+    assert "onnxplain.targets.detection('y', 'yolov8', box=…, score=…)" in errors
     status, out, _ = command("inspect", "selecting.onnx", "--json")
     assert json.loads(out)["selects_boxes"]["output"] == "y"
     _, out, _ = command("inspect", "selecting.onnx")
