@@ -21,6 +21,7 @@ from analyzer.cli.detection import (
     DetectionOutputOption,
     MinScoreOption,
     SegmentationOption,
+    hint,
     said_of,
     segmentation_text,
     target_of,
@@ -179,6 +180,8 @@ def analyze(
     fn = for_inputs(fn, batch.inputs)
     graph = fn.graph
     asked, picked = target or "", []
+    if detector.layout is None and target is None and (remark := hint(fn)) is not None:
+        terminal.note(remark)
     if detector.layout is not None:
         found = Detected.of(fn, batch, detector)
         if detector.box is None:

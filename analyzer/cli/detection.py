@@ -208,6 +208,30 @@ class Detected:
         return own[number]
 
 
+def hint(fn: Differentiable) -> str | None:
+    """A note for a detector whose highest number is explained, which is a side of a box; None for other models."""
+    import numpy as np
+
+    from analyzer.targets.layouts import guess_layout
+
+    shapes = {name: fn.graph.tensors[name].shape for name in fn.graph.outputs}
+    sizes = {
+        name: tuple(size if isinstance(size, int) else 1 for size in shape)
+        for name, shape in shapes.items()
+        if shape is not None and len(shape) == 3 and all(isinstance(size, int) for size in shape[1:])
+    }
+    values = {name: np.broadcast_to(np.float32(0), size) for name, size in sizes.items()}
+    layout = (
+        guess_layout(values, fn.model.class_names, lambda name: False) if len(values) == len(shapes) else None
+    )
+    if layout not in ("yolov8", "yolov5"):
+        return None
+    return (
+        f"Note: the output looks like that of a detector ({layout}). The highest number is explained, which may be "
+        "a side of a box: --detection auto lists the boxes, and --box 0 explains the score of the first."
+    )
+
+
 def target_of(chosen: Sequence[Candidate]) -> Target:
     """The Target of the class scores of one candidate for each sample."""
     from analyzer.targets import detection

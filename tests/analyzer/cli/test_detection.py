@@ -113,6 +113,13 @@ def test_a_box_is_explained_over_the_original_photograph(folder, command):
     assert f"green {mean:.2f}, box 1" in shown
 
 
+def test_the_default_target_of_a_detector_is_noted(folder, command):
+    _, _, errors = command("analyze", "yolo.onnx", "wide.png")
+    assert "--detection auto lists the boxes" in errors
+    _, _, errors = command("analyze", "yolo.onnx", "wide.png", "--target", "4:26")
+    assert "--detection" not in errors
+
+
 def test_segmentation_is_short_for_a_predicted_mask(command, tmp_path, monkeypatch):
     weights = {"w": np.random.default_rng(0).normal(size=(3, 3, 1, 1)).astype(np.float32)}
     nodes = [helper.make_node("Conv", ["image", "w"], ["y"], name="head")]
