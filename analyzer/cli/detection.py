@@ -214,6 +214,10 @@ def hint(fn: Differentiable) -> str | None:
 
     from analyzer.targets.layouts import guess_layout
 
+    names = fn.model.class_names
+    if not names:
+        # Sequences and features of pixels have three axes, too.
+        return None
     shapes = {name: fn.graph.tensors[name].shape for name in fn.graph.outputs}
     sizes = {
         name: tuple(size if isinstance(size, int) else 1 for size in shape)
@@ -221,9 +225,7 @@ def hint(fn: Differentiable) -> str | None:
         if shape is not None and len(shape) == 3 and all(isinstance(size, int) for size in shape[1:])
     }
     values = {name: np.broadcast_to(np.float32(0), size) for name, size in sizes.items()}
-    layout = (
-        guess_layout(values, fn.model.class_names, lambda name: False) if len(values) == len(shapes) else None
-    )
+    layout = guess_layout(values, names, lambda name: False) if len(values) == len(shapes) else None
     if layout not in ("yolov8", "yolov5"):
         return None
     return (
