@@ -105,7 +105,7 @@ def grounds(batch: Batch, boxes: Sequence[Box] = ()) -> list[Ground | None]:
             own = original_ground(path, batch.preprocessing)
         else:
             own = Ground(photo)
-        found.append(own.with_box(boxes[index]) if boxes else own)
+        found.append(own.with_box(boxes[index]) if len(boxes) == len(shown) else own)
     return list(found)
 
 

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import numpy as np
 
+MOST = 5000
+
 
 def suppress(boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray, overlap: float) -> np.ndarray:
     """Return the indices of the boxes that are kept, the highest score first.
 
     boxes: (K, 4), x1, y1, x2, y2. scores, classes: (K,). overlap: a box is dropped where its intersection over union
-    with a better one of its class is larger.
+    with a better one of its class is larger. Of more than MOST boxes the best are taken.
     """
-    order = np.argsort(-scores, kind="stable")
+    order = np.argsort(-scores, kind="stable")[:MOST]
     kept: list[int] = []
     while order.size:
         best, order = int(order[0]), order[1:]
