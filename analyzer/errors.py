@@ -33,12 +33,12 @@ class InputWarning(Note):
 _OWN = frozenset({"analyzer", "converters", "onnxplain", "contextlib"})
 
 
-def note(message: str) -> None:
-    """Warn with a Note at the line outside this package that made the call."""
+def note(message: str, kind: type[Warning] = Note) -> None:
+    """Warn with a Note at the line outside this package that made the call. kind: a kind of warning, in its place."""
     level, frame = 2, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _OWN:
         level, frame = level + 1, frame.f_back
-    warnings.warn(printable(message), Note, stacklevel=level)
+    warnings.warn(printable(message), kind, stacklevel=level)
 
 
 class AnalysisError(Exception):

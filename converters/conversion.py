@@ -155,17 +155,18 @@ def load(
     verify: bool = True,
     trust: bool = False,
     run: bool = True,
+    fold_batch_norm: bool = True,
     limits: Limits | None = None,
 ) -> Model:
     """A Model from an .onnx file, a ModelProto or a Model, brought to the canonical form where it is not.
 
     model: one of these, or anything else that `convert` takes, which is converted.
     example: the input from which a network that does not state its inputs is traced, as for `convert`.
-
     verify: compare the canonical graph with the file, on noise and on hard inputs. A file that does not run on noise
     of its declared shapes is compared when it is explained. trust: load another framework's file that can run code, as
     for `convert`; an .onnx file needs no trust. run: False only reads an .onnx file: nothing is verified, and a batch
-    that the file states stays as it is, since only a run shows that samples are independent. limits: what preparing the
+    that the file states stays as it is, since only a run shows that samples are independent. fold_batch_norm: as for
+    `convert`; a canonical file whose BatchNorm layers were folded is refused. limits: what preparing the
     graph may take: Limits(seconds=…, bytes=…, nodes=…); by default it grows with the file.
     Raises VerificationFailed where the canonical graph computes something else than the file; InvalidModel for a
     file that is missing, damaged or not an ONNX model, and for external weights outside its folder;
@@ -174,14 +175,25 @@ def load(
     """
     folder = open_folder(model)
     if folder is not None:
-        return folder.described(_load(folder.model, example, verify, trust, run, limits))
-    return model if isinstance(model, Model) else _load(model, example, verify, trust, run, limits)
+        model = folder.model
+    if isinstance(model, Model):
+        return model
+    loaded = _load(model, example, verify, trust, run, fold_batch_norm, limits)
+    return loaded if folder is None else folder.described(loaded)
 
 
-def _load(model: Any, example: Any, verify: bool, trust: bool, run: bool, limits: Limits | None) -> Model:
+def _load(
+    model: Any,
+    example: Any,
+    verify: bool,
+    trust: bool,
+    run: bool,
+    fold_batch_norm: bool,
+    limits: Limits | None,
+) -> Model:
     """A Model from anything but a folder of Hugging Face."""
     if not isinstance(model, (onnx.ModelProto, str, os.PathLike)) or _is_convertible(model):
-        return convert(model, example, trust=trust, limits=limits)
+        return convert(model, example, trust=trust, limits=limits, fold_batch_norm=fold_batch_norm)
     try:
         with limited(limits):
             proto = in_order(model if isinstance(model, onnx.ModelProto) else read_onnx(model))
@@ -193,10 +205,10 @@ def _load(model: Any, example: Any, verify: bool, trust: bool, run: bool, limits
             or not os.path.isfile(model)
         ):
             raise
-        return convert(model, example, trust=trust, limits=limits)
+        return convert(model, example, trust=trust, limits=limits, fold_batch_norm=fold_batch_norm)
     try:
         with limited(limits), preparing(proto):
-            return _loaded(proto, verify, run)
+            return _loaded(proto, verify, run, fold_batch_norm)
     except DecodeError as error:
         named = "" if isinstance(model, onnx.ModelProto) else f"{os.fspath(model)}: "
         raise InvalidModel(
@@ -208,13 +220,18 @@ def _load(model: Any, example: Any, verify: bool, trust: bool, run: bool, limits
         raise type(error)(f"{os.fspath(model)}: {error}") from error
 
 
-def _loaded(proto: onnx.ModelProto, verify: bool, run: bool) -> Model:
+def _loaded(proto: onnx.ModelProto, verify: bool, run: bool, fold: bool) -> Model:
     """The Model of a file's proto."""
     check(proto, shapes=False)
     if is_canonical(proto):
+        if not fold and not keeps_batch_norm(proto):
+            raise ConversionError(
+                "the file was converted with BatchNorm folded. Fix: convert the original with fold_batch_norm=False "
+                "(onnxplain convert --no-fold)"
+            )
         return Model(proto)
     proto, notes = keep_numbers(normalise_axes(proto, run=run))
-    canonical = canonicalise(proto, fold_batch_norm=not keeps_batch_norm(proto), dynamic_batch=run)
+    canonical = canonicalise(proto, fold_batch_norm=fold and not keeps_batch_norm(proto), dynamic_batch=run)
     refuse_text(canonical)
     _state(canonical, notes, stacklevel=4)
     if verify and run:

@@ -160,11 +160,16 @@ class Model:
 
 
 def set_metadata(
-    proto: onnx.ModelProto,
+    proto: onnx.ModelProto | Model,
     preprocessing: Preprocessing | None = None,
     class_names: Iterable[str] | None = None,
 ) -> None:
-    """Store preprocessing and class names in the proto, in place. Raises ConversionError for values out of range."""
+    """Store preprocessing and class names in a model, in place. Raises ConversionError for values out of range."""
+    proto = proto.proto if isinstance(proto, Model) else proto
+    if not isinstance(proto, onnx.ModelProto):
+        raise ConversionError(
+            f"expected an onnx.ModelProto or a Model, got {type(proto).__name__}. Fix: give what load returned"
+        )
     entries = {entry.key: entry.value for entry in proto.metadata_props}
     if preprocessing is not None and not isinstance(preprocessing, Preprocessing):
         raise ConversionError(

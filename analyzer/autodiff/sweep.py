@@ -9,12 +9,11 @@ Refuses, by name, a node on that path that has no VJP rule.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from analyzer.errors import UnsupportedOp
+from analyzer.errors import UnsupportedOp, note
 from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph, Node, Tensor
 from analyzer.ops import find
@@ -147,7 +146,7 @@ def check_gradient_paths(graph: Graph, wrt: Iterable[str], outputs: Sequence[str
     if lost and (not set(reaching).intersection(others) or (named and inputs)):
         raise UnsupportedOp(_lost_path(graph, (inputs or lost)[0], outputs, leading))
     for name in inputs:
-        warnings.warn(_lost_path(graph, name, outputs, leading), stacklevel=4)
+        note(_lost_path(graph, name, outputs, leading), UserWarning)
 
 
 def path_ends(graph: Graph, roots: Iterable[str], targets: Iterable[str]) -> tuple[Node, ...]:

@@ -10,8 +10,9 @@ from analyzer.backends.at_sizes import at_sizes, depends_on_sizes
 from analyzer.backends.batching.arranging import SAMPLES
 from analyzer.backends.batching.memory import as_batch_size, as_bytes
 from analyzer.backends.batching.planning import plan_batch
+from analyzer.backends.bound import Gradients
 from analyzer.backends.devices import as_device, providers_of, refuse_settings
-from analyzer.backends.differentiable import Backend, Differentiable, Gradients
+from analyzer.backends.differentiable import Backend, Differentiable
 from analyzer.backends.file import explaining, explains
 from analyzer.backends.networks import model_for
 from analyzer.errors import AnalysisError
@@ -98,7 +99,7 @@ def differentiate(
         )
     loaded = model_for(model, example, verify=verify, trust=trust)
     loaded = pass_rounding(loaded) if straight_through else loaded
-    bound = bind(
+    bound = on_backend(
         loaded,
         Graph.from_proto(loaded.proto),
         backend,
@@ -123,7 +124,7 @@ def for_inputs(model: ModelLike | Differentiable, inputs: Inputs) -> Differentia
     return at_sizes(fn, fn.check_inputs(inputs)) if depends_on_sizes(fn.model, fn.graph) else fn
 
 
-def bind(
+def on_backend(
     loaded: Model,
     stated: Graph,
     backend: str,

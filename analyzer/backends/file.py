@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +21,8 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from analyzer.errors import VerificationError
+from analyzer.backends.at_sizes import at_sizes
+from analyzer.errors import VerificationError, note
 from analyzer.graph.batch_axis import Place, batched_inputs, samples_in
 from analyzer.target.saturation import note_saturated
 from analyzer.target.target import Seed, rows_of
@@ -339,7 +339,7 @@ class FileCheck:
             self._passed.popitem(last=False)
 
     def _warn(self, told: str) -> None:
-        warnings.warn(told, stacklevel=2)
+        note(told, UserWarning)
 
 
 def file_of(fn: Differentiable, model: Model) -> FileCheck | None:
@@ -348,9 +348,9 @@ def file_of(fn: Differentiable, model: Model) -> FileCheck | None:
         return None
     found = FileCheck(fn, model.original)
     if found.drawn:
-        warnings.warn(
+        note(
             f"the file draws at random ({found.drawn}): the explained output is not compared with it",
-            stacklevel=2,
+            UserWarning,
         )
     return found
 
@@ -371,7 +371,7 @@ def explaining(*batches: tuple[Differentiable, Inputs]) -> Iterator[None]:
     if _EXPLAINED.get() is not None:
         yield
         return
-    given = [(fn, fn.file, fn.check_inputs(inputs)) for fn, inputs in batches if fn.file is not None]
+    given = [(fn, fn.file, fn.feeds_of(inputs)) for fn, inputs in batches if fn.file is not None]
     batches_of = {id(file): _Batch(key_of(feeds)) for _, file, feeds in given}
     token = _EXPLAINED.set(batches_of)
     try:
@@ -390,24 +390,28 @@ def within_call() -> bool:
 
 
 def explains(method: _Method) -> _Method:
-    """Let a method, method(model, inputs, …, verify=True), explain the user's file and nothing else."""
+    """Let a method, method(model, inputs, …, verify=True), explain the user's file and nothing else.
+
+    The method is given a model at the sizes of the inputs, and inputs that are checked.
+    """
     signature = inspect.signature(method)
 
     @wraps(method)
     def explained(*args: Any, **options: Any) -> Any:
-        from analyzer.backends import differentiate, for_inputs
+        from analyzer.backends import differentiate
 
         given = signature.bind(*args, **options).arguments
         verify = given.get("verify", True)
-        inputs = given["inputs"]
-        fn = for_inputs(differentiate(given["model"], verify=verify, example=inputs), inputs)
-        given["model"] = fn
+        whole = differentiate(given["model"], verify=verify, example=given["inputs"])
+        feeds = whole.feeds_of(given["inputs"])
+        fn = at_sizes(whole, feeds)
+        given["model"], given["inputs"] = fn, feeds.of(fn.graph)
         if "target" in given:
             given["target"] = fn.indexed(given["target"])
-        bound = inspect.BoundArguments(signature, cast("OrderedDict[str, Any]", given))
+        called = inspect.BoundArguments(signature, cast("OrderedDict[str, Any]", given))
         outermost = not within_call()
-        with explaining(*([(fn, inputs)] if verify else [])):
-            found = method(*bound.args, **bound.kwargs)
+        with explaining(*([(fn, given["inputs"])] if verify else [])):
+            found = method(*called.args, **called.kwargs)
         if outermost:
             note_saturated(fn.graph, found.output, found.target)
         return found

@@ -6,6 +6,7 @@ From a Graph and arrays to feeds {input name: array} in the graph's types. Refus
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -18,12 +19,33 @@ from analyzer.types import Arrays, Inputs, as_array, kind_of
 from converters.types import Shape
 
 
-def check_inputs(graph: Graph, inputs: Inputs) -> Arrays:
-    """Return the feeds {input name: array} in the graph's dtypes.
+class Feeds(dict[str, np.ndarray]):
+    """Inputs that were checked for a graph, {input name: array}, which are not checked again.
+
+    single: whether one array was given in place of {input name: array}. One array is then the answer.
+    """
+
+    def __init__(self, graph: Graph, arrays: Mapping[str, np.ndarray], *, single: bool) -> None:
+        super().__init__(arrays)
+        self.graph, self.single = graph, single
+
+    def of(self, graph: Graph) -> Feeds:
+        """Return the feeds of another graph of the same model."""
+        return self if graph is self.graph else Feeds(graph, self, single=self.single)
+
+    def form(self, arrays: Arrays) -> Any:
+        """Return results by tensor in the form of the inputs: one array, or {tensor: array}."""
+        return next(iter(arrays.values())) if self.single else arrays
+
+
+def check_inputs(graph: Graph, inputs: Inputs) -> Feeds:
+    """Return the feeds in the graph's dtypes; those that were checked for this graph as they are.
 
     Raises InputError for a missing or unknown name, a dtype that does not hold numbers, NaN or infinity; ShapeError
     for a shape that the input does not take.
     """
+    if isinstance(inputs, Feeds) and inputs.graph is graph:
+        return inputs
     names = ", ".join(graph.inputs)
     if isinstance(inputs, Mapping):
         given = dict(inputs)
@@ -50,7 +72,16 @@ def check_inputs(graph: Graph, inputs: Inputs) -> Arrays:
         raise ShapeError(f"the inputs have different numbers of samples: {sorted(counts)}. {ALIKE}")
     if 0 in counts:
         raise ShapeError("the input has no samples. Fix: give at least one")
-    return feeds
+    return Feeds(graph, feeds, single=not isinstance(inputs, Mapping))
+
+
+def refuse_not_finite(name: str, array: np.ndarray) -> None:
+    """Raise InputError where the values of an input hold NaN or infinity."""
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        bad = int(array.size - np.isfinite(array).sum())
+        raise InputError(
+            f"the input {name!r} holds NaN or infinity ({bad} of {array.size} elements). {FINITE}"
+        )
 
 
 def _check_input(tensor: Tensor, shape: Shape | None, value: object, *, free: bool) -> np.ndarray:
@@ -72,9 +103,7 @@ def _check_input(tensor: Tensor, shape: Shape | None, value: object, *, free: bo
         )
     if shape is not None:
         _check_shape(shape, array, where, free)
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        bad = int(array.size - np.isfinite(array).sum())
-        raise InputError(f"{where} holds NaN or infinity ({bad} of {array.size} elements). {FINITE}")
+    refuse_not_finite(tensor.name, array)
     # Not ascontiguousarray, which makes a scalar a vector of one.
     return np.asarray(array, dtype=tensor.dtype, order="C")
 

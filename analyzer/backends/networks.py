@@ -6,7 +6,6 @@ anew at each call: its weights may have changed since.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import islice, product
@@ -15,7 +14,7 @@ from weakref import WeakSet
 
 import numpy as np
 
-from analyzer.errors import InputError, Note, ShapeError
+from analyzer.errors import InputError, ShapeError, note
 from analyzer.types import as_array
 from converters import ConversionError, Model, convert, load
 from converters.errors import ExampleNeeded, UnsupportedModel
@@ -155,11 +154,9 @@ def _remark(model: Any) -> None:
     """Say how to convert a network once, when it is converted again."""
     try:
         if model in _CONVERTED:
-            warnings.warn(
+            note(
                 f"{type(model).__name__} is converted anew at each call. For several calls convert it once, "
-                "model = onnxplain.convert(network, inputs), and give this model",
-                Note,
-                stacklevel=4,
+                "model = onnxplain.convert(network, inputs), and give this model"
             )
         _CONVERTED.add(model)
     except TypeError:  # an object without weak references

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ import onnx
 
 from analyzer.autodiff.request import Request, program_for
 from analyzer.backends.batching.estimate import Costs
-from analyzer.errors import BackendError
+from analyzer.errors import BackendError, note
 from analyzer.graph.batch_axis import fixed_batch, samples_in
 from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph, is_float
@@ -167,7 +166,7 @@ class OnnxRuntime:
             found = self._run_session(key, program_of, feeds, targets)
             lacking = re.search(r"(?:implementation for|while running) (\w+)", str(error))
             what = f"ONNX Runtime has no kernel for {lacking[1]} in this precision" if lacking else str(error)
-            warnings.warn(f"computed in float32: {what}", stacklevel=2)
+            note(f"computed in float32: {what}", UserWarning)
             return found
 
     def _run_session(

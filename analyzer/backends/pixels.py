@@ -6,13 +6,12 @@ they probably are: the network would compute a number for another picture.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from analyzer.errors import InputError, InputWarning
+from analyzer.errors import InputError, InputWarning, note
 from analyzer.images.load import load_images
 from analyzer.types import Arrays
 from converters.model import Model, Preprocessing
@@ -74,7 +73,7 @@ def _judge(name: str, array: np.ndarray, low: float, high: float) -> None:
 
 
 def _warn(told: str, takes: str) -> None:
-    warnings.warn(f"{told}, and {takes}: are they normalised? If not, {_FIX}", InputWarning, stacklevel=5)
+    note(f"{told}, and {takes}: are they normalised? If not, {_FIX}", InputWarning)
 
 
 def _is_picture(value: Any) -> bool:

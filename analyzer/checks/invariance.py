@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
@@ -19,9 +20,12 @@ from analyzer.backends.at_sizes import depends_on_sizes
 from analyzer.backends.batching.arranging import arranged, moved_target
 from analyzer.backends.networks import model_for, model_in_layout_of
 from analyzer.backends.source.matching import TOLERANCE, closest
+from analyzer.backends.unfolded import unfolded
 from analyzer.checks.agreement import fix_target, note_of, samples_of
+from analyzer.checks.announce import announces
 from analyzer.checks.comparison import STEPS, Comparison
 from analyzer.checks.drift import drift_rows
+from analyzer.checks.explain.differences import differences
 from analyzer.checks.explain.localize import Origin
 from analyzer.checks.explain.reference import judge_models
 from analyzer.checks.match.pairing import (
@@ -53,6 +57,7 @@ from converters.errors import ExampleNeeded
 MATCHED_SAMPLES = 2
 
 
+@announces("comparing")
 @explaining()
 def compare(
     a: ModelLike | Differentiable,
@@ -70,11 +75,12 @@ def compare(
     referee: bool | None = None,
     max_memory: int | str | None = None,
     batch_size: int | None = None,
-    progress: Announce | None = None,
+    progress: Announce | Literal[False] | None = None,
     verify: bool = True,
     trust: bool = False,
     providers: Sequence[str] | None = None,
     device: str | None = None,
+    fold_batch_norm: bool = True,
 ) -> Report:
     """Compare two models that should be the same function, and their reasons.
 
@@ -86,6 +92,8 @@ def compare(
     tolerance, steps, straight_through, max_memory, batch_size, progress: as for `check`. verify: compare both with
         their files, as for `differentiate`. names: of the two models in the report.
     trust: load files that can run code, as for `convert`. providers, device: as for `differentiate`.
+    fold_batch_norm: False compares BatchNorm layers apart from the layer before them, so that a wrong epsilon is found
+        in the BatchNormalization.
     referee: whether both are run in float64 on torch as well, to say whether an excess is rounding or the models'; by
         default where something is in excess and torch is there.
     Rows name tensors of a, and those of b under `tensor_b`; `matched`, `near`, `unmatched` and `inner` say which
@@ -103,7 +111,7 @@ def compare(
         b = _second(b, inputs, inputs_of_b, verify, trust)
     mine, other = (
         differentiate(
-            model,
+            model if fold_batch_norm else unfolded(model, inputs, verify=verify, trust=trust),
             backend,
             straight_through=straight_through,
             max_memory=max_memory,
@@ -137,7 +145,7 @@ def compare(
     reader = Reader(mine, fixed, roots, names[0])
     spatial = reader.plan(feeds).layout.spatial
     twin = Twin(names[1], mine.graph, other, fixed, roots, inputs_b, outputs, layers.all, spatial)
-    comparison = Comparison([reader, twin], feeds, fixed, allowed, progress)
+    comparison = Comparison([reader, twin], feeds, fixed, allowed, tell)
     readings = comparison.readings()
     rows = comparison.rows_of((0, 1), readings)
     origin = comparison.origin((0, 1), readings, rows)
@@ -153,6 +161,7 @@ def compare(
         seconds=dict(zip(names, comparison.seconds, strict=True)),
         origins={names: _described(origin, twin)} if origin else {},
         suspects={names: origin.names} if origin else {},
+        differences={names: differences(origin, twin, names)} if origin else {},
         referee=judged,
         matched={name: one.name for name, one in layers.matched.items()},
         near={name: one.name for name, one in layers.near.items()},

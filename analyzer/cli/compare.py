@@ -77,6 +77,14 @@ def compare(
     example_b: Annotated[
         Path | None, typer.Option("--example-b", help="The same for B, in its own layout.")
     ] = None,
+    no_fold: Annotated[
+        bool,
+        typer.Option(
+            "--no-fold",
+            "--no-fold-batch-norm",
+            help="Keep BatchNorm apart from the layer before it, so that it is compared as a layer.",
+        ),
+    ] = False,
     straight_through: StraightThroughOption = False,
     no_verify: NoVerifyOption = False,
     trust: TrustOption = False,
@@ -109,8 +117,10 @@ def compare(
         read_pairs(pair),
     )
     with terminal.progress("reading the models", READING):
-        a = open_model(first, example, verify=not no_verify, trust=trust)
-        b = open_model(second, example_b, verify=not no_verify, trust=trust)
+        a, b = (
+            open_model(model, given, verify=not no_verify, trust=trust, fold_batch_norm=not no_fold)
+            for model, given in ((first, example), (second, example_b))
+        )
     graph = Graph.from_proto(a.proto)
     batch = read_inputs(inputs, graph, a, ImageOptions(size, mean, std, layout, resize))
     chosen = explained_target(

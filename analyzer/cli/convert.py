@@ -38,7 +38,10 @@ def convert(
         Path | None, typer.Option("--class-names", help="Class names to store: one a line, or a JSON list.")
     ] = None,
     no_fold: Annotated[
-        bool, typer.Option("--no-fold-batch-norm", help="Keep BatchNorm apart from the layer before it.")
+        bool,
+        typer.Option(
+            "--no-fold", "--no-fold-batch-norm", help="Keep BatchNorm apart from the layer before it."
+        ),
     ] = False,
     batches: Annotated[
         int,

@@ -14,7 +14,7 @@ import numpy as np
 from analyzer.cli.models import read_array, read_arrays
 from analyzer.cli.options import Layout, parse_channels, parse_size
 from analyzer.cli.terminal import UserError
-from analyzer.errors import InputError
+from analyzer.errors import InputError, note
 from analyzer.graph.channel_axis import shape_with_channels
 from analyzer.graph.fixes import FINITE, numbers_fix, shape_fix
 from analyzer.graph.graph import Graph, Tensor
@@ -223,6 +223,7 @@ def _checked(array: np.ndarray, tensor: Tensor, path: Path) -> np.ndarray:
     if tensor.shape is None:
         return array.astype(tensor.dtype)
     if array.ndim == len(tensor.shape) - 1:
+        note(f"{path}: read as one sample, since it has no batch axis")
         array = array[None]
     fits = array.ndim == len(tensor.shape) and all(
         not isinstance(wanted, int) or wanted == given

@@ -31,20 +31,23 @@ def open_model(
     verify: bool = True,
     trust: bool = False,
     run: bool = True,
+    fold_batch_norm: bool = True,
     **options: Any,
 ) -> Model:
     """The Model of a path or a factory; an .onnx file is loaded, everything else converted.
 
     straight_through: the model whose derivative passes straight through its rounding. verify: compare an .onnx file
     with the canonical graph. trust: load a file that can run code. run: False only reads an .onnx file.
+    fold_batch_norm: False keeps BatchNorm layers apart.
     """
     from converters import convert, load
     from converters.straight_through import straight_through as pass_rounding
 
     if source.lower().endswith(".onnx") or is_hub(source):
-        loaded = load(source, verify=verify, run=run)
+        loaded = load(source, verify=verify, run=run, fold_batch_norm=fold_batch_norm)
     else:
-        loaded = convert(*network_and_example(source, example), trust=trust, **options)
+        network, given = network_and_example(source, example)
+        loaded = convert(network, given, trust=trust, fold_batch_norm=fold_batch_norm, **options)
     return pass_rounding(loaded) if straight_through else loaded
 
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-from analyzer.cli.progress_lines import PATIENCE, ProgressLines
 from converters.system.plain_data import plain
+from converters.system.progress_lines import PATIENCE, ProgressLines
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -8,11 +8,10 @@ from __future__ import annotations
 import glob
 import os
 import re
-import warnings
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from analyzer.errors import InputError, Note
+from analyzer.errors import InputError, note
 from analyzer.images.files import FORMATS
 
 SUFFIXES = frozenset(
@@ -68,8 +67,8 @@ def _chosen(source: str, found: Iterable[Path], kinds: Sequence[Collection[str]]
     chosen = next(filter(None, of_kind), [])
     left = [path for path in files if path not in chosen and path.name.lower() not in _OF_SYSTEMS]
     if chosen and left:
-        what = "images that can be read" if chosen[0].suffix.lower() in SUFFIXES else "arrays"
-        warnings.warn(f"{source}: skipped {_listed(left)}, which are not {what}", Note, stacklevel=3)
+        what = "images" if chosen[0].suffix.lower() in SUFFIXES else "arrays"
+        note(f"{source}: took the {what}, and skipped {_listed(left)}")
     return chosen
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from analyzer.backends import Differentiable, differentiate
 from analyzer.backends.batching.arranging import moved_target
 from analyzer.backends.batching.settling import arranged_to_move
+from analyzer.backends.inputs import Feeds
 from analyzer.graph.samples.arrangement import JOINT, Arrangement
 from analyzer.methods.result import Attribution
 from analyzer.target.class_names import names_of_output
@@ -43,23 +44,21 @@ def by_sample(
         fn, inputs = differentiate(given.pop("model")), given.pop("inputs")
         target = given.pop("target", None)
         call = cast("Callable[..., _Result]", method)
+        feeds = fn.feeds_of(inputs)
         if fn.arrangement is not None:
-            found = call(fn, inputs, target, **given)
+            found = call(fn, feeds, target, **given)
             return _stated(found, fn.arrangement, fn)
-        feeds = fn.check_inputs(inputs)
         view = arranged_to_move(fn, feeds, target, attributed(fn, given, path))
         assert view.arrangement is not None
         if view.arrangement.plain:
-            found = call(view, inputs, target, **given)
+            found = call(view, feeds, target, **given)
             if found.arrangement is not None:
                 found = found.restored(view.arrangement, next(iter(feeds)))
             return _stated(found, view.arrangement, fn)
-        moved = view.arrangement.all_first(feeds)
+        moved = Feeds(view.graph, view.arrangement.all_first(feeds), single=feeds.single)
         single = view.roots(None)[0] if view.differentiable_inputs else next(iter(feeds))
-        # Of a single input an array was given, and an array is the answer.
-        stacked = moved if isinstance(inputs, Mapping) else moved[next(iter(feeds))]
         target = moved_target(fn.graph, view.arrangement, target)
-        found = call(view, stacked, target, **moved_options(fn, view.arrangement, feeds, given, path))
+        found = call(view, moved, target, **moved_options(fn, view.arrangement, feeds, given, path))
         return _stated(found.restored(view.arrangement, single), view.arrangement, fn)
 
     return run

@@ -224,15 +224,6 @@ class Seed:
             return (self.weights, *self.more.values())
         return (np.full(rows, HIGHEST, np.int64) if self.index is None else self.index,)
 
-    @property
-    def target(self) -> Target:
-        """What resolves to this seed, of one scalar a sample."""
-        if self.more:
-            assert self.weights is not None
-            return Target(weights={self.output: self.weights, **self.more})
-        index = None if self.index is None else chosen_classes(self.index, self.output)
-        return Target(self.output, index, self.weights)
-
     def cotangents(self, ys: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
         """The weights over every output, {output: array}, for each scalar that is explained of a sample."""
         if self.weights is not None:
@@ -262,16 +253,18 @@ class Seed:
 
     def explained(self, ys: Mapping[str, np.ndarray]) -> np.ndarray:
         """The scalar of each sample, (N,), or its scalars, (N, k)."""
-        scalars = []
-        for one in self.cotangents(ys):
-            parts = []
-            for name, weights in one.items():
-                y = ys[name]
-                # The mask of an attention may put −∞ where the weight is 0.
-                weighted = np.multiply(y, weights, out=np.zeros_like(y), where=weights != 0)
-                parts.append(rows_of(weighted).sum(axis=1, dtype=y.dtype))
-            scalars.append(sum(parts[1:], parts[0]))
-        return scalars[0] if self.ranks is None else np.stack(scalars, axis=1)
+        chosen = self.chosen(ys[self.output])
+        if chosen is not None:
+            flat = rows_of(ys[self.output])
+            return np.take_along_axis(flat, chosen.reshape(len(flat), -1), 1).reshape(chosen.shape)
+        parts = []
+        (weighted,) = self.cotangents(ys)
+        for name, weights in weighted.items():
+            y = ys[name]
+            # The mask of an attention may put −∞ where the weight is 0.
+            terms = np.multiply(y, weights, out=np.zeros_like(y), where=weights != 0)
+            parts.append(rows_of(terms).sum(axis=1, dtype=y.dtype))
+        return np.asarray(sum(parts[1:], parts[0]))
 
     def rows(self, chosen: np.ndarray) -> Seed:
         """The seed of some of the samples."""

@@ -20,6 +20,7 @@ def example_of(infos: dict[str, onnx.ValueInfoProto], example: Any) -> dict[str,
     if example is None:
         rng = np.random.default_rng(0)
         return {name: _noise(info, rng) for name, info in infos.items()}
+    refuse_shape(example)
     if isinstance(example, dict):
         given = {name: np.asarray(value) for name, value in example.items()}
     else:
@@ -39,6 +40,17 @@ def example_of(infos: dict[str, onnx.ValueInfoProto], example: Any) -> dict[str,
         name: array.astype(helper.tensor_dtype_to_np_dtype(infos[name].type.tensor_type.elem_type))
         for name, array in given.items()
     }
+
+
+def refuse_shape(example: Any) -> None:
+    """Raise ConversionError where the example is a shape, or a number, in place of an array of that shape."""
+    values = example if isinstance(example, (tuple, list)) else (example,)
+    if values and all(isinstance(value, int) for value in values):
+        axes = ", ".join(map(str, values))
+        raise ConversionError(
+            f"expected the example as an array, got {'the shape ' if len(values) > 1 else ''}{example!r}. Fix: give an "
+            f"array of the model's inputs, such as numpy.zeros(({axes}{',' * (len(values) == 1)}), 'float32')"
+        )
 
 
 def _noise(info: onnx.ValueInfoProto, rng: np.random.Generator) -> np.ndarray:

@@ -19,6 +19,7 @@ from converters.errors import ConversionError, ExampleNeeded, InvalidModel, Unsu
 from converters.graph.unique import UniqueNames
 from converters.model import TensorFlowSource
 from converters.sources import foreign, tf_export, tf_freeze
+from converters.sources.examples import refuse_shape
 from converters.sources.frameworks import import_framework
 from converters.sources.pytorch import Converted
 from converters.sources.tf_graph_def import read_graph
@@ -119,6 +120,8 @@ def convert_tensorflow(source: Any, example: Any, free_axes: FreeAxes | None = N
     free_axes: {argument: {axis: symbol}}, the axes besides the batch whose size is free, where the source is
     traced from the example.
     """
+    if isinstance(example, (tuple, list)):
+        refuse_shape(example)
     tf = import_framework("tensorflow")
     import_framework("tf2onnx")
     try:

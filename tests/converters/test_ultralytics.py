@@ -22,7 +22,8 @@ DETECT = {
 
 def model(metadata: dict[str, str], shape: str = "1,3,H,W", outputs: int = 3) -> ox.Model:
     proto = model_of(
-        f"g (float[{shape}] images) => (float[1,{outputs},P] output0) {{ c = Conv(images, k) output0 = Reshape(c, s) }}",
+        f"g (float[{shape}] images) => (float[1,{outputs},P] output0) "
+        "{ c = Conv(images, k) output0 = Reshape(c, s) }",
         k=np.ones((outputs, 3, 1, 1), np.float32),
         s=np.int64([0, outputs, -1]),
     )

@@ -1,4 +1,4 @@
-"""The page on checks: its Python runs, its workflow's commands run, its settings and links are right."""
+"""The pages on checks, ports and CI: their Python and the workflow run, their settings and links are right."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from analyzer.cli.settings import allowed, read_settings
 from examples.twin import HEIGHT, WIDTH, build_twins, example_images
 from tests.docs.page import Page
 
-PAGE = Page("checks.md")
+PAGE, PORT, CI = Page("checks.md"), Page("prove_a_port.md"), Page("ci.md")
 
 
 def stated_port():
@@ -30,9 +30,12 @@ def stated_port():
 def test_every_block_of_python_runs_in_order(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     net, port = stated_port()
-    names = {"net": net, "port": port, "images": example_images(2)[0]}
-    assert PAGE.run(names) >= 7
+    given = {"net": net, "port": port, "images": example_images(2)[0]}
+    names = dict(given)
+    assert PAGE.run(names) + CI.run(names) >= 7
     assert "Conv 'node_conv2d_1': 'getitem_3' of source is " in capsys.readouterr().out
+    assert PORT.run(dict(given)) == 3
+    assert "conv2" in capsys.readouterr().out.splitlines()
     tests = [name for name in names if name.startswith("test_")]
     assert len(tests) == 2
     for name in tests:
@@ -56,7 +59,7 @@ def test_every_quantity_is_described():
 
 
 def test_the_workflow_runs_its_commands_and_keeps_what_they_write(tmp_path, monkeypatch):
-    (block,) = PAGE.blocks("yaml")
+    (block, *_) = CI.blocks("yaml")
     workflow = yaml.safe_load(block[1])
     steps = workflow["jobs"]["check"]["steps"]
     (install,) = (step["run"] for step in steps if "pip install" in step.get("run", ""))
@@ -86,7 +89,11 @@ def test_the_workflow_runs_its_commands_and_keeps_what_they_write(tmp_path, monk
 
 def test_the_commands_shown_name_options_that_there_are(capsys):
     shown = [
-        line for block in PAGE.blocks("sh") for line in block[1].splitlines() if line.startswith("onnxplain ")
+        line
+        for page in (PAGE, PORT, CI)
+        for block in page.blocks("sh")
+        for line in block[1].splitlines()
+        if line.startswith("onnxplain ")
     ]
     assert len(shown) >= 3
     for line in shown:
@@ -98,4 +105,4 @@ def test_the_commands_shown_name_options_that_there_are(capsys):
 
 
 def test_what_the_page_links_to_is_there():
-    assert PAGE.missing() == []
+    assert PAGE.missing() + PORT.missing() + CI.missing() == []

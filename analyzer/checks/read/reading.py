@@ -15,7 +15,8 @@ import numpy as np
 
 from analyzer.autodiff.request import gradient_name, joined, observe, remainder_program
 from analyzer.backends import Differentiable
-from analyzer.backends.differentiable import Evaluation, attributed
+from analyzer.backends.bound import Evaluation
+from analyzer.backends.differentiable import attributed
 from analyzer.backends.onnxruntime import make_session
 from analyzer.checks.explain.kinks import Side, decision_tensors
 from analyzer.checks.read.passes import Passes
@@ -99,7 +100,7 @@ class Reader:
 
     def plan(self, feeds: Arrays) -> Plan:
         """FullGrad of the model at the inputs' sizes."""
-        return plan(self.fn, {name: array.shape for name, array in feeds.items()}, self.settings)
+        return plan(self.fn.bind(feeds, self.target), self.settings)
 
     def read(self, feeds: Arrays) -> Reading:
         """Values at every layer, gradients at the roots and at every bias, and FullGrad, in one run."""

@@ -16,7 +16,7 @@ from converters.model import Preprocessing
 from converters.sources.hub.reading import read_json
 
 Fields = Mapping[str, Any]
-Shapes = Sequence[tuple[int | None, ...]]
+InputShapes = Sequence[tuple[int | None, ...]]
 
 
 class Unread(Exception):
@@ -66,7 +66,7 @@ _BENIGN = frozenset(
 )
 
 
-def preprocessing_of(folder: Path, config: Fields, shapes: Shapes) -> Preprocessing | None:
+def preprocessing_of(folder: Path, config: Fields, shapes: InputShapes) -> Preprocessing | None:
     """Return the preprocessing that a folder states for the one input of images; None where it states none.
 
     config: its config.json. shapes: of the model's inputs. Raises Unread.
