@@ -38,6 +38,8 @@ class Batch:
     preprocessing: Preprocessing | None
     assumed: bool
     """Whether images were fed in [0, 1] because no mean and std are known."""
+    images: tuple[Path | None, ...] = ()
+    """The image file of each sample, None of an array."""
 
     @property
     def inputs(self) -> np.ndarray | Mapping[str, np.ndarray]:
@@ -54,6 +56,7 @@ class ImageOptions:
     std: str | None = None
     layout: Layout | None = None
     resize: int | None = None
+    fit: str | None = None
 
     @property
     def any_given(self) -> bool:
@@ -66,6 +69,7 @@ def read_inputs(paths: Sequence[Path], graph: Graph, model: Model, options: Imag
     paths = [file for path in paths for file in files_of(path, _READABLE)]
     pieces: list[dict[str, np.ndarray]] = []
     names: list[str] = []
+    sources: list[Path | None] = []
     used: Preprocessing | None = None
     for path in paths:
         suffix = path.suffix.lower()
@@ -82,6 +86,7 @@ def read_inputs(paths: Sequence[Path], graph: Graph, model: Model, options: Imag
         piece = {name: _checked(array, graph.tensors[name], path) for name, array in piece.items()}
         count = _samples(piece, path)
         names += [path.name] if count == 1 else [f"{path.name}[{index}]" for index in range(count)]
+        sources += [None if suffix in (".npz", ".npy") else path] * count
         pieces.append(piece)
     return Batch(
         arrays={name: _joined([piece[name] for piece in pieces], paths) for name in graph.inputs},
@@ -91,6 +96,7 @@ def read_inputs(paths: Sequence[Path], graph: Graph, model: Model, options: Imag
         and model.preprocessing is None
         and options.mean is options.std is None
         and graph.tensors[graph.inputs[0]].is_float,
+        images=tuple(sources),
     )
 
 
@@ -133,7 +139,8 @@ def resolve_preprocessing(
             "--size 224"
         )
     # A network that takes whole numbers takes pixels as they are in the file.
-    base = stored or Preprocessing(size, (0.0,), (1.0,) if tensor.is_float else (1 / 255,), layout)
+    fit = options.fit or "crop"
+    base = stored or Preprocessing(size, (0.0,), (1.0,) if tensor.is_float else (1 / 255,), layout, fit=fit)
     return _override(replace(base, size=size, layout=layout), options)
 
 

@@ -18,6 +18,7 @@ from analyzer.graph.fixes import FINITE, INDICES
 from analyzer.graph.graph import Graph, Tensor
 from analyzer.target.class_axis import class_axis, fits
 from analyzer.target.moves import Moves
+from analyzer.target.suppressed import before_suppression
 from analyzer.target.target import (
     HIGHEST,
     PREDICTED,
@@ -153,9 +154,10 @@ def _output(graph: Graph, output: str) -> Tensor:
         raise TargetError(f"the model has no output {output!r}. Fix: choose from {', '.join(graph.outputs)}")
     y = graph.tensors[output]
     if not y.is_float:
+        proposal = before_suppression(graph)
+        fix = "name a float tensor that it is computed from, such as the logits, in Target(output=…)"
         raise TargetError(
-            f"the output {output!r} is {y.dtype} and has no gradient. Fix: name a float tensor that it is computed "
-            "from, such as the logits, in Target(output=…)"
+            f"the output {output!r} is {y.dtype} and has no gradient. Fix: {proposal.fix if proposal else fix}"
         )
     if y.shape is None:
         raise TargetError(

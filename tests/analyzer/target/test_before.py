@@ -32,7 +32,7 @@ def model(tail, shape="n,3"):
     return parser.parse_model(
         f"{HEADER} g (float[n,4] x) => (float[{shape}] y) <float[4,3] w = {{{numbers}}}, "
         "int64[4] wide = {0, 3, 1, 1}, int64[2] flat = {0, 3}, int64[2] minus = {-1, 3}, int64[1] one = {1}, "
-        "float unit = {1.0}, float half = {0.5}>"
+        "int64[1] zero = {0}, float unit = {1.0}, float half = {0.5}>"
         f" {{ z = MatMul(x, w) {tail} }}"
     )
 
@@ -161,6 +161,18 @@ def test_classes_of_maps_and_sequences_keep_their_places():
     np.testing.assert_allclose(masked.gradients["x"], 2 * x * np.array([1, 0, 2])[:, None], rtol=1e-5)
     with pytest.raises(TargetError, match="on the axis of"):
         fn.gradients(x, Target(index=1, axis=1, before="softmax"))
+
+
+def test_samples_of_another_axis_and_samples_that_depend_on_one_another():
+    """The samples last, (3, n): the class of each is found. Rows that share their mean are one sample."""
+    last = model("t = Transpose<perm = [1, 0]>(z) y = Softmax<axis = 0>(t)", "3,n")
+    found = differentiate(last).gradients(X, Target(2, before="softmax"))
+    np.testing.assert_allclose(found.output, (X @ W)[:, 2], rtol=1e-5)
+    mixed = model("m = ReduceMean<keepdims = 1>(z, zero) c = Add(z, m) y = Softmax(c)")
+    joint = differentiate(mixed).gradients(X, Target(index=(1, 2), before="softmax"))
+    np.testing.assert_allclose(joint.output, ((X + X.mean(axis=0)) @ W)[1, 2], rtol=1e-5)
+    expected = np.array([0.5, 1.5])[:, None] * W[:, 2]
+    np.testing.assert_allclose(joint.gradients["x"], expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("backend", BACKENDS[:3])
