@@ -36,7 +36,10 @@ def names():
     net = classifier()
     with torch.no_grad():
         net[7].weight *= 1e4  # pytorch-grad-cam adds 1e-6 to squares of gradients
-    given = {"net": net, "images": np.random.default_rng(0).standard_normal((2, 3, 16, 16)).astype(np.float32)}
+    given = {
+        "net": net,
+        "images": np.random.default_rng(0).standard_normal((2, 3, 16, 16)).astype(np.float32),
+    }
     peer.import_package()
     assert PAGE.run(given) == 4
     return given

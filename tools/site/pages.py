@@ -71,7 +71,9 @@ def complete_api(text: str) -> str:
     """
     import onnxplain
 
-    missing = sorted({*onnxplain.__all__} - {"__version__"} - set(re.findall(r"(?:onnxplain\.|`)(\w+)", text)))
+    missing = sorted(
+        {*onnxplain.__all__} - {"__version__"} - set(re.findall(r"(?:onnxplain\.|`)(\w+)", text))
+    )
     text += "\n## More names\n\n" * bool(missing) + "".join(f"::: onnxplain.{name}\n\n" for name in missing)
 
     def defined(match: re.Match[str]) -> str:
