@@ -98,14 +98,15 @@ def test_every_tab_explains_a_photograph_and_the_rest_of_the_page_continues(tab,
         keras_net().save("classifier.keras")
     convert(net, torch.zeros(1, 3, SIZE, SIZE), class_names=["cat", "dog", "emu"]).save("model.onnx")
     page = Page("five_minutes.md")
-    # One tab, and the blocks that follow the tabs.
-    start, end = page.text.index('=== "PyTorch"'), page.text.index("\n![A cat")
-    page.text = page.tab(tab) + page.text[end:]
+    rest = page.text[page.text.index("\n![A cat") :]
+    # The rest of the page takes the same model and images; it runs once.
+    page.text = page.tab(tab) + (rest if tab == "ONNX" else "")
     names = {"net": net, "names": ["cat", "dog", "emu"]}
-    assert start < end and page.run(names) >= 3
-    assert {"why.png", "for_and_against.png"} <= {path.name for path in photograph.iterdir()}
+    assert page.run(names) == (3 if tab == "ONNX" else 1)
     assert names["fg"].map.shape == (1, SIZE, SIZE) and names["fg"].completeness.error.max() < 1e-4
-    assert names["report"].passed and names["ig"].completeness.error.max() < 0.05
+    assert (photograph / "why.png").stat().st_size > 10_000
+    if tab == "ONNX":
+        assert names["report"].passed and names["ig"].completeness.error.max() < 0.05
 
 
 def test_the_commands_of_the_tutorial_explain_a_photograph(photograph, monkeypatch):
