@@ -171,6 +171,8 @@ def analyze(
         if output is None
         else write_results(output, model, fn, batch, results, predicted, texts, target or "")
     )
+    for text in batch.notes:
+        terminal.note(text)
     show_results(terminal, batch, results, predicted, fn.class_names, files, texts, target or "")
     if terminal.as_json:
         terminal.document(
