@@ -209,6 +209,8 @@ def analyze(
             output, model, fn, batch, results, predicted, texts, asked, [one.box for one in picked]
         )
     )
+    for text in batch.notes:
+        terminal.note(text)
     show_results(terminal, batch, results, predicted, fn.class_names, files, texts, asked)
     if terminal.as_json:
         terminal.document(
