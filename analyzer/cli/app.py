@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import sys
 import warnings
@@ -186,7 +187,9 @@ def _line(error: Exception) -> str:
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "onnxplain"
         # Typer's types and their checker add words of their own.
-        found = error.format_message().replace("Value error, ", "").rstrip(". ")
+        found = " ".join(error.format_message().replace("Value error, ", "").split()).rstrip(". ")
+        # Typer and Click may both add their guess.
+        found = re.sub(r"( Did you mean [^?]+\?)\1", r"\1", found)
         text = f"{found}{'' if found.endswith('?') else '.'} Fix: see {command} --help"
     elif isinstance(error, OSError):
         found = f"{error.filename}: {error.strerror}" if error.filename else str(error)
