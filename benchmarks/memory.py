@@ -27,7 +27,6 @@ from analyzer.backends.batching.planning import Call
 from analyzer.backends.batching.planning import plan as plan_of
 from analyzer.methods.full_grad import POST_PROCESSING
 from analyzer.methods.full_gradient.decomposition import Settings, plan
-from analyzer.target.target import as_target
 from benchmarks.peak import growth
 from benchmarks.results import Results, machine, write_section
 from converters import convert
@@ -50,13 +49,13 @@ CALLS = 3
 
 def case(fn: Differentiable, x: np.ndarray, method: str) -> tuple[Call, Callable[[], object]]:
     """Return the planned call, and the call to measure."""
-    seed = fn.seed(as_target(0), len(x), {})
+    bound = fn.bind(x, 0)
     if method == "gradient":
         names = fn.differentiable_inputs
-        return Call(observe(names, names), (), seed), lambda: fn.gradients(x, 0)
-    settings = Settings(seed.outputs, fn.roots(), explicit=False, psi=POST_PROCESSING["paper"])
-    request = plan(fn, {fn.graph.inputs[0]: x.shape}, settings).request
-    return Call(request, (), seed), lambda: full_grad(fn, x, 0)
+        return Call(observe(names, names), (), bound.seed), lambda: fn.gradients(x, 0)
+    settings = Settings(bound.seed.outputs, fn.roots(), explicit=False, psi=POST_PROCESSING["paper"])
+    request = plan(bound, settings).request
+    return Call(request, (), bound.seed), lambda: full_grad(fn, x, 0)
 
 
 def measure(name: str, backend: str, method: str, batch: int) -> None:

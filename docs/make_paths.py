@@ -36,7 +36,7 @@ def draw(destination: Path) -> None:
     inputs = np.stack([preprocess(picture, PREPROCESSING) for picture in pictures.values()])
     fn = ox.differentiate(ox.convert(load_network(), inputs, preprocessing=PREPROCESSING))
     results = [
-        ox.expected_gradients(fn, inputs, background=background()),
+        ox.expected_gradients(fn, inputs, None, background=background()),
         ox.blur_integrated_gradients(fn, inputs),
         ox.guided_integrated_gradients(fn, inputs, baseline="black"),
         ox.xrai(fn, inputs),

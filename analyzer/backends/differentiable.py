@@ -1,65 +1,42 @@
 """A model bound to a backend: the object that every method calls.
 
 A backend answers one question: for these inputs, what are the values and the gradients of the target at
-these tensors? `Differentiable` is what users hold: it checks inputs and targets once, and hands NumPy arrays to a
+these tensors? `Differentiable` is what users hold. It binds inputs and a target once (bound.py). NumPy arrays go to a
 Backend and back, in micro-batches where a batch is split (micro_batches.py). Names are ONNX tensor names throughout.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 
-from analyzer.autodiff.request import CHOSEN, OUTPUT, Request, masked, observe
-from analyzer.autodiff.sweep import active_tensors, check_gradient_paths
+from analyzer.autodiff.request import Request
+from analyzer.autodiff.sweep import active_tensors
 from analyzer.backends.at_sizes import at_sizes
-from analyzer.backends.batching.arranging import arranged, known_places, moved_target, refuse_rows
+from analyzer.backends.batching.arranging import arranged, known_places, moved_target
 from analyzer.backends.batching.estimate import Costs
-from analyzer.backends.batching.micro_batches import batches, run
+from analyzer.backends.batching.micro_batches import run
 from analyzer.backends.batching.planning import Call
+from analyzer.backends.bound import Bound, Evaluation, Gradients
 from analyzer.backends.caches import Caches
-from analyzer.backends.file import FileCheck, file_of
-from analyzer.backends.inputs import check_inputs
-from analyzer.backends.undefined import undefined, undefined_error
-from analyzer.errors import AnalysisError, TargetError, UnknownTensor
-from analyzer.graph.batch_axis import Place, find_places, samples_in
+from analyzer.backends.file import FileCheck, file_of, within_call
+from analyzer.backends.inputs import Feeds, check_inputs, checked_for
+from analyzer.backends.pixels import from_pictures, refuse_raw
+from analyzer.errors import AnalysisError, UnknownTensor
+from analyzer.graph.batch_axis import Place, find_places
 from analyzer.graph.graph import Graph
-from analyzer.graph.names import find_tensors
+from analyzer.graph.names import find_tensors, near_names
 from analyzer.graph.program import Program
 from analyzer.graph.samples.arrangement import Arrangement
-from analyzer.target.resolve import resolve
-from analyzer.target.target import Seed, Target, TargetLike, as_target, chosen_classes, one_scalar
-from analyzer.types import Arrays, Inputs, Progress
+from analyzer.target.class_names import names_of_output, with_indices
+from analyzer.target.saturation import note_saturated
+from analyzer.target.target import Seed, TargetLike, as_target, one_scalar
+from analyzer.types import Arrays, Inputs, Names, Progress
 from converters.model import Model
-
-
-@dataclass(frozen=True)
-class Gradients:
-    """Values and gradients at tensors, by ONNX name.
-
-    output: (N,), the explained scalar of each sample. target: (N,) the class explained, or the position of one element
-    in the flattened sample; None where several are summed. `gradients[t]` is ∂output/∂t, shaped like `values[t]`.
-    The values of the model's inputs are those that were given, to be read only.
-    Where k scalars of each sample are explained, output and target are (N, k), gradients (N, k, …).
-    samples: "independent", or "joint" where samples depend on one another and the whole call is one: output is (1,).
-    """
-
-    output: np.ndarray
-    target: np.ndarray | None
-    values: Arrays
-    gradients: Arrays
-    samples: str = "independent"
-
-    def back(self, arrangement: Arrangement) -> Gradients:
-        """The same with arrays at inputs and outputs as the user's model has them."""
-        if arrangement.plain or self.output.ndim > 1:
-            return self
-        values = {name: _read_only(array) for name, array in arrangement.all_back(self.values).items()}
-        return replace(self, values=values, gradients=arrangement.all_back(self.gradients))
 
 
 class Backend(Protocol):
@@ -143,6 +120,11 @@ class Differentiable:
         computed = [name for node in self.graph.nodes for name in node.outputs if name]
         return (*self.graph.inputs, *computed)
 
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The stored names of the classes of the first output; None where it has another number of classes."""
+        return names_of_output(self.graph, None, self.model.class_names)
+
     @cached_property
     def differentiable_inputs(self) -> tuple[str, ...]:
         """The model's floating inputs: what is attributed."""
@@ -173,14 +155,14 @@ class Differentiable:
                 if isinstance(value, Differentiable) and value.caches is not self.caches:
                     value.release()
 
-    def roots(self, wrt: str | Sequence[str] | None = None) -> tuple[str, ...]:
+    def roots(self, wrt: Names | None = None) -> tuple[str, ...]:
         """Return the ONNX names of the tensors that are attributed: those of `wrt`, else the floating inputs.
 
         wrt: ONNX names, module paths, names of Keras layers, or "embedding"; see `find_tensors`.
         Raises UnknownTensor for a name that the graph does not have or whose tensor is not a float, AnalysisError
         where nothing can be attributed, or where one of the tensors is computed from another.
         """
-        names = find_tensors(self.graph, wrt) if wrt is not None else self.differentiable_inputs
+        names = self._tensors_of(wrt)
         if wrt is not None and not names:
             raise UnknownTensor("`wrt` names no tensor. Fix: omit it to attribute the floating inputs")
         if not names:
@@ -188,7 +170,6 @@ class Differentiable:
                 "the model has no floating input. Fix: name tensors to attribute, such as its embedded tokens with "
                 "wrt='embedding' (--wrt embedding)"
             )
-        self._differentiable(names)
         if wrt is not None:
             for name in self.graph.dependent(names)[:1]:
                 above = self.graph.ancestors([name])
@@ -206,7 +187,7 @@ class Differentiable:
         given = (outputs,) if isinstance(outputs, str) else outputs
         names = tuple(given) if given is not None else self.graph.outputs
         self._known(names)
-        feeds = self.check_inputs(inputs)
+        feeds = self.feeds_of(inputs)
         if not names:
             return {}
         sized = at_sizes(self, feeds)
@@ -220,50 +201,43 @@ class Differentiable:
         self,
         inputs: Inputs,
         target: TargetLike = None,
-        wrt: str | Sequence[str] | None = None,
+        wrt: Names | None = None,
         *,
         defined: bool = True,
     ) -> Gradients:
         """The explained output of each sample, and its gradient at `wrt` (default: the floating inputs).
 
-        inputs: (N, *features), or {input name: array}. target: see `Target`. wrt: see `roots`; the results have
+        inputs: (N, *features), or {input name: array}. target: see `Target`; names of classes that the model stores are
+        taken for indices. wrt: see `roots`; the results have
         ONNX names, and one tensor may be computed from another.
         defined: raise AnalysisError where a gradient is NaN. It may be infinite, as that of a square root at 0.
         Raises InputError, ShapeError, TargetError, UnknownTensor, or UnsupportedOp where a node between a
         wanted tensor and the target has no rule.
         """
-        names = find_tensors(self.graph, wrt) if wrt is not None else self.differentiable_inputs
-        self._differentiable(names)
-        feeds = self.check_inputs(inputs)
-        sized = at_sizes(self, feeds)
-        if sized is not self:
-            return sized.gradients(feeds, target, wrt, defined=defined)
+        self._tensors_of(wrt)
+        target = self.indexed(target)
+        feeds = self.feeds_of(inputs)
         if self.arrangement is None:
-            return self._arranged_gradients(feeds, target, names if wrt is not None else None, defined)
-        computed = [name for name in names if name not in feeds]
-        results = self._evaluate(
-            observe(computed, names), feeds, target, named=wrt is not None, defined=defined
-        )
-        return Gradients(
-            output=results.output,
-            target=results.target,
-            values={n: _read_only(feeds[n]) if n in feeds else results.arrays[f"value/{n}"] for n in names},
-            gradients={name: _by_sample(results, results.arrays[f"gradient/{name}"]) for name in names},
-            samples=self.arrangement.samples,
-        )
+            fn = at_sizes(self, feeds)
+            return fn._arranged_gradients(feeds.of(fn.graph), target, wrt, defined)
+        bound = self.bind(feeds, target, several=True)
+        return bound.gradients(bound.fn._tensors_of(wrt), named=wrt is not None, defined=defined)
 
     def _arranged_gradients(
-        self, feeds: Arrays, target: TargetLike, names: tuple[str, ...] | None, defined: bool
+        self, feeds: Feeds, target: TargetLike, wrt: Names | None, defined: bool
     ) -> Gradients:
         """The gradients of a view with the samples first, in the user's form."""
         fn = arranged(self, feeds, target)
         assert fn.arrangement is not None
         wanted = moved_target(self.graph, fn.arrangement, target)
-        moved = fn.arrangement.all_first(feeds)
+        moved = Feeds(fn.graph, fn.arrangement.all_first(feeds), single=feeds.single)
+        names = None if wrt is None else self._tensors_of(wrt)
         found = fn.gradients(moved, wanted, names, defined=defined).back(fn.arrangement)
         if not fn.arrangement.plain and self.file is not None:
             # The view has other axes than the file: the outputs are compared in the user's form.
             self.forward(feeds)
+        if not within_call():
+            note_saturated(self.graph, found.output, found.target)
         return found
 
     def evaluate(
@@ -279,68 +253,57 @@ class Differentiable:
 
         progress: called with the samples done and all. defined: raise AnalysisError where a result is NaN.
         """
-        return self._evaluate(request, self.check_inputs(inputs), target, progress, defined=defined)
+        bound = self.bind(inputs, target, several=request.by_rank)
+        return bound.evaluate(request, progress=progress, defined=defined)
 
-    def _evaluate(
-        self,
-        request: Request,
-        feeds: Arrays,
-        target: TargetLike,
-        progress: Progress | None = None,
-        named: bool = False,
-        defined: bool = True,
-    ) -> Evaluation:
-        wanted = as_target(target) if request.by_rank else one_scalar(target)
-        seed = self.seed(wanted, samples_in(self.graph, feeds), feeds)
-        check_gradient_paths(self.graph, request.wrt, seed.outputs, named=named)
-        arrays = run(self, Call(request, (), seed), feeds, progress)
-        if undefined(arrays):
-            arrays = run(self, Call(masked(request), (), seed), feeds, progress)
-            if defined and (names := undefined(arrays)):
-                raise undefined_error(self, feeds, seed, names)
-        explained, classes = arrays.pop(OUTPUT), arrays.pop(CHOSEN, None)
-        if not explained.size and samples_in(self.graph, feeds):
-            raise TargetError(
-                f"the output {seed.output!r} holds no numbers for these inputs, so that nothing is explained. Fix: "
-                "give inputs for which it does, or explain another output, target=Target(output=…)"
-            )
-        if self.file is not None and self.file.due(feeds, seed.outputs):
-            self.file.compare(feeds, seed, explained)
-        stated = None if classes is None else chosen_classes(classes, seed.output)
-        return Evaluation(explained, stated, arrays)
+    def bind(self, inputs: Inputs, target: TargetLike = None, *, several: bool = False) -> Bound:
+        """Check the inputs and resolve the target, once for all that is computed of them.
+
+        inputs: those that a method was given are checked already; do not change them in place.
+        several: whether several classes of each sample may be explained, one by one.
+        Raises InputError or ShapeError for the inputs, TargetError for the target.
+        """
+        target = self.indexed(target)
+        wanted = as_target(target) if several else one_scalar(target)
+        return Bound.of(self, self.feeds_in_call(inputs), wanted)
 
     def check_inputs(self, inputs: Inputs) -> Arrays:
-        """The feeds {input name: array} in the model's dtypes. Raises InputError or ShapeError."""
-        return check_inputs(self.graph, inputs)
+        """The feeds {input name: array} in the model's dtypes. See `feeds_of`."""
+        return dict(self.feeds_of(inputs))
 
-    def seed(self, target: Target, samples: int, feeds: Arrays) -> Seed:
-        """A target checked against the graph, and where that leaves sizes open against a run. Raises TargetError."""
+    def feeds_of(self, inputs: Inputs) -> Feeds:
+        """Check inputs for this model, once; those that were checked are returned as they are.
 
-        def sizes(output: str) -> tuple[int, ...]:
-            micro_batch, _ = next(batches(self.graph, feeds, self.engine.batch or 1))
-            return self.engine.forward(micro_batch, [output])[output].shape
+        Images of Pillow are read as the model's preprocessing says.
+        Raises InputError or ShapeError; InputError for raw pixels where the model takes normalised ones, too.
+        """
+        if isinstance(inputs, Feeds) and inputs.graph is self.graph:
+            return inputs
+        feeds = check_inputs(self.graph, from_pictures(inputs, self.model))
+        refuse_raw(feeds, self.model.preprocessing)
+        return feeds
 
-        @cache
-        def values(output: str) -> np.ndarray:
-            return run(self, Call(None, (output,), None), feeds)[output]
+    def feeds_in_call(self, inputs: Inputs) -> Feeds:
+        """Return the feeds of the inputs that a method was given, which are checked already; check any others."""
+        known = checked_for(self.graph, inputs)
+        return self.feeds_of(inputs) if known is None else known
 
-        if self.arrangement is not None:
-            refuse_rows(target, self.graph, self.arrangement)
-        output = self.graph.tensors.get(target.first_output or self.graph.default_output)
-        if output is not None and output.shape is not None and self.engine.batch in (None, samples):
-            # An output may have a size of its own: transposed, joined, summed over the samples.
-            stated = output.shape[0] if output.shape else 1
-            samples = stated if isinstance(stated, int) else samples
-        return resolve(target, self.graph, samples, sizes, values)
+    def indexed(self, target: TargetLike) -> TargetLike:
+        """The target with the names of classes replaced by their indices. Raises TargetError for an unknown name."""
+        return with_indices(target, self.model.class_names, self.graph)
 
     def _known(self, names: Collection[str]) -> None:
         for name in names:
             if name not in self.graph.tensors:
+                near = near_names(str(name), self.tensors)
+                told = f"try {', '.join(map(repr, near))}, or " if near else ""
                 raise UnknownTensor(
-                    f"the graph has no tensor {name!r}. Fix: choose from fn.tensors, which lists them"
+                    f"the graph has no tensor {name!r}. Fix: {told}choose from fn.tensors, which lists them"
                 )
 
-    def _differentiable(self, names: Collection[str]) -> None:
+    def _tensors_of(self, wrt: Names | None) -> tuple[str, ...]:
+        """The float tensors that `wrt` names. Raises UnknownTensor."""
+        names = find_tensors(self.graph, wrt) if wrt is not None else self.differentiable_inputs
         self._known(names)
         for name in names:
             if not self.graph.tensors[name].is_float:
@@ -348,26 +311,7 @@ class Differentiable:
                     f"{name!r} is {self.graph.tensors[name].dtype} and has no gradient. Fix: name a float tensor, "
                     "such as the vectors that are looked up for token ids, 'embedding'"
                 )
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The answer to a Request. output: (N,); target: (N,) classes or None; arrays: the request's results."""
-
-    output: np.ndarray
-    target: np.ndarray | None
-    arrays: Arrays
-
-
-def _read_only(array: np.ndarray) -> np.ndarray:
-    view = array.view()
-    view.flags.writeable = False
-    return view
-
-
-def _by_sample(found: Evaluation, gradient: np.ndarray) -> np.ndarray:
-    """A gradient with the scalars of each sample, where there are several, behind its first axis, not its last."""
-    return gradient if found.output.ndim < 2 else np.ascontiguousarray(np.moveaxis(gradient, -1, 1))
+        return names
 
 
 def attributed(graph: Graph, outputs: tuple[str, ...], inputs: Sequence[str]) -> frozenset[str]:

@@ -13,13 +13,13 @@ import numpy as np
 
 from analyzer.autodiff.request import OUTPUT, gradient_name, masked, observe
 from analyzer.autodiff.sweep import active_tensors, leading_tensors
+from analyzer.backends.batching.micro_batches import run
+from analyzer.backends.batching.planning import Call
 from analyzer.errors import UndefinedResult
 from analyzer.graph.graph import Node
-from analyzer.target.target import Seed
 
 if TYPE_CHECKING:
-    from analyzer.backends.differentiable import Differentiable
-    from analyzer.types import Arrays
+    from analyzer.backends.bound import Bound
 
 _FIX = "Fix: explain inputs at which it is defined, or give the model an ε there, as in sqrt(x + 1e-12)"
 
@@ -35,35 +35,33 @@ def undefined(arrays: Mapping[str, np.ndarray]) -> list[str]:
     ]
 
 
-def undefined_error(fn: Differentiable, feeds: Arrays, seed: Seed, names: list[str]) -> UndefinedResult:
+def undefined_error(bound: Bound, names: list[str]) -> UndefinedResult:
     """The error for results that are NaN."""
-    found = cause(fn, feeds, seed, names)
+    found = cause(bound, names)
     told = f"a finite number to explain, found {found}" if OUTPUT in names else f"a finite gradient: {found}"
     return UndefinedResult(f"expected {told}. {_FIX}")
 
 
-def cause(fn: Differentiable, feeds: Arrays, seed: Seed, names: Sequence[str]) -> str:
+def cause(bound: Bound, names: Sequence[str]) -> str:
     """Return a phrase that names the results that are not finite, and the first node that computes NaN or infinity."""
-    return _of_output(fn, feeds, seed) if OUTPUT in names else _of_gradient(fn, feeds, seed, names)
+    return _of_output(bound) if OUTPUT in names else _of_gradient(bound, names)
 
 
-def _of_output(fn: Differentiable, feeds: Arrays, seed: Seed) -> str:
-    graph = fn.graph
-    values = fn.engine.forward(feeds, list(fn.tensors))
+def _of_output(bound: Bound) -> str:
+    fn, seed = bound.fn, bound.seed
+    graph, values = fn.graph, fn.engine.forward(bound.feeds, list(fn.tensors))
     leading = graph.ancestors(seed.outputs)
     node = next((n for n in graph.nodes if any(o in leading and _lost(values[o]) for o in n.outputs)), None)
     where = "" if node is None else f": {node} is the first to compute one"
     return f"NaN or an infinity in {seed.output!r}{where}"
 
 
-def _of_gradient(fn: Differentiable, feeds: Arrays, seed: Seed, names: Sequence[str]) -> str:
-    from analyzer.backends.batching.micro_batches import run
-    from analyzer.backends.batching.planning import Call
-
+def _of_gradient(bound: Bound, names: Sequence[str]) -> str:
+    fn, seed = bound.fn, bound.seed
     graph = fn.graph
     path = active_tensors(graph, fn.differentiable_inputs) & leading_tensors(graph, seed.outputs)
     wrt = [name for name in fn.tensors if name in path]
-    found = run(fn, Call(masked(observe((), wrt)), (), seed), feeds)
+    found = run(fn, Call(masked(observe((), wrt)), (), seed), bound.feeds)
     lost = {name for name in wrt if _lost(found[gradient_name(name)])}
     node = next((n for n in reversed(graph.nodes) if _loses(n, lost)), None)
     if node is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from analyzer.backends.differentiable import Differentiable
 from analyzer.errors import AnalysisError
@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
 
 def unfolded(
-    model: ModelLike | Differentiable, *, verify: bool = True, trust: bool = False
+    model: ModelLike | Differentiable, example: Any = None, *, verify: bool = True, trust: bool = False
 ) -> ModelLike | Differentiable:
     """Return the model with its BatchNorm layers apart.
 
-    A converted Model is converted again, from its source or its file. verify, trust: as for `converters.load`.
+    A converted Model is converted again, from its source or its file. example, verify, trust: as for
+    `converters.load`.
     Raises AnalysisError where BatchNorm is folded and the original is not in memory.
     """
     if isinstance(model, Differentiable):
@@ -29,7 +30,7 @@ def unfolded(
             "convert(model, fold_batch_norm=False)"
         )
     if not isinstance(model, Model):
-        return load(model, verify=verify, trust=trust, fold_batch_norm=False)
+        return load(model, verify=verify, trust=trust, fold_batch_norm=False, example=example)
     if keeps_batch_norm(model.proto):
         return model
     if model.original is not None:

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from onnx import helper
 
 from analyzer.autodiff.sweep import check_gradient_paths
-from analyzer.backends import BACKENDS, Differentiable, ModelLike, bind, explaining
+from analyzer.backends import BACKENDS, Differentiable, ModelLike, explaining, on_backend
 from analyzer.backends.at_sizes import depends_on_sizes, model_at_sizes
 from analyzer.backends.batching.arranging import arranged, arranged_like, moved_target
 from analyzer.backends.batching.memory import as_batch_size, as_bytes
+from analyzer.backends.devices import as_device, refuse_settings
 from analyzer.backends.inputs import check_inputs
+from analyzer.backends.networks import model_for
+from analyzer.backends.pixels import from_pictures
 from analyzer.checks.announce import announces
 from analyzer.checks.comparison import STEPS, Comparison
 from analyzer.checks.explain.localize import Origin
@@ -32,14 +35,14 @@ from analyzer.checks.read.reading import Reader, Reading, refuse_noise, weights_
 from analyzer.checks.report import Report
 from analyzer.checks.tolerances import COMPLETENESS, Tolerance, tolerances
 from analyzer.errors import AnalysisError, NothingToCompare
-from analyzer.graph.batch_axis import samples_in
 from analyzer.graph.graph import Graph
 from analyzer.graph.precision import HALF, at_least_float32, epsilon
 from analyzer.graph.samples.arrangement import INDEPENDENT, Arrangement
 from analyzer.methods.completeness import Completeness
-from analyzer.target.target import Target, TargetLike, one_scalar
+from analyzer.target.saturation import note_saturated
+from analyzer.target.target import Target, TargetLike, chosen_classes
 from analyzer.types import Announce, Arrays, Inputs, Row
-from converters import Model, load
+from converters import Model
 from converters.straight_through import straight_through as pass_rounding
 from converters.system.extras import install
 from converters.verification.original import Difference
@@ -60,7 +63,7 @@ def available_backends(model: Model) -> dict[str, str]:
 @announces("checking")
 @explaining()
 def check(
-    model: ModelLike,
+    model: ModelLike | Differentiable,
     inputs: Inputs,
     target: TargetLike = None,
     *,
@@ -75,9 +78,13 @@ def check(
     progress: Announce | Literal[False] | None = None,
     verify: bool = True,
     trust: bool = False,
+    providers: Sequence[str] | None = None,
+    device: str | None = None,
 ) -> Report:
     """Compare every backend with every other on one model, and with the model's own file.
 
+    model: anything that `convert` takes or returned; a network is traced from the inputs. Of a Differentiable, its
+        model on the backends that `backends` names.
     inputs, target: as for `gradients`; None explains the class that the first backend ranks highest.
     wrt: the tensors that are attributed, such as the "embedding" of a text model (see `Differentiable.roots`);
         default the floating inputs.
@@ -94,11 +101,16 @@ def check(
     verify: whether an .onnx file is compared with the canonical graph when it is loaded, as for `differentiate`. The
         file, run as given, is the side "file" in any case.
     trust: load a file that can run code, as for `convert`.
+    providers: of ONNX Runtime. device: of the other backends, and of ONNX Runtime without providers; the source runs
+        on the device of its weights.
     Raises AnalysisError for an unknown backend, InputError, TargetError, UnsupportedOp; NothingToCompare where there
     is one side alone.
     """
-    loaded = load(model, verify=verify, trust=trust)
+    if isinstance(model, Differentiable):
+        model = model.model
+    loaded = model_for(model, inputs, verify=verify, trust=trust)
     loaded = pass_rounding(loaded) if straight_through else loaded
+    inputs = from_pictures(inputs, loaded)
     state = available_backends(loaded)
     chosen = _chosen(backends, state)
     allowed = tolerances(tolerance)
@@ -107,17 +119,19 @@ def check(
         loaded = model_at_sizes(loaded, stated, chosen, check_inputs(at_least_float32(stated), inputs))
         stated = Graph.from_proto(loaded.proto)
     most, size = as_bytes(max_memory), as_batch_size(batch_size)
+    where = {name: _where(name, as_device(device), providers) for name in chosen}
     functions = [
-        bind(loaded, stated, name, max_memory=most, batch_size=size, verify=False) for name in chosen
+        on_backend(loaded, stated, name, max_memory=most, batch_size=size, verify=False, **where[name])
+        for name in chosen
     ]
-    feeds = functions[0].check_inputs(inputs)
+    feeds, target = functions[0].check_inputs(inputs), functions[0].indexed(target)
     file = file_side(loaded, functions[0], feeds, allowed, alone=len(chosen) < 2)
     # A file has no gradients: it alone is compared where that is asked for.
     if len(chosen) < 2 and (backends is None or file is None or file.reason):
         raise NothingToCompare(_alone(chosen[0], state, file))
     given = feeds
     functions, feeds, target = _arranged(functions, feeds, target)
-    fixed = fix_target(functions[0], feeds, target)
+    fixed = fix_target(functions[0], feeds, target, stated)
     refuse_noise(functions[0])
     # What was made ready to rank the classes holds a copy of the weights.
     functions[0].release()
@@ -240,10 +254,27 @@ def note_of(fn: Differentiable) -> str:
     return "" if fn.arrangement is None else fn.arrangement.note
 
 
-def fix_target(fn: Differentiable, feeds: Arrays, target: TargetLike) -> Target:
-    """One target for all: near-equal logits must not be ranked anew by every backend."""
-    seed = fn.seed(one_scalar(target), samples_in(fn.graph, feeds), feeds)
-    (weights,) = seed.cotangents(fn.forward(feeds, seed.outputs))
+def _where(backend: str, device: str | None, providers: Sequence[str] | None) -> dict[str, Any]:
+    """The settings of one backend: the source runs where its weights are, and providers are ONNX Runtime's."""
+    if backend == "source":
+        return {}
+    own = (
+        {"providers": providers} if backend == "onnxruntime" and providers is not None else {"device": device}
+    )
+    refuse_settings(backend, own.get("device"), own.get("providers"), None)
+    return own
+
+
+def fix_target(fn: Differentiable, feeds: Arrays, target: TargetLike, stated: Graph) -> Target:
+    """One target for all: near-equal logits must not be ranked anew by every backend.
+
+    stated: the graph of the file; a Note is given where it explains a probability near 1.
+    """
+    bound = fn.bind(feeds, target)
+    ys = bound.outputs()
+    if (classes := bound.seed.chosen(ys[bound.seed.output])) is not None:
+        note_saturated(stated, bound.seed.explained(ys), chosen_classes(classes, bound.seed.output))
+    (weights,) = bound.seed.cotangents(ys)
     return Target(weights=weights)
 
 

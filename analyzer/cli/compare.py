@@ -10,15 +10,18 @@ import typer
 from analyzer.cli.options import (
     BackendChoice,
     BatchSizeOption,
+    DeviceOption,
     ExampleOption,
     HtmlOption,
     InputsArgument,
     JsonOption,
     JunitOption,
     LayoutOption,
+    LogitOption,
     MaxMemoryOption,
     MeanOption,
     NoVerifyOption,
+    ProvidersOption,
     RefereeOption,
     ResizeOption,
     SizeOption,
@@ -29,11 +32,12 @@ from analyzer.cli.options import (
     ToleranceOption,
     TrustOption,
     WrtOption,
+    parse_providers,
     split_list,
 )
 from analyzer.cli.terminal import READING, Terminal, UserError
 
-KINDS = ".onnx, .pt2, .keras, a SavedModel folder, or package.module:factory."
+KINDS = ".onnx, .pt2, .keras, a SavedModel or Hugging Face folder, hf://ORG/NAME, or package.module:factory."
 
 
 def compare(
@@ -41,6 +45,7 @@ def compare(
     second: Annotated[str, typer.Argument(metavar="B", help="What should be the same function, likewise.")],
     inputs: InputsArgument,
     target: TargetOption = None,
+    logit: LogitOption = False,
     backend: Annotated[
         BackendChoice, typer.Option("--backend", help="What computes both.")
     ] = BackendChoice.ONNXRUNTIME,
@@ -83,6 +88,8 @@ def compare(
     straight_through: StraightThroughOption = False,
     no_verify: NoVerifyOption = False,
     trust: TrustOption = False,
+    device: DeviceOption = None,
+    providers: ProvidersOption = None,
     max_memory: MaxMemoryOption = None,
     batch_size: BatchSizeOption = None,
     as_json: JsonOption = False,
@@ -99,7 +106,7 @@ def compare(
     from analyzer.cli.inputs import ImageOptions, read_inputs
     from analyzer.cli.models import open_model
     from analyzer.cli.settings import allowed, read_settings, tolerances_from
-    from analyzer.cli.targets import parse_target, refuse_several
+    from analyzer.cli.targets import explained_target, refuse_several
     from analyzer.graph.graph import Graph
 
     terminal = Terminal(as_json)
@@ -116,7 +123,15 @@ def compare(
         )
     graph = Graph.from_proto(a.proto)
     batch = read_inputs(inputs, graph, a, ImageOptions(size, mean, std, layout, resize))
-    chosen = parse_target(target, len(batch.names), class_count(graph), a.class_names, graph)
+    chosen = explained_target(
+        target,
+        len(batch.names),
+        class_count(graph),
+        a.class_names,
+        graph,
+        logit=logit,
+        terminal=terminal,
+    )
     refuse_several(chosen, "compare")
     if batch.assumed:
         terminal.note(ASSUMED)
@@ -136,6 +151,8 @@ def compare(
             names=called,
             referee=settings.referee if referee is None else referee,
             straight_through=straight_through,
+            device=device,
+            providers=parse_providers(providers),
             max_memory=max_memory,
             batch_size=batch_size,
             verify=not no_verify,

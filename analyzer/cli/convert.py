@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 def convert(
     source: Annotated[
         str,
-        typer.Argument(help="A .pt2, .keras or .onnx file, a SavedModel folder, or package.module:factory."),
+        typer.Argument(
+            help="A .pt2, .keras or .onnx file, a SavedModel or Hugging Face folder, hf://ORG/NAME, or "
+            "package.module:factory."
+        ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The .onnx file to write.")],
     class_names: Annotated[

@@ -43,7 +43,7 @@ def open_model(
     from converters import convert, load
     from converters.straight_through import straight_through as pass_rounding
 
-    if source.lower().endswith(".onnx"):
+    if source.lower().endswith(".onnx") or is_hub(source):
         loaded = load(source, verify=verify, run=run, fold_batch_norm=fold_batch_norm)
     else:
         network, given = network_and_example(source, example)
@@ -55,7 +55,7 @@ def network_and_example(source: str, example: Path | None) -> tuple[Any, Any]:
     """What `convert` takes: a path or the network that a factory makes, and an example or None."""
     given = read_array(example) if example is not None else None
     if not is_factory(source):
-        if not Path(source).exists():
+        if not Path(source).exists() and not is_hub(source):
             raise UserError(
                 f"{source}: no such file, and no package.module:factory. Fix: give the path of an existing model"
             )
@@ -63,6 +63,14 @@ def network_and_example(source: str, example: Path | None) -> tuple[Any, Any]:
     made = _made_by(source)
     network, own = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     return network, own if given is None else given
+
+
+def is_hub(source: str) -> bool:
+    """Return whether a text names a model of Hugging Face: a folder of one, or "hf://organisation/name"."""
+    from converters.sources.hub.folder import is_folder
+    from converters.sources.hub.remote import SCHEME
+
+    return source.startswith(SCHEME) or (Path(source).is_dir() and is_folder(Path(source)))
 
 
 def is_factory(source: str) -> bool:

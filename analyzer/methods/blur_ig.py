@@ -19,7 +19,7 @@ from analyzer.errors import AnalysisError
 from analyzer.graph.channel_axis import channel_axes, input_channel_axis
 from analyzer.methods.paths.blur import Border, blurred_with_slope
 from analyzer.methods.paths.fixed_target import Held, hold, in_batches
-from analyzer.methods.paths.path_result import PathAttribution, like, path_attributions
+from analyzer.methods.paths.path_result import PathAttribution, path_attributions
 from analyzer.methods.paths.quadrature import RuleName, quadrature
 from analyzer.methods.registry import method
 from analyzer.target.target import TargetLike
@@ -83,8 +83,7 @@ def blur_integrated_gradients(
     if not 0 < max_sigma < np.inf:
         raise AnalysisError(f"expected max_sigma above 0, got {max_sigma}. Fix: give pixels, such as 50.0")
     nodes, weights = quadrature(rule, steps)
-    fn = differentiate(model, verify=verify)
-    held = hold(fn, fn.check_inputs(inputs), target)
+    held = hold(differentiate(model, verify=verify).bind(inputs, target))
     axes = _blurred_axes(held)
 
     totals = {name: np.zeros(held.feeds[name].shape) for name in axes}
@@ -103,9 +102,9 @@ def blur_integrated_gradients(
     everyone = np.arange(held.samples)
     end, _ = _on_path(held, axes, np.full(held.samples, max_sigma), everyone, border)
     difference = held.output - held.outputs(end, everyone)
-    found = path_attributions(held, inputs, totals, difference, len(nodes))
+    found = path_attributions(held, totals, difference, len(nodes))
     return BlurIntegratedGradients(
-        **found, baseline=like(inputs, end), max_sigma=max_sigma, steps=steps, rule=rule, border=border
+        **found, baseline=held.form(end), max_sigma=max_sigma, steps=steps, rule=rule, border=border
     )
 
 

@@ -13,18 +13,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from analyzer.autodiff.request import Request
-from analyzer.backends import Differentiable, ModelLike, for_inputs
+from analyzer.backends import Differentiable, ModelLike, differentiate
+from analyzer.backends.bound import Bound
 from analyzer.errors import AnalysisError
 from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph, Tensor
-from analyzer.methods.full_grad import seed_of
 from analyzer.methods.full_gradient.maps import PostProcessing, saliency_map
 from analyzer.methods.result import SaliencyMap
 from analyzer.placement.fixed_sizes import at_input_sizes, samples_laid_out
 from analyzer.placement.last_layer import last_layers, readings
 from analyzer.placement.terms import Placement, Placements, Spot, lay_out
 from analyzer.target.target import TargetLike
-from analyzer.types import Arrays, Inputs, Names, Progress
+from analyzer.types import Inputs, Names, Progress
 
 _NO_LAYER = "Fix: use full_grad or integrated_gradients (--method full-grad), which need no layer"
 _OTHER = "Fix: name another layer (--layer), or use full_grad (--method full-grad)"
@@ -72,19 +72,18 @@ def activation_map(
     progress: Progress | None = None,
 ) -> ActivationMap:
     """A layer's map over every input that it lies over. The arguments are those of `grad_cam`."""
-    fn = for_inputs(model, inputs)
-    feeds, roots = fn.check_inputs(inputs), fn.roots(wrt)
-    seed = seed_of(fn, feeds, target)
+    bound = differentiate(model).bind(inputs, target)
+    outputs, roots = bound.seed.outputs, bound.fn.roots(wrt)
     if layer is None:
-        layers = last_layers(fn, feeds, seed, roots)
+        layers = last_layers(bound, roots)
         if not layers:
             raise AnalysisError(
-                f"no tensor between {_listed(roots)} and {_listed(seed.outputs)} lies over the input: "
+                f"no tensor between {_listed(roots)} and {_listed(outputs)} lies over the input: "
                 f"{options.method} has no layer to weigh. {_NO_LAYER}"
             )
     else:
-        layers = dict.fromkeys(roots, _stated_layer(fn, layer, seed.outputs))
-    layout = _layout(fn, feeds, seed.outputs, roots, layers)
+        layers = dict.fromkeys(roots, _stated_layer(bound.fn, layer, outputs))
+    layout = _layout(bound, roots, layers)
     spots = {root: _spot(layout.placements[name], root, name) for root, name in layers.items()}
     shown = {root: spot for root, spot in spots.items() if spot is not None}
     if not shown:
@@ -92,7 +91,7 @@ def activation_map(
             f"the elements of {layer!r} belong to no positions in the input, which {options.method} needs. Fix: omit "
             "layer (--layer), or name a convolution or another layer with spatial axes"
         )
-    found = fn.evaluate(_request(layers, layout, shown, options), feeds, seed.target, progress=progress)
+    found = bound.evaluate(_request(layers, layout, shown, options), progress=progress)
 
     def form(of: Mapping[str, Any]) -> Any:
         return dict(of) if len(roots) > 1 else of[roots[0]]
@@ -127,16 +126,10 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names))
 
 
-def _layout(
-    fn: Differentiable,
-    feeds: Arrays,
-    outputs: tuple[str, ...],
-    roots: Sequence[str],
-    layers: Mapping[str, str],
-) -> Placements:
-    shapes = {name: array.shape for name, array in feeds.items()}
-    fixed = at_input_sizes(fn, shapes, (*outputs, *roots))
-    known = {root: spatial for root, (spatial, _) in readings(fn, feeds, outputs, roots).items()}
+def _layout(bound: Bound, roots: Sequence[str], layers: Mapping[str, str]) -> Placements:
+    fn = bound.fn
+    fixed = at_input_sizes(fn, bound.feeds, (*bound.seed.outputs, *roots))
+    known = {root: spatial for root, (spatial, _) in readings(bound, roots).items()}
     tensors = tuple(dict.fromkeys((*roots, *layers.values())))
     return lay_out(fn.graph, fixed, fn.places, samples_laid_out(fn), roots, tensors, known)
 

@@ -19,7 +19,8 @@ import numpy as np
 
 from analyzer.autodiff.sweep import active_tensors
 from analyzer.backends import Differentiable, ModelLike, differentiate
-from analyzer.backends.batching.planning import plan_batch
+from analyzer.backends.batching.planning import batch_of
+from analyzer.backends.bound import Bound
 from analyzer.backends.inner_tensors import cut
 from analyzer.deprecation import renamed
 from analyzer.errors import AnalysisError
@@ -138,7 +139,7 @@ def conductance(
         baseline_inputs,
         generator(rng),
     )
-    held = hold(fn, feeds, target, moved, several=True)
+    held = hold(fn.bind(feeds, target, several=True), moved)
     passages = _passages(held, starts, fn.roots(wrt), batch_size)
 
     def group(numbers: range, tell: Progress | None) -> tuple[list[Refined], bool]:
@@ -287,18 +288,19 @@ class Passages:
 
     def _foretold(self, points: Arrays, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         held = self.lines.held
-        whole = held.feeds_at(points, rows)
-        values = held.fn.forward(whole, (*self.points, *held.tensors))
-        feeds = {**whole, **(self.rest.arrangement or PLAIN).all_first({n: values[n] for n in self.points})}
-        output = held.scalars({name: values[name] for name in held.tensors}, rows, "on the path")
-        return output, vectors(feeds, self.names, 1)[:, 0]
+        here = held.bound.at(points, rows)
+        values = here.fn.forward(here.feeds, (*self.points, *held.tensors))
+        feeds = {
+            **here.feeds,
+            **(self.rest.arrangement or PLAIN).all_first({n: values[n] for n in self.points}),
+        }
+        return held.scalars(values, rows, "on the path"), vectors(feeds, self.names, 1)[:, 0]
 
     def _found(self, points: Arrays, rows: np.ndarray) -> Evaluated:
-        held = self.lines.held
-        feeds = _fed(self.rest, held.fn, held.feeds_at(points, rows), self.points)
-        found = self.rest.gradients(feeds, held.target(rows), wrt=self.names, defined=False)
+        there = _behind(self.rest, self.lines.held.bound.at(points, rows), self.points)
+        found = there.gradients(self.names, defined=False)
         gradients = vectors(found.gradients, self.names, self.lines.targets)
-        return found.output, gradients, vectors(feeds, self.names, 1)[:, 0]
+        return found.output, gradients, vectors(there.feeds, self.names, 1)[:, 0]
 
 
 def _passages(
@@ -319,20 +321,19 @@ def _passages(
         and name not in points
         and not active_tensors(rest.graph, [name]).isdisjoint(held.tensors)
     )
-    ends = _fed(rest, held.fn, held.feeds, points)
+    ends = _behind(rest, held.bound, points)
     if batch_size is None:
-        target = held.target(np.arange(held.samples))
-        batch_size = plan_batch(rest, (*points, *beside), ends, target, at_most=AT_ONCE)
+        batch_size = batch_of(ends, (*points, *beside), at_most=AT_ONCE)
     else:
         refuse_count("batch_size", batch_size, 1, 16)
-    return Passages(Lines(held, starts, batch_size), rest, points, beside, ends)
+    return Passages(Lines(held, starts, batch_size), rest, points, beside, ends.feeds)
 
 
-def _fed(rest: Differentiable, fn: Differentiable, feeds: Arrays, points: tuple[str, ...]) -> Arrays:
-    """What the network behind the points is fed, where the whole network is fed this."""
+def _behind(rest: Differentiable, whole: Bound, points: tuple[str, ...]) -> Bound:
+    """The network behind the points at the values that they have where the whole network is bound."""
     moves = rest.arrangement or PLAIN
-    known = {**feeds, **moves.all_first(fn.forward(feeds, points))}
-    return {name: known[name] for name in rest.graph.inputs}
+    known = {**whole.feeds, **moves.all_first(whole.fn.forward(whole.feeds, points))}
+    return whole.on(rest, {name: known[name] for name in rest.graph.inputs})
 
 
 def _by_rule(

@@ -23,7 +23,7 @@ from analyzer.methods.completeness import Completeness, sample_sums
 from analyzer.methods.numbers import generator, refuse_count
 from analyzer.methods.paths.baselines import Dataset, numbers
 from analyzer.methods.paths.fixed_target import Held, hold, in_batches
-from analyzer.methods.paths.path_result import PathAttribution, like, path_attributions, rounding_of
+from analyzer.methods.paths.path_result import PathAttribution, path_attributions, rounding_of
 from analyzer.methods.registry import method
 from analyzer.target.target import TargetLike
 from analyzer.types import Arrays, Inputs, Progress, Rng
@@ -117,15 +117,14 @@ def expected_gradients(
             "(--background FILE)"
         )
     refuse_count("samples", samples, 2, 200)
-    fn = differentiate(model, verify=verify)
-    held = hold(fn, fn.check_inputs(inputs), target)
+    held = hold(differentiate(model, verify=verify).bind(inputs, target))
     data = _background(held, background)
     streams = generator(rng).spawn(held.samples)
     size = len(data[held.names[0]])
     drawn = draw(streams, size, samples)
     estimate = estimate_from(held, data, drawn, batch_size, progress)
     difference = held.output - _mean_output(held, data, batch_size)
-    found = path_attributions(held, inputs, estimate.means, difference, samples)
+    found = path_attributions(held, estimate.means, difference, samples)
     sums: Completeness = found["completeness"]
     stated = stated_errors(
         estimate, np.abs(sums.total - sums.output), rounding_of(held.output, difference), samples
@@ -134,7 +133,7 @@ def expected_gradients(
     return ExpectedGradients(
         **found,
         samples=samples,
-        standard_error=like(inputs, errors),
+        standard_error=held.form(errors),
         delta_error=stated.sum_error,
         background=size,
     )

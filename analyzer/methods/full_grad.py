@@ -14,15 +14,14 @@ from typing import Literal
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate
-from analyzer.backends.differentiable import Evaluation
+from analyzer.backends.bound import Bound, Evaluation
 from analyzer.errors import AnalysisError
-from analyzer.graph.batch_axis import samples_in
 from analyzer.methods.completeness import measure
 from analyzer.methods.full_gradient.decomposition import Plan, Settings, form_of, plan
 from analyzer.methods.full_gradient.maps import PUBLISHED, PYTORCH_GRAD_CAM, PostProcessing
 from analyzer.methods.full_gradient.result import Contribution, FullGrad, Terms
 from analyzer.methods.registry import method
-from analyzer.target.target import Seed, Target, TargetLike, one_scalar
+from analyzer.target.target import TargetLike
 from analyzer.types import Arrays, Inputs, Names, Progress
 
 TermKinds = Literal["all", "explicit"]
@@ -73,14 +72,12 @@ def full_grad(
     if terms not in ("all", "explicit"):
         raise AnalysisError(f'unknown terms={terms!r}. Fix: give "all" or "explicit"')
     fn = differentiate(model, verify=verify)
-    feeds = fn.check_inputs(inputs)
-    seed = seed_of(fn, feeds, target)
+    bound = fn.bind(inputs, target)
     psi = post_processing_of(post_processing, align_corners, epsilon)
-    settings = Settings(seed.outputs, fn.roots(wrt), terms == "explicit", psi)
-    made = plan(fn, {name: array.shape for name, array in feeds.items()}, settings)
-    found = fn.evaluate(made.request, feeds, seed.target, progress=progress)
-    result = read_full_grad(made, found, terms_of(fn, feeds, seed, made, found))
-    return result if isinstance(inputs, Mapping) or wrt is not None else result.with_single_input()
+    made = plan(bound, Settings(bound.seed.outputs, fn.roots(wrt), terms == "explicit", psi))
+    found = bound.evaluate(made.request, progress=progress)
+    result = read_full_grad(made, found, terms_of(bound.holding(found.target), made))
+    return result.with_single_input() if bound.feeds.single and wrt is None else result
 
 
 def read_full_grad(made: Plan, found: Evaluation, bias_terms: Mapping[str, np.ndarray]) -> FullGrad:
@@ -121,24 +118,14 @@ def read_full_grad(made: Plan, found: Evaluation, bias_terms: Mapping[str, np.nd
     )
 
 
-def terms_of(fn: Differentiable, feeds: Arrays, seed: Seed, made: Plan, found: Evaluation) -> Terms:
+def terms_of(bound: Bound, made: Plan) -> Terms:
     """The bias terms of what was explained, to be computed when they are asked for."""
-    target = seed.target
-    if target.highest:
-        target = Target(seed.output, index=found.target)
-    shapes = {name: array.shape for name, array in feeds.items()}
 
     def compute() -> Arrays:
-        request = plan(fn, shapes, replace(made.settings, arrays=True)).request
-        arrays = fn.evaluate(request, feeds, target).arrays
+        arrays = bound.evaluate(plan(bound, replace(made.settings, arrays=True)).request).arrays
         return {bias.tensor: arrays[f"term/{bias.tensor}"] for bias in made.biases}
 
     return Terms(tuple(bias.tensor for bias in made.biases), compute)
-
-
-def seed_of(fn: Differentiable, feeds: Arrays, target: TargetLike) -> Seed:
-    """What is explained at the feeds: one scalar a sample, of one or several outputs. Raises TargetError."""
-    return fn.seed(one_scalar(target), samples_in(fn.graph, feeds), feeds)
 
 
 def post_processing_of(

@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.backends.batching.micro_batches import split
 from analyzer.backends.batching.planning import Call
+from analyzer.backends.bound import Bound
 from analyzer.backends.onnxruntime import make_session
 from analyzer.deprecation import renamed
 from analyzer.errors import AnalysisError
-from analyzer.graph.batch_axis import batched_inputs, samples_in
+from analyzer.graph.batch_axis import batched_inputs
 from analyzer.graph.builder import Builder
-from analyzer.graph.graph import Tensor
+from analyzer.graph.graph import Graph, Tensor
 from analyzer.graph.program import assemble
-from analyzer.methods.full_grad import Psi, TermKinds, full_grad, post_processing_of, seed_of
+from analyzer.methods.full_grad import Psi, TermKinds, full_grad, post_processing_of
 from analyzer.methods.full_gradient.decomposition import Plan, Settings, form_of, plan, shown_spots
 from analyzer.methods.full_gradient.maps import LaidOutTerm, PostProcessing, saliency_map
 from analyzer.methods.full_gradient.term_sums import Laid, lay, term_sums
@@ -30,7 +31,7 @@ from analyzer.methods.numbers import refuse_count
 from analyzer.methods.paths.noise import Noise
 from analyzer.methods.registry import method
 from analyzer.methods.result import SaliencyMap
-from analyzer.target.target import Seed, TargetLike
+from analyzer.target.target import TargetLike
 from analyzer.types import Arrays, Inputs, Progress, Rng
 from converters.system.randomness import seed_from
 
@@ -57,19 +58,17 @@ def simple_full_grad(
 
     The arguments are those of `full_grad`, and so are the errors.
     """
-    fn = differentiate(model, verify=verify)
-    feeds = fn.check_inputs(inputs)
-    chosen = seed_of(fn, feeds, target)
+    bound = differentiate(model, verify=verify).bind(inputs, target)
     psi = post_processing_of(post_processing, align_corners, None)
-    settings = Settings(chosen.outputs, fn.roots(), explicit=True, psi=psi, gradients_alone=True)
-    made = plan(fn, {name: array.shape for name, array in feeds.items()}, settings)
-    found = fn.evaluate(made.request, feeds, chosen.target, progress=progress)
+    roots = bound.fn.roots()
+    made = plan(bound, Settings(bound.seed.outputs, roots, explicit=True, psi=psi, gradients_alone=True))
+    found = bound.evaluate(made.request, progress=progress)
     return SaliencyMap(
         maps=form_of(made.maps(found)),
         output=found.output,
         target=found.target,
         signed=False,
-        wrt=tuple(settings.roots),
+        wrt=roots,
     )
 
 
@@ -122,16 +121,12 @@ def smooth_full_grad(
         )
     if terms not in ("all", "explicit"):
         raise AnalysisError(f'unknown terms={terms!r}. Fix: give "all" or "explicit"')
-    fn = differentiate(model, verify=verify)
-    feeds = fn.check_inputs(inputs)
-    chosen = seed_of(fn, feeds, target)
+    bound = differentiate(model, verify=verify).bind(inputs, target)
     psi = post_processing_of(post_processing, align_corners, None)
-    settings = Settings(chosen.outputs, fn.roots(), terms == "explicit", psi, arrays=True)
-    made = plan(fn, {name: array.shape for name, array in feeds.items()}, settings)
-    clean = fn.gradients(feeds, chosen.target, wrt=())
-    if chosen.target.highest:
-        chosen = replace(chosen, index=clean.target)
-    copies = _Copies(fn, made, feeds, chosen, Noise(noise, seed_from(rng, AnalysisError)))
+    roots = bound.fn.roots()
+    made = plan(bound, Settings(bound.seed.outputs, roots, terms == "explicit", psi, arrays=True))
+    clean = bound.gradients(())
+    copies = _Copies(bound.holding(clean.target), made, Noise(noise, seed_from(rng, AnalysisError)))
     micro_batches = copies.micro_batches()
     count = itertools.count(1)
 
@@ -140,14 +135,14 @@ def smooth_full_grad(
         if progress is not None:
             progress(done, samples * len(micro_batches))
 
-    maps = [_map_of(fn, made, copies.averages(rows, samples, tell)) for rows in micro_batches]
+    maps = [_map_of(bound.fn.graph, made, copies.averages(rows, samples, tell)) for rows in micro_batches]
     joined = {root: np.concatenate([map_[root] for map_ in maps]) for root in maps[0]}
     return SmoothFullGrad(
         maps=form_of(joined),
         output=clean.output,
         target=clean.target,
         signed=False,
-        wrt=tuple(settings.roots),
+        wrt=roots,
     )
 
 
@@ -155,31 +150,25 @@ def smooth_full_grad(
 class _Copies:
     """The noisy copies of some inputs, and FullGrad's terms of them."""
 
-    fn: Differentiable
+    bound: Bound
     made: Plan
-    feeds: Arrays
-    target: Seed
     noise: Noise
 
-    def micro_batches(self) -> list[slice]:
+    def micro_batches(self) -> list[np.ndarray]:
         """Return the samples of each micro-batch. Memory holds its terms three times: of a copy, and both sums."""
-        total = samples_in(self.fn.graph, self.feeds)
-        call = Call(self.made.request, (), self.target)
-        size, _ = split(self.fn, call, self.feeds, total, times=3)
-        return [slice(start, min(start + size, total)) for start in range(0, total, size)]
+        total = self.bound.samples
+        call = Call(self.made.request, (), self.bound.seed)
+        size, _ = split(self.bound.fn, call, self.bound.feeds, total, times=3)
+        return [np.arange(start, min(start + size, total)) for start in range(0, total, size)]
 
-    def averages(self, rows: slice, samples: int, tell: Callable[[], None]) -> Arrays:
+    def averages(self, rows: np.ndarray, samples: int, tell: Callable[[], None]) -> Arrays:
         """The terms of some samples, averaged over their noisy copies."""
-        batched = batched_inputs(self.fn.graph)
-        numbers = np.arange(rows.start, rows.stop)
-        part = {name: array[rows] if name in batched else array for name, array in self.feeds.items()}
-        noisy = [name for name in batched if self.feeds[name].dtype.kind == "f"]
-        whole = len(numbers) == samples_in(self.fn.graph, self.feeds)
-        target = (self.target if whole else self.target.rows(numbers)).target
+        feeds = self.bound.feeds
+        noisy = [name for name in batched_inputs(self.bound.fn.graph) if feeds[name].dtype.kind == "f"]
         totals: Arrays = {}
         for copy in range(samples):
-            part |= self.noise.noisy(self.feeds, noisy, numbers, np.full(len(numbers), copy))
-            arrays = self.fn.evaluate(self.made.request, part, target).arrays
+            tensors = self.noise.noisy(feeds, noisy, rows, np.full(len(rows), copy))
+            arrays = self.bound.at(tensors, rows).evaluate(self.made.request).arrays
             for name in self.made.layout.placements:
                 term = arrays.get(f"term/{name}", arrays.get(f"input/{name}"))
                 assert term is not None
@@ -188,13 +177,13 @@ class _Copies:
         return {name: total / samples for name, total in totals.items()}
 
 
-def _map_of(fn: Differentiable, made: Plan, terms: Arrays) -> Arrays:
+def _map_of(graph: Graph, made: Plan, terms: Arrays) -> Arrays:
     """ψ and the sum over layers, of terms that are known: a map for every root."""
-    op = Builder(fn.graph.opset, prefix="map/")
+    op = Builder(graph.opset, prefix="map/")
     given = {name: Tensor(f"term/{name}", array.dtype, array.shape) for name, array in terms.items()}
     layers: dict[str, list[LaidOutTerm]] = {root: [] for root in made.settings.roots}
     for name, term in given.items():
-        for spot in shown_spots(fn.graph, made.layout, name, made.settings):
+        for spot in shown_spots(graph, made.layout, name, made.settings):
             sums = term_sums(op, lay(op, made.layout.placements[name], spot, term), made.settings.psi)
             if name in made.settings.roots:
                 # The authors add up an image's channels before ψ here, and only here.
@@ -206,7 +195,7 @@ def _map_of(fn: Differentiable, made: Plan, terms: Arrays) -> Arrays:
         for root, sizes in made.layout.sizes.items()
     }
     extra = {tensor.name: tensor for tensor in given.values()}
-    program = assemble(fn.graph, op, results, extra_inputs=extra)
+    program = assemble(graph, op, results, extra_inputs=extra)
     session = make_session(program.proto, ["CPUExecutionProvider"])
     feeds = {tensor.name: terms[name] for name, tensor in given.items() if tensor.name in program.inputs}
     found = session.run([program.outputs[root] for root in results], feeds)

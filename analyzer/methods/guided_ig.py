@@ -18,12 +18,12 @@ from typing import Any, Literal
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate
-from analyzer.backends.differentiable import Gradients
+from analyzer.backends.bound import Gradients
 from analyzer.errors import AnalysisError
 from analyzer.methods.numbers import generator
 from analyzer.methods.paths.baselines import BaselineLike, averaged, baseline_feeds
 from analyzer.methods.paths.fixed_target import Held, hold, in_batches
-from analyzer.methods.paths.path_result import PathAttribution, like, path_attributions
+from analyzer.methods.paths.path_result import PathAttribution, path_attributions
 from analyzer.methods.registry import method
 from analyzer.target.target import TargetLike
 from analyzer.types import Arrays, Inputs, Progress, Rng
@@ -123,10 +123,8 @@ def guided_integrated_gradients(
     UnsupportedOp.
     """
     settings = PathSettings(steps, fraction, max_dist, anchors, rule)
-    fn = differentiate(model, verify=verify)
-    feeds = fn.check_inputs(inputs)
-    held = hold(fn, feeds, target)
-    starts = baseline_feeds(fn, feeds, baseline, generator(rng))
+    held = hold(differentiate(model, verify=verify).bind(inputs, target))
+    starts = baseline_feeds(held.fn, held.feeds, baseline, generator(rng))
     evaluations = (steps + (rule == "trapezoid")) * len(starts)
     count = _counting(progress, evaluations * held.samples)
 
@@ -139,10 +137,10 @@ def guided_integrated_gradients(
         at_starts.append(np.concatenate([output for _, output in parts]))
     mean, error = averaged(totals)
     difference = held.output - np.mean(at_starts, axis=0)
-    begun = [like(inputs, {name: start[name] for name in held.names}) for start in starts]
+    begun = [held.form({name: start[name] for name in held.names}) for start in starts]
     return GuidedIntegratedGradients(
-        **path_attributions(held, inputs, _unflat(held, mean), difference, evaluations),
-        standard_error=None if error is None else like(inputs, _unflat(held, error)),
+        **path_attributions(held, _unflat(held, mean), difference, evaluations),
+        standard_error=None if error is None else held.form(_unflat(held, error)),
         baseline=begun[0] if len(begun) == 1 else begun,
     )
 

@@ -8,17 +8,16 @@ Source: Sundararajan, Taly & Yan 2017, "Axiomatic Attribution for Deep Networks"
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate
-from analyzer.backends.batching.planning import plan_batch
+from analyzer.backends.batching.planning import batch_of
 from analyzer.deprecation import renamed
-from analyzer.errors import AnalysisError
+from analyzer.errors import AnalysisError, note
 from analyzer.graph.embeddings import embedded_tokens
 from analyzer.methods.numbers import generator, refuse_count
 from analyzer.methods.paths.affine_start import behind_affine_start
@@ -178,9 +177,9 @@ def integrated_gradients(
     whole = differentiate(model, verify=verify)
     rng = generator(rng)
     fn, feeds, starts, names = path_ends(whole, inputs, baseline, wrt, baseline_inputs, rng)
-    held = hold(fn, feeds, target, names, several=True)
+    held = hold(fn.bind(feeds, target, several=True), names)
     if batch_size is None:
-        batch_size = plan_batch(fn, held.names, feeds, held.target(np.arange(held.samples)), at_most=AT_ONCE)
+        batch_size = batch_of(held.bound, held.names, at_most=AT_ONCE)
     else:
         refuse_count("batch_size", batch_size, 1, 16)
     lines = Lines(held, starts, batch_size)
@@ -189,20 +188,18 @@ def integrated_gradients(
     sums, interrupted = integrate(lines, goal, (rule, steps), progress)
     if goal is not None and not sums.converged.all() and not interrupted:
         missed = np.flatnonzero(~sums.converged.all(axis=1)).tolist()
-        warnings.warn(
+        note(
             f"integrated_gradients did not reach the tolerance {tolerance} for the samples {missed[:8]}: see "
             "`converged` and `map_error`. Fix: raise max_evaluations, or begin where the model is smooth, by "
             "baseline= or baseline_inputs=",
-            stacklevel=2,
+            UserWarning,
         )
-    single = (wrt is None and not isinstance(inputs, Mapping)) or (wrt is not None and len(names) == 1)
     embedded = () if wrt is None else tuple(name for name in embedded_tokens(whole.graph) if name in names)
-    begun = [start[names[0]] if single else {name: start[name] for name in names} for start in starts]
-    form: Inputs = feeds[names[0]] if single else feeds
+    begun = [held.form({name: start[name] for name in names}) for start in starts]
     results = []
     for k in range(lines.targets):
         vectors = lines.arrays(sums.mean[:, k])
-        found = path_attributions(held_of_rank(held, k), form, vectors, sums.difference[:, k], sums.most)
+        found = path_attributions(held_of_rank(held, k), vectors, sums.difference[:, k], sums.most)
         if wrt is not None:
             found["arrangement"] = fn.arrangement
         error = sums.standard_error(k)
@@ -215,7 +212,7 @@ def integrated_gradients(
                 steps=steps if goal is None else sums.most,
                 rule=rule if goal is None else ADAPTIVE,
                 interrupted=interrupted,
-                standard_error=None if error is None else _typed(lines, error, single),
+                standard_error=None if error is None else _typed(lines, error),
                 embedded=embedded,
                 **({} if goal is None else sums.stated(k)),
             )
@@ -223,8 +220,8 @@ def integrated_gradients(
     return results[0] if held.output.ndim == 1 else joined(results)
 
 
-def _typed(lines: Lines, vectors: np.ndarray, single: bool) -> Any:
+def _typed(lines: Lines, vectors: np.ndarray) -> Any:
     """Vectors in the form and the precision of the attributions."""
     held = lines.held
-    arrays = {name: array.astype(held.feeds[name].dtype) for name, array in lines.arrays(vectors).items()}
-    return arrays[held.names[0]] if single else arrays
+    arrays = lines.arrays(vectors)
+    return held.form({name: array.astype(held.feeds[name].dtype) for name, array in arrays.items()})

@@ -14,12 +14,13 @@ import numpy as np
 
 from analyzer.autodiff.request import gradient_name, observe
 from analyzer.backends import Differentiable, ModelLike, differentiate
+from analyzer.backends.bound import Bound
 from analyzer.graph.channel_axis import channel_axes, input_channel_axis
 from analyzer.graph.graph import Graph
 from analyzer.methods.completeness import measure, sample_sums
 from analyzer.methods.registry import method
 from analyzer.methods.result import Attribution
-from analyzer.target.target import TargetLike, one_scalar
+from analyzer.target.target import TargetLike
 from analyzer.types import Arrays, Inputs, Names, Progress
 
 
@@ -53,13 +54,13 @@ def gradient(
     floating input.
     Source: Simonyan, Vedaldi & Zisserman 2013, section 3.
     """
-    fn = differentiate(model, verify=verify)
-    names = fn.roots(wrt)
-    found = fn.evaluate(observe((), names), inputs, one_scalar(target), progress=progress)
+    bound = differentiate(model, verify=verify).bind(inputs, target)
+    names = bound.fn.roots(wrt)
+    found = bound.evaluate(observe((), names), progress=progress)
     gradients = {name: found.arrays[gradient_name(name)] for name in names}
     return Attribution(
-        attributions=_in_form(inputs, wrt, gradients),
-        maps=_in_form(inputs, wrt, maps_of(fn.graph, gradients)),
+        attributions=_in_form(bound, wrt, gradients),
+        maps=_in_form(bound, wrt, maps_of(bound.fn.graph, gradients)),
         output=found.output,
         target=found.target,
         signed=False,
@@ -101,17 +102,17 @@ def input_x_gradient(
     states how much that is. The map is signed.
     Source: Shrikumar et al. 2016; Ancona et al. 2018, section 2.
     """
-    fn = differentiate(model, verify=verify)
-    names = fn.roots(wrt)
-    found = fn.evaluate(observe(names, names), inputs, one_scalar(target), progress=progress)
+    bound = differentiate(model, verify=verify).bind(inputs, target)
+    names = bound.fn.roots(wrt)
+    found = bound.evaluate(observe(names, names), progress=progress)
     # An infinite gradient at an input of 0 has no product: it is NaN, and pictures say so.
     with np.errstate(invalid="ignore"):
         products = {name: found.arrays[f"value/{name}"] * found.arrays[gradient_name(name)] for name in names}
     total = np.sum([sample_sums(array) for array in products.values()], axis=0)
     absolute = np.sum([sample_sums(np.abs(array)) for array in products.values()], axis=0)
     return InputXGradient(
-        attributions=_in_form(inputs, wrt, products),
-        maps=_in_form(inputs, wrt, maps_of(fn.graph, products, signed=True)),
+        attributions=_in_form(bound, wrt, products),
+        maps=_in_form(bound, wrt, maps_of(bound.fn.graph, products, signed=True)),
         output=found.output,
         target=found.target,
         completeness=measure(np.atleast_1d(found.output).astype(np.float64), total, absolute),
@@ -141,6 +142,6 @@ def _channel_axis(graph: Graph, name: str, known: dict[str, int]) -> int | None:
     return input_channel_axis(graph, name, known) if name in known or rank > 3 else rank - 1
 
 
-def _in_form(inputs: Inputs, wrt: Names | None, arrays: Arrays) -> Any:
+def _in_form(bound: Bound, wrt: Names | None, arrays: Arrays) -> Any:
     """An array where one array was explained, else {name: array}."""
-    return arrays if isinstance(inputs, Mapping) or wrt is not None else next(iter(arrays.values()))
+    return bound.feeds.form(arrays) if wrt is None else arrays

@@ -21,7 +21,6 @@ from analyzer.methods.numbers import refuse_count
 from analyzer.methods.paths.fixed_target import Held, hold, in_batches
 from analyzer.methods.paths.missed import LEAST_COPIES, missed_variance
 from analyzer.methods.paths.noise import Noise
-from analyzer.methods.paths.path_result import like
 from analyzer.methods.registry import method
 from analyzer.methods.result import Attribution
 from analyzer.methods.saliency import maps_of
@@ -89,7 +88,7 @@ def smooth_grad(
         model, inputs, target, samples, Noise(noise, seed_from(rng, AnalysisError)), batch_size, progress
     )
     errors = moments.raised(moments.mean, moments.squares)
-    return moments.result(inputs, moments.mean, standard_error=errors)
+    return moments.result(moments.mean, standard_error=errors)
 
 
 @renamed(seed="rng")
@@ -123,7 +122,7 @@ def smooth_grad_squared(
     sums = {name: mean * samples for name, mean in moments.mean.items()}
     nothing = {name: np.zeros_like(mean) for name, mean in moments.mean.items()}
     errors = moments.raised(nothing, sums, bounded=False)
-    return moments.result(inputs, moments.mean, standard_error=errors)
+    return moments.result(moments.mean, standard_error=errors)
 
 
 @renamed(seed="rng")
@@ -155,7 +154,7 @@ def var_grad(
         model, inputs, target, samples, Noise(noise, seed_from(rng, AnalysisError)), batch_size, progress
     )
     variance = {name: squares / samples for name, squares in moments.squares.items()}
-    return moments.result(inputs, variance, standard_error=None)
+    return moments.result(variance, standard_error=None)
 
 
 @dataclass(frozen=True)
@@ -217,9 +216,7 @@ class _Moments:
                 found[copy] += inner(mean[name][row], moved)
         return found
 
-    def result(
-        self, inputs: Inputs, attributions: Arrays, *, standard_error: Arrays | None
-    ) -> SmoothAttribution:
+    def result(self, attributions: Arrays, *, standard_error: Arrays | None) -> SmoothAttribution:
         """The result in the precision and the form of the inputs."""
 
         def typed(arrays: Arrays) -> Arrays:
@@ -227,14 +224,14 @@ class _Moments:
 
         found = typed(attributions)
         return SmoothAttribution(
-            attributions=like(inputs, found),
-            maps=like(inputs, maps_of(self.held.fn.graph, found)),
+            attributions=self.held.form(found),
+            maps=self.held.form(maps_of(self.held.fn.graph, found)),
             output=self.held.output,
             target=self.held.chosen,
             signed=False,
             wrt=self.held.names,
             samples=self.samples,
-            standard_error=None if standard_error is None else like(inputs, typed(standard_error)),
+            standard_error=None if standard_error is None else self.held.form(typed(standard_error)),
         )
 
 
@@ -250,8 +247,7 @@ def _moments(
 ) -> _Moments:
     """The moments of a function of the gradient over noisy copies."""
     refuse_count("samples", samples, 1, 25)
-    fn = differentiate(model)
-    held = hold(fn, fn.check_inputs(inputs), target)
+    held = hold(differentiate(model).bind(inputs, target))
     zeros = [{name: np.zeros(held.feeds[name].shape) for name in held.names} for _ in range(2)]
     moments = _Moments(held, samples, noise, np.zeros((held.samples, samples), held.output.dtype), *zeros)
     count = held.samples * samples

@@ -23,7 +23,6 @@ from analyzer.graph.channel_axis import channel_axes, input_channel_axis
 from analyzer.methods.integrated_gradients import integrated_gradients
 from analyzer.methods.numbers import refuse_count
 from analyzer.methods.paths.baselines import BaselineLike, numbers
-from analyzer.methods.paths.fixed_target import hold
 from analyzer.methods.registry import method
 from analyzer.methods.result import Attribution
 from analyzer.methods.segments import segments as segments_of
@@ -120,25 +119,24 @@ def xrai(
     where scikit-image is needed and not installed; InputError, TargetError, UnsupportedOp.
     """
     refuse_count("min_pixels", min_pixels, 1, 50)
-    fn = differentiate(model, verify=verify)
-    feeds = fn.check_inputs(inputs)
+    bound = differentiate(model, verify=verify).bind(inputs, target)
+    fn, feeds = bound.fn, bound.feeds
     name, channel = _image_input(fn, feeds)
     images = np.moveaxis(feeds[name], channel, -1)
-    held = hold(fn, feeds, target)
+    explained = bound.gradients(())
     delta = None
     if attributions is None:
-        everyone = held.target(np.arange(held.samples))
         integrated = integrated_gradients(
             fn,
             feeds,
-            everyone,
+            target,
             baseline=baseline,
             steps=steps,
             rng=rng,
             batch_size=batch_size,
             progress=progress,
         )
-        attributions, delta = integrated.attributions[name], integrated.delta
+        attributions, delta = integrated.attributions_at(name), integrated.delta
     given = numbers(attributions, "the attributions").astype(feeds[name].dtype)
     if given.shape != feeds[name].shape:
         raise ShapeError(
@@ -155,8 +153,8 @@ def xrai(
         maps=np.stack([values for values, _ in ranked]).astype(given.dtype),
         ranks=np.stack([ranks for _, ranks in ranked]),
         attribution_error=delta,
-        output=held.output,
-        target=held.chosen,
+        output=explained.output,
+        target=explained.target,
         signed=False,
         wrt=(name,),
     )

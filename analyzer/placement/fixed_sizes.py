@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from analyzer.backends import Differentiable
 from analyzer.graph.batch_axis import batched_inputs
 from analyzer.graph.graph import Graph
@@ -17,11 +19,11 @@ def samples_laid_out(fn: Differentiable) -> int:
     return fn.engine.batch or 1
 
 
-def at_input_sizes(fn: Differentiable, shapes: Mapping[str, tuple[int, ...]], wanted: Sequence[str]) -> Graph:
-    """The part of the graph that computes the tensors `wanted`, for inputs of these shapes."""
+def at_input_sizes(fn: Differentiable, feeds: Mapping[str, np.ndarray], wanted: Sequence[str]) -> Graph:
+    """The part of the graph that computes the tensors `wanted`, for inputs of these sizes."""
     graph, samples = fn.graph, samples_laid_out(fn)
     batched = batched_inputs(graph)
     fixed_shapes = {
-        name: (samples, *shape[1:]) if name in batched else shape for name, shape in shapes.items()
+        name: (samples, *array.shape[1:]) if name in batched else array.shape for name, array in feeds.items()
     }
     return graph_at(graph, fixed_shapes, wanted)

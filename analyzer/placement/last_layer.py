@@ -1,6 +1,6 @@
 """The last tensor of a network that still lies over an input: where a class activation map is taken by default.
 
-From a Differentiable, feeds and a seed to one tensor for every input that has one. It is the last one, in network
+From a Bound to one tensor for every input that has one. It is the last one, in network
 order, through which all that the target reads of the input passes, and whose elements have places in the input: the
 features before the pooling of a classifier, not one branch of a block. An input without one is left out.
 """
@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from analyzer.backends import Differentiable
+from analyzer.backends.bound import Bound
 from analyzer.backends.caches import Cache
 from analyzer.backends.differentiable import attributed
 from analyzer.graph.graph import Graph
@@ -19,8 +20,6 @@ from analyzer.placement import Cells
 from analyzer.placement.cells import NOWHERE
 from analyzer.placement.fixed_sizes import at_input_sizes
 from analyzer.placement.terms import RootCells, read_roots
-from analyzer.target.target import Seed
-from analyzer.types import Arrays
 
 # They move elements and compute nothing: the tensor before them is the layer's own.
 _MOVES = frozenset({"Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
@@ -28,10 +27,10 @@ _TRIED_AT_ONCE = 8
 _READINGS: Cache[Mapping[str, RootCells]] = Cache("readings")
 
 
-def last_layers(fn: Differentiable, feeds: Arrays, seed: Seed, roots: Sequence[str]) -> dict[str, str]:
+def last_layers(bound: Bound, roots: Sequence[str]) -> dict[str, str]:
     """{root: its last tensor with places, on which an explained output depends}."""
-    found = {}
-    for root, (_, cells) in readings(fn, feeds, seed.outputs, roots).items():
+    found, fn, seed = {}, bound.fn, bound.seed
+    for root, (_, cells) in readings(bound, roots).items():
         path = _path(fn, seed.outputs, root)
         # Of a table, or of a signal given as one, only what has channels beside its places.
         least_rank = 3 if fn.graph.tensors[root].rank <= 2 else 2
@@ -48,25 +47,23 @@ def last_layers(fn: Differentiable, feeds: Arrays, seed: Seed, roots: Sequence[s
         ]
         narrow = _bottlenecks(fn.graph, path, root, seed.outputs)
         candidates = [name for name in known if name in narrow] or known
-        chosen = _reached(fn, feeds, seed, candidates, cells)
+        chosen = _reached(bound, candidates, cells)
         if chosen is not None:
             found[root] = _computed(fn.graph, chosen, cells)
     return found
 
 
-def readings(
-    fn: Differentiable, feeds: Arrays, outputs: tuple[str, ...], roots: Sequence[str]
-) -> Mapping[str, RootCells]:
+def readings(bound: Bound, roots: Sequence[str]) -> Mapping[str, RootCells]:
     """The spatial axes of every root and the cells of all tensors on the way from it. Kept by the model."""
-    shapes = {name: array.shape for name, array in feeds.items()}
+    fn, feeds, outputs = bound.fn, bound.feeds, bound.seed.outputs
 
     def made() -> Mapping[str, RootCells]:
-        fixed = at_input_sizes(fn, shapes, (*outputs, *roots))
+        fixed = at_input_sizes(fn, feeds, (*outputs, *roots))
         path = attributed(fn.graph, outputs, roots)
         tensors = [name for name in fn.tensors if name in path]
         return read_roots(fn.graph, fixed, roots, tensors, {})
 
-    sizes = tuple((name, shape[1:]) for name, shape in shapes.items())
+    sizes = tuple((name, array.shape[1:]) for name, array in feeds.items())
     return _READINGS.get(fn, (outputs, tuple(roots), sizes), made)
 
 
@@ -98,9 +95,7 @@ def _bottlenecks(graph: Graph, path: Collection[str], root: str, outputs: Collec
     return found
 
 
-def _reached(
-    fn: Differentiable, feeds: Arrays, seed: Seed, names: Sequence[str], cells: Mapping[str, Cells]
-) -> str | None:
+def _reached(bound: Bound, names: Sequence[str], cells: Mapping[str, Cells]) -> str | None:
     """The last of the tensors whose elements with places carry a gradient.
 
     Behind the last attention of a transformer the class token alone is read. Where all elements have places, the
@@ -110,7 +105,7 @@ def _reached(
         block = names[max(end - _TRIED_AT_ONCE, 0) : end]
         if not (cells[block[-1]].index == NOWHERE).any():
             return block[-1]
-        gradients = fn.gradients(feeds, seed.target, wrt=block).gradients
+        gradients = bound.gradients(block).gradients
         for name in reversed(block):
             placed = cells[name].index != NOWHERE
             if placed.all() or np.any(gradients[name] * placed):

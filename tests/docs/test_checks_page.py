@@ -1,21 +1,27 @@
-"""The page on checks: its Python runs, its workflow's commands run, its settings and links are right."""
+"""The pages on checks, ports and CI: their Python and the workflow run, their settings and links are right."""
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import shlex
 import tomllib
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+import pytest
 import yaml
 
 from analyzer.checks.tolerances import QUANTITIES
 from analyzer.cli import main
 from analyzer.cli.settings import allowed, read_settings
+from analyzer.testing import assert_equivalent
 from examples.twin import HEIGHT, WIDTH, build_twins, example_images
-from tests.docs.page import Page
+from tests.docs.page import Page, exists
 
-PAGE = Page("checks.md")
+ROOT = Path(__file__).parents[2]
+PAGE, PORT, CI = Page("checks.md"), Page("prove_a_port.md"), Page("ci.md")
 
 
 def stated_port():
@@ -30,13 +36,46 @@ def stated_port():
 def test_every_block_of_python_runs_in_order(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     net, port = stated_port()
-    names = {"net": net, "port": port, "images": example_images(2)[0]}
-    assert PAGE.run(names) >= 7
+    given = {"net": net, "port": port, "images": example_images(2)[0]}
+    names = dict(given)
+    assert PAGE.run(names) + CI.run(names) >= 7
     assert "Conv 'node_conv2d_1': 'getitem_3' of source is " in capsys.readouterr().out
+    assert PORT.run(dict(given)) == 3
+    assert "conv2" in capsys.readouterr().out.splitlines()
     tests = [name for name in names if name.startswith("test_")]
-    assert len(tests) == 2
-    for name in tests:
+    plain = [name for name in tests if not inspect.signature(names[name]).parameters]
+    assert len(plain) == 2
+    for name in plain:
         names[name]()
+    if exists("onnxplain_pytest"):
+        run_with_the_plugin(names, tmp_path)
+
+
+def run_with_the_plugin(names, folder):
+    """The tests of the page that use fixtures pass; another network fails the stored explanation."""
+
+    def stored(model, inputs, method, **options):
+        of_file = importlib.import_module("analyzer.stored").assert_explanation
+        return of_file(model, inputs, folder / "reasons.npz", method, **options)
+
+    names["test_the_reasons_stay"](lambda *given, **options: stored(*given, update=True, **options))
+    names["test_the_reasons_stay"](stored)
+    names["test_the_port_is_the_same"](
+        lambda a, b, *given, **options: assert_equivalent((a, b), *given, **options)
+    )
+    names["net"] = build_twins(1)[0]
+    with pytest.raises(AssertionError, match="not the stored one"):
+        names["test_the_reasons_stay"](stored)
+
+
+def test_the_action_and_the_hook_are_those_of_the_repository():
+    _, action, hook = (yaml.safe_load(block[1]) for block in CI.blocks("yaml"))
+    (used,) = (step for step in action["steps"] if "with" in step)
+    if (file := ROOT / "action.yml").is_file():
+        assert {*used["with"]} <= {*yaml.safe_load(file.read_text(encoding="utf-8"))["inputs"]}
+    if (file := ROOT / ".pre-commit-hooks.yaml").is_file():
+        known = [one["id"] for one in yaml.safe_load(file.read_text(encoding="utf-8"))]
+        assert [one["id"] for one in hook["repos"][0]["hooks"]] == known
 
 
 def test_the_settings_are_those_that_the_command_line_reads(tmp_path):
@@ -56,7 +95,7 @@ def test_every_quantity_is_described():
 
 
 def test_the_workflow_runs_its_commands_and_keeps_what_they_write(tmp_path, monkeypatch):
-    (block,) = PAGE.blocks("yaml")
+    (block, *_) = CI.blocks("yaml")
     workflow = yaml.safe_load(block[1])
     steps = workflow["jobs"]["check"]["steps"]
     (install,) = (step["run"] for step in steps if "pip install" in step.get("run", ""))
@@ -86,7 +125,11 @@ def test_the_workflow_runs_its_commands_and_keeps_what_they_write(tmp_path, monk
 
 def test_the_commands_shown_name_options_that_there_are(capsys):
     shown = [
-        line for block in PAGE.blocks("sh") for line in block[1].splitlines() if line.startswith("onnxplain ")
+        line
+        for page in (PAGE, PORT, CI)
+        for block in page.blocks("sh")
+        for line in block[1].splitlines()
+        if line.startswith("onnxplain ")
     ]
     assert len(shown) >= 3
     for line in shown:
@@ -98,4 +141,4 @@ def test_the_commands_shown_name_options_that_there_are(capsys):
 
 
 def test_what_the_page_links_to_is_there():
-    assert PAGE.missing() == []
+    assert PAGE.missing() + PORT.missing() + CI.missing() == []

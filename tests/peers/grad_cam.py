@@ -64,6 +64,12 @@ def class_activation(
         return cam(input_tensor=images, targets=[ClassifierOutputTarget(target)] * len(images))
 
 
+def import_package() -> None:
+    """Import the package, so that later imports of its names need no torchvision."""
+    with _torchvision():
+        importlib.import_module("pytorch_grad_cam.utils.model_targets")
+
+
 @contextlib.contextmanager
 def _torchvision() -> Iterator[None]:
     """torchvision, or stand-ins where it is missing or does not load."""

@@ -21,10 +21,11 @@ from analyzer.errors import NotEnoughMemory, UnsupportedOp
 from analyzer.graph.batch_axis import Place, batched_inputs, samples_in
 from analyzer.graph.builder import Builder
 from analyzer.graph.program import Program, assemble
-from analyzer.target.target import Seed, TargetLike, as_target
+from analyzer.target.target import Seed, TargetLike
 from converters.system.processes import free_memory
 
 if TYPE_CHECKING:
+    from analyzer.backends.bound import Bound
     from analyzer.backends.differentiable import Differentiable
     from analyzer.types import Arrays, Inputs
 
@@ -86,9 +87,21 @@ def plan_batch(
     The result is the batch that the model states, where it states one, and not more than the model's batch_size.
     Raises NotEnoughMemory where a single sample does not fit, and what `fn.gradients` raises for inputs and targets.
     """
+    return batch_of(fn.bind(inputs, target, several=True), wanted, at_most=at_most, max_memory=max_memory)
+
+
+def batch_of(
+    bound: Bound,
+    wanted: Request | Sequence[str] | None,
+    *,
+    at_most: int | None = None,
+    max_memory: int | None = None,
+) -> int:
+    """Return the same as `plan_batch` for inputs and a target that are bound already."""
+    fn, feeds = bound.fn, bound.feeds
+    allowed = fn.max_memory if max_memory is None else max_memory
     if fn.engine.batch is not None:
         return fn.engine.batch
-    feeds, allowed = fn.check_inputs(inputs), fn.max_memory if max_memory is None else max_memory
     if fn.batch_size is not None:
         at_most = min(fn.batch_size, at_most or fn.batch_size)
         if allowed is None:
@@ -98,7 +111,7 @@ def plan_batch(
     if not isinstance(wanted, Request):
         names = tuple(dict.fromkeys(wanted)) if wanted is not None else fn.differentiable_inputs
         wanted = observe(names, names)
-    call = Call(wanted, (), fn.seed(as_target(target), samples_in(fn.graph, feeds), feeds))
+    call = Call(wanted, (), bound.seed)
     found = plan(fn, call, feeds, at_most)
     fits = samples_in(fn.graph, feeds) if found is None else fitting(fn, call, found, allowed)
     return fits if at_most is None else min(fits, at_most)

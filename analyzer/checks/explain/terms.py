@@ -36,8 +36,9 @@ class Decomposition:
 def decompose(reader: Reader, feeds: Arrays, without: Collection[str] = ()) -> Decomposition:
     """FullGrad of a reader's model, its terms as arrays. without: the tensors whose terms are left out."""
     settings = replace(reader.settings, arrays=True, without=frozenset(without))
-    made = plan(reader.fn, {name: array.shape for name, array in feeds.items()}, settings)
-    found = reader.fn.evaluate(made.request, feeds, reader.target, defined=False)
+    bound = reader.bind(feeds)
+    made = plan(bound, settings)
+    found = bound.evaluate(made.request, defined=False)
     return Decomposition(
         {bias.tensor: found.arrays[f"term/{bias.tensor}"] for bias in made.biases},
         made.totals(found),

@@ -10,7 +10,6 @@ import numpy as np
 from analyzer.autodiff.request import OUTPUT
 from analyzer.backends import Differentiable
 from analyzer.backends.undefined import cause
-from analyzer.graph.batch_axis import samples_in
 from analyzer.methods.completeness import Completeness
 from analyzer.target.target import Target
 from analyzer.types import Arrays
@@ -21,5 +20,4 @@ def not_finite(fn: Differentiable, feeds: Arrays, target: Target, completeness: 
     output_is_finite = bool(np.isfinite(completeness.output).all())
     if output_is_finite and np.isfinite(completeness.error).all():
         return ""
-    seed = fn.seed(target, samples_in(fn.graph, feeds), feeds)
-    return cause(fn, feeds, seed, ["the gradient"] if output_is_finite else [OUTPUT])
+    return cause(fn.bind(feeds, target), ["the gradient"] if output_is_finite else [OUTPUT])

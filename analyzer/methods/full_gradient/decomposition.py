@@ -18,8 +18,8 @@ from analyzer.autodiff.biases import Bias, find_biases, residuals
 from analyzer.autodiff.request import Request
 from analyzer.autodiff.sweep import rules_of
 from analyzer.backends import Differentiable
+from analyzer.backends.bound import Bound, Evaluation
 from analyzer.backends.caches import Cache
-from analyzer.backends.differentiable import Evaluation
 from analyzer.errors import AnalysisError
 from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph, Tensor
@@ -104,19 +104,19 @@ class Plan:
 PLANS: Cache[Plan] = Cache("plans of FullGrad")
 
 
-def plan(fn: Differentiable, shapes: Mapping[str, tuple[int, ...]], settings: Settings) -> Plan:
+def plan(bound: Bound, settings: Settings) -> Plan:
     """Find the biases of a model, place them in the image, and state the request. Plans are kept by the model."""
-    sizes = tuple((name, shape[1:]) for name, shape in shapes.items())
+    sizes = tuple((name, array.shape[1:]) for name, array in bound.feeds.items())
     key = ("full-gradient", settings, sizes)
-    return PLANS.get(fn, key, lambda: _plan(fn, shapes, settings, key))
+    return PLANS.get(bound.fn, key, lambda: _plan(bound.fn, bound.feeds, settings, key))
 
 
-def _plan(fn: Differentiable, shapes: Mapping[str, tuple[int, ...]], settings: Settings, key: object) -> Plan:
+def _plan(fn: Differentiable, feeds: Arrays, settings: Settings, key: object) -> Plan:
     terms = "explicit" if settings.explicit else "all"
     every = find_biases(fn.graph, settings.outputs, settings.roots, terms)
     biases = tuple(bias for bias in every if bias.tensor not in settings.without)
     tensors = (*settings.roots, *(bias.tensor for bias in biases))
-    layout = _layout(fn, shapes, settings, biases)
+    layout = _layout(fn, feeds, settings, biases)
 
     def emit(op: Builder, graph: Graph, gradients: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         return _emit(op, graph, gradients, biases, layout, settings)
@@ -124,13 +124,11 @@ def _plan(fn: Differentiable, shapes: Mapping[str, tuple[int, ...]], settings: S
     return Plan(settings, biases, layout, Request(key, tensors, emit))
 
 
-def _layout(
-    fn: Differentiable, shapes: Mapping[str, tuple[int, ...]], settings: Settings, biases: Sequence[Bias]
-) -> Placements:
+def _layout(fn: Differentiable, feeds: Arrays, settings: Settings, biases: Sequence[Bias]) -> Placements:
     """Where every term stands. What is no layer's doing, such as a rounding error, has no place."""
     tensors = (*settings.roots, *(bias.tensor for bias in biases))
     # A target within the network may not depend on every root: each is laid out all the same.
-    fixed = at_input_sizes(fn, shapes, (*settings.outputs, *settings.roots))
+    fixed = at_input_sizes(fn, feeds, (*settings.outputs, *settings.roots))
     known, samples = dict(settings.spatial), samples_laid_out(fn)
     layout = lay_out(fn.graph, fixed, fn.places, samples, settings.roots, tensors, known)
     nowhere = {bias.tensor for bias in biases if not rules_of(bias.node).placed}

@@ -136,7 +136,7 @@ def behind_affine_start(lines: Lines) -> Lines:
         # An infinite bias, which a ReLU makes a zero: no line leads through an infinity.
         return lines
     kept = {name: array for name, array in held.feeds.items() if name in rest.graph.inputs}
-    follow = replace(held, fn=rest, names=points, feeds={**kept, **ends})
+    follow = replace(held, bound=held.bound.on(rest, {**kept, **ends}), names=points)
     behind = Lines(follow, starts, lines.batch_size)
     if behind.size > _LARGER * lines.size:
         return lines
@@ -178,7 +178,7 @@ class LinesBehind(Lines):
                 name: array.astype(self.behind.held.feeds[name].dtype)
                 for name, array in arrays_of(flat[batch], shapes).items()
             }
-            feeds = held.feeds_at({name: held.feeds[name][rows[batch]] for name in held.names}, rows[batch])
-            pulled = held.fn.gradients(feeds, Target(weights=weights), wrt=held.names).gradients
+            ends = held.bound.at({}, rows[batch])
+            pulled = ends.fn.bind(ends.feeds, Target(weights=weights)).gradients(held.names).gradients
             found[batch] = vectors(pulled, held.names, 1)[:, 0]
         return found.reshape(len(gradients), self.targets, self.size)

@@ -12,6 +12,7 @@ import numpy as np
 
 from analyzer.backends import Differentiable
 from analyzer.backends.inner_tensors import cut
+from analyzer.backends.inputs import Feeds, refuse_not_finite
 from analyzer.errors import AnalysisError
 from analyzer.graph.samples.arrangement import PLAIN, Arrangement
 from analyzer.methods.paths.baselines import BaselineLike, baseline_feeds
@@ -27,9 +28,9 @@ def path_ends(
     wrt: str | Sequence[str] | None,
     baseline_inputs: Inputs | None,
     rng: np.random.Generator,
-) -> tuple[Differentiable, Arrays, list[Arrays], tuple[str, ...]]:
+) -> tuple[Differentiable, Feeds, list[Arrays], tuple[str, ...]]:
     """The model that is followed, its feeds at the end and at the starts of the paths, and what is attributed."""
-    feeds = fn.check_inputs(inputs)
+    feeds = fn.feeds_in_call(inputs)
     if wrt is None:
         if baseline_inputs is not None:
             raise AnalysisError(
@@ -52,10 +53,10 @@ def path_ends(
             'take all samples as one, differentiate(model, samples="joint")'
         )
     values = fn.forward(feeds, points)
-    end = {
-        **moves.all_first(values),
-        **{name: feeds[name] for name in rest.graph.inputs if name in feeds},
-    }
+    for name, array in values.items():
+        refuse_not_finite(name, array)
+    kept = {name: feeds[name] for name in rest.graph.inputs if name in feeds}
+    end = Feeds(rest.graph, {**moves.all_first(values), **kept}, single=len(points) == 1)
     if baseline_inputs is None:
         given = baseline if isinstance(baseline, Mapping) else dict.fromkeys(points, baseline)
         beside = [name for name in given if name not in points]

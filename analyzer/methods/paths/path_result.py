@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,7 +13,7 @@ from analyzer.graph.precision import epsilon
 from analyzer.methods.completeness import Completeness, measure, sample_sums
 from analyzer.methods.paths.fixed_target import Held
 from analyzer.methods.result import Attribution
-from analyzer.types import Arrays, Inputs
+from analyzer.types import Arrays
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -47,9 +46,7 @@ NEAR = 0.01
 """The share of a difference of outputs within which the sum of the attributions counts as complete."""
 
 
-def path_attributions(
-    held: Held, inputs: Inputs, totals: Arrays, difference: np.ndarray, evaluations: int
-) -> dict[str, Any]:
+def path_attributions(held: Held, totals: Arrays, difference: np.ndarray, evaluations: int) -> dict[str, Any]:
     """Return the fields of the result of sums in double precision {input name: (N, *features)}.
 
     difference (N,): what they must sum to.
@@ -57,7 +54,7 @@ def path_attributions(
     known = channel_axes(held.fn.graph)
     typed = {name: total.astype(held.feeds[name].dtype) for name, total in totals.items()}
     return {
-        "attributions": like(inputs, typed),
+        "attributions": held.form(typed),
         "completeness": completeness_of(difference, typed, rounding_of(held.output, difference)),
         "evaluations": evaluations,
         "output": held.output,
@@ -65,11 +62,6 @@ def path_attributions(
         "wrt": tuple(totals),
         "channel_axes": {name: input_channel_axis(held.fn.graph, name, known) for name in totals},
     }
-
-
-def like(inputs: Inputs, arrays: Arrays) -> Any:
-    """Results in the form of the inputs: a dict for a dict, an array for an array."""
-    return arrays if isinstance(inputs, Mapping) else next(iter(arrays.values()))
 
 
 def rounding_of(output: np.ndarray, difference: np.ndarray) -> np.ndarray:

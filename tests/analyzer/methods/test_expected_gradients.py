@@ -94,7 +94,7 @@ def test_equals_captums_gradient_shap_on_the_same_draws():
     np.random.seed(seed)
     rows = np.random.choice(len(data), samples * len(x)).reshape(len(x), samples)
     alphas = np.random.uniform(0, 1, rows.size).reshape(rows.shape)
-    held = hold(differentiate(model), {model.proto.graph.input[0].name: x.numpy()}, 3)
+    held = hold(differentiate(model).bind(x.numpy(), 3))
     draws = Draws(alphas, rows, np.zeros(rows.shape), np.ones(rows.shape, int))
     background = {held.names[0]: data.numpy().astype(np.float64)}
     ours = estimate_from(held, background, draws, 4, None).means[held.names[0]]

@@ -12,7 +12,6 @@ from torch import nn
 from analyzer import differentiate
 from analyzer.autodiff.request import observe
 from analyzer.backends.batching.planning import Call, plan
-from analyzer.target.target import as_target
 from converters import Model, convert
 from tests.analyzer.backends.held import held
 from tests.zoo.pytorch_sequences import Recurrent
@@ -32,7 +31,7 @@ def network(kind: str, steps: int) -> Model:
 def need(fn, x):
     """Return the estimate for the gradient at the input."""
     names = fn.differentiable_inputs
-    call = Call(observe(names, names), (), fn.seed(as_target(0), len(x), {}))
+    call = Call(observe(names, names), (), fn.bind(x, 0).seed)
     return plan(fn, call, {names[0]: x}).estimate.bytes(len(x))
 
 

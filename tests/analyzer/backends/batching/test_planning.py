@@ -53,7 +53,7 @@ CHAIN = model(
 
 def need_of(fn, x, names=("x",)):
     """Return the estimate for the gradients at tensors."""
-    call = Call(observe(names, names), (), fn.seed(Target(index=0), len(x), {}))
+    call = Call(observe(names, names), (), fn.bind(x, 0).seed)
     return plan_of(fn, call, {"x": x}).estimate
 
 
@@ -140,7 +140,7 @@ def test_micro_batches_change_no_result(backend, monkeypatch):
         t for t in whole.places if (whole.graph.tensors[t].shape or ("batch",))[0] not in ("batch", 0)
     )
     wrt = (*whole.differentiable_inputs, inner)
-    call = Call(observe(wrt, wrt), (), whole.seed(Target(), 5, {}))
+    call = Call(observe(wrt, wrt), (), whole.bind(x).seed)
     need = plan_of(whole, call, whole.check_inputs(x)).estimate
     fn = differentiate(converted, backend, max_memory=need.bytes(2))
     sizes = counted(fn, monkeypatch)
@@ -159,8 +159,8 @@ def full_grad_need(converted, x, *, arrays):
     """The planned need of FullGrad, or of the terms that Smooth FullGrad averages."""
     fn = differentiate(converted)
     settings = Settings(fn.graph.outputs[:1], fn.roots(), False, POST_PROCESSING["paper"], arrays=arrays)
-    request = plan(fn, {fn.graph.inputs[0]: x.shape}, settings).request
-    return plan_of(fn, Call(request, (), fn.seed(Target(), len(x), {})), fn.check_inputs(x)).estimate
+    bound = fn.bind(x)
+    return plan_of(fn, Call(plan(bound, settings).request, (), bound.seed), bound.feeds).estimate
 
 
 def test_micro_batches_change_no_map_and_no_term(monkeypatch):
@@ -333,7 +333,7 @@ def plan_bytes(fn, inputs):
     """The need of one sample."""
     feeds = fn.check_inputs(inputs)
     names = fn.differentiable_inputs
-    call = Call(observe(names, names), (), fn.seed(Target(index=0), 1, feeds))
+    call = Call(observe(names, names), (), fn.bind(inputs, 0).seed)
     return plan_of(fn, call, feeds).estimate.bytes(1)
 
 
@@ -358,6 +358,6 @@ def test_a_tensor_of_unknown_size_counts_as_the_largest():
     inputs = {"x": np.zeros((4, WIDTH), np.float32), "ones": np.ones(WIDTH, np.float32)}
     fn = differentiate(unknown)
     feeds = fn.check_inputs(inputs)
-    call = Call(observe(("x",), ("x",)), (), fn.seed(Target(index=0), 4, feeds))
+    call = Call(observe(("x",), ("x",)), (), fn.bind(inputs, 0).seed)
     need = plan_of(fn, call, feeds).estimate
     assert need.bytes(101) - need.bytes(1) >= 100 * 5 * 4 * WIDTH

@@ -137,11 +137,11 @@ def test_attributions_are_those_of_the_whole_path(case, options, monkeypatch):
 
 def test_every_network_here_has_an_affine_start(case):
     fn, x = case
-    feeds = fn.check_inputs(x)
-    held = hold(fn, feeds, 0, None)
-    lines = behind_affine_start(Lines(held, [{n: np.zeros_like(a) for n, a in feeds.items()}], 4))
+    held = hold(fn.bind(x, 0))
+    zeros = {name: np.zeros_like(array) for name, array in held.feeds.items()}
+    lines = behind_affine_start(Lines(held, [zeros], 4))
     assert isinstance(lines, LinesBehind)
-    assert set(lines.behind.held.names).isdisjoint(feeds)
+    assert set(lines.behind.held.names).isdisjoint(held.feeds)
 
 
 def test_frameworks_and_wide_starts_are_followed_from_the_inputs():
@@ -150,7 +150,7 @@ def test_frameworks_and_wide_starts_are_followed_from_the_inputs():
     for width, backend, behind in ((8, "onnxruntime", True), (8, "torch", False), (64, "onnxruntime", False)):
         net = nn.Sequential(nn.Linear(8, width), nn.Tanh(), nn.Linear(width, 2)).eval()
         fn = differentiate(convert(net, x), backend)
-        feeds = fn.check_inputs(x.numpy())
-        held = hold(fn, feeds, 0, None)
-        lines = behind_affine_start(Lines(held, [{n: np.zeros_like(a) for n, a in feeds.items()}], 4))
+        held = hold(fn.bind(x.numpy(), 0))
+        zeros = {name: np.zeros_like(array) for name, array in held.feeds.items()}
+        lines = behind_affine_start(Lines(held, [zeros], 4))
         assert isinstance(lines, LinesBehind) is behind
