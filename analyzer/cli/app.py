@@ -23,7 +23,7 @@ from analyzer.cli.check import check
 from analyzer.cli.compare import compare
 from analyzer.cli.convert import convert
 from analyzer.cli.demo import demo
-from analyzer.cli.help import Command, Group
+from analyzer.cli.help import Command, Commands
 from analyzer.cli.inspect import inspect
 from analyzer.cli.limits import taken, within
 from analyzer.cli.method_options import MethodCommand
@@ -32,7 +32,7 @@ from analyzer.cli.terminal import UserError
 from converters.system.text import fitted, printable
 
 app = typer.Typer(
-    cls=Group,
+    cls=Commands,
     help="Attributions of any ONNX, PyTorch or TensorFlow model: proved complete, checked across frameworks.",
     no_args_is_help=False,
     add_completion=False,
