@@ -247,10 +247,9 @@ def target_of(chosen: Sequence[Candidate]) -> Target:
     )
 
 
-def said_of(chosen: Sequence[Candidate]) -> str:
-    """The target in words, where all samples have one."""
-    words = dict.fromkeys(f"{one.class_name} {one.score:.2f}, box {one.index}" for one in chosen)
-    return "; ".join(words)
+def said_of(chosen: Sequence[Candidate]) -> tuple[str, ...]:
+    """The target of each sample in words."""
+    return tuple(f"{one.class_name} {one.score:.2f}, box {one.index}" for one in chosen)
 
 
 def segmentation_text(asked: str, target: str | None) -> str:
