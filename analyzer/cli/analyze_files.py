@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from analyzer.cli.tokens import Texts
     from analyzer.figures.ground import Box, Ground
     from analyzer.methods.result import Attribution
+    from analyzer.methods.summary import Asked
     from analyzer.report.page import Prediction
 
 
@@ -36,7 +37,7 @@ def write_results(
     results: Sequence[Attribution],
     predicted: Sequence[tuple[Prediction, ...]],
     texts: Texts = (),
-    asked: str = "",
+    asked: Asked = "",
     boxes: Sequence[Box] = (),
 ) -> list[Path]:
     """Write every file; nothing is written before everything is computed. boxes: of each sample one that is drawn."""

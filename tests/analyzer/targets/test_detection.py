@@ -10,7 +10,7 @@ from onnx import parser
 import onnxplain as ox
 from analyzer.errors import TargetError
 from analyzer.target.suppressed import before_suppression
-from analyzer.targets.layouts import guess_layout
+from analyzer.targets.layouts import guess_layout, read_layout
 from analyzer.targets.suppression import overlaps, suppress
 from tests.analyzer.targets.detectors import SIZE, Detector, element
 
@@ -100,6 +100,24 @@ def test_the_layout_is_found_where_shapes_and_names_allow_one(detectors):
     detr = {name: array.astype(np.float32) for name, array in detr.items()}
     assert guess_layout(detr, None, no) == "detr"
     assert guess_layout(plain((1, 100, 4), (1, 100, 9)), None, no) is None
+
+
+def test_scores_of_transformers_are_told_from_features_and_read_with_or_without_no_object():
+    rng = np.random.default_rng(0)
+    outputs = {
+        "last_hidden_state": rng.normal(size=(1, 5, 8)),
+        "logits": rng.normal(size=(1, 5, 4)),
+        "pred_boxes": rng.random((1, 5, 4)),
+    }
+    found = read_layout("detr", outputs, (10, 20), classes=3)
+    powers = np.exp(outputs["logits"])
+    np.testing.assert_allclose(found.scores, (powers / powers.sum(2, keepdims=True))[:, :, :3])
+    x, y, w, h = np.moveaxis(outputs["pred_boxes"], 2, 0)
+    corners = [(x - w / 2) * 20, (y - h / 2) * 10, (x + w / 2) * 20, (y + h / 2) * 10]
+    np.testing.assert_allclose(found.boxes, np.stack(corners, axis=2))
+    without = read_layout("detr", outputs, (10, 20), classes=4)
+    np.testing.assert_allclose(without.scores, 1 / (1 + np.exp(-outputs["logits"])))
+    assert found.output == without.output == "logits" and not found.suppress
 
 
 def test_every_method_and_check_takes_a_box(detectors):
