@@ -3,9 +3,11 @@
 Importing this package loads no framework; a backend imports its own when it is made.
 """
 
+from analyzer import targets
 from analyzer.backends import Differentiable, Gradients, differentiate
 from analyzer.checks import Report, check, compare
 from analyzer.errors import AnalysisError
+from analyzer.images import image_files, load_images
 from analyzer.methods import (
     Attribution,
     BlurIntegratedGradients,
@@ -64,13 +66,16 @@ __all__ = [
     "grad_cam_plus_plus",
     "gradient",
     "guided_integrated_gradients",
+    "image_files",
     "input_x_gradient",
     "integrated_gradients",
     "layer_cam",
+    "load_images",
     "simple_full_grad",
     "smooth_full_grad",
     "smooth_grad",
     "smooth_grad_squared",
+    "targets",
     "var_grad",
     "xrai",
 ]

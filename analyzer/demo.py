@@ -29,6 +29,7 @@ from analyzer.types import Announce
 from converters.model import Model, Preprocessing
 from converters.system.atomic import write_bytes
 from converters.system.environment import environment
+from converters.system.extras import install
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -122,9 +123,7 @@ def photographs() -> dict[str, np.ndarray]:
 
 
 def _missing(error: ModuleNotFoundError) -> MissingDependency:
-    return MissingDependency(
-        f'the demo needs {error.name}, which is not installed. Fix: pip install "onnxplain[demo]"'
-    )
+    return MissingDependency(f"the demo needs {error.name}, which is not installed. Fix: {install('demo')}")
 
 
 def explain(folder: Path, *, step: Announce = lambda name: None) -> Demo:

@@ -18,14 +18,27 @@ AnalysisError
 
 from __future__ import annotations
 
+import sys
 import warnings
 from typing import TYPE_CHECKING
 
+from converters.errors import Note as Note
 from converters.system.text import printable
 
 
-class Note(UserWarning):
-    """A remark on a correct result, such as another name of a tensor. The command line shows it."""
+class InputWarning(Note):
+    """Inputs of another range than the model's preprocessing makes: the result may be that of another picture."""
+
+
+_OWN = frozenset({"analyzer", "converters", "onnxplain", "contextlib"})
+
+
+def note(message: str, kind: type[Warning] = Note) -> None:
+    """Warn with a Note at the line outside this package that made the call. kind: a kind of warning, in its place."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _OWN:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(printable(message), kind, stacklevel=level)
 
 
 class AnalysisError(Exception):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 import onnx
 
 from analyzer.backends import Differentiable
+from analyzer.backends.networks import examples
 from analyzer.checks import Report, check, compare
 from analyzer.checks.comparison import STEPS
 from analyzer.checks.tolerances import Tolerance
@@ -24,9 +24,6 @@ from analyzer.errors import AnalysisError, NotEquivalent
 from analyzer.target.target import TargetLike
 from analyzer.types import Arrays, Inputs
 from converters import ConversionError, Model, convert, load
-
-# Layouts in which a network that does not state its inputs is tried.
-MOST_LAYOUTS = 9
 
 
 def assert_equivalent(
@@ -74,6 +71,11 @@ def assert_equivalent(
     if not report.passed:
         raise NotEquivalent(report.to_text())
     return report
+
+
+def converted_for(model: Any, inputs: Inputs, trust: bool = False) -> Any:
+    """Return a model that methods take; a network is converted with the first sample as its example."""
+    return model if isinstance(model, Differentiable) else _converted(model, _first(_arrays(inputs)), trust)
 
 
 def _refuse(options: Mapping[str, object], kind: str) -> None:
@@ -126,7 +128,7 @@ def _candidates(
         pass  # A network that does not state its inputs; one that cannot be converted fails again below.
     failure: ConversionError | None = None
     found = False
-    for given in _examples(example, names):
+    for given in examples(example, names):
         try:
             converted = convert(model, given)
         except ConversionError as error:
@@ -137,25 +139,6 @@ def _candidates(
     if not found:
         assert failure is not None
         raise failure
-
-
-def _examples(example: Inputs, names: Mapping[str, str] | None) -> Iterator[Any]:
-    """The example in every layout that networks have; several arrays by name, then in their order."""
-    if not isinstance(example, Mapping):
-        yield from _moved(example)
-        return
-    layouts = product(*(_moved(array) for array in example.values()))
-    for arrays in islice(layouts, MOST_LAYOUTS):
-        yield {(names or {}).get(name, name): array for name, array in zip(example, arrays, strict=True)}
-        if names is None:
-            yield arrays
-
-
-def _moved(array: np.ndarray) -> list[np.ndarray]:
-    """An array as it is, with its channels last, and with them first."""
-    if array.ndim < 3:
-        return [array]
-    return [array, *(np.ascontiguousarray(np.moveaxis(array, *axes)) for axes in ((1, -1), (-1, 1)))]
 
 
 def _is_ready(model: Any) -> bool:

@@ -66,6 +66,10 @@ def canonicalise(
     Raises InvalidModel for a damaged model, UnsupportedModel where no canonical form exists, LimitExceeded where the
     preparation takes more than its limits (budget.py).
     """
+    if not isinstance(proto, onnx.ModelProto):
+        raise InvalidModel(
+            f"expected an onnx.ModelProto, got {type(proto).__name__}. Fix: give onnx.load(path), or use onnxplain.load"
+        )
     with preparing(proto):
         return _canonicalised(proto, fold_batch_norm, dynamic_batch)
 

@@ -19,12 +19,13 @@ from converters.canonical import canonicalise, check, is_canonical, keeps_batch_
 from converters.errors import ConversionError, InvalidModel, LimitExceeded, NoFiniteOutput, VerificationFailed
 from converters.graph.bounds import refuse_oversized
 from converters.graph.order import in_order
-from converters.graph.tensors import shape_of
 from converters.model import Model, Preprocessing, Verification, set_metadata
 from converters.passes.input_axes import normalise_axes
 from converters.passes.outputs import keep_numbers, refuse_text
 from converters.sources import foreign, pytorch
+from converters.sources.examples import example_of
 from converters.sources.files import read_onnx, refuse_stream
+from converters.sources.hub import open_folder
 from converters.sources.pytorch import Converted
 from converters.sources.trust import refuse_program
 from converters.system.deprecation import renaming
@@ -39,7 +40,9 @@ from converters.verify import verify as verify_graph
 
 NOTE_KEY = "onnxplain.note"
 _OF_TENSORFLOW = (".keras", ".h5", ".hdf5", ".pb", ".pbtxt")
-_KINDS = ".onnx, .pt2, .keras, .h5, a frozen .pb, or a SavedModel folder"
+_KINDS = (
+    ".onnx, .pt2, .keras, .h5, a frozen .pb, a SavedModel folder, or a Hugging Face folder with an .onnx file"
+)
 _FIXES = {
     ".tflite": "Fix: convert the Keras model or SavedModel that the TensorFlow Lite file was made from, or the file "
     "that python -m tf2onnx.convert --tflite MODEL.tflite --output MODEL.onnx writes",
@@ -65,7 +68,8 @@ def convert(
 
     source: a torch nn.Module, ExportedProgram or .pt2 path; a Keras model, .keras or .h5 path; a tf.Module,
       tf.function, ConcreteFunction, SavedModel folder or frozen .pb graph; an onnx.ModelProto or .onnx path; or
-      "package.module:factory", where factory() returns a model, or a model and an example.
+      "package.module:factory", where factory() returns a model, or a model and an example; or a folder of Hugging Face
+      that holds an .onnx file, whose class names and preprocessing are read, or "hf://organisation/name".
     example: one array or tensor, a tuple of them, or a dict {name: array}, first axis the batch. Needed
       where the source does not say its inputs: an nn.Module, a subclassed Keras model, a tf.function
       without a signature.
@@ -84,6 +88,8 @@ def convert(
     """
     seed = seed_from(rng, ConversionError)
     _refuse_options(batches, tolerance)
+    folder = open_folder(source)
+    source = source if folder is None else folder.model
     converted = _convert_source(source, example, free_axes, trust)
     if free_axes and not converted.free_axes:
         raise ConversionError(
@@ -101,7 +107,8 @@ def convert(
     set_metadata(proto, preprocessing, class_names)
     notes = (*converted.notes, *verification.notes)
     _state(proto, notes)
-    return Model(proto, converted.source, verification, _other(converted.reference.proto, proto))
+    model = Model(proto, converted.source, verification, _other(converted.reference.proto, proto))
+    return model if folder is None else folder.described(model)
 
 
 def _refuse_options(batches: int, tolerance: float) -> None:
@@ -142,35 +149,66 @@ def _verified(
 
 
 def load(
-    model: Model | onnx.ModelProto | str | os.PathLike[str],
+    model: Any,
     *,
+    example: Any = None,
     verify: bool = True,
     trust: bool = False,
     run: bool = True,
+    fold_batch_norm: bool = True,
     limits: Limits | None = None,
 ) -> Model:
     """A Model from an .onnx file, a ModelProto or a Model, brought to the canonical form where it is not.
 
+    model: one of these, or anything else that `convert` takes, which is converted.
+    example: the input from which a network that does not state its inputs is traced, as for `convert`.
     verify: compare the canonical graph with the file, on noise and on hard inputs. A file that does not run on noise
     of its declared shapes is compared when it is explained. trust: load another framework's file that can run code, as
     for `convert`; an .onnx file needs no trust. run: False only reads an .onnx file: nothing is verified, and a batch
-    that the file states stays as it is, since only a run shows that samples are independent. limits: what preparing the
+    that the file states stays as it is, since only a run shows that samples are independent. fold_batch_norm: as for
+    `convert`; a canonical file whose BatchNorm layers were folded is refused. limits: what preparing the
     graph may take: Limits(seconds=…, bytes=…, nodes=…); by default it grows with the file.
     Raises VerificationFailed where the canonical graph computes something else than the file; InvalidModel for a
     file that is missing, damaged or not an ONNX model, and for external weights outside its folder;
     UnsupportedModel for ops that the canonical opset cannot express; LimitExceeded for a file that asks for more than
     the limits.
     """
+    folder = open_folder(model)
+    if folder is not None:
+        model = folder.model
     if isinstance(model, Model):
         return model
+    loaded = _load(model, example, verify, trust, run, fold_batch_norm, limits)
+    return loaded if folder is None else folder.described(loaded)
+
+
+def _load(
+    model: Any,
+    example: Any,
+    verify: bool,
+    trust: bool,
+    run: bool,
+    fold_batch_norm: bool,
+    limits: Limits | None,
+) -> Model:
+    """A Model from anything but a folder of Hugging Face."""
     if not isinstance(model, (onnx.ModelProto, str, os.PathLike)) or _is_convertible(model):
-        # An nn.Module lacks an example, and says so.
-        return convert(model, trust=trust, limits=limits)
-    with limited(limits):
-        proto = in_order(model if isinstance(model, onnx.ModelProto) else read_onnx(model))
+        return convert(model, example, trust=trust, limits=limits, fold_batch_norm=fold_batch_norm)
+    try:
+        with limited(limits):
+            proto = in_order(model if isinstance(model, onnx.ModelProto) else read_onnx(model))
+    except InvalidModel:
+        # A frozen graph of TensorFlow has the suffix, too.
+        if (
+            isinstance(model, onnx.ModelProto)
+            or Path(model).suffix.lower() != ".pb"
+            or not os.path.isfile(model)
+        ):
+            raise
+        return convert(model, example, trust=trust, limits=limits, fold_batch_norm=fold_batch_norm)
     try:
         with limited(limits), preparing(proto):
-            return _loaded(proto, verify, run)
+            return _loaded(proto, verify, run, fold_batch_norm)
     except DecodeError as error:
         named = "" if isinstance(model, onnx.ModelProto) else f"{os.fspath(model)}: "
         raise InvalidModel(
@@ -182,13 +220,18 @@ def load(
         raise type(error)(f"{os.fspath(model)}: {error}") from error
 
 
-def _loaded(proto: onnx.ModelProto, verify: bool, run: bool) -> Model:
+def _loaded(proto: onnx.ModelProto, verify: bool, run: bool, fold: bool) -> Model:
     """The Model of a file's proto."""
     check(proto, shapes=False)
     if is_canonical(proto):
+        if not fold and not keeps_batch_norm(proto):
+            raise ConversionError(
+                "the file was converted with BatchNorm folded. Fix: convert the original with fold_batch_norm=False "
+                "(onnxplain convert --no-fold)"
+            )
         return Model(proto)
     proto, notes = keep_numbers(normalise_axes(proto, run=run))
-    canonical = canonicalise(proto, fold_batch_norm=not keeps_batch_norm(proto), dynamic_batch=run)
+    canonical = canonicalise(proto, fold_batch_norm=fold and not keeps_batch_norm(proto), dynamic_batch=run)
     refuse_text(canonical)
     _state(canonical, notes, stacklevel=4)
     if verify and run:
@@ -244,11 +287,34 @@ def _content(proto: onnx.ModelProto) -> tuple[Any, ...]:
 
 
 def _is_convertible(model: object) -> bool:
-    """Return whether a path is that of another framework's model. An ONNX file may end in .pb."""
+    """Return whether a path is that of another framework's model. An ONNX file may end in .pb.
+
+    Raises InvalidModel for an empty path.
+    """
     if not isinstance(model, (str, os.PathLike)):
         return False
+    path = _path(model)
     known = (".pt2", ".keras", ".h5", ".hdf5", ".pbtxt", *_FIXES, *foreign.SUFFIXES)
-    return os.path.isdir(model) or Path(model).suffix.lower() in known
+    return os.path.isdir(path) or Path(path).suffix.lower() in known or _is_factory(path)
+
+
+def _path(model: str | os.PathLike[str]) -> str:
+    """The text of a path. Raises InvalidModel where it is empty."""
+    # An empty Path is the current folder.
+    if not os.fspath(model).strip():
+        raise InvalidModel(
+            "expected the path of a model, got an empty text. Fix: give the path of an existing file or folder"
+        )
+    return os.fspath(model)
+
+
+def _is_factory(path: str) -> bool:
+    """Return whether a text that is not a path may be "package.module:factory"."""
+    return (
+        ":" in path
+        and Path(path).suffix.lower() not in (".onnx", ".pt2", ".keras")
+        and not os.path.exists(path)
+    )
 
 
 def _state(proto: onnx.ModelProto, notes: Sequence[str], stacklevel: int = 3) -> None:
@@ -270,7 +336,7 @@ def _convert_source(source: Any, example: Any, free_axes: FreeAxes | None, trust
     if isinstance(source, onnx.ModelProto):
         return _convert_onnx(source, example)
     if isinstance(source, (str, os.PathLike)):
-        return _convert_path(os.fspath(source), example, free_axes, trust)
+        return _convert_path(_path(source), example, free_axes, trust)
     if pytorch.is_pytorch(source):
         return _convert_pytorch(source, example, free_axes)
     from converters.sources import tensorflow
@@ -299,7 +365,7 @@ def _convert_pytorch(source: Any, example: Any, free_axes: FreeAxes | None) -> C
 def _convert_path(path: str, example: Any, free_axes: FreeAxes | None, trust: bool) -> Converted:
     """A file or folder by its kind; "package.module:factory" where no such file exists."""
     suffix = Path(path).suffix.lower()
-    if not os.path.exists(path) and ":" in path and suffix not in (".onnx", ".pt2", ".keras"):
+    if _is_factory(path):
         return _convert_factory(path, example, free_axes, trust)
     if not os.path.exists(path):
         raise InvalidModel(f"{path} does not exist. Fix: give the path of an existing file or folder")
@@ -352,7 +418,7 @@ def _of_file(proto: onnx.ModelProto, example: Any, notes: Sequence[str] = ()) ->
     """The same of a model that is checked and whose axes are normalised."""
     original = Original(proto)
     refuse_text(proto, original.infos)
-    feeds = _example_of(original.infos, example)
+    feeds = example_of(original.infos, example)
 
     def run(arrays: NamedArrays) -> Sequence[np.ndarray]:
         return list(original.run(arrays).values())
@@ -360,41 +426,6 @@ def _of_file(proto: onnx.ModelProto, example: Any, notes: Sequence[str] = ()) ->
     label = f"{original.runtime} on the model as given"
     reference = Reference(run, label, original.batch, proto, hard=original.on_runtime)
     return Converted(proto, None, reference, feeds, tuple(notes))
-
-
-def _example_of(infos: dict[str, onnx.ValueInfoProto], example: Any) -> dict[str, np.ndarray]:
-    """The example by input name; where none is given, noise of the declared shapes (2 samples, 32 pixels)."""
-    if example is None:
-        rng = np.random.default_rng(0)
-        return {name: _noise(info, rng) for name, info in infos.items()}
-    if isinstance(example, dict):
-        given = {name: np.asarray(value) for name, value in example.items()}
-    else:
-        values = example if isinstance(example, (tuple, list)) else (example,)
-        named = [*infos, *(f"array {index + 1}" for index in range(len(infos), len(values)))]
-        given = dict(zip(named, (np.asarray(value) for value in values), strict=False))
-    if given.keys() != infos.keys():
-        raise ConversionError(
-            f"the example has {sorted(given)}; the model's inputs are {sorted(infos)}. Fix: give a dict with one "
-            "array for each input, as in convert(model, {name: array})"
-        )
-    if strange := [name for name, array in given.items() if array.dtype.kind in "OSU"]:
-        raise ConversionError(
-            f"the example of {strange[0]!r} holds no numbers. Fix: give an array of numbers"
-        )
-    return {
-        name: array.astype(helper.tensor_dtype_to_np_dtype(infos[name].type.tensor_type.elem_type))
-        for name, array in given.items()
-    }
-
-
-def _noise(info: onnx.ValueInfoProto, rng: np.random.Generator) -> np.ndarray:
-    shape = shape_of(info.type) or ()
-    sizes = [size if isinstance(size, int) else (32 if axis else 2) for axis, size in enumerate(shape)]
-    dtype = helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type)
-    if np.dtype(dtype).kind in "iub":
-        return rng.integers(0, 2, sizes).astype(dtype)
-    return rng.standard_normal(sizes).astype(dtype)
 
 
 __all__ = ["NOTE_KEY", "TOLERANCE", "convert", "load"]

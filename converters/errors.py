@@ -5,6 +5,7 @@ ConversionError
 │   └── UntrustedModel  loading the file could run code or write files
 ├── LimitExceeded       preparing the model would take more time, memory or nodes than its limits
 ├── UnsupportedModel    a model, but one that cannot be brought to the canonical graph
+├── ExampleNeeded       a network that does not state its inputs was given without an example
 ├── VerificationFailed  the converted graph computes something else than the original
 │   └── NoFiniteOutput  an output has no finite value on any test input: nothing was compared
 └── MissingFramework    a framework that the model needs is not installed (also an ImportError)
@@ -18,6 +19,10 @@ from converters.system.text import printable
 
 # Terminal colours, which Keras puts into its messages.
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class Note(UserWarning):
+    """A remark on a correct result, such as another name of a tensor. The command line shows it."""
 
 
 class ConversionError(Exception):
@@ -41,6 +46,10 @@ class LimitExceeded(ConversionError):
 
 class UnsupportedModel(ConversionError):
     """The model cannot be brought to the canonical graph; the message names the part."""
+
+
+class ExampleNeeded(ConversionError):
+    """The network does not state its inputs, and no example was given to trace it from."""
 
 
 class VerificationFailed(ConversionError):

@@ -6,14 +6,20 @@ range.
 
 from __future__ import annotations
 
+import ast
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 MOST_SIDE = 2**13
 """The longest side of a model's image, in pixels."""
 MOST_AREA = 2**25
 """The most pixels of a model's image: 384 MiB as floats."""
+ROUNDINGS = ("nearest", "down", "torchvision")
+MOST_TEXT = 2**20
+"""Characters of another tool's metadata."""
+FITS = ("crop", "stretch", "pad")
+INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos", "linear")
 _LEAST, _MOST = 1e-6, 1e6
 
 
@@ -36,6 +42,59 @@ def parse_class_names(text: str) -> tuple[str, ...]:
         if not isinstance(name, str):
             raise ValueError(f"expected names that are texts, found {repr(name)[:60]}")
     return tuple(stored)
+
+
+def foreign_class_names(metadata: Mapping[str, str]) -> tuple[str, ...] | None:
+    """Return the class names that Ultralytics stores, "{0: 'person', …}"; None where there are none.
+
+    Only literals of bounded size are read; nothing is evaluated.
+    """
+    text = metadata.get("names", "")
+    if not text or len(text) > MOST_TEXT or not {"stride", "task", "imgsz"} & metadata.keys():
+        return None
+    found = _literal(text)
+    if isinstance(found, dict) and set(found) == set(range(len(found))):
+        found = [found[index] for index in range(len(found))]
+    names = isinstance(found, list) and found and all(isinstance(name, str) and name for name in found)
+    return tuple(found) if names else None
+
+
+def foreign_preprocessing(
+    metadata: Mapping[str, str], shape: Sequence[int | None] | None
+) -> dict[str, Any] | None:
+    """Return the fields of a Preprocessing that Ultralytics' metadata state; None where they state none.
+
+    shape: of the model's first input, for a file that does not state its size. A classifier is fed the centre of the
+    image; other networks the whole image, with grey around it.
+    """
+    if "names" not in metadata or "stride" not in metadata or shape is None or len(shape) != 4:
+        return None
+    size = _literal(metadata.get("imgsz", "None"))
+    sides = tuple(size) if isinstance(size, (list, tuple)) else (size, size)
+    stated = tuple(shape[2:])
+    fields: dict[str, Any] = {
+        "size": sides if None not in sides else stated,
+        "interpolation": "linear",
+        "fit": "pad",
+    }
+    if metadata.get("task") == "classify":
+        fields |= {"interpolation": "bilinear", "fit": "crop", "resize": fields["size"][0]}
+        fields["rounding"] = "torchvision"
+    try:
+        _check(fields)
+    except ValueError:
+        return None
+    # A file exported for one size takes no other.
+    fits = all(side is None or side == own for side, own in zip(stated, fields["size"], strict=True))
+    return fields if fits else None
+
+
+def _literal(text: str) -> Any:
+    """The value of a Python literal; None for another text."""
+    try:
+        return ast.literal_eval(text) if len(text) <= MOST_TEXT else None
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return None
 
 
 def _json(text: str) -> Any:
@@ -89,5 +148,8 @@ _FIELDS: Mapping[str, tuple[Callable[[object], bool], str]] = {
         f"1, 3 or 4 numbers from {_LEAST:g} to {_MOST:g}",
     ),
     "layout": (lambda value: value in ("NCHW", "NHWC"), "NCHW or NHWC"),
+    "fit": (lambda value: value in FITS, f"one of {', '.join(FITS)}"),
+    "interpolation": (lambda value: value in INTERPOLATIONS, f"one of {', '.join(INTERPOLATIONS)}"),
+    "rounding": (lambda value: value in ROUNDINGS, f"one of {', '.join(ROUNDINGS)}"),
     "resize": (lambda value: value is None or _is_side(value), f"null, or a number from 1 to {MOST_SIDE}"),
 }

@@ -16,7 +16,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import onnx
 
 from converters.errors import ConversionError, InvalidModel
-from converters.metadata import parse_class_names, parse_preprocessing
+from converters.metadata import (
+    foreign_class_names,
+    foreign_preprocessing,
+    parse_class_names,
+    parse_preprocessing,
+)
 from converters.system.atomic import write_bytes
 
 if TYPE_CHECKING:
@@ -25,6 +30,8 @@ if TYPE_CHECKING:
 Stored = TypeVar("Stored")
 PREPROCESSING_KEY = "onnxplain.preprocessing"
 CLASS_NAMES_KEY = "onnxplain.class_names"
+UNREAD_KEY = "onnxplain.preprocessing_unread"
+"""Why the preprocessing that comes with a model is not followed."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,12 @@ class Preprocessing:
 
     The image is read as RGB in [0, 1], its short side resized to `resize` pixels, the centre `size`
     (height, width) cropped, then (image − mean) / std per channel.
+    fit: "crop", as above; "stretch" resizes both sides to `resize`, or to `size`, and changes the aspect; "pad" shrinks
+        or enlarges the whole image to fit into `size` and fills the rest with grey (114 of 255), as Ultralytics does.
+    interpolation: "nearest", "box", "bilinear", "hamming", "bicubic" or "lanczos", as Pillow resizes; "linear",
+        as OpenCV's INTER_LINEAR does, which Ultralytics uses.
+    rounding: of the longer side after resizing. "nearest"; "down", as transformers does; "torchvision", which rounds
+        down, and the start of an odd crop to an even pixel, as timm does.
     """
 
     size: tuple[int, int]
@@ -40,6 +53,9 @@ class Preprocessing:
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
     layout: str = "NCHW"
     resize: int | None = None
+    fit: str = "crop"
+    interpolation: str = "bicubic"
+    rounding: str = "nearest"
 
 
 @dataclass(frozen=True)
@@ -99,14 +115,26 @@ class Model:
 
     @property
     def preprocessing(self) -> Preprocessing | None:
-        """How a photograph becomes an input, where it was stored at conversion. Raises InvalidModel."""
+        """How a photograph becomes an input, as stored at conversion or by Ultralytics. Raises InvalidModel."""
         fields = self._stored(PREPROCESSING_KEY, parse_preprocessing)
+        if fields is None and "names" in self.metadata:
+            fields = foreign_preprocessing(self.metadata, self._first_shape)
         return None if fields is None else Preprocessing(**fields)
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        """The name of each class, in the order of the logits, where stored at conversion. Raises InvalidModel."""
-        return self._stored(CLASS_NAMES_KEY, parse_class_names)
+        """The name of each class, in order, as stored at conversion or by Ultralytics. Raises InvalidModel."""
+        return self._stored(CLASS_NAMES_KEY, parse_class_names) or foreign_class_names(self.metadata)
+
+    @property
+    def _first_shape(self) -> tuple[int | None, ...] | None:
+        """The shape of the only input; None for a free axis."""
+        stored = {tensor.name for tensor in self.proto.graph.initializer}
+        inputs = [info for info in self.proto.graph.input if info.name not in stored]
+        if len(inputs) != 1:
+            return None
+        axes = inputs[0].type.tensor_type.shape.dim
+        return tuple(axis.dim_value if axis.HasField("dim_value") else None for axis in axes)
 
     def _stored(self, key: str, parse: Callable[[str], Stored]) -> Stored | None:
         """Return the value of a metadata entry, None where there is no such entry."""
@@ -132,11 +160,16 @@ class Model:
 
 
 def set_metadata(
-    proto: onnx.ModelProto,
+    proto: onnx.ModelProto | Model,
     preprocessing: Preprocessing | None = None,
     class_names: Iterable[str] | None = None,
 ) -> None:
-    """Store preprocessing and class names in the proto, in place. Raises ConversionError for values out of range."""
+    """Store preprocessing and class names in a model, in place. Raises ConversionError for values out of range."""
+    proto = proto.proto if isinstance(proto, Model) else proto
+    if not isinstance(proto, onnx.ModelProto):
+        raise ConversionError(
+            f"expected an onnx.ModelProto or a Model, got {type(proto).__name__}. Fix: give what load returned"
+        )
     entries = {entry.key: entry.value for entry in proto.metadata_props}
     if preprocessing is not None and not isinstance(preprocessing, Preprocessing):
         raise ConversionError(

@@ -28,6 +28,7 @@ INTERNAL = {
     "Undetermined": "an expansion of converters/passes/fused waits for a shape",
     "Unknown": "analyzer/graph/samples has no rule that follows the samples",
     "UnknownSize": "analyzer/placement has no rule that follows the positions",
+    "Unread": "HubFolder stores it as the reason, and load_images adds a fix",
     "Stopped": "a trial on noise ends, and its question stays open",
     "RuntimeFailure": "the callers of converters/graph/runtime.py raise an error with a fix",
     "Exit": "typer: the exit status, after the message",
@@ -48,10 +49,9 @@ CAUGHT = {
 BUILTIN = frozenset({"AttributeError", "TypeError", "ValueError"})
 # (module, function): why its raise names no fix.
 EXEMPT = {
-    (
-        "analyzer/cli/inputs.py",
-        "_read_photograph",
-    ): "the message of an error of analyzer/figures, which names a fix",
+    ("analyzer/images/load.py", "sample"): "the message of read_pixels or preprocess, which names a fix",
+    ("analyzer/cli/targets.py", "_known"): "the message of a TargetError, which names a fix",
+    ("analyzer/backends/networks.py", "model_in_layout_of"): "an error of `convert` again",
     ("analyzer/__init__.py", "__getattr__"): "the words of Python for an unknown attribute",
     ("analyzer/checks/report.py", "raise_for_disagreement"): "the verdict of a check",
     ("analyzer/testing.py", "_candidates"): "an error of `convert` again",
@@ -65,7 +65,9 @@ EXEMPT = {
     ): "a report states it as the reason why a side is left out",
 }
 # An error of these holds a fix already, and so does one that repeats its message.
-OURS = frozenset({"AnalysisError", "ConversionError", "UnsupportedOp", "VerificationFailed"})
+OURS = frozenset(
+    {"AnalysisError", "ConversionError", "InputError", "TargetError", "UnsupportedOp", "VerificationFailed"}
+)
 
 
 class Source:

@@ -14,6 +14,7 @@ from converters import convert
 from tests.analyzer.methods.completeness import assert_complete
 
 CAT, ESPRESSO = 0, 967
+STEPS = 20
 
 
 @pytest.fixture(scope="module")
@@ -53,20 +54,20 @@ def by_captum(net, x) -> np.ndarray:
         image,
         torch.zeros_like(image),
         target=ESPRESSO,
-        n_steps=50,
+        n_steps=STEPS,
         method="gausslegendre",
         internal_batch_size=10,
     )
     return found.detach().numpy()
 
 
-def test_integrated_gradients_equal_captum_at_fifty_steps(trained):
+def test_integrated_gradients_equal_captum_at_equal_steps(trained):
     net, x, model = trained
     single, double = by_captum(net, x[1:]), by_captum(net.double(), x[1:].astype(np.float64))
     net.float()
     source, runtime = (
         integrated_gradients(
-            differentiate(model, backend), x[1:], target=ESPRESSO, steps=50, batch_size=10
+            differentiate(model, backend), x[1:], target=ESPRESSO, steps=STEPS, batch_size=10
         ).attributions
         for backend in ("source", "onnxruntime")
     )

@@ -9,18 +9,18 @@ Refuses, by name, a node on that path that has no VJP rule.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from analyzer.errors import UnsupportedOp
+from analyzer.errors import UnsupportedOp, note
 from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph, Node, Tensor
 from analyzer.ops import find
 from analyzer.ops.chain_rule import active_tensors, carries_gradient, pull_back
 from analyzer.ops.registry import Op
 from analyzer.ops.rules import rules_of
+from analyzer.target.suppressed import before_suppression
 
 __all__ = [
     "active_tensors",
@@ -146,7 +146,7 @@ def check_gradient_paths(graph: Graph, wrt: Iterable[str], outputs: Sequence[str
     if lost and (not set(reaching).intersection(others) or (named and inputs)):
         raise UnsupportedOp(_lost_path(graph, (inputs or lost)[0], outputs, leading))
     for name in inputs:
-        warnings.warn(_lost_path(graph, name, outputs, leading), stacklevel=4)
+        note(_lost_path(graph, name, outputs, leading), UserWarning)
 
 
 def path_ends(graph: Graph, roots: Iterable[str], targets: Iterable[str]) -> tuple[Node, ...]:
@@ -179,7 +179,10 @@ def _lost_path(graph: Graph, name: str, outputs: Sequence[str], leading: frozens
     ]  # fmt: skip
     where = ", ".join(str(node) for node in ends[:3]) or "ops without a derivative"
     first = [output for output in first if output not in outputs]
-    if not first:
+    proposal = before_suppression(graph)
+    if proposal is not None and proposal.node in ends:
+        fix = proposal.fix
+    elif not first:
         fix = "explain a tensor that is computed before it, as in Target('logits') (--target logits=)"
     else:
         fix = f"attribute what is computed after it, wrt={first[:3]}"

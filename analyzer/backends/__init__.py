@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
-
-import onnx
+from typing import Any
 
 from analyzer.backends.at_sizes import at_sizes, depends_on_sizes
 from analyzer.backends.batching.arranging import SAMPLES
 from analyzer.backends.batching.memory import as_batch_size, as_bytes
 from analyzer.backends.batching.planning import plan_batch
 from analyzer.backends.bound import Gradients
+from analyzer.backends.devices import as_device, providers_of, refuse_settings
 from analyzer.backends.differentiable import Backend, Differentiable
 from analyzer.backends.file import explaining, explains
+from analyzer.backends.networks import model_for
 from analyzer.errors import AnalysisError
 from analyzer.graph.graph import Graph
 from analyzer.graph.precision import FLOAT64, at_least_float32, in_precision
 from analyzer.types import Inputs
-from converters import Model, load
+from converters import Model
 from converters.straight_through import straight_through as pass_rounding
 
 BACKENDS = ("onnxruntime", "torch", "tensorflow", "source")
 
-ModelLike = Model | onnx.ModelProto | str | os.PathLike[str]
+ModelLike = Any
+"""What `convert` takes or returns."""
 
 
 def differentiate(
@@ -41,17 +42,21 @@ def differentiate(
     verify: bool = True,
     samples: str | None = None,
     trust: bool = False,
+    example: Any = None,
 ) -> Differentiable:
     """Bind a model to a backend that computes values and gradients at any of its tensors.
 
-    model: what `convert` returned, an onnx.ModelProto or a path; a Differentiable is returned as it is.
+    model: what `convert` takes or returned; a Differentiable is returned as it is.
+    example: the inputs from which a network is traced that does not state its own, such as an nn.Module.
     backend: "onnxruntime" (the gradient graph), "torch" or "tensorflow" (the ONNX graph executed there),
         "source" (the network that was converted).
     precision: "float64" runs the torch or tensorflow backend in double precision, whatever the model's own.
         By default a float16 or bfloat16 model is computed, and answered, in float32; any other in its own.
     straight_through: differentiate a quantized model straight through its rounding: as the identity inside the
         range of a quantizer, zero outside (Bengio, Léonard & Courville 2013; Jacob et al. 2018).
-    providers, threads: ONNX Runtime's execution providers (default CPU) and threads. device: torch's device.
+    providers, threads: ONNX Runtime's execution providers (default CPU) and threads.
+    device: "cpu", "cuda", "cuda:1", or another one that the backend can use; not of the source, which runs on the
+        device of its weights.
     max_memory: the memory that a call may take without its results, in bytes or as "2 GiB". Larger batches are split
         into micro-batches. Default: half of the free memory.
     batch_size: the samples of a micro-batch. There is then no limit of memory, unless max_memory is given too.
@@ -62,8 +67,8 @@ def differentiate(
         explained. False explains the graph unseen.
     trust: load a file that can run code, as for `convert`; only for files whose origin you trust.
     Raises VerificationFailed or VerificationError where the explained graph is not the file; AnalysisError for an
-    unknown backend or an option that it does not have, MissingDependency where its framework is not installed,
-    ConversionError where the file is not a usable model.
+    unknown backend or an option that it does not have, BackendError for a device or provider that is not here,
+    MissingDependency where its framework is not installed, ConversionError where the file is not a usable model.
     """
     if isinstance(model, Differentiable):
         return model
@@ -86,11 +91,13 @@ def differentiate(
             "the source rounds by its own rules, which straight_through=True cannot change. Fix: use "
             'backend="onnxruntime", "torch" or "tensorflow"'
         )
+    device = as_device(device)
+    refuse_settings(backend, device, providers, threads)
     if threads is not None and (not isinstance(threads, int) or threads < 1):
         raise AnalysisError(
             f"expected threads of at least 1, got {threads!r}. Fix: omit it, or give a whole number"
         )
-    loaded = load(model, verify=verify, trust=trust)
+    loaded = model_for(model, example, verify=verify, trust=trust)
     loaded = pass_rounding(loaded) if straight_through else loaded
     bound = on_backend(
         loaded,
@@ -113,7 +120,7 @@ def for_inputs(model: ModelLike | Differentiable, inputs: Inputs) -> Differentia
 
     Raises InputError or ShapeError where the inputs are not the model's.
     """
-    fn = differentiate(model)
+    fn = differentiate(model, example=inputs)
     return at_sizes(fn, fn.check_inputs(inputs)) if depends_on_sizes(fn.model, fn.graph) else fn
 
 
@@ -139,7 +146,7 @@ def on_backend(
     if backend == "onnxruntime":
         from analyzer.backends.onnxruntime import OnnxRuntime
 
-        engine = OnnxRuntime(graph, providers, threads, max_memory)
+        engine = OnnxRuntime(graph, providers_of(device, providers), threads, max_memory)
     elif backend == "torch":
         from analyzer.backends.torch import TorchBackend
 
@@ -147,7 +154,7 @@ def on_backend(
     elif backend == "tensorflow":
         from analyzer.backends.tensorflow import TensorFlowBackend
 
-        engine = TensorFlowBackend(graph)
+        engine = TensorFlowBackend(graph, device)
     else:
         from analyzer.backends.source.source import source_backend
 

@@ -7,7 +7,6 @@ returned as it is. A Squeeze without axes is read in the same way, where an axis
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 import onnx
 
 from analyzer.backends.caches import Cache
+from analyzer.errors import note
 from analyzer.graph.batch_axis import batched_inputs
 from analyzer.graph.graph import Graph, Node
 from analyzer.graph.precision import FLOAT64, at_least_float32, in_precision, precisions
@@ -76,7 +76,7 @@ def at_sizes(fn: Differentiable, feeds: Arrays) -> Differentiable:
     for oldest in list(kept)[: max(len(kept) - _KEPT + 1, 0)]:
         del kept[oldest]
     kept[open_ended if made.engine.batch is None else fixed] = made
-    warnings.warn(_note(made.graph, feeds, written.switches), stacklevel=3)
+    note(_note(made.graph, feeds, written.switches), UserWarning)
     return made
 
 
@@ -86,7 +86,7 @@ def model_at_sizes(model: Model, graph: Graph, backends: tuple[str, ...], feeds:
     found = None if rewrite is None else rewrite()
     if found is None:
         return model
-    warnings.warn(_note(Graph.from_proto(found.proto), feeds, found.switches), stacklevel=3)
+    note(_note(Graph.from_proto(found.proto), feeds, found.switches), UserWarning)
     return replace(model, proto=found.proto)
 
 

@@ -24,6 +24,7 @@ from analyzer.backends.undefined import undefined, undefined_error
 from analyzer.errors import TargetError
 from analyzer.graph.batch_axis import batched_inputs, samples_in
 from analyzer.graph.samples.arrangement import INDEPENDENT, Arrangement
+from analyzer.target.before import at_logit
 from analyzer.target.resolve import resolve
 from analyzer.target.target import Seed, Target, chosen_classes
 from analyzer.types import Arrays, Progress
@@ -185,6 +186,7 @@ def _resolved(fn: Differentiable, feeds: Arrays, target: Target) -> Seed:
     def values(output: str) -> np.ndarray:
         return run(fn, Call(None, (output,), None), feeds)[output]
 
+    target = at_logit(target, graph)
     if fn.arrangement is not None:
         refuse_rows(target, graph, fn.arrangement)
     output = graph.tensors.get(target.first_output or graph.default_output)

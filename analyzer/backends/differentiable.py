@@ -23,14 +23,17 @@ from analyzer.backends.batching.micro_batches import run
 from analyzer.backends.batching.planning import Call
 from analyzer.backends.bound import Bound, Evaluation, Gradients
 from analyzer.backends.caches import Caches
-from analyzer.backends.file import FileCheck, file_of
-from analyzer.backends.inputs import Feeds, check_inputs
+from analyzer.backends.file import FileCheck, file_of, within_call
+from analyzer.backends.inputs import Feeds, check_inputs, checked_for
+from analyzer.backends.pixels import from_pictures, refuse_raw
 from analyzer.errors import AnalysisError, UnknownTensor
 from analyzer.graph.batch_axis import Place, find_places
 from analyzer.graph.graph import Graph
-from analyzer.graph.names import find_tensors
+from analyzer.graph.names import find_tensors, near_names
 from analyzer.graph.program import Program
 from analyzer.graph.samples.arrangement import Arrangement
+from analyzer.target.class_names import names_of_output, with_indices
+from analyzer.target.saturation import note_saturated
 from analyzer.target.target import Seed, TargetLike, as_target, one_scalar
 from analyzer.types import Arrays, Inputs, Names, Progress
 from converters.model import Model
@@ -117,6 +120,11 @@ class Differentiable:
         computed = [name for node in self.graph.nodes for name in node.outputs if name]
         return (*self.graph.inputs, *computed)
 
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The stored names of the classes of the first output; None where it has another number of classes."""
+        return names_of_output(self.graph, None, self.model.class_names)
+
     @cached_property
     def differentiable_inputs(self) -> tuple[str, ...]:
         """The model's floating inputs: what is attributed."""
@@ -179,7 +187,7 @@ class Differentiable:
         given = (outputs,) if isinstance(outputs, str) else outputs
         names = tuple(given) if given is not None else self.graph.outputs
         self._known(names)
-        feeds = check_inputs(self.graph, inputs)
+        feeds = self.feeds_of(inputs)
         if not names:
             return {}
         sized = at_sizes(self, feeds)
@@ -199,14 +207,16 @@ class Differentiable:
     ) -> Gradients:
         """The explained output of each sample, and its gradient at `wrt` (default: the floating inputs).
 
-        inputs: (N, *features), or {input name: array}. target: see `Target`. wrt: see `roots`; the results have
+        inputs: (N, *features), or {input name: array}. target: see `Target`; names of classes that the model stores are
+        taken for indices. wrt: see `roots`; the results have
         ONNX names, and one tensor may be computed from another.
         defined: raise AnalysisError where a gradient is NaN. It may be infinite, as that of a square root at 0.
         Raises InputError, ShapeError, TargetError, UnknownTensor, or UnsupportedOp where a node between a
         wanted tensor and the target has no rule.
         """
         self._tensors_of(wrt)
-        feeds = check_inputs(self.graph, inputs)
+        target = self.indexed(target)
+        feeds = self.feeds_of(inputs)
         if self.arrangement is None:
             fn = at_sizes(self, feeds)
             return fn._arranged_gradients(feeds.of(fn.graph), target, wrt, defined)
@@ -226,6 +236,8 @@ class Differentiable:
         if not fn.arrangement.plain and self.file is not None:
             # The view has other axes than the file: the outputs are compared in the user's form.
             self.forward(feeds)
+        if not within_call():
+            note_saturated(self.graph, found.output, found.target)
         return found
 
     def evaluate(
@@ -247,21 +259,46 @@ class Differentiable:
     def bind(self, inputs: Inputs, target: TargetLike = None, *, several: bool = False) -> Bound:
         """Check the inputs and resolve the target, once for all that is computed of them.
 
+        inputs: those that a method was given are checked already; do not change them in place.
         several: whether several classes of each sample may be explained, one by one.
         Raises InputError or ShapeError for the inputs, TargetError for the target.
         """
+        target = self.indexed(target)
         wanted = as_target(target) if several else one_scalar(target)
-        return Bound.of(self, check_inputs(self.graph, inputs), wanted)
+        return Bound.of(self, self.feeds_in_call(inputs), wanted)
 
     def check_inputs(self, inputs: Inputs) -> Arrays:
-        """The feeds {input name: array} in the model's dtypes. Raises InputError or ShapeError."""
-        return dict(check_inputs(self.graph, inputs))
+        """The feeds {input name: array} in the model's dtypes. See `feeds_of`."""
+        return dict(self.feeds_of(inputs))
+
+    def feeds_of(self, inputs: Inputs) -> Feeds:
+        """Check inputs for this model, once; those that were checked are returned as they are.
+
+        Images of Pillow are read as the model's preprocessing says.
+        Raises InputError or ShapeError; InputError for raw pixels where the model takes normalised ones, too.
+        """
+        if isinstance(inputs, Feeds) and inputs.graph is self.graph:
+            return inputs
+        feeds = check_inputs(self.graph, from_pictures(inputs, self.model))
+        refuse_raw(feeds, self.model.preprocessing)
+        return feeds
+
+    def feeds_in_call(self, inputs: Inputs) -> Feeds:
+        """Return the feeds of the inputs that a method was given, which are checked already; check any others."""
+        known = checked_for(self.graph, inputs)
+        return self.feeds_of(inputs) if known is None else known
+
+    def indexed(self, target: TargetLike) -> TargetLike:
+        """The target with the names of classes replaced by their indices. Raises TargetError for an unknown name."""
+        return with_indices(target, self.model.class_names, self.graph)
 
     def _known(self, names: Collection[str]) -> None:
         for name in names:
             if name not in self.graph.tensors:
+                near = near_names(str(name), self.tensors)
+                told = f"try {', '.join(map(repr, near))}, or " if near else ""
                 raise UnknownTensor(
-                    f"the graph has no tensor {name!r}. Fix: choose from fn.tensors, which lists them"
+                    f"the graph has no tensor {name!r}. Fix: {told}choose from fn.tensors, which lists them"
                 )
 
     def _tensors_of(self, wrt: Names | None) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,9 +22,10 @@ import onnx
 from onnx import helper
 
 from analyzer.backends.at_sizes import at_sizes
-from analyzer.backends.inputs import check_inputs
-from analyzer.errors import VerificationError
+from analyzer.backends.inputs import calling
+from analyzer.errors import VerificationError, note
 from analyzer.graph.batch_axis import Place, batched_inputs, samples_in
+from analyzer.target.saturation import note_saturated
 from analyzer.target.target import Seed, rows_of
 from converters.errors import ConversionError, one_line
 from converters.graph.kernels import exact
@@ -340,7 +340,7 @@ class FileCheck:
             self._passed.popitem(last=False)
 
     def _warn(self, told: str) -> None:
-        warnings.warn(told, stacklevel=2)
+        note(told, UserWarning)
 
 
 def file_of(fn: Differentiable, model: Model) -> FileCheck | None:
@@ -349,9 +349,9 @@ def file_of(fn: Differentiable, model: Model) -> FileCheck | None:
         return None
     found = FileCheck(fn, model.original)
     if found.drawn:
-        warnings.warn(
+        note(
             f"the file draws at random ({found.drawn}): the explained output is not compared with it",
-            stacklevel=2,
+            UserWarning,
         )
     return found
 
@@ -372,7 +372,7 @@ def explaining(*batches: tuple[Differentiable, Inputs]) -> Iterator[None]:
     if _EXPLAINED.get() is not None:
         yield
         return
-    given = [(fn, fn.file, check_inputs(fn.graph, inputs)) for fn, inputs in batches if fn.file is not None]
+    given = [(fn, fn.file, fn.feeds_of(inputs)) for fn, inputs in batches if fn.file is not None]
     batches_of = {id(file): _Batch(key_of(feeds)) for _, file, feeds in given}
     token = _EXPLAINED.set(batches_of)
     try:
@@ -385,10 +385,15 @@ def explaining(*batches: tuple[Differentiable, Inputs]) -> Iterator[None]:
         _EXPLAINED.reset(token)
 
 
+def within_call() -> bool:
+    """Return whether a method, or a check, that the user called is running."""
+    return _EXPLAINED.get() is not None
+
+
 def explains(method: _Method) -> _Method:
     """Let a method, method(model, inputs, …, verify=True), explain the user's file and nothing else.
 
-    The method is given a model at the sizes of the inputs, and inputs that are checked.
+    The method is given a model at the sizes of the inputs. These are checked, once for all that it binds.
     """
     signature = inspect.signature(method)
 
@@ -398,13 +403,19 @@ def explains(method: _Method) -> _Method:
 
         given = signature.bind(*args, **options).arguments
         verify = given.get("verify", True)
-        whole = differentiate(given["model"], verify=verify)
-        feeds = check_inputs(whole.graph, given["inputs"])
+        whole = differentiate(given["model"], verify=verify, example=given["inputs"])
+        feeds = whole.feeds_of(given["inputs"])
         fn = at_sizes(whole, feeds)
-        given["model"], given["inputs"] = fn, feeds.of(fn.graph)
+        given["model"], feeds = fn, feeds.of(fn.graph)
+        if "target" in given:
+            given["target"] = fn.indexed(given["target"])
         called = inspect.BoundArguments(signature, cast("OrderedDict[str, Any]", given))
-        with explaining(*([(fn, given["inputs"])] if verify else [])):
-            return method(*called.args, **called.kwargs)
+        outermost = not within_call()
+        with calling(given["inputs"], feeds), explaining(*([(fn, feeds)] if verify else [])):
+            found = method(*called.args, **called.kwargs)
+        if outermost:
+            note_saturated(fn.graph, found.output, found.target)
+        return found
 
     return cast(_Method, explained)
 

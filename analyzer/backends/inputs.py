@@ -5,16 +5,20 @@ From a Graph and arrays to feeds {input name: array} in the graph's types. Refus
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 
 from analyzer.errors import InputError, ShapeError
 from analyzer.graph.batch_axis import batched_inputs
+from analyzer.graph.channel_axis import shape_with_channels
 from analyzer.graph.fixes import ALIKE, FINITE, NUMBERS, numbers_fix, shape_fix
 from analyzer.graph.graph import Graph, Tensor
 from analyzer.types import Arrays, Inputs, as_array, kind_of
+from converters.types import Shape
 
 
 class Feeds(dict[str, np.ndarray]):
@@ -34,6 +38,26 @@ class Feeds(dict[str, np.ndarray]):
     def form(self, arrays: Arrays) -> Any:
         """Return results by tensor in the form of the inputs: one array, or {tensor: array}."""
         return next(iter(arrays.values())) if self.single else arrays
+
+
+# The inputs of the method that runs, as it was given them, and checked.
+_CALL: ContextVar[tuple[Inputs, Feeds] | None] = ContextVar("inputs of a call", default=None)
+
+
+@contextmanager
+def calling(inputs: Inputs, feeds: Feeds) -> Iterator[None]:
+    """Let `checked_for` return these feeds for these very inputs within the block."""
+    token = _CALL.set((inputs, feeds))
+    try:
+        yield
+    finally:
+        _CALL.reset(token)
+
+
+def checked_for(graph: Graph, inputs: Inputs) -> Feeds | None:
+    """Return the feeds of the inputs that the method in progress was given; None of any others."""
+    given, feeds = _CALL.get() or (None, None)
+    return feeds if feeds is not None and inputs is given and feeds.graph is graph else None
 
 
 def check_inputs(graph: Graph, inputs: Inputs) -> Feeds:
@@ -59,7 +83,10 @@ def check_inputs(graph: Graph, inputs: Inputs) -> Feeds:
         what = f"unknown input {unknown[0]!r}" if unknown else f"missing input {missing[0]!r}"
         raise InputError(f"{what}; the model's inputs are {names}. Fix: {_give(graph)}")
     batched = batched_inputs(graph)
-    feeds = {n: _check_input(graph.tensors[n], given[n], free=n in batched) for n in graph.inputs}
+    feeds = {
+        n: _check_input(graph.tensors[n], shape_with_channels(graph, n), given[n], free=n in batched)
+        for n in graph.inputs
+    }
     counts = {feeds[name].shape[0] for name in batched}
     symbols = {shape[0] for name in batched if (shape := graph.tensors[name].shape)}
     # Axes of different names, as of nodes and of edges, need not agree: arranging.py decides.
@@ -79,8 +106,8 @@ def refuse_not_finite(name: str, array: np.ndarray) -> None:
         )
 
 
-def _check_input(tensor: Tensor, value: object, *, free: bool) -> np.ndarray:
-    """One feed in the dtype of its tensor; `free` lets any number of samples pass."""
+def _check_input(tensor: Tensor, shape: Shape | None, value: object, *, free: bool) -> np.ndarray:
+    """One feed in the dtype of its tensor; `free` lets any number of samples pass. shape: with all sizes known."""
     where = f"the input {tensor.name!r}"
     try:
         array = as_array(value)
@@ -96,8 +123,8 @@ def _check_input(tensor: Tensor, value: object, *, free: bool) -> np.ndarray:
         raise InputError(
             f"{where} takes {tensor.dtype}, not {array.dtype}. Fix: give x.astype({tensor.dtype.name!r})"
         )
-    if tensor.shape is not None:
-        _check_shape(tensor, array, where, free)
+    if shape is not None:
+        _check_shape(shape, array, where, free)
     refuse_not_finite(tensor.name, array)
     # Not ascontiguousarray, which makes a scalar a vector of one.
     return np.asarray(array, dtype=tensor.dtype, order="C")
@@ -109,9 +136,7 @@ def _give(graph: Graph) -> str:
     return f"give {'one array, or ' if len(graph.inputs) == 1 else ''}a dict {{{named}}}"
 
 
-def _check_shape(tensor: Tensor, array: np.ndarray, where: str, free: bool) -> None:
-    assert tensor.shape is not None
-    axes = tensor.shape
+def _check_shape(axes: Shape, array: np.ndarray, where: str, free: bool) -> None:
     stated = (None, *axes[1:]) if free and axes else axes
     fits = array.ndim == len(axes) and all(
         have == want for have, want in zip(array.shape, stated, strict=True) if isinstance(want, int)

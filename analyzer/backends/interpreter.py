@@ -7,6 +7,7 @@ own autodiff differentiates them. Refuses, by name, a node whose op has no form 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -31,19 +32,29 @@ class Torch:
 
     def __init__(self, device: str | None = None) -> None:
         self.module = import_framework("torch", **_NEEDED)
-        self.device = device or "cpu"
+        # Torch has no name for "the graphics card".
+        self.device = "cuda" if device == "gpu" else device or "cpu"
         if self.device != "cpu":
             self._refuse_unusable()
 
     def _refuse_unusable(self) -> None:
         """Raise BackendError where this installation of PyTorch does not have the device."""
+        if self.device.startswith("meta"):
+            raise BackendError("the device 'meta' holds no values. Fix: give device=\"cpu\", or omit it")
         try:
             self.module.empty(0, device=self.device)
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             raise BackendError(
-                f"PyTorch cannot use the device {self.device!r} ({one_line(error, 120)}). Fix: omit device, or "
-                "install a build of PyTorch for it"
+                f"PyTorch cannot use the device {self.device!r} ({one_line(error, 120)}). Fix: omit device, choose "
+                f"from {', '.join(map(repr, self._usable()))}, or install a build of PyTorch for it"
             ) from error
+
+    def _usable(self) -> list[str]:
+        """The devices of this machine that PyTorch can use."""
+        mps = getattr(self.module.backends, "mps", None)
+        found = {"cpu": True, "cuda": self.module.cuda.is_available()}
+        found["mps"] = mps is not None and mps.is_available()
+        return [name for name, usable in found.items() if usable]
 
     def tensor(self, array: np.ndarray) -> Any:
         """A tensor of the framework with a copy of the array."""
@@ -75,12 +86,32 @@ class Torch:
 
 
 class TensorFlow:
-    """TensorFlow, imported when first made."""
+    """TensorFlow, imported when first made. device: None leaves it to TensorFlow."""
 
     name = "tensorflow"
 
-    def __init__(self) -> None:
+    def __init__(self, device: str | None = None) -> None:
         self.module = import_framework("tensorflow", **_NEEDED)
+        self.device = device
+        if device is not None:
+            self._place = self._named(device)
+
+    def placed(self) -> AbstractContextManager[Any]:
+        """Return a context in which operations run on the device."""
+        return nullcontext() if self.device is None else self.module.device(self._place)
+
+    def _named(self, device: str) -> str:
+        """TensorFlow's name of a device. Raises BackendError where this machine does not have it."""
+        kind, _, number = device.strip().upper().partition(":")
+        kind = "GPU" if kind == "CUDA" else kind
+        here = self.module.config.list_logical_devices()
+        names = [one.name.removeprefix("/device:") for one in here]
+        if (wanted := f"{kind}:{number or 0}") not in names:
+            raise BackendError(
+                f"TensorFlow cannot use the device {device!r}. Fix: omit device, or give one of "
+                f"{', '.join(repr(name.lower()) for name in names)}"
+            )
+        return f"/device:{wanted}"
 
     def tensor(self, array: np.ndarray) -> Any:
         """A tensor of the framework with a copy of the array."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ import onnx
 
 from analyzer.autodiff.request import Request, program_for
 from analyzer.backends.batching.estimate import Costs
-from analyzer.errors import BackendError
+from analyzer.errors import BackendError, note
 from analyzer.graph.batch_axis import fixed_batch, samples_in
 from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph, is_float
@@ -167,7 +166,7 @@ class OnnxRuntime:
             found = self._run_session(key, program_of, feeds, targets)
             lacking = re.search(r"(?:implementation for|while running) (\w+)", str(error))
             what = f"ONNX Runtime has no kernel for {lacking[1]} in this precision" if lacking else str(error)
-            warnings.warn(f"computed in float32: {what}", stacklevel=2)
+            note(f"computed in float32: {what}", UserWarning)
             return found
 
     def _run_session(
@@ -236,25 +235,22 @@ def _cores() -> int:
 
 def make_session(proto: onnx.ModelProto, providers: Sequence[str], threads: int | None = None) -> Any:
     """Return an ONNX Runtime session of a program. Raises BackendError with the runtime's reason and a fix."""
-    import onnxruntime
-
-    known = onnxruntime.get_all_providers()
-    # A provider may come with its options, (name, options).
-    names = [one[0] if isinstance(one, tuple) else one for one in providers]
-    if unknown := [name for name in names if name not in known]:
-        here = ", ".join(onnxruntime.get_available_providers())
-        raise BackendError(
-            f"unknown provider {unknown[0]!r}. Fix: choose from those of this installation, {here}"
-        )
     if proto.ByteSize() > LARGEST_IN_MEMORY:
         raise BackendError(
             f"the graph is {proto.ByteSize() / 2**30:.1f} GiB; ONNX Runtime takes 2 GiB from memory. Fix: use "
             'backend="torch" (--backend torch)'
         )
     try:
-        return load_session(proto, providers=providers, threads=threads)
+        session = load_session(proto, providers=providers, threads=threads)
     except RuntimeFailure as error:
         raise BackendError(_unloaded(str(error))) from error
+    # A provider may come with its options, (name, options). The runtime leaves out one that does not start.
+    names = [one[0] if isinstance(one, tuple) else one for one in providers]
+    if lost := [name for name in names if name not in session.get_providers()]:
+        raise BackendError(
+            f"the provider {lost[0]!r} did not start. Fix: install the libraries that it needs, or use {CPU}"
+        )
+    return session
 
 
 def _unloaded(words: str) -> str:

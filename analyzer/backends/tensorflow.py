@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from analyzer.autodiff.request import Request
 from analyzer.backends.batching.estimate import Costs
 from analyzer.backends.interpreter import Interpreter, TensorFlow
 from analyzer.backends.native import Measured, Native
@@ -22,8 +23,9 @@ class TensorFlowBackend(Native):
     # Kernels have channels last: tensors are kept in both layouts.
     costs = Costs(tensors=2.5, weights=2, fixed=128 * 2**20, keeps=True)
 
-    def __init__(self, graph: Graph) -> None:
-        super().__init__(graph, TensorFlow())
+    def __init__(self, graph: Graph, device: str | None = None) -> None:
+        self._tensorflow = TensorFlow(device)
+        super().__init__(graph, self._tensorflow)
         self._interpreter = Interpreter(self.graph, self.framework)
 
     def known(self, feeds: Mapping[str, np.ndarray]) -> Collection[str]:
@@ -31,8 +33,8 @@ class TensorFlowBackend(Native):
         return self.graph.tensors.keys()
 
     def cut(self, graph: Graph) -> TensorFlowBackend:
-        """A graph cut out of this one."""
-        return TensorFlowBackend(graph)
+        """A graph cut out of this one, on the same device."""
+        return TensorFlowBackend(graph, self._tensorflow.device)
 
     def release(self) -> None:
         """Drop the programs, and the framework's copies of the weights."""
@@ -41,9 +43,15 @@ class TensorFlowBackend(Native):
 
     def forward(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> Arrays:
         """The values of these tensors."""
-        tensors = {name: self.framework.tensor(array) for name, array in feeds.items()}
-        found = self._interpreter.run(tensors, names)
-        return {name: self.framework.array(found[name]) for name in names}
+        with self._tensorflow.placed():
+            tensors = {name: self.framework.tensor(array) for name, array in feeds.items()}
+            found = self._interpreter.run(tensors, names)
+            return {name: self.framework.array(found[name]) for name in names}
+
+    def evaluate(self, request: Request, feeds: Mapping[str, np.ndarray], seed: Seed) -> Arrays:
+        """The results of the request, see `Native.evaluate`, computed on the device."""
+        with self._tensorflow.placed():
+            return super().evaluate(request, feeds, seed)
 
     def measure(
         self, feeds: Mapping[str, np.ndarray], seed: Seed, values: Sequence[str], wrt: Sequence[str]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from typing import Any, Literal
 
 import numpy as np
 from onnx import helper
@@ -18,7 +19,11 @@ from analyzer.backends import BACKENDS, Differentiable, ModelLike, explaining, o
 from analyzer.backends.at_sizes import depends_on_sizes, model_at_sizes
 from analyzer.backends.batching.arranging import arranged, arranged_like, moved_target
 from analyzer.backends.batching.memory import as_batch_size, as_bytes
+from analyzer.backends.devices import as_device, refuse_settings
 from analyzer.backends.inputs import check_inputs
+from analyzer.backends.networks import model_for
+from analyzer.backends.pixels import from_pictures
+from analyzer.checks.announce import announces
 from analyzer.checks.comparison import STEPS, Comparison
 from analyzer.checks.explain.localize import Origin
 from analyzer.checks.explain.reference import judge_backends
@@ -34,10 +39,12 @@ from analyzer.graph.graph import Graph
 from analyzer.graph.precision import HALF, at_least_float32, epsilon
 from analyzer.graph.samples.arrangement import INDEPENDENT, Arrangement
 from analyzer.methods.completeness import Completeness
-from analyzer.target.target import Target, TargetLike
+from analyzer.target.saturation import note_saturated
+from analyzer.target.target import Target, TargetLike, chosen_classes
 from analyzer.types import Announce, Arrays, Inputs, Row
-from converters import Model, load
+from converters import Model
 from converters.straight_through import straight_through as pass_rounding
+from converters.system.extras import install
 from converters.verification.original import Difference
 
 
@@ -45,15 +52,18 @@ def available_backends(model: Model) -> dict[str, str]:
     """Every backend, with an empty string where it can run and else the reason why not."""
     return {
         "onnxruntime": "",
-        "torch": "" if find_spec("torch") else 'not installed: pip install "onnxplain[torch]"',
-        "tensorflow": "" if find_spec("tensorflow") else 'not installed: pip install "onnxplain[tensorflow]"',
+        **{
+            name: "" if find_spec(name) else f"not installed: {install(name)}"
+            for name in ("torch", "tensorflow")
+        },
         "source": "" if model.source is not None else "an ONNX file has no source",
     }
 
 
+@announces("checking")
 @explaining()
 def check(
-    model: ModelLike,
+    model: ModelLike | Differentiable,
     inputs: Inputs,
     target: TargetLike = None,
     *,
@@ -65,12 +75,16 @@ def check(
     referee: bool | None = None,
     max_memory: int | str | None = None,
     batch_size: int | None = None,
-    progress: Announce | None = None,
+    progress: Announce | Literal[False] | None = None,
     verify: bool = True,
     trust: bool = False,
+    providers: Sequence[str] | None = None,
+    device: str | None = None,
 ) -> Report:
     """Compare every backend with every other on one model, and with the model's own file.
 
+    model: anything that `convert` takes or returned; a network is traced from the inputs. Of a Differentiable, its
+        model on the backends that `backends` names.
     inputs, target: as for `gradients`; None explains the class that the first backend ranks highest.
     wrt: the tensors that are attributed, such as the "embedding" of a text model (see `Differentiable.roots`);
         default the floating inputs.
@@ -83,15 +97,20 @@ def check(
         gradients that are within the tolerance of it on both; by default where something is in excess and torch is
         there.
     max_memory, batch_size: of every backend, as for `differentiate`. progress: called with a phrase that says what is
-        being run.
+        being run; by default lines on standard error, once the check has taken two seconds. False writes none.
     verify: whether an .onnx file is compared with the canonical graph when it is loaded, as for `differentiate`. The
         file, run as given, is the side "file" in any case.
     trust: load a file that can run code, as for `convert`.
+    providers: of ONNX Runtime. device: of the other backends, and of ONNX Runtime without providers; the source runs
+        on the device of its weights.
     Raises AnalysisError for an unknown backend, InputError, TargetError, UnsupportedOp; NothingToCompare where there
     is one side alone.
     """
-    loaded = load(model, verify=verify, trust=trust)
+    if isinstance(model, Differentiable):
+        model = model.model
+    loaded = model_for(model, inputs, verify=verify, trust=trust)
     loaded = pass_rounding(loaded) if straight_through else loaded
+    inputs = from_pictures(inputs, loaded)
     state = available_backends(loaded)
     chosen = _chosen(backends, state)
     allowed = tolerances(tolerance)
@@ -100,22 +119,25 @@ def check(
         loaded = model_at_sizes(loaded, stated, chosen, check_inputs(at_least_float32(stated), inputs))
         stated = Graph.from_proto(loaded.proto)
     most, size = as_bytes(max_memory), as_batch_size(batch_size)
+    where = {name: _where(name, as_device(device), providers) for name in chosen}
     functions = [
-        on_backend(loaded, stated, name, max_memory=most, batch_size=size, verify=False) for name in chosen
+        on_backend(loaded, stated, name, max_memory=most, batch_size=size, verify=False, **where[name])
+        for name in chosen
     ]
-    feeds = functions[0].check_inputs(inputs)
+    feeds, target = functions[0].check_inputs(inputs), functions[0].indexed(target)
     file = file_side(loaded, functions[0], feeds, allowed, alone=len(chosen) < 2)
-    if len(chosen) < 2 and (file is None or file.reason):
+    # A file has no gradients: it alone is compared where that is asked for.
+    if len(chosen) < 2 and (backends is None or file is None or file.reason):
         raise NothingToCompare(_alone(chosen[0], state, file))
     given = feeds
     functions, feeds, target = _arranged(functions, feeds, target)
-    fixed = fix_target(functions[0], feeds, target)
+    fixed = fix_target(functions[0], feeds, target, stated)
     refuse_noise(functions[0])
     # What was made ready to rank the classes holds a copy of the weights.
     functions[0].release()
     roots = functions[0].roots(wrt)
     readers = [Reader(fn, fixed, roots, fn.backend) for fn in functions]
-    comparison = Comparison(readers, feeds, fixed, allowed, progress)
+    comparison = Comparison(readers, feeds, fixed, allowed, progress or None)
     own = own_backward_of(loaded, functions[0].graph, given, fixed, roots, allowed["input gradient"], chosen)
     with own.explaining():
         check_gradient_paths(functions[0].graph, roots, tuple(weights_of(fixed)), named=wrt is not None)
@@ -188,8 +210,10 @@ def _alone(name: str, state: dict[str, str], file: FileSide | None) -> str:
         if missing
         else f"name two of {', '.join(n for n, reason in state.items() if not reason)}"
     )
-    why = f"; {file.reason}" if file is not None else ""
-    return f"expected two sides to compare, found {name} alone{why}. Fix: {how}"
+    why = f"; {file.reason}" if file is not None and file.reason else ""
+    if file is not None and not file.reason:
+        how += f"; backends=[{name!r}] (--backends {name}) compares outputs with the file, and no gradients"
+    return f"nothing was compared: expected two sides, found {name} alone{why}. Fix: {how}"
 
 
 def _arranged(
@@ -230,10 +254,27 @@ def note_of(fn: Differentiable) -> str:
     return "" if fn.arrangement is None else fn.arrangement.note
 
 
-def fix_target(fn: Differentiable, feeds: Arrays, target: TargetLike) -> Target:
-    """One target for all: near-equal logits must not be ranked anew by every backend."""
+def _where(backend: str, device: str | None, providers: Sequence[str] | None) -> dict[str, Any]:
+    """The settings of one backend: the source runs where its weights are, and providers are ONNX Runtime's."""
+    if backend == "source":
+        return {}
+    own = (
+        {"providers": providers} if backend == "onnxruntime" and providers is not None else {"device": device}
+    )
+    refuse_settings(backend, own.get("device"), own.get("providers"), None)
+    return own
+
+
+def fix_target(fn: Differentiable, feeds: Arrays, target: TargetLike, stated: Graph) -> Target:
+    """One target for all: near-equal logits must not be ranked anew by every backend.
+
+    stated: the graph of the file; a Note is given where it explains a probability near 1.
+    """
     bound = fn.bind(feeds, target)
-    (weights,) = bound.seed.cotangents(bound.outputs())
+    ys = bound.outputs()
+    if (classes := bound.seed.chosen(ys[bound.seed.output])) is not None:
+        note_saturated(stated, bound.seed.explained(ys), chosen_classes(classes, bound.seed.output))
+    (weights,) = bound.seed.cotangents(ys)
     return Target(weights=weights)
 
 

@@ -10,16 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate, explaining, for_inputs
 from analyzer.backends.at_sizes import depends_on_sizes
 from analyzer.backends.batching.arranging import arranged, moved_target
-from analyzer.backends.source.matching import TOLERANCE
+from analyzer.backends.networks import model_for, model_in_layout_of
+from analyzer.backends.source.matching import TOLERANCE, closest
+from analyzer.backends.unfolded import unfolded
 from analyzer.checks.agreement import fix_target, note_of, samples_of
+from analyzer.checks.announce import announces
 from analyzer.checks.comparison import STEPS, Comparison
 from analyzer.checks.drift import drift_rows
+from analyzer.checks.explain.differences import differences
 from analyzer.checks.explain.localize import Origin
 from analyzer.checks.explain.reference import judge_models
 from analyzer.checks.match.pairing import (
@@ -37,17 +43,21 @@ from analyzer.checks.read.reading import Reader, Reading, refuse_noise, weights_
 from analyzer.checks.read.twin import Twin
 from analyzer.checks.report import Report
 from analyzer.checks.tolerances import COMPLETENESS, Tolerance, tolerances
-from analyzer.errors import AnalysisError, ShapeError
+from analyzer.errors import AnalysisError, ShapeError, TargetError
 from analyzer.graph.batch_axis import batched_inputs
 from analyzer.graph.graph import Graph
 from analyzer.methods.saliency import maps_of
-from analyzer.target.target import Target, TargetLike
+from analyzer.target.before import logit_of, logits
+from analyzer.target.target import Target, TargetLike, one_scalar
 from analyzer.types import Announce, Arrays, Inputs, Row
+from converters import Model
+from converters.errors import ExampleNeeded
 
 # Enough to tell layers apart; an axis of samples from one of length 1.
 MATCHED_SAMPLES = 2
 
 
+@announces("comparing")
 @explaining()
 def compare(
     a: ModelLike | Differentiable,
@@ -65,19 +75,25 @@ def compare(
     referee: bool | None = None,
     max_memory: int | str | None = None,
     batch_size: int | None = None,
-    progress: Announce | None = None,
+    progress: Announce | Literal[False] | None = None,
     verify: bool = True,
     trust: bool = False,
+    providers: Sequence[str] | None = None,
+    device: str | None = None,
+    fold_batch_norm: bool = True,
 ) -> Report:
     """Compare two models that should be the same function, and their reasons.
 
+    a, b: as for `check`, or bound to a backend. A network is traced from the inputs, b in the first layout that runs.
     inputs, target, wrt: of a, as for `check`. b is fed the same numbers, its axes in the order that its inputs take;
         where several orders fit, that which makes the outputs equal, or most layers. inputs_of_b: {input of a: input
         of b} where neither names nor shapes tell.
     backend: what computes both; a model may also come bound to one, `differentiate(model, …)`.
     tolerance, steps, straight_through, max_memory, batch_size, progress: as for `check`. verify: compare both with
         their files, as for `differentiate`. names: of the two models in the report.
-    trust: load files that can run code, as for `convert`.
+    trust: load files that can run code, as for `convert`. providers, device: as for `differentiate`.
+    fold_batch_norm: False compares BatchNorm layers apart from the layer before them, so that a wrong epsilon is found
+        in the BatchNormalization.
     referee: whether both are run in float64 on torch as well, to say whether an excess is rounding or the models'; by
         default where something is in excess and torch is there.
     Rows name tensors of a, and those of b under `tensor_b`; `matched`, `near`, `unmatched` and `inner` say which
@@ -91,36 +107,45 @@ def compare(
             f"the two models are both called {names[0]!r}. Fix: give two names, names=('before', 'after')"
         )
     tell = progress or (lambda what: None)
+    if not isinstance(b, Differentiable):
+        b = _second(b, inputs, inputs_of_b, verify, trust)
     mine, other = (
         differentiate(
-            model,
+            model if fold_batch_norm else unfolded(model, inputs, verify=verify, trust=trust),
             backend,
             straight_through=straight_through,
             max_memory=max_memory,
             batch_size=batch_size,
             verify=verify,
             trust=trust,
+            example=inputs,
+            providers=providers,
+            device=device,
         )
         for model in (a, b)
     )
     mine = for_inputs(mine, inputs)
-    feeds = mine.check_inputs(inputs)
+    feeds, target = mine.check_inputs(inputs), mine.indexed(target)
     if depends_on_sizes(other.model, other.graph):
         other = _at_sizes_of(other, feeds, inputs_of_b)
+    asked = logits(mine.graph, one_scalar(target))
+    stated = mine.graph, other.graph
     mine, other, feeds, target = _arranged(mine, other, feeds, target, inputs_of_b)
-    fixed, roots = fix_target(mine, feeds, target), mine.roots(wrt)
+    fixed, roots = fix_target(mine, feeds, target, stated[0]), mine.roots(wrt)
     refuse_noise(mine)
     refuse_noise(other)
     tell("pairing inputs, outputs and layers")
     inputs_b, outputs, layers = _paired(
         mine, other, feeds, inputs_of_b, weights_of(fixed), min(TOLERANCE, allowed["output"])
     )
+    theirs = _logits_of(names[1], stated[1], asked, outputs)
+    layers = _with_logits(layers, theirs, (mine, feeds), (other, fed(inputs_b, feeds)))
     _verify_file(mine, feeds)
     _verify_file(other, other.check_inputs(fed(inputs_b, feeds)))
     reader = Reader(mine, fixed, roots, names[0])
     spatial = reader.plan(feeds).layout.spatial
     twin = Twin(names[1], mine.graph, other, fixed, roots, inputs_b, outputs, layers.all, spatial)
-    comparison = Comparison([reader, twin], feeds, fixed, allowed, progress)
+    comparison = Comparison([reader, twin], feeds, fixed, allowed, tell)
     readings = comparison.readings()
     rows = comparison.rows_of((0, 1), readings)
     origin = comparison.origin((0, 1), readings, rows)
@@ -136,6 +161,7 @@ def compare(
         seconds=dict(zip(names, comparison.seconds, strict=True)),
         origins={names: _described(origin, twin)} if origin else {},
         suspects={names: origin.names} if origin else {},
+        differences={names: differences(origin, twin, names)} if origin else {},
         referee=judged,
         matched={name: one.name for name, one in layers.matched.items()},
         near={name: one.name for name, one in layers.near.items()},
@@ -151,6 +177,16 @@ def compare(
     )
 
 
+def _second(
+    model: ModelLike, inputs: Inputs, inputs_of_b: Mapping[str, str] | None, verify: bool, trust: bool
+) -> Model:
+    """The second model; a network is traced in the first layout of the inputs that it takes."""
+    try:
+        return model_for(model, verify=verify, trust=trust)
+    except ExampleNeeded:
+        return model_in_layout_of(model, inputs, inputs_of_b, trust)
+
+
 def _not_finite(reader: Reader, twin: Twin, feeds: Arrays, readings: Sequence[Reading]) -> dict[str, str]:
     """Return {model: a phrase that names its NaN or infinite tensors}."""
     theirs, their_feeds = twin.as_reader(feeds)
@@ -159,6 +195,38 @@ def _not_finite(reader: Reader, twin: Twin, feeds: Arrays, readings: Sequence[Re
         for side, given, reading in zip((reader, theirs), (feeds, their_feeds), readings, strict=True)
     }
     return {name: lost for name, lost in found.items() if lost}
+
+
+def _logits_of(
+    name: str, graph: Graph, asked: Mapping[str, tuple[str, str]], outputs: Pairing
+) -> dict[str, str]:
+    """Return {logits of a: logits of b, before the same activation of the paired output}. name, graph: of b.
+
+    asked: {logits of a: (output of a, activation)}. Raises TargetError where an output of b is not computed by it.
+    """
+    try:
+        return {
+            ours: logit_of(graph, outputs[output].name, before).tensor
+            for ours, (output, before) in asked.items()
+            if output in outputs
+        }
+    except AnalysisError as error:
+        raise TargetError(f"in {name!r}, {error}") from error
+
+
+def _with_logits(
+    layers: Layers,
+    logits_of_b: Mapping[str, str],
+    a: tuple[Differentiable, Arrays],
+    b: tuple[Differentiable, Arrays],
+) -> Layers:
+    """The layers with the logits of a paired with those of b."""
+    found = dict(layers.matched)
+    for name, theirs in logits_of_b.items():
+        ours, own = (fn.forward(feeds, [of])[of] for (fn, feeds), of in ((a, name), (b, theirs)))
+        if (near := closest(theirs, own, ours)) is not None:
+            found[name] = near[0]
+    return replace(layers, matched=found)
 
 
 def _verify_file(fn: Differentiable, feeds: Arrays) -> None:

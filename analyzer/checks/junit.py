@@ -38,6 +38,8 @@ def write_junit(path: str | os.PathLike[str], report: Report) -> None:
 def junit(report: Report) -> ElementTree.Element:
     """The element `testsuites`, its counts those of all cases."""
     suites = [_suite(f"{pair.a} against {pair.b}", _cases_of(pair)) for pair in report.pairs]
+    if not report.rows:
+        suites.append(_suite("comparisons", [_nothing(report)]))
     suites.append(_suite("completeness", _completeness_cases(report)))
     root = ElementTree.Element("testsuites", name=PACKAGE)
     root.extend(suites)
@@ -64,6 +66,13 @@ def _case(suite: str, name: str, seconds: float = 0.0) -> ElementTree.Element:
     """The class name groups the cases in every viewer; a dot in it would make packages of a model's name."""
     group = f"{PACKAGE}.{suite.replace('.', '_')}"
     return ElementTree.Element("testcase", classname=_text(group), name=_text(name), time=_seconds(seconds))
+
+
+def _nothing(report: Report) -> ElementTree.Element:
+    """Return the failing case of a report that has compared nothing."""
+    case = _case("comparisons", "at least one")
+    ElementTree.SubElement(case, "failure", type="NothingToCompare", message=_text(report.headline))
+    return case
 
 
 def _cases_of(pair: Pair) -> Iterable[ElementTree.Element]:

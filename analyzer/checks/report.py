@@ -29,7 +29,8 @@ class Pair:
     """What two sides have in common and where they part.
 
     origin: the node at fault, where one was found, as a phrase; suspects: its name, or names where a side keeps no
-    value between several nodes. See analyzer/checks/explain/localize.py.
+    value between several nodes. See analyzer/checks/explain/localize.py. differences: the attributes and weights of two
+    models that differ there, as phrases.
     """
 
     a: str
@@ -37,6 +38,7 @@ class Pair:
     rows: tuple[Row, ...]
     origin: str = ""
     suspects: tuple[str, ...] = ()
+    differences: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -90,7 +92,8 @@ class Report:
     in other nodes.
     completeness: one dict a backend and method, with error (the worst sample's), tolerance and passed; of `check`, with
     an explanation where a source's ties were decided as elsewhere.
-    origins: {(a, b): the node at fault}; suspects: {(a, b): its name, or names}. skipped: backends that were not run,
+    origins: {(a, b): the node at fault}; suspects: {(a, b): its name, or names}; differences: {(a, b): phrases, such as
+    "pads 1,1,1,1 against 0,0,1,1"}, of two models, what differs at that node. skipped: backends that were not run,
     with the reason. seconds: the time of each backend. referee: what the float64 run was, or why there was none.
     environment: versions. attributions: of the samples that differ most, for the page; they are not in the JSON.
     Of two models besides: matched, near: {tensor of the first: of the second}, equal in value, or paired by the least
@@ -107,6 +110,7 @@ class Report:
     seconds: Mapping[str, float] = field(default_factory=dict)
     origins: Mapping[tuple[str, str], str] = field(default_factory=dict)
     suspects: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    differences: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
     referee: str = ""
     matched: Mapping[str, str] = field(default_factory=dict)
     near: Mapping[str, str] = field(default_factory=dict)
@@ -121,8 +125,8 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether every row passed."""
-        return all(row["passed"] for row in (*self.rows, *self.completeness))
+        """Whether every row passed. A report without rows has compared nothing, and does not pass."""
+        return bool(self.rows) and all(row["passed"] for row in (*self.rows, *self.completeness))
 
     @property
     def failures(self) -> list[Row]:
@@ -136,7 +140,13 @@ class Report:
         for row in self.rows:
             found.setdefault((row["a"], row["b"]), []).append(row)
         return tuple(
-            Pair(*key, tuple(rows), self.origins.get(key, ""), self.suspects.get(key, ()))
+            Pair(
+                *key,
+                tuple(rows),
+                self.origins.get(key, ""),
+                self.suspects.get(key, ()),
+                self.differences.get(key, ()),
+            )
             for key, rows in found.items()
         )
 
@@ -148,6 +158,8 @@ class Report:
     @property
     def verdict(self) -> str:
         """How much was compared, and how much of it disagrees."""
+        if not self.rows:
+            return "nothing was compared"
         pairs = f"{len(self.rows)} comparisons of {', '.join(self.backends)}"
         if self.unmatched:
             layers = len(self.matched) + len(self.near) + len(self.unmatched[self.backends[0]])
@@ -174,6 +186,12 @@ class Report:
     def reason(self) -> str:
         """Why it failed, in a phrase: where the worst pair first parts, else a sum that does not come out."""
         lost = [f"{side}: {found}" for side, found in self.not_finite.items()]
+        if not self.rows:
+            missing = "".join(f"; {side}: {why}" for side, why in self.skipped.items())
+            sides = ", ".join(self.backends) or "none"
+            lost = [
+                f"expected two sides to compare, found {sides}{missing}. Fix: give two sides, or install one"
+            ]
         return "; ".join(filter(None, [*lost[:1], self.first_apart, self.at_fault]))
 
     @cached_property
@@ -191,8 +209,11 @@ class Report:
 
     @property
     def at_fault(self) -> str:
-        """The node at which the worst pair parts, where one was found."""
-        return self.worst_pair.origin if self.worst_pair is not None else ""
+        """The node at which the worst pair parts, where one was found, and what differs there."""
+        if self.worst_pair is None:
+            return ""
+        found = "; ".join(self.worst_pair.differences)
+        return "; differs: ".join(filter(None, [self.worst_pair.origin, found]))
 
     def to_json(self) -> str:
         """Everything as JSON; numbers that are not finite become null."""
@@ -302,6 +323,7 @@ def _summary(pair: Pair) -> Row:
         and {key: first[key] for key in ("quantity", "tensor", "node", "op_type", "layer", "relative_l2")},
         "origin": pair.origin,
         "suspects": list(pair.suspects),
+        "differences": list(pair.differences),
     }
 
 

@@ -51,6 +51,8 @@ def origin_lines(pair: Pair) -> Iterator[str]:
         yield f"first parts at {place(pair.first_divergence)}"
     if pair.origin:
         yield f"node at fault: {pair.origin}"
+    for phrase in pair.differences:
+        yield f"differs: {phrase}"
 
 
 def quantity_cells(pair: Pair) -> list[tuple[str, ...]]:

@@ -13,24 +13,41 @@ import typer
 from analyzer.cli.analyze_files import document, write_results
 from analyzer.cli.analyze_view import show_results
 from analyzer.cli.destinations import refuse_unwritable
+from analyzer.cli.detection import (
+    BoxOption,
+    Detected,
+    DetectionOption,
+    DetectionOptions,
+    DetectionOutputOption,
+    MinScoreOption,
+    SegmentationOption,
+    hint,
+    said_of,
+    segmentation_text,
+    target_of,
+)
 from analyzer.cli.method_options import MethodOption, settings_of, with_method_options
 from analyzer.cli.options import (
     BackendChoice,
     BatchSizeOption,
+    DeviceOption,
     ExampleOption,
     InputsArgument,
     JsonOption,
     LayoutOption,
+    LogitOption,
     MaxMemoryOption,
     MeanOption,
     ModelArgument,
     NoVerifyOption,
+    ProvidersOption,
     ResizeOption,
     SizeOption,
     StdOption,
     StraightThroughOption,
     TargetOption,
     TrustOption,
+    parse_providers,
 )
 from analyzer.cli.terminal import READING, Terminal, UserError
 from analyzer.cli.tokens import TokensOption
@@ -58,6 +75,12 @@ def analyze(
     inputs: InputsArgument,
     method: MethodOption = None,
     target: TargetOption = None,
+    logit: LogitOption = False,
+    detection: DetectionOption = None,
+    box: BoxOption = None,
+    min_score: MinScoreOption = None,
+    detection_output: DetectionOutputOption = None,
+    segmentation: SegmentationOption = None,
     backend: Annotated[
         BackendChoice, typer.Option("--backend", help="Backend to run on.")
     ] = BackendChoice.ONNXRUNTIME,
@@ -81,6 +104,8 @@ def analyze(
     straight_through: StraightThroughOption = False,
     no_verify: NoVerifyOption = False,
     trust: TrustOption = False,
+    device: DeviceOption = None,
+    providers: ProvidersOption = None,
     max_memory: MaxMemoryOption = None,
     batch_size: BatchSizeOption = None,
     as_json: JsonOption = False,
@@ -91,14 +116,18 @@ def analyze(
     from analyzer.cli.inputs import ImageOptions, read_background, read_inputs
     from analyzer.cli.models import open_model
     from analyzer.cli.samples_first import SamplesFirst
-    from analyzer.cli.targets import parse_target, refuse_several
-    from analyzer.cli.tokens import read_vocabulary, texts_of
+    from analyzer.cli.targets import explained_target, refuse_several
+    from analyzer.cli.tokens import own_vocabulary, read_vocabulary, texts_of
     from analyzer.graph.graph import Graph
     from analyzer.methods import METHODS
     from analyzer.methods.summary import predictions
 
     terminal = Terminal(as_json)
     settings = settings_of(method, given)
+    detector = DetectionOptions(detection, box, min_score, detection_output)
+    if segmentation is not None:
+        target = segmentation_text(segmentation, target)
+    detector.refuse_others(target, logit)
     if output is not None and output.exists() and not output.is_dir():
         raise UserError(
             f"{output}: a file, where -o takes a folder. Fix: give -o a folder that is new or exists"
@@ -110,8 +139,9 @@ def analyze(
         loaded = open_model(
             model, example, straight_through=straight_through, verify=not no_verify, trust=trust
         )
+    vocabulary = vocabulary or own_vocabulary(model, settings)
     graph = Graph.from_proto(loaded.proto)
-    images = ImageOptions(size, mean, std, layout, resize)
+    images = ImageOptions(size, mean, std, layout, resize, detector.fit)
     batch = read_inputs(inputs, graph, loaded, images)
     if given["background"] is not None:
         for own in settings.values():
@@ -122,7 +152,15 @@ def analyze(
         for own in settings.values():
             if "baseline_inputs" in own:
                 own["baseline_inputs"] = read
-    chosen = parse_target(target, len(batch.names), class_count(graph), loaded.class_names, graph)
+    chosen = explained_target(
+        target,
+        len(batch.names),
+        class_count(graph),
+        loaded.class_names,
+        graph,
+        logit=logit,
+        terminal=terminal,
+    )
     for one in settings:
         if not METHODS[one].ranked:
             refuse_several(chosen, one)
@@ -133,12 +171,25 @@ def analyze(
         backend.value,
         precision=precision.value if precision else None,
         straight_through=straight_through,
+        device=device,
+        providers=parse_providers(providers),
         max_memory=max_memory,
         batch_size=batch_size,
         verify=not no_verify,
     )
     fn = for_inputs(fn, batch.inputs)
     graph = fn.graph
+    asked, picked = target or "", []
+    if detector.layout is None and target is None and (remark := hint(fn)) is not None:
+        terminal.note(remark)
+    if detector.layout is not None:
+        found = Detected.of(fn, batch, detector)
+        if detector.box is None:
+            found.show(terminal)
+            terminal.document({"command": "analyze", "model": model, **found.document()})
+            return
+        picked = found.chosen(detector.box)
+        chosen, asked = target_of(picked), said_of(picked)
     call = SamplesFirst.of(fn, batch.inputs, chosen)
     if call.arrangement.note:
         terminal.note(f"Note: {call.arrangement.note}.")
@@ -146,17 +197,26 @@ def analyze(
         fn, chosen, batch = call.fn, call.target, in_samples(batch, call)
         settings = {one: call.options(own, METHODS[one].path) for one, own in settings.items()}
     results = _run(terminal, fn, batch, chosen, settings)
+    if picked:
+        # The position of an element is no class: the words for the box say what is explained.
+        results = [replace(result, target=None) for result in results]
     texts = texts_of(results, batch.arrays, graph, vocabulary)
-    predicted = predictions(fn.forward(batch.inputs)[graph.default_output], loaded.class_names)
+    predicted = predictions(fn.forward(batch.inputs)[graph.default_output], fn.class_names)
     files = (
         []
         if output is None
-        else write_results(output, model, fn, batch, results, predicted, texts, target or "")
+        else write_results(
+            output, model, fn, batch, results, predicted, texts, asked, [one.box for one in picked]
+        )
     )
-    show_results(terminal, batch, results, predicted, loaded.class_names, files, texts, target or "")
+    show_results(terminal, batch, results, predicted, fn.class_names, files, texts, asked)
     if terminal.as_json:
         terminal.document(
-            {**document(model, fn, batch, results, predicted, texts), "files": [str(path) for path in files]}
+            {
+                **document(model, fn, batch, results, predicted, texts),
+                **({"explained": [vars(one) for one in picked]} if picked else {}),
+                "files": [str(path) for path in files],
+            }
         )
     if any(passed is False for result in results for passed in result.passed):
         raise typer.Exit(1)

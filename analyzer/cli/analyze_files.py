@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from analyzer.backends import Differentiable
     from analyzer.cli.inputs import Batch
     from analyzer.cli.tokens import Texts
+    from analyzer.figures.ground import Box, Ground
     from analyzer.methods.result import Attribution
     from analyzer.report.page import Prediction
 
@@ -33,8 +34,9 @@ def write_results(
     predicted: Sequence[tuple[Prediction, ...]],
     texts: Texts = (),
     asked: str = "",
+    boxes: Sequence[Box] = (),
 ) -> list[Path]:
-    """Write every file; nothing is written before everything is computed."""
+    """Write every file; nothing is written before everything is computed. boxes: of each sample one that is drawn."""
     from analyzer.figures import plot_tokens
     from analyzer.figures.canvas import png_of
     from analyzer.methods.full_gradient.result import FullGrad
@@ -44,9 +46,10 @@ def write_results(
     from converters.system.atomic import write_bytes, write_text
     from converters.system.environment import environment
 
-    class_names = fn.model.class_names
-    pictures = sample_pictures(results, batch.arrays, batch.preprocessing)
-    one_scale = on_one_scale(results, batch.arrays, batch.preprocessing)
+    class_names = fn.class_names
+    drawn_over = grounds(batch, boxes)
+    pictures = sample_pictures(results, batch.arrays, batch.preprocessing, drawn_over)
+    one_scale = on_one_scale(results, batch.arrays, batch.preprocessing, drawn_over)
     rows = completeness_rows(results, batch.names)
     passed, headline = judgement(results)
     report = AttributionPage(
@@ -83,6 +86,27 @@ def write_results(
     made = {**document(model, fn, batch, results, predicted, texts), "files": [str(path) for path in written]}
     written.append(write_text(folder / "summary.json", json_text(made)))
     return written
+
+
+def grounds(batch: Batch, boxes: Sequence[Box] = ()) -> list[Ground | None]:
+    """What the maps of each sample are drawn over: the original photograph of an input that was padded; with a box."""
+    from analyzer.figures.ground import Ground, original_ground
+    from analyzer.figures.images import photographs
+
+    padded = batch.preprocessing is not None and batch.preprocessing.fit == "pad"
+    shown = photographs(next(iter(batch.arrays.values())), batch.preprocessing)
+    if len(batch.arrays) != 1 or shown is None or not (padded or boxes):
+        return []
+    found = []
+    files = batch.images if len(batch.images) == len(shown) else (None,) * len(shown)
+    for index, (path, photo) in enumerate(zip(files, shown, strict=True)):
+        if padded and path is not None:
+            assert batch.preprocessing is not None
+            own = original_ground(path, batch.preprocessing)
+        else:
+            own = Ground(photo)
+        found.append(own.with_box(boxes[index]) if len(boxes) == len(shown) else own)
+    return list(found)
 
 
 def json_text(document: Mapping[str, Any]) -> str:
@@ -131,7 +155,7 @@ def document(
     from analyzer.methods.summary import as_json
     from converters.system.environment import environment
 
-    class_names = fn.model.class_names
+    class_names = fn.class_names
     return {
         "command": "analyze",
         "model": model,

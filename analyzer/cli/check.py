@@ -10,16 +10,19 @@ import typer
 
 from analyzer.cli.options import (
     BatchSizeOption,
+    DeviceOption,
     ExampleOption,
     HtmlOption,
     InputsArgument,
     JsonOption,
     JunitOption,
     LayoutOption,
+    LogitOption,
     MaxMemoryOption,
     MeanOption,
     ModelArgument,
     NoVerifyOption,
+    ProvidersOption,
     RefereeOption,
     ResizeOption,
     SizeOption,
@@ -30,6 +33,7 @@ from analyzer.cli.options import (
     ToleranceOption,
     TrustOption,
     WrtOption,
+    parse_providers,
     split_list,
 )
 from analyzer.cli.terminal import READING, Terminal, UserError
@@ -54,6 +58,7 @@ def check(
         ),
     ] = None,
     target: TargetOption = None,
+    logit: LogitOption = False,
     wrt: WrtOption = None,
     tolerance: ToleranceOption = None,
     steps: StepsOption = None,
@@ -69,6 +74,8 @@ def check(
     straight_through: StraightThroughOption = False,
     no_verify: NoVerifyOption = False,
     trust: TrustOption = False,
+    device: DeviceOption = None,
+    providers: ProvidersOption = None,
     max_memory: MaxMemoryOption = None,
     batch_size: BatchSizeOption = None,
     as_json: JsonOption = False,
@@ -83,7 +90,7 @@ def check(
     from analyzer.cli.inputs import ImageOptions, read_inputs
     from analyzer.cli.models import open_model
     from analyzer.cli.settings import allowed, read_settings, tolerances_from
-    from analyzer.cli.targets import parse_target, refuse_several
+    from analyzer.cli.targets import explained_target, refuse_several
     from analyzer.graph.graph import Graph
 
     terminal = Terminal(as_json)
@@ -101,7 +108,15 @@ def check(
             loaded = with_source(loaded, source, example, trust=trust)
     graph = Graph.from_proto(loaded.proto)
     batch = read_inputs(inputs, graph, loaded, ImageOptions(size, mean, std, layout, resize))
-    chosen = parse_target(target, len(batch.names), class_count(graph), loaded.class_names, graph)
+    chosen = explained_target(
+        target,
+        len(batch.names),
+        class_count(graph),
+        loaded.class_names,
+        graph,
+        logit=logit,
+        terminal=terminal,
+    )
     refuse_several(chosen, "check")
     if batch.assumed:
         terminal.note(ASSUMED)
@@ -117,6 +132,8 @@ def check(
             tolerance=tolerances,
             steps=points,
             referee=settings.referee if referee is None else referee,
+            device=device,
+            providers=parse_providers(providers),
             max_memory=max_memory,
             batch_size=batch_size,
             verify=not no_verify,

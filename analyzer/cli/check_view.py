@@ -94,6 +94,8 @@ def show_origins(terminal: Terminal, report: Report) -> None:
             terminal.paragraph(f"in {pair.b}: {first['tensor_b']!r}")
         if pair.origin:
             terminal.paragraph(f"node at fault: {pair.origin}", "bold")
+        for phrase in pair.differences:
+            terminal.paragraph(f"differs: {phrase}", "bold")
         if first.get("nearer"):
             errors = ", ".join(f"{pair_side} {first[key]:.1e}" for pair_side, key in _sides(pair))
             if "float64" in first:

@@ -10,15 +10,18 @@ import typer
 from analyzer.cli.options import (
     BackendChoice,
     BatchSizeOption,
+    DeviceOption,
     ExampleOption,
     HtmlOption,
     InputsArgument,
     JsonOption,
     JunitOption,
     LayoutOption,
+    LogitOption,
     MaxMemoryOption,
     MeanOption,
     NoVerifyOption,
+    ProvidersOption,
     RefereeOption,
     ResizeOption,
     SizeOption,
@@ -29,11 +32,12 @@ from analyzer.cli.options import (
     ToleranceOption,
     TrustOption,
     WrtOption,
+    parse_providers,
     split_list,
 )
 from analyzer.cli.terminal import READING, Terminal, UserError
 
-KINDS = ".onnx, .pt2, .keras, a SavedModel folder, or package.module:factory."
+KINDS = ".onnx, .pt2, .keras, a SavedModel or Hugging Face folder, hf://ORG/NAME, or package.module:factory."
 
 
 def compare(
@@ -41,6 +45,7 @@ def compare(
     second: Annotated[str, typer.Argument(metavar="B", help="What should be the same function, likewise.")],
     inputs: InputsArgument,
     target: TargetOption = None,
+    logit: LogitOption = False,
     backend: Annotated[
         BackendChoice, typer.Option("--backend", help="What computes both.")
     ] = BackendChoice.ONNXRUNTIME,
@@ -72,9 +77,19 @@ def compare(
     example_b: Annotated[
         Path | None, typer.Option("--example-b", help="The same for B, in its own layout.")
     ] = None,
+    no_fold: Annotated[
+        bool,
+        typer.Option(
+            "--no-fold",
+            "--no-fold-batch-norm",
+            help="Keep BatchNorm apart from the layer before it, so that it is compared as a layer.",
+        ),
+    ] = False,
     straight_through: StraightThroughOption = False,
     no_verify: NoVerifyOption = False,
     trust: TrustOption = False,
+    device: DeviceOption = None,
+    providers: ProvidersOption = None,
     max_memory: MaxMemoryOption = None,
     batch_size: BatchSizeOption = None,
     as_json: JsonOption = False,
@@ -91,7 +106,7 @@ def compare(
     from analyzer.cli.inputs import ImageOptions, read_inputs
     from analyzer.cli.models import open_model
     from analyzer.cli.settings import allowed, read_settings, tolerances_from
-    from analyzer.cli.targets import parse_target, refuse_several
+    from analyzer.cli.targets import explained_target, refuse_several
     from analyzer.graph.graph import Graph
 
     terminal = Terminal(as_json)
@@ -102,11 +117,21 @@ def compare(
         read_pairs(pair),
     )
     with terminal.progress("reading the models", READING):
-        a = open_model(first, example, verify=not no_verify, trust=trust)
-        b = open_model(second, example_b, verify=not no_verify, trust=trust)
+        a, b = (
+            open_model(model, given, verify=not no_verify, trust=trust, fold_batch_norm=not no_fold)
+            for model, given in ((first, example), (second, example_b))
+        )
     graph = Graph.from_proto(a.proto)
     batch = read_inputs(inputs, graph, a, ImageOptions(size, mean, std, layout, resize))
-    chosen = parse_target(target, len(batch.names), class_count(graph), a.class_names, graph)
+    chosen = explained_target(
+        target,
+        len(batch.names),
+        class_count(graph),
+        a.class_names,
+        graph,
+        logit=logit,
+        terminal=terminal,
+    )
     refuse_several(chosen, "compare")
     if batch.assumed:
         terminal.note(ASSUMED)
@@ -126,6 +151,8 @@ def compare(
             names=called,
             referee=settings.referee if referee is None else referee,
             straight_through=straight_through,
+            device=device,
+            providers=parse_providers(providers),
             max_memory=max_memory,
             batch_size=batch_size,
             verify=not no_verify,

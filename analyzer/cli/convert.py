@@ -28,14 +28,20 @@ if TYPE_CHECKING:
 def convert(
     source: Annotated[
         str,
-        typer.Argument(help="A .pt2, .keras or .onnx file, a SavedModel folder, or package.module:factory."),
+        typer.Argument(
+            help="A .pt2, .keras or .onnx file, a SavedModel or Hugging Face folder, hf://ORG/NAME, or "
+            "package.module:factory."
+        ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The .onnx file to write.")],
     class_names: Annotated[
         Path | None, typer.Option("--class-names", help="Class names to store: one a line, or a JSON list.")
     ] = None,
     no_fold: Annotated[
-        bool, typer.Option("--no-fold-batch-norm", help="Keep BatchNorm apart from the layer before it.")
+        bool,
+        typer.Option(
+            "--no-fold", "--no-fold-batch-norm", help="Keep BatchNorm apart from the layer before it."
+        ),
     ] = False,
     batches: Annotated[
         int,

@@ -1,4 +1,4 @@
-"""Read INPUT files into one batch: images, .npy and .npz, checked against the model's inputs.
+"""Read INPUT files into one batch: images, .npy and .npz, folders and patterns, checked against the model's inputs.
 
 Refuses, naming the file: what cannot be read, wrong shapes, NaN and infinity.
 """
@@ -14,14 +14,19 @@ import numpy as np
 from analyzer.cli.models import read_array, read_arrays
 from analyzer.cli.options import Layout, parse_channels, parse_size
 from analyzer.cli.terminal import UserError
-from analyzer.figures.image_files import read_pixels
-from analyzer.figures.images import image_layout, preprocess
+from analyzer.errors import InputError, note
+from analyzer.graph.channel_axis import shape_with_channels
 from analyzer.graph.fixes import FINITE, numbers_fix, shape_fix
 from analyzer.graph.graph import Graph, Tensor
+from analyzer.images.folders import SUFFIXES, files_of
+from analyzer.images.load import ImageInput
+from analyzer.images.preprocess import image_layout
 from analyzer.types import kind_of
-from converters.model import Model, Preprocessing
+from converters.model import UNREAD_KEY, Model, Preprocessing
 
 _ARRAY = "Fix: give a .npy array"
+# Of files in a folder.
+_READABLE = (SUFFIXES, (".npy",), (".npz",))
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,8 @@ class Batch:
     preprocessing: Preprocessing | None
     assumed: bool
     """Whether images were fed in [0, 1] because no mean and std are known."""
+    images: tuple[Path | None, ...] = ()
+    """The image file of each sample, None of an array."""
 
     @property
     def inputs(self) -> np.ndarray | Mapping[str, np.ndarray]:
@@ -49,6 +56,7 @@ class ImageOptions:
     std: str | None = None
     layout: Layout | None = None
     resize: int | None = None
+    fit: str | None = None
 
     @property
     def any_given(self) -> bool:
@@ -57,9 +65,11 @@ class ImageOptions:
 
 
 def read_inputs(paths: Sequence[Path], graph: Graph, model: Model, options: ImageOptions) -> Batch:
-    """Read files in order and join their samples."""
+    """Read files in order and join their samples. paths: files, folders, and patterns such as photos/*.jpg."""
+    paths = [file for path in paths for file in files_of(path, _READABLE)]
     pieces: list[dict[str, np.ndarray]] = []
     names: list[str] = []
+    sources: list[Path | None] = []
     used: Preprocessing | None = None
     for path in paths:
         suffix = path.suffix.lower()
@@ -69,28 +79,40 @@ def read_inputs(paths: Sequence[Path], graph: Graph, model: Model, options: Imag
             piece = {_only_input(graph, path): read_array(path)}
         else:
             name = _only_input(graph, path)
-            used = used or resolve_preprocessing(graph.tensors[name], model.preprocessing, options)
-            piece = {name: _read_photograph(path, graph.tensors[name], used)}
+            _refuse_unread(model, options)
+            tensor = replace(graph.tensors[name], shape=shape_with_channels(graph, name))
+            used = used or resolve_preprocessing(tensor, model.preprocessing, options)
+            piece = {name: _read_photograph(path, tensor, used)}
         piece = {name: _checked(array, graph.tensors[name], path) for name, array in piece.items()}
         count = _samples(piece, path)
         names += [path.name] if count == 1 else [f"{path.name}[{index}]" for index in range(count)]
+        sources += [None if suffix in (".npz", ".npy") else path] * count
         pieces.append(piece)
     return Batch(
         arrays={name: _joined([piece[name] for piece in pieces], paths) for name in graph.inputs},
         names=_unique(names),
         preprocessing=used or stored_preprocessing(model, options),
-        assumed=used is not None and model.preprocessing is None and options.mean is options.std is None,
+        assumed=used is not None
+        and model.preprocessing is None
+        and options.mean is options.std is None
+        and graph.tensors[graph.inputs[0]].is_float,
+        images=tuple(sources),
     )
+
+
+def _refuse_unread(model: Model, options: ImageOptions) -> None:
+    """Raise UserError where the preprocessing that comes with a model is not followed, and no other one is given."""
+    reason = model.metadata.get(UNREAD_KEY)
+    if reason and model.preprocessing is None and options.mean is options.std is None:
+        raise UserError(f"{reason}. Fix: give --size, --mean and --std, or .npy arrays")
 
 
 def read_background(path: Path, graph: Graph, model: Model, options: ImageOptions) -> dict[str, np.ndarray]:
     """A data set of baselines, {floating input: (M, *features)}: all files of a folder, or one file."""
-    paths = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
-    if not paths:
-        raise UserError(
-            f"--background {path}: the folder is empty. Fix: put images or .npy files there, or give a .npy file"
-        )
-    arrays = read_inputs(paths, graph, model, options).arrays
+    try:
+        arrays = read_inputs([path], graph, model, options).arrays
+    except InputError as error:
+        raise UserError(f"--background {error}") from error
     return {name: array for name, array in arrays.items() if graph.tensors[name].is_float}
 
 
@@ -116,7 +138,9 @@ def resolve_preprocessing(
             f"the input {tensor.name!r} {_shape_text(tensor)} leaves its image size open. Fix: give --size, as in "
             "--size 224"
         )
-    base = stored or Preprocessing(size, (0.0,), (1.0,), layout)
+    # A network that takes whole numbers takes pixels as they are in the file.
+    fit = options.fit or "crop"
+    base = stored or Preprocessing(size, (0.0,), (1.0,) if tensor.is_float else (1 / 255,), layout, fit=fit)
     return _override(replace(base, size=size, layout=layout), options)
 
 
@@ -154,14 +178,10 @@ def _read_photograph(path: Path, tensor: Tensor, preprocessing: Preprocessing) -
             f"--resize {preprocessing.resize} is smaller than the crop {height}x{width}. Fix: give a larger "
             "--resize, or a smaller --size"
         )
-    try:
-        pixels = read_pixels(path)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    try:
-        return preprocess(pixels, preprocessing, channels if isinstance(channels, int) else 3)[None]
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from error
+    known = ImageInput(
+        preprocessing, channels if isinstance(channels, int) else 3, None if tensor.is_float else tensor
+    )
+    return known.sample(path)[None]
 
 
 def _read_npz(path: Path, graph: Graph) -> dict[str, np.ndarray]:
@@ -203,6 +223,7 @@ def _checked(array: np.ndarray, tensor: Tensor, path: Path) -> np.ndarray:
     if tensor.shape is None:
         return array.astype(tensor.dtype)
     if array.ndim == len(tensor.shape) - 1:
+        note(f"{path}: read as one sample, since it has no batch axis")
         array = array[None]
     fits = array.ndim == len(tensor.shape) and all(
         not isinstance(wanted, int) or wanted == given

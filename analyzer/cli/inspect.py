@@ -94,6 +94,7 @@ def describe(name: str, model: Model, file: onnx.ModelProto) -> dict[str, Any]:
         },
         "coverage": backend_coverage(graph, path, model),
         "left_out": [] if model.original is None else left_out(model.original, model.proto),
+        "selects_boxes": _selects_boxes(graph),
         "refused": None,
     }
 
@@ -117,6 +118,7 @@ def refused(name: str, file: onnx.ModelProto, error: Exception) -> dict[str, Any
         "path": None,
         "coverage": {},
         "left_out": [],
+        "selects_boxes": _selects_boxes(graph),
         "refused": str(error),
     }
 
@@ -134,6 +136,16 @@ def _op(domain: str, op_type: str) -> str:
 def _tensor(tensor: Tensor) -> dict[str, Any]:
     shape = None if tensor.shape is None else ["?" if axis is None else axis for axis in tensor.shape]
     return {"name": tensor.name, "dtype": tensor.dtype.name, "shape": shape}
+
+
+def _selects_boxes(graph: Graph) -> dict[str, Any] | None:
+    """The tensor to explain of a detector that selects boxes within; None of other models."""
+    from analyzer.target.suppressed import before_suppression
+
+    found = before_suppression(graph)
+    if found is None:
+        return None
+    return {"node": found.node.name, "output": found.output, "layout": found.layout, "text": found.text}
 
 
 def bias_layers(graph: Graph, path: DifferentiablePath) -> list[dict[str, Any]]:

@@ -31,20 +31,23 @@ def open_model(
     verify: bool = True,
     trust: bool = False,
     run: bool = True,
+    fold_batch_norm: bool = True,
     **options: Any,
 ) -> Model:
     """The Model of a path or a factory; an .onnx file is loaded, everything else converted.
 
     straight_through: the model whose derivative passes straight through its rounding. verify: compare an .onnx file
     with the canonical graph. trust: load a file that can run code. run: False only reads an .onnx file.
+    fold_batch_norm: False keeps BatchNorm layers apart.
     """
     from converters import convert, load
     from converters.straight_through import straight_through as pass_rounding
 
-    if source.lower().endswith(".onnx"):
-        loaded = load(source, verify=verify, run=run)
+    if source.lower().endswith(".onnx") or is_hub(source):
+        loaded = load(source, verify=verify, run=run, fold_batch_norm=fold_batch_norm)
     else:
-        loaded = convert(*network_and_example(source, example), trust=trust, **options)
+        network, given = network_and_example(source, example)
+        loaded = convert(network, given, trust=trust, fold_batch_norm=fold_batch_norm, **options)
     return pass_rounding(loaded) if straight_through else loaded
 
 
@@ -52,7 +55,7 @@ def network_and_example(source: str, example: Path | None) -> tuple[Any, Any]:
     """What `convert` takes: a path or the network that a factory makes, and an example or None."""
     given = read_array(example) if example is not None else None
     if not is_factory(source):
-        if not Path(source).exists():
+        if not Path(source).exists() and not is_hub(source):
             raise UserError(
                 f"{source}: no such file, and no package.module:factory. Fix: give the path of an existing model"
             )
@@ -60,6 +63,14 @@ def network_and_example(source: str, example: Path | None) -> tuple[Any, Any]:
     made = _made_by(source)
     network, own = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     return network, own if given is None else given
+
+
+def is_hub(source: str) -> bool:
+    """Return whether a text names a model of Hugging Face: a folder of one, or "hf://organisation/name"."""
+    from converters.sources.hub.folder import is_folder
+    from converters.sources.hub.remote import SCHEME
+
+    return source.startswith(SCHEME) or (Path(source).is_dir() and is_folder(Path(source)))
 
 
 def is_factory(source: str) -> bool:

@@ -33,13 +33,17 @@ PREPROCESSING = "How images are read"
 ModelArgument = Annotated[
     str,
     typer.Argument(
-        metavar="MODEL", help="A model: .onnx, .pt2, .keras, a SavedModel folder, or package.module:factory."
+        metavar="MODEL",
+        help="A model: .onnx, .pt2, .keras, a SavedModel or Hugging Face folder, hf://ORG/NAME, or "
+        "package.module:factory.",
     ),
 ]
 InputsArgument = Annotated[
     list[Path],
     typer.Argument(
-        metavar="INPUT...", help="Images, .npy arrays, or one .npz with an array per model input."
+        metavar="INPUT...",
+        help="Images, .npy arrays, or one .npz with an array per model input; folders and patterns of them, such as "
+        "'photos/*.jpg'.",
     ),
 ]
 SizeOption = Annotated[
@@ -84,6 +88,13 @@ TargetOption = Annotated[
         "each by itself. Default: the highest class.",
     ),
 ]
+LogitOption = Annotated[
+    bool,
+    typer.Option(
+        "--logit",
+        help="Explain the logit: the input of the last Softmax or Sigmoid, where one computes the explained output.",
+    ),
+]
 TrustOption = Annotated[
     bool,
     typer.Option(
@@ -121,6 +132,20 @@ BatchSizeOption = Annotated[
         "--batch-size",
         min=1,
         help="Compute this many samples at once. Default: as many as fit into the memory.",
+    ),
+]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--device", metavar="NAME", help="Where the backend runs: cpu, cuda, cuda:1. Default: the processor."
+    ),
+]
+ProvidersOption = Annotated[
+    str | None,
+    typer.Option(
+        "--providers",
+        metavar="NAMES",
+        help="Execution providers of ONNX Runtime, by a comma, in place of --device.",
     ),
 ]
 JsonOption = Annotated[
@@ -193,6 +218,15 @@ def parse_channels(option: str, text: str) -> tuple[float, ...]:
             f"--std {text}: a divisor must be above 0. Fix: give positive numbers, as in 0.229,0.224,0.225"
         )
     return values
+
+
+def parse_providers(text: str | None) -> list[str] | None:
+    """The names of --providers; None where it is not given."""
+    if text is None:
+        return None
+    if not (names := split_list(text)):
+        raise UserError("--providers is empty. Fix: give names, as in CUDAExecutionProvider")
+    return names
 
 
 def split_list(text: str) -> list[str]:

@@ -6,17 +6,20 @@ output or a file that is not there; shapes are checked by the API.
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from analyzer.cli.options import split_list
-from analyzer.cli.terminal import UserError
+from analyzer.cli.terminal import Terminal, UserError
+from analyzer.errors import TargetError
 from analyzer.graph.graph import Graph
-from analyzer.target.target import PREDICTED, Target, TargetLike, as_target
+from analyzer.target.before import logits
+from analyzer.target.class_names import axis_of_names, find_class, unknown_class
+from analyzer.target.target import ACTIVATION, PREDICTED, Target, TargetLike, as_target
 
 CHANNELS_LAST = "last"
 ALL = "all"
@@ -58,6 +61,7 @@ def parse_target(
         return None
     if not text.strip():
         raise UserError("--target is empty. Fix: give a class index or name")
+    names = _usable(names, graph)
     if (whole := _index(text, names)) is not None:
         return _in_range(whole, classes)
     terms = _terms(text, graph)
@@ -66,6 +70,38 @@ def parse_target(
         return targets[0]
     factors = [factor for factor, _ in terms]
     return Target(parts=tuple(zip(factors, map(as_target, targets), strict=True)))
+
+
+def explained_target(
+    text: str | None,
+    samples: int,
+    classes: int | None,
+    names: Sequence[str] | None,
+    graph: Graph,
+    *,
+    logit: bool,
+    terminal: Terminal,
+) -> TargetLike:
+    """The target of --target and --logit; see `parse_target`. A note names the tensor of the logits."""
+    chosen = parse_target(text, samples, classes, names, graph)
+    if not logit:
+        return chosen
+    target = _before(as_target(chosen))
+    for name, (output, _) in logits(graph, target).items():
+        terminal.note(f"Note: explains {name!r}, the logits of the output {output!r}.")
+    return target
+
+
+def _before(target: Target) -> Target:
+    """The target at the logits of each of its outputs."""
+    if target.parts is not None:
+        return Target(parts=tuple((factor, _before(part)) for factor, part in target.parts))
+    if isinstance(target.weights, Mapping):
+        raise UserError(
+            "--logit explains the logit of one output, and --target names several by an .npz file. Fix: name the "
+            "tensors of the logits in the file, and omit --logit"
+        )
+    return replace(target, before=ACTIVATION)
 
 
 def refuse_several(target: TargetLike, what: str) -> None:
@@ -230,39 +266,39 @@ def _one_each(parts: Sequence[str], samples: int, what: str) -> None:
         )
 
 
+class _OfOther(tuple[str, ...]):
+    """No names, since those that the model stores are not of the elements of its output; `reason` says so."""
+
+    reason: str
+
+
+def _usable(names: Sequence[str] | None, graph: Graph | None) -> Sequence[str] | None:
+    """The names, where the output has as many classes."""
+    if not names or graph is None:
+        return names
+    try:
+        axis_of_names(graph, None, None, names)
+    except TargetError as error:
+        unusable = _OfOther()
+        unusable.reason = str(error)
+        return unusable
+    return names
+
+
 def _known(text: str, names: Sequence[str] | None) -> int:
     index = _index(text, names)
-    if index is not None:
-        return index
-    if not names:
-        raise UserError(
-            f"--target {text}: the model stores no class names. Fix: give an index, or store names with "
-            "onnxplain convert --class-names"
-        )
-    close = difflib.get_close_matches(text.lower(), [name.lower() for name in names], n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else "."
-    raise UserError(
-        f"--target {text}: the model has no class of that name{hint} Fix: give one of its class names, such as "
-        f"{names[0]!r}, or an index"
-    )
+    if index is None:
+        reason = names.reason if isinstance(names, _OfOther) else unknown_class(text, names)
+        raise UserError(f"--target {text}: {reason}")
+    return index
 
 
 def _index(text: str, names: Sequence[str] | None) -> int | None:
-    """The class that a text names, or None. An exact name wins over a synonym."""
-    wanted = text.strip().lower()
-    if wanted.removeprefix("-").isdigit():
-        return int(wanted)
-    if names is None:
-        return None
-    found = [index for index, name in enumerate(names) if name.lower() == wanted]
-    if not found:
-        synonyms = (
-            (index, {part.strip().lower() for part in name.split(",")}) for index, name in enumerate(names)
-        )
-        found = [index for index, words in synonyms if wanted in words]
-    if len(found) > 1:
-        raise UserError(f"--target {text}: several classes have that name, {found}. Fix: give an index")
-    return found[0] if found else None
+    """The class that a text names, or None."""
+    try:
+        return find_class(text, names)
+    except TargetError as error:
+        raise UserError(f"--target {text}: {error}") from error
 
 
 def _in_range(index: int, classes: int | None) -> int:

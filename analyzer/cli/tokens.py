@@ -15,6 +15,7 @@ import typer
 
 from analyzer.cli.terminal import UserError
 from analyzer.graph.embeddings import embedded_tokens
+from analyzer.graph.names import EMBEDDING
 
 if TYPE_CHECKING:
     from analyzer.figures import ScoredTokens
@@ -30,7 +31,8 @@ TokensOption = Annotated[
     typer.Option(
         "--tokens",
         metavar="FILE",
-        help="With --wrt embedding: the vocabulary, one token a line, from id 0 on. Default: ids are shown.",
+        help="With --wrt embedding: the vocabulary, one token a line, from id 0 on, or a tokenizer.json. Default: that "
+        "of a Hugging Face folder, else ids are shown.",
         rich_help_panel="Text",
     ),
 ]
@@ -40,6 +42,8 @@ def read_vocabulary(path: Path, settings: Mapping[str, Mapping[str, Any]]) -> li
     """The tokens by id. Raises UserError for what is no text, and where no method attributes inner tensors."""
     if not any("wrt" in own for own in settings.values()):
         raise UserError("--tokens names embedded tokens. Fix: give --wrt embedding")
+    if path.suffix.lower() == ".json":
+        return _from_tokenizer(path)
     try:
         # Tokens may hold any other break of lines that Unicode has.
         lines = path.read_bytes().decode("utf-8").removesuffix("\n").split("\n")
@@ -52,6 +56,26 @@ def read_vocabulary(path: Path, settings: Mapping[str, Mapping[str, Any]]) -> li
             f"--tokens {path}: no UTF-8 text. Fix: write it again in UTF-8, one token a line"
         ) from error
     return [line.removesuffix("\r") for line in lines]
+
+
+def _from_tokenizer(path: Path) -> list[str]:
+    from converters.sources.hub.tokens import tokens_of
+
+    found = tokens_of(path.parent, path.name)
+    if found is None:
+        raise UserError(f"--tokens {path}: no such file. Fix: give the path of a tokenizer.json")
+    return found
+
+
+def own_vocabulary(model: str, settings: Mapping[str, Mapping[str, Any]]) -> list[str] | None:
+    """The tokens that a folder of Hugging Face holds, where embedded tokens are attributed; else None."""
+    from converters.sources.hub import open_folder
+    from converters.sources.hub.tokens import tokens_of
+
+    if not any(EMBEDDING in np.atleast_1d(own.get("wrt") or ()) for own in settings.values()):
+        return None
+    found = open_folder(model)
+    return None if found is None else tokens_of(found.folder)
 
 
 def texts_of(

@@ -94,10 +94,14 @@ def aligned(bars: Sequence[Bar]) -> list[str]:
 
 
 def share_text(value: float, output: float) -> str:
-    """A signed share of the output: "+12 %", "−0.3 %"; nothing of an output that is 0."""
+    """A signed share of the output: "+12 %", "−0.3 %", "+5.1e+06 ×" from 100 times on; nothing of an output of 0."""
     if output == 0:
         return ""
     share = 100 * value / output
+    if abs(share) >= 1e4:
+        return f"{value / output:+.{'1e' if abs(share) >= 1e6 else '0f'}} ×".replace("+-", "-").replace(
+            "-", "−", 1
+        )
     digits = 0 if abs(share) >= 9.95 else 1 if abs(share) >= 0.05 or share == 0 else 2
     return f"{share:+.{digits}f} %".replace("-", "−")
 

@@ -7,6 +7,7 @@ their axes, forwards and backwards, until nothing changes. A tensor that nothing
 from __future__ import annotations
 
 from analyzer.graph.graph import Graph, Node
+from converters.types import Shape
 
 CHANNELS_FIRST = frozenset(
     [
@@ -134,3 +135,35 @@ def _learn(graph: Graph, axes: dict[str, int], name: str, axis: int) -> None:
     shape = graph.tensors[name].shape
     if name not in axes and shape is not None and axis < len(shape) and len(shape) >= 3:
         axes[name] = axis
+
+
+# They keep the axes of their first input and the number of its channels, where all other inputs are constants.
+_KEEP_CHANNELS = frozenset(
+    ["Cast", "Identity", "Neg", "Sub", "Add", "Mul", "Div", "Clip", "BatchNormalization"]
+)
+
+
+def shape_with_channels(graph: Graph, name: str) -> Shape | None:
+    """Return the shape of an input, its channels stated where the first convolution tells what the file leaves open."""
+    shape = graph.tensors[name].shape
+    if shape is None or len(shape) < 3 or all(isinstance(axis, int) for axis in shape[1:]):
+        return shape
+    order, tensor = list(range(len(shape))), name
+    while len(readers := graph.consumers.get(tensor, ())) == 1:
+        node = readers[0]
+        constants = [one for one in node.inputs if one and graph.tensors[one].constant is not None]
+        if node.op_type == "Conv" and node.inputs[0] == tensor:
+            kernel = graph.tensors[node.inputs[1]].shape
+            channels = kernel[1] if kernel is not None and len(kernel) == len(shape) else None
+            if not isinstance(channels, int) or isinstance(shape[order[1]], int) or order[1] == 0:
+                return shape
+            return (*shape[: order[1]], channels * node.attributes["group"], *shape[order[1] + 1 :])
+        if node.op_type == "Transpose":
+            order = [order[axis] for axis in node.attributes["perm"] or reversed(range(len(shape)))]
+        elif (
+            node.op_type not in _KEEP_CHANNELS
+            or len(constants) != len([one for one in node.inputs if one]) - 1
+        ):
+            return shape
+        tensor = node.outputs[0]
+    return shape

@@ -26,7 +26,8 @@ INDICES = "Fix: give ints; weights go into Target(weights=array)"
 INFERENCE = "runs in training mode. Fix: export the model in inference mode, as after module.eval()"
 """Of layers that compute something else in training."""
 NUMBERS = (
-    "Fix: give an array of numbers, with rows of one length, as numpy.load or numpy.asarray(image) returns"
+    "Fix: give an array of numbers, with rows of one length, as numpy.load or onnxplain.load_images(paths, model) "
+    "returns"
 )
 """Of inputs that are not arrays of numbers."""
 TRACED = 'Fix: use backend="torch" (--backend torch), which differentiates the graph while it runs'

@@ -7,10 +7,9 @@ constants; and names that several layers share.
 from __future__ import annotations
 
 import difflib
-import warnings
 from collections.abc import Collection, Sequence
 
-from analyzer.errors import AnalysisError, Note, UnknownTensor
+from analyzer.errors import AnalysisError, UnknownTensor, note
 from analyzer.graph.embeddings import embedded_tokens
 from analyzer.graph.graph import Graph
 from analyzer.graph.layer_names import find_layer, output_of, path_of
@@ -56,11 +55,32 @@ def _found(graph: Graph, name: str) -> tuple[str, ...]:
         raise UnknownTensor(
             'no input is looked up in a constant table, which "embedding" means. Fix: name a tensor of fn.tensors'
         )
-    layers = [scope for node in graph.nodes for scope in output_of(node) if scope]
-    known = dict.fromkeys([*layers, *(output for node in graph.nodes for output in node.outputs if output)])
-    near = difflib.get_close_matches(name, known, n=_SUGGESTED)
+    near = near_names(name, known_names(graph))
     fix = f"try {', '.join(map(repr, near))}" if near else "choose from fn.tensors, which lists the tensors"
-    raise UnknownTensor(f"the graph has no tensor and no layer {name!r}. Fix: {fix}")
+    raise UnknownTensor(
+        f"the graph has no tensor and no layer {name!r}. Fix: {fix} (onnxplain inspect lists the layers)"
+    )
+
+
+def known_names(graph: Graph) -> tuple[str, ...]:
+    """Return the names that tensors are found by: layers, those folded into others among them, and tensors."""
+    own = (scope for node in graph.nodes for scope in (*output_of(node), *path_of(node)[0]) if scope)
+    return tuple(dict.fromkeys([*own, *(name for node in graph.nodes for name in node.outputs if name)]))
+
+
+def near_names(name: str, known: Collection[str]) -> list[str]:
+    """Return the known names whose spelling is near, those of the same letters and digits first."""
+    plain: dict[str, list[str]] = {}
+    for one in known:
+        plain.setdefault(_plain(one), []).append(one)
+    same = plain.get(_plain(name), [])
+    near = difflib.get_close_matches(_plain(name), plain, n=_SUGGESTED)
+    return list(dict.fromkeys([*same, *(one for key in near for one in plain[key])]))[:_SUGGESTED]
+
+
+def _plain(name: str) -> str:
+    """The letters and digits of a name, in small letters."""
+    return "".join(letter for letter in name.lower() if letter.isalnum())
 
 
 def _layer_outputs(graph: Graph, name: str) -> tuple[str, ...]:
@@ -91,11 +111,10 @@ def _folded_into(graph: Graph, layer: str) -> tuple[str, ...]:
         path, _, modules = path_of(node)
         if modules and layer in path:
             output = node.outputs[0]
-            warnings.warn(
+            note(
                 f"{layer!r} was folded together with {output_of(node)[-1]!r}: the tensor {output!r} is the output of "
-                "both. convert(…, fold_batch_norm=False) (--no-fold-batch-norm) keeps them apart",
-                Note,
-                stacklevel=2,
+                "both. Convert the model without folding to keep them apart (fold_batch_norm=False, "
+                "--no-fold-batch-norm)"
             )
             return (output,)
     return ()

@@ -8,19 +8,21 @@ back.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar, cast
 
 import numpy as np
 
-from analyzer.backends import differentiate
+from analyzer.backends import Differentiable, differentiate
 from analyzer.backends.batching.arranging import moved_target
 from analyzer.backends.batching.settling import arranged_to_move
-from analyzer.backends.inputs import Feeds, check_inputs
+from analyzer.backends.inputs import Feeds, calling
 from analyzer.graph.samples.arrangement import JOINT, Arrangement
 from analyzer.methods.result import Attribution
+from analyzer.target.class_names import names_of_output
+from analyzer.target.target import Chosen
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result", bound=Attribution)
@@ -42,22 +44,26 @@ def by_sample(
         fn, inputs = differentiate(given.pop("model")), given.pop("inputs")
         target = given.pop("target", None)
         call = cast("Callable[..., _Result]", method)
-        feeds = check_inputs(fn.graph, inputs)
         if fn.arrangement is not None:
-            found = call(fn, feeds, target, **given)
-            return _stated(found, fn.arrangement, fn.model.class_names)
+            found = call(fn, inputs, target, **given)
+            return _stated(found, fn.arrangement, fn)
+        feeds = fn.feeds_in_call(inputs)
         view = arranged_to_move(fn, feeds, target, attributed(fn, given, path))
         assert view.arrangement is not None
         if view.arrangement.plain:
-            found = call(view, feeds, target, **given)
+            found = call(view, inputs, target, **given)
             if found.arrangement is not None:
                 found = found.restored(view.arrangement, next(iter(feeds)))
-            return _stated(found, view.arrangement, fn.model.class_names)
+            return _stated(found, view.arrangement, fn)
         moved = Feeds(view.graph, view.arrangement.all_first(feeds), single=feeds.single)
         single = view.roots(None)[0] if view.differentiable_inputs else next(iter(feeds))
         target = moved_target(fn.graph, view.arrangement, target)
-        found = call(view, moved, target, **moved_options(fn, view.arrangement, feeds, given, path))
-        return _stated(found.restored(view.arrangement, single), view.arrangement, fn.model.class_names)
+        options = moved_options(fn, view.arrangement, feeds, given, path)
+        # Of a single input an array was given, and an array is the answer.
+        stacked = moved.form(moved)
+        with calling(stacked, moved):
+            found = call(view, stacked, target, **options)
+        return _stated(found.restored(view.arrangement, single), view.arrangement, fn)
 
     return run
 
@@ -70,15 +76,17 @@ def attributed(fn: Any, given: Mapping[str, Any], path: str | None = None) -> tu
     return fn.roots(wrt) if wrt is not None or fn.differentiable_inputs else ()
 
 
-def _stated(found: _Result, arrangement: Arrangement, class_names: Sequence[str] | None) -> _Result:
+def _stated(found: _Result, arrangement: Arrangement, fn: Differentiable) -> _Result:
     """The result with what is known of its samples and classes."""
+    output = found.target.output if isinstance(found.target, Chosen) else None
+    names = names_of_output(fn.graph, output, fn.model.class_names)
     counts = isinstance(found.samples, int)
     return replace(
         found,
         samples=found.samples if counts else arrangement.samples,
         joint=arrangement.samples == JOINT,
         note=arrangement.note,
-        class_names=None if class_names is None else tuple(class_names),
+        class_names=names,
     )
 
 

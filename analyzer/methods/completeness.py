@@ -8,6 +8,9 @@ import numpy as np
 
 from analyzer.graph.precision import epsilon
 
+EXACT = 1e-4
+"""The share of the output within which all terms of FullGrad count as complete. Float32 leaves about 1e-6."""
+
 
 @dataclass(frozen=True)
 class Completeness:
@@ -28,6 +31,39 @@ class Completeness:
         limit = np.maximum(tolerance * np.abs(self.output), self.floor)
         met: np.ndarray = np.abs(self.total - self.output) <= limit
         return met
+
+
+LOGIT = (
+    'where a Softmax or Sigmoid computes the output, explain its logit, Target(…, before="softmax") or "sigmoid" '
+    "(--logit)"
+)
+
+
+def rounding_remark(sums: Completeness) -> str:
+    """Say what it means that terms miss the output which they sum to by construction, and what to do about it."""
+    unit = epsilon(sums.output.dtype)
+    missed = int(np.argmax(np.where(sums.within(EXACT), -1, np.abs(sums.total - sums.output))))
+    terms, output = float(sums.floor[missed]) / unit, float(sums.output[missed])
+    defect = (
+        "--backend torch --precision float64 tells rounding, with which the sum then holds, from a defect"
+        if unit > np.finfo(np.float64).eps
+        else "report the model as a defect of onnxplain"
+    )
+    return (
+        f"expected terms that sum to the output, {output:.2g}; their sizes sum to {terms:.2g}, and they miss it. Do "
+        f"not rely on the maps of this result. Fix: {LOGIT}; otherwise {defect}"
+    )
+
+
+def path_remark(sums: Completeness) -> str:
+    """Say how the sum of a path method comes closer to the difference of its outputs."""
+    few = "more steps, or a tolerance, bring the sum closer"
+    if (sums.error <= 1).all():
+        return few
+    return (
+        f"{few}; the output hardly differs from that of the baseline, so that little is left to explain: choose "
+        f"another baseline, or {LOGIT}"
+    )
 
 
 def measure(

@@ -78,6 +78,7 @@ class Conductance(LineAttribution):
     caption="Conductance",
     note="of units within the network: red speaks for the class, blue against it",
     source="Dhamdhere, Sundararajan & Yan 2018, definition 2",
+    cost="{steps} gradients (steps)",
     signed=True,
     path="along",
     ranked=True,

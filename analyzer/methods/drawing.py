@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analyzer.images.files import pixels_of
 from analyzer.methods.result import Attribution, chosen_input, refuse_ranked
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def plot(
     values, look = result.drawn(name, **how)
     inputs = _inputs_of(result, name, images)
     table = result.is_table(name, inputs)
+    inputs = _matched(inputs, values)
     if sample is not None and not -len(values) <= sample < len(values):
         raise ValueError(f"expected a sample below {len(values)}, got {sample}. Fix: give sample=0")
     samples = [caption(result, index) for index in range(len(values))]
@@ -72,9 +74,53 @@ def _inputs_of(result: Attribution, name: str, images: Any) -> Any:
     own = images.get(name) if isinstance(images, Mapping) else images
     if own is None:
         return None
+    if _is_picture(own) or (isinstance(own, (list, tuple)) and own and all(map(_is_picture, own))):
+        own = _pixels(own)
     arrangement = result.arrangement
     held = name or (next(iter((*arrangement.wrapped, *arrangement.spans)), "") if arrangement else "")
     return result.first(held, as_array(own))
+
+
+def _is_picture(value: Any) -> bool:
+    from PIL import Image
+
+    return isinstance(value, Image.Image)
+
+
+def _pixels(pictures: Any) -> np.ndarray:
+    """Images of Pillow as a batch of pixels. Raises ValueError where their sizes differ."""
+    pixels = [pixels_of(one) for one in (pictures if isinstance(pictures, (list, tuple)) else [pictures])]
+    if len({one.shape for one in pixels}) > 1:
+        raise ValueError("the images have different sizes. Fix: give onnxplain.load_images(images, model)")
+    return np.stack(pixels)
+
+
+def _matched(inputs: Any, values: np.ndarray) -> Any:
+    """The inputs, of as many samples as the maps. Raises ValueError."""
+    if inputs is None:
+        return None
+    if np.ndim(inputs) == 0 or np.asarray(inputs).dtype.kind not in "fiubV":
+        raise ValueError(
+            "expected images as arrays of numbers. Fix: give the inputs that were explained, such as "
+            "onnxplain.load_images(paths, model)"
+        )
+    if len(values) == 1 and np.ndim(inputs) == values.ndim and values.ndim == 3 and len(inputs) != 1:
+        # One image without an axis of samples.
+        inputs = inputs[None]
+    if len(inputs) != len(values):
+        raise ValueError(
+            f"expected the inputs of the {len(values)} samples that were explained, got {len(inputs)}. Fix: give all "
+            "of them, and sample=0 to draw the first alone"
+        )
+    if values.ndim == 3 and np.ndim(inputs) == 4:
+        sides = [np.shape(inputs)[1:3], np.shape(inputs)[2:4]]
+        whole = values.shape[1:]
+        if not any(a * whole[1] == b * whole[0] for a, b in sides):
+            raise ValueError(
+                f"images of shape {np.shape(inputs)} do not have the proportions of the maps {whole}. Fix: give the "
+                "inputs that were explained, such as onnxplain.load_images(paths, model)"
+            )
+    return inputs
 
 
 def _title(result: Attribution, of: str, title: str | None, how: Mapping[str, Any]) -> str:

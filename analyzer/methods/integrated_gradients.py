@@ -8,7 +8,6 @@ Source: Sundararajan, Taly & Yan 2017, "Axiomatic Attribution for Deep Networks"
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
@@ -18,7 +17,7 @@ import numpy as np
 from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.backends.batching.planning import batch_of
 from analyzer.deprecation import renamed
-from analyzer.errors import AnalysisError
+from analyzer.errors import AnalysisError, note
 from analyzer.graph.embeddings import embedded_tokens
 from analyzer.methods.numbers import generator, refuse_count
 from analyzer.methods.paths.affine_start import behind_affine_start
@@ -125,6 +124,7 @@ class IntegratedGradients(LineAttribution):
     caption="Integrated Gradients",
     note="red speaks for the class, blue against it",
     source="Sundararajan, Taly & Yan 2017, eq. 1",
+    cost="{steps} gradients (steps); with a tolerance, as many as it needs",
     signed=True,
     path="wrt",
     ranked=True,
@@ -188,11 +188,11 @@ def integrated_gradients(
     sums, interrupted = integrate(lines, goal, (rule, steps), progress)
     if goal is not None and not sums.converged.all() and not interrupted:
         missed = np.flatnonzero(~sums.converged.all(axis=1)).tolist()
-        warnings.warn(
+        note(
             f"integrated_gradients did not reach the tolerance {tolerance} for the samples {missed[:8]}: see "
             "`converged` and `map_error`. Fix: raise max_evaluations, or begin where the model is smooth, by "
             "baseline= or baseline_inputs=",
-            stacklevel=2,
+            UserWarning,
         )
     embedded = () if wrt is None else tuple(name for name in embedded_tokens(whole.graph) if name in names)
     begun = [held.form({name: start[name] for name in names}) for start in starts]

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from analyzer.errors import MissingDependency
+from converters.system.extras import install
 
 SCALES = (50, 100, 150, 250, 500, 1200)
 SIZE = (224, 224)
@@ -59,5 +60,5 @@ def _scikit_image() -> Any:
         return import_module("skimage")
     except ModuleNotFoundError as error:
         raise MissingDependency(
-            f'segments of an image need {error.name}, which is not installed. Fix: pip install "onnxplain[segments]"'
+            f"segments of an image need {error.name}, which is not installed. Fix: {install('segments')}"
         ) from error

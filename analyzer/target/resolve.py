@@ -16,6 +16,9 @@ import numpy as np
 from analyzer.errors import TargetError
 from analyzer.graph.fixes import FINITE, INDICES
 from analyzer.graph.graph import Graph, Tensor
+from analyzer.target.class_axis import class_axis, fits
+from analyzer.target.moves import Moves
+from analyzer.target.suppressed import before_suppression
 from analyzer.target.target import (
     HIGHEST,
     PREDICTED,
@@ -46,6 +49,8 @@ def resolve(
         return _over_several(target.weights, graph, samples)
     if target.parts is not None:
         return _sum(target.parts, graph, samples, sizes, values)
+    if target.moved is not None:
+        return _as_moved(target, target.moved, graph, samples, values)
     y = _output(graph, _named(target, graph))
     assert y.shape is not None
     if target.weights is not None:
@@ -56,6 +61,8 @@ def resolve(
         y = replace(y, shape=(y.shape[0], *sizes(y.name)[1:]))
     if target.top is not None:
         return Seed(y.name, index=_highest(target.top, y, samples))
+    if isinstance(target.each, Chosen) and y.rank > 2:
+        return Seed(y.name, index=chosen_classes(_flat(target.each, y, samples), y.name))
     if target.each is not None:
         return Seed(y.name, index=_classes(target.each, y, samples))
     if isinstance(target.index, Chosen) and y.rank > 2:
@@ -75,6 +82,33 @@ def resolve(
     return _summed(target, target.index, y, samples, values)
 
 
+def _as_moved(target: Target, moves: Moves, graph: Graph, samples: int, values: Values | None) -> Seed:
+    """The seed of a tensor whose elements are counted in another shape, or in another order of axes."""
+    assert values is not None
+    name = _named(target, graph)
+    y = _output(graph, name)
+    assert y.shape is not None
+    known = all(isinstance(size, int) for size in y.shape[1:])
+    sizes = tuple(int(size) for size in (y.shape if known else values(name).shape)[1:] if size is not None)
+    places = moves.places(sizes)
+    flat = places.ravel()
+
+    def moved(of: str) -> np.ndarray:
+        value = values(of)
+        return value.reshape(len(value), -1)[:, flat].reshape(len(value), *places.shape)
+
+    tensors = {**graph.tensors, name: replace(y, shape=(y.shape[0], *places.shape))}
+    found = resolve(replace(target, moved=None), replace(graph, tensors=tensors), samples, None, moved)
+    if found.index is not None:
+        index = np.where(found.index < 0, found.index, flat[found.index])
+        return replace(found, index=chosen_classes(index, name))
+    if found.weights is None:
+        return found
+    weights = np.empty((len(found.weights), flat.size), found.weights.dtype)
+    weights[:, flat] = found.weights.reshape(len(weights), -1)
+    return replace(found, weights=weights.reshape(len(weights), *sizes))
+
+
 def _named(target: Target, graph: Graph) -> str:
     """The output that a target is of. A result's own classes may come from another model: there it is the first."""
     given = target.index if target.each is None else target.each
@@ -85,10 +119,10 @@ def _named(target: Target, graph: Graph) -> str:
 
 
 def _flat(index: Chosen, y: Tensor, samples: int) -> np.ndarray:
-    """Positions in the flattened samples, checked."""
+    """Positions in the flattened samples, (N,) or (N, k), checked."""
     assert y.shape is not None
     array = np.asarray(index)
-    if array.shape != (samples,):
+    if array.shape[:1] != (samples,):
         raise TargetError(f"target indices of shape {array.shape} for {samples} samples. {_EACH}")
     known = all(isinstance(axis, int) for axis in y.shape[1:])
     return _checked(array, int(np.prod(_static(y.shape[1:], y))) if known else None, y)
@@ -120,9 +154,10 @@ def _output(graph: Graph, output: str) -> Tensor:
         raise TargetError(f"the model has no output {output!r}. Fix: choose from {', '.join(graph.outputs)}")
     y = graph.tensors[output]
     if not y.is_float:
+        proposal = before_suppression(graph)
+        fix = "name a float tensor that it is computed from, such as the logits, in Target(output=…)"
         raise TargetError(
-            f"the output {output!r} is {y.dtype} and has no gradient. Fix: name a float tensor that it is computed "
-            "from, such as the logits, in Target(output=…)"
+            f"the output {output!r} is {y.dtype} and has no gradient. Fix: {proposal.fix if proposal else fix}"
         )
     if y.shape is None:
         raise TargetError(
@@ -173,7 +208,7 @@ def _weights(weights: np.ndarray, y: Tensor, samples: int) -> np.ndarray:
     # Of an output whose number of rows only running shows, any number will do.
     rows = array.shape[:1] if y.shape and y.shape[0] is None else (samples,)
     expected = (*rows, *y.shape[1:]) if y.shape else ()
-    if not _fits(array.shape, expected):
+    if not fits(array.shape, expected):
         raise TargetError(
             f"target weights of shape {array.shape} do not fit the output {y.name!r}. Fix: give an array of shape "
             f"{expected}"
@@ -251,7 +286,7 @@ def _at(position: Index, y: Tensor, samples: int, values: Values | None) -> np.n
 def _summed(target: Target, index: Index, y: Tensor, samples: int, values: Values | None) -> Seed:
     """A class of each sample; where the output has further axes, summed over these, or over a mask of them."""
     assert y.shape is not None
-    axis = _class_axis(target, y)
+    axis = class_axis(target, y)
     classes = y.shape[axis] if len(y.shape) > 1 else 1
     array = _integers(index)
     if array.ndim == 0:
@@ -307,50 +342,6 @@ def _masks(
     return lambda sample, one: array[sample]
 
 
-def _class_axis(target: Target, y: Tensor) -> int:
-    """The axis of the classes, counted from the first."""
-    assert y.shape is not None
-    rank, axis = len(y.shape), target.axis
-    if rank <= 1 and axis in (None, 1):
-        return 1
-    if axis is None:
-        return _only_axis(target, y)
-    if not isinstance(axis, (int, np.integer)) or not -rank < axis < rank or axis % rank == 0:
-        raise TargetError(
-            f"the output {y.name!r} {y.shape} has no axis {axis!r} of classes after the samples. Fix: give axis=1 or "
-            "axis=-1"
-        )
-    return int(axis) % rank
-
-
-def _only_axis(target: Target, y: Tensor) -> int:
-    """The axis of the classes where the shapes leave one reading. Raises TargetError where they leave two."""
-    assert y.shape is not None
-    rank = len(y.shape)
-    axes = sorted({1, rank - 1})
-    if target.mask is None:
-        fitting = [axis for axis in axes if y.shape[axis] != 1] or axes[:1]
-    elif isinstance(target.mask, str):
-        fitting = axes[:1]
-    else:
-        shape = np.shape(target.mask)
-        rests = {axis: (*y.shape[1:axis], *y.shape[axis + 1 :]) for axis in axes}
-        fitting = [a for a in axes if any(_fits(own, rests[a]) for own in (shape, shape[1:]))] or axes[:1]
-    if len(fitting) == 1:
-        return fitting[0]
-    if target.mask is not None:
-        raise TargetError(
-            f"the classes of {y.name!r} {y.shape} may lie on axis 1 or on axis -1. Fix: give axis=1 or axis=-1"
-        )
-    index = target.index.tolist() if isinstance(target.index, np.ndarray) else target.index
-    numbers = ", ".join("ijkl"[: rank - 1])
-    raise TargetError(
-        f"the target {index} has two readings for the output {y.name!r} {y.shape}. Fix: Target(index={index}, axis=1) "
-        f"sums a class on axis 1 over the other axes, Target(index={index}, axis=-1) one on the last axis "
-        f"(--target {index}@all, {index}@all@last); Target(index=({numbers})) explains one element"
-    )
-
-
 def _numbers(value: object, what: str) -> np.ndarray:
     array = target_array(value)
     if array.dtype.kind not in "fiub":
@@ -385,12 +376,6 @@ def _in_range(index: int, size: int | str | None, y: Tensor) -> int:
             f"the target {index} counts from the end of {y.name!r}, whose size is unknown. Fix: count from 0"
         )
     return index % size if isinstance(size, int) else index
-
-
-def _fits(shape: Sequence[int], expected: Sequence[int | str | None]) -> bool:
-    return len(shape) == len(expected) and all(
-        have == want for have, want in zip(shape, expected, strict=True) if isinstance(want, int)
-    )
 
 
 def _static(shape: Sequence[int | str | None], y: Tensor) -> tuple[int, ...]:

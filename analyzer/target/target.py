@@ -10,16 +10,19 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from analyzer.errors import TargetError
 from analyzer.graph.fixes import INDICES
+from analyzer.target.moves import Moves
 from analyzer.types import as_array
 
 HIGHEST = -1
 PREDICTED = "predicted"
+ACTIVATION = "activation"
+BEFORE = ("softmax", "sigmoid", ACTIVATION)
 
 Index = int | tuple[int, ...] | Sequence[int] | np.ndarray
 
@@ -56,7 +59,8 @@ class Target:
         depends on the input.
     index: an int is a class, the same for every sample; an array (N,) a class per sample; an array (N, k)
         the sum of k classes per sample; a tuple the coordinates of one element, without the batch axis, negative ones
-        from the end. On an output with more axes than (N, classes) a class is summed over the remaining axes.
+        from the end. Names of classes that the model stores may be given for ints. On an output with more axes than
+        (N, classes) a class is summed over the remaining axes.
     axis: the axis of the classes: 1, or -1 where channels come last. Required where an output has more axes than
         (N, classes), unless all but one have size 1 or the shape of the mask decides; 1 where the mask is "predicted".
     mask: (*remaining axes) or (N, *remaining axes), booleans or weights: where a class is summed; "predicted" is
@@ -67,9 +71,13 @@ class Target:
         several outputs.
     top: the k highest classes of each sample are explained one by one, over one forward pass. each: an array (N, k)
         of classes, likewise. `fn.gradients` then gives (N, k) outputs and gradients (N, k, *shape).
+    before: "softmax" or "sigmoid" explains the logit: the input of the last Softmax (LogSoftmax included) or Sigmoid,
+        which computes the output; "activation", or True, takes either. Indices, masks and weights count as in the
+        output. TargetError where the output is not computed by it. Default: the output as the model gives it.
     parts: (factor, Target) of every term of a sum, of one or of several outputs. Written with operators:
         Target("logits", index=3) + 0.5 * Target("box", position=(0, 2)), Target(index=3) - Target(index=5).
     With none of them, the highest element of each sample.
+    A class may come first: Target(285, before="softmax") is Target(index=285, before="softmax").
     """
 
     output: str | None = None
@@ -81,8 +89,13 @@ class Target:
     top: int | None = None
     each: np.ndarray | Sequence[Sequence[int]] | None = None
     parts: tuple[tuple[float, Target], ...] | None = None
+    before: str | bool | None = None
+    moved: Moves | None = field(default=None, repr=False)
+    """From the output to the tensor in whose shape elements are counted, where it is another. Set for a logit."""
 
     def __post_init__(self) -> None:
+        self._read_class_first()
+        object.__setattr__(self, "before", _before(self.before, self))
         said = [name for name in _SAYS if getattr(self, name) is not None]
         if len(said) > 1:
             raise TargetError(f"a Target takes {' or '.join(said)}, not both. Fix: give one of them")
@@ -92,6 +105,19 @@ class Target:
             raise TargetError("weights by output name their outputs themselves. Fix: omit `output`")
         if self.parts is not None:
             _check_parts(self.parts, self.output)
+
+    def _read_class_first(self) -> None:
+        """Take a class, or classes, that were given in the place of the output's name for the index."""
+        given: object = self.output
+        if given is None or isinstance(given, str):
+            return
+        if self.index is not None:
+            raise TargetError(
+                f"expected the name of an output, got {given!r}. Fix: Target(index={given!r}), or give a string"
+            )
+        wanted = as_target(cast("TargetLike", given))
+        object.__setattr__(self, "output", wanted.output)
+        object.__setattr__(self, "index", wanted.index)
 
     def __add__(self, other: Target) -> Target:
         return Target(parts=(*self._terms, *other._terms)) if isinstance(other, Target) else NotImplemented
@@ -129,6 +155,22 @@ class Target:
         return self.top is not None or self.each is not None
 
 
+def _before(before: object, target: Target) -> str | None:
+    """The activation that a target names. Raises TargetError."""
+    if before is None or before is False:
+        return None
+    named = ACTIVATION if before is True else before
+    named = named.lower().replace("_", "").removeprefix("log") if isinstance(named, str) else named
+    if named not in BEFORE:
+        raise TargetError(f"unknown before={before!r}. Fix: give one of {', '.join(map(repr, BEFORE))}")
+    if target.parts is not None or isinstance(target.weights, Mapping):
+        raise TargetError(
+            "before= goes with one output. Fix: give it in the parts of the sum, each of one output, as in "
+            'Target("probabilities", index=3, before="softmax") + Target("score", index=0)'
+        )
+    return named
+
+
 _SAYS = ("index", "weights", "position", "top", "each", "parts")
 
 
@@ -145,7 +187,7 @@ def _check_parts(parts: Sequence[tuple[float, Target]], output: str | None) -> N
         raise TargetError("the factors of a sum hold NaN or infinity. Fix: give finite factors")
 
 
-TargetLike = Target | int | Sequence[int] | np.ndarray | None
+TargetLike = Target | int | str | Sequence[int] | Sequence[str] | np.ndarray | None
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,8 @@ def _load_external(tensor: onnx.TensorProto, path: Path) -> Path:
         raise InvalidModel(
             f"{path}: the weights of {tensor.name!r} lie at {location!r}, no path. {_WHOLE}"
         ) from error
-    if not location or Path(location).is_absolute() or not target.is_relative_to(folder):
+    linked = _in_cache(path, location, target)
+    if not location or Path(location).is_absolute() or not (target.is_relative_to(folder) or linked):
         raise InvalidModel(
             f"{path}: the weights of {tensor.name!r} lie at {location!r}, outside the model's folder. {_WHOLE}"
         )
@@ -123,7 +124,11 @@ def _load_external(tensor: onnx.TensorProto, path: Path) -> Path:
             "whole, or export the model again"
         )
     try:
-        load_external_data_for_tensor(tensor, str(folder))
+        if linked:
+            # The onnx package follows no links.
+            tensor.raw_data = _part_of(target, offset, length)
+        else:
+            load_external_data_for_tensor(tensor, str(folder))
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
         raise InvalidModel(
             f"{path}: the weights of {tensor.name!r} cannot be read ({one_line(error)}). Fix: export the model again"
@@ -131,3 +136,19 @@ def _load_external(tensor: onnx.TensorProto, path: Path) -> Path:
     tensor.data_location = onnx.TensorProto.DEFAULT
     del tensor.external_data[:]
     return target
+
+
+def _in_cache(path: Path, location: str, target: Path) -> bool:
+    """Whether a file is the content of a link in the cache of huggingface_hub: snapshots/REVISION/… to blobs/HASH."""
+    above = path.absolute().parents
+    snapshot = next((one for one in above if one.parent.name == "snapshots"), None)
+    if snapshot is None or ".." in Path(location).parts:
+        return False
+    return target.is_relative_to((snapshot.parent.parent / "blobs").resolve())
+
+
+def _part_of(path: Path, offset: int, length: int) -> bytes:
+    """The bytes of a part of a file; without a length, to its end."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(length or -1)

@@ -74,6 +74,8 @@ def refusal_of_object(source: object) -> str:
             f"expected a model, got the class {source.__name__}. Fix: give an object of it, as in "
             f"{source.__name__}(…)"
         )
+    if isinstance(source, (bytes, bytearray)):
+        fix = "give onnx.load_from_string(data), where the bytes are an ONNX model"
     if isinstance(source, Mapping):
         fix = (
             "load the weights into the network, as in module.load_state_dict(weights), and give it with an example "

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from converters.errors import MissingFramework
+from converters.system.extras import install
 from converters.system.quiet import quiet
 
 _EXTRAS = {"torch": "torch", "tensorflow": "tensorflow", "keras": "tensorflow", "tf2onnx": "tensorflow"}
@@ -30,5 +31,5 @@ def import_framework(
         if missing.name is None or missing.name.partition(".")[0] != name:
             raise
         raise error(
-            f'{needed_by} needs {name}, which is not installed. Fix: pip install "onnxplain[{_EXTRAS[name]}]"'
+            f"{needed_by} needs {name}, which is not installed. Fix: {install(_EXTRAS[name])}"
         ) from missing

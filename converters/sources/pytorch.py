@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import onnx
 
-from converters.errors import ConversionError, InvalidModel, UnsupportedModel, one_line
+from converters.errors import ConversionError, ExampleNeeded, InvalidModel, UnsupportedModel, one_line
 from converters.model import PyTorchSource
 from converters.passes.rebatch import BATCH
 from converters.sources.frameworks import import_framework
@@ -77,13 +77,13 @@ def convert_module(module: torch.nn.Module, example: Any, free_axes: FreeAxes | 
     free_axes: {argument: {axis: symbol}}, the axes besides the batch whose size is free.
     """
     torch = import_framework("torch")
+    module = _unwrapped(torch, module)
+    _refuse_untraceable(torch, module)
     if example is None:
-        raise ConversionError(
+        raise ExampleNeeded(
             f"{type(module).__name__} is an nn.Module, which is traced from an example. Fix: give an `example` input, "
             "as in onnxplain.convert(module, example) (--example FILE), and use the Model that it returns"
         )
-    module = _unwrapped(torch, module)
-    _refuse_untraceable(torch, module)
     call = make_call(torch, module, example)
     _refuse_inputs(torch, call)
     stated = _stated_axes(torch, call, free_axes or {})

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from converters.errors import ConversionError, InvalidModel, UnsupportedModel, one_line
+from converters.errors import ConversionError, ExampleNeeded, InvalidModel, UnsupportedModel, one_line
 from converters.graph.unique import UniqueNames
 from converters.model import TensorFlowSource
 from converters.sources import foreign, tf_export, tf_freeze
+from converters.sources.examples import refuse_shape
 from converters.sources.frameworks import import_framework
 from converters.sources.pytorch import Converted
 from converters.sources.tf_graph_def import read_graph
@@ -119,6 +120,8 @@ def convert_tensorflow(source: Any, example: Any, free_axes: FreeAxes | None = N
     free_axes: {argument: {axis: symbol}}, the axes besides the batch whose size is free, where the source is
     traced from the example.
     """
+    if isinstance(example, (tuple, list)):
+        refuse_shape(example)
     tf = import_framework("tensorflow")
     import_framework("tf2onnx")
     try:
@@ -221,7 +224,7 @@ def _trace_keras(tf: Any, model: Any, example: Any, free_axes: FreeAxes) -> _Tra
     declared = getattr(model, "inputs", None)
     if not declared:
         if example is None:
-            raise ConversionError(
+            raise ExampleNeeded(
                 f"{type(model).__name__} is a subclassed Keras model. Fix: give an `example` to trace it from, as in "
                 "convert(model, x)"
             )
@@ -287,7 +290,7 @@ def _trace_function(tf: Any, function: Any, example: Any, keep: Any, free_axes: 
     if traceable and known and example is None:
         return _trace_concrete(tf, known[0], example, keep)
     if example is None:
-        raise ConversionError(
+        raise ExampleNeeded(
             f"the inputs of {getattr(function, '__name__', type(keep).__name__)!r} are not stated. Fix: give an "
             "`example`, or the tf.function an input_signature"
         )

@@ -86,9 +86,12 @@ def make_call(torch: Any, module: Any, example: Any) -> TorchCall:
         values = tuple(example) if isinstance(example, (tuple, list)) else (example,)
         positional = tuple(tree_map(prepare, value) for value in values)
     if not tensors_of(torch, (positional, keywords)):
+        shape = positional and all(isinstance(value, int) for value in positional)
+        axes = ", ".join(map(str, positional)) if shape else "2, 3, 224, 224"
+        told = "" if shape else " for images of 224 x 224 pixels"
         raise ConversionError(
             f"the example holds no tensor or array, got {_shown(example)}. Fix: give an array or tensor, such as "
-            "torch.randn(2, 3, 224, 224) for images of 224 x 224 pixels"
+            f"torch.randn({axes}){told}"
         )
     _check_signature(module, positional, keywords)
     return _without_constants(torch, module, positional, keywords)

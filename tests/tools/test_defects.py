@@ -13,11 +13,11 @@ from tools.defects.networks import written
 from tools.defects.search import healthy, planted
 from tools.defects.trial import distance
 
-SEED, DEFECTS, HEALTHY = 0, 30, 20
+SEED, DEFECTS, HEALTHY = 0, 20, 12
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_thirty_planted_defects_are_caught_and_pinned():
+def test_twenty_planted_defects_are_caught_and_pinned():
     trials = list(planted(SEED, DEFECTS))
     assert [line(trial) for trial in trials if not trial.pinned] == []
     assert {trial.by for trial in trials} == {"check", "compare"}

@@ -156,6 +156,59 @@ def _resnet18() -> keras.Model:
     return keras.Model(inputs, layers.Dense(CLASSES)(layers.GlobalAveragePooling2D()(x)))
 
 
+def _resnet50() -> keras.Model:
+    """Bottlenecks with biases, as keras.applications has them, one of each kind."""
+
+    def bottleneck(x: Any, width: int, stride: int) -> Any:
+        shortcut = x
+        if stride > 1 or x.shape[-1] != 4 * width:
+            shortcut = layers.BatchNormalization()(layers.Conv2D(4 * width, 1, strides=stride)(x))
+        x = _norm_relu(layers.Conv2D(width, 1, strides=stride)(x))
+        x = _norm_relu(layers.Conv2D(width, 3, padding="same")(x))
+        x = layers.BatchNormalization()(layers.Conv2D(4 * width, 1)(x))
+        return layers.ReLU()(layers.Add()([shortcut, x]))
+
+    inputs = keras.Input((32, 32, 3))
+    x = layers.ZeroPadding2D(3)(inputs)
+    x = _norm_relu(layers.Conv2D(16, 7, strides=2)(x))
+    x = layers.MaxPooling2D(3, strides=2)(layers.ZeroPadding2D(1)(x))
+    for width, stride in ((8, 1), (8, 1), (16, 2), (16, 1)):
+        x = bottleneck(x, width, stride)
+    return keras.Model(inputs, layers.Dense(CLASSES)(layers.GlobalAveragePooling2D()(x)))
+
+
+def _densenet() -> keras.Model:
+    """Dense blocks, with the transitions of keras.applications between them."""
+
+    def dense(x: Any, growth: int) -> Any:
+        y = layers.Conv2D(4 * growth, 1, use_bias=False)(_norm_relu(x))
+        y = layers.Conv2D(growth, 3, padding="same", use_bias=False)(_norm_relu(y))
+        return layers.Concatenate()([x, y])
+
+    inputs = keras.Input((32, 32, 3))
+    x = _norm_relu(layers.Conv2D(16, 7, strides=2, use_bias=False)(layers.ZeroPadding2D(3)(inputs)))
+    x = layers.MaxPooling2D(3, strides=2)(layers.ZeroPadding2D(1)(x))
+    for count in (3, 4):
+        for _ in range(count):
+            x = dense(x, 8)
+        x = layers.Conv2D(x.shape[-1] // 2, 1, use_bias=False)(_norm_relu(x))
+        x = layers.AveragePooling2D(2, strides=2)(x)
+    x = dense(dense(x, 8), 8)
+    return keras.Model(inputs, layers.Dense(CLASSES)(layers.GlobalAveragePooling2D()(_norm_relu(x))))
+
+
+def _vgg() -> keras.Model:
+    inputs = keras.Input((32, 32, 3))
+    x = inputs
+    for width, count in ((8, 2), (16, 2), (24, 3), (32, 3)):
+        for _ in range(count):
+            x = layers.Conv2D(width, 3, padding="same", activation="relu")(x)
+        x = layers.MaxPooling2D(2, strides=2)(x)
+    x = layers.Dense(64, activation="relu")(layers.Flatten()(x))
+    x = layers.Dense(64, activation="relu")(x)
+    return keras.Model(inputs, layers.Dense(CLASSES)(x))
+
+
 def _shuffle(x: Any, groups: int) -> Any:
     """Interleave the channels of the groups, which stand last."""
     height, width, channels = x.shape[1:]
@@ -228,11 +281,8 @@ def _application(name: str, build: Callable[..., keras.Model], size: int, **opti
 
 _APPLICATIONS: dict[str, Network] = {
     "mobilenet_v2": _application("mobilenet_v2", keras.applications.MobileNetV2, 64, alpha=0.35),
-    "resnet50": _application("resnet50", keras.applications.ResNet50, 32),
     "efficientnet_b0": _application("efficientnet_b0", keras.applications.EfficientNetB0, 64),
-    "densenet121": _application("densenet121", keras.applications.DenseNet121, 32),
     "inception_v3": _application("inception_v3", keras.applications.InceptionV3, 75),
-    "vgg16": _application("vgg16", keras.applications.VGG16, 32),
 }
 
 NETWORKS: dict[str, Network] = {
@@ -241,6 +291,9 @@ NETWORKS: dict[str, Network] = {
     "resnet18": _small("resnet18", _resnet18),
     "shufflenet_v1": _small("shufflenet_v1", _shufflenet_v1),
     "shufflenet_v2": _small("shufflenet_v2", _shufflenet_v2),
+    "resnet50": _small("resnet50", _resnet50),
+    "densenet": _small("densenet", _densenet),
+    "vgg": _small("vgg", _vgg),
     **_APPLICATIONS,
 }
 

@@ -81,7 +81,7 @@ def _keras_names() -> list[str]:
     # Importing Keras takes seconds: only the names are needed to collect the tests.
     return [
         *("sequential", "squeezenet", "resnet18", "shufflenet_v1", "shufflenet_v2"),
-        *("mobilenet_v2", "resnet50", "efficientnet_b0", "densenet121", "inception_v3", "vgg16"),
+        *("resnet50", "densenet", "vgg", "mobilenet_v2", "efficientnet_b0", "inception_v3"),
     ]
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from analyzer.graph.samples.arrangement import FIRST, JOINT, Arrangement
 from analyzer.graph.samples.guesses import Guess, first_axes, guesses
 from analyzer.graph.samples.labels import Span
 from analyzer.graph.samples.view import stated, viewed
+from analyzer.target.before import at_logit, logit_output
 from analyzer.target.target import Chosen, Target, TargetLike, as_target
 from analyzer.types import Sizes
 
@@ -88,8 +90,16 @@ def arranged_like(fn: Differentiable, other: Differentiable, feeds: Arrays) -> D
 
 
 def moved_target(graph: Graph, arrangement: Arrangement, target: TargetLike) -> Target:
-    """A target for the view: weights that are shaped like the whole output in the user's form are moved."""
-    wanted = as_target(target)
+    """A target for the view: weights that are shaped like the whole output in the user's form are moved.
+
+    A logit is named here, as the graph and not the view has the output with the activation that computes it.
+    """
+    wanted = at_logit(as_target(target), graph, partial(_axis_in_view, arrangement))
+    if wanted.moved is not None and wanted.output in {*arrangement.spans, *arrangement.wrapped}:
+        raise TargetError(
+            f"before: expected the samples of {wanted.output!r} along its first axis. Fix: name the tensor of the "
+            f"logits, Target(output={wanted.output!r}, …)"
+        )
     if wanted.parts is not None:
         return Target(parts=tuple((k, moved_target(graph, arrangement, one)) for k, one in wanted.parts))
     if wanted.weights is None:
@@ -107,14 +117,22 @@ def moved_target(graph: Graph, arrangement: Arrangement, target: TargetLike) -> 
     return replace(wanted, weights=moved(name, wanted.weights))
 
 
+def _axis_in_view(arrangement: Arrangement, name: str, axis: int) -> int:
+    """The axis of a view that an axis of the user's form of a tensor is moved to."""
+    if name in arrangement.wrapped:
+        return axis + 1
+    samples = arrangement.spans[name].axis if name in arrangement.spans else 0
+    return 0 if axis == samples else axis + (axis < samples)
+
+
 def explained(graph: Graph, target: Target) -> tuple[str, ...]:
-    """The tensors that a target is made of, as far as the graph has them."""
+    """The tensors that a target is made of, as far as the graph has them. Raises TargetError for a missing logit."""
     if target.parts is not None:
         names = [name for _, part in target.parts for name in explained(graph, part)]
     elif isinstance(target.weights, Mapping):
         names = list(target.weights)
     else:
-        names = [target.output or graph.default_output]
+        names = [logit_output(target, graph)]
     return tuple(dict.fromkeys(name for name in names if name in graph.tensors))
 
 

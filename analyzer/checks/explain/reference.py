@@ -23,6 +23,7 @@ from analyzer.errors import AnalysisError, MissingDependency
 from analyzer.types import Row
 from converters import Model
 from converters.errors import one_line
+from converters.system.extras import install
 
 REFEREE = "torch, float64"
 WITHIN = "either side is within the tolerance"
@@ -36,8 +37,8 @@ def unasked(referee: bool | None, rows: Sequence[Row]) -> str:
         return "not needed: nothing exceeds its tolerance"
     if find_spec("torch") is None:
         if referee:
-            raise MissingDependency('the float64 referee needs torch. Fix: pip install "onnxplain[torch]"')
-        return 'torch is not installed: pip install "onnxplain[torch]"'
+            raise MissingDependency(f"the float64 referee needs torch. Fix: {install('torch')}")
+        return f"torch is not installed: {install('torch')}"
     return ""
 
 

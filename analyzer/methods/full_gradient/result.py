@@ -13,7 +13,7 @@ from analyzer.deprecation import renamed
 from analyzer.errors import AnalysisError
 from analyzer.graph.samples.arrangement import Arrangement
 from analyzer.graph.samples.view import unstated
-from analyzer.methods.completeness import Completeness
+from analyzer.methods.completeness import EXACT, Completeness, rounding_remark
 from analyzer.methods.result import OUTPUT_UNIT, Attribution
 from analyzer.types import Arrays
 
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
     from analyzer.figures import Bar
     from analyzer.figures.plots import Look
-
-# Of the output, or the rounding floor of its terms: float32 leaves about 1e-6.
-EXACT = 1e-4
 
 
 @dataclass(frozen=True)
@@ -190,8 +187,10 @@ class FullGrad(Attribution):
 
     @property
     def remark(self) -> str:
-        """What explicit terms leave out."""
-        return "" if self.terms == "all" else "the biases of the layers alone, as published"
+        """What explicit terms leave out; of all terms, what a sum that fails means."""
+        if self.terms != "all":
+            return "the biases of the layers alone, as published"
+        return rounding_remark(self.completeness) if False in self.passed else ""
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from analyzer.backends import Differentiable
 from analyzer.backends.inner_tensors import cut
-from analyzer.backends.inputs import Feeds, check_inputs, refuse_not_finite
+from analyzer.backends.inputs import Feeds, refuse_not_finite
 from analyzer.errors import AnalysisError
 from analyzer.graph.samples.arrangement import PLAIN, Arrangement
 from analyzer.methods.paths.baselines import BaselineLike, baseline_feeds
@@ -30,7 +30,7 @@ def path_ends(
     rng: np.random.Generator,
 ) -> tuple[Differentiable, Feeds, list[Arrays], tuple[str, ...]]:
     """The model that is followed, its feeds at the end and at the starts of the paths, and what is attributed."""
-    feeds = check_inputs(fn.graph, inputs)
+    feeds = fn.feeds_in_call(inputs)
     if wrt is None:
         if baseline_inputs is not None:
             raise AnalysisError(

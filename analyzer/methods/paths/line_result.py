@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from analyzer.methods.completeness import path_remark
 from analyzer.methods.paths.path_result import NEAR
 from analyzer.methods.paths.top_k import of_rank
 from analyzer.methods.result import Attribution, class_label
@@ -97,7 +98,8 @@ class LineAttribution(Attribution):
             )
             most = self.settings.get("max_evaluations", self.evaluations)
             return error if close else f"{error}; {most} gradients did not reach the tolerance"
-        return "" if close else "more steps, or a tolerance, bring the sum closer"
+        assert self.completeness is not None
+        return "" if close else path_remark(self.completeness)
 
     @property
     def stated(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from analyzer.methods.completeness import Completeness
 from analyzer.methods.paths.fixed_target import Held
 from analyzer.methods.paths.integration import STATED
 from analyzer.methods.result import Attribution
+from analyzer.target.target import Chosen, chosen_classes
 
 _Result = TypeVar("_Result", bound=Attribution)
 
@@ -38,6 +39,9 @@ def joined(results: Sequence[_Result]) -> _Result:
         name: _each(lambda *values: np.stack(values, axis=1), *(getattr(one, name) for one in results))
         for name in _ranked(first)
     }
+    if isinstance(first.target, Chosen) and first.target.output is not None:
+        # The classes of a result know the name of their output.
+        stacked["target"] = chosen_classes(stacked["target"], first.target.output)
     sums = {name: np.stack([_sums(one)[name] for one in results], axis=1) for name in _sums(first)}
     return replace(first, **stacked, completeness=Completeness(**sums))
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import torch
 
 from analyzer import AnalysisError, Attribution, Report, check, compare, gradient
+from analyzer.errors import Disagreement
 from converters import convert
 
 
@@ -66,3 +69,17 @@ def test_a_result_is_no_report_and_a_report_no_result(passing, tmp_path):
         Report.load(tmp_path / "result.npz")
     with pytest.raises(AnalysisError, match="the fields are not those of Attribution"):
         Attribution.load(tmp_path / "report.npz")
+
+
+def test_a_report_that_compares_nothing_does_not_pass(tmp_path):
+    empty = Report([], [], ("onnxruntime",), skipped={"torch": "not installed"})
+    assert not empty.passed
+    assert empty.headline.startswith("nothing was compared; expected two sides to compare, found onnxruntime")
+    assert "torch: not installed" in empty.reason and "Fix: " in empty.reason
+    with pytest.raises(Disagreement, match="nothing was compared"):
+        empty.raise_for_disagreement()
+    empty.to_junit(tmp_path / "junit.xml")
+    assert ElementTree.parse(tmp_path / "junit.xml").getroot().get("failures") == "1"
+    empty.to_html(tmp_path / "page.html")
+    assert "nothing was compared" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert json.loads(empty.to_json())["passed"] is False

@@ -20,7 +20,8 @@ BAD = {
     "a picture for a model": (("inspect", "photo.png"), "photo.png"),
     "an op without a rule": (("analyze", "det.onnx", "det.npy"), "Det"),
     "no such input": ((*ANALYZE, "absent.png"), "absent.png: no such file"),
-    "a folder for an input": ((*ANALYZE, "."), "folder"),
+    "an empty folder for an input": ((*ANALYZE, "nothing"), "the folder is empty"),
+    "a pattern without a match": ((*ANALYZE, "nothing/*.png"), "it matches no file"),
     "a text for an image": ((*ANALYZE, "notes.png"), "notes.png: not a readable image"),
     "a broken archive": (("analyze", "two.onnx", "broken.npz"), "broken.npz"),
     "a wrong shape": ((*ANALYZE, "wrong.npy"), "wrong.npy: has shape (3, 3, 8, 16)"),
@@ -90,6 +91,7 @@ def scene(files):
     import numpy as np
 
     np.save(files / "det.npy", np.eye(3, dtype=np.float32))
+    (files / "nothing").mkdir(exist_ok=True)
     (files / "failing_factory.py").write_text(
         "def make():\n    raise RuntimeError('no\\n weights')\n\ndef text():\n    return 'a path made.onnx'\n"
     )
@@ -133,7 +135,7 @@ def test_analysis_that_fails_writes_nothing(command, tmp_path):
 
 
 def test_an_ambiguous_class_name_asks_for_an_index():
-    with pytest.raises(UserError, match=r"several classes have that name, \[0, 2\]"):
+    with pytest.raises(UserError, match=r"several classes have that name, 0 \(crane\), 2 \(crane\)"):
         parse_target("crane", 1, 3, ["crane", "owl", "crane"])
 
 

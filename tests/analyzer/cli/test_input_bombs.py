@@ -157,7 +157,7 @@ def test_crop_first_gives_the_pixels_of_crop_last(monkeypatch: pytest.MonkeyPatc
         how = Preprocessing(size, (0.0,), (1.0,), "NHWC", resize)
         last = preprocess(image.astype(np.float32), how)
         with monkeypatch.context() as patch:
-            patch.setattr("analyzer.figures.images._RESIZED_WHOLE", 0)
+            patch.setattr("analyzer.images.preprocess._RESIZED_WHOLE", 0)
             first = preprocess(image.astype(np.float32), how)
         np.testing.assert_allclose(first, last, atol=1.01 / 255)
 

@@ -1,7 +1,7 @@
 """Read image files of a stranger: raster formats alone, bounded in pixels before anything is decoded.
 
-From a path to RGB pixels. Refuses formats that run programs (EPS goes through Ghostscript), images of more than
-MOST_PIXELS pixels, damaged files, and float images, which have no pixel range.
+From a path, or an image of Pillow, to RGB pixels. Refuses formats that run programs (EPS goes through Ghostscript),
+images of more than MOST_PIXELS pixels, damaged files, and float images, which have no pixel range.
 """
 
 from __future__ import annotations
@@ -38,13 +38,7 @@ def read_pixels(path: str | os.PathLike[str]) -> np.ndarray:
         )
     try:
         with Image.open(path, formats=FORMATS) as image:
-            # Images of 16 bits a pixel become floats, which take four times the memory.
-            most = MOST_PIXELS // 4 if image.mode.startswith("I") else MOST_PIXELS
-            if image.width * image.height > most:
-                raise ValueError(
-                    f"expected at most {most} pixels, found {image.width} x {image.height}. Fix: make the image "
-                    "smaller"
-                )
+            _refuse_large(image)
             ImageOps.exif_transpose(image, in_place=True)
             return _rgb(image)
     except UnidentifiedImageError as error:
@@ -57,12 +51,39 @@ def read_pixels(path: str | os.PathLike[str]) -> np.ndarray:
         raise ValueError(with_fix(what, "save it again as .png, in 8 bits")) from error
 
 
+def pixels_of(image: Image.Image) -> np.ndarray:
+    """Return the pixels of an image that Pillow has opened or made, as `read_pixels` does. Raises ValueError."""
+    from PIL import ImageOps
+
+    _refuse_large(image)
+    return _rgb(ImageOps.exif_transpose(image))
+
+
+def read_image(path: str | os.PathLike[str]) -> np.ndarray:
+    """Read an image file as RGB: (H, W, 3) float32 in [0, 1], upright, on white where it is transparent.
+
+    Returns the first image of a file of several. Raises ValueError with one line where the file is missing, no image,
+    damaged, or has more than MOST_PIXELS pixels.
+    """
+    return as_float(read_pixels(path))
+
+
 def as_float(pixels: np.ndarray) -> np.ndarray:
     """Return pixels as float32 in [0, 1]."""
     if pixels.dtype != np.uint8:
         return pixels
     scaled: np.ndarray = pixels.astype(np.float32) / 255
     return scaled
+
+
+def _refuse_large(image: Image.Image) -> None:
+    """Raise ValueError for an image of too many pixels."""
+    # Images of 16 bits a pixel become floats, which take four times the memory.
+    most = MOST_PIXELS // 4 if image.mode.startswith("I") else MOST_PIXELS
+    if image.width * image.height > most:
+        raise ValueError(
+            f"expected at most {most} pixels, found {image.width} x {image.height}. Fix: make the image smaller"
+        )
 
 
 def _rgb(image: Image.Image) -> np.ndarray:

@@ -1,0 +1,83 @@
+"""Notice inputs that are not what the stored preprocessing makes: raw pixels, other ranges, images of Pillow.
+
+From a Model and inputs to arrays, and from arrays to an error where they are surely raw pixels, or to a warning where
+they probably are: the network would compute a number for another picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from analyzer.errors import InputError, InputWarning, note
+from analyzer.images.load import load_images
+from analyzer.types import Arrays
+from converters.model import Model, Preprocessing
+
+# Times the largest normalised value, from which on whole numbers, other numbers, and numbers of any sign are not
+# normalised pixels.
+_WHOLE, _ANY, _FAR = 4, 8, 8
+_DARK = 16
+_BYTE = 255
+# Fewer numbers are not a picture whose range says anything.
+_FEW = 64
+_FIX = "give images with onnxplain.load_images(paths, model) (the files, on the command line)"
+
+
+def from_pictures(inputs: Any, model: Model) -> Any:
+    """Return inputs whose images of Pillow are arrays, by the model's preprocessing. Raises InputError without one."""
+    if isinstance(inputs, Mapping):
+        if not any(_is_picture(value) for value in inputs.values()):
+            return inputs
+        return {
+            name: load_images(value, model, name=name) if _is_picture(value) else value
+            for name, value in inputs.items()
+        }
+    return load_images(inputs, model) if _is_picture(inputs) else inputs
+
+
+def refuse_raw(feeds: Arrays, preprocessing: Preprocessing | None) -> None:
+    """Raise InputError where an input surely holds raw pixels; warn where its range is not that of normalised ones."""
+    if preprocessing is None:
+        return
+    mean, std = (np.asarray(one, np.float64) for one in (preprocessing.mean, preprocessing.std))
+    low, high = float(((0 - mean) / std).min()), float(((1 - mean) / std).max())
+    for name, array in feeds.items():
+        axis = 1 if preprocessing.layout == "NCHW" else -1
+        if array.ndim != 4 or array.dtype.kind not in "fV" or array.shape[axis] not in (1, 3, 4):
+            continue
+        if array.size:
+            _judge(name, array, low, high)
+
+
+def _judge(name: str, array: np.ndarray, low: float, high: float) -> None:
+    least, most = float(array.min()), float(array.max())
+    told = f"the input {name!r} holds numbers from {least:.3g} to {most:.3g}"
+    takes = f"the model stores a normalisation to {low:.3g} to {high:.3g}"
+    if least >= 0 and most <= _BYTE and most > _WHOLE * high:
+        whole = most >= _DARK and np.array_equal(array, np.rint(array))
+        if whole or most > max(_ANY * high, 2 * _DARK):
+            raise InputError(
+                f"{told}, as pixels of 8 bits, and {takes}. Fix: {_FIX}, or normalise them, (x / 255 - mean) / std "
+                "with the mean and std of model.preprocessing"
+            )
+    if max(-least, most) > _FAR * max(-low, high):
+        _warn(told, takes)
+    elif array.size >= _FEW and least < most and least >= 0:
+        unscaled = low < -0.5 and 0.5 < most <= 1
+        small = high >= 100 and most <= 1
+        if unscaled or small:
+            _warn(told, takes)
+
+
+def _warn(told: str, takes: str) -> None:
+    note(f"{told}, and {takes}: are they normalised? If not, {_FIX}", InputWarning)
+
+
+def _is_picture(value: Any) -> bool:
+    """Whether a value is an image of Pillow, or a list of them."""
+    if isinstance(value, (list, tuple)):
+        return bool(value) and all(_is_picture(one) for one in value)
+    return any(kind.__module__.startswith("PIL.") for kind in type(value).__mro__)
