@@ -47,6 +47,8 @@ def test_the_page_on_limits_compares_a_saturated_probability_with_its_logit(name
     leaf = torch.from_numpy(names["images"]).requires_grad_()
     names["net"](leaf)[:, 1].sum().backward()
     np.testing.assert_allclose(names["at_logit"].attributions, leaf.grad.numpy(), rtol=1e-3, atol=1e-4)
+    if exists("Target.before"):
+        np.testing.assert_allclose(names["same"].attributions, names["at_logit"].attributions, rtol=1e-5)
     p = names["saturated"].output
     steepness = np.abs(names["saturated"].attributions).max() / np.abs(names["at_logit"].attributions).max()
     assert (p * (1 - p)).max() < 1e-3 and steepness < 1e-3

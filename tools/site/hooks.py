@@ -9,7 +9,12 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
+
+
+def on_startup(**_: Any) -> None:
+    """Make the packages of the repository importable. mkdocs restores the path after it has read this file."""
+    if str(ROOT) not in sys.path:
+        sys.path.insert(0, str(ROOT))
 
 
 def on_files(files: Files, config: Any) -> Files:
