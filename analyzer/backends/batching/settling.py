@@ -75,7 +75,7 @@ def settled(
         if found.holding == {*held} and _same(fn, feeds, found, one, outputs):
             return one
         return as_one(f"the samples are independent at the inputs alone{found.why and f' ({found.why})'}")
-    size = fn.engine.batch
+    size = view.engine.batch
     if size is not None and size > 1 and not _same_everywhere(view, found.all_first(feeds), held, outputs):
         told = f"the file computes each of its {size} samples in its own way"
         if count != size:
@@ -83,7 +83,7 @@ def settled(
                 f"{told}, so that they cannot be moved to other places. Fix: give {size} samples a call, got {count}"
             )
         return as_one(told)
-    node = counting_node(view.graph, outputs) if size is None else None
+    node = counting_node(view.graph, outputs) if fn.engine.batch is None else None
     if node is not None and not _stacks(view, found.all_first(feeds), held, outputs):
         return as_one(f"{node} reads the number of samples")
     return found
