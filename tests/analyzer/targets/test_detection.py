@@ -190,6 +190,13 @@ def test_the_tensor_before_suppression_within_a_model_is_proposed():
     graph = ox.differentiate(suppressed(*tail)).graph
     found = before_suppression(graph)
     assert (found.output, found.layout) == ("y", "yolov8")
+    softmax = (
+        "int64[m,3] kept, float[1,6,4] t",
+        "t = Transpose<perm = [0, 2, 1]>(b) u = Transpose<perm = [0, 2, 1]>(s) p = Softmax(u)"
+        " q = Transpose<perm = [0, 2, 1]>(p) kept = NonMaxSuppression(t, q, two, least, least)",
+    )
+    found = before_suppression(ox.differentiate(suppressed(*softmax)).graph)
+    assert (found.output, found.layout, found.tensors) == ("p", "ssd", ("p", "t"))
     ranked = ("float[1,3] best", "m = ReduceMax<keepdims = 0>(s, one) best, at = TopK(m, k)")
     assert before_suppression(ox.differentiate(suppressed(*ranked)).graph) is not None
     assert before_suppression(ox.differentiate(suppressed("float[1,2,6] s", "")).graph) is None
