@@ -3,6 +3,7 @@
 Importing this package loads no framework; a backend imports its own when it is made.
 """
 
+from analyzer import targets
 from analyzer.backends import Differentiable, Gradients, differentiate
 from analyzer.checks import Report, check, compare
 from analyzer.errors import AnalysisError
@@ -74,6 +75,7 @@ __all__ = [
     "smooth_full_grad",
     "smooth_grad",
     "smooth_grad_squared",
+    "targets",
     "var_grad",
     "xrai",
 ]

@@ -73,6 +73,11 @@ def assert_equivalent(
     return report
 
 
+def converted_for(model: Any, inputs: Inputs, trust: bool = False) -> Any:
+    """Return a model that methods take; a network is converted with the first sample as its example."""
+    return model if isinstance(model, Differentiable) else _converted(model, _first(_arrays(inputs)), trust)
+
+
 def _refuse(options: Mapping[str, object], kind: str) -> None:
     given = [name for name, value in options.items() if value is not None]
     if given:

@@ -18,7 +18,9 @@ matplotlib.rcParams.update(
 )
 
 
-def box(ax: Axes, x: float, y: float, text: str, colour: str, *, width: float = 1.5, height: float = 0.6) -> None:
+def box(
+    ax: Axes, x: float, y: float, text: str, colour: str, *, width: float = 1.5, height: float = 0.6
+) -> None:
     """Draw a rounded box around its centre, with text."""
     shape = FancyBboxPatch(
         (x - width / 2, y - height / 2), width, height, boxstyle="round,pad=0,rounding_size=0.12",
@@ -28,7 +30,9 @@ def box(ax: Axes, x: float, y: float, text: str, colour: str, *, width: float = 
     ax.text(x, y, text, ha="center", va="center", color="#222222")
 
 
-def arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], colour: str, **style: object) -> None:
+def arrow(
+    ax: Axes, start: tuple[float, float], end: tuple[float, float], colour: str, **style: object
+) -> None:
     """Draw an arrow between two points."""
     ax.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": colour, "linewidth": 1.4, **style})
 
@@ -46,7 +50,14 @@ def gradients_are_onnx() -> Figure:
     """Draw a network and the nodes that are appended to it."""
     figure, ax = canvas(8.4, 3.1)
     ax.text(0.2, 2.86, "the model: unchanged", color=BLUE, weight="bold", va="center")
-    ax.text(0.2, 0.22, "appended: the backward pass, in plain ONNX operators", color=ORANGE, weight="bold", va="center")
+    ax.text(
+        0.2,
+        0.22,
+        "appended: the backward pass, in plain ONNX operators",
+        color=ORANGE,
+        weight="bold",
+        va="center",
+    )
     nodes = {2.3: ("Conv", "ConvTranspose"), 4.3: ("Relu", "Mul"), 6.3: ("Gemm", "MatMul")}
     top, bottom, wide = 2.2, 0.9, 1.5
     for x, (forward, backward) in nodes.items():
@@ -69,7 +80,13 @@ def one_class_per_op() -> Figure:
     """Draw the class of an op and who uses its parts."""
     figure, ax = canvas(8.4, 3.0)
     card = FancyBboxPatch(
-        (0.3, 0.25), 3.5, 2.5, boxstyle="round,pad=0,rounding_size=0.12", facecolor=PALE, edgecolor=BLUE, linewidth=1.6
+        (0.3, 0.25),
+        3.5,
+        2.5,
+        boxstyle="round,pad=0,rounding_size=0.12",
+        facecolor=PALE,
+        edgecolor=BLUE,
+        linewidth=1.6,
     )
     ax.add_patch(card)
     ax.text(0.5, 2.48, "class Softplus(Elementwise)", weight="bold", va="center", color=BLUE)

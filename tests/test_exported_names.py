@@ -45,6 +45,7 @@ ANALYZER = [
     "smooth_full_grad",
     "smooth_grad",
     "smooth_grad_squared",
+    "targets",
     "var_grad",
     "xrai",
 ]

@@ -20,6 +20,7 @@ from analyzer.ops import find
 from analyzer.ops.chain_rule import active_tensors, carries_gradient, pull_back
 from analyzer.ops.registry import Op
 from analyzer.ops.rules import rules_of
+from analyzer.target.suppressed import before_suppression
 
 __all__ = [
     "active_tensors",
@@ -178,7 +179,10 @@ def _lost_path(graph: Graph, name: str, outputs: Sequence[str], leading: frozens
     ]  # fmt: skip
     where = ", ".join(str(node) for node in ends[:3]) or "ops without a derivative"
     first = [output for output in first if output not in outputs]
-    if not first:
+    proposal = before_suppression(graph)
+    if proposal is not None and proposal.node in ends:
+        fix = proposal.fix
+    elif not first:
         fix = "explain a tensor that is computed before it, as in Target('logits') (--target logits=)"
     else:
         fix = f"attribute what is computed after it, wrt={first[:3]}"

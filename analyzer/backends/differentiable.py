@@ -24,7 +24,7 @@ from analyzer.backends.batching.planning import Call
 from analyzer.backends.bound import Bound, Evaluation, Gradients
 from analyzer.backends.caches import Caches
 from analyzer.backends.file import FileCheck, file_of, within_call
-from analyzer.backends.inputs import Feeds, check_inputs
+from analyzer.backends.inputs import Feeds, check_inputs, checked_for
 from analyzer.backends.pixels import from_pictures, refuse_raw
 from analyzer.errors import AnalysisError, UnknownTensor
 from analyzer.graph.batch_axis import Place, find_places
@@ -259,12 +259,13 @@ class Differentiable:
     def bind(self, inputs: Inputs, target: TargetLike = None, *, several: bool = False) -> Bound:
         """Check the inputs and resolve the target, once for all that is computed of them.
 
+        inputs: those that a method was given are checked already; do not change them in place.
         several: whether several classes of each sample may be explained, one by one.
         Raises InputError or ShapeError for the inputs, TargetError for the target.
         """
         target = self.indexed(target)
         wanted = as_target(target) if several else one_scalar(target)
-        return Bound.of(self, self.feeds_of(inputs), wanted)
+        return Bound.of(self, self.feeds_in_call(inputs), wanted)
 
     def check_inputs(self, inputs: Inputs) -> Arrays:
         """The feeds {input name: array} in the model's dtypes. See `feeds_of`."""
@@ -281,6 +282,11 @@ class Differentiable:
         feeds = check_inputs(self.graph, from_pictures(inputs, self.model))
         refuse_raw(feeds, self.model.preprocessing)
         return feeds
+
+    def feeds_in_call(self, inputs: Inputs) -> Feeds:
+        """Return the feeds of the inputs that a method was given, which are checked already; check any others."""
+        known = checked_for(self.graph, inputs)
+        return self.feeds_of(inputs) if known is None else known
 
     def indexed(self, target: TargetLike) -> TargetLike:
         """The target with the names of classes replaced by their indices. Raises TargetError for an unknown name."""

@@ -22,6 +22,7 @@ import onnx
 from onnx import helper
 
 from analyzer.backends.at_sizes import at_sizes
+from analyzer.backends.inputs import calling
 from analyzer.errors import VerificationError, note
 from analyzer.graph.batch_axis import Place, batched_inputs, samples_in
 from analyzer.target.saturation import note_saturated
@@ -392,7 +393,7 @@ def within_call() -> bool:
 def explains(method: _Method) -> _Method:
     """Let a method, method(model, inputs, …, verify=True), explain the user's file and nothing else.
 
-    The method is given a model at the sizes of the inputs, and inputs that are checked.
+    The method is given a model at the sizes of the inputs. These are checked, once for all that it binds.
     """
     signature = inspect.signature(method)
 
@@ -405,12 +406,12 @@ def explains(method: _Method) -> _Method:
         whole = differentiate(given["model"], verify=verify, example=given["inputs"])
         feeds = whole.feeds_of(given["inputs"])
         fn = at_sizes(whole, feeds)
-        given["model"], given["inputs"] = fn, feeds.of(fn.graph)
+        given["model"], feeds = fn, feeds.of(fn.graph)
         if "target" in given:
             given["target"] = fn.indexed(given["target"])
         called = inspect.BoundArguments(signature, cast("OrderedDict[str, Any]", given))
         outermost = not within_call()
-        with explaining(*([(fn, given["inputs"])] if verify else [])):
+        with calling(given["inputs"], feeds), explaining(*([(fn, feeds)] if verify else [])):
             found = method(*called.args, **called.kwargs)
         if outermost:
             note_saturated(fn.graph, found.output, found.target)

@@ -5,7 +5,9 @@ From a Graph and arrays to feeds {input name: array} in the graph's types. Refus
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -36,6 +38,26 @@ class Feeds(dict[str, np.ndarray]):
     def form(self, arrays: Arrays) -> Any:
         """Return results by tensor in the form of the inputs: one array, or {tensor: array}."""
         return next(iter(arrays.values())) if self.single else arrays
+
+
+# The inputs of the method that runs, as it was given them, and checked.
+_CALL: ContextVar[tuple[Inputs, Feeds] | None] = ContextVar("inputs of a call", default=None)
+
+
+@contextmanager
+def calling(inputs: Inputs, feeds: Feeds) -> Iterator[None]:
+    """Let `checked_for` return these feeds for these very inputs within the block."""
+    token = _CALL.set((inputs, feeds))
+    try:
+        yield
+    finally:
+        _CALL.reset(token)
+
+
+def checked_for(graph: Graph, inputs: Inputs) -> Feeds | None:
+    """Return the feeds of the inputs that the method in progress was given; None of any others."""
+    given, feeds = _CALL.get() or (None, None)
+    return feeds if feeds is not None and inputs is given and feeds.graph is graph else None
 
 
 def check_inputs(graph: Graph, inputs: Inputs) -> Feeds:

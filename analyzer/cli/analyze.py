@@ -13,6 +13,19 @@ import typer
 from analyzer.cli.analyze_files import document, write_results
 from analyzer.cli.analyze_view import show_results
 from analyzer.cli.destinations import refuse_unwritable
+from analyzer.cli.detection import (
+    BoxOption,
+    Detected,
+    DetectionOption,
+    DetectionOptions,
+    DetectionOutputOption,
+    MinScoreOption,
+    SegmentationOption,
+    hint,
+    said_of,
+    segmentation_text,
+    target_of,
+)
 from analyzer.cli.method_options import MethodOption, settings_of, with_method_options
 from analyzer.cli.options import (
     BackendChoice,
@@ -44,7 +57,9 @@ if TYPE_CHECKING:
     from analyzer.cli.inputs import Batch
     from analyzer.cli.samples_first import SamplesFirst
     from analyzer.methods.result import Attribution
+    from analyzer.methods.summary import Asked
     from analyzer.target.target import TargetLike
+    from analyzer.targets import Candidate
 
 ASSUMED = "No mean and std are stored in the model or given: images are fed as pixels in [0, 1]."
 
@@ -63,6 +78,11 @@ def analyze(
     method: MethodOption = None,
     target: TargetOption = None,
     logit: LogitOption = False,
+    detection: DetectionOption = None,
+    box: BoxOption = None,
+    min_score: MinScoreOption = None,
+    detection_output: DetectionOutputOption = None,
+    segmentation: SegmentationOption = None,
     backend: Annotated[
         BackendChoice, typer.Option("--backend", help="Backend to run on.")
     ] = BackendChoice.ONNXRUNTIME,
@@ -106,6 +126,10 @@ def analyze(
 
     terminal = Terminal(as_json)
     settings = settings_of(method, given)
+    detector = DetectionOptions(detection, box, min_score, detection_output)
+    if segmentation is not None:
+        target = segmentation_text(segmentation, target)
+    detector.refuse_others(target, logit)
     if output is not None and output.exists() and not output.is_dir():
         raise UserError(
             f"{output}: a file, where -o takes a folder. Fix: give -o a folder that is new or exists"
@@ -119,7 +143,7 @@ def analyze(
         )
     vocabulary = vocabulary or own_vocabulary(model, settings)
     graph = Graph.from_proto(loaded.proto)
-    images = ImageOptions(size, mean, std, layout, resize)
+    images = ImageOptions(size, mean, std, layout, resize, detector.fit)
     batch = read_inputs(inputs, graph, loaded, images)
     if given["background"] is not None:
         for own in settings.values():
@@ -157,6 +181,18 @@ def analyze(
     )
     fn = for_inputs(fn, batch.inputs)
     graph = fn.graph
+    picked: list[Candidate] = []
+    asked: Asked = target or ""
+    if detector.layout is None and target is None and (remark := hint(fn)) is not None:
+        terminal.note(remark)
+    if detector.layout is not None:
+        found = Detected.of(fn, batch, detector)
+        if detector.box is None:
+            found.show(terminal)
+            terminal.document({"command": "analyze", "model": model, **found.document()})
+            return
+        picked = found.chosen(detector.box)
+        chosen, asked = target_of(picked), said_of(picked)
     call = SamplesFirst.of(fn, batch.inputs, chosen)
     if call.arrangement.note:
         terminal.note(f"Note: {call.arrangement.note}.")
@@ -164,19 +200,28 @@ def analyze(
         fn, chosen, batch = call.fn, call.target, in_samples(batch, call)
         settings = {one: call.options(own, METHODS[one].path) for one, own in settings.items()}
     results = _run(terminal, fn, batch, chosen, settings)
+    if picked:
+        # The position of an element is no class: the words for the box say what is explained.
+        results = [replace(result, target=None) for result in results]
     texts = texts_of(results, batch.arrays, graph, vocabulary)
     predicted = predictions(fn.forward(batch.inputs)[graph.default_output], fn.class_names)
     files = (
         []
         if output is None
-        else write_results(output, model, fn, batch, results, predicted, texts, target or "")
+        else write_results(
+            output, model, fn, batch, results, predicted, texts, asked, [one.box for one in picked]
+        )
     )
     for text in batch.notes:
         terminal.note(text)
-    show_results(terminal, batch, results, predicted, fn.class_names, files, texts, target or "")
+    show_results(terminal, batch, results, predicted, fn.class_names, files, texts, asked)
     if terminal.as_json:
         terminal.document(
-            {**document(model, fn, batch, results, predicted, texts), "files": [str(path) for path in files]}
+            {
+                **document(model, fn, batch, results, predicted, texts),
+                **({"explained": [vars(one) for one in picked]} if picked else {}),
+                "files": [str(path) for path in files],
+            }
         )
     if any(passed is False for result in results for passed in result.passed):
         raise typer.Exit(1)

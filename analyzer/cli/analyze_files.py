@@ -20,8 +20,13 @@ if TYPE_CHECKING:
     from analyzer.backends import Differentiable
     from analyzer.cli.inputs import Batch
     from analyzer.cli.tokens import Texts
+    from analyzer.figures.ground import Box, Ground
     from analyzer.methods.result import Attribution
+    from analyzer.methods.summary import Asked
     from analyzer.report.page import Prediction
+
+
+SUMMARY = "summary.json"
 
 
 def write_results(
@@ -32,9 +37,10 @@ def write_results(
     results: Sequence[Attribution],
     predicted: Sequence[tuple[Prediction, ...]],
     texts: Texts = (),
-    asked: str = "",
+    asked: Asked = "",
+    boxes: Sequence[Box] = (),
 ) -> list[Path]:
-    """Write every file; nothing is written before everything is computed."""
+    """Write every file; nothing is written before everything is computed. boxes: of each sample one that is drawn."""
     from analyzer.figures import plot_tokens
     from analyzer.figures.canvas import png_of
     from analyzer.methods.full_gradient.result import FullGrad
@@ -43,10 +49,12 @@ def write_results(
     from analyzer.report.page import render_report
     from converters.system.atomic import write_bytes, write_text
     from converters.system.environment import environment
+    from converters.system.locks import only_writer
 
     class_names = fn.class_names
-    pictures = sample_pictures(results, batch.arrays, batch.preprocessing)
-    one_scale = on_one_scale(results, batch.arrays, batch.preprocessing)
+    drawn_over = grounds(batch, boxes)
+    pictures = sample_pictures(results, batch.arrays, batch.preprocessing, drawn_over)
+    one_scale = on_one_scale(results, batch.arrays, batch.preprocessing, drawn_over)
     rows = completeness_rows(results, batch.names)
     passed, headline = judgement(results)
     report = AttributionPage(
@@ -79,10 +87,51 @@ def write_results(
     contents["arrays.npz"] = npz_bytes(arrays_of(results))
     contents["report.html"] = render_report(report).encode()
     folder.mkdir(parents=True, exist_ok=True)
-    written = [write_bytes(folder / name, data) for name, data in contents.items()]
-    made = {**document(model, fn, batch, results, predicted, texts), "files": [str(path) for path in written]}
-    written.append(write_text(folder / "summary.json", json_text(made)))
+    # Two commands may write here at once: the files that stay are all of the one that comes last.
+    with only_writer(folder):
+        earlier = earlier_pictures(folder)
+        written = [write_bytes(folder / name, data) for name, data in contents.items()]
+        made = {
+            **document(model, fn, batch, results, predicted, texts),
+            "files": [str(path) for path in written],
+        }
+        written.append(write_text(folder / SUMMARY, json_text(made)))
+        for path in earlier - set(written):
+            path.unlink(missing_ok=True)
     return written
+
+
+def earlier_pictures(folder: Path) -> set[Path]:
+    """The pictures in a folder that an earlier command wrote there, as its summary says."""
+    try:
+        told = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return set()
+    files = told.get("files") if isinstance(told, dict) and told.get("command") == "analyze" else None
+    names = {Path(one).name for one in files if isinstance(one, str)} if isinstance(files, list) else set()
+    # Whatever the summary names, nothing but pictures of this folder are removed.
+    return {path for path in folder.glob("*.png") if path.name in names and not path.is_symlink()}
+
+
+def grounds(batch: Batch, boxes: Sequence[Box] = ()) -> list[Ground | None]:
+    """What the maps of each sample are drawn over: the original photograph of an input that was padded; with a box."""
+    from analyzer.figures.ground import Ground, original_ground
+    from analyzer.figures.images import photographs
+
+    padded = batch.preprocessing is not None and batch.preprocessing.fit == "pad"
+    shown = photographs(next(iter(batch.arrays.values())), batch.preprocessing)
+    if len(batch.arrays) != 1 or shown is None or not (padded or boxes):
+        return []
+    found = []
+    files = batch.images if len(batch.images) == len(shown) else (None,) * len(shown)
+    for index, (path, photo) in enumerate(zip(files, shown, strict=True)):
+        if padded and path is not None:
+            assert batch.preprocessing is not None
+            own = original_ground(path, batch.preprocessing)
+        else:
+            own = Ground(photo)
+        found.append(own.with_box(boxes[index]) if len(boxes) == len(shown) else own)
+    return list(found)
 
 
 def json_text(document: Mapping[str, Any]) -> str:

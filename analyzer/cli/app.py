@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import sys
 import warnings
@@ -22,13 +23,16 @@ from analyzer.cli.check import check
 from analyzer.cli.compare import compare
 from analyzer.cli.convert import convert
 from analyzer.cli.demo import demo
+from analyzer.cli.help import Command, Commands
 from analyzer.cli.inspect import inspect
 from analyzer.cli.limits import taken, within
 from analyzer.cli.method_options import MethodCommand
+from analyzer.cli.methods import methods
 from analyzer.cli.terminal import UserError
-from converters.system.text import printable
+from converters.system.text import fitted, printable
 
 app = typer.Typer(
+    cls=Commands,
     help="Attributions of any ONNX, PyTorch or TensorFlow model: proved complete, checked across frameworks.",
     no_args_is_help=False,
     add_completion=False,
@@ -50,8 +54,9 @@ class _Ended(BaseException):
 
 
 for command in (demo, convert, inspect, check, compare):
-    app.command()(command)
+    app.command(cls=Command)(command)
 app.command(cls=MethodCommand)(analyze)
+app.command(cls=Command)(methods)
 
 
 def _version(shown: bool) -> None:
@@ -107,7 +112,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
-        print(f"onnxplain: {_line(error)}", file=sys.stderr)
+        print(fitted(f"onnxplain: {_line(error)}", sys.stderr), file=sys.stderr)
         return _status(error)
     if status > 128:
         # Typer may have caught the interrupt itself, and says nothing.
@@ -131,7 +136,8 @@ def _notes_alone(debug: bool) -> Iterator[None]:
         def show(message: Warning | str, *_: Any, **__: Any) -> None:
             if (text := str(message)) not in told:
                 told.add(text)
-                print(f"onnxplain: note: {' '.join(printable(text).split())}", file=sys.stderr)
+                line = f"onnxplain: note: {' '.join(printable(text).split())}"
+                print(fitted(line, sys.stderr), file=sys.stderr)
 
         warnings.showwarning = show
         yield
@@ -180,7 +186,11 @@ def _line(error: Exception) -> str:
     elif hasattr(error, "format_message"):  # a usage error, of whichever Click this Typer stands on
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "onnxplain"
-        text = f"{error.format_message().rstrip('.')}. Fix: see {command} --help"
+        # Typer's types and their checker add words of their own.
+        found = " ".join(error.format_message().replace("Value error, ", "").split()).rstrip(". ")
+        # Typer and Click may both add their guess.
+        found = re.sub(r"( Did you mean [^?]+\?)\1", r"\1", found)
+        text = f"{found}{'' if found.endswith('?') else '.'} Fix: see {command} --help"
     elif isinstance(error, OSError):
         found = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         text = (

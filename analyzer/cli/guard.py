@@ -17,6 +17,7 @@ import time
 
 from analyzer.cli.app import BAD_INPUT, main
 from converters.system.processes import free_memory, resident_bytes
+from converters.system.text import fitted
 
 # Signals by which the kernel ends a process whose code has failed.
 CRASHES = ("SIGSEGV", "SIGABRT", "SIGFPE", "SIGBUS", "SIGILL", "SIGTRAP", "SIGSYS")
@@ -118,7 +119,7 @@ def _status(status: int) -> int:
 
 
 def _tell(reason: str) -> None:
-    print(f"onnxplain: {reason}", file=sys.stderr)
+    print(fitted(f"onnxplain: {reason}", sys.stderr), file=sys.stderr)
 
 
 def _end_with(parent: int) -> None:

@@ -38,6 +38,8 @@ class Batch:
     preprocessing: Preprocessing | None
     assumed: bool
     """Whether images were fed in [0, 1] because no mean and std are known."""
+    images: tuple[Path | None, ...] = ()
+    """The image file of each sample, None of an array."""
     notes: tuple[str, ...] = ()
     """What was done to arrays so that they fit; told with the results."""
 
@@ -56,6 +58,7 @@ class ImageOptions:
     std: str | None = None
     layout: Layout | None = None
     resize: int | None = None
+    fit: str | None = None
 
     @property
     def any_given(self) -> bool:
@@ -68,6 +71,7 @@ def read_inputs(paths: Sequence[Path], graph: Graph, model: Model, options: Imag
     paths = [file for path in paths for file in files_of(path, _READABLE)]
     pieces: list[dict[str, np.ndarray]] = []
     names: list[str] = []
+    sources: list[Path | None] = []
     notes: list[str] = []
     used: Preprocessing | None = None
     for path in paths:
@@ -88,6 +92,7 @@ def read_inputs(paths: Sequence[Path], graph: Graph, model: Model, options: Imag
             notes.append(f"Note: {path} has no batch axis and is read as one sample.")
         count = _samples(piece, path)
         names += [path.name] if count == 1 else [f"{path.name}[{index}]" for index in range(count)]
+        sources += [None if suffix in (".npz", ".npy") else path] * count
         pieces.append(piece)
     return Batch(
         arrays={name: _joined([piece[name] for piece in pieces], paths) for name in graph.inputs},
@@ -97,6 +102,7 @@ def read_inputs(paths: Sequence[Path], graph: Graph, model: Model, options: Imag
         and model.preprocessing is None
         and options.mean is options.std is None
         and graph.tensors[graph.inputs[0]].is_float,
+        images=tuple(sources),
         notes=tuple(notes),
     )
 
@@ -140,7 +146,8 @@ def resolve_preprocessing(
             "--size 224"
         )
     # A network that takes whole numbers takes pixels as they are in the file.
-    base = stored or Preprocessing(size, (0.0,), (1.0,) if tensor.is_float else (1 / 255,), layout)
+    fit = options.fit or "crop"
+    base = stored or Preprocessing(size, (0.0,), (1.0,) if tensor.is_float else (1 / 255,), layout, fit=fit)
     return _override(replace(base, size=size, layout=layout), options)
 
 

@@ -17,6 +17,8 @@ def show(terminal: Terminal, document: dict[str, Any]) -> None:
     _show_head(terminal, document)
     _show_tensors(terminal, document)
     _show_left_out(terminal, document["left_out"])
+    if document["selects_boxes"] is not None:
+        terminal.paragraph(f"{document['selects_boxes']['text']}.", style="yellow")
     terminal.heading("Operators")
     terminal.out.print(" · ".join(f"{op}×{count}" for op, count in document["operators"].items()))
     if document["refused"]:

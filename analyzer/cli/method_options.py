@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
+from analyzer.cli.help import Command
 from analyzer.cli.options import split_list
 from analyzer.cli.terminal import UserError
 from analyzer.methods import METHODS
+from analyzer.methods.names import suggested
 from analyzer.methods.paths.baselines import NAMES
 from analyzer.methods.signatures import NAMES_KIND, RNG_KIND, Parameter
 
@@ -61,8 +62,8 @@ MethodOption = Annotated[
     typer.Option(
         "--method",
         metavar="NAME",
-        help=f"{', '.join(METHODS)}. Repeat for several. Default: {DEFAULT_METHOD}. With --help: the options of that "
-        "method.",
+        help=f"{', '.join(METHODS)}. Several: separated by commas, or the option again. Default: {DEFAULT_METHOD}. "
+        "`onnxplain methods` lists them with their cost. With --help: the options of that method.",
     ),
 ]
 
@@ -176,7 +177,7 @@ def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-class MethodCommand(TyperCommand):
+class MethodCommand(Command):
     """A command with the options of methods: it takes old spellings, and its help is that of the methods named."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -200,7 +201,8 @@ def _narrow(option: Any, methods: Sequence[str]) -> None:
 
 def _named_methods(args: Sequence[str]) -> list[str]:
     following = [args[k + 1] for k, one in enumerate(args[:-1]) if one == "--method"]
-    return following + [one.partition("=")[2] for one in args if one.startswith("--method=")]
+    given = following + [one.partition("=")[2] for one in args if one.startswith("--method=")]
+    return [name for one in given for name in split_list(one)]
 
 
 def _translated(args: Sequence[str]) -> Iterable[str]:
@@ -227,10 +229,8 @@ def settings_of(methods: Sequence[str] | None, given: Mapping[str, Any]) -> dict
 
     Raises UserError for an unknown method, and for a setting that none of the methods takes, or not with that value.
     """
-    chosen = list(dict.fromkeys(methods or [DEFAULT_METHOD]))
-    for method in chosen:
-        if method not in METHODS:
-            raise UserError(f"--method {method}: no such method. Fix: choose from {', '.join(METHODS)}")
+    given_names = [name for one in methods or [DEFAULT_METHOD] for name in split_list(one) or [one]]
+    chosen = list(dict.fromkeys(known_method(name) for name in given_names))
     stated = {
         name: value.value if isinstance(value, Enum) else value
         for name, value in given.items()
@@ -252,6 +252,16 @@ def settings_of(methods: Sequence[str] | None, given: Mapping[str, Any]) -> dict
     return {
         method: {name: value for name, value in stated.items() if method in known[name]} for method in chosen
     }
+
+
+def known_method(name: str, what: str = "--method") -> str:
+    """Return the name of a method. Raises UserError with the method that is probably meant."""
+    if name in METHODS:
+        return name
+    meant = suggested(name, METHODS)
+    guess = f" Did you mean {meant}?" if meant else ""
+    choice = f"give {what} {meant}" if meant else f"choose from {', '.join(METHODS)}"
+    raise UserError(f"{what} {name}: no such method.{guess} Fix: {choice}; onnxplain methods lists all")
 
 
 def _refuse_choice(method: str, name: str, value: Any, choices: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from converters.system.plain_data import plain
 from converters.system.progress_lines import PATIENCE, ProgressLines
+from converters.system.text import fitted, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,17 +43,16 @@ class Terminal:
 
     def note(self, text: str) -> None:
         """A remark on stderr."""
-        self.err.print(text, style="dim", soft_wrap=True)
+        self.err.print(fitted(text, self.err.file), style="dim", soft_wrap=True)
 
     def remark(self, text: str) -> None:
         """A remark among the results, on stdout."""
-        self.out.print(text, style="dim", soft_wrap=True)
+        self.out.print(fitted(text, self.out.file), style="dim", soft_wrap=True)
 
     def failure(self, reason: str) -> None:
         """Why a check failed: the last line, on stderr, where a log or a CI server looks first."""
-        from converters.system.text import printable
-
-        print(f"onnxplain: failed: {' '.join(printable(reason).split())}", file=sys.stderr)
+        line = f"onnxplain: failed: {' '.join(printable(reason).split())}"
+        print(fitted(line, sys.stderr), file=sys.stderr)
 
     def paragraph(self, text: str, style: str = "") -> None:
         """A text on stdout, wrapped and indented on a terminal, one line elsewhere."""
@@ -162,8 +162,6 @@ def verdict(passed: bool | None) -> Any:
 def _console(*, stderr: bool, quiet: bool) -> Console:
     from rich.console import Console as RichConsole
     from rich.segment import Segment
-
-    from converters.system.text import printable
 
     class Console(RichConsole):
         def render_str(self, text: str, **settings: Any) -> Text:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analyzer.images.files import MOST_PIXELS, as_float
+from analyzer.images.letterbox import Letterbox
 
 if TYPE_CHECKING:
     from converters.model import Preprocessing
@@ -45,15 +46,13 @@ def preprocess(image: np.ndarray, preprocessing: Preprocessing, channels: int = 
 def _padded(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     """The whole image at the largest scale that fits into `size`, with grey around it."""
     given, size = image.shape[:2], preprocessing.size
-    scale = min(wanted / length for wanted, length in zip(size, given, strict=True))
-    whole = [max(round(length * scale), 1) for length in given]
+    box = Letterbox.of(given, size)
+    whole = [box.height, box.width]
     if tuple(whole) != given:
         image = _part_of_resized(image, whole, [(0, length) for length in whole], preprocessing.interpolation)
-    # As Ultralytics rounds: of an odd rest the larger half is below, and on the right.
-    top, left = (round((wanted - length) / 2 - 0.1) for wanted, length in zip(size, whole, strict=True))
     grey = PADDING if image.dtype == np.uint8 else PADDING / 255
     canvas = np.full((*size, 3), grey, image.dtype)
-    canvas[top : top + whole[0], left : left + whole[1]] = image
+    canvas[box.top : box.top + box.height, box.left : box.left + box.width] = image
     return canvas
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from analyzer.backends import Differentiable, differentiate
 from analyzer.backends.batching.arranging import moved_target
 from analyzer.backends.batching.settling import arranged_to_move
-from analyzer.backends.inputs import Feeds
+from analyzer.backends.inputs import Feeds, calling
 from analyzer.graph.samples.arrangement import JOINT, Arrangement
 from analyzer.methods.result import Attribution
 from analyzer.target.class_names import names_of_output
@@ -44,21 +44,25 @@ def by_sample(
         fn, inputs = differentiate(given.pop("model")), given.pop("inputs")
         target = given.pop("target", None)
         call = cast("Callable[..., _Result]", method)
-        feeds = fn.feeds_of(inputs)
         if fn.arrangement is not None:
-            found = call(fn, feeds, target, **given)
+            found = call(fn, inputs, target, **given)
             return _stated(found, fn.arrangement, fn)
+        feeds = fn.feeds_in_call(inputs)
         view = arranged_to_move(fn, feeds, target, attributed(fn, given, path))
         assert view.arrangement is not None
         if view.arrangement.plain:
-            found = call(view, feeds, target, **given)
+            found = call(view, inputs, target, **given)
             if found.arrangement is not None:
                 found = found.restored(view.arrangement, next(iter(feeds)))
             return _stated(found, view.arrangement, fn)
         moved = Feeds(view.graph, view.arrangement.all_first(feeds), single=feeds.single)
         single = view.roots(None)[0] if view.differentiable_inputs else next(iter(feeds))
         target = moved_target(fn.graph, view.arrangement, target)
-        found = call(view, moved, target, **moved_options(fn, view.arrangement, feeds, given, path))
+        options = moved_options(fn, view.arrangement, feeds, given, path)
+        # Of a single input an array was given, and an array is the answer.
+        stacked = moved.form(moved)
+        with calling(stacked, moved):
+            found = call(view, stacked, target, **options)
         return _stated(found.restored(view.arrangement, single), view.arrangement, fn)
 
     return run

@@ -48,6 +48,7 @@ class BlurIntegratedGradients(PathAttribution):
     caption="Blur Integrated Gradients",
     note="against its own blur: red speaks for the class",
     source="Xu, Venugopalan & Sundararajan 2020",
+    cost="{steps} gradients (steps)",
     signed=True,
 )
 def blur_integrated_gradients(

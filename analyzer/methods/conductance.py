@@ -19,7 +19,7 @@ import numpy as np
 
 from analyzer.autodiff.sweep import active_tensors
 from analyzer.backends import Differentiable, ModelLike, differentiate
-from analyzer.backends.batching.planning import batch_of
+from analyzer.backends.batching.planning import plan_batch
 from analyzer.backends.bound import Bound
 from analyzer.backends.inner_tensors import cut
 from analyzer.deprecation import renamed
@@ -78,6 +78,7 @@ class Conductance(LineAttribution):
     caption="Conductance",
     note="of units within the network: red speaks for the class, blue against it",
     source="Dhamdhere, Sundararajan & Yan 2018, definition 2",
+    cost="{steps} gradients (steps)",
     signed=True,
     path="along",
     ranked=True,
@@ -322,7 +323,7 @@ def _passages(
     )
     ends = _behind(rest, held.bound, points)
     if batch_size is None:
-        batch_size = batch_of(ends, (*points, *beside), at_most=AT_ONCE)
+        batch_size = plan_batch(ends, (*points, *beside), at_most=AT_ONCE)
     else:
         refuse_count("batch_size", batch_size, 1, 16)
     return Passages(Lines(held, starts, batch_size), rest, points, beside, ends.feeds)

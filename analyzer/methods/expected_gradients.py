@@ -82,6 +82,7 @@ class Draws:
     caption="Expected Gradients",
     note="against a data set: red speaks for the class",
     source="Erion et al. 2021",
+    cost="{samples} gradients (samples)",
     signed=True,
 )
 def expected_gradients(

@@ -34,6 +34,7 @@ POST_PROCESSING: Mapping[str, PostProcessing] = {"paper": PUBLISHED, "pytorch-gr
     caption="FullGrad",
     note="input term and bias terms by size, without sign",
     source="Srinivas & Fleuret 2019, eq. 3 and 4",
+    cost="1 gradient",
 )
 def full_grad(
     model: Differentiable | ModelLike,

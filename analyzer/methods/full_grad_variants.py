@@ -41,6 +41,7 @@ from converters.system.randomness import seed_from
     caption="Simple FullGrad",
     note="the gradients at every layer that has a bias",
     source="Srinivas & Fleuret 2019, the authors' code",
+    cost="1 gradient",
     like=full_grad,
 )
 def simple_full_grad(
@@ -86,6 +87,7 @@ class SmoothFullGrad(SaliencyMap):
     caption="Smooth FullGrad",
     note="FullGrad averaged over noisy copies",
     source="Srinivas & Fleuret 2019, the authors' code",
+    cost="{samples} gradients (samples)",
     like=full_grad,
 )
 def smooth_full_grad(

@@ -21,6 +21,7 @@ from analyzer.types import Inputs, Names, Progress
     caption="Grad-CAM",
     note="a layer's channels by their mean gradient",
     source="Selvaraju et al. 2017, eq. 1 and 2",
+    cost="1 gradient, down to the layer",
 )
 def grad_cam(
     model: Differentiable | ModelLike,
@@ -58,6 +59,7 @@ def grad_cam(
     caption="Grad-CAM++",
     note="a layer's channels by their positive gradients",
     source="Chattopadhay et al. 2018, eq. 5, 6 and 19",
+    cost="1 gradient, down to the layer",
     like=grad_cam,
 )
 def grad_cam_plus_plus(

@@ -83,6 +83,7 @@ class GuidedIntegratedGradients(PathAttribution):
     caption="Guided Integrated Gradients",
     note="red speaks for the class, blue against it",
     source="Kapishnikov et al. 2021",
+    cost="{steps} gradients, one after another (steps)",
     signed=True,
 )
 def guided_integrated_gradients(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate
-from analyzer.backends.batching.planning import batch_of
+from analyzer.backends.batching.planning import plan_batch
 from analyzer.deprecation import renamed
 from analyzer.errors import AnalysisError, note
 from analyzer.graph.embeddings import embedded_tokens
@@ -124,6 +124,7 @@ class IntegratedGradients(LineAttribution):
     caption="Integrated Gradients",
     note="red speaks for the class, blue against it",
     source="Sundararajan, Taly & Yan 2017, eq. 1",
+    cost="{steps} gradients (steps); with a tolerance, as many as it needs",
     signed=True,
     path="wrt",
     ranked=True,
@@ -178,7 +179,7 @@ def integrated_gradients(
     fn, feeds, starts, names = path_ends(whole, inputs, baseline, wrt, baseline_inputs, rng)
     held = hold(fn.bind(feeds, target, several=True), names)
     if batch_size is None:
-        batch_size = batch_of(held.bound, held.names, at_most=AT_ONCE)
+        batch_size = plan_batch(held.bound, held.names, at_most=AT_ONCE)
     else:
         refuse_count("batch_size", batch_size, 1, 16)
     lines = Lines(held, starts, batch_size)

@@ -20,6 +20,7 @@ from analyzer.types import Inputs, Names, Progress
     caption="LayerCAM",
     note="a layer's activations by their own positive gradients",
     source="Jiang et al. 2021, eq. 5 to 7",
+    cost="1 gradient, down to the layer",
     like=grad_cam,
 )
 def layer_cam(

@@ -15,6 +15,7 @@ import numpy as np
 
 from analyzer.figures.canvas import png_of
 from analyzer.figures.charts import Bar, contribution_chart
+from analyzer.figures.ground import Ground
 from analyzer.figures.heat import (
     PIXELS,
     Scale,
@@ -36,6 +37,7 @@ from analyzer.methods.result import Attribution
 if TYPE_CHECKING:
     from converters.model import Preprocessing
 
+Grounds = Sequence[Ground | None]
 COMPLETE_MAP = "full-grad-complete"
 # Of inputs other than images: tables (N, features), signals (N, C, T) and volumes (N, C, D, H, W).
 DRAWN_RANKS = (2, 3, 5)
@@ -46,18 +48,21 @@ def sample_pictures(
     results: Sequence[Attribution],
     inputs: Mapping[str, np.ndarray],
     preprocessing: Preprocessing | None,
+    grounds: Grounds = (),
 ) -> list[dict[str, Picture]]:
     """Per sample, by a short name: of an image the photograph and an overlay per map, of a signal, a volume or a table
     maps and attributions in their own form.
 
     Where several inputs have pictures, the names begin with the input's.
+    grounds: of each sample what is drawn over in place of the input; None for the input.
     """
     layout = preprocessing.layout if preprocessing else None
     by_input = {}
     for name, array in inputs.items():
         shown = photographs(array, preprocessing)
         if shown is not None:
-            by_input[name] = [_of_image(results, name, k, picture, layout) for k, picture in enumerate(shown)]
+            own = _grounds(shown, grounds)
+            by_input[name] = [_of_image(results, name, k, ground, layout) for k, ground in enumerate(own)]
         elif array.ndim in DRAWN_RANKS:
             by_input[name] = [_of_values(results, name, k, array) for k in range(len(array))]
     drawn = {name: found for name, found in by_input.items() if any(found)}
@@ -73,12 +78,18 @@ def sample_pictures(
 
 
 def _of_image(
-    results: Sequence[Attribution], name: str, index: int, photograph: np.ndarray, layout: str | None
+    results: Sequence[Attribution], name: str, index: int, ground: Ground, layout: str | None
 ) -> dict[str, Picture]:
-    found = {"photograph": Picture("Photograph", _png(photograph), "as the model sees it")}
+    found = {"photograph": Picture("Photograph", _png(ground.photograph), ground.note)}
     for result in results:
-        found |= _overlays(result, name, index, photograph, layout)
+        found |= _overlays(result, name, index, ground, layout)
     return found
+
+
+def _grounds(photographs_of: np.ndarray, given: Grounds) -> list[Ground]:
+    """What each sample's maps are drawn over."""
+    chosen = given or [None] * len(photographs_of)
+    return [own or Ground(photo) for own, photo in zip(chosen, photographs_of, strict=True)]
 
 
 def _of_values(
@@ -115,7 +126,7 @@ def _summed(result: Attribution, name: str) -> np.ndarray | None:
 
 
 def _overlays(
-    result: Attribution, name: str, index: int, photograph: np.ndarray, layout: str | None
+    result: Attribution, name: str, index: int, ground: Ground, layout: str | None
 ) -> dict[str, Picture]:
     entry, pictures = METHODS[result.method], {}
     complete = {}
@@ -128,18 +139,18 @@ def _overlays(
         size = to_planes(np.abs(term[index : index + 1]), layout)
         assert size is not None
         note = "|x · ∂f/∂x|, what falls to the pixels"
-        pictures["input-term"] = _unsigned("Input term", photograph, size[0], note)
+        pictures["input-term"] = _unsigned("Input term", ground, size[0], note)
     plane = _plane(result, name, index, layout)
     key, caption = file_name_of(result, index), caption_of(result, index)
     if plane is not None and result.signed:
-        pictures[key] = _signed(caption, photograph, smoothed(plane, PIXELS), entry.note)
+        pictures[key] = _signed(caption, ground, smoothed(plane, PIXELS), entry.note)
     elif plane is not None:
-        pictures[key] = _unsigned(caption, photograph, plane, f"{entry.note}; brighter is more")
+        pictures[key] = _unsigned(caption, ground, plane, f"{entry.note}; brighter is more")
     if name in complete and complete[name].ndim == 3:
         assert isinstance(result, FullGrad)
         plane = smoothed(complete[name][index])
         note = f"red adds, blue takes away; {complete_sum(result, index)}"
-        pictures[COMPLETE_MAP] = _signed("Complete map", photograph, plane, note)
+        pictures[COMPLETE_MAP] = _signed("Complete map", ground, plane, note)
     return pictures
 
 
@@ -147,6 +158,7 @@ def on_one_scale(
     results: Sequence[Attribution],
     inputs: Mapping[str, np.ndarray],
     preprocessing: Preprocessing | None,
+    grounds: Grounds = (),
 ) -> list[list[Picture]]:
     """Per sample, the densities of all methods' maps over an image in the same colours; none of a single map.
 
@@ -158,18 +170,19 @@ def on_one_scale(
     if len(shown) != 1:
         return [[] for _ in next(iter(inputs.values()))]
     ((name, photos),) = shown.items()
-    return [_densities(results, name, index, photo, layout) for index, photo in enumerate(photos)]
+    own = _grounds(photos, grounds)
+    return [_densities(results, name, index, ground, layout) for index, ground in enumerate(own)]
 
 
 def _densities(
-    results: Sequence[Attribution], name: str, index: int, photograph: np.ndarray, layout: str | None
+    results: Sequence[Attribution], name: str, index: int, ground: Ground, layout: str | None
 ) -> list[Picture]:
     found = {}
     for result in results:
         plane = _plane(result, name, index, layout)
         if plane is None or not np.isfinite(plane).all() or not plane.any():
             continue
-        size = smoothed(np.abs(plane.astype(np.float64)))
+        size = ground.cut(smoothed(np.abs(plane.astype(np.float64))))
         caption = caption_of(result, index)
         found[title_of(result, index) if caption in found else caption] = size / size.mean()
     if len(found) < 2:
@@ -179,7 +192,7 @@ def _densities(
     return [
         Picture(
             caption,
-            _png(overlay(photograph, density, scale=scale)),
+            _png(overlay(ground.photograph, density, scale=scale)),
             f"at most {density.max():.2g} × its mean",
             scale,
         )
@@ -232,13 +245,15 @@ def complete_sum(result: FullGrad, index: int) -> str:
     return f"the map{'s' * (len(maps) > 1)} sum{'s' * (len(maps) == 1)} to {' and '.join(maps)}{rest}"
 
 
-def _signed(caption: str, photograph: np.ndarray, plane: np.ndarray, note: str) -> Picture:
+def _signed(caption: str, ground: Ground, plane: np.ndarray, note: str) -> Picture:
+    plane = ground.cut(plane)
     scale = scale_of(plane, SIGNED_UNIT, signed=True)
-    return Picture(caption, _png(overlay(photograph, plane, signed=True)), note, scale)
+    return Picture(caption, _png(overlay(ground.photograph, plane, signed=True)), note, scale)
 
 
-def _unsigned(caption: str, photograph: np.ndarray, plane: np.ndarray, note: str) -> Picture:
-    return Picture(caption, _png(overlay(photograph, plane)), note, scale_of(plane))
+def _unsigned(caption: str, ground: Ground, plane: np.ndarray, note: str) -> Picture:
+    plane = ground.cut(plane)
+    return Picture(caption, _png(overlay(ground.photograph, plane)), note, scale_of(plane))
 
 
 def _png(pixels: np.ndarray) -> bytes:

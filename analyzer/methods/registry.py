@@ -35,7 +35,8 @@ class Method:
     name: on the command line and in results. run: the public function. caption: the name that its paper writes. note:
     how its picture is read, in a few words. signed: whether its map has a sign. source: the paper. path: the parameter
     that names the tensors which move along a path, in place of the inputs. ranked: whether it explains several classes
-    of each sample. parameters: its settings, from the signature and the docstring.
+    of each sample. parameters: its settings, from the signature and the docstring. cost: of one sample, in gradients,
+    each a forward and a backward pass.
     """
 
     name: str
@@ -47,6 +48,12 @@ class Method:
     path: str | None
     ranked: bool
     parameters: Mapping[str, Parameter]
+    cost: str = ""
+
+    @property
+    def summary(self) -> str:
+        """What it computes: the first line of the docstring of its function."""
+        return (inspect.getdoc(self.run) or "").partition("\n")[0]
 
 
 METHODS: dict[str, Method] = {}
@@ -59,6 +66,7 @@ def method(
     caption: str,
     note: str,
     source: str,
+    cost: str = "not stated",
     signed: bool = False,
     path: str | None = None,
     ranked: bool = False,
@@ -66,6 +74,7 @@ def method(
 ) -> Callable[[Callable[_Parameters, _Result]], Callable[_Parameters, _Result]]:
     """Register a function (model, inputs, target, …) as an attribution method. See `Method` for the arguments.
 
+    cost: may name parameters, such as "{steps} gradients", in place of which their defaults are written.
     like: a function whose docstring describes the parameters that this function's docstring leaves out.
     Raises AssertionError for a name that is taken.
     """
@@ -88,9 +97,9 @@ def method(
                 found, method=name, settings={**settings, **_used(found, settings)}, seconds=seconds
             )
 
-        METHODS[name] = Method(
-            name, cast("Callable[..., Attribution]", run), caption, note, signed, source, path, ranked, known
-        )
+        costs = cost.format_map({key: one.default for key, one in known.items()})
+        found = cast("Callable[..., Attribution]", run)
+        METHODS[name] = Method(name, found, caption, note, signed, source, path, ranked, known, costs)
         return run
 
     return decorate

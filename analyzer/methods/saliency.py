@@ -29,6 +29,7 @@ from analyzer.types import Arrays, Inputs, Names, Progress
     caption="Gradient",
     note="the largest size over channels",
     source="Simonyan, Vedaldi & Zisserman 2013, section 3",
+    cost="1 gradient",
 )
 def gradient(
     model: Differentiable | ModelLike,
@@ -81,6 +82,7 @@ class InputXGradient(Attribution):
     caption="Input × gradient",
     note="red speaks for the class, blue against it",
     source="Shrikumar et al. 2016; Ancona et al. 2018, section 2",
+    cost="1 gradient",
     signed=True,
     like=gradient,
 )

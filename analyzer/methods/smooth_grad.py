@@ -56,6 +56,7 @@ class SmoothAttribution(Attribution):
     caption="SmoothGrad",
     note="the gradient averaged over noisy copies, by size",
     source="Smilkov et al. 2017, section 2",
+    cost="{samples} gradients (samples)",
 )
 def smooth_grad(
     model: Differentiable | ModelLike,
@@ -96,6 +97,7 @@ def smooth_grad(
     caption="SmoothGrad²",
     note="the squared gradient averaged over noisy copies",
     source="Hooker et al. 2019, section 4",
+    cost="{samples} gradients (samples)",
     like=smooth_grad,
 )
 def smooth_grad_squared(
@@ -129,6 +131,7 @@ def smooth_grad_squared(
     caption="VarGrad",
     note="the variance of the gradient over noisy copies",
     source="Adebayo et al. 2018, section 2",
+    cost="{samples} gradients (samples)",
     like=smooth_grad,
 )
 def var_grad(

@@ -87,6 +87,7 @@ class Xrai(Attribution):
     caption="XRAI",
     note="the mean of Integrated Gradients in each region",
     source="Kapishnikov et al. 2019",
+    cost="{steps} gradients (steps) for each baseline, and segmentation",
 )
 def xrai(
     model: Differentiable | ModelLike,

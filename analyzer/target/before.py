@@ -14,7 +14,7 @@ from analyzer.errors import TargetError
 from analyzer.graph.graph import Graph, Node, Tensor
 from analyzer.target.class_axis import class_axis
 from analyzer.target.moves import Move, Moves
-from analyzer.target.target import ACTIVATION, Chosen, Target
+from analyzer.target.target import ACTIVATION, Bare, Chosen, Target
 
 SOFTMAX, SIGMOID = "softmax", "sigmoid"
 _KINDS = {"Softmax": SOFTMAX, "LogSoftmax": SOFTMAX, "Sigmoid": SIGMOID}
@@ -68,7 +68,7 @@ def at_logit(target: Target, graph: Graph, in_view: AxisInView = lambda name, ax
     found = logit_of(graph, output, target.before)
     moves = _moves(found, graph)
     assert moves is not None
-    _check_axis(target, found, moves, graph, lambda axis: in_view(output, axis))
+    _check_axis(target, found, moves, graph, lambda axis: in_view(found.tensor, axis))
     changed = tuple(move for move in moves if move.changes)
     return replace(target, output=found.tensor, before=None, moved=Moves(changed) if changed else None)
 
@@ -95,7 +95,10 @@ def logit_of(graph: Graph, output: str, before: str) -> OutputActivation:
     before: "softmax", "sigmoid", or "activation" for either. Raises TargetError with the node that computes the output.
     """
     if output not in graph.tensors:
-        raise TargetError(f"the model has no output {output!r}. Fix: choose from {', '.join(graph.outputs)}")
+        raise TargetError(
+            f"the model has no output {output!r}. Fix: choose from {', '.join(graph.outputs)}, or give a class by its "
+            f"name as index={output!r}"
+        )
     found = find_activation(graph, output)
     if found is None or before not in (ACTIVATION, found.kind):
         raise TargetError(_refusal(graph, output, before, found))
@@ -178,7 +181,7 @@ def _classes_of(target: Target, y: Tensor) -> int | None:
     if target.top is not None or (target.each is not None and not isinstance(target.each, Chosen)):
         return 1
     if target.index is None or isinstance(target.index, (tuple, Chosen)):
-        return 1 if y.rank == 2 and target.index is not None else None
+        return 1 if y.rank == 2 and isinstance(target.index, Bare) else None
     return class_axis(target, y)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import textwrap
 from collections.abc import Sequence
@@ -12,7 +13,8 @@ import onnxplain
 
 DOCS = Path(__file__).parents[2] / "docs"
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[\w-]+)?\)")
-# A comment before a block: the block runs if onnxplain has this name, such as `load_images` or `Target.before`.
+# A comment before a block: the block runs if onnxplain has this name, such as `load_images` or `Target.before`, or if
+# the module is there.
 NEEDS = re.compile(r"<!-- needs: ([\w.]+) -->\n\s*$")
 
 
@@ -52,7 +54,9 @@ class Page:
 
 
 def exists(name: str) -> bool:
-    """Whether onnxplain has a public name, or one of its types a field: "load_images", "Target.before"."""
+    """Whether onnxplain has a public name, or one of its types a field; or whether there is such a module."""
     first, _, field = name.partition(".")
     found = getattr(onnxplain, first, None)
-    return found is not None and (not field or field in found.__dataclass_fields__)
+    if found is None:
+        return importlib.util.find_spec(first) is not None
+    return not field or field in found.__dataclass_fields__

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import shlex
 import tomllib
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+import pytest
 import yaml
 
 from analyzer.checks.tolerances import QUANTITIES
 from analyzer.cli import main
 from analyzer.cli.settings import allowed, read_settings
+from analyzer.testing import assert_equivalent
 from examples.twin import HEIGHT, WIDTH, build_twins, example_images
-from tests.docs.page import Page
+from tests.docs.page import Page, exists
 
+ROOT = Path(__file__).parents[2]
 PAGE, PORT, CI = Page("checks.md"), Page("prove_a_port.md"), Page("ci.md")
 
 
@@ -37,9 +43,39 @@ def test_every_block_of_python_runs_in_order(tmp_path, monkeypatch, capsys):
     assert PORT.run(dict(given)) == 3
     assert "conv2" in capsys.readouterr().out.splitlines()
     tests = [name for name in names if name.startswith("test_")]
-    assert len(tests) == 2
-    for name in tests:
+    plain = [name for name in tests if not inspect.signature(names[name]).parameters]
+    assert len(plain) == 2
+    for name in plain:
         names[name]()
+    if exists("onnxplain_pytest"):
+        run_with_the_plugin(names, tmp_path)
+
+
+def run_with_the_plugin(names, folder):
+    """The tests of the page that use fixtures pass; another network fails the stored explanation."""
+
+    def stored(model, inputs, method, **options):
+        of_file = importlib.import_module("analyzer.stored").assert_explanation
+        return of_file(model, inputs, folder / "reasons.npz", method, **options)
+
+    names["test_the_reasons_stay"](lambda *given, **options: stored(*given, update=True, **options))
+    names["test_the_reasons_stay"](stored)
+    names["test_the_port_is_the_same"](
+        lambda a, b, *given, **options: assert_equivalent((a, b), *given, **options)
+    )
+    names["net"] = build_twins(1)[0]
+    with pytest.raises(AssertionError, match="not the stored one"):
+        names["test_the_reasons_stay"](stored)
+
+
+def test_the_action_and_the_hook_are_those_of_the_repository():
+    _, action, hook = (yaml.safe_load(block[1]) for block in CI.blocks("yaml"))
+    (used,) = (step for step in action["steps"] if "with" in step)
+    if (file := ROOT / "action.yml").is_file():
+        assert {*used["with"]} <= {*yaml.safe_load(file.read_text(encoding="utf-8"))["inputs"]}
+    if (file := ROOT / ".pre-commit-hooks.yaml").is_file():
+        known = [one["id"] for one in yaml.safe_load(file.read_text(encoding="utf-8"))]
+        assert [one["id"] for one in hook["repos"][0]["hooks"]] == known
 
 
 def test_the_settings_are_those_that_the_command_line_reads(tmp_path):

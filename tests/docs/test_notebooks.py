@@ -1,4 +1,4 @@
-"""The notebooks run, one after another in one kernel; what is stored of their last run is small and without errors."""
+"""The notebooks run in one kernel. The stored outputs of their last run are small and without errors."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tests.analyzer.targets.detectors import Detector
 from tests.docs.page import Page
 from tests.docs.test_full_grad_page import classifier
 from tests.zoo.draw import draw, tokens
@@ -34,6 +35,8 @@ def test_every_block_runs_in_order():
         "segmenter": draw(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 1))),
         "reader": draw(nn.Sequential(nn.Embedding(9, 6), nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 5))),
         "images": torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)).numpy(),
+        "detector": Detector("yolov8").eval(),
+        "photographs": torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)).numpy(),
         "words": tokens(2, 6, count=9).numpy(),
     }
     assert PAGE.run(names) >= 5

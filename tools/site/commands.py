@@ -25,7 +25,11 @@ def commands() -> list[tuple[str, Any, Any]]:
     for name in group.commands:
         command = group.get_command(root, name)
         found.append(
-            (f"onnxplain {name}", command, command.make_context(name, [], parent=root, resilient_parsing=True))
+            (
+                f"onnxplain {name}",
+                command,
+                command.make_context(name, [], parent=root, resilient_parsing=True),
+            )
         )
     return found
 

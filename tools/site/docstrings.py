@@ -1,4 +1,4 @@
-"""An extension of griffe: the lines `name: text` of a docstring become a list, as mkdocstrings shows Markdown.
+"""Docstrings as Markdown: their lines `name: text` become a list.
 
 The docstrings of this repository list parameters and attributes one a line, with continuation lines indented.
 """
@@ -6,9 +6,6 @@ The docstrings of this repository list parameters and attributes one a line, wit
 from __future__ import annotations
 
 import re
-from typing import Any
-
-import griffe
 
 ENTRY = re.compile(r"^(?P<names>[a-z_]\w*(?:\[\w+\])?(?:, [a-z_]\w*)*)(?P<note> \([^)]*\))?: (?P<text>.*)$")
 
@@ -32,12 +29,3 @@ def as_markdown(text: str) -> str:
             inside = False
         lines.append(line)
     return "\n".join(lines)
-
-
-class Entries(griffe.Extension):
-    """Rewrite every docstring with `as_markdown`."""
-
-    def on_object(self, *, obj: Any, **_: Any) -> None:
-        """Rewrite the docstring of an object."""
-        if obj.docstring is not None:
-            obj.docstring.value = as_markdown(obj.docstring.value)

@@ -7,6 +7,7 @@ lead to files of the repository, so that they lead to pages of the site.
 
 from __future__ import annotations
 
+import inspect
 import posixpath
 import re
 from collections.abc import Callable
@@ -71,14 +72,23 @@ def complete_api(text: str) -> str:
     """
     import onnxplain
 
-    missing = sorted({*onnxplain.__all__} - {"__version__"} - set(re.findall(r"(?:onnxplain\.|`)(\w+)", text)))
+    missing = sorted(
+        {*onnxplain.__all__} - {"__version__"} - set(re.findall(r"(?:onnxplain\.|`)(\w+)", text))
+    )
     text += "\n## More names\n\n" * bool(missing) + "".join(f"::: onnxplain.{name}\n\n" for name in missing)
+    return re.sub(r"^::: onnxplain\.(\w+)", lambda match: _reference(match[1]), text, flags=re.MULTILINE)
 
-    def defined(match: re.Match[str]) -> str:
-        found = getattr(onnxplain, match[1])
-        return f"::: {found.__module__}.{found.__qualname__}"
 
-    return re.sub(r"^::: onnxplain\.(\w+)", defined, text, flags=re.MULTILINE)
+def _reference(name: str) -> str:
+    """Return the directive of mkdocstrings for a public name; of a constant, its value."""
+    import onnxplain
+
+    found = getattr(onnxplain, name)
+    if inspect.ismodule(found):
+        return f"::: {found.__name__}"
+    if not hasattr(found, "__qualname__"):
+        return f"`{name}` is `{found!r}`."
+    return f"::: {found.__module__}.{found.__qualname__}"
 
 
 def site_links(text: str, file: str, exists: Callable[[str], bool]) -> str:

@@ -36,7 +36,7 @@ class Decomposition:
 def decompose(reader: Reader, feeds: Arrays, without: Collection[str] = ()) -> Decomposition:
     """FullGrad of a reader's model, its terms as arrays. without: the tensors whose terms are left out."""
     settings = replace(reader.settings, arrays=True, without=frozenset(without))
-    bound = reader.fn.bind(feeds, reader.target)
+    bound = reader.bind(feeds)
     made = plan(bound, settings)
     found = bound.evaluate(made.request, defined=False)
     return Decomposition(

@@ -15,7 +15,7 @@ import numpy as np
 
 from analyzer.autodiff.request import gradient_name, joined, observe, remainder_program
 from analyzer.backends import Differentiable
-from analyzer.backends.bound import Evaluation
+from analyzer.backends.bound import Bound, Evaluation
 from analyzer.backends.differentiable import attributed
 from analyzer.backends.onnxruntime import make_session
 from analyzer.checks.explain.kinks import Side, decision_tensors
@@ -98,19 +98,23 @@ class Reader:
         spatial = tuple(self.spatial.items())
         return Settings(self.outputs, self.roots, explicit=False, psi=PUBLISHED, spatial=spatial)
 
+    def bind(self, feeds: Arrays) -> Bound:
+        """The model at these inputs, with the target that is compared."""
+        return self.fn.bind(feeds, self.target)
+
     def plan(self, feeds: Arrays) -> Plan:
         """FullGrad of the model at the inputs' sizes."""
-        return plan(self.fn.bind(feeds, self.target), self.settings)
+        return plan(self.bind(feeds), self.settings)
 
     def read(self, feeds: Arrays) -> Reading:
         """Values at every layer, gradients at the roots and at every bias, and FullGrad, in one run."""
         began = time.perf_counter()
-        layers = self.layers(feeds)
-        planned = self.plan(feeds)
+        layers, bound = self.layers(feeds), self.bind(feeds)
+        planned = plan(bound, self.settings)
         biased = {bias.tensor for bias in planned.biases}
         wrt = [*self.roots, *(name for name in layers if name in biased and name not in self.roots)]
         request = joined(planned.request, observe(layers, wrt))
-        found = self.fn.evaluate(request, feeds, self.target, defined=False)
+        found = bound.evaluate(request, defined=False)
         side = self._side(found.arrays, layers, wrt, feeds)
         tensors = self.fn.graph.tensors
         # A weight that the model returns is no result: nothing of it is compared.

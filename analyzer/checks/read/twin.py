@@ -24,6 +24,7 @@ from analyzer.checks.read.reading import Reader, Reading, maps_of, seeds_of, wei
 from analyzer.errors import AnalysisError
 from analyzer.graph.graph import Graph
 from analyzer.methods.full_grad import read_full_grad
+from analyzer.methods.full_gradient.decomposition import plan
 from analyzer.target.target import Target
 from analyzer.types import Arrays
 
@@ -76,10 +77,9 @@ class Twin:
         side = self._side(feeds, self.layers, (*self.roots, *(n for n in self.layers if n in biased)))
         reader, theirs = self.as_reader(feeds)
         outputs = self.fn.forward(theirs, [one.name for one in self.outputs.values()])
-        planned = reader.plan(theirs)
-        found = read_full_grad(
-            planned, self.fn.evaluate(planned.request, theirs, reader.target, defined=False), {}
-        )
+        bound = reader.bind(theirs)
+        planned = plan(bound, reader.settings)
+        found = read_full_grad(planned, bound.evaluate(planned.request, defined=False), {})
         return Reading(
             side,
             self.layers,

@@ -30,7 +30,7 @@ def path_ends(
     rng: np.random.Generator,
 ) -> tuple[Differentiable, Feeds, list[Arrays], tuple[str, ...]]:
     """The model that is followed, its feeds at the end and at the starts of the paths, and what is attributed."""
-    feeds = fn.feeds_of(inputs)
+    feeds = fn.feeds_in_call(inputs)
     if wrt is None:
         if baseline_inputs is not None:
             raise AnalysisError(

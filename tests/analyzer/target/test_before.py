@@ -18,9 +18,9 @@ from analyzer import (
     smooth_grad,
 )
 from analyzer.errors import TargetError
+from analyzer.methods import METHODS
 from tests.zoo.draw import normal
 
-BACKENDS = ["onnxruntime", "torch", "tensorflow", "source"]
 HEADER = '<ir_version: 10, opset_import: ["": 21]>'
 W = np.array([[1, 2, 3], [4, 5, 6], [-1, 2, 3], [0.5, 1, 2]], np.float32)
 X = normal(2, 4).numpy()
@@ -32,7 +32,7 @@ def model(tail, shape="n,3"):
     return parser.parse_model(
         f"{HEADER} g (float[n,4] x) => (float[{shape}] y) <float[4,3] w = {{{numbers}}}, "
         "int64[4] wide = {0, 3, 1, 1}, int64[2] flat = {0, 3}, int64[2] minus = {-1, 3}, int64[1] one = {1}, "
-        "float unit = {1.0}, float half = {0.5}>"
+        "int64[1] zero = {0}, float unit = {1.0}, float half = {0.5}>"
         f" {{ z = MatMul(x, w) {tail} }}"
     )
 
@@ -163,7 +163,19 @@ def test_classes_of_maps_and_sequences_keep_their_places():
         fn.gradients(x, Target(index=1, axis=1, before="softmax"))
 
 
-@pytest.mark.parametrize("backend", BACKENDS[:3])
+def test_samples_of_another_axis_and_samples_that_depend_on_one_another():
+    """The samples last, (3, n): the class of each is found. Rows that share their mean are one sample."""
+    last = model("t = Transpose<perm = [1, 0]>(z) y = Softmax<axis = 0>(t)", "3,n")
+    found = differentiate(last).gradients(X, Target(2, before="softmax"))
+    np.testing.assert_allclose(found.output, (X @ W)[:, 2], rtol=1e-5)
+    mixed = model("m = ReduceMean<keepdims = 1>(z, zero) c = Add(z, m) y = Softmax(c)")
+    joint = differentiate(mixed).gradients(X, Target(index=(1, 2), before="softmax"))
+    np.testing.assert_allclose(joint.output, ((X + X.mean(axis=0)) @ W)[1, 2], rtol=1e-5)
+    expected = np.array([0.5, 1.5])[:, None] * W[:, 2]
+    np.testing.assert_allclose(joint.gradients["x"], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "torch", "tensorflow"])
 def test_every_method_and_backend_explains_the_logit(backend):
     fn = differentiate(model(FOUND["pooled maps, flattened"][1]), backend)
     target, logit = Target(2, before="softmax"), (X @ W)[:, 2]
@@ -172,6 +184,33 @@ def test_every_method_and_backend_explains_the_logit(backend):
     # The logits are linear: both are x times the column.
     for exact in (full_grad, integrated_gradients):
         np.testing.assert_allclose(exact(fn, X, target).completeness.total, logit, rtol=1e-4)
+
+
+def image_classifier(tail):
+    """Two convolutions with weights drawn from a seed, their mean, and what a tail makes of it."""
+    rng = np.random.default_rng(0)
+    first, second = (", ".join(f"{v:.3f}" for v in rng.normal(size=size)) for size in (4 * 3 * 9, 5 * 4 * 9))
+    return parser.parse_model(
+        f"{HEADER} g (float[n,3,12,12] x) => (float[n,5] y) <float[4,3,3,3] k = {{{first}}}, "
+        f"float[5,4,3,3] l = {{{second}}}> {{ a = Conv(x, k) b = Relu(a) c = Conv(b, l) d = Relu(c) "
+        f"e = GlobalAveragePool(d) z = Flatten(e) {tail} }}"
+    )
+
+
+def test_every_registered_method_gives_what_it_gives_for_the_network_without_its_softmax():
+    x = normal(2, 3, 12, 12).numpy()
+    plain, soft = (differentiate(image_classifier(tail)) for tail in ("y = Identity(z)", "y = Softmax(z)"))
+    few = {"samples": 4, "steps": 4, "background": x[::-1].copy()}
+    for name, entry in METHODS.items():
+        options = {key: value for key, value in few.items() if key in entry.parameters}
+        options |= {"wrt": "a"} if name == "conductance" else {}
+        draws = "rng" in entry.parameters
+        found = [
+            entry.run(fn, x, target, **options, **({"rng": np.random.default_rng(0)} if draws else {}))
+            for fn, target in ((plain, 2), (soft, Target(2, before="softmax")))
+        ]
+        np.testing.assert_allclose(found[1].output, found[0].output, rtol=1e-5, err_msg=name)
+        np.testing.assert_allclose(found[1].map, found[0].map, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
 def test_check_and_compare_find_the_logit_of_each_model():
