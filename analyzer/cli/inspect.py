@@ -104,6 +104,7 @@ def describe(name: str, model: Model, file: onnx.ModelProto) -> dict[str, Any]:
     """Everything that is shown of a canonical model, as plain data; `file` is what it was made from."""
     from analyzer.autodiff.coverage import differentiable_path
     from analyzer.graph.graph import Graph
+    from converters.model import UNREAD_KEY
     from converters.verification.original import left_out
 
     graph = Graph.from_proto(model.proto)
@@ -118,6 +119,7 @@ def describe(name: str, model: Model, file: onnx.ModelProto) -> dict[str, Any]:
         "outputs": [_tensor(graph.tensors[item]) for item in graph.outputs],
         "operators": dict(Counter(_op(node.domain, node.op_type) for node in graph.nodes).most_common()),
         "preprocessing": None if model.preprocessing is None else vars(model.preprocessing),
+        "preprocessing_unread": model.metadata.get(UNREAD_KEY),
         "class_names": None if model.class_names is None else len(model.class_names),
         "layers": bias_layers(graph, path),
         "path": {
@@ -148,6 +150,7 @@ def refused(name: str, file: onnx.ModelProto, error: Exception) -> dict[str, Any
         "outputs": [_tensor(graph.tensors[item]) for item in graph.outputs],
         "operators": dict(Counter(_op(node.domain, node.op_type) for node in graph.nodes).most_common()),
         "preprocessing": None,
+        "preprocessing_unread": None,
         "class_names": None,
         "layers": [],
         "path": None,
