@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import onnxplain
-
 DOCS = Path(__file__).parents[2] / "docs"
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[\w-]+)?\)")
-# A comment before a block: the block runs if onnxplain has this name, such as `load_images` or `Target.before`, or if
-# the module is there.
-NEEDS = re.compile(r"<!-- needs: ([\w.]+) -->\n\s*$")
 
 
 class Page:
@@ -31,17 +25,12 @@ class Page:
 
     def run(self, names: dict[str, Any]) -> int:
         """Run the blocks of Python in their order on these names; how many there are."""
-        found = [block for block in self.blocks("python") if self._runs(block)]
+        found = self.blocks("python")
         for block in found:
             # The line of the page is the line of a traceback.
             lines_before = "\n" * self.text[: block.start(1)].count("\n")
             exec(compile(lines_before + textwrap.dedent(block[1]), str(self.path), "exec"), names)
         return len(found)
-
-    def _runs(self, block: re.Match[str]) -> bool:
-        """Whether onnxplain has the name that the block needs."""
-        needed = NEEDS.search(self.text[: block.start()])
-        return needed is None or exists(needed[1])
 
     def tab(self, title: str) -> str:
         """The Markdown under a tab, without its indent."""
@@ -51,12 +40,3 @@ class Page:
     def missing(self) -> list[str]:
         """The files that the page links to and that are not there."""
         return [link for link in LINK.findall(self.text) if not (self.path.parent / link).is_file()]
-
-
-def exists(name: str) -> bool:
-    """Whether onnxplain has a public name, or one of its types a field; or whether there is such a module."""
-    first, _, field = name.partition(".")
-    found = getattr(onnxplain, first, None)
-    if found is None:
-        return importlib.util.find_spec(first) is not None
-    return not field or field in found.__dataclass_fields__

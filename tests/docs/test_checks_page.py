@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import shlex
 import tomllib
@@ -16,9 +15,10 @@ import yaml
 from analyzer.checks.tolerances import QUANTITIES
 from analyzer.cli import main
 from analyzer.cli.settings import allowed, read_settings
+from analyzer.stored import assert_explanation
 from analyzer.testing import assert_equivalent
 from examples.twin import HEIGHT, WIDTH, build_twins, example_images
-from tests.docs.page import Page, exists
+from tests.docs.page import Page
 
 ROOT = Path(__file__).parents[2]
 PAGE, PORT, CI = Page("checks.md"), Page("prove_a_port.md"), Page("ci.md")
@@ -47,16 +47,14 @@ def test_every_block_of_python_runs_in_order(tmp_path, monkeypatch, capsys):
     assert len(plain) == 2
     for name in plain:
         names[name]()
-    if exists("onnxplain_pytest"):
-        run_with_the_plugin(names, tmp_path)
+    run_with_the_plugin(names, tmp_path)
 
 
 def run_with_the_plugin(names, folder):
     """The tests of the page that use fixtures pass; another network fails the stored explanation."""
 
     def stored(model, inputs, method, **options):
-        of_file = importlib.import_module("analyzer.stored").assert_explanation
-        return of_file(model, inputs, folder / "reasons.npz", method, **options)
+        return assert_explanation(model, inputs, folder / "reasons.npz", method, **options)
 
     names["test_the_reasons_stay"](lambda *given, **options: stored(*given, update=True, **options))
     names["test_the_reasons_stay"](stored)

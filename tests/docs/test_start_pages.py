@@ -15,7 +15,7 @@ from torch import nn
 import onnxplain
 from analyzer.cli import main
 from converters import convert
-from tests.docs.page import Page, exists
+from tests.docs.page import Page
 from tests.docs.test_full_grad_page import classifier
 
 PAGES = ("index.md", "which_method.md", "how_it_works.md", "faq.md")
@@ -47,8 +47,7 @@ def test_the_page_on_limits_compares_a_saturated_probability_with_its_logit(name
     leaf = torch.from_numpy(names["images"]).requires_grad_()
     names["net"](leaf)[:, 1].sum().backward()
     np.testing.assert_allclose(names["at_logit"].attributions, leaf.grad.numpy(), rtol=1e-3, atol=1e-4)
-    if exists("Target.before"):
-        np.testing.assert_allclose(names["same"].attributions, names["at_logit"].attributions, rtol=1e-5)
+    np.testing.assert_allclose(names["same"].attributions, names["at_logit"].attributions, rtol=1e-5)
     p = names["saturated"].output
     steepness = np.abs(names["saturated"].attributions).max() / np.abs(names["at_logit"].attributions).max()
     assert (p * (1 - p)).max() < 1e-3 and steepness < 1e-3
@@ -83,18 +82,8 @@ def photograph(tmp_path, monkeypatch):
     return tmp_path
 
 
-def stand_in(path, *, preprocessing):
-    """Read an image as `load_images` does."""
-    height, width = preprocessing.size
-    pixels = np.asarray(Image.open(path).convert("RGB").resize((width, height)), np.float32) / 255
-    scaled = (pixels - np.float32(preprocessing.mean)) / np.float32(preprocessing.std)
-    return scaled[None] if preprocessing.layout == "NHWC" else scaled.transpose(2, 0, 1)[None]
-
-
 @pytest.mark.parametrize("tab", ["PyTorch", "Keras", "ONNX"])
-def test_every_tab_explains_a_photograph_and_the_rest_of_the_page_continues(tab, photograph, monkeypatch):
-    if not exists("load_images"):
-        monkeypatch.setattr(onnxplain, "load_images", stand_in, raising=False)
+def test_every_tab_explains_a_photograph_and_the_rest_of_the_page_continues(tab, photograph):
     net = image_net()
     if tab == "Keras":
         keras_net().save("classifier.keras")

@@ -8,6 +8,7 @@ lead to files of the repository, so that they lead to pages of the site.
 from __future__ import annotations
 
 import inspect
+import operator
 import posixpath
 import re
 from collections.abc import Callable
@@ -76,14 +77,14 @@ def complete_api(text: str) -> str:
         {*onnxplain.__all__} - {"__version__"} - set(re.findall(r"(?:onnxplain\.|`)(\w+)", text))
     )
     text += "\n## More names\n\n" * bool(missing) + "".join(f"::: onnxplain.{name}\n\n" for name in missing)
-    return re.sub(r"^::: onnxplain\.(\w+)", lambda match: _reference(match[1]), text, flags=re.MULTILINE)
+    return re.sub(r"^::: onnxplain\.([\w.]+)", lambda match: _reference(match[1]), text, flags=re.MULTILINE)
 
 
 def _reference(name: str) -> str:
     """Return the directive of mkdocstrings for a public name; of a constant, its value."""
     import onnxplain
 
-    found = getattr(onnxplain, name)
+    found = operator.attrgetter(name)(onnxplain)
     if inspect.ismodule(found):
         return f"::: {found.__name__}"
     if not hasattr(found, "__qualname__"):
