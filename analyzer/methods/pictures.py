@@ -24,7 +24,6 @@ from analyzer.figures.heat import (
     overlay,
     scale_of,
     smoothed,
-    value_range,
 )
 from analyzer.figures.images import photographs, to_planes
 from analyzer.figures.numbers import format_value
@@ -42,6 +41,7 @@ COMPLETE_MAP = "full-grad-complete"
 # Of inputs other than images: tables (N, features), signals (N, C, T) and volumes (N, C, D, H, W).
 DRAWN_RANKS = (2, 3, 5)
 SIGNED_UNIT = "per pixel, smoothed"
+STRONGEST = 0.1
 
 
 def sample_pictures(
@@ -160,9 +160,9 @@ def on_one_scale(
     preprocessing: Preprocessing | None,
     grounds: Grounds = (),
 ) -> list[list[Picture]]:
-    """Per sample, the densities of all methods' maps over an image in the same colours; none of a single map.
+    """Per sample, all methods' maps over an image by rank, in the same colours; none of a single map.
 
-    A density is the size of a map, smoothed, over its mean: 1 everywhere is a map that is everywhere the same.
+    A pixel's rank is the share of the image where the size of the map, smoothed, is smaller.
     """
     layout = preprocessing.layout if preprocessing else None
     images = {name: photographs(array, preprocessing) for name, array in inputs.items()}
@@ -171,33 +171,31 @@ def on_one_scale(
         return [[] for _ in next(iter(inputs.values()))]
     ((name, photos),) = shown.items()
     own = _grounds(photos, grounds)
-    return [_densities(results, name, index, ground, layout) for index, ground in enumerate(own)]
+    return [_ranked(results, name, index, ground, layout) for index, ground in enumerate(own)]
 
 
-def _densities(
+def _ranked(
     results: Sequence[Attribution], name: str, index: int, ground: Ground, layout: str | None
 ) -> list[Picture]:
-    found = {}
+    sizes = {}
     for result in results:
         plane = _plane(result, name, index, layout)
         if plane is None or not np.isfinite(plane).all() or not plane.any():
             continue
-        size = ground.cut(smoothed(np.abs(plane.astype(np.float64))))
         caption = caption_of(result, index)
-        found[title_of(result, index) if caption in found else caption] = size / size.mean()
-    if len(found) < 2:
+        size = ground.cut(smoothed(np.abs(plane.astype(np.float64))))
+        sizes[title_of(result, index) if caption in sizes else caption] = size
+    if len(sizes) < 2:
         return []
-    high = max(value_range(density)[1] for density in found.values())
-    scale = Scale(0.0, high, signed=False)
-    return [
-        Picture(
-            caption,
-            _png(overlay(ground.photograph, density, scale=scale)),
-            f"at most {density.max():.2g} × its mean",
-            scale,
-        )
-        for caption, density in found.items()
-    ]
+    # The weaker half stays dark, so that the stronger half has all colours.
+    scale = Scale(0.5, 1.0, signed=False)
+    pictures = []
+    for caption, size in sizes.items():
+        ranks = np.searchsorted(np.sort(size, axis=None), size) / size.size
+        strongest = size[ranks >= 1 - STRONGEST].sum() / size.sum()
+        note = f"its strongest tenth holds {100 * strongest:.0f} % of the map"
+        pictures.append(Picture(caption, _png(overlay(ground.photograph, ranks, scale=scale)), note, scale))
+    return pictures
 
 
 def _plane(result: Attribution, name: str, index: int, layout: str | None) -> np.ndarray | None:
