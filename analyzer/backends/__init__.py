@@ -9,7 +9,6 @@ from typing import Any
 from analyzer.backends.at_sizes import at_sizes, depends_on_sizes
 from analyzer.backends.batching.arranging import SAMPLES
 from analyzer.backends.batching.memory import as_batch_size, as_bytes
-from analyzer.backends.batching.planning import plan_batch
 from analyzer.backends.bound import Gradients
 from analyzer.backends.devices import as_device, providers_of, refuse_settings
 from analyzer.backends.differentiable import Backend, Differentiable
@@ -176,5 +175,4 @@ __all__ = [
     "explaining",
     "explains",
     "for_inputs",
-    "plan_batch",
 ]

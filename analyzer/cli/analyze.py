@@ -57,7 +57,9 @@ if TYPE_CHECKING:
     from analyzer.cli.inputs import Batch
     from analyzer.cli.samples_first import SamplesFirst
     from analyzer.methods.result import Attribution
+    from analyzer.methods.summary import Asked
     from analyzer.target.target import TargetLike
+    from analyzer.targets import Candidate
 
 ASSUMED = "No mean and std are stored in the model or given: images are fed as pixels in [0, 1]."
 
@@ -179,7 +181,8 @@ def analyze(
     )
     fn = for_inputs(fn, batch.inputs)
     graph = fn.graph
-    asked, picked = target or "", []
+    picked: list[Candidate] = []
+    asked: Asked = target or ""
     if detector.layout is None and target is None and (remark := hint(fn)) is not None:
         terminal.note(remark)
     if detector.layout is not None:
@@ -209,6 +212,8 @@ def analyze(
             output, model, fn, batch, results, predicted, texts, asked, [one.box for one in picked]
         )
     )
+    for text in batch.notes:
+        terminal.note(text)
     show_results(terminal, batch, results, predicted, fn.class_names, files, texts, asked)
     if terminal.as_json:
         terminal.document(

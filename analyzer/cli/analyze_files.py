@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from analyzer.cli.tokens import Texts
     from analyzer.figures.ground import Box, Ground
     from analyzer.methods.result import Attribution
+    from analyzer.methods.summary import Asked
     from analyzer.report.page import Prediction
+
+
+SUMMARY = "summary.json"
 
 
 def write_results(
@@ -33,7 +37,7 @@ def write_results(
     results: Sequence[Attribution],
     predicted: Sequence[tuple[Prediction, ...]],
     texts: Texts = (),
-    asked: str = "",
+    asked: Asked = "",
     boxes: Sequence[Box] = (),
 ) -> list[Path]:
     """Write every file; nothing is written before everything is computed. boxes: of each sample one that is drawn."""
@@ -45,6 +49,7 @@ def write_results(
     from analyzer.report.page import render_report
     from converters.system.atomic import write_bytes, write_text
     from converters.system.environment import environment
+    from converters.system.locks import only_writer
 
     class_names = fn.class_names
     drawn_over = grounds(batch, boxes)
@@ -82,10 +87,30 @@ def write_results(
     contents["arrays.npz"] = npz_bytes(arrays_of(results))
     contents["report.html"] = render_report(report).encode()
     folder.mkdir(parents=True, exist_ok=True)
-    written = [write_bytes(folder / name, data) for name, data in contents.items()]
-    made = {**document(model, fn, batch, results, predicted, texts), "files": [str(path) for path in written]}
-    written.append(write_text(folder / "summary.json", json_text(made)))
+    # Two commands may write here at once: the files that stay are all of the one that comes last.
+    with only_writer(folder):
+        earlier = earlier_pictures(folder)
+        written = [write_bytes(folder / name, data) for name, data in contents.items()]
+        made = {
+            **document(model, fn, batch, results, predicted, texts),
+            "files": [str(path) for path in written],
+        }
+        written.append(write_text(folder / SUMMARY, json_text(made)))
+        for path in earlier - set(written):
+            path.unlink(missing_ok=True)
     return written
+
+
+def earlier_pictures(folder: Path) -> set[Path]:
+    """The pictures in a folder that an earlier command wrote there, as its summary says."""
+    try:
+        told = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return set()
+    files = told.get("files") if isinstance(told, dict) and told.get("command") == "analyze" else None
+    names = {Path(one).name for one in files if isinstance(one, str)} if isinstance(files, list) else set()
+    # Whatever the summary names, nothing but pictures of this folder are removed.
+    return {path for path in folder.glob("*.png") if path.name in names and not path.is_symlink()}
 
 
 def grounds(batch: Batch, boxes: Sequence[Box] = ()) -> list[Ground | None]:

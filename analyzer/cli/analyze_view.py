@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from analyzer.figures.charts import Bar
     from analyzer.methods.full_gradient.result import FullGrad
     from analyzer.methods.result import Attribution
+    from analyzer.methods.summary import Asked
     from analyzer.report.page import Prediction
 
 # Of each, what a screen holds; --json and the written files have all.
@@ -29,7 +30,7 @@ def show_results(
     class_names: Sequence[str] | None,
     files: Sequence[Path],
     texts: Texts = (),
-    asked: str = "",
+    asked: Asked = "",
 ) -> None:
     """Write everything that a terminal shows of results. asked: the target in the user's words."""
     from analyzer.methods.full_gradient.result import FullGrad
@@ -59,7 +60,7 @@ def show_targets(
     results: Sequence[Attribution],
     names: Sequence[str],
     class_names: Sequence[str] | None,
-    asked: str = "",
+    asked: Asked = "",
 ) -> None:
     """A table of what is explained; of several classes of a sample with their outputs and deltas."""
     from analyzer.figures.numbers import format_value

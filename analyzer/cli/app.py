@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import sys
 import warnings
@@ -22,7 +23,7 @@ from analyzer.cli.check import check
 from analyzer.cli.compare import compare
 from analyzer.cli.convert import convert
 from analyzer.cli.demo import demo
-from analyzer.cli.help import Command, Group
+from analyzer.cli.help import Command, Commands
 from analyzer.cli.inspect import inspect
 from analyzer.cli.limits import taken, within
 from analyzer.cli.method_options import MethodCommand
@@ -31,7 +32,7 @@ from analyzer.cli.terminal import UserError
 from converters.system.text import fitted, printable
 
 app = typer.Typer(
-    cls=Group,
+    cls=Commands,
     help="Attributions of any ONNX, PyTorch or TensorFlow model: proved complete, checked across frameworks.",
     no_args_is_help=False,
     add_completion=False,
@@ -186,7 +187,9 @@ def _line(error: Exception) -> str:
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "onnxplain"
         # Typer's types and their checker add words of their own.
-        found = error.format_message().replace("Value error, ", "").rstrip(". ")
+        found = " ".join(error.format_message().replace("Value error, ", "").split()).rstrip(". ")
+        # Typer and Click may both add their guess.
+        found = re.sub(r"( Did you mean [^?]+\?)\1", r"\1", found)
         text = f"{found}{'' if found.endswith('?') else '.'} Fix: see {command} --help"
     elif isinstance(error, OSError):
         found = f"{error.filename}: {error.strerror}" if error.filename else str(error)

@@ -142,6 +142,8 @@ def check(
     files = destinations.write(report, Path(model).name)
     if report.note:
         terminal.note(f"Note: {report.note}.")
+    for text in batch.notes:
+        terminal.note(text)
     show_verdict(terminal, report)
     show_agreement(terminal, report.rows, report.completeness)
     show_origins(terminal, report)

@@ -159,6 +159,8 @@ def compare(
             progress=step,
         )
     files = destinations.write(report, " against ".join(called))
+    for text in batch.notes:
+        terminal.note(text)
     show_comparison(terminal, report, batch.names)
     facts = {
         "command": "compare",

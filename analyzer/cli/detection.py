@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from analyzer.backends import Differentiable
     from analyzer.cli.inputs import Batch
     from analyzer.figures.ground import Box
+    from analyzer.images.letterbox import Letterbox
     from analyzer.target.target import Target
     from analyzer.targets import Candidate
 
@@ -142,7 +143,10 @@ class Detected:
         assert options.layout is not None
         least = MIN_SCORE if options.min_score is None else options.min_score
         found = candidates(fn, batch.inputs, options.layout.value, output=options.output, min_score=least)
-        return cls(found, least, batch.names, [_in_photograph(one, batch) for one in found])
+        samples = dict.fromkeys(one.sample for one in found)
+        places = {sample: _letterbox(batch, sample) for sample in samples}
+        boxes = [one.box if (at := places[one.sample]) is None else at.back(one.box) for one in found]
+        return cls(found, least, batch.names, boxes)
 
     def show(self, terminal: Terminal) -> None:
         """Write the table of candidates; boxes in pixels of the photograph where one was read."""
@@ -247,10 +251,9 @@ def target_of(chosen: Sequence[Candidate]) -> Target:
     )
 
 
-def said_of(chosen: Sequence[Candidate]) -> str:
-    """The target in words, where all samples have one."""
-    words = dict.fromkeys(f"{one.class_name} {one.score:.2f}, box {one.index}" for one in chosen)
-    return "; ".join(words)
+def said_of(chosen: Sequence[Candidate]) -> tuple[str, ...]:
+    """The target of each sample in words."""
+    return tuple(f"{one.class_name} {one.score:.2f}, box {one.index}" for one in chosen)
 
 
 def segmentation_text(asked: str, target: str | None) -> str:
@@ -262,12 +265,12 @@ def segmentation_text(asked: str, target: str | None) -> str:
     return f"{asked}@predicted"
 
 
-def _in_photograph(one: Candidate, batch: Batch) -> Box:
-    """The box in pixels of the photograph, where the input was padded; else of the input."""
+def _letterbox(batch: Batch, sample: int) -> Letterbox | None:
+    """Where the photograph of a sample lies in its input; None where the input was not padded."""
     from analyzer.images.files import read_pixels
     from analyzer.images.letterbox import Letterbox
 
-    path = batch.images[one.sample] if one.sample < len(batch.images) else None
+    path = batch.images[sample] if sample < len(batch.images) else None
     if path is None or batch.preprocessing is None or batch.preprocessing.fit != "pad":
-        return one.box
-    return Letterbox.of(read_pixels(path).shape[:2], batch.preprocessing.size).back(one.box)
+        return None
+    return Letterbox.of(read_pixels(path).shape[:2], batch.preprocessing.size)

@@ -29,7 +29,7 @@ class Command(TyperCommand):
             super().format_help(ctx, formatter)
 
 
-class Group(TyperGroup):
+class Commands(TyperGroup):
     """The commands: found in any case, with a help that fits the terminal."""
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:

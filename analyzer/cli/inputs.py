@@ -14,7 +14,7 @@ import numpy as np
 from analyzer.cli.models import read_array, read_arrays
 from analyzer.cli.options import Layout, parse_channels, parse_size
 from analyzer.cli.terminal import UserError
-from analyzer.errors import InputError, note
+from analyzer.errors import InputError
 from analyzer.graph.channel_axis import shape_with_channels
 from analyzer.graph.fixes import FINITE, numbers_fix, shape_fix
 from analyzer.graph.graph import Graph, Tensor
@@ -40,6 +40,8 @@ class Batch:
     """Whether images were fed in [0, 1] because no mean and std are known."""
     images: tuple[Path | None, ...] = ()
     """The image file of each sample, None of an array."""
+    notes: tuple[str, ...] = ()
+    """What was done to arrays so that they fit; told with the results."""
 
     @property
     def inputs(self) -> np.ndarray | Mapping[str, np.ndarray]:
@@ -70,6 +72,7 @@ def read_inputs(paths: Sequence[Path], graph: Graph, model: Model, options: Imag
     pieces: list[dict[str, np.ndarray]] = []
     names: list[str] = []
     sources: list[Path | None] = []
+    notes: list[str] = []
     used: Preprocessing | None = None
     for path in paths:
         suffix = path.suffix.lower()
@@ -83,7 +86,10 @@ def read_inputs(paths: Sequence[Path], graph: Graph, model: Model, options: Imag
             tensor = replace(graph.tensors[name], shape=shape_with_channels(graph, name))
             used = used or resolve_preprocessing(tensor, model.preprocessing, options)
             piece = {name: _read_photograph(path, tensor, used)}
+        ranks = {name: array.ndim for name, array in piece.items()}
         piece = {name: _checked(array, graph.tensors[name], path) for name, array in piece.items()}
+        if any(array.ndim > ranks[name] for name, array in piece.items()):
+            notes.append(f"Note: {path} has no batch axis and is read as one sample.")
         count = _samples(piece, path)
         names += [path.name] if count == 1 else [f"{path.name}[{index}]" for index in range(count)]
         sources += [None if suffix in (".npz", ".npy") else path] * count
@@ -97,6 +103,7 @@ def read_inputs(paths: Sequence[Path], graph: Graph, model: Model, options: Imag
         and options.mean is options.std is None
         and graph.tensors[graph.inputs[0]].is_float,
         images=tuple(sources),
+        notes=tuple(notes),
     )
 
 
@@ -223,7 +230,6 @@ def _checked(array: np.ndarray, tensor: Tensor, path: Path) -> np.ndarray:
     if tensor.shape is None:
         return array.astype(tensor.dtype)
     if array.ndim == len(tensor.shape) - 1:
-        note(f"{path}: read as one sample, since it has no batch axis")
         array = array[None]
     fits = array.ndim == len(tensor.shape) and all(
         not isinstance(wanted, int) or wanted == given

@@ -7,11 +7,13 @@ file, with the reason.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from analyzer.cli.options import ExampleOption, JsonOption, ModelArgument, StraightThroughOption, TrustOption
+from analyzer.cli.options import ExampleOption, JsonOption, StraightThroughOption, TrustOption
 from analyzer.cli.terminal import READING, Terminal
 
 if TYPE_CHECKING:
@@ -22,10 +24,11 @@ if TYPE_CHECKING:
     from converters.model import Model
 
 SOURCE = "source"
+KINDS = ".onnx, .pt2, .keras, a SavedModel folder, or package.module:factory."
 
 
 def inspect(
-    model: ModelArgument,
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help=f"Models: {KINDS}")],
     example: ExampleOption = None,
     straight_through: StraightThroughOption = False,
     run: Annotated[
@@ -33,29 +36,61 @@ def inspect(
         typer.Option("--run", help="Run an .onnx file to find out whether a fixed batch can be free."),
     ] = False,
     trust: TrustOption = False,
+    differentiable: Annotated[
+        bool,
+        typer.Option(
+            "--differentiable", help="Exit with status 1 unless ONNX Runtime can differentiate every model."
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show a model's inputs, outputs, layers and bias tensors, and what can be differentiated."""
     from analyzer.cli.inspect_view import show
+
+    terminal = Terminal(as_json)
+    documents = []
+    for model in models:
+        with terminal.progress(f"reading {model}" if len(models) > 1 else "reading the model", READING):
+            documents.append(
+                _document(model, example, straight_through=straight_through, trust=trust, run=run)
+            )
+        show(terminal, documents[-1])
+    several = {"command": "inspect", "models": documents}
+    terminal.document(documents[0] if len(documents) == 1 else several)
+    found = [f"{one['model']}: {reason}" for one in documents if (reason := obstacle(one))]
+    if differentiable and found:
+        terminal.failure("; ".join(found))
+        raise typer.Exit(1)
+
+
+def _document(model: str, example: Path | None, **options: bool) -> dict[str, Any]:
+    """What is told of one model."""
     from analyzer.cli.models import open_model
     from converters.errors import UnsupportedModel
     from converters.sources.files import read_onnx
 
-    terminal = Terminal(as_json)
     is_file = model.lower().endswith(".onnx")
-    with terminal.progress("reading the model", READING):
-        try:
-            loaded = open_model(
-                model, example, straight_through=straight_through, verify=False, trust=trust, run=run
-            )
-        except UnsupportedModel as error:
-            if not is_file:
-                raise
-            document = refused(model, read_onnx(model), error)
-        else:
-            document = describe(model, loaded, _without_weights(model) if is_file else loaded.proto)
-    show(terminal, document)
-    terminal.document(document)
+    try:
+        loaded = open_model(model, example, verify=False, **options)
+    except UnsupportedModel as error:
+        if not is_file:
+            raise
+        return refused(model, read_onnx(model), error)
+    return describe(model, loaded, _without_weights(model) if is_file else loaded.proto)
+
+
+def obstacle(document: Mapping[str, Any]) -> str:
+    """Return why ONNX Runtime cannot differentiate a model, from its document; empty where it can."""
+    if document["refused"]:
+        return str(document["refused"])
+    blocking = document["coverage"]["onnxruntime"]["blocking"]
+    if blocking:
+        first = blocking[0]
+        more = f" and {len(blocking) - 1} more" if len(blocking) > 1 else ""
+        return f"{first['op']} {first['node']!r}{more}: {first['reason']}"
+    return (
+        "" if document["path"]["nodes"] else "no output depends on a floating input by differentiable nodes"
+    )
 
 
 def _without_weights(path: str) -> onnx.ModelProto:
@@ -69,6 +104,7 @@ def describe(name: str, model: Model, file: onnx.ModelProto) -> dict[str, Any]:
     """Everything that is shown of a canonical model, as plain data; `file` is what it was made from."""
     from analyzer.autodiff.coverage import differentiable_path
     from analyzer.graph.graph import Graph
+    from converters.model import UNREAD_KEY
     from converters.verification.original import left_out
 
     graph = Graph.from_proto(model.proto)
@@ -83,6 +119,7 @@ def describe(name: str, model: Model, file: onnx.ModelProto) -> dict[str, Any]:
         "outputs": [_tensor(graph.tensors[item]) for item in graph.outputs],
         "operators": dict(Counter(_op(node.domain, node.op_type) for node in graph.nodes).most_common()),
         "preprocessing": None if model.preprocessing is None else vars(model.preprocessing),
+        "preprocessing_unread": model.metadata.get(UNREAD_KEY),
         "class_names": None if model.class_names is None else len(model.class_names),
         "layers": bias_layers(graph, path),
         "path": {
@@ -113,6 +150,7 @@ def refused(name: str, file: onnx.ModelProto, error: Exception) -> dict[str, Any
         "outputs": [_tensor(graph.tensors[item]) for item in graph.outputs],
         "operators": dict(Counter(_op(node.domain, node.op_type) for node in graph.nodes).most_common()),
         "preprocessing": None,
+        "preprocessing_unread": None,
         "class_names": None,
         "layers": [],
         "path": None,

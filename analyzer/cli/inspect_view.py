@@ -46,6 +46,24 @@ def _show_head(terminal: Terminal, document: dict[str, Any]) -> None:
         facts.append(f"{document['class_names']} class names")
     terminal.out.print(document["model"], style="bold", soft_wrap=True)
     terminal.out.print(" · ".join(facts))
+    if document["preprocessing"] is not None:
+        terminal.out.print(f"Images: {_reading_of(document['preprocessing'])}", soft_wrap=True)
+    elif document["preprocessing_unread"]:
+        terminal.out.print(f"Images are not read: {document['preprocessing_unread']}", soft_wrap=True)
+
+
+def _reading_of(fields: dict[str, Any]) -> str:
+    """Return how a photograph becomes an input, in a line."""
+    height, width = fields["size"]
+    side, how = fields["resize"], fields["interpolation"]
+    fitted = {
+        "crop": f"the shorter side resized to {side}" if side else "resized to cover the size",
+        "stretch": f"both sides resized to {side}" if side else "both sides resized to the size",
+        "pad": "resized to fit into the size, with grey (114) around it",
+    }[fields["fit"]]
+    cropped = ", the centre cropped" if fields["fit"] == "crop" or side else ""
+    mean, std = (", ".join(f"{one:.4g}" for one in fields[name]) for name in ("mean", "std"))
+    return f"{height} x {width}, {fitted} ({how}){cropped}; mean {mean}, std {std} of pixels in [0, 1]"
 
 
 def _show_tensors(terminal: Terminal, document: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from analyzer.graph.graph import Graph
 from analyzer.target.before import logits
 from analyzer.target.class_names import axis_of_names, find_class, unknown_class
 from analyzer.target.target import ACTIVATION, PREDICTED, Target, TargetLike, as_target
+from converters.system.text import counted
 
 CHANNELS_LAST = "last"
 ALL = "all"
@@ -262,7 +263,7 @@ def _repeated(array: np.ndarray, samples: int, axes: int | None) -> np.ndarray:
 def _one_each(parts: Sequence[str], samples: int, what: str) -> None:
     if len(parts) != samples:
         raise UserError(
-            f"--target names {len(parts)} {what} for {samples} samples. Fix: give one, or one for each"
+            f"--target names {len(parts)} {what} for {counted(samples, 'sample')}. Fix: give one, or one for each"
         )
 
 

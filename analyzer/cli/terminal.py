@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 WIDTH_WITHOUT_TERMINAL = 120
-READING = 3.0
+READING = 10.0
 """Seconds before reading a model is announced: until then an error is the only line."""
 # Of a table, in a terminal or a file: about 1 ms is needed to lay out a row.
 MOST_ROWS = 2_000

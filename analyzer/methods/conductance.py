@@ -19,7 +19,7 @@ import numpy as np
 
 from analyzer.autodiff.sweep import active_tensors
 from analyzer.backends import Differentiable, ModelLike, differentiate
-from analyzer.backends.batching.planning import batch_of
+from analyzer.backends.batching.planning import plan_batch
 from analyzer.backends.bound import Bound
 from analyzer.backends.inner_tensors import cut
 from analyzer.deprecation import renamed
@@ -323,7 +323,7 @@ def _passages(
     )
     ends = _behind(rest, held.bound, points)
     if batch_size is None:
-        batch_size = batch_of(ends, (*points, *beside), at_most=AT_ONCE)
+        batch_size = plan_batch(ends, (*points, *beside), at_most=AT_ONCE)
     else:
         refuse_count("batch_size", batch_size, 1, 16)
     return Passages(Lines(held, starts, batch_size), rest, points, beside, ends.feeds)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate
-from analyzer.backends.batching.planning import batch_of
+from analyzer.backends.batching.planning import plan_batch
 from analyzer.deprecation import renamed
 from analyzer.errors import AnalysisError, note
 from analyzer.graph.embeddings import embedded_tokens
@@ -179,7 +179,7 @@ def integrated_gradients(
     fn, feeds, starts, names = path_ends(whole, inputs, baseline, wrt, baseline_inputs, rng)
     held = hold(fn.bind(feeds, target, several=True), names)
     if batch_size is None:
-        batch_size = batch_of(held.bound, held.names, at_most=AT_ONCE)
+        batch_size = plan_batch(held.bound, held.names, at_most=AT_ONCE)
     else:
         refuse_count("batch_size", batch_size, 1, 16)
     lines = Lines(held, starts, batch_size)

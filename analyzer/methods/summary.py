@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from analyzer.figures.picture import Picture
 
 ClassNames = Sequence[str] | None
+Asked = str | tuple[str, ...]
 
 
 def predictions(outputs: np.ndarray, names: ClassNames = None, most: int = 5) -> list[tuple[Prediction, ...]]:
@@ -90,7 +91,7 @@ def samples(
     pictures: Sequence[Mapping[str, Picture]],
     class_names: ClassNames,
     texts: Sequence[Sequence[ScoredTokens]] = (),
-    asked: str = "",
+    asked: Asked = "",
     one_scale: Sequence[Sequence[Picture]] = (),
 ) -> list[Sample]:
     """Return the report's sections, one for each input. asked: the target in the user's words."""
@@ -116,10 +117,13 @@ def samples(
     ]
 
 
-def target_text(result: Attribution, index: int, class_names: ClassNames, asked: str = "") -> str:
-    """Return the target of one sample: "espresso (967)", or, without a class, the user's own words."""
+def target_text(result: Attribution, index: int, class_names: ClassNames, asked: Asked = "") -> str:
+    """Return the target of one sample: "espresso (967)", or, without a class, the user's own words.
+
+    asked: words for all samples, or for each.
+    """
     if result.target is None:
-        return asked or "a weighted sum of the outputs"
+        return (asked if isinstance(asked, str) else asked[index]) or "a weighted sum of the outputs"
     chosen = int(result.target[index])
     named = class_names is not None and 0 <= chosen < len(class_names)
     return f"{class_label(chosen, class_names)} ({chosen})" if named else f"class {chosen}"

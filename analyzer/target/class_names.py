@@ -33,8 +33,13 @@ def with_indices(target: Any, names: Sequence[str] | None, graph: Graph) -> Targ
     """
     if isinstance(target, Target):
         if target.parts is not None:
-            parts = tuple((k, with_indices(one, names, graph)) for k, one in target.parts)
-            return replace(target, parts=parts) if parts != target.parts else target  # type: ignore[arg-type]
+            parts: Any = tuple((k, with_indices(one, names, graph)) for k, one in target.parts)
+            same = all(new is old for (_, new), (_, old) in zip(parts, target.parts, strict=True))
+            return target if same else replace(target, parts=parts)
+        unknown = target.output if target.output not in graph.tensors else None
+        if unknown and target.highest and names and find_class(unknown, names) is not None:
+            # A class first, as in Target("dog"): the text is not the name of an output.
+            return with_indices(replace(target, output=None, index=unknown), names, graph)
         for field in ("index", "each"):
             given = getattr(target, field)
             if _holds_text(given):

@@ -30,6 +30,7 @@ from analyzer.target.target import (
     chosen_classes,
     target_array,
 )
+from converters.system.text import counted
 
 _EACH = "Fix: give one class, or an array with a class for each sample"
 
@@ -123,7 +124,7 @@ def _flat(index: Chosen, y: Tensor, samples: int) -> np.ndarray:
     assert y.shape is not None
     array = np.asarray(index)
     if array.shape[:1] != (samples,):
-        raise TargetError(f"target indices of shape {array.shape} for {samples} samples. {_EACH}")
+        raise TargetError(f"target indices of shape {array.shape} for {counted(samples, 'sample')}. {_EACH}")
     known = all(isinstance(axis, int) for axis in y.shape[1:])
     return _checked(array, int(np.prod(_static(y.shape[1:], y))) if known else None, y)
 
@@ -135,14 +136,14 @@ def _read_tuple(given: Bare, y: Tensor, samples: int) -> Index:
     if len(y.shape) <= 2:
         if len(given) not in (1, samples):
             raise TargetError(
-                f"the target {element} has {len(given)} classes for {samples} samples of {y.name!r} {y.shape}. "
-                "Fix: give an int, or one class per sample"
+                f"the target {element} has {len(given)} classes for {counted(samples, 'sample')} of {y.name!r} "
+                f"{y.shape}. Fix: give an int, or one class per sample"
             )
         return np.asarray(each if len(given) == samples else each * samples)
     if len(given) == len(y.shape) - 1 and len(given) != samples:
         return element
     raise TargetError(
-        f"the target {element} has two readings for {samples} samples of {y.name!r} {y.shape}. Fix: "
+        f"the target {element} has two readings for {counted(samples, 'sample')} of {y.name!r} {y.shape}. Fix: "
         f"Target(index={element}) explains the element at these coordinates of each sample, "
         f"Target(index={each}, axis=1) or Target(index={each}, axis=-1) a class per sample"
     )
@@ -236,7 +237,8 @@ def _classes(each: object, y: Tensor, samples: int) -> np.ndarray:
     array = _integers(each)
     if array.ndim != 2 or array.shape[0] != samples or not array.size:
         raise TargetError(
-            f"got classes of shape {array.shape} for {samples} samples. Fix: give each an array ({samples}, k)"
+            f"got classes of shape {array.shape} for {counted(samples, 'sample')}. Fix: give each an "
+            f"array ({samples}, k)"
         )
     return _checked(array, classes, y)
 
@@ -265,7 +267,8 @@ def _at(position: Index, y: Tensor, samples: int, values: Values | None) -> np.n
     rows = array.reshape(len(array), -1)
     if array.ndim > 2 or len(rows) != samples:
         raise TargetError(
-            f"positions of shape {array.shape} for {samples} samples. Fix: give one row for each sample, or one"
+            f"positions of shape {array.shape} for {counted(samples, 'sample')}. Fix: give one row for each "
+            "sample, or one"
         )
     given = rows.shape[1]
     if given > len(sizes) or (values is None and given < len(sizes)):
@@ -292,7 +295,7 @@ def _summed(target: Target, index: Index, y: Tensor, samples: int, values: Value
     if array.ndim == 0:
         array = np.full(samples, int(array))
     if array.ndim > 2 or array.shape[0] != samples:
-        raise TargetError(f"target indices of shape {array.shape} for {samples} samples. {_EACH}")
+        raise TargetError(f"target indices of shape {array.shape} for {counted(samples, 'sample')}. {_EACH}")
     checked = _checked(array, classes, y)
     others = [size for place, size in enumerate(y.shape) if place not in (0, axis)]
     if array.ndim == 1 and target.mask is None and all(size == 1 for size in others):

@@ -74,7 +74,14 @@ def _before_nms(graph: Graph, node: Node) -> Proposal | None:
     """Of one tensor with boxes and scores this one, else the scores themselves."""
     boxes, scores = node.inputs[:2]
     classes = _size(graph.tensors[scores], 1)
-    shared = graph.ancestors([boxes]) & graph.ancestors([scores])
+    leading = graph.ancestors([scores])
+    # What a Softmax reads holds no probabilities: the layouts of one tensor take each score by itself.
+    read = [
+        other.inputs[0]
+        for other in graph.nodes
+        if other.op_type == "Softmax" and leading.intersection(other.outputs)
+    ]
+    shared = (graph.ancestors([boxes]) & leading) - graph.ancestors(read)
     for other in reversed(graph.nodes):
         for name in other.outputs:
             if name in shared and (layout := _layout(graph.tensors[name], classes)) is not None:

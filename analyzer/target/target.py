@@ -24,7 +24,7 @@ PREDICTED = "predicted"
 ACTIVATION = "activation"
 BEFORE = ("softmax", "sigmoid", ACTIVATION)
 
-Index = int | tuple[int, ...] | Sequence[int] | np.ndarray
+Index = int | str | tuple[int, ...] | Sequence[int] | Sequence[str] | np.ndarray
 
 
 class Chosen(np.ndarray):
@@ -87,7 +87,7 @@ class Target:
     axis: int | None = None
     position: Index | None = None
     top: int | None = None
-    each: np.ndarray | Sequence[Sequence[int]] | None = None
+    each: np.ndarray | Sequence[Sequence[int]] | Sequence[Sequence[str]] | None = None
     parts: tuple[tuple[float, Target], ...] | None = None
     before: str | bool | None = None
     moved: Moves | None = field(default=None, repr=False)

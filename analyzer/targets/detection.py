@@ -40,7 +40,8 @@ def candidates(
     layout: "yolov8" (N, 4 + classes, anchors): centre, size and class scores, also of YOLO11; "yolov5"
         (N, anchors, 5 + classes): centre, size, objectness and class scores, also of YOLOv7; "ssd": scores
         (N, anchors, classes), class 0 the background, and corners (N, anchors, 4); "detr": logits (N, queries,
-        classes + 1), the last "no object", and centre and size (N, queries, 4). "auto" takes the one that the shapes
+        classes + 1), the last "no object" (none where the model stores as many names), and centre and size (N, queries,
+        4). "auto" takes the one that the shapes
         of the outputs and the stored class names allow. Boxes with all numbers within 2 are fractions of the image.
     output: the name of the tensor with the class scores, where the model has several or suppresses boxes itself.
     min_score: the least score of a candidate. overlap: of two boxes of a class with a larger intersection over union

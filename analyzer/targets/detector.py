@@ -81,7 +81,7 @@ class Detector:
         values = fn.forward(feeds, wanted)
         if layout == AUTO:
             layout = _guessed(fn, values, names, proposal, output)
-        stored = len(names) if names and layout in ("yolov8", "yolov5") else None
+        stored = len(names) if names and layout != "ssd" else None
         return cls(read_layout(layout, values, _size_of(feeds), output, stored), names)
 
     @property

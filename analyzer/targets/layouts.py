@@ -17,6 +17,7 @@ from analyzer.errors import TargetError
 LAYOUTS = ("yolov8", "yolov5", "ssd", "detr")
 AUTO = "auto"
 _BOX_WORDS = ("box", "loc", "coord")
+_SCORE_WORDS = ("logit", "score", "class", "conf", "label")
 # Corners of at most this size are fractions of the image.
 _FRACTION = 2.0
 
@@ -57,13 +58,13 @@ def read_layout(
     """Read the outputs of a detector in a layout. Raises TargetError where their shapes are not those of the layout.
 
     size: (height, width) of the input. output: the name of the scores' output, where several fit. classes: their
-    number, where an output holds more rows after them, as the masks of a segmentation do.
+    number, where the model stores their names: an output may hold more rows after them, as the masks of a segmentation.
     """
     if layout not in LAYOUTS:
         raise TargetError(f"unknown layout={layout!r}. Fix: give one of {', '.join(map(repr, LAYOUTS))}")
     if layout in ("yolov8", "yolov5"):
         return _yolo(layout, values, size, output, classes)
-    return _pair(layout, values, size, output)
+    return _pair(layout, values, size, output, classes)
 
 
 def _yolo(
@@ -101,14 +102,22 @@ def _yolo(
     )
 
 
-def _pair(layout: str, values: Mapping[str, np.ndarray], size: tuple[int, int], output: str | None) -> Scores:
+def _pair(
+    layout: str,
+    values: Mapping[str, np.ndarray],
+    size: tuple[int, int],
+    output: str | None,
+    classes: int | None,
+) -> Scores:
     """Scores (N, anchors, classes) and boxes (N, anchors, 4) of two outputs."""
     name, boxes = box_pair(layout, values, output)
     raw = np.asarray(values[name], np.float64)
     corners = np.asarray(values[boxes], np.float64)
     if layout == "detr":
-        # The last class is "no object".
-        scores, first, corners = _softmax(raw)[:, :, :-1], 0, _corners(corners)
+        # The last class is "no object". Where every class has a name there is none, as in RT-DETR.
+        whole = classes == raw.shape[2]
+        scores, first = _probabilities(raw) if whole else _softmax(raw)[:, :, :-1], 0
+        corners = _corners(corners)
     else:
         # Class 0 is the background.
         scores, first = (raw if _sums_to_one(raw) else _softmax(raw))[:, :, 1:], 1
@@ -137,8 +146,8 @@ def box_pair(layout: str, values: Mapping[str, np.ndarray], output: str | None) 
         and array.shape[2] == 4
         and scores.shape[:2] == array.shape[:2]
     ]
-    # Scores of four classes may be taken for boxes: names tell, then numbers.
-    for told in (_told_by_names, _told_by_numbers):
+    # Scores of four classes may be taken for boxes, and features for scores: names tell, then numbers.
+    for told in (_told_by_names, _told_by_numbers, _scores_by_name):
         if len(pairs) > 1:
             pairs = [pair for pair in pairs if told(layout, arrays, *pair)] or pairs
     if len(pairs) != 1:
@@ -153,6 +162,10 @@ def box_pair(layout: str, values: Mapping[str, np.ndarray], output: str | None) 
 def _told_by_names(layout: str, arrays: Mapping[str, np.ndarray], scores: str, boxes: str) -> bool:
     said = [any(word in name.lower() for word in _BOX_WORDS) for name in (scores, boxes)]
     return said == [False, True]
+
+
+def _scores_by_name(layout: str, arrays: Mapping[str, np.ndarray], scores: str, boxes: str) -> bool:
+    return any(word in scores.lower() for word in _SCORE_WORDS)
 
 
 def _told_by_numbers(layout: str, arrays: Mapping[str, np.ndarray], scores: str, boxes: str) -> bool:

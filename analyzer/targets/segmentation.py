@@ -33,4 +33,4 @@ def segmentation(
         raise TargetError(f'unknown mask {mask!r}. Fix: give "{PREDICTED}", an array, or None')
     if axis not in (None, 1, -1):
         raise TargetError(f"axis={axis!r}: expected 1 or -1. Fix: give -1 where channels come last")
-    return Target(output, index=class_index, mask=mask, axis=axis, before=before)  # type: ignore[arg-type]
+    return Target(output, index=class_index, mask=mask, axis=axis, before=before)

@@ -26,6 +26,11 @@ def printable(text: str) -> str:
     return _COMMAND.sub(lambda found: f"{found.group()[0]}\\{found.group()[1:]}", text)
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, which takes an s where the number is not one."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def fitted(text: str, stream: IO[Any] | None) -> str:
     """Return one line of text, on a terminal as several that are broken between words."""
     if stream is None or not stream.isatty():

@@ -21,13 +21,13 @@ from analyzer.errors import NotEnoughMemory, UnsupportedOp
 from analyzer.graph.batch_axis import Place, batched_inputs, samples_in
 from analyzer.graph.builder import Builder
 from analyzer.graph.program import Program, assemble
-from analyzer.target.target import Seed, TargetLike
+from analyzer.target.target import Seed
 from converters.system.processes import free_memory
 
 if TYPE_CHECKING:
     from analyzer.backends.bound import Bound
     from analyzer.backends.differentiable import Differentiable
-    from analyzer.types import Arrays, Inputs
+    from analyzer.types import Arrays
 
 _AMPLE = 50
 """A call surely fits where its forward pass takes this share of the budget: gradients and methods take far less."""
@@ -72,32 +72,19 @@ FITTED: Cache[int] = Cache("samples that were computed at once")
 
 
 def plan_batch(
-    fn: Differentiable,
-    wanted: Request | Sequence[str] | None,
-    inputs: Inputs,
-    target: TargetLike = None,
+    bound: Bound,
+    wanted: Sequence[str] | None = None,
     *,
     at_most: int | None = None,
     max_memory: int | None = None,
 ) -> int:
     """Return how many samples like the inputs a backend computes at once within a memory budget, at least one.
 
-    wanted: a method's request, or the tensors whose gradients are wanted; None for the floating inputs.
-    at_most: the highest number that is of use. max_memory: bytes; default that of `differentiate`.
+    wanted: the tensors whose gradients are wanted; None for the floating inputs. at_most: the highest number that is
+    of use. max_memory: bytes; default that of `differentiate`.
     The result is the batch that the model states, where it states one, and not more than the model's batch_size.
-    Raises NotEnoughMemory where a single sample does not fit, and what `fn.gradients` raises for inputs and targets.
+    Raises NotEnoughMemory where a single sample does not fit.
     """
-    return batch_of(fn.bind(inputs, target, several=True), wanted, at_most=at_most, max_memory=max_memory)
-
-
-def batch_of(
-    bound: Bound,
-    wanted: Request | Sequence[str] | None,
-    *,
-    at_most: int | None = None,
-    max_memory: int | None = None,
-) -> int:
-    """Return the same as `plan_batch` for inputs and a target that are bound already."""
     fn, feeds = bound.fn, bound.feeds
     allowed = fn.max_memory if max_memory is None else max_memory
     if fn.engine.batch is not None:
@@ -108,12 +95,10 @@ def batch_of(
             return at_most
     if at_most is not None and ample(fn, feeds, at_most, allowed):
         return at_most
-    if not isinstance(wanted, Request):
-        names = tuple(dict.fromkeys(wanted)) if wanted is not None else fn.differentiable_inputs
-        wanted = observe(names, names)
-    call = Call(wanted, (), bound.seed)
+    names = tuple(dict.fromkeys(wanted)) if wanted is not None else fn.differentiable_inputs
+    call = Call(observe(names, names), (), bound.seed)
     found = plan(fn, call, feeds, at_most)
-    fits = samples_in(fn.graph, feeds) if found is None else fitting(fn, call, found, allowed)
+    fits = bound.samples if found is None else fitting(fn, call, found, allowed)
     return fits if at_most is None else min(fits, at_most)
 
 

@@ -75,6 +75,14 @@ def settled(
         if found.holding == {*held} and _same(fn, feeds, found, one, outputs):
             return one
         return as_one(f"the samples are independent at the inputs alone{found.why and f' ({found.why})'}")
+    size = view.engine.batch
+    if size is not None and size > 1 and not _same_everywhere(view, found.all_first(feeds), held, outputs):
+        told = f"the file computes each of its {size} samples in its own way"
+        if count != size:
+            raise AnalysisError(
+                f"{told}, so that they cannot be moved to other places. Fix: give {size} samples a call, got {count}"
+            )
+        return as_one(told)
     node = counting_node(view.graph, outputs) if fn.engine.batch is None else None
     if node is not None and not _stacks(view, found.all_first(feeds), held, outputs):
         return as_one(f"{node} reads the number of samples")
@@ -97,6 +105,27 @@ def _same(
     except AnalysisError:
         return False
     return all(_near(arrays[0][name], arrays[1][name]) for name in outputs)
+
+
+def _same_everywhere(
+    view: Differentiable, feeds: Arrays, held: Sequence[str], outputs: Sequence[str]
+) -> bool:
+    """Whether a sample of a stated batch has the same outputs at another place in it."""
+    size = view.engine.batch
+    assert size is not None
+    if not held:
+        return True
+    rows = np.arange(size) % len(feeds[held[0]])
+    here, there = (
+        {name: array[chosen] if name in held else array for name, array in feeds.items()}
+        for chosen in (rows, np.roll(rows, 1))
+    )
+    found, moved = (view.engine.forward(one, outputs) for one in (here, there))
+    return all(
+        _near(np.roll(found[name], 1, axis=0), moved[name])
+        for name in outputs
+        if found[name].shape[:1] == (size,)
+    )
 
 
 def _stacks(view: Differentiable, feeds: Arrays, held: Sequence[str], outputs: Sequence[str]) -> bool:

@@ -14,15 +14,15 @@ _COMMUTATIVE = ("maximum",)
 _EXACT = 2.0**-50
 """The relative error of the few float64 operations that a parameter is computed by."""
 
-Bound = Mapping[str, float]
+Decided = Mapping[str, float]
 
 
-def unify(form: Form, pattern: Form, precision: Precision) -> Bound | None:
+def unify(form: Form, pattern: Form, precision: Precision) -> Decided | None:
     """Return the parameters with which a pattern is a file's form; None where it is another function."""
     return next(_forms(form, pattern, precision, {}), None)
 
 
-def _forms(form: Form, pattern: Form, precision: Precision, bound: Bound) -> Iterator[Bound]:
+def _forms(form: Form, pattern: Form, precision: Precision, bound: Decided) -> Iterator[Decided]:
     wanted_number = pattern.constant
     if not form.items and wanted_number is not None and wanted_number.name:
         decided = _coefficient(Coefficient(0.0), wanted_number, precision, bound)
@@ -38,8 +38,8 @@ def _terms(
     given: Mapping[Product, Coefficient],
     wanted: list[tuple[Product, Coefficient]],
     precision: Precision,
-    bound: Bound,
-) -> Iterator[Bound]:
+    bound: Decided,
+) -> Iterator[Decided]:
     if not wanted:
         yield bound
         return
@@ -52,7 +52,7 @@ def _terms(
                 yield from _terms(rest, others, precision, decided)
 
 
-def _products(given: Product, wanted: Product, precision: Precision, bound: Bound) -> Iterator[Bound]:
+def _products(given: Product, wanted: Product, precision: Precision, bound: Decided) -> Iterator[Decided]:
     if len(given) == len(wanted):
         yield from _factors(list(given), list(wanted), precision, bound)
 
@@ -61,8 +61,8 @@ def _factors(
     given: list[tuple[Atom, Fraction]],
     wanted: list[tuple[Atom, Fraction]],
     precision: Precision,
-    bound: Bound,
-) -> Iterator[Bound]:
+    bound: Decided,
+) -> Iterator[Decided]:
     if not wanted:
         yield bound
         return
@@ -73,7 +73,7 @@ def _factors(
                 yield from _factors(given[:index] + given[index + 1 :], others, precision, inner)
 
 
-def _atoms(given: Atom, wanted: Atom, precision: Precision, bound: Bound) -> Iterator[Bound]:
+def _atoms(given: Atom, wanted: Atom, precision: Precision, bound: Decided) -> Iterator[Decided]:
     same = given.name == wanted.name and given.detail == wanted.detail
     if not same or len(given.arguments) != len(wanted.arguments):
         return
@@ -83,8 +83,8 @@ def _atoms(given: Atom, wanted: Atom, precision: Precision, bound: Bound) -> Ite
 
 
 def _arguments(
-    given: tuple[Form, ...], wanted: tuple[Form, ...], precision: Precision, bound: Bound
-) -> Iterator[Bound]:
+    given: tuple[Form, ...], wanted: tuple[Form, ...], precision: Precision, bound: Decided
+) -> Iterator[Decided]:
     if not wanted:
         yield bound
         return
@@ -92,7 +92,9 @@ def _arguments(
         yield from _arguments(given[1:], wanted[1:], precision, inner)
 
 
-def _coefficient(given: Coefficient, wanted: Coefficient, precision: Precision, bound: Bound) -> Bound | None:
+def _coefficient(
+    given: Coefficient, wanted: Coefficient, precision: Precision, bound: Decided
+) -> Decided | None:
     """Return the parameters with what a coefficient decides; None where it is another one."""
     if not wanted.name:
         return bound if precision.equal(given.value, wanted.value, given.roundings) else None

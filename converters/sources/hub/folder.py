@@ -38,13 +38,26 @@ _EXPORT = (
 
 @dataclass(frozen=True)
 class HubFolder:
-    """A folder, and the .onnx file in it."""
+    """A folder, and the .onnx file in it. around: whether the file itself was named, and the folder lies around it."""
 
     folder: Path
     model: Path
+    around: bool = False
 
     def described(self, model: Model) -> Model:
-        """Store the class names and the preprocessing of the folder in the model, where it has none. Returns it."""
+        """Store the class names and the preprocessing of the folder in the model, where it has none. Returns it.
+
+        Raises InvalidModel for damaged files of the folder; where the .onnx file itself was named, a Note says so.
+        """
+        try:
+            return self._described(model)
+        except InvalidModel as error:
+            if not self.around:
+                raise
+            warnings.warn(f"{error}. The model is loaded without it", Note, stacklevel=4)
+            return model
+
+    def _described(self, model: Model) -> Model:
         known = model.metadata
         config = read_json(self.folder, _CONFIG) or {}
         names = None if CLASS_NAMES_KEY in known else class_names_of(config)
@@ -108,7 +121,7 @@ def _around(model: Path) -> HubFolder | None:
         except InvalidModel:
             return None
         if config and {"model_type", "architectures", "architecture", "pretrained_cfg"} & config.keys():
-            return HubFolder(folder, model)
+            return HubFolder(folder, model, around=True)
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 import onnxruntime
@@ -11,7 +12,9 @@ from onnx import numpy_helper
 from PIL import Image
 
 from analyzer.backends.onnxruntime import OnnxRuntime
+from analyzer.cli.analyze_files import earlier_pictures
 from converters import load
+from converters.system.locks import only_writer
 
 
 def logits(path, x):
@@ -105,6 +108,35 @@ def test_an_unmet_tolerance_is_a_failed_check(json_of):
     )
     status, found = json_of("analyze", "stored.onnx", "single.npy", *options)
     assert status == 1 and not found["passed"]
+
+
+def test_a_folder_holds_the_files_of_the_last_command_alone(files, json_of, tmp_path):
+    out = tmp_path / "out"
+    status, first = json_of("analyze", "stored.onnx", "batch.npy", "--method", "gradient", "-o", out)
+    mine = out / "notes.png"
+    mine.write_bytes(b"a picture of the user")
+    status, second = json_of("analyze", "stored.onnx", "photo.png", "--method", "gradient", "-o", out)
+    assert status == 0
+    assert {str(path) for path in out.iterdir()} == {*second["files"], str(mine)}
+    assert any("batch-2" in path for path in first["files"])
+    # Another command that writes there is waited for.
+    with ThreadPoolExecutor(1) as pool:
+        with only_writer(out):
+            waiting = pool.submit(_taken, out)
+            assert wait([waiting], timeout=0.2).not_done
+        assert waiting.result()
+    # A summary from elsewhere removes nothing outside the folder.
+    elsewhere = tmp_path / "elsewhere.png"
+    elsewhere.write_bytes(b"")
+    (out / "summary.json").write_text(json.dumps({"command": "analyze", "files": [str(elsewhere), 3]}))
+    assert earlier_pictures(out) == set()
+    (out / "summary.json").write_text("[")
+    assert earlier_pictures(out) == set()
+
+
+def _taken(folder):
+    with only_writer(folder):
+        return True
 
 
 def test_both_methods_write_pictures_arrays_report_and_summary(files, json_of, tmp_path):

@@ -91,5 +91,5 @@ def test_tables_have_no_layer_and_the_rest_of_the_family(json_of, command, tmp_p
     ],
 )
 def test_a_setting_without_its_method_is_refused_in_a_line(command, flags, word):
-    status, _, err = command("analyze", "plain.onnx", "single.npy", *flags)
+    status, _, err = command("analyze", "plain.onnx", "batch.npy", *flags)
     assert status == 2 and word in err and len(err.strip().splitlines()) == 1

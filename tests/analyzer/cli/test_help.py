@@ -71,7 +71,7 @@ def test_help_and_lists_fit_a_narrow_terminal(command, monkeypatch, width: int) 
         assert not long and not re.search(r"\w…", out)
     status, out, _ = command("analyze", "--help")
     words = set(re.split(r"[\s,.]+", out))
-    assert set(METHODS) <= words
+    assert set(METHODS) <= words and "SavedModel" in out
     # An option that the named method does not take is left out, as in the wide help.
     status, out, _ = command("analyze", "--method", "full-grad,grad-cam", "--help")
     assert "--layer" in out and "--max-sigma" not in out

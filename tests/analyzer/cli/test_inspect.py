@@ -195,3 +195,15 @@ def test_a_file_is_read_and_not_run(tmp_path, monkeypatch, capsys):
     monkeypatch.undo()
     assert main(["inspect", str(path), "--run"]) == 0
     assert "batch × 3" in capsys.readouterr().out
+
+
+def test_models_that_cannot_be_differentiated_fail_where_that_is_asked(command, json_of, files, tmp_path):
+    flat = tmp_path / "flat.onnx"
+    text = '<ir_version: 9, opset_import: ["": 17]> g (float[n,4] x) => (float[n,4] y) { y = Floor(x) }'
+    onnx.save(parser.parse_model(text), flat)
+    status, found = json_of("inspect", "plain.onnx", flat)
+    assert status == 0 and [one["model"] for one in found["models"]] == ["plain.onnx", str(flat)]
+    status, _, err = command("inspect", "plain.onnx", flat, "--differentiable")
+    assert status == 1 and err.count("\n") == 1 and "flat.onnx" in err and "plain.onnx" not in err
+    status, _, err = command("inspect", "plain.onnx", "--differentiable")
+    assert (status, err) == (0, "")

@@ -42,6 +42,7 @@ def gradient(target) -> np.ndarray:
         (np.array(["tabby", "tiger cat"]), [0, 1]),
         (ox.Target(index="dog"), [2, 2]),
         (ox.Target("y", index=["dog", "tabby"]), [2, 0]),
+        (ox.Target("dog"), [2, 2]),
     ],
 )
 def test_a_name_is_the_index_of_its_class(target, classes):
@@ -51,6 +52,8 @@ def test_a_name_is_the_index_of_its_class(target, classes):
 def test_names_are_taken_in_sums_by_methods_and_by_checks():
     sums = ox.Target(index="dog") - 0.5 * ox.Target(index="tabby")
     np.testing.assert_allclose(gradient(sums), of_class(2) - 0.5 * of_class(0))
+    both = ox.Target(index=np.array(["dog", "tabby"])) - ox.Target(index=np.array([1, 1]))
+    np.testing.assert_allclose(gradient(both), [W[:, 2] - W[:, 1], W[:, 0] - W[:, 1]])
     np.testing.assert_array_equal(ox.full_grad(NAMED, X, "dog").target, [2, 2])
     each = ox.integrated_gradients(NAMED, X, ox.Target(each=[["dog", "tabby"]] * 2), steps=1)
     np.testing.assert_array_equal(each.target, [[2, 0]] * 2)
@@ -68,6 +71,7 @@ def test_names_are_taken_in_sums_by_methods_and_by_checks():
         (["dog", "cat"], "target 'cat'"),
         (["dog", ["tabby"]], "rows of different lengths"),
         (["dog"], "a class for each sample"),
+        (ox.Target("cat"), "no output 'cat'"),
         ("7", "from 0 to 2"),
     ],
 )

@@ -10,7 +10,7 @@ from onnx import parser
 import onnxplain as ox
 from analyzer.errors import TargetError
 from analyzer.target.suppressed import before_suppression
-from analyzer.targets.layouts import guess_layout
+from analyzer.targets.layouts import guess_layout, read_layout
 from analyzer.targets.suppression import overlaps, suppress
 from tests.analyzer.targets.detectors import SIZE, Detector, element
 
@@ -102,6 +102,24 @@ def test_the_layout_is_found_where_shapes_and_names_allow_one(detectors):
     assert guess_layout(plain((1, 100, 4), (1, 100, 9)), None, no) is None
 
 
+def test_scores_of_transformers_are_told_from_features_and_read_with_or_without_no_object():
+    rng = np.random.default_rng(0)
+    outputs = {
+        "last_hidden_state": rng.normal(size=(1, 5, 8)),
+        "logits": rng.normal(size=(1, 5, 4)),
+        "pred_boxes": rng.random((1, 5, 4)),
+    }
+    found = read_layout("detr", outputs, (10, 20), classes=3)
+    powers = np.exp(outputs["logits"])
+    np.testing.assert_allclose(found.scores, (powers / powers.sum(2, keepdims=True))[:, :, :3])
+    x, y, w, h = np.moveaxis(outputs["pred_boxes"], 2, 0)
+    corners = [(x - w / 2) * 20, (y - h / 2) * 10, (x + w / 2) * 20, (y + h / 2) * 10]
+    np.testing.assert_allclose(found.boxes, np.stack(corners, axis=2))
+    without = read_layout("detr", outputs, (10, 20), classes=4)
+    np.testing.assert_allclose(without.scores, 1 / (1 + np.exp(-outputs["logits"])))
+    assert found.output == without.output == "logits" and not found.suppress
+
+
 def test_every_method_and_check_takes_a_box(detectors):
     _, model = detectors["yolov8"]
     one = ox.targets.candidates(model, X, min_score=0.05)[0]
@@ -172,6 +190,13 @@ def test_the_tensor_before_suppression_within_a_model_is_proposed():
     graph = ox.differentiate(suppressed(*tail)).graph
     found = before_suppression(graph)
     assert (found.output, found.layout) == ("y", "yolov8")
+    softmax = (
+        "int64[m,3] kept, float[1,6,4] t",
+        "t = Transpose<perm = [0, 2, 1]>(b) u = Transpose<perm = [0, 2, 1]>(s) p = Softmax(u)"
+        " q = Transpose<perm = [0, 2, 1]>(p) kept = NonMaxSuppression(t, q, two, least, least)",
+    )
+    found = before_suppression(ox.differentiate(suppressed(*softmax)).graph)
+    assert (found.output, found.layout, found.tensors) == ("p", "ssd", ("p", "t"))
     ranked = ("float[1,3] best", "m = ReduceMax<keepdims = 0>(s, one) best, at = TopK(m, k)")
     assert before_suppression(ox.differentiate(suppressed(*ranked)).graph) is not None
     assert before_suppression(ox.differentiate(suppressed("float[1,2,6] s", "")).graph) is None

@@ -260,7 +260,11 @@ def test_commands_take_a_folder(tmp_path, capsys):
         json.loads(capsys.readouterr().out)["samples"][0]["methods"]["full-grad"]["target_name"]
         == "tabby cat"
     )
-    assert main(["inspect", str(path)]) == 0 and "3 class names" in capsys.readouterr().out
+    assert main(["inspect", str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert (
+        "3 class names" in shown and "16 x 12, the shorter side resized to 20 (bicubic), the centre" in shown
+    )
     assert main(["compare", str(path), str(path / "onnx" / "model.onnx"), str(tmp_path / "cat.png")]) == 0
     assert main(["convert", str(path), "-o", str(tmp_path / "out.onnx")]) == 0
     assert ox.load(tmp_path / "out.onnx").preprocessing == ox.load(path).preprocessing
@@ -268,6 +272,7 @@ def test_commands_take_a_folder(tmp_path, capsys):
     capsys.readouterr()
     assert main(["analyze", str(path), str(tmp_path / "cat.png")]) == 2
     assert "'do_pad' is not supported" in capsys.readouterr().err
+    assert main(["inspect", str(path)]) == 0 and "Images are not read" in capsys.readouterr().out
     assert main(["analyze", str(path), str(tmp_path / "cat.png"), "--size", "16", "--mean", "0.5"]) == 0
 
 

@@ -69,10 +69,10 @@ def test_the_need_of_a_chain_is_counted_by_hand():
 def test_as_many_samples_as_fit(backend):
     fn, x = differentiate(CHAIN, backend), np.zeros((1, WIDTH), np.float32)
     need = need_of(fn, x)
-    fits = plan_batch(fn, None, x, 0, max_memory=need.bytes(7))
+    fits = plan_batch(fn.bind(x, 0), max_memory=need.bytes(7))
     assert fits == 7
-    assert plan_batch(fn, ["x"], x, 0, max_memory=need.bytes(7), at_most=3) == 3
-    assert plan_batch(differentiate(CHAIN, backend, max_memory=need.bytes(7)), None, x, 0) == 7
+    assert plan_batch(fn.bind(x, 0), ["x"], max_memory=need.bytes(7), at_most=3) == 3
+    assert plan_batch(differentiate(CHAIN, backend, max_memory=need.bytes(7)).bind(x, 0)) == 7
 
 
 def test_a_sample_that_does_not_fit_is_refused():
@@ -83,7 +83,7 @@ def test_a_sample_that_does_not_fit_is_refused():
     ):
         fn.gradients(x, 0)
     with pytest.raises(NotEnoughMemory, match="--max-memory"):
-        plan_batch(fn, None, x, 0)
+        plan_batch(fn.bind(x, 0))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -238,11 +238,11 @@ def test_batch_size_and_max_memory_are_both_limits(monkeypatch):
     need = need_of(differentiate(CHAIN), x)
     for size, samples, expected in ((4, 2, 2), (2, 4, 2), (None, 4, 4), (100, 100, 8)):
         fn = differentiate(CHAIN, batch_size=size, max_memory=need.bytes(samples))
-        assert plan_batch(fn, None, x, 0, at_most=16) == min(size or 16, samples, 16)
+        assert plan_batch(fn.bind(x, 0), at_most=16) == min(size or 16, samples, 16)
         sizes = counted(fn, monkeypatch)
         fn.gradients(x, 0)
         assert set(sizes) == {expected}
-    assert plan_batch(differentiate(CHAIN, batch_size=5), None, x, 0) == 5
+    assert plan_batch(differentiate(CHAIN, batch_size=5).bind(x, 0)) == 5
     # Without max_memory, the caller plans the memory.
     monkeypatch.setattr("analyzer.backends.batching.planning.budget", lambda limit: 1)
     np.testing.assert_allclose(

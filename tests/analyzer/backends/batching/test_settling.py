@@ -181,3 +181,30 @@ def test_a_path_of_several_samples_within_a_network_that_gathers_across_them_is_
         (expected,) = _path(lambda v: torch.tanh(v @ torch.tensor(W, dtype=torch.float64))[1], end)
         found = integrated_gradients(fn, row[None], 1, wrt="e").attributions
         np.testing.assert_allclose(found[0, row == 2][0], expected, atol=1e-4)
+
+
+def test_samples_of_a_stated_batch_that_are_computed_each_in_its_own_way_stay_where_they_are():
+    scale = np.array([[1.0], [5.0], [-3.0]], np.float32)
+    text = """<ir_version: 10, opset_import: ["" : 21]> g (float[3,4] x) => (float[3,2] y)
+        <float[3,1] w = {1.0, 5.0, -3.0}, float[4,2] v = {1.0, 2.0, -1.0, 0.5, 0.3, 1.0, 2.0, -2.0}>
+        { h = Mul(x, w) s = Sigmoid(h) y = MatMul(s, v) }"""
+    v = np.array([[1.0, 2.0], [-1.0, 0.5], [0.3, 1.0], [2.0, -2.0]])
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    fn = differentiate(load(parser.parse_model(text)))
+    s = 1 / (1 + np.exp(-x * scale.astype(np.float64)))
+    np.testing.assert_allclose(fn.gradients(x, 0).gradients["x"], s * (1 - s) * scale * v[:, 0], rtol=1e-4)
+    weights = np.broadcast_to(np.array([1.0, 0.0], np.float32), (3, 2))
+    for size in (1, 2, 3, None):
+        with pytest.raises(TargetError, match="computes each of its 3 samples in its own way"):
+            integrated_gradients(fn, x, 0, batch_size=size)
+        found = integrated_gradients(fn, x, Target(weights=weights), batch_size=size)
+        assert found.completeness.error.max() < 1e-5
+    with pytest.raises(AnalysisError, match="give 3 samples a call, got 2"):
+        smooth_grad(fn, x[:2], 0)
+
+
+def test_samples_of_a_stated_batch_that_are_computed_alike_may_move():
+    text = f"{HEAD}(float[3,3] x) => (float[3,4] y) {LAYER} {{ h = MatMul(x, w) y = Sigmoid(h) }}"
+    fn = differentiate(load(parser.parse_model(text)))
+    found = integrated_gradients(fn, X, 0, batch_size=1)
+    assert found.output.shape == (4,) and found.completeness.error.max() < 1e-5
