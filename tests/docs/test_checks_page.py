@@ -69,11 +69,12 @@ def run_with_the_plugin(names, folder):
 def test_the_action_and_the_hook_are_those_of_the_repository():
     _, action, hook = (yaml.safe_load(block[1]) for block in CI.blocks("yaml"))
     (used,) = (step for step in action["steps"] if "with" in step)
-    if (file := ROOT / "action.yml").is_file():
-        assert {*used["with"]} <= {*yaml.safe_load(file.read_text(encoding="utf-8"))["inputs"]}
-    if (file := ROOT / ".pre-commit-hooks.yaml").is_file():
-        known = [one["id"] for one in yaml.safe_load(file.read_text(encoding="utf-8"))]
-        assert [one["id"] for one in hook["repos"][0]["hooks"]] == known
+    inputs = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))["inputs"]
+    assert {*used["with"]} <= {*inputs}
+    known = [
+        one["id"] for one in yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text(encoding="utf-8"))
+    ]
+    assert [one["id"] for one in hook["repos"][0]["hooks"]] == known
 
 
 def test_the_settings_are_those_that_the_command_line_reads(tmp_path):
