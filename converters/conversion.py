@@ -163,11 +163,12 @@ def load(
     model: one of these, or anything else that `convert` takes, which is converted.
     example: the input from which a network that does not state its inputs is traced, as for `convert`.
     verify: compare the canonical graph with the file, on noise and on hard inputs. A file that does not run on noise
-    of its declared shapes is compared when it is explained. trust: load another framework's file that can run code, as
-    for `convert`; an .onnx file needs no trust. run: False only reads an .onnx file: nothing is verified, and a batch
-    that the file states stays as it is, since only a run shows that samples are independent. fold_batch_norm: as for
-    `convert`; a canonical file whose BatchNorm layers were folded is refused. limits: what preparing the
-    graph may take: Limits(seconds=…, bytes=…, nodes=…); by default it grows with the file.
+        of its declared shapes is compared when it is explained.
+    trust: load another framework's file that can run code, as for `convert`; an .onnx file needs no trust.
+    run: False only reads an .onnx file: nothing is verified, and a batch that the file states stays as it is, since
+        only a run shows that samples are independent.
+    fold_batch_norm: as for `convert`; a canonical file whose BatchNorm layers were folded is refused.
+    limits: what preparing the graph may take: Limits(seconds=…, bytes=…, nodes=…); by default it grows with the file.
     Raises VerificationFailed where the canonical graph computes something else than the file; InvalidModel for a
     file that is missing, damaged or not an ONNX model, and for external weights outside its folder;
     UnsupportedModel for ops that the canonical opset cannot express; LimitExceeded for a file that asks for more than

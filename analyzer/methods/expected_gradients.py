@@ -88,7 +88,7 @@ class Draws:
 def expected_gradients(
     model: Differentiable | ModelLike,
     inputs: Inputs,
-    target: TargetLike,
+    target: TargetLike = None,
     background: Background | None = None,
     *,
     samples: int = 200,
