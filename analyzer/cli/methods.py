@@ -1,4 +1,4 @@
-"""`onnxplain methods`: every attribution method with a line, its cost and its paper."""
+"""`onnxplain methods`: every attribution method with a line and its cost; of one method its paper and settings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def methods(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the attribution methods: what each computes, its cost in gradients, and its paper."""
+    """List the attribution methods, with a line and the cost in gradients of each; of one method all settings."""
     from analyzer.cli.method_options import known_method, option_of
     from analyzer.methods import METHODS
 
@@ -27,18 +27,22 @@ def methods(
     if terminal.out.width < NARROW:
         for one in chosen:
             terminal.out.print(one.name, style="bold")
-            for text in (one.summary, f"cost: {one.cost}", one.source):
+            for text in (one.line or one.summary, f"cost: {one.cost}"):
                 terminal.paragraph(text)
     else:
-        cells = [(one.name, one.summary, one.cost, one.source) for one in chosen]
-        terminal.table(("method", "computes", "cost", "paper"), cells, fixed=(0,))
+        cells = [(one.name, one.line or one.summary, one.cost) for one in chosen]
+        terminal.table(("method", "finds out", "cost"), cells, fixed=(0,))
     if name is not None:
+        terminal.out.print()
+        terminal.paragraph(chosen[0].summary)
+        terminal.paragraph(chosen[0].source)
         for setting, parameter in chosen[0].parameters.items():
             terminal.out.print(option_of(setting), style="bold")
             terminal.paragraph(parameter.help)
     else:
+        terminal.out.print()
         terminal.remark(
-            "Costs are per sample. The settings of a method: onnxplain analyze --method NAME --help"
+            "Costs are per sample. onnxplain methods NAME: the paper and the settings of a method."
         )
     terminal.document(
         {
@@ -47,6 +51,7 @@ def methods(
                 {
                     "name": one.name,
                     "caption": one.caption,
+                    "line": one.line,
                     "summary": one.summary,
                     "cost": one.cost,
                     "source": one.source,

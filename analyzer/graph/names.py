@@ -56,9 +56,9 @@ def _found(graph: Graph, name: str) -> tuple[str, ...]:
             'no input is looked up in a constant table, which "embedding" means. Fix: name a tensor of fn.tensors'
         )
     near = near_names(name, known_names(graph))
-    fix = f"try {', '.join(map(repr, near))}" if near else "choose from fn.tensors, which lists the tensors"
+    fix = f"try {', '.join(map(repr, near))}, or another one" if near else "choose one"
     raise UnknownTensor(
-        f"the graph has no tensor and no layer {name!r}. Fix: {fix} (onnxplain inspect lists the layers)"
+        f"the graph has no tensor and no layer {name!r}. Fix: {fix} that onnxplain inspect lists (fn.tensors in Python)"
     )
 
 

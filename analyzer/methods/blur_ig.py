@@ -45,6 +45,7 @@ class BlurIntegratedGradients(PathAttribution):
 
 @method(
     "blur-ig",
+    line="what detail adds, from a blurred image",
     caption="Blur Integrated Gradients",
     note="against its own blur: red speaks for the class",
     source="Xu, Venugopalan & Sundararajan 2020",

@@ -75,6 +75,7 @@ class Conductance(LineAttribution):
 @renamed(at="wrt")
 @method(
     "conductance",
+    line="what units within the network add, from a baseline",
     caption="Conductance",
     note="of units within the network: red speaks for the class, blue against it",
     source="Dhamdhere, Sundararajan & Yan 2018, definition 2",

@@ -79,6 +79,7 @@ class Draws:
 
 @method(
     "expected-gradients",
+    line="what each input adds, against a data set",
     caption="Expected Gradients",
     note="against a data set: red speaks for the class",
     source="Erion et al. 2021",

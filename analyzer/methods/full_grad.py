@@ -31,6 +31,7 @@ POST_PROCESSING: Mapping[str, PostProcessing] = {"paper": PUBLISHED, "pytorch-gr
 
 @method(
     "full-grad",
+    line="where all layers look; its terms sum to the output",
     caption="FullGrad",
     note="input term and bias terms by size, without sign",
     source="Srinivas & Fleuret 2019, eq. 3 and 4",

@@ -38,6 +38,7 @@ from converters.system.randomness import seed_from
 
 @method(
     "simple-full-grad",
+    line="FullGrad of gradients alone",
     caption="Simple FullGrad",
     note="the gradients at every layer that has a bias",
     source="Srinivas & Fleuret 2019, the authors' code",
@@ -84,6 +85,7 @@ class SmoothFullGrad(SaliencyMap):
 @renamed(seed="rng")
 @method(
     "smooth-full-grad",
+    line="FullGrad averaged over noisy copies",
     caption="Smooth FullGrad",
     note="FullGrad averaged over noisy copies",
     source="Srinivas & Fleuret 2019, the authors' code",

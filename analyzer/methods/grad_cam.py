@@ -18,6 +18,7 @@ from analyzer.types import Inputs, Names, Progress
 
 @method(
     "grad-cam",
+    line="which places a late layer reacts to",
     caption="Grad-CAM",
     note="a layer's channels by their mean gradient",
     source="Selvaraju et al. 2017, eq. 1 and 2",
@@ -56,6 +57,7 @@ def grad_cam(
 
 @method(
     "grad-cam-plus-plus",
+    line="Grad-CAM that counts several objects",
     caption="Grad-CAM++",
     note="a layer's channels by their positive gradients",
     source="Chattopadhay et al. 2018, eq. 5, 6 and 19",

@@ -80,10 +80,11 @@ class GuidedIntegratedGradients(PathAttribution):
 
 @method(
     "guided-ig",
+    line="Integrated Gradients along a less noisy path",
     caption="Guided Integrated Gradients",
     note="red speaks for the class, blue against it",
     source="Kapishnikov et al. 2021",
-    cost="{steps} gradients, one after another (steps)",
+    cost="{steps} gradients in sequence (steps)",
     signed=True,
 )
 def guided_integrated_gradients(

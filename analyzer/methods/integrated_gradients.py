@@ -121,10 +121,11 @@ class IntegratedGradients(LineAttribution):
 @renamed(at="wrt")
 @method(
     "integrated-gradients",
+    line="what each pixel, step or token adds, from a baseline",
     caption="Integrated Gradients",
     note="red speaks for the class, blue against it",
     source="Sundararajan, Taly & Yan 2017, eq. 1",
-    cost="{steps} gradients (steps); with a tolerance, as many as it needs",
+    cost="{steps} gradients (steps), or by tolerance",
     signed=True,
     path="wrt",
     ranked=True,

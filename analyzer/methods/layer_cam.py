@@ -17,6 +17,7 @@ from analyzer.types import Inputs, Names, Progress
 
 @method(
     "layer-cam",
+    line="Grad-CAM that is fine enough for early layers",
     caption="LayerCAM",
     note="a layer's activations by their own positive gradients",
     source="Jiang et al. 2021, eq. 5 to 7",

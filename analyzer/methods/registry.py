@@ -36,7 +36,7 @@ class Method:
     how its picture is read, in a few words. signed: whether its map has a sign. source: the paper. path: the parameter
     that names the tensors which move along a path, in place of the inputs. ranked: whether it explains several classes
     of each sample. parameters: its settings, from the signature and the docstring. cost: of one sample, in gradients,
-    each a forward and a backward pass.
+    each a forward and a backward pass. line: what it finds out, in a few words.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Method:
     ranked: bool
     parameters: Mapping[str, Parameter]
     cost: str = ""
+    line: str = ""
 
     @property
     def summary(self) -> str:
@@ -66,6 +67,7 @@ def method(
     caption: str,
     note: str,
     source: str,
+    line: str = "",
     cost: str = "not stated",
     signed: bool = False,
     path: str | None = None,
@@ -99,7 +101,7 @@ def method(
 
         costs = cost.format_map({key: one.default for key, one in known.items()})
         found = cast("Callable[..., Attribution]", run)
-        METHODS[name] = Method(name, found, caption, note, signed, source, path, ranked, known, costs)
+        METHODS[name] = Method(name, found, caption, note, signed, source, path, ranked, known, costs, line)
         return run
 
     return decorate

@@ -26,6 +26,7 @@ from analyzer.types import Arrays, Inputs, Names, Progress
 
 @method(
     "gradient",
+    line="what the output is most sensitive to",
     caption="Gradient",
     note="the largest size over channels",
     source="Simonyan, Vedaldi & Zisserman 2013, section 3",
@@ -79,6 +80,7 @@ class InputXGradient(Attribution):
 
 @method(
     "input-x-gradient",
+    line="inputs times gradient; biases are left out",
     caption="Input × gradient",
     note="red speaks for the class, blue against it",
     source="Shrikumar et al. 2016; Ancona et al. 2018, section 2",

@@ -53,6 +53,7 @@ class SmoothAttribution(Attribution):
 @renamed(seed="rng")
 @method(
     "smooth-grad",
+    line="the gradient averaged over noisy copies",
     caption="SmoothGrad",
     note="the gradient averaged over noisy copies, by size",
     source="Smilkov et al. 2017, section 2",
@@ -94,6 +95,7 @@ def smooth_grad(
 @renamed(seed="rng")
 @method(
     "smooth-grad-squared",
+    line="the squared gradient averaged over noisy copies",
     caption="SmoothGrad²",
     note="the squared gradient averaged over noisy copies",
     source="Hooker et al. 2019, section 4",
@@ -128,6 +130,7 @@ def smooth_grad_squared(
 @renamed(seed="rng")
 @method(
     "var-grad",
+    line="how the gradient varies over noisy copies",
     caption="VarGrad",
     note="the variance of the gradient over noisy copies",
     source="Adebayo et al. 2018, section 2",

@@ -84,10 +84,11 @@ class Xrai(Attribution):
 
 @method(
     "xrai",
+    line="which regions of an image matter most",
     caption="XRAI",
     note="the mean of Integrated Gradients in each region",
     source="Kapishnikov et al. 2019",
-    cost="{steps} gradients (steps) for each baseline, and segmentation",
+    cost="{steps} gradients (steps), and regions",
 )
 def xrai(
     model: Differentiable | ModelLike,
