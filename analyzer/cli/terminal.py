@@ -115,7 +115,7 @@ class Terminal:
             with lines.running():
                 yield lambda name: lines.begin(f"{description}: {name}")
             return
-        with self._bar() as bar:
+        with self._bar(even=False) as bar:
             task = bar.add_task(description, total=expected)
             begun = itertools.count()
 
@@ -127,8 +127,8 @@ class Terminal:
 
             yield step
 
-    def _bar(self) -> Progress:
-        """Share done, time passed and time left as estimated, on stderr."""
+    def _bar(self, *, even: bool = True) -> Progress:
+        """Share done and time passed, on stderr. even: the parts take as long as one another: time left, too."""
         from rich.progress import (
             BarColumn,
             Progress,
@@ -138,13 +138,13 @@ class Terminal:
             TimeRemainingColumn,
         )
 
+        left = (TextColumn("left"), TimeRemainingColumn()) if even else ()
         return Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=32),
             TaskProgressColumn(),
             TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            *left,
             console=self.err,
             transient=True,
         )
