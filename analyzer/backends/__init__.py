@@ -10,9 +10,9 @@ from analyzer.backends.at_sizes import at_sizes, depends_on_sizes
 from analyzer.backends.batching.arranging import SAMPLES
 from analyzer.backends.batching.memory import as_batch_size, as_bytes
 from analyzer.backends.bound import Gradients
+from analyzer.backends.call import explaining, explains
 from analyzer.backends.devices import as_device, providers_of, refuse_settings
 from analyzer.backends.differentiable import Backend, Differentiable
-from analyzer.backends.file import explaining, explains
 from analyzer.backends.networks import model_for
 from analyzer.errors import AnalysisError
 from analyzer.graph.graph import Graph

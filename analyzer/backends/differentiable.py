@@ -23,7 +23,8 @@ from analyzer.backends.batching.micro_batches import run
 from analyzer.backends.batching.planning import Call
 from analyzer.backends.bound import Bound, Evaluation, Gradients
 from analyzer.backends.caches import Caches
-from analyzer.backends.file import FileCheck, file_of, within_call
+from analyzer.backends.call import within_call
+from analyzer.backends.file import FileCheck, file_of
 from analyzer.backends.inputs import Feeds, check_inputs, checked_for
 from analyzer.backends.pixels import from_pictures, refuse_raw
 from analyzer.errors import AnalysisError, UnknownTensor

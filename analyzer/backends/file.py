@@ -7,25 +7,19 @@ that differs. A file that draws at random, or does not run on the inputs, cannot
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, wraps
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from functools import cached_property
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import onnx
 from onnx import helper
 
-from analyzer.backends.at_sizes import at_sizes
-from analyzer.backends.inputs import calling
+from analyzer.backends.call import EXPLAINED, key_of
 from analyzer.errors import VerificationError, note
 from analyzer.graph.batch_axis import Place, batched_inputs, samples_in
-from analyzer.target.saturation import note_saturated
 from analyzer.target.target import Seed, rows_of
 from converters.errors import ConversionError, one_line
 from converters.graph.kernels import exact
@@ -44,7 +38,7 @@ from converters.verification.precisions import tolerance_of
 
 if TYPE_CHECKING:
     from analyzer.backends.differentiable import Differentiable
-    from analyzer.types import Arrays, Inputs
+    from analyzer.types import Arrays
 
 # Batches that are known to agree; each is a hash.
 _REMEMBERED = 64
@@ -57,21 +51,6 @@ _SMALL_ROW = 1e-4
 # Of the tolerance: what the largest element of an output, or of a sum, may leave in a small one by rounding.
 _SHARE = 1e-2
 
-_Key = bytes
-
-
-@dataclass
-class _Batch:
-    """The inputs of an analysis; done: whether its target, which a method computes first, was compared."""
-
-    key: _Key
-    done: bool = False
-
-
-# The batch that is being explained, of every model: other inputs, such as the points of a path, are not compared.
-_EXPLAINED: ContextVar[Mapping[int, _Batch] | None] = ContextVar("explained", default=None)
-_Method = TypeVar("_Method", bound=Callable[..., Any])
-
 
 @dataclass
 class FileCheck:
@@ -79,7 +58,7 @@ class FileCheck:
 
     fn: Differentiable
     original: onnx.ModelProto
-    _passed: OrderedDict[tuple[_Key, str], None] = field(default_factory=OrderedDict)
+    _passed: OrderedDict[tuple[bytes, str], None] = field(default_factory=OrderedDict)
     _sessions: dict[tuple[str, ...], Original] = field(default_factory=dict)
 
     def release(self) -> None:
@@ -103,7 +82,7 @@ class FileCheck:
         """Whether these inputs are to be explained and were not compared yet."""
         if self.drawn:
             return False
-        if (explained := _EXPLAINED.get()) is None:
+        if (explained := EXPLAINED.get()) is None:
             key = key_of(feeds)
             return any((key, name) not in self._passed for name in outputs)
         batch = explained.get(id(self))
@@ -354,70 +333,6 @@ def file_of(fn: Differentiable, model: Model) -> FileCheck | None:
             UserWarning,
         )
     return found
-
-
-def key_of(feeds: Mapping[str, np.ndarray]) -> _Key:
-    """A hash of a batch."""
-    found = hashlib.blake2b(digest_size=16)
-    for name in sorted(feeds):
-        array = np.ascontiguousarray(feeds[name])
-        found.update(f"{name}{array.dtype}{array.shape}".encode())
-        found.update(array.reshape(-1).view(np.uint8).data if array.size else b"")
-    return found.digest()
-
-
-@contextmanager
-def explaining(*batches: tuple[Differentiable, Inputs]) -> Iterator[None]:
-    """Compare these batches, and no others, within the block: what a method computes on its way is its own."""
-    if _EXPLAINED.get() is not None:
-        yield
-        return
-    given = [(fn, fn.file, fn.feeds_of(inputs)) for fn, inputs in batches if fn.file is not None]
-    batches_of = {id(file): _Batch(key_of(feeds)) for _, file, feeds in given}
-    token = _EXPLAINED.set(batches_of)
-    try:
-        yield
-        for fn, file, feeds in given:
-            if file is not None and not file.drawn and not batches_of[id(file)].done:
-                batches_of[id(file)].done = True
-                file.compare_values(feeds, fn.forward(feeds, fn.graph.outputs))
-    finally:
-        _EXPLAINED.reset(token)
-
-
-def within_call() -> bool:
-    """Return whether a method, or a check, that the user called is running."""
-    return _EXPLAINED.get() is not None
-
-
-def explains(method: _Method) -> _Method:
-    """Let a method, method(model, inputs, …, verify=True), explain the user's file and nothing else.
-
-    The method is given a model at the sizes of the inputs. These are checked, once for all that it binds.
-    """
-    signature = inspect.signature(method)
-
-    @wraps(method)
-    def explained(*args: Any, **options: Any) -> Any:
-        from analyzer.backends import differentiate
-
-        given = signature.bind(*args, **options).arguments
-        verify = given.get("verify", True)
-        whole = differentiate(given["model"], verify=verify, example=given["inputs"])
-        feeds = whole.feeds_of(given["inputs"])
-        fn = at_sizes(whole, feeds)
-        given["model"], feeds = fn, feeds.of(fn.graph)
-        if "target" in given:
-            given["target"] = fn.indexed(given["target"])
-        called = inspect.BoundArguments(signature, cast("OrderedDict[str, Any]", given))
-        outermost = not within_call()
-        with calling(given["inputs"], feeds), explaining(*([(fn, feeds)] if verify else [])):
-            found = method(*called.args, **called.kwargs)
-        if outermost:
-            note_saturated(fn.graph, found.output, found.target)
-        return found
-
-    return cast(_Method, explained)
 
 
 def _fits(seed: Seed, name: str, y: np.ndarray) -> bool:

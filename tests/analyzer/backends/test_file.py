@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import analyzer
 from analyzer import Target, check, compare, differentiate
-from analyzer.backends.file import key_of
+from analyzer.backends.call import key_of
 from analyzer.errors import NothingToCompare, VerificationError
 from converters import Model, VerificationFailed, conversion, convert, load
 from converters.verification import original as originals

@@ -1,0 +1,104 @@
+"""The call of a user: what is explained in it, and compared with the file of the model.
+
+A method computes much on its way, such as the points of a path. The inputs of the user alone are compared with the
+file, and a saturated output is noted once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import numpy as np
+
+from analyzer.backends.at_sizes import at_sizes
+from analyzer.backends.inputs import calling
+from analyzer.target.saturation import note_saturated
+
+if TYPE_CHECKING:
+    from analyzer.backends.differentiable import Differentiable
+    from analyzer.types import Inputs
+
+
+@dataclass
+class _Batch:
+    """The inputs of an analysis; done: whether its target, which a method computes first, was compared."""
+
+    key: bytes
+    done: bool = False
+
+
+# The batch that is being explained, of every model: other inputs, such as the points of a path, are not compared.
+EXPLAINED: ContextVar[Mapping[int, _Batch] | None] = ContextVar("explained", default=None)
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def key_of(feeds: Mapping[str, np.ndarray]) -> bytes:
+    """A hash of a batch."""
+    found = hashlib.blake2b(digest_size=16)
+    for name in sorted(feeds):
+        array = np.ascontiguousarray(feeds[name])
+        found.update(f"{name}{array.dtype}{array.shape}".encode())
+        found.update(array.reshape(-1).view(np.uint8).data if array.size else b"")
+    return found.digest()
+
+
+@contextmanager
+def explaining(*batches: tuple[Differentiable, Inputs]) -> Iterator[None]:
+    """Compare these batches, and no others, within the block: what a method computes on its way is its own."""
+    if EXPLAINED.get() is not None:
+        yield
+        return
+    given = [(fn, fn.file, fn.feeds_of(inputs)) for fn, inputs in batches if fn.file is not None]
+    batches_of = {id(file): _Batch(key_of(feeds)) for _, file, feeds in given}
+    token = EXPLAINED.set(batches_of)
+    try:
+        yield
+        for fn, file, feeds in given:
+            if file is not None and not file.drawn and not batches_of[id(file)].done:
+                batches_of[id(file)].done = True
+                file.compare_values(feeds, fn.forward(feeds, fn.graph.outputs))
+    finally:
+        EXPLAINED.reset(token)
+
+
+def within_call() -> bool:
+    """Return whether a method, or a check, that the user called is running."""
+    return EXPLAINED.get() is not None
+
+
+def explains(method: _Method) -> _Method:
+    """Let a method, method(model, inputs, …, verify=True), explain the user's file and nothing else.
+
+    The method is given a model at the sizes of the inputs. These are checked, once for all that it binds.
+    """
+    signature = inspect.signature(method)
+
+    @wraps(method)
+    def explained(*args: Any, **options: Any) -> Any:
+        from analyzer.backends import differentiate
+
+        given = signature.bind(*args, **options).arguments
+        verify = given.get("verify", True)
+        whole = differentiate(given["model"], verify=verify, example=given["inputs"])
+        feeds = whole.feeds_of(given["inputs"])
+        fn = at_sizes(whole, feeds)
+        given["model"], feeds = fn, feeds.of(fn.graph)
+        if "target" in given:
+            given["target"] = fn.indexed(given["target"])
+        called = inspect.BoundArguments(signature, cast("OrderedDict[str, Any]", given))
+        outermost = not within_call()
+        with calling(given["inputs"], feeds), explaining(*([(fn, feeds)] if verify else [])):
+            found = method(*called.args, **called.kwargs)
+        if outermost:
+            note_saturated(fn.graph, found.output, found.target)
+        return found
+
+    return cast(_Method, explained)
