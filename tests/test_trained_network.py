@@ -14,7 +14,7 @@ from converters import convert
 from tests.analyzer.methods.completeness import assert_complete
 
 CAT, ESPRESSO = 0, 967
-STEPS = 10
+STEPS = 20
 
 
 @pytest.fixture(scope="module")

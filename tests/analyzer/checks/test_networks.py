@@ -17,7 +17,6 @@ from tests.analyzer.methods.completeness import assert_complete
 from tests.analyzer.placement.placements import assert_placed
 from tests.zoo import keras_networks, onnx_files
 
-
 SMALL = ("shufflenet", "squeezenet")
 
 
