@@ -116,7 +116,7 @@ def test_channels_last_gives_the_same_maps():
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ["vgg_bn", "efficientnet_b0", "vit", "swin"])
+@pytest.mark.parametrize("name", ["vgg_bn", "vit"])
 def test_every_exporter_gives_the_same_maps(name):
     net, x, model = network(name)
     expected = full_grad(model, x, target=1)
