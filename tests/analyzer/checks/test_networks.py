@@ -42,7 +42,8 @@ def test_keras_network(name):
         assert_complete(model, x)
 
 
-@pytest.mark.parametrize("name", onnx_files.NAMES)
+# VGG-19 takes as long as the others together, and its layers are those of zfnet512.
+@pytest.mark.parametrize("name", [name for name in onnx_files.NAMES if name != "vgg19"])
 def test_light_model(name):
     model = load(onnx_files.network(name))
     x = np.random.default_rng(0).normal(size=(1, 3, 224, 224)).astype(np.float32)
