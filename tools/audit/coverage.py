@@ -48,7 +48,6 @@ UNTOUCHED = {
     "run": "runs",
     "runnable_opset": "reads",
     "switches": "reads",
-    "set_metadata": "writes metadata",
     "tolerance_of": "reads",
     "types_at": "reads",
     "validate": "reads, and raises",

@@ -78,7 +78,9 @@ def test_tables_signals_and_volumes_have_their_maps(result, shape, spatial):
 
 
 def test_the_sum_of_each_map_and_what_has_no_place_are_told(result):
-    assert complete_sum(result, 0) == "the maps sum to 3 and −1; 2 (logits) has no place in the image"
+    assert complete_sum(result, 0) == (
+        "the maps sum to 3 and −1; 2 more belongs to no place in the image: it comes from logits"
+    )
 
 
 def test_bars_are_the_inputs_and_the_layers(result):

@@ -316,9 +316,11 @@ def test_a_torchscript_file_is_refused_as_what_it_is(tmp_path: Path) -> None:
         convert(str(tmp_path / "model.pt"))
 
 
-def test_a_module_in_place_of_a_model_is_refused_with_the_call_that_helps() -> None:
-    with pytest.raises(ConversionError, match=r"onnxplain\.convert\(module, example\)"):
-        full_grad(nn.Linear(6, 3), X.numpy())  # type: ignore[arg-type]
+def test_a_module_in_place_of_a_model_is_converted_from_the_inputs() -> None:
+    net = nn.Linear(6, 3)
+    found = full_grad(net, X.numpy(), 1)  # type: ignore[arg-type]
+    weight = net.weight[1].detach().numpy()
+    np.testing.assert_allclose(found.input_term, X.numpy() * weight, rtol=1e-5, atol=1e-7)
 
 
 class Weighted(nn.Module):
