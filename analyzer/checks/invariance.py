@@ -49,6 +49,7 @@ from analyzer.checks.tolerances import COMPLETENESS, Tolerance, tolerances
 from analyzer.errors import AnalysisError, ShapeError, TargetError
 from analyzer.graph.batch_axis import batched_inputs
 from analyzer.graph.graph import Graph
+from analyzer.graph.layer_names import in_layer
 from analyzer.methods.saliency import maps_of
 from analyzer.target.before import logit_of, logits
 from analyzer.target.target import Target, TargetLike, one_scalar
@@ -344,7 +345,9 @@ def _few(fn: Differentiable, feeds: Arrays) -> Arrays:
 def _described(origin: Origin, twin: Twin) -> str:
     """The node at fault, and the node of b that computes the counterpart."""
     theirs = twin.fn.graph.producer.get(twin.tensors[origin.tensor].name)
-    return f"{origin}" + (f"; in {twin.name} that is {theirs.op_type} {theirs.name!r}" if theirs else "")
+    if theirs is None:
+        return str(origin)
+    return f"{origin}; in {twin.name} that is {theirs.op_type} {theirs.name!r}{in_layer(theirs)}"
 
 
 def _completeness(name: str, reading: Reading, allowed: Mapping[str, float]) -> Row:
