@@ -209,7 +209,7 @@ def _load(
         return convert(model, example, trust=trust, limits=limits, fold_batch_norm=fold_batch_norm)
     try:
         with limited(limits), preparing(proto):
-            return _loaded(proto, verify, run, fold_batch_norm)
+            return _loaded(proto, verify, run, fold_batch_norm, _name_of(model))
     except DecodeError as error:
         named = "" if isinstance(model, onnx.ModelProto) else f"{os.fspath(model)}: "
         raise InvalidModel(
@@ -221,14 +221,19 @@ def _load(
         raise type(error)(f"{os.fspath(model)}: {error}") from error
 
 
-def _loaded(proto: onnx.ModelProto, verify: bool, run: bool, fold: bool) -> Model:
-    """The Model of a file's proto."""
+def _name_of(model: onnx.ModelProto | str | os.PathLike[str]) -> str:
+    """The path of a file, for a command that writes it anew."""
+    return "MODEL.onnx" if isinstance(model, onnx.ModelProto) else os.fspath(model)
+
+
+def _loaded(proto: onnx.ModelProto, verify: bool, run: bool, fold: bool, name: str) -> Model:
+    """The Model of a file's proto. name: of the file."""
     check(proto, shapes=False)
     if is_canonical(proto):
         if not fold and not keeps_batch_norm(proto):
             raise ConversionError(
-                "the file was converted with BatchNorm folded. Fix: convert the original with fold_batch_norm=False "
-                "(onnxplain convert --no-fold)"
+                "the file was converted with BatchNorm folded into the layers before it. Fix: convert the original "
+                f"again, onnxplain convert ORIGINAL -o {name} --no-fold, or convert(original, fold_batch_norm=False)"
             )
         return Model(proto)
     proto, notes = keep_numbers(normalise_axes(proto, run=run))

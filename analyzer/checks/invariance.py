@@ -32,10 +32,13 @@ from analyzer.checks.match.pairing import (
     ComparedModel,
     Layers,
     Pairing,
+    channels_kept,
+    distance_of_outputs,
     fed,
     pair_inputs,
     pair_layers,
     pair_outputs,
+    settled,
 )
 from analyzer.checks.read.attributions import worst_attributions
 from analyzer.checks.read.nonfinite import not_finite
@@ -46,6 +49,7 @@ from analyzer.checks.tolerances import COMPLETENESS, Tolerance, tolerances
 from analyzer.errors import AnalysisError, ShapeError, TargetError
 from analyzer.graph.batch_axis import batched_inputs
 from analyzer.graph.graph import Graph
+from analyzer.graph.layer_names import in_layer
 from analyzer.methods.saliency import maps_of
 from analyzer.target.before import logit_of, logits
 from analyzer.target.target import Target, TargetLike, one_scalar
@@ -223,6 +227,8 @@ def _with_logits(
     """The layers with the logits of a paired with those of b."""
     found = dict(layers.matched)
     for name, theirs in logits_of_b.items():
+        if name in layers.all and layers.all[name].name == theirs:
+            continue
         ours, own = (fn.forward(feeds, [of])[of] for (fn, feeds), of in ((a, name), (b, theirs)))
         if (near := closest(theirs, own, ours)) is not None:
             found[name] = near[0]
@@ -279,7 +285,7 @@ def _paired(
     tolerance: float,
 ) -> tuple[Pairing, Pairing, Layers]:
     """Inputs, outputs and layers, in the layout that makes the outputs equal; else in that which matches most layers,
-    as the outputs of a model that went wrong may come nearer in a wrong layout.
+    then in that which keeps the channels. The outputs of a model that went wrong may come nearer in a wrong layout.
     """
     ours = _float_outputs(a, feeds)
     found = []
@@ -289,10 +295,13 @@ def _paired(
         equal = apart <= tolerance
         sides = _sides((a, _few(a, feeds)), (b, _few(b, theirs)), explained, outputs)
         layers = pair_layers(*sides, pairing, equal=equal)
+        layers, outputs = settled(*sides, pairing, layers, outputs)
         if equal:
             return pairing, outputs, layers
-        found.append((len(layers.matched), -apart, pairing, outputs, layers))
-    return max(found, key=lambda one: one[:2])[2:]
+        apart = distance_of_outputs(*sides, outputs)
+        agreeing = channels_kept(a.graph, b.graph, pairing)
+        found.append((len(layers.matched), agreeing, -apart, pairing, outputs, layers))
+    return max(found, key=lambda one: one[:3])[3:]
 
 
 def _float_outputs(fn: Differentiable, feeds: Arrays) -> Arrays:
@@ -336,7 +345,9 @@ def _few(fn: Differentiable, feeds: Arrays) -> Arrays:
 def _described(origin: Origin, twin: Twin) -> str:
     """The node at fault, and the node of b that computes the counterpart."""
     theirs = twin.fn.graph.producer.get(twin.tensors[origin.tensor].name)
-    return f"{origin}" + (f"; in {twin.name} that is {theirs.op_type} {theirs.name!r}" if theirs else "")
+    if theirs is None:
+        return str(origin)
+    return f"{origin}; in {twin.name} that is {theirs.op_type} {theirs.name!r}{in_layer(theirs)}"
 
 
 def _completeness(name: str, reading: Reading, allowed: Mapping[str, float]) -> Row:

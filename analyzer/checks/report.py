@@ -185,7 +185,7 @@ class Report:
     @property
     def reason(self) -> str:
         """Why it failed, in a phrase: where the worst pair first parts, else a sum that does not come out."""
-        lost = [f"{side}: {found}" for side, found in self.not_finite.items()]
+        lost = self._lost
         if not self.rows:
             missing = "".join(f"; {side}: {why}" for side, why in self.skipped.items())
             sides = ", ".join(self.backends) or "none"
@@ -193,6 +193,10 @@ class Report:
                 f"expected two sides to compare, found {sides}{missing}. Fix: give two sides, or install one"
             ]
         return "; ".join(filter(None, [*lost[:1], self.first_apart, self.at_fault]))
+
+    @property
+    def _lost(self) -> list[str]:
+        return [f"{side}: {found}" for side, found in self.not_finite.items()]
 
     @cached_property
     def worst_pair(self) -> Pair | None:
@@ -204,7 +208,7 @@ class Report:
     def first_apart(self) -> str:
         """Where the worst pair first parts, else which sum does not come out; empty where it passed."""
         if self.worst_pair is not None:
-            return describe(self.worst_pair.first_divergence or self.worst_pair.worst)
+            return describe(self.worst_pair.first_divergence or self.worst_pair.worst, layer=True)
         return describe(max(self.failures, key=lambda row: _size(row["error"]))) if self.failures else ""
 
     @property
@@ -272,15 +276,24 @@ class Report:
         return found
 
     def __repr__(self) -> str:
-        lines = [f"Report: {self.headline}", *(f"  {name}: {value}" for name, value in self._facts())]
+        lines = [f"Report: {self._title}", *(f"  {name}: {value}" for name, value in self._facts())]
         return "\n".join(line if len(line) <= WIDTH else line[: WIDTH - 1] + "…" for line in lines[:5])
 
     def _repr_html_(self) -> str:
-        return fragment(f"Report: {self.headline}", self._facts())
+        return fragment(f"Report: {self._title}", self._facts())
+
+    @property
+    def _title(self) -> str:
+        """The verdict alone where the cause has lines, which are cut less early."""
+        return self.verdict if self.worst_pair is not None else self.headline
 
     def _facts(self) -> list[tuple[str, str]]:
-        """Return the lines of the short text, {name: value} in pairs, the failing pairs of sides first."""
-        found = []
+        """Return the lines of the short text, {name: value} in pairs, the cause and the failing pairs first."""
+        found = [("not finite", lost) for lost in self._lost[:1]]
+        if self.worst_pair is not None:
+            cause = "; ".join(self.worst_pair.differences)
+            found += [("first parts at", self.first_apart), ("node at fault", self.worst_pair.origin)]
+            found = [line for line in [*found, ("differs", cause)] if line[1]]
         for pair in sorted(self.pairs, key=lambda one: one.passed):
             worst = pair.worst
             size = (
@@ -300,15 +313,19 @@ class Report:
             raise Disagreement(self.headline)
 
 
-def describe(row: Row) -> str:
-    """One row as a phrase."""
+def describe(row: Row, *, layer: bool = False) -> str:
+    """One row as a phrase. layer: with the layer of the tensor, where its name does not tell."""
     if "error" in row:
         return f"completeness of {row['method']} on {row['backend']}: error {row['error']:.1e} > {row['tolerance']:.0e}"
     size = f"relative L2 {row['relative_l2']:.1e} > {row['tolerance']:.0e}"
     judged = f", {row['nearer']} is nearer to float64" if row.get("nearer") else ""
     if "float64" in row:
         judged = f", {row['float64']:.1e} in float64"
-    return f"{row['quantity']} {row['tensor']!r}, {row['a']} against {row['b']}: {size}{judged}"
+    home = row.get("layer", "")
+    told = (
+        f" of layer {home!r}" if layer and home not in ("", row["node"]) and home not in row["tensor"] else ""
+    )
+    return f"{row['quantity']} {row['tensor']!r}{told}, {row['a']} against {row['b']}: {size}{judged}"
 
 
 def _summary(pair: Pair) -> Row:

@@ -47,6 +47,15 @@ def layer_of(node: Node) -> str:
     return node.name.rpartition("/")[0] or node.name
 
 
+def in_layer(node: Node) -> str:
+    """Return " of layer 'conv1'" where the exporter recorded the module of a node, else an empty text.
+
+    A TensorFlow node has its layer in its name.
+    """
+    path, _, modules = path_of(node)
+    return f" of layer {path[-1]!r}" if modules and path else ""
+
+
 def find_layer(graph: Graph, name: str) -> dict[str, str]:
     """The nodes of a layer, {name of the node: full name of the layer}; several layers may share a short name.
 

@@ -39,7 +39,7 @@ def test_every_block_of_python_runs_in_order(tmp_path, monkeypatch, capsys):
     given = {"net": net, "port": port, "images": example_images(2)[0]}
     names = dict(given)
     assert PAGE.run(names) + CI.run(names) >= 7
-    assert "Conv 'node_conv2d_1': 'getitem_3' of source is " in capsys.readouterr().out
+    assert "Conv 'node_conv2d_1' of layer 'conv2': 'getitem_3' of source is " in capsys.readouterr().out
     assert PORT.run(dict(given)) == 3
     assert "conv2" in capsys.readouterr().out.splitlines()
     tests = [name for name in names if name.startswith("test_")]

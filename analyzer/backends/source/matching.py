@@ -147,10 +147,17 @@ def same_values(
     name: str, offered: np.ndarray, wanted: np.ndarray, *, batch_first: bool = True
 ) -> Match | None:
     """The match of two arrays that are equal up to a permutation of axes and axes of length 1; see alignments."""
-    if offered.dtype.kind != "f":
-        return None
-    fitting = alignments(name, offered.shape, wanted.shape, batch_first=batch_first)
-    return next((found for found in fitting if _close(found.to_onnx(offered), wanted)), None)
+    return next(equal_values(name, offered, wanted, batch_first=batch_first), None)
+
+
+def equal_values(
+    name: str, offered: np.ndarray, wanted: np.ndarray, *, batch_first: bool = True
+) -> Iterator[Match]:
+    """Yield every alignment that makes two arrays equal: several where the values are symmetric, such as zeros."""
+    if offered.dtype.kind == "f":
+        for found in alignments(name, offered.shape, wanted.shape, batch_first=batch_first):
+            if _close(found.to_onnx(offered), wanted):
+                yield found
 
 
 def regrouped_values(
@@ -205,10 +212,15 @@ def closest(
 ) -> tuple[Match, float] | None:
     """The alignment that brings an array nearest to another, and their relative L2; None where none fits."""
     found = [
-        (match, _relative(match.to_onnx(offered), wanted))
+        (match, distance_of(match, offered, wanted))
         for match in alignments(name, offered.shape, wanted.shape, batch_first=batch_first)
     ]
     return min(found, key=lambda pair: pair[1], default=None)
+
+
+def distance_of(match: Match, offered: np.ndarray, wanted: np.ndarray) -> float:
+    """Return the relative L2 of a source array in ONNX's axes from ONNX's array."""
+    return _relative(match.to_onnx(offered), wanted)
 
 
 def _relative(a: np.ndarray, b: np.ndarray) -> float:

@@ -18,6 +18,7 @@ from analyzer.checks.explain.kinks import Side
 from analyzer.checks.metrics import relative_distance
 from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph, Node, is_float
+from analyzer.graph.layer_names import in_layer
 from analyzer.graph.precision import FLOAT64, in_precision
 from analyzer.graph.program import Program, assemble
 from analyzer.types import Arrays
@@ -46,7 +47,7 @@ class Origin:
         return tuple(node.name for node in self.nodes)
 
     def __str__(self) -> str:
-        names = ", ".join(f"{node.op_type} {node.name!r}" for node in self.nodes[-3:])
+        names = ", ".join(f"{node.op_type} {node.name!r}{in_layer(node)}" for node in self.nodes[-3:])
         more = f" and {len(self.nodes) - 3} more before" if len(self.nodes) > 3 else ""
         what = f"the gradient at {self.tensor!r}" if self.backward else f"{self.tensor!r}"
         where = "what follows it" if self.backward else "its own inputs"

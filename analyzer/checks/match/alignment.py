@@ -11,9 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-import numpy as np
-
-from analyzer.backends.source.matching import Match, alignments, closest
+from analyzer.backends.source.matching import Match, closest
 from analyzer.checks.match.layers import moves
 from analyzer.graph.graph import Graph, Node
 from analyzer.types import Arrays
@@ -55,9 +53,10 @@ def pair_by_place(
         # What reads the same in another order is no other layer: it is one that went wrong, or that commutes.
         for other in sorted(same or alone, key=lambda other: _sources(b, other) != read):
             theirs = other.outputs[0]
-            one = _aligned(theirs, values[1][theirs], values[0][name], pairs[sources[0]])
-            if one is not None:
-                found[name] = one
+            # The order of its axes is chosen once all pairs are known: layout.py.
+            nearest = closest(theirs, values[1][theirs], values[0][name])
+            if nearest is not None:
+                found[name] = nearest[0]
                 beside.remove(other)
                 break
     return found
@@ -72,11 +71,3 @@ def _sources(graph: Graph, node: Node) -> Sources:
         if name and graph.tensors[name].constant is None and graph.tensors[name].is_float:
             found.append(name)
     return tuple(found)
-
-
-def _aligned(name: str, offered: np.ndarray, wanted: np.ndarray, read: Match) -> Match | None:
-    """The layout of a tensor: as that of what its node reads where that fits, else the nearest."""
-    fitting = list(alignments(name, offered.shape, wanted.shape))
-    kept = next((one for one in fitting if (one.order, one.kept) == (read.order, read.kept)), None)
-    nearest = closest(name, offered, wanted)
-    return kept or (nearest and nearest[0])

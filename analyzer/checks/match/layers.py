@@ -63,7 +63,7 @@ class LayerView:
     def _stays(self, name: str) -> bool:
         node = self.graph.producer[name]
         # Padding is a layer in one framework, and a part of the layer behind it in the other.
-        if INSERTED.search(node.name) or node.op_type == "Pad":
+        if inserted(node) or node.op_type == "Pad":
             return True
         home = self._homes[node.name]
         return all(self._homes[reader.name] == home for reader in self._readers(name))
@@ -73,7 +73,7 @@ class LayerView:
         found, stack = [], [name]
         while stack:
             for node in self.graph.consumers.get(stack.pop(), ()):
-                if moves(self.graph, node) or INSERTED.search(node.name):
+                if moves(self.graph, node) or inserted(node):
                     stack += [output for output in node.outputs if output]
                 else:
                     found.append(node)
@@ -106,6 +106,11 @@ def _shared(paths: Sequence[ModulePath]) -> int:
     """How many scopes all paths begin with: those of the model as a whole."""
     levels = (len(set(level)) == 1 for level in zip(*paths, strict=False))
     return sum(1 for _ in takewhile(bool, levels))
+
+
+def inserted(node: Node) -> bool:
+    """Whether tf2onnx made a node, and no layer of the network; PyTorch also numbers the nodes of modules."""
+    return bool(INSERTED.search(node.name)) and not path_of(node)[2]
 
 
 def moves(graph: Graph, node: Node) -> bool:

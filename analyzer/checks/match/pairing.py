@@ -9,7 +9,7 @@ counterpart is listed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice, permutations, product
@@ -21,15 +21,18 @@ from analyzer.backends.source.matching import (
     TOLERANCE,
     Match,
     closest,
+    distance_of,
     fingerprint,
     regrouped_values,
     same_values,
 )
 from analyzer.checks.match.alignment import pair_by_place
 from analyzer.checks.match.layers import LayerView
+from analyzer.checks.match.layout import Layouts
 from analyzer.checks.metrics import relative_distance
 from analyzer.errors import InputError, ShapeError
 from analyzer.graph.batch_axis import batched_inputs
+from analyzer.graph.channel_axis import channel_axes
 from analyzer.graph.graph import Graph, Tensor
 from analyzer.target.target import Target
 from analyzer.types import Arrays
@@ -162,6 +165,22 @@ def pair_outputs(ours: Arrays, theirs: Arrays) -> tuple[Pairing, float]:
     return found, float(np.mean(distances)) if distances else float("inf")
 
 
+def channels_kept(a: Graph, b: Graph, inputs: Pairing) -> int:
+    """Return of how many inputs the channels become channels, as the layers of both models show them."""
+    axes, theirs = channel_axes(a), channel_axes(b)
+    return sum(
+        one.name in axes and name in theirs and one.order[theirs[name]] == axes[one.name]
+        for name, one in inputs.items()
+    )
+
+
+def distance_of_outputs(a: ComparedModel, b: ComparedModel, outputs: Pairing) -> float:
+    """Return the mean distance of the paired outputs, in the order of axes that is given."""
+    ours, theirs = a.valued(outputs), b.valued(one.name for one in outputs.values())
+    distances = [distance_of(one, theirs[one.name], ours[name]) for name, one in outputs.items()]
+    return float(np.mean(distances)) if distances else float("inf")
+
+
 def pair_layers(a: ComparedModel, b: ComparedModel, inputs: Pairing, *, equal: bool) -> Layers:
     """The counterparts of everything that a layer computes, by the values on these inputs.
 
@@ -210,6 +229,19 @@ def _near(a: ComparedModel, b: ComparedModel, known: Pairing, found: tuple[set[s
     return near
 
 
+def settled(
+    a: ComparedModel, b: ComparedModel, inputs: Pairing, layers: Layers, outputs: Pairing
+) -> tuple[Layers, Pairing]:
+    """Return layers and outputs, every pair in the order of axes that layout.py chooses. inputs: {input of b: of a}."""
+    pairs = [*layers.matched.items(), *layers.near.items(), *outputs.items()]
+    values = (a.valued(name for name, _ in pairs), b.valued(one.name for _, one in pairs))
+    layouts = Layouts((a.fn.graph, b.fn.graph), values, (a.feeds, b.feeds), inputs)
+    found = [(name, one) for (name, _), one in zip(pairs, layouts.settled(pairs), strict=True)]
+    ends = len(layers.matched), len(layers.matched) + len(layers.near)
+    matched, near = dict(found[: ends[0]]), dict(found[ends[0] : ends[1]])
+    return replace(layers, matched=matched, near=near), dict(found[ends[1] :])
+
+
 @dataclass(frozen=True)
 class ComparedModel:
     """One model on a few samples, and what is explained of them: a target of fixed weights."""
@@ -228,6 +260,11 @@ class ComparedModel:
         """The values of what layers compute, in all its forms."""
         names = dict.fromkeys(form for name in self.view.computed for form in self.view.forms(name))
         return self.fn.forward(self.feeds, list(names))
+
+    def valued(self, names: Iterable[str]) -> Arrays:
+        """The values of what layers compute, and of further tensors."""
+        missing = [name for name in dict.fromkeys(names) if name not in self.values]
+        return {**self.values, **(self.fn.forward(self.feeds, missing) if missing else {})}
 
     def shapes(self, size: int) -> list[tuple[int, ...]]:
         """The shapes in which layers hold so many elements."""

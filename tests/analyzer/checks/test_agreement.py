@@ -82,7 +82,8 @@ def test_a_wrong_weight_in_the_source_is_pinned_to_its_layer():
     assert layer in producer.inputs
     (pair,) = report.pairs
     assert pair.first_divergence == first
-    assert pair.origin.startswith(f"Conv {producer.name!r}: {first['tensor']!r} of source is ")
+    of_layer = f"Conv {producer.name!r} of layer {first['layer']!r}"
+    assert pair.origin.startswith(f"{of_layer}: {first['tensor']!r} of source is ")
     assert pair.origin in report.headline
 
 

@@ -196,6 +196,9 @@ def test_the_command_names_the_difference_everywhere(norms, tmp_path, capsys) ->
         ["compare", *files, "--no-fold", "--steps", "1", "--html", str(page), "--junit", str(junit)]
     )
     out, err = capsys.readouterr()
+    folded = load(norms[0]).save(tmp_path / "folded.onnx")
+    with pytest.raises(ConversionError, match=r"onnxplain convert ORIGINAL -o \S*folded.onnx --no-fold"):
+        load(folded, fold_batch_norm=False)
     told = "epsilon 1e-5 against 1e-3"
     assert status == 1
     assert f"differs: {told}" in out and told in err.splitlines()[-1]
