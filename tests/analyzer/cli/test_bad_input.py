@@ -44,7 +44,7 @@ BAD = {
         ("analyze", "plain.onnx", "photo.png", "--target", "cat"),
         "stores no class names",
     ),
-    "too many targets": ((*ANALYZE, "photo.png", "--target", "1,2"), "2 classes for 1 samples"),
+    "too many targets": ((*ANALYZE, "photo.png", "--target", "1,2"), "2 classes for 1 sample."),
     "an empty target": ((*ANALYZE, "photo.png", "--target", ""), "--target is empty"),
     "an unknown method": ((*ANALYZE, "photo.png", "--method", "magic"), "magic"),
     "an unknown backend": ((*ANALYZE, "photo.png", "--backend", "jax"), "jax"),

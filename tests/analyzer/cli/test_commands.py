@@ -213,6 +213,14 @@ def test_convert_writes_a_verified_file_with_its_metadata(files, json_of, tmp_pa
     np.testing.assert_allclose(logits(out, x), logits(files / "plain.onnx", x), rtol=1e-5, atol=1e-6)
 
 
+def test_convert_takes_class_names_as_a_list(command, tmp_path):
+    out = tmp_path / "made.onnx"
+    assert command("convert", "plain.onnx", "-o", out, "--class-names", "ant, bee,cat,dog,emu")[0] == 0
+    assert load(out).class_names == ("ant", "bee", "cat", "dog", "emu")
+    status, _, error = command("convert", "plain.onnx", "-o", out, "--class-names", "ant,,cat,dog,emu")
+    assert status == 2 and "empty class name" in error
+
+
 def test_check_of_one_backend_reports_its_completeness(json_of, tmp_path):
     page = tmp_path / "check.html"
     status, found = json_of("check", "plain.onnx", "batch.npy", "--backends", "onnxruntime", "--html", page)
