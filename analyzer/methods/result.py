@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 # Fields that are shaped like the inputs, which the user's model may hold in another order of axes.
 _LIKE_INPUTS = frozenset({"attributions", "baseline", "beside", "standard_error"})
+BASELINE_DIFFERENCE = "the difference from the output of the baseline"
 MAP_UNIT = "saliency, without unit"
 OUTPUT_UNIT = "units of the output, per element"
 
@@ -158,6 +159,11 @@ class Attribution:
     @property
     def remark(self) -> str:
         """A remark on the completeness, such as how the sum comes closer; empty where it needs none."""
+        return ""
+
+    @property
+    def sums_to(self) -> str:
+        """The number that the attributions sum to, in words, where it is not the explained output; else empty."""
         return ""
 
     @property

@@ -65,19 +65,19 @@ def on_images(convert: Callable[[Any], Found], preprocessing: Preprocessing) -> 
     Raises ExampleNeeded where the network does not take such an image.
     """
     stated = max(len(preprocessing.mean), len(preprocessing.std))
-    refusal: Exception | None = None
     # One number is for all channels; the default of three also comes with grey images.
+    refusals: list[ConversionError] = []
     for channels in dict.fromkeys((3 if stated == 1 else stated, 1)):
         try:
             return convert(_image_noise(preprocessing, channels))
         except ConversionError as error:
-            refusal = refusal or error
+            refusals.append(error)
     size = " x ".join(map(str, preprocessing.size))
     raise ExampleNeeded(
         f"the network was given without an example, and it does not take an image of the stated size {size} "
-        f"({one_line(refusal, 160)}). Fix: give an `example` input (--example FILE), or return (net, example) from the "
-        "factory"
-    ) from refusal
+        f"({one_line(refusals[0], 160)}). Fix: give an `example` input (--example FILE), or return (net, example) "
+        "from the factory"
+    ) from refusals[0]
 
 
 def _image_noise(preprocessing: Preprocessing, channels: int) -> np.ndarray:

@@ -138,8 +138,8 @@ def test_the_report_says_how_the_complete_map_is_read(json_of, tmp_path):
     page = Text((tmp_path / "out" / "report.html").read_text()).text
     complete = document["samples"][0]["methods"]["full-grad"]["complete_map"]
     numbers = (complete["sums"]["image"], complete["unplaced_total"])
-    total, apart = (f"{number:.4g}".replace("-", "−") for number in numbers)
-    assert f"red adds, blue takes away; the map sums to {total}; {apart} (logits) has no place" in page
+    total, apart = (f"{number:.3g}".replace("-", "−") for number in numbers)
+    assert f"red adds, blue takes away; the map sums to {total}; {apart} more belongs to no place in the image" in page
     assert "Where the output comes from" in page and "implicit bias" not in page
 
 
@@ -147,7 +147,7 @@ def test_the_terminal_shows_the_largest_layers(command):
     status, out, _ = command("analyze", "plain.onnx", "single.npy")
     table = out[out.index("What makes the output") :]
     assert status == 0
-    for text in ("input × gradient", "stem", "head", "explicit bias", " %", "the map sums to", "(logits)"):
+    for text in ("input × gradient", "stem", "head", "explicit bias", " %", "the map sums to", "from logits"):
         assert text in table
 
 
