@@ -22,6 +22,7 @@ from analyzer.graph.samples.arrangement import INDEPENDENT, Arrangement
 from analyzer.graph.samples.labels import Span
 from analyzer.methods.completeness import Completeness
 from analyzer.methods.spatial_map import SpatialMap, SpatialMaps
+from analyzer.methods.subset import count_of, subset
 from converters.system.plain_data import plain
 
 if TYPE_CHECKING:
@@ -183,6 +184,19 @@ class Attribution:
         if self.target is None or np.ndim(self.target) != 1:
             return ""
         return class_label(int(self.target[sample]), self.class_names)
+
+    # Some of the samples.
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return count_of(self)
+
+    def __getitem__(self, key: Any) -> Self:
+        """Return the result of some samples: result[2], result[:3], result[[0, 2]]. It has the same class.
+
+        Raises IndexError for a sample that is not there, and AnalysisError where the samples cannot be taken apart.
+        """
+        return subset(self, key)
 
     # Arrays with the samples along axis 0, and as the user's model has them.
 

@@ -139,7 +139,10 @@ def test_the_report_says_how_the_complete_map_is_read(json_of, tmp_path):
     complete = document["samples"][0]["methods"]["full-grad"]["complete_map"]
     numbers = (complete["sums"]["image"], complete["unplaced_total"])
     total, apart = (f"{number:.3g}".replace("-", "−") for number in numbers)
-    assert f"red adds, blue takes away; the map sums to {total}; {apart} more belongs to no place in the image" in page
+    assert (
+        f"red adds, blue takes away; the map sums to {total}; {apart} more belongs to no place in the image"
+        in page
+    )
     assert "Where the output comes from" in page and "implicit bias" not in page
 
 
