@@ -35,6 +35,7 @@ from converters.sources.files import read_onnx, refuse_stream
 from converters.sources.hub import open_folder
 from converters.sources.pytorch import Converted
 from converters.sources.trust import refuse_program
+from converters.system.arguments import named_arguments
 from converters.system.deprecation import renaming
 from converters.system.quiet import quiet
 from converters.system.randomness import seed_from
@@ -155,6 +156,7 @@ def _verified(
     return proto, verification
 
 
+@named_arguments
 def load(
     model: Any,
     *,
@@ -241,7 +243,7 @@ def _loaded(proto: onnx.ModelProto, verify: bool, run: bool, fold: bool) -> Mode
     proto, notes = keep_numbers(normalise_axes(proto, run=run))
     canonical = canonicalise(proto, fold_batch_norm=fold and not keeps_batch_norm(proto), dynamic_batch=run)
     refuse_text(canonical)
-    _state(canonical, notes, stacklevel=4)
+    _state(canonical, notes, stacklevel=6)
     if verify and run:
         refuse_oversized(canonical)
     found = _verified_file(proto, canonical) if verify and run else None
@@ -325,7 +327,7 @@ def _is_factory(path: str) -> bool:
     )
 
 
-def _state(proto: onnx.ModelProto, notes: Sequence[str], stacklevel: int = 3) -> None:
+def _state(proto: onnx.ModelProto, notes: Sequence[str], stacklevel: int = 4) -> None:
     """Warn of what the user must know of a conversion, and store it in the model."""
     for note in notes:
         warnings.warn(note, stacklevel=stacklevel)
