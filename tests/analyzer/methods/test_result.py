@@ -175,6 +175,22 @@ def test_a_subset_has_the_rows_of_the_whole(name, results, images, tmp_path):
         assert len(part.plot(images[:1]).axes) >= 1 and len(list(found)) == 2
 
 
+def test_a_model_and_a_layer_have_a_short_text(model, results):
+    lines = repr(model).splitlines()
+    assert len(lines) == 4 and max(map(len, lines)) <= 110
+    assert (
+        "from PyTorch, relative L2" in lines[0]
+        and "(batch, 3, 16, 16)" in lines[1]
+        and "(batch, 3)" in lines[2]
+    )
+    # Two convolutions and a dense layer: 4·3·9 + 4 + 4·4·9 + 4 + 4·3 + 3.
+    assert f"{len(model.proto.graph.node)} nodes" in lines[3] and "275 parameters, opset 23" in lines[3]
+    layer = results["full-grad"].layers[0]
+    text = repr(layer)
+    assert text.startswith(f"Layer({layer.name!r}, explicit, 1 term, total ") and len(text.splitlines()) == 1
+    assert f"{layer.total[0]:.4g}, {layer.total[1]:.4g}" in text
+
+
 def test_a_subset_that_cannot_be_is_refused(results):
     found = results["gradient"]
     for key in (2, -3, [0, 5], slice(2, 9), [True]):
