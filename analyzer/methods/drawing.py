@@ -48,6 +48,7 @@ def plot(
         look,
         title=_title(result, look.title, title, how),
         samples=samples,
+        method=result.caption,
         cmap=cmap,
         alpha=alpha,
         features=features if features is not None else look.features,
