@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +70,11 @@ def assert_explanation(request: pytest.FixtureRequest) -> Callable[..., Any]:
                 f"{request.node.nodeid}: two explanations have the name {path.stem!r}. Fix: give each one its name="
             )
         used.add(path)
-        try:
+        found = None
+        # The failure is raised outside `except`, so that pytest does not print the exception as its context.
+        with suppress(NoStoredExplanation):
             found = explanation(model, inputs, path, method, update=update, **options)
-        except NoStoredExplanation:
+        if found is None:
             pytest.fail(
                 f"no explanation is stored at {path}. Fix: run pytest '{request.node.nodeid}' --onnxplain-update, "
                 "look at the explanation, and commit the file",

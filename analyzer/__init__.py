@@ -98,4 +98,6 @@ def __getattr__(name: str) -> object:
     for one in METHODS.values():
         if one.run.__name__ == name:
             return one.run
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from analyzer.methods.names import unknown_attribute
+
+    raise unknown_attribute(__name__, name, __all__)

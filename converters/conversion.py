@@ -16,18 +16,26 @@ from onnx import helper
 
 from converters.budget import Limits, current, limited, preparing
 from converters.canonical import canonicalise, check, is_canonical, keeps_batch_norm
-from converters.errors import ConversionError, InvalidModel, LimitExceeded, NoFiniteOutput, VerificationFailed
+from converters.errors import (
+    ConversionError,
+    ExampleNeeded,
+    InvalidModel,
+    LimitExceeded,
+    NoFiniteOutput,
+    VerificationFailed,
+)
 from converters.graph.bounds import refuse_oversized
 from converters.graph.order import in_order
 from converters.model import Model, Preprocessing, Verification, set_metadata
 from converters.passes.input_axes import normalise_axes
 from converters.passes.outputs import keep_numbers, refuse_text
 from converters.sources import foreign, pytorch
-from converters.sources.examples import example_of
+from converters.sources.examples import example_of, on_images
 from converters.sources.files import read_onnx, refuse_stream
 from converters.sources.hub import open_folder
 from converters.sources.pytorch import Converted
 from converters.sources.trust import refuse_program
+from converters.system.arguments import named_arguments
 from converters.system.deprecation import renaming
 from converters.system.quiet import quiet
 from converters.system.randomness import seed_from
@@ -72,7 +80,7 @@ def convert(
       that holds an .onnx file, whose class names and preprocessing are read, or "hf://organisation/name".
     example: one array or tensor, a tuple of them, or a dict {name: array}, first axis the batch. Needed
       where the source does not say its inputs: an nn.Module, a subclassed Keras model, a tf.function
-      without a signature.
+      without a signature. Without it, such a network is traced from an image of the size that `preprocessing` states.
     free_axes: {argument: {axis: symbol}}, the axes besides the batch whose size is free, such as
       {"x": {1: "time"}}, for a source that is traced from the example; others state theirs.
     fold_batch_norm: False keeps BatchNorm layers apart from the layer before them.
@@ -90,7 +98,7 @@ def convert(
     _refuse_options(batches, tolerance)
     folder = open_folder(source)
     source = source if folder is None else folder.model
-    converted = _convert_source(source, example, free_axes, trust)
+    converted = _converted(source, example, free_axes, trust, preprocessing)
     if free_axes and not converted.free_axes:
         raise ConversionError(
             "free_axes is for a network that is traced from its example; this model states its own free axes. Fix: "
@@ -148,6 +156,7 @@ def _verified(
     return proto, verification
 
 
+@named_arguments
 def load(
     model: Any,
     *,
@@ -239,7 +248,7 @@ def _loaded(proto: onnx.ModelProto, verify: bool, run: bool, fold: bool, name: s
     proto, notes = keep_numbers(normalise_axes(proto, run=run))
     canonical = canonicalise(proto, fold_batch_norm=fold and not keeps_batch_norm(proto), dynamic_batch=run)
     refuse_text(canonical)
-    _state(canonical, notes, stacklevel=4)
+    _state(canonical, notes, stacklevel=6)
     if verify and run:
         refuse_oversized(canonical)
     found = _verified_file(proto, canonical) if verify and run else None
@@ -323,7 +332,7 @@ def _is_factory(path: str) -> bool:
     )
 
 
-def _state(proto: onnx.ModelProto, notes: Sequence[str], stacklevel: int = 3) -> None:
+def _state(proto: onnx.ModelProto, notes: Sequence[str], stacklevel: int = 4) -> None:
     """Warn of what the user must know of a conversion, and store it in the model."""
     for note in notes:
         warnings.warn(note, stacklevel=stacklevel)
@@ -333,6 +342,18 @@ def _state(proto: onnx.ModelProto, notes: Sequence[str], stacklevel: int = 3) ->
 
 def _metadata(proto: onnx.ModelProto) -> dict[str, str]:
     return {entry.key: entry.value for entry in proto.metadata_props}
+
+
+def _converted(
+    source: Any, example: Any, free_axes: FreeAxes | None, trust: bool, preprocessing: Preprocessing | None
+) -> Converted:
+    """Convert a source from its example, or from an image of the stated size where it needs one and has none."""
+    try:
+        return _convert_source(source, example, free_axes, trust)
+    except ExampleNeeded:
+        if preprocessing is None:
+            raise
+    return on_images(lambda image: _convert_source(source, image, free_axes, trust), preprocessing)
 
 
 def _convert_source(source: Any, example: Any, free_axes: FreeAxes | None, trust: bool) -> Converted:

@@ -7,6 +7,7 @@ so that they survive saving; the source (the original network) is attached in me
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
@@ -23,6 +24,7 @@ from converters.metadata import (
     parse_preprocessing,
 )
 from converters.system.atomic import write_bytes
+from converters.system.text import printable
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 Stored = TypeVar("Stored")
 PREPROCESSING_KEY = "onnxplain.preprocessing"
 CLASS_NAMES_KEY = "onnxplain.class_names"
+_WIDTH = 110
+# Shapes, axes and indices.
+_NO_WEIGHTS = (onnx.TensorProto.INT64, onnx.TensorProto.INT32, onnx.TensorProto.BOOL)
 UNREAD_KEY = "onnxplain.preprocessing_unread"
 """Why the preprocessing that comes with a model is not followed."""
 
@@ -113,6 +118,10 @@ class Model:
     verification: Verification | None = None
     original: onnx.ModelProto | None = field(default=None, repr=False, compare=False)
 
+    def __repr__(self) -> str:
+        """Return the inputs, the outputs and the size of the graph in at most four lines."""
+        return described(self)
+
     @property
     def preprocessing(self) -> Preprocessing | None:
         """How a photograph becomes an input, as stored at conversion or by Ultralytics. Raises InvalidModel."""
@@ -157,6 +166,42 @@ class Model:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the graph beside `path`, then rename it: a reader never sees half a file."""
         return write_bytes(path, self.proto.SerializeToString())
+
+
+def described(model: Model) -> str:
+    """Return a model as text: its name, inputs, outputs, parameters, opset, source and verification."""
+    graph = model.proto.graph
+    stored = {tensor.name for tensor in graph.initializer}
+    inputs = [info for info in graph.input if info.name not in stored]
+    weights = (tensor for tensor in graph.initializer if tensor.data_type not in _NO_WEIGHTS)
+    parameters = sum(math.prod(tensor.dims) for tensor in weights)
+    opset = next((entry.version for entry in model.proto.opset_import if not entry.domain), 0)
+    kind = {"pytorch": "PyTorch", "tensorflow": "TensorFlow"}.get(
+        getattr(model.source, "framework", ""), "ONNX"
+    )
+    found = model.verification
+    verified = "" if found is None else f", relative L2 {found.relative_l2:.1e} from {found.reference}"
+    lines = [
+        f"Model: {graph.name or 'without a name'}, from {kind}{verified}",
+        f"  inputs: {_tensors(inputs)}",
+        f"  outputs: {_tensors(graph.output)}",
+        f"  {len(graph.node):,} nodes, {parameters:,} parameters, opset {opset}",
+    ]
+    shown = (printable(line.replace("\n", " ")) for line in lines)
+    return "\n".join(line if len(line) <= _WIDTH else f"{line[: _WIDTH - 1]}…" for line in shown)
+
+
+def _tensors(infos: Iterable[onnx.ValueInfoProto], most: int = 4) -> str:
+    """The names and shapes of inputs or outputs, without those beyond the first."""
+    shown = []
+    for info in infos:
+        axes = info.type.tensor_type.shape.dim
+        sizes = [
+            str(axis.dim_value) if axis.HasField("dim_value") else axis.dim_param or "?" for axis in axes
+        ]
+        shown.append(f"{info.name} ({', '.join(sizes)})")
+    rest = f" and {len(shown) - most} more" if len(shown) > most else ""
+    return ", ".join(shown[:most]) + rest
 
 
 def set_metadata(

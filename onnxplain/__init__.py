@@ -20,7 +20,12 @@ except PackageNotFoundError:  # A source tree that is not installed.
 
 def __getattr__(name: str) -> object:
     """Return a registered attribution method that `analyzer` does not list, such as one in a new file."""
-    return getattr(_analyzer, name)
+    try:
+        return getattr(_analyzer, name)
+    except AttributeError:
+        from analyzer.methods.names import unknown_attribute
+
+        raise unknown_attribute(__name__, name, __all__) from None
 
 
 __all__ = sorted({*_analyzer.__all__, *_converters.__all__, "__version__"})

@@ -71,6 +71,9 @@ def test_twice(assert_explanation):
     missing = run(pytester)
     missing.assert_outcomes(failed=3)
     missing.stdout.fnmatch_lines(["*no explanation is stored at*Fix: run pytest*--onnxplain-update*"])
+    assert str(missing.stdout).count("no explanation is stored at") <= 2 * 3  # once more in the summary
+    missing.stdout.no_fnmatch_line("*During handling of the above exception*")
+    missing.stdout.no_fnmatch_line("*traceback entries are hidden*")
     stored = run(pytester, "--onnxplain-update")
     stored.assert_outcomes(passed=3)
     folder = path.parent / "explanations" / "test_reasons"

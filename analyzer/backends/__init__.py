@@ -20,6 +20,7 @@ from analyzer.graph.precision import FLOAT64, at_least_float32, in_precision
 from analyzer.types import Inputs
 from converters import Model
 from converters.straight_through import straight_through as pass_rounding
+from converters.system.arguments import named_arguments
 
 BACKENDS = ("onnxruntime", "torch", "tensorflow", "source")
 
@@ -27,6 +28,7 @@ ModelLike = Any
 """What `convert` takes or returns."""
 
 
+@named_arguments
 def differentiate(
     model: ModelLike | Differentiable,
     backend: str = "onnxruntime",

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
+from converters.system.arguments import bind
 from converters.system.progress_lines import ProgressLines
 
 # Seconds of work before the first line.
@@ -28,7 +29,7 @@ def announces(doing: str) -> Callable[[Callable[_Parameters, _Result]], Callable
 
         @wraps(function)
         def run(*args: _Parameters.args, **given: _Parameters.kwargs) -> _Result:
-            bound = signature.bind(*args, **given)
+            bound = bind(function.__name__, signature, args, given)
             progress = bound.arguments.get("progress")
             if progress is False:
                 bound.arguments["progress"] = None

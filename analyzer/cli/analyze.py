@@ -137,13 +137,18 @@ def analyze(
     if output is not None:
         refuse_unwritable(output)
     vocabulary = None if tokens is None else read_vocabulary(tokens, settings)
+    images = ImageOptions(size, mean, std, layout, resize, detector.fit)
     with terminal.progress("reading the model", READING):
         loaded = open_model(
-            model, example, straight_through=straight_through, verify=not no_verify, trust=trust
+            model,
+            example,
+            straight_through=straight_through,
+            verify=not no_verify,
+            trust=trust,
+            images=images,
         )
     vocabulary = vocabulary or own_vocabulary(model, settings)
     graph = Graph.from_proto(loaded.proto)
-    images = ImageOptions(size, mean, std, layout, resize, detector.fit)
     batch = read_inputs(inputs, graph, loaded, images)
     if given["background"] is not None:
         for own in settings.values():

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from analyzer.report.page import Prediction
 
 # Of each, what a screen holds; --json and the written files have all.
-MOST_LAYERS, MOST_SAMPLES = 6, 3
+MOST_LAYERS, MOST_SAMPLES, MOST_FILES = 6, 3, 8
 WIDE = 100
 
 
@@ -40,7 +40,9 @@ def show_results(
     show_targets(terminal, results, batch.names, class_names, asked)
     show_places(terminal, results, batch.names)
     show_completeness(terminal, completeness_rows(results, batch.names))
-    notes = (f"{one.caption}: {one.remark}" for one in results if one.remark and one.completeness is not None)
+    summed = [one for one in results if one.completeness is not None]
+    notes = [f"{one.caption}: to explain is {one.sums_to}" for one in summed if one.sums_to]
+    notes += [f"{one.caption}: {one.remark}" for one in summed if one.remark]
     for note in dict.fromkeys(notes):
         terminal.remark(note)
     for result in results:
@@ -70,18 +72,21 @@ def show_targets(
     groups = by_method(results)
     if not groups[0][0].classes:
         rows = [
-            (name, target_text(results[0], index, class_names, asked)) for index, name in enumerate(names)
+            (name, target_text(results[0], index, class_names, asked))
+            for index, name in enumerate(names[:MOST_SAMPLES])
         ]
         terminal.table(("input", "target"), rows)
+        show_rest(terminal, names)
         return
     deltas = [f"delta, {group[0].method}" for group in groups] if len(groups) > 1 else ["delta"]
     cells = []
-    for index, name in enumerate(names):
+    for index, name in enumerate(names[:MOST_SAMPLES]):
         for place, ranked in enumerate(zip(*groups, strict=True)):
             text, output = target_text(ranked[0], index, class_names, asked), f"{ranked[0].output[index]:.3f}"
             shown = (format_value(float(one.delta[index])) for one in ranked if one.delta is not None)
             cells.append(("" if place else name, text, output, *shown))
     terminal.table(("input", "target", "output", *deltas), cells, right=range(2, 3 + len(groups)))
+    show_rest(terminal, names)
 
 
 def show_places(terminal: Terminal, results: Sequence[Attribution], names: Sequence[str]) -> None:
@@ -96,6 +101,7 @@ def show_places(terminal: Terminal, results: Sequence[Attribution], names: Seque
     if rows:
         terminal.heading("Where it looked")
         terminal.table(("input", "strongest part of the map"), rows)
+        show_rest(terminal, names)
 
 
 def show_predictions(
@@ -113,14 +119,15 @@ def show_predictions(
             f"{p.value:.3f}",
             f"{100 * (p.probability or 0):.1f} %",
         )
-        for name, classes in zip(names, predicted, strict=True)
+        for name, classes in zip(names[:MOST_SAMPLES], predicted, strict=False)
         for place, p in enumerate(classes[:most])
     ]
     terminal.table(("input", "class", "index", "output", "probability"), rows, right=(2, 3, 4))
+    show_rest(terminal, names)
 
 
 def show_completeness(terminal: Terminal, rows: Sequence[Any]) -> None:
-    """A table of what the attributions add up to."""
+    """Write a table of the sums of the attributions: of the first samples, and of those that fail."""
     from analyzer.figures.numbers import format_error, format_value
 
     if not rows:
@@ -131,13 +138,17 @@ def show_completeness(terminal: Terminal, rows: Sequence[Any]) -> None:
         short = {method: method for method in short}
     cells: list[tuple[Any, ...]] = []
     previous = None
-    for row in rows:
+    failing = {row.sample for row in rows if row.passed is False}
+    names = list(dict.fromkeys(row.sample for row in rows))
+    shown = {*names[:MOST_SAMPLES], *failing}
+    for row in (row for row in rows if row.sample in shown):
         name = "" if row.sample == previous else row.sample
         previous = row.sample
         numbers = (format_value(row.output), format_value(row.total), format_error(row.error))
         cells.append((name, short[row.method], *numbers, verdict(row.passed)))
     columns = ("input", "method", "to explain", "sum", "error", "")
     terminal.table(columns, cells, right=(2, 3, 4))
+    show_rest(terminal, names, len(shown))
 
 
 def show_texts(terminal: Terminal, names: Sequence[str], texts: Texts) -> None:
@@ -153,6 +164,7 @@ def show_texts(terminal: Terminal, names: Sequence[str], texts: Texts) -> None:
             terminal.out.print()
             terminal.out.print(name, style="bold", end="  ")
             terminal.out.print(tokens_text(text, limit, terminal.out.width))
+    show_rest(terminal, names)
 
 
 def show_layers(terminal: Terminal, result: FullGrad, names: Sequence[str]) -> None:
@@ -180,8 +192,14 @@ def show_layers(terminal: Terminal, result: FullGrad, names: Sequence[str]) -> N
     if any(found.ndim > 2 for found in result.by_tensor(result.complete_map).values()):
         for index, name in enumerate(names[:MOST_SAMPLES]):
             terminal.remark(f"{name}: {complete_sum(result, index)}")
-    if len(names) > MOST_SAMPLES:
-        terminal.remark(f"and {len(names) - MOST_SAMPLES} more inputs, in --json and in the files of -o")
+    show_rest(terminal, names)
+
+
+def show_rest(terminal: Terminal, names: Sequence[str], shown: int = MOST_SAMPLES) -> None:
+    """Write how many inputs a table leaves out."""
+    rest = len(names) - shown
+    if rest > 0:
+        terminal.remark(f"and {rest} more input{'s' * (rest != 1)}, in --json and in the files of -o")
 
 
 def _largest(bars: Sequence[Bar]) -> list[Bar]:
@@ -196,8 +214,16 @@ def _largest(bars: Sequence[Bar]) -> list[Bar]:
 
 
 def show_files(terminal: Terminal, files: Sequence[Path]) -> None:
-    """The files written, one a line."""
+    """Write the names of the files, one a line: the report first, and of many files the number of the others."""
     if files:
         terminal.heading("Written")
-        for path in files:
+        ordered = sorted(files, key=lambda path: path.name != "report.html")
+        listed = ordered if len(files) <= MOST_FILES else ordered[:MOST_FILES]
+        for path in listed:
             terminal.out.print(f"  {path}", soft_wrap=True)
+        if len(files) > len(listed):
+            rest = len(files) - len(listed)
+            folder = ordered[0].parent
+            terminal.out.print(
+                f"  and {rest} more file{'s' * (rest != 1)} in {folder}", soft_wrap=True, markup=False
+            )

@@ -96,9 +96,15 @@ def check(
     terminal = Terminal(as_json)
     destinations, settings = Destinations(html, junit), read_settings(Path.cwd())
     tolerances = allowed(tolerance or (), settings)
+    images = ImageOptions(size, mean, std, layout, resize)
     with terminal.progress("reading the model", READING):
         loaded = open_model(
-            model, example, straight_through=straight_through, verify=not no_verify, trust=trust
+            model,
+            example,
+            straight_through=straight_through,
+            verify=not no_verify,
+            trust=trust,
+            images=images,
         )
         if source is not None and straight_through:
             raise UserError(
@@ -107,7 +113,7 @@ def check(
         if source is not None:
             loaded = with_source(loaded, source, example, trust=trust)
     graph = Graph.from_proto(loaded.proto)
-    batch = read_inputs(inputs, graph, loaded, ImageOptions(size, mean, std, layout, resize))
+    batch = read_inputs(inputs, graph, loaded, images)
     chosen = explained_target(
         target,
         len(batch.names),

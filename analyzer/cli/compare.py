@@ -116,13 +116,16 @@ def compare(
         two_names(names, first, second),
         read_pairs(pair),
     )
+    images = ImageOptions(size, mean, std, layout, resize)
     with terminal.progress("reading the models", READING):
         a, b = (
-            open_model(model, given, verify=not no_verify, trust=trust, fold_batch_norm=not no_fold)
+            open_model(
+                model, given, verify=not no_verify, trust=trust, fold_batch_norm=not no_fold, images=images
+            )
             for model, given in ((first, example), (second, example_b))
         )
     graph = Graph.from_proto(a.proto)
-    batch = read_inputs(inputs, graph, a, ImageOptions(size, mean, std, layout, resize))
+    batch = read_inputs(inputs, graph, a, images)
     chosen = explained_target(
         target,
         len(batch.names),

@@ -35,7 +35,11 @@ def convert(
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The .onnx file to write.")],
     class_names: Annotated[
-        Path | None, typer.Option("--class-names", help="Class names to store: one a line, or a JSON list.")
+        str | None,
+        typer.Option(
+            "--class-names",
+            help="Class names to store: a file with one a line or a JSON list, or a list such as disc,square.",
+        ),
     ] = None,
     no_fold: Annotated[
         bool,

@@ -71,7 +71,7 @@ def _document(model: str, example: Path | None, **options: bool) -> dict[str, An
 
     is_file = model.lower().endswith(".onnx")
     try:
-        loaded = open_model(model, example, verify=False, **options)
+        loaded = open_model(model, example, verify=False, images=None, **options)
     except UnsupportedModel as error:
         if not is_file:
             raise

@@ -18,6 +18,7 @@ from converters.system.quiet import quiet
 if TYPE_CHECKING:
     import numpy as np
 
+    from analyzer.cli.inputs import ImageOptions
     from converters.model import Model
 
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
@@ -32,14 +33,17 @@ def open_model(
     trust: bool = False,
     run: bool = True,
     fold_batch_norm: bool = True,
+    images: ImageOptions | None = None,
     **options: Any,
 ) -> Model:
     """The Model of a path or a factory; an .onnx file is loaded, everything else converted.
 
     straight_through: the model whose derivative passes straight through its rounding. verify: compare an .onnx file
     with the canonical graph. trust: load a file that can run code. run: False only reads an .onnx file.
-    fold_batch_norm: False keeps BatchNorm layers apart.
+    fold_batch_norm: False keeps BatchNorm layers apart. images: the flags that state the size of an image, from which
+    a network without an example is traced.
     """
+    from analyzer.cli.inputs import stored_flags
     from converters import convert, load
     from converters.straight_through import straight_through as pass_rounding
 
@@ -47,6 +51,8 @@ def open_model(
         loaded = load(source, verify=verify, run=run, fold_batch_norm=fold_batch_norm)
     else:
         network, given = network_and_example(source, example)
+        if images is not None and images.size is not None:
+            options["preprocessing"] = stored_flags(images)
         loaded = convert(network, given, trust=trust, fold_batch_norm=fold_batch_norm, **options)
     return pass_rounding(loaded) if straight_through else loaded
 
@@ -136,16 +142,29 @@ def _refuse_missing(path: Path) -> None:
         )
 
 
-def read_class_names(path: Path) -> list[str]:
-    """Class names of a text file, one a line in the order of the classes, or of a JSON list."""
+def read_class_names(given: str) -> list[str]:
+    """Return class names in the order of the classes: of a list such as "disc,square", or of a file.
+
+    A file has one name a line, or is a JSON list. A text with a comma is a list where no file has that name.
+    """
     import json
 
+    path = Path(given)
+    if "," in given and not path.exists():
+        names = [name.strip() for name in given.split(",")]
+        if not all(names):
+            raise UserError(
+                f"--class-names {given}: holds an empty class name. Fix: separate the names by commas, as in "
+                "disc,square"
+            )
+        return names
     try:
         text = path.read_text(encoding="utf-8")
         names = json.loads(text) if text.lstrip().startswith("[") else text.splitlines()
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(
-            f"{path}: not a readable list of class names. Fix: write a text file with one name a line, in UTF-8"
+            f"{path}: not a readable list of class names. Fix: write a text file with one name a line, in UTF-8, or "
+            "give the names separated by commas, as in disc,square"
         ) from error
     names = names[:-1] if names and names[-1] == "" else names
     if not names or not all(isinstance(name, str) and name.strip() for name in names):

@@ -79,6 +79,7 @@ def plot_maps(
     smoothing: float = 0.0,
     cmap: str | None = None,
     alpha: float | None = None,
+    label: str = "attribution",
 ) -> Figure:
     """Draw a batch of attributions, one column a sample: the photographs above, the overlays with their scales below.
 
@@ -87,6 +88,7 @@ def plot_maps(
     NaN and infinite values are drawn as 0, and the title says so.
     unit: of the values, for the colour bar. smoothing: see `smoothed`; 0 draws every pixel as it is.
     cmap: a Matplotlib colour map. alpha: the opacity of the strongest pixels over a photograph, from 0 to 1.
+    label: the caption of the overlays, such as the name of the method.
     """
     maps, title = drawable(as_array(maps), title)
     layout = preprocessing.layout if preprocessing else None
@@ -105,7 +107,7 @@ def plot_maps(
         overlay(picture, plane, strength=strength, scale=scale)
         for picture, plane, scale in zip(pictures, shown, scales, strict=True)
     ]
-    below = [("attribution", pixels, scale) for pixels, scale in zip(laid, scales, strict=True)]
+    below = [(label, pixels, scale) for pixels, scale in zip(laid, scales, strict=True)]
     return panel([list(zip(captions, pictures, strict=True)), below], title=title)
 
 

@@ -33,6 +33,7 @@ class Look:
     see `smoothed`. features: the names of a table's columns. errors (N, features): the standard errors of a table.
     samples: the caption of each sample; default its number.
     cmap: a Matplotlib colour map, in place of the figure's own. alpha: the opacity of the strongest pixels.
+    method: the name of the method, under which the overlays of images are shown.
     """
 
     title: str = ""
@@ -44,6 +45,7 @@ class Look:
     samples: Sequence[str] = ()
     cmap: str | None = None
     alpha: float | None = None
+    method: str = "attribution"
 
     def sample(self, index: int) -> str:
         """What one of the samples is called."""
@@ -70,6 +72,7 @@ def plot_input(values: np.ndarray, inputs: np.ndarray | None, look: Look, *, tab
             names=look.samples or None,
             cmap=look.cmap,
             alpha=look.alpha,
+            label=look.method,
         )
     if values.ndim == 4:
         return _volumes(values, None if inputs is None else _channels_first(inputs, values), look)

@@ -26,11 +26,13 @@ from converters import Model, Preprocessing, load
 from converters.errors import one_line
 from converters.model import UNREAD_KEY
 from converters.sources.pytorch import is_pytorch
+from converters.system.arguments import named_arguments
 
 # A sample of whole numbers is rounded to them; more than this is not rounding.
 _ROUNDING = 0.01
 
 
+@named_arguments
 def load_images(
     images: Any, model: Any = None, *, preprocessing: Preprocessing | None = None, name: str | None = None
 ) -> np.ndarray:

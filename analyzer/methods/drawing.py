@@ -48,6 +48,7 @@ def plot(
         look,
         title=_title(result, look.title, title, how),
         samples=samples,
+        method=result.caption,
         cmap=cmap,
         alpha=alpha,
         features=features if features is not None else look.features,
@@ -109,8 +110,8 @@ def _matched(inputs: Any, values: np.ndarray) -> Any:
         inputs = inputs[None]
     if len(inputs) != len(values):
         raise ValueError(
-            f"expected the inputs of the {len(values)} samples that were explained, got {len(inputs)}. Fix: give all "
-            "of them, and sample=0 to draw the first alone"
+            f"expected the inputs of the {len(values)} samples that were explained, got {len(inputs)}. Fix: cut "
+            f"the result, too, as in result[:{len(inputs)}].plot(images[:{len(inputs)}]), or give all of them"
         )
     if values.ndim == 3 and np.ndim(inputs) == 4:
         sides = [np.shape(inputs)[1:3], np.shape(inputs)[2:4]]

@@ -55,6 +55,11 @@ class ExpectedGradients(PathAttribution):
         return f"{self.samples} draws from {self.background} baselines"
 
     @property
+    def sums_to(self) -> str:
+        """The number that the attributions sum to, in words."""
+        return "the difference from the mean output of the background"
+
+    @property
     def remark(self) -> str:
         """How far chance moves the sum."""
         if all(self.passed):

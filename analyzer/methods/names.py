@@ -49,6 +49,18 @@ def suggested(name: str, methods: Iterable[str]) -> str | None:
     return found
 
 
+def unknown_attribute(module: str, name: str, public: Iterable[str]) -> AttributeError:
+    """Return the error for a name that a module does not have, with the public name that was probably meant."""
+    from analyzer.methods.registry import METHODS
+
+    if name.startswith("_"):
+        return AttributeError(f"module {module!r} has no attribute {name!r}")
+    found = suggested(name, METHODS)
+    near = [METHODS[found].run.__name__] if found else difflib.get_close_matches(name, list(public), n=1)
+    hint = f". Did you mean {near[0]!r}?" if near else ""
+    return AttributeError(f"module {module!r} has no attribute {name!r}{hint}")
+
+
 def _plain(name: str) -> str:
     """A name without case, hyphens and blanks."""
     return re.sub(r"[^a-z0-9+]", "", name.lower().replace("×", "x").replace("*", "x"))

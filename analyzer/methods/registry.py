@@ -20,6 +20,7 @@ from analyzer.backends import explains
 from analyzer.methods.arranged import by_sample
 from analyzer.methods.result import Attribution
 from analyzer.methods.signatures import Parameter, parameters_of
+from converters.system.arguments import bind
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result", bound=Attribution)
@@ -90,7 +91,7 @@ def method(
         @wraps(function)
         def run(*args: _Parameters.args, **options: _Parameters.kwargs) -> _Result:
             start = time.perf_counter()
-            given = signature.bind(*args, **options)
+            given = bind(function.__name__, signature, args, options)
             found = arranged(*args, **options)
             given.apply_defaults()
             settings = {key: _shown(given.arguments[key]) for key in known}

@@ -22,6 +22,7 @@ from analyzer.graph.samples.arrangement import INDEPENDENT, Arrangement
 from analyzer.graph.samples.labels import Span
 from analyzer.methods.completeness import Completeness
 from analyzer.methods.spatial_map import SpatialMap, SpatialMaps
+from analyzer.methods.subset import count_of, subset
 from converters.system.plain_data import plain
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 # Fields that are shaped like the inputs, which the user's model may hold in another order of axes.
 _LIKE_INPUTS = frozenset({"attributions", "baseline", "beside", "standard_error"})
+BASELINE_DIFFERENCE = "the difference from the output of the baseline"
 MAP_UNIT = "saliency, without unit"
 OUTPUT_UNIT = "units of the output, per element"
 
@@ -161,6 +163,11 @@ class Attribution:
         return ""
 
     @property
+    def sums_to(self) -> str:
+        """The number that the attributions sum to, in words, where it is not the explained output; else empty."""
+        return ""
+
+    @property
     def stated(self) -> dict[str, Any]:
         """Further numbers of the computation, for the machine-readable output."""
         return {} if self.evaluations == 1 else {"evaluations": self.evaluations}
@@ -177,6 +184,19 @@ class Attribution:
         if self.target is None or np.ndim(self.target) != 1:
             return ""
         return class_label(int(self.target[sample]), self.class_names)
+
+    # Some of the samples.
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return count_of(self)
+
+    def __getitem__(self, key: Any) -> Self:
+        """Return the result of some samples: result[2], result[:3], result[[0, 2]]. It has the same class.
+
+        Raises IndexError for a sample that is not there, and AnalysisError where the samples cannot be taken apart.
+        """
+        return subset(self, key)
 
     # Arrays with the samples along axis 0, and as the user's model has them.
 

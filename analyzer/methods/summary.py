@@ -53,12 +53,18 @@ def completeness_rows(results: Sequence[Attribution], names: Sequence[str]) -> l
             total=float(result.completeness.total[index]),
             error=float(result.completeness.error[index]),
             passed=result.passed[index],
-            note="" if result.passed[index] else _shortfall(result, index),
+            note=_note(result, index),
         )
         for index, name in enumerate(names)
         for result in results
         if result.completeness is not None
     ]
+
+
+def _note(result: Attribution, index: int) -> str:
+    """Return what a sum is compared with, where that is not the output, and its shortfall where it does not hold."""
+    against = f"to explain: {result.sums_to}" if result.sums_to else ""
+    return "; ".join(filter(None, [against, "" if result.passed[index] else _shortfall(result, index)]))
 
 
 def _shortfall(result: Attribution, index: int) -> str:
@@ -69,19 +75,19 @@ def _shortfall(result: Attribution, index: int) -> str:
 
 
 def judgement(results: Sequence[Attribution]) -> tuple[bool | None, str]:
-    """The verdict on completeness, in a line; None where none is claimed."""
-    claimed = [result for result in results if any(passed is not None for passed in result.passed)]
-    if not claimed:
-        return None, "CompletenessRow is stated, not claimed"
-    failed = dict.fromkeys(one.caption for one in claimed if any(passed is False for passed in one.passed))
+    """Return the verdict on completeness, in a line. It is None where no method claims it of all samples."""
+    failed = dict.fromkeys(one.caption for one in results if False in one.passed)
     if failed:
         return False, f"{' and '.join(failed)} miss what they must add up to"
+    summed = [one for one in results if one.completeness is not None]
+    open_ones = dict.fromkeys(one.caption for one in summed if None in one.passed)
     worst: dict[str, float] = {}
-    for result in claimed:
-        if result.completeness is not None:
-            error = float(result.completeness.error.max())
-            worst[result.caption] = max(worst.get(result.caption, 0.0), error)
-    return True, ", ".join(f"{name} is complete to {format_error(error)}" for name, error in worst.items())
+    for one in summed:
+        if one.caption not in open_ones and one.completeness is not None:
+            worst[one.caption] = max(worst.get(one.caption, 0.0), float(one.completeness.error.max()))
+    words = [f"{name} is complete to {format_error(error)}" for name, error in worst.items()]
+    words += [f"{name} is not judged" for name in open_ones]
+    return True if worst else None, ", ".join(words) or "no method claims completeness"
 
 
 def samples(

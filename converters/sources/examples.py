@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import onnx
 from onnx import helper
 
-from converters.errors import ConversionError
+from converters.errors import ConversionError, ExampleNeeded, one_line
 from converters.graph.tensors import shape_of
+
+if TYPE_CHECKING:
+    from converters.model import Preprocessing
+
+Found = TypeVar("Found")
 
 
 def example_of(infos: dict[str, onnx.ValueInfoProto], example: Any) -> dict[str, np.ndarray]:
@@ -51,6 +57,38 @@ def refuse_shape(example: Any) -> None:
             f"expected the example as an array, got {'the shape ' if len(values) > 1 else ''}{example!r}. Fix: give an "
             f"array of the model's inputs, such as numpy.zeros(({axes}{',' * (len(values) == 1)}), 'float32')"
         )
+
+
+def on_images(convert: Callable[[Any], Found], preprocessing: Preprocessing) -> Found:
+    """Return what `convert` makes of an example: noise of the size, layout and channels that a preprocessing states.
+
+    Raises ExampleNeeded where the network does not take such an image.
+    """
+    stated = max(len(preprocessing.mean), len(preprocessing.std))
+    # One number is for all channels; the default of three also comes with grey images.
+    refusals: list[ConversionError] = []
+    for channels in dict.fromkeys((3 if stated == 1 else stated, 1)):
+        try:
+            return convert(_image_noise(preprocessing, channels))
+        except ConversionError as error:
+            refusals.append(error)
+    size = " x ".join(map(str, preprocessing.size))
+    raise ExampleNeeded(
+        f"the network was given without an example, and it does not take an image of the stated size {size} "
+        f"({one_line(refusals[0], 160)}). Fix: give an `example` input (--example FILE), or return (net, example) "
+        "from the factory"
+    ) from refusals[0]
+
+
+def _image_noise(preprocessing: Preprocessing, channels: int) -> np.ndarray:
+    """Two images of random pixels, scaled as the preprocessing states."""
+    pixels = np.random.default_rng(0).random((2, *preprocessing.size, channels))
+    try:
+        scaled = (pixels - np.asarray(preprocessing.mean)) / np.asarray(preprocessing.std)
+    except ValueError:
+        scaled = pixels
+    scaled = scaled[..., :channels].astype(np.float32)
+    return scaled if preprocessing.layout == "NHWC" else np.moveaxis(scaled, -1, 1)
 
 
 def _noise(info: onnx.ValueInfoProto, rng: np.random.Generator) -> np.ndarray:

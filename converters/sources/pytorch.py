@@ -82,7 +82,8 @@ def convert_module(module: torch.nn.Module, example: Any, free_axes: FreeAxes | 
     if example is None:
         raise ExampleNeeded(
             f"{type(module).__name__} is an nn.Module, which is traced from an example. Fix: give an `example` input, "
-            "as in onnxplain.convert(module, example) (--example FILE), and use the Model that it returns"
+            "as in onnxplain.convert(module, example) (--example FILE), and use the Model that it returns; a factory "
+            "returns (net, example), and for a network of images `preprocessing` (--size 224) is enough"
         )
     call = make_call(torch, module, example)
     _refuse_inputs(torch, call)

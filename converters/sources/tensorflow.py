@@ -226,7 +226,7 @@ def _trace_keras(tf: Any, model: Any, example: Any, free_axes: FreeAxes) -> _Tra
         if example is None:
             raise ExampleNeeded(
                 f"{type(model).__name__} is a subclassed Keras model. Fix: give an `example` to trace it from, as in "
-                "convert(model, x)"
+                "convert(model, x) (--example FILE), or return (net, example) from the factory"
             )
         call = _with_inference(model)
         return _trace_example(tf, call, inspect.signature(model.call), example, model, free_axes)
@@ -292,7 +292,8 @@ def _trace_function(tf: Any, function: Any, example: Any, keep: Any, free_axes: 
     if example is None:
         raise ExampleNeeded(
             f"the inputs of {getattr(function, '__name__', type(keep).__name__)!r} are not stated. Fix: give an "
-            "`example`, or the tf.function an input_signature"
+            "`example` (--example FILE), return (net, example) from the factory, or give the tf.function an "
+            "input_signature"
         )
     plain = getattr(function, "python_function", function)
     return _trace_example(tf, function, inspect.signature(plain), example, keep, free_axes)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar, cast
+
+from converters.system.arguments import refuse_unknown
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -23,6 +26,8 @@ def renaming(error: type[Exception]) -> Callable[..., Callable[[_Function], _Fun
 
 
 def _renamed(function: _Function, names: dict[str, str], error: type[Exception]) -> _Function:
+    signature = inspect.signature(function)
+
     @wraps(function)
     def run(*args: Any, **options: Any) -> Any:
         for old in names.keys() & options.keys():
@@ -31,6 +36,7 @@ def _renamed(function: _Function, names: dict[str, str], error: type[Exception])
                 raise error(f"{title} got {new}= and its old name {old}=. Fix: give {new}= alone")
             warnings.warn(f"{title}({old}=…) is now {title}({new}=…)", DeprecationWarning, stacklevel=2)
             options[new] = options.pop(old)
+        refuse_unknown(function.__name__, signature, options)
         return function(*args, **options)
 
     return cast("_Function", run)

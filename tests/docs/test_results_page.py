@@ -22,7 +22,7 @@ def test_every_block_runs_in_order(tmp_path, monkeypatch):
     images = np.random.default_rng(0).standard_normal((2, 3, 16, 16)).astype(np.float32)
     model = convert(classifier(), images[:1])
     try:
-        assert PAGE.run({"model": model, "images": images}) == 6
+        assert PAGE.run({"model": model, "images": images}) == 7
     finally:
         METHODS.pop("plain-gradient", None)
     assert {path.name for path in tmp_path.iterdir()} == {"cat.png", "fg.npz", "check.npz"}

@@ -98,7 +98,7 @@ def test_the_command_reference_has_every_command_and_option():
 @pytest.mark.parametrize("name", WRITTEN)
 def test_the_commands_of_a_page_exist_with_their_options(name):
     known, page = options(), Page(name)
-    lines = [line for block in page.blocks("sh") for line in block[1].splitlines()]
+    lines = [line for block in page.blocks("sh") for line in block[1].replace("\\\n", " ").splitlines()]
     lines += re.findall(r"`(onnxplain [a-z]+ [^`]+)`", page.text)
     for line in (line for line in lines if line.startswith("onnxplain ")):
         command, *words = shlex.split(line.replace("…", ""))[1:]

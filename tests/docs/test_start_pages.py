@@ -14,7 +14,7 @@ from torch import nn
 
 import onnxplain
 from analyzer.cli import main
-from converters import convert
+from converters import convert, load
 from tests.docs.page import Page
 from tests.docs.test_full_grad_page import classifier
 
@@ -105,14 +105,17 @@ def test_the_commands_of_the_tutorial_explain_a_photograph(photograph, monkeypat
         "import torch\n\ndef factory():\n    torch.manual_seed(0)\n"
         "    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 7, stride=8), torch.nn.ReLU(),\n"
         "        torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(), torch.nn.Linear(16, 3))\n"
-        f"    return net.eval(), torch.zeros(1, 3, {SIZE}, {SIZE})\n"
+        "    return net.eval()\n"
     )
+    (photograph / "names.txt").write_text("cat\ndog\nemu\n")
     monkeypatch.syspath_prepend(photograph)
     (block,) = TUTORIAL.blocks("sh")
-    commands = [shlex.split(line)[1:] for line in block[1].splitlines()]
+    commands = [shlex.split(line)[1:] for line in block[1].replace("\\\n", " ").splitlines()]
     assert [command[0] for command in commands] == ["convert", "analyze"]
     for command in commands:
         assert main([word.replace("package.module", "shop") for word in command]) == 0
+    model = load("model.onnx")
+    assert model.class_names == ("cat", "dog", "emu") and model.preprocessing.size == (SIZE, SIZE)
     assert Path("out/report.html").is_file() and list(Path("out").glob("*full-grad*.png"))
 
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from analyzer.figures import Bar
     from analyzer.figures.plots import Look
 
+MOST_LISTED = 3
+"""Samples whose numbers a short text has."""
+
 
 @dataclass(frozen=True)
 class Contribution:
@@ -49,6 +52,12 @@ class Layer:
 
     name: str
     contributions: tuple[Contribution, ...]
+
+    def __repr__(self) -> str:
+        total, count = self.total, len(self.contributions)
+        sums = ", ".join(f"{value:.4g}" for value in total[:MOST_LISTED])
+        rest = f" and {len(total) - MOST_LISTED} more" if len(total) > MOST_LISTED else ""
+        return f"Layer({self.name!r}, {self.kind}, {count} term{'s' * (count != 1)}, total {sums}{rest})"
 
     @property
     def total(self) -> np.ndarray:

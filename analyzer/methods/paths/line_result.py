@@ -11,7 +11,7 @@ import numpy as np
 from analyzer.methods.completeness import path_remark
 from analyzer.methods.paths.path_result import NEAR
 from analyzer.methods.paths.top_k import of_rank
-from analyzer.methods.result import Attribution, class_label
+from analyzer.methods.result import BASELINE_DIFFERENCE, Attribution, class_label
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -69,6 +69,11 @@ class LineAttribution(Attribution):
     def detail(self) -> str:
         """The number of gradients."""
         return f"{self.evaluations} gradients"
+
+    @property
+    def sums_to(self) -> str:
+        """The number that the attributions sum to, in words."""
+        return BASELINE_DIFFERENCE
 
     @property
     def met(self) -> np.ndarray:

@@ -12,7 +12,7 @@ from analyzer.graph.channel_axis import channel_axes, input_channel_axis
 from analyzer.graph.precision import epsilon
 from analyzer.methods.completeness import Completeness, measure, sample_sums
 from analyzer.methods.paths.fixed_target import Held
-from analyzer.methods.result import Attribution
+from analyzer.methods.result import BASELINE_DIFFERENCE, Attribution
 from analyzer.types import Arrays
 
 
@@ -24,6 +24,11 @@ class PathAttribution(Attribution):
     def detail(self) -> str:
         """The number of gradients."""
         return f"{self.evaluations} gradients"
+
+    @property
+    def sums_to(self) -> str:
+        """The number that the attributions sum to, in words."""
+        return BASELINE_DIFFERENCE
 
     @cached_property
     def passed(self) -> tuple[bool | None, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
@@ -211,6 +212,35 @@ def test_convert_writes_a_verified_file_with_its_metadata(files, json_of, tmp_pa
     assert model.preprocessing.std == (0.5, 0.25, 0.5)
     x = np.load(files / "batch.npy")
     np.testing.assert_allclose(logits(out, x), logits(files / "plain.onnx", x), rtol=1e-5, atol=1e-6)
+
+
+def test_convert_takes_class_names_as_a_list(command, tmp_path):
+    out = tmp_path / "made.onnx"
+    assert command("convert", "plain.onnx", "-o", out, "--class-names", "ant, bee,cat,dog,emu")[0] == 0
+    assert load(out).class_names == ("ant", "bee", "cat", "dog", "emu")
+    status, _, error = command("convert", "plain.onnx", "-o", out, "--class-names", "ant,,cat,dog,emu")
+    assert status == 2 and "empty class name" in error
+
+
+def test_a_terminal_shows_as_many_inputs_in_every_table_and_judges_no_method_that_does_not_claim(
+    files, command, tmp_path
+):
+    rng = np.random.default_rng(3)
+    np.save(tmp_path / "five.npy", rng.standard_normal((5, 3, 16, 16)).astype(np.float32))
+    methods = ("--method", "full-grad", "--method", "integrated-gradients", "--steps", "1")
+    status, out, _ = command("analyze", "plain.onnx", tmp_path / "five.npy", *methods, "-o", tmp_path / "out")
+    assert status == 0 and "five.npy[2]" in out and "five.npy[3]" not in out.partition("Written")[0]
+    results, _, written = out.partition("Written")
+    tables = [part for part in re.split(r"\n\n", results) if "five.npy[2]" in part]
+    assert len(tables) == 5 and all("\nand 2 more inputs" in table for table in tables)
+    assert "Integrated Gradients: to explain is the difference from the output of the baseline" in results
+    lines = [line.strip() for line in written.strip().splitlines()]
+    assert lines[0].endswith("report.html") and len(lines) == 9
+    count = len(list((tmp_path / "out").iterdir()))
+    assert lines[-1] == f"and {count - 8} more files in {tmp_path / 'out'}"
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Integrated Gradients is not judged" in page and "Integrated Gradients is complete" not in page
+    assert "FullGrad is complete to" in page and "to explain: the difference from the output of" in page
 
 
 def test_check_of_one_backend_reports_its_completeness(json_of, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+from dataclasses import replace
 
 import matplotlib
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 import onnxplain as ox
+from analyzer.errors import AnalysisError
 from analyzer.methods import METHODS, Attribution
 from analyzer.methods.completeness import Completeness
 from analyzer.methods.result import SaliencyMap
@@ -113,8 +115,6 @@ def test_text_and_html_are_short_and_name_the_class(name, results):
 
 def test_names_in_html_are_escaped(model, images):
     found = ox.gradient(model, images, target=1)
-    from dataclasses import replace
-
     page = replace(found, class_names=("a", "<script>", "c"))._repr_html_()
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
@@ -128,6 +128,91 @@ def test_a_saved_result_is_the_same_after_reading(name, results, tmp_path):
     _same(found, Attribution.load(path))
     _same(found, pickle.loads(pickle.dumps(found)))
     np.load(path, allow_pickle=False)  # which raises where an array is a pickle
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_subset_has_the_rows_of_the_whole(name, results, images, tmp_path):
+    found = results[name]
+    assert len(found) == 2
+    for key, rows in (
+        (1, [1]),
+        (slice(1, 2), [1]),
+        ([1, 0], [1, 0]),
+        (np.array([True, False]), [0]),
+        (-2, [0]),
+    ):
+        part = found[key]
+        assert type(part) is type(found) and len(part) == len(rows)
+        for field in (
+            "attributions",
+            "map",
+            "output",
+            "target",
+            "ranks",
+            "layer_map",
+            "delta",
+            "complete_map",
+        ):
+            whole = getattr(found, field, None)
+            if whole is not None:
+                np.testing.assert_array_equal(getattr(part, field), whole[rows])
+        assert part.passed == tuple(found.passed[row] for row in rows)
+        if found.completeness is not None:
+            for whole, own in zip(
+                vars(found.completeness).values(), vars(part.completeness).values(), strict=True
+            ):
+                np.testing.assert_array_equal(own, whole[rows])
+        if name == "full-grad":
+            assert all(
+                (b.total == a.total[rows]).all() for a, b in zip(found.layers, part.layers, strict=True)
+            )
+            assert found.bias_terms.keys() == part.bias_terms.keys() != set()
+            assert all((part.bias_terms[key] == term[rows]).all() for key, term in found.bias_terms.items())
+    assert part.class_of(0) == found.class_of(0) and len(json.loads(part.to_json())["output"]) == 1
+    part.save(tmp_path / "part.npz")
+    _same(part, Attribution.load(tmp_path / "part.npz"))
+    if name in ("full-grad", "integrated-gradients"):
+        titles = [axes.get_title(loc) for axes in part.plot(images[:1]).axes for loc in ("left", "center")]
+        assert found.caption in titles and "attribution" not in titles and len(list(found)) == 2
+
+
+def test_a_model_and_a_layer_have_a_short_text(model, results):
+    lines = repr(model).splitlines()
+    assert len(lines) == 4 and max(map(len, lines)) <= 110
+    assert (
+        "from PyTorch, relative L2" in lines[0]
+        and "(batch, 3, 16, 16)" in lines[1]
+        and "(batch, 3)" in lines[2]
+    )
+    # Two convolutions and a dense layer: 4·3·9 + 4 + 4·4·9 + 4 + 4·3 + 3.
+    assert f"{len(model.proto.graph.node)} nodes" in lines[3] and "275 parameters, opset 23" in lines[3]
+    layer = results["full-grad"].layers[0]
+    text = repr(layer)
+    assert text.startswith(f"Layer({layer.name!r}, explicit, 1 term, total ") and len(text.splitlines()) == 1
+    assert f"{layer.total[0]:.4g}, {layer.total[1]:.4g}" in text
+
+
+def test_a_subset_that_cannot_be_is_refused(results):
+    found = results["gradient"]
+    for key in (2, -3, [0, 5], slice(2, 9), [True]):
+        with pytest.raises(IndexError, match="Fix: "):
+            found[key]
+    for key in ("a", 1.5, (0, 1), [0.5]):
+        with pytest.raises(TypeError, match="expected an index"):
+            found[key]
+    with pytest.raises(AnalysisError, match="explained as one"):
+        replace(found, joint=True)[0]
+    with pytest.raises(AnalysisError, match="2 samples are not found"):
+        replace(found, attributions=found.attributions[:1])[0]
+
+
+def test_a_subset_of_several_classes_has_all_of_them(model, images):
+    found = ox.integrated_gradients(model, images, target=ox.Target(top=2), steps=2, tolerance=None)
+    part = found[1:]
+    assert part.output.shape == (1, 2) and part.rank(1).output == found.rank(1).output[1]
+    np.testing.assert_array_equal(part.rank(1).attributions, found.rank(1).attributions[1:])
+    one = found.of_each_class[0][[1]]
+    assert one.classes == (found.of_each_class[0].classes[1],)
 
 
 def _same(a: Attribution, b: Attribution) -> None:

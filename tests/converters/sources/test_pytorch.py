@@ -12,7 +12,15 @@ import pytest
 import torch
 from torch import nn
 
-from converters import ConversionError, InvalidModel, PyTorchSource, UnsupportedModel, convert, load
+from converters import (
+    ConversionError,
+    InvalidModel,
+    Preprocessing,
+    PyTorchSource,
+    UnsupportedModel,
+    convert,
+    load,
+)
 from tests.converters.helpers import normal, ops, run, shape_of
 
 
@@ -260,6 +268,28 @@ def test_what_cannot_be_traced_is_refused_in_one_line() -> None:
 def test_a_module_without_an_example_is_refused(small: Small) -> None:
     with pytest.raises(ConversionError, match="give an `example`"):
         convert(small)
+
+
+@pytest.mark.parametrize(
+    ("channels", "stated"),
+    [
+        (3, {"mean": (0.5, 0.4, 0.3), "std": (0.25,) * 3}),
+        (3, {"mean": (0.5,), "std": (0.25,)}),
+        (1, {}),
+        (1, {"mean": (0.5,), "std": (0.25,)}),
+    ],
+)
+def test_a_module_is_traced_from_an_image_of_the_stated_size(channels: int, stated: Any) -> None:
+    net = nn.Sequential(nn.Conv2d(channels, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(2 * 6 * 4, 3)).eval()
+    model = convert(net, preprocessing=Preprocessing((8, 6), **stated))
+    x = np.random.default_rng(0).standard_normal((3, channels, 8, 6)).astype(np.float32)
+    (found,) = run(model.proto, {model.proto.graph.input[0].name: x})
+    np.testing.assert_allclose(found, outputs_of(net, x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_module_that_takes_no_such_image_is_refused() -> None:
+    with pytest.raises(ConversionError, match=r"stated size 9 x 9 .*return \(net, example\)"):
+        convert(nn.Sequential(nn.Flatten(), nn.Linear(7, 2)), preprocessing=Preprocessing((9, 9)))
 
 
 def test_a_tensor_is_no_model() -> None:
