@@ -12,11 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from analyzer.graph.channel_axis import RECURRENT
 from analyzer.graph.graph import Graph, Node
+from analyzer.types import Sizes
 
 # (name, size). An axis has several factors where axes were merged into it; the empty name is unknown.
 Factor = tuple[str, int]
 Axes = tuple[tuple[Factor, ...], ...]
-Sizes = tuple[int, ...]
 
 RESHAPES = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
 PRODUCTS = frozenset({"MatMul", "Gemm"})
