@@ -17,7 +17,6 @@ import numpy as np
 from analyzer.backends.source.matching import Match, alignments, distance_of, equal_values
 from analyzer.checks.match.axes import (
     Axes,
-    Sizes,
     completed,
     follow,
     known,
@@ -28,7 +27,7 @@ from analyzer.checks.match.axes import (
     unnamed,
 )
 from analyzer.graph.graph import Graph
-from analyzer.types import Arrays
+from analyzer.types import Arrays, Sizes
 
 # An order that is nearer by this factor than that of the graphs is no accident: the graphs were followed wrongly.
 CERTAIN = 0.1
