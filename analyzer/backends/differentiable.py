@@ -281,7 +281,7 @@ class Differentiable:
         if isinstance(inputs, Feeds) and inputs.graph is self.graph:
             return inputs
         feeds = check_inputs(self.graph, from_pictures(inputs, self.model))
-        refuse_raw(feeds, self.model.preprocessing)
+        refuse_raw(feeds, self.model.preprocessing, self.graph)
         return feeds
 
     def feeds_in_call(self, inputs: Inputs) -> Feeds:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from analyzer.errors import InputError, InputWarning, note
+from analyzer.graph.graph import Graph
 from analyzer.images.load import load_images
 from analyzer.types import Arrays
 from converters.model import Model, Preprocessing
@@ -23,6 +24,8 @@ _DARK = 16
 _BYTE = 255
 # Fewer numbers are not a picture whose range says anything.
 _FEW = 64
+# They move pixels and keep their scale.
+_LAYOUT = frozenset({"Cast", "Identity", "Pad", "Resize", "Slice", "Transpose"})
 _FIX = "give images with onnxplain.load_images(paths, model) (the files, on the command line)"
 
 
@@ -38,18 +41,49 @@ def from_pictures(inputs: Any, model: Model) -> Any:
     return load_images(inputs, model) if _is_picture(inputs) else inputs
 
 
-def refuse_raw(feeds: Arrays, preprocessing: Preprocessing | None) -> None:
-    """Raise InputError where an input surely holds raw pixels; warn where its range is not that of normalised ones."""
+def refuse_raw(feeds: Arrays, preprocessing: Preprocessing | None, graph: Graph) -> None:
+    """Raise InputError where an input surely holds raw pixels; warn where its range is not that of normalised ones.
+
+    Without a preprocessing, warn of raw pixels that a convolution reads: many networks scale pixels themselves.
+    """
     if preprocessing is None:
+        for name, array in feeds.items():
+            if _is_image(array, 1, -1) and _reach_convolution(graph, name) and _are_bytes(array):
+                note(
+                    f"the input {name!r} holds whole numbers from {array.min():.3g} to {array.max():.3g}, as pixels of "
+                    "8 bits, and a convolution reads them unscaled: was the network trained on such numbers? If not, "
+                    "scale them as in training, or give images with onnxplain.load_images(paths, preprocessing=…)",
+                    InputWarning,
+                )
         return
     mean, std = (np.asarray(one, np.float64) for one in (preprocessing.mean, preprocessing.std))
     low, high = float(((0 - mean) / std).min()), float(((1 - mean) / std).max())
     for name, array in feeds.items():
         axis = 1 if preprocessing.layout == "NCHW" else -1
-        if array.ndim != 4 or array.dtype.kind not in "fV" or array.shape[axis] not in (1, 3, 4):
-            continue
-        if array.size:
+        if _is_image(array, axis):
             _judge(name, array, low, high)
+
+
+def _is_image(array: np.ndarray, *axes: int) -> bool:
+    """Whether an array is a batch of images of floats, with their channels along one of the axes."""
+    floats = array.ndim == 4 and array.dtype.kind in "fV" and array.size > 0
+    return floats and any(array.shape[axis] in (1, 3, 4) for axis in axes)
+
+
+def _reach_convolution(graph: Graph, name: str) -> bool:
+    """Whether a convolution is all that reads an input, maybe after a change of its layout, type or size."""
+    readers = graph.consumers.get(name, ())
+    return bool(readers) and all(
+        node.op_type == "Conv" or (node.op_type in _LAYOUT and _reach_convolution(graph, node.outputs[0]))
+        for node in readers
+    )
+
+
+def _are_bytes(array: np.ndarray) -> bool:
+    """Whether an array holds whole numbers from 0 to at most 255, some of which are bright pixels."""
+    if array.size < _FEW or float(array.min()) < 0 or not _DARK < float(array.max()) <= _BYTE:
+        return False
+    return bool(np.array_equal(array, np.rint(array)))
 
 
 def _judge(name: str, array: np.ndarray, low: float, high: float) -> None:

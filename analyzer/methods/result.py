@@ -22,7 +22,7 @@ from analyzer.graph.samples.arrangement import INDEPENDENT, Arrangement
 from analyzer.graph.samples.labels import Span
 from analyzer.methods.completeness import Completeness
 from analyzer.methods.spatial_map import SpatialMap, SpatialMaps
-from analyzer.methods.subset import count_of, subset
+from analyzer.methods.subset import LIKE_INPUTS, count_of, subset
 from converters.system.plain_data import plain
 
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
     from analyzer.figures.plots import Look
 
-# Fields that are shaped like the inputs, which the user's model may hold in another order of axes.
-_LIKE_INPUTS = frozenset({"attributions", "baseline", "beside", "standard_error"})
 BASELINE_DIFFERENCE = "the difference from the output of the baseline"
 MAP_UNIT = "saliency, without unit"
 OUTPUT_UNIT = "units of the output, per element"
@@ -216,7 +214,7 @@ class Attribution:
         moved = {
             one.name: _each(getattr(self, one.name), name, arrangement)
             for one in fields(self)
-            if one.name in _LIKE_INPUTS
+            if one.name in LIKE_INPUTS
             and np.ndim(self.output) < 2
             and not (one.name == "attributions" and self.is_map)
         }

@@ -46,7 +46,7 @@ _ROWS = frozenset(
     }
 )
 # Fields that are shaped like the inputs, which the user's model may hold in another order of axes.
-_LIKE_INPUTS = frozenset({"attributions", "baseline", "beside", "standard_error"})
+LIKE_INPUTS = frozenset({"attributions", "baseline", "beside", "standard_error"})
 # Fields of the whole result.
 _SHARED = frozenset(
     {
@@ -139,7 +139,7 @@ def _cut(result: Attribution, name: str, rows: np.ndarray) -> Any:
         return tuple(replace(one, total=one.total[rows]) for one in value)
     if name == "bias_terms":
         return _terms(value, {one.tensor: one.total for one in result.contributions}, rows)  # type: ignore[attr-defined]
-    if name in _LIKE_INPUTS:
+    if name in LIKE_INPUTS:
         return _like_inputs(result, name, value, rows)
     if name in _ROWS:
         return _each(value, lambda _, array: _rows(name, array, rows, count), "")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper
 from PIL import Image
 
 import onnxplain as ox
 from analyzer.cli import main
 from analyzer.errors import InputError, InputWarning
+from tests.converters.helpers import make_model, normal
 from tests.refusals.setting import CONV
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -18,6 +21,19 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 def model(mean=IMAGENET[0], std=IMAGENET[1]) -> ox.Model:
     return ox.convert(CONV, preprocessing=ox.Preprocessing((8, 8), mean, std))
+
+
+def before_convolution(op: str) -> onnx.ModelProto:
+    """A convolution of an image that is scaled, shifted or transposed before it."""
+    nodes = [
+        helper.make_node(op, ["x"], ["z"], perm=[0, 3, 1, 2])
+        if op == "Transpose"
+        else helper.make_node(op, ["x", "s"], ["z"]),
+        helper.make_node("Conv", ["z", "w"], ["c"]),
+        helper.make_node("Flatten", ["c"], ["y"]),
+    ]
+    shape = ("n", 8, 8, 3) if op == "Transpose" else ("n", 3, 8, 8)
+    return make_model(nodes, {"x": shape}, ["y"], {"s": np.float32([0.01]), "w": normal(2, 3, 3, 3)})
 
 
 NORMALISED, IN_BYTES, UNIT = model(), model((0.0,), (1 / 255,)), model((0.0,), (1.0,))
@@ -52,7 +68,13 @@ def test_pixels_of_8_bits_are_refused_where_a_normalisation_is_stored(call, kind
         (NORMALISED, np.zeros((2, 3, 8, 8)), None),
         (UNIT, PIXELS / 255, None),
         (IN_BYTES, PIXELS, None),
-        (CONV, PIXELS, None),
+        (CONV, PIXELS, InputWarning),
+        (CONV, PIXELS // 16, None),
+        (CONV, PIXELS / 255, None),
+        (CONV, PIXELS - 0.5, None),
+        (before_convolution("Transpose"), PIXELS.transpose(0, 2, 3, 1), InputWarning),
+        (before_convolution("Mul"), PIXELS, None),
+        (before_convolution("Sub"), PIXELS, None),
     ],
 )
 def test_a_range_that_normalisation_does_not_give_is_said(one, x, said):
