@@ -37,6 +37,8 @@ class _Batch:
 
 # The batch that is being explained, of every model: other inputs, such as the points of a path, are not compared.
 EXPLAINED: ContextVar[Mapping[int, _Batch] | None] = ContextVar("explained", default=None)
+# The remarks that were made in this call, by kind.
+_MADE: ContextVar[set[str] | None] = ContextVar("made", default=None)
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
@@ -58,7 +60,7 @@ def explaining(*batches: tuple[Differentiable, Inputs]) -> Iterator[None]:
         return
     given = [(fn, fn.file, fn.feeds_of(inputs)) for fn, inputs in batches if fn.file is not None]
     batches_of = {id(file): _Batch(key_of(feeds)) for _, file, feeds in given}
-    token = EXPLAINED.set(batches_of)
+    token, made = EXPLAINED.set(batches_of), _MADE.set(set())
     try:
         yield
         for fn, file, feeds in given:
@@ -67,6 +69,17 @@ def explaining(*batches: tuple[Differentiable, Inputs]) -> Iterator[None]:
                 file.compare_values(feeds, fn.forward(feeds, fn.graph.outputs))
     finally:
         EXPLAINED.reset(token)
+        _MADE.reset(made)
+
+
+def first_time(remark: str) -> bool:
+    """Return whether a kind of remark was not made in this call; it counts as made from then on."""
+    made = _MADE.get()
+    if made is None:
+        return True
+    is_new = remark not in made
+    made.add(remark)
+    return is_new
 
 
 def within_call() -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from analyzer.backends.call import first_time
 from analyzer.errors import InputError, InputWarning, note
 from analyzer.graph.graph import Graph
 from analyzer.images.load import load_images
@@ -49,11 +50,10 @@ def refuse_raw(feeds: Arrays, preprocessing: Preprocessing | None, graph: Graph)
     if preprocessing is None:
         for name, array in feeds.items():
             if _is_image(array, 1, -1) and _reach_convolution(graph, name) and _are_bytes(array):
-                note(
+                _warn(
                     f"the input {name!r} holds whole numbers from {array.min():.3g} to {array.max():.3g}, as pixels of "
                     "8 bits, and a convolution reads them unscaled: was the network trained on such numbers? If not, "
-                    "scale them as in training, or give images with onnxplain.load_images(paths, preprocessing=…)",
-                    InputWarning,
+                    "scale them as in training, or give images with onnxplain.load_images(paths, preprocessing=…)"
                 )
         return
     mean, std = (np.asarray(one, np.float64) for one in (preprocessing.mean, preprocessing.std))
@@ -98,16 +98,18 @@ def _judge(name: str, array: np.ndarray, low: float, high: float) -> None:
                 "with the mean and std of model.preprocessing"
             )
     if max(-least, most) > _FAR * max(-low, high):
-        _warn(told, takes)
+        _warn(f"{told}, and {takes}: are they normalised? If not, {_FIX}")
     elif array.size >= _FEW and least < most and least >= 0:
         unscaled = low < -0.5 and 0.5 < most <= 1
         small = high >= 100 and most <= 1
         if unscaled or small:
-            _warn(told, takes)
+            _warn(f"{told}, and {takes}: are they normalised? If not, {_FIX}")
 
 
-def _warn(told: str, takes: str) -> None:
-    note(f"{told}, and {takes}: are they normalised? If not, {_FIX}", InputWarning)
+def _warn(text: str) -> None:
+    # The points between the inputs of a call are checked, too.
+    if first_time("raw pixels"):
+        note(text, InputWarning)
 
 
 def _is_picture(value: Any) -> bool:
