@@ -212,7 +212,8 @@ def pair_layers(a: ComparedModel, b: ComparedModel, inputs: Pairing, *, equal: b
 
 def _near(a: ComparedModel, b: ComparedModel, known: Pairing, found: tuple[set[str], set[str]]) -> Pairing:
     """Pairs of what values do not tell, the surer first: the same op in the same place, a layer in several nodes there,
-    the least distance, any op in the same place. Without marks of layers, a dense layer that one model writes as a product and a sum is found by the distance of its sum.
+    the least distance, any op in the same place. Where no marks show the layers, a dense layer that one model writes
+    as a product and a sum is found by the distance of its sum.
     """
     graphs, values = (a.fn.graph, b.fn.graph), (a.values, b.values)
     near: Pairing = {}
