@@ -322,9 +322,8 @@ def describe(row: Row, *, layer: bool = False) -> str:
     if "float64" in row:
         judged = f", {row['float64']:.1e} in float64"
     home = row.get("layer", "")
-    told = (
-        f" of layer {home!r}" if layer and home not in ("", row["node"]) and home not in row["tensor"] else ""
-    )
+    stated = home in ("", row.get("node", "")) or row["tensor"].startswith(f"{home}/")
+    told = f" of layer {home!r}" if layer and not stated else ""
     return f"{row['quantity']} {row['tensor']!r}{told}, {row['a']} against {row['b']}: {size}{judged}"
 
 

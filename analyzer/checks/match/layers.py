@@ -60,6 +60,20 @@ class LayerView:
             found.append(node.outputs[0])
         return found
 
+    def end(self, name: str) -> str:
+        """The output of the layer in which a partial result is alone, else the tensor itself."""
+        last = name
+        while last in self.inner:
+            readers = self._readers(last)
+            if len(readers) != 1 or readers[0].outputs[0] not in self._places:
+                return name
+            last = readers[0].outputs[0]
+        return last
+
+    @cached_property
+    def _places(self) -> frozenset[str]:
+        return frozenset(self.computed)
+
     def _stays(self, name: str) -> bool:
         node = self.graph.producer[name]
         # Padding is a layer in one framework, and a part of the layer behind it in the other.

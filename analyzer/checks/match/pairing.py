@@ -26,7 +26,7 @@ from analyzer.backends.source.matching import (
     regrouped_values,
     same_values,
 )
-from analyzer.checks.match.alignment import pair_by_place
+from analyzer.checks.match.alignment import OtherOps, pair_by_place
 from analyzer.checks.match.layers import LayerView
 from analyzer.checks.match.layout import Layouts
 from analyzer.checks.metrics import relative_distance
@@ -211,11 +211,11 @@ def pair_layers(a: ComparedModel, b: ComparedModel, inputs: Pairing, *, equal: b
 
 
 def _near(a: ComparedModel, b: ComparedModel, known: Pairing, found: tuple[set[str], set[str]]) -> Pairing:
-    """Pairs of what values do not tell, the surer first: the same op in the same place, the least distance, any op in
-    the same place. A dense layer that one model writes as a product and a sum is found by the distance of its sum.
+    """Pairs of what values do not tell, the surer first: the same op in the same place, a layer in several nodes there,
+    the least distance, any op in the same place. Where no marks show the layers, a dense layer that one model writes
+    as a product and a sum is found by the distance of its sum.
     """
     graphs, values = (a.fn.graph, b.fn.graph), (a.values, b.values)
-    computed = (a.view.computed, b.view.computed)
     near: Pairing = {}
 
     def take(pairs: Pairing) -> None:
@@ -223,9 +223,10 @@ def _near(a: ComparedModel, b: ComparedModel, known: Pairing, found: tuple[set[s
         found[0].update(pairs)
         found[1].update(one.name for one in pairs.values())
 
-    for other_ops in (False, True):
-        take(pair_by_place(graphs, values, {**known, **near}, computed, other_ops=other_ops))
-        take(_nearest(a, b, a.left(found[0], True), b.left(found[1], True)))
+    for other_ops in OtherOps:
+        take(pair_by_place(graphs, values, {**known, **near}, (a.view, b.view), other_ops=other_ops))
+        if other_ops is not OtherOps.NONE:
+            take(_nearest(a, b, a.left(found[0], True), b.left(found[1], True)))
     return near
 
 

@@ -185,3 +185,35 @@ def square(factor: np.ndarray) -> ModelProto:
     head = '<ir_version: 10, opset_import: ["": 23]> g (float[n,1,5,5] x) => (float[n,1,5,5] y)'
     numbers = ", ".join(str(number) for number in factor.reshape(-1))
     return parser.parse_model(f"{head} <float[5,5] c = {{{numbers}}}> {{ z = Tanh(x) y = Mul(z, c) }}")
+
+
+class Decomposed(nn.Module):
+    """A BatchNorm as a product and a sum, each in the module of the layer."""
+
+    def __init__(self, norm: nn.BatchNorm2d, epsilon: float) -> None:
+        super().__init__()
+        scale = norm.weight / torch.sqrt(norm.running_var + epsilon)
+        shift = norm.bias - norm.running_mean * scale
+        self.scale, self.shift = (nn.Parameter(one.detach().reshape(-1, 1, 1)) for one in (scale, shift))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.scale + self.shift
+
+
+@pytest.mark.parametrize(("epsilon", "swapped"), [(1e-3, False), (3.0, False), (3.0, True)])
+def test_a_layer_is_paired_with_the_last_node_of_its_counterpart(epsilon: float, swapped: bool) -> None:
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(4)
+    with torch.no_grad():
+        norm.running_var.uniform_(0.05, 0.5)
+        norm.running_mean.fill_(1.5)
+    head, tail = nn.Conv2d(3, 4, 3), nn.Sequential(nn.Tanh(), nn.Flatten(), nn.Linear(36, 3))
+    nets = [nn.Sequential(head, one, tail).eval() for one in (norm, Decomposed(norm, epsilon))]
+    x = torch.randn(2, 3, 5, 5)
+    given = [convert(net, x[:1], fold_batch_norm=False) for net in (nets[::-1] if swapped else nets)]
+    report = compare(*given, x.numpy(), target=1, steps=1, referee=False, fold_batch_norm=False)
+    ours, theirs = (net[1](net[0](x)) for net in nets)
+    (pair,) = report.pairs
+    first = pair.first_divergence
+    assert first["relative_l2"] == pytest.approx(apart(ours, theirs), rel=1e-3)
+    assert "of layer '1'" in pair.origin and "of layer '1'" in report.first_apart
