@@ -123,8 +123,12 @@ def _shared(paths: Sequence[ModulePath]) -> int:
 
 
 def inserted(node: Node) -> bool:
-    """Whether tf2onnx made a node, and no layer of the network; PyTorch also numbers the nodes of modules."""
-    return bool(INSERTED.search(node.name)) and not path_of(node)[2]
+    """Whether a converter made a node, and no layer of the network.
+
+    PyTorch numbers the nodes of an operator of several outputs by these: its own output is that of number 0.
+    """
+    own = bool(path_of(node)[2]) and node.name.endswith("__0")
+    return bool(INSERTED.search(node.name)) and not own
 
 
 def moves(graph: Graph, node: Node) -> bool:

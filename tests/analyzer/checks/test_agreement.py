@@ -118,7 +118,7 @@ def test_a_wrong_form_of_an_op_is_pinned_to_its_node(monkeypatch):
     report = check(model, x, target=0, backends=["onnxruntime", "torch"])
     first = next(row for row in report.rows if row["quantity"] == "layer" and not row["passed"])
     assert differentiate(model).graph.producer[first["tensor"]].op_type == "Add"
-    assert report.pairs[0].origin.startswith(f"Add {first['node']!r}: ")
+    assert report.pairs[0].origin.startswith(f"Add {first['node']!r} of layer ")
     assert " of torch is " in report.pairs[0].origin
 
 
