@@ -159,15 +159,7 @@ def analyze(
         for own in settings.values():
             if "baseline_inputs" in own:
                 own["baseline_inputs"] = read
-    chosen = explained_target(
-        target,
-        len(batch.names),
-        class_count(graph),
-        loaded.class_names,
-        graph,
-        logit=logit,
-        terminal=terminal,
-    )
+    chosen = explained_target(target, batch, loaded, graph, logit=logit, terminal=terminal)
     for one in settings:
         if not METHODS[one].ranked:
             refuse_several(chosen, one)
@@ -238,12 +230,6 @@ def in_samples(batch: Batch, call: SamplesFirst) -> Batch:
     samples = len(next(iter(arrays.values())))
     names = batch.names if len(batch.names) == samples else (", ".join(batch.names[:3]),) * samples
     return replace(batch, arrays=arrays, names=names)
-
-
-def class_count(graph: Any) -> int | None:
-    """Return the number of classes of the default output, where its shape says so."""
-    shape = graph.tensors[graph.default_output].shape
-    return shape[1] if shape and len(shape) > 1 and isinstance(shape[1], int) else None
 
 
 def _run(

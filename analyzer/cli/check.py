@@ -84,7 +84,7 @@ def check(
     from analyzer.backends import BACKENDS
     from analyzer.checks import check as check_model
     from analyzer.checks.comparison import STEPS
-    from analyzer.cli.analyze import ASSUMED, class_count
+    from analyzer.cli.analyze import ASSUMED
     from analyzer.cli.check_view import show_agreement, show_origins, show_verdict
     from analyzer.cli.gate import Destinations, finish
     from analyzer.cli.inputs import ImageOptions, read_inputs
@@ -114,15 +114,7 @@ def check(
             loaded = with_source(loaded, source, example, trust=trust)
     graph = Graph.from_proto(loaded.proto)
     batch = read_inputs(inputs, graph, loaded, images)
-    chosen = explained_target(
-        target,
-        len(batch.names),
-        class_count(graph),
-        loaded.class_names,
-        graph,
-        logit=logit,
-        terminal=terminal,
-    )
+    chosen = explained_target(target, batch, loaded, graph, logit=logit, terminal=terminal)
     refuse_several(chosen, "check")
     if batch.assumed:
         terminal.note(ASSUMED)

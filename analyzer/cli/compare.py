@@ -100,7 +100,7 @@ def compare(
     """
     from analyzer.checks import compare as compare_models
     from analyzer.checks.comparison import STEPS
-    from analyzer.cli.analyze import ASSUMED, class_count
+    from analyzer.cli.analyze import ASSUMED
     from analyzer.cli.check_view import show_comparison
     from analyzer.cli.gate import Destinations, finish
     from analyzer.cli.inputs import ImageOptions, read_inputs
@@ -126,15 +126,7 @@ def compare(
         )
     graph = Graph.from_proto(a.proto)
     batch = read_inputs(inputs, graph, a, images)
-    chosen = explained_target(
-        target,
-        len(batch.names),
-        class_count(graph),
-        a.class_names,
-        graph,
-        logit=logit,
-        terminal=terminal,
-    )
+    chosen = explained_target(target, batch, a, graph, logit=logit, terminal=terminal)
     refuse_several(chosen, "compare")
     if batch.assumed:
         terminal.note(ASSUMED)

@@ -130,7 +130,7 @@ def _given_preprocessing(options: ImageOptions) -> Preprocessing | None:
 
 
 def _check_class_names(model: Model, names: list[str] | None) -> None:
-    from analyzer.cli.analyze import class_count
+    from analyzer.cli.targets import class_count
     from analyzer.graph.graph import Graph
 
     classes = class_count(Graph.from_proto(model.proto))

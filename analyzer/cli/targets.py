@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +21,10 @@ from analyzer.graph.graph import Graph
 from analyzer.target.before import logits
 from analyzer.target.class_names import axis_of_names, find_class, unknown_class
 from analyzer.target.target import ACTIVATION, PREDICTED, Target, TargetLike, as_target
+
+if TYPE_CHECKING:
+    from analyzer.cli.inputs import Batch
+    from converters.model import Model
 from converters.system.text import counted
 
 CHANNELS_LAST = "last"
@@ -74,23 +79,22 @@ def parse_target(
 
 
 def explained_target(
-    text: str | None,
-    samples: int,
-    classes: int | None,
-    names: Sequence[str] | None,
-    graph: Graph,
-    *,
-    logit: bool,
-    terminal: Terminal,
+    text: str | None, batch: Batch, model: Model, graph: Graph, *, logit: bool, terminal: Terminal
 ) -> TargetLike:
     """The target of --target and --logit; see `parse_target`. A note names the tensor of the logits."""
-    chosen = parse_target(text, samples, classes, names, graph)
+    chosen = parse_target(text, len(batch.names), class_count(graph), model.class_names, graph)
     if not logit:
         return chosen
     target = _before(as_target(chosen))
     for name, (output, _) in logits(graph, target).items():
         terminal.note(f"Note: explains {name!r}, the logits of the output {output!r}.")
     return target
+
+
+def class_count(graph: Graph) -> int | None:
+    """Return the number of classes of the default output, where its shape says so."""
+    shape = graph.tensors[graph.default_output].shape
+    return shape[1] if shape and len(shape) > 1 and isinstance(shape[1], int) else None
 
 
 def _before(target: Target) -> Target:
