@@ -191,7 +191,7 @@ def _resolved(fn: Differentiable, feeds: Arrays, target: Target) -> Seed:
         refuse_rows(target, graph, fn.arrangement)
     output = graph.tensors.get(target.first_output or graph.default_output)
     if output is not None and output.shape is not None and fn.engine.batch in (None, samples):
-        # An output may have a size of its own: transposed, joined, summed over the samples.
+        # The first axis of an output can differ from the samples, for example after a Transpose, Concat or ReduceSum.
         stated = output.shape[0] if output.shape else 1
         samples = stated if isinstance(stated, int) else samples
     return resolve(target, graph, samples, sizes, values)

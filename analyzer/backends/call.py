@@ -1,7 +1,6 @@
-"""The call of a user: what is explained in it, and compared with the file of the model.
+"""Compare the inputs of a user's call with the model's file, and warn once for each call.
 
-A method computes much on its way, such as the points of a path. The inputs of the user alone are compared with the
-file, and a saturated output is noted once.
+A method also evaluates other inputs, such as the points of a path. Only the user's inputs are compared with the file.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ def key_of(feeds: Mapping[str, np.ndarray]) -> bytes:
 
 @contextmanager
 def explaining(*batches: tuple[Differentiable, Inputs]) -> Iterator[None]:
-    """Compare these batches, and no others, within the block: what a method computes on its way is its own."""
+    """Within the block, compare only these batches with the file, not the other inputs that a method evaluates."""
     if EXPLAINED.get() is not None:
         yield
         return

@@ -92,7 +92,7 @@ def _explained(error: ConversionError, model: Any, inputs: Any, trust: bool) -> 
 
 
 def as_arrays(inputs: Any) -> Any:
-    """Return the inputs of a call as arrays. Raises InputError for what is no array."""
+    """Return the inputs of a call as arrays. Raises InputError for a value that cannot be converted to an array."""
     return {n: _array(a) for n, a in inputs.items()} if isinstance(inputs, Mapping) else _array(inputs)
 
 
@@ -114,7 +114,7 @@ def _states_batch(model: Model) -> bool:
 
 
 def examples(example: Any, names: Mapping[str, str] | None) -> Iterator[Any]:
-    """Return the example in every layout that networks have; several arrays by name, then in their order."""
+    """Yield the example in every common layout; with several arrays, first as a dict by name, then in order."""
     if not isinstance(example, Mapping):
         yield from _moved(example)
         return

@@ -1,4 +1,4 @@
-"""Notice inputs that are not what the stored preprocessing makes: raw pixels, other ranges, images of Pillow.
+"""Detect inputs that do not match the stored preprocessing: raw pixels, unusual ranges, Pillow images.
 
 From a Model and inputs to arrays, and from arrays to an error where they are surely raw pixels, or to a warning where
 they probably are: the network would compute a number for another picture.

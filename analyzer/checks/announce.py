@@ -1,4 +1,4 @@
-"""Say on standard error what a check is doing, where the caller gave no `progress` and it takes a while."""
+"""Print the progress of a long check to standard error, unless the caller passes `progress`."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class MemoryEstimate:
 
 
 class TensorSizes(dict[str, int]):
-    """The bytes of every tensor, by name. A tensor of unknown type counts as the largest one."""
+    """Return the size of every tensor in bytes, by name. A tensor of unknown type gets the size of the largest one."""
 
     def __init__(self, types: Mapping[str, Type]) -> None:
         super().__init__(
