@@ -39,7 +39,7 @@ def refuse_settings(backend: str, device: object, providers: object, threads: ob
         )
     if backend == "source" and device is not None:
         raise AnalysisError(
-            'backend="source" runs on the device of the network\'s weights. Fix: omit device, and move the network before the '
+            'backend="source" runs on the device of its own weights. Fix: omit device, and move the network before the '
             "conversion, as in network.to(device)"
         )
     if device is not None and providers is not None:
