@@ -36,6 +36,7 @@ UNTOUCHED = {
     "load_session": "makes a session, and changes no graph",
     "name_domains": "corrects the domain of nodes",
     "normalization": "finds one region, for join_primitives",
+    "of_file": "reads",
     "precision_of": "reads",
     "quantizes": "reads",
     "refuse_axes": "reads, and raises",
