@@ -11,6 +11,7 @@ AnalysisError
 ├── NotEnoughMemory     a single sample needs more memory than may be used
 ├── BackendError        a backend could not run the model; the message says on which node
 ├── VerificationError   the explained output is not that of the user's file
+├── ExportError         an explanation cannot be written as an ONNX file, or a runtime cannot run it
 ├── NothingToCompare    a check has one side alone; the message names what to install
 └── Disagreement        raised by `report.raise_for_disagreement()`
     └── NotEquivalent   raised by `analyzer.testing.assert_equivalent` (also an AssertionError)
@@ -86,6 +87,10 @@ class BackendError(AnalysisError):
 
 class VerificationError(AnalysisError):
     """The explained output is not that of the user's file; the message names the first node that differs."""
+
+
+class ExportError(AnalysisError):
+    """The explanation cannot be written as an ONNX file, or the file does not suit the runtime."""
 
 
 class NothingToCompare(AnalysisError):
