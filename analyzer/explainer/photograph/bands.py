@@ -1,0 +1,159 @@
+"""Resample one axis by products with bands of the weight matrix, which is 0 almost everywhere.
+
+From the positions of the results on an axis to the weights of each block of results, and the range of the axis that
+the block reads. A block is one Slice and one MatMul; the image is never copied as a whole. The positions and weights are
+float64, by the arithmetic of Pillow's Resample.c.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import TensorProto
+
+from analyzer.explainer.photograph.filters import Filter
+from analyzer.graph.builder import Builder
+from analyzer.graph.graph import Tensor
+
+PRECISION = 22
+"""Bits of the weights of Pillow for images of 8 bits."""
+# Sums of bytes times the upper 15 bits, and of bytes times the lower 7, are exact in float32.
+_UPPER = 15
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Where results lie on an axis. centres: (L,) float64, ascending, in pixels of the axis. step: float64 scalar, pixels
+    of the axis for each result. count: int64 scalar, L. length: int64 scalar, of the axis.
+    """
+
+    centres: Tensor
+    step: Tensor
+    count: Tensor
+    length: Tensor
+
+
+@dataclass(frozen=True)
+class Bands:
+    """The weights of blocks of results. begins, ends: (1,) of each block, the range that it reads. weights: (rows, band)
+    of each, or its transpose. first, last: (1,), the range that all of them read. count: (1,), results without padding.
+    """
+
+    begins: Sequence[Tensor]
+    ends: Sequence[Tensor]
+    weights: Sequence[Tensor]
+    first: Tensor
+    last: Tensor
+    count: Tensor
+
+
+def vector(op: Builder, scalar: Tensor) -> Tensor:
+    """Return a scalar as (1,)."""
+    return op.Reshape(scalar, [1])
+
+
+def double(op: Builder, x: Tensor) -> Tensor:
+    """Return a tensor as float64."""
+    return op.Cast(x, to=TensorProto.DOUBLE)
+
+
+def whole(op: Builder, x: Tensor) -> Tensor:
+    """Return a tensor as int64, rounded towards 0."""
+    return op.Cast(x, to=TensorProto.INT64)
+
+
+def counted(op: Builder, count: Tensor) -> Tensor:
+    """Return the numbers from 0 to a count, int64."""
+    return op.Range(np.asarray(0), count, np.asarray(1))
+
+
+def find_bands(
+    op: Builder,
+    positions: Positions,
+    kernel: Filter,
+    blocks: int,
+    *,
+    transposed: bool,
+    bytewise: bool = False,
+    where: Tensor | None = None,
+) -> Bands:
+    """Return the weights of a resampling in so many blocks.
+
+    transposed: give (band, rows), for an axis that stands last.
+    bytewise: give the weights of 22 bits that Pillow has for images of 8 bits, as two parts for `rounded`; else float32.
+    where: (L,) bool, the results that are not 0; default all.
+    """
+    rows = op.Div(op.Add(positions.count, np.asarray(blocks - 1)), np.asarray(blocks))
+    index = op.Min(
+        counted(op, op.Mul(rows, np.asarray(blocks))), op.Sub(positions.count, np.asarray(1))
+    )
+    index = op.Reshape(index, op.Concat(np.asarray([blocks]), vector(op, rows), axis=0))
+    centres = op.Gather(positions.centres, index)  # (blocks, rows)
+    scale = op.Max(positions.step, 1.0)
+    support = op.Mul(scale, kernel.support)
+    length = positions.length
+    # As Pillow, which rounds towards 0 and then clips.
+    low = op.Max(whole(op, op.Add(op.Sub(centres, support), 0.5)), np.asarray(0))
+    high = op.Min(whole(op, op.Add(op.Add(centres, support), 0.5)), length)
+    begins = op.Gather(low, np.asarray([0]), axis=1)  # (blocks, 1)
+    ends = op.Gather(high, np.asarray([-1]), axis=1)
+    band = op.ReduceMax(op.Sub(ends, begins), keepdims=0)
+    first, last = op.ReduceMin(begins, keepdims=0), op.ReduceMax(ends, keepdims=0)
+    begins = op.Max(op.Min(begins, op.Sub(last, band)), np.asarray(0))
+    places = op.Unsqueeze(op.Add(begins, counted(op, band)), [1])  # (blocks, 1, band)
+    low, high, centres = (op.Unsqueeze(one, [2]) for one in (low, high, centres))
+    distance = op.Mul(op.Add(op.Sub(double(op, places), centres), 0.5), op.Div(1.0, scale))
+    reached = op.And(op.GreaterOrEqual(places, low), op.Less(places, high))
+    weights = op.Where(reached, kernel.weight(op, distance), np.asarray(0.0))
+    sums = op.ReduceSum(weights, [2])
+    weights = op.Div(weights, op.Where(op.Equal(sums, 0.0), 1.0, sums))
+    if where is not None:
+        weights = op.Mul(weights, double(op, op.Unsqueeze(op.Gather(where, index), [2])))
+    if bytewise:
+        weights = op.Concat(*_fixed_point(op, weights), axis=1)  # (blocks, 2 * rows, band)
+    weights = op.Cast(weights, to=TensorProto.FLOAT)
+    taken = op.Mul(rows, np.asarray(2)) if bytewise else rows
+    if transposed:
+        weights, taken, other = op.Transpose(weights, perm=[0, 2, 1]), band, taken
+    else:
+        other = band
+    flat = op.Reshape(weights, op.Concat(np.asarray([-1]), vector(op, other), axis=0))
+    begins = op.Reshape(begins, [-1])
+    return Bands(
+        _split(op, begins, np.asarray([1] * blocks), blocks),
+        _split(op, op.Add(begins, band), np.asarray([1] * blocks), blocks),
+        _split(op, flat, op.Expand(vector(op, taken), [blocks]), blocks),
+        vector(op, first),
+        vector(op, last),
+        vector(op, positions.count),
+    )
+
+
+def _split(op: Builder, x: Tensor, sizes: np.ndarray | Tensor, blocks: int) -> Sequence[Tensor]:
+    """Split the rows of a tensor."""
+    found = op.emit("Split", (x, sizes), outputs=blocks, axis=0)
+    return (found,) if blocks == 1 else tuple(found)
+
+
+def _fixed_point(op: Builder, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The weights in units of 2^-22 as two summands, whose products with bytes float32 sums exactly."""
+    # Half away from zero.
+    units = op.Mul(op.Floor(op.Add(op.Mul(op.Abs(weights), float(2**PRECISION)), 0.5)), op.Sign(weights))
+    low = PRECISION - _UPPER
+    upper = op.Floor(op.Add(op.Mul(units, 2.0**-low), 0.5))
+    lower = op.Sub(units, op.Mul(upper, float(2**low)))
+    return op.Mul(upper, 2.0**-_UPPER), op.Mul(lower, 2.0**-PRECISION)
+
+
+def rounded(op: Builder, upper: Tensor, lower: Tensor) -> Tensor:
+    """Return the bytes, as float32, of two sums: of the products with the upper, and with the lower bits of weights.
+
+    Every step is exact, so that the result is the one of Pillow's integers: half up, then clipped.
+    """
+    shifted = op.Add(upper, 0.5)
+    floor = op.Floor(shifted)
+    rest = op.Floor(op.Add(op.Sub(shifted, floor), lower))
+    return op.Clip(op.Add(floor, rest), 0.0, 255.0)
+

@@ -1,0 +1,147 @@
+"""Pixels of a photograph to the values that a network reads: resize, crop or pad, scale and normalise, as nodes.
+
+From uint8 (N, height, width, 3) of any size to floats (N, C, h, w) or (N, h, w, C), equal to those of `load_images`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from onnx import TensorProto
+
+from analyzer.explainer.photograph.bands import double, find_bands, rounded, vector, whole
+from analyzer.explainer.photograph.filters import FILTERS
+from analyzer.explainer.photograph.geometry import Axis
+from analyzer.figures.heat import LUMA
+from analyzer.graph.builder import Builder
+from analyzer.graph.graph import Tensor
+from analyzer.images.preprocess import PADDING, per_channel
+from converters.model import Preprocessing
+
+# Blocks of so many results: larger ones multiply by more zeros, smaller ones read more pixels twice.
+_ROWS, _MOST_BLOCKS = 8, 32
+
+
+def input_values(
+    op: Builder, image: Tensor, axes: Sequence[Axis], preprocessing: Preprocessing, channels: int, dtype: int
+) -> Tensor:
+    """Emit the input of the network. axes: of the height and the width. dtype: of the input, an ONNX number."""
+    resize = {"nearest": _nearest, "linear": _linear}.get(preprocessing.interpolation, _filtered)
+    pixels = resize(op, image, axes, preprocessing.interpolation)  # (N, h, 3, w), or (N, h, w, 3)
+    channels_last = resize is not _filtered
+    if preprocessing.fit == "pad":
+        pixels = _with_border(op, pixels, axes, channels_last)
+    pixels = _normalised(op, pixels, preprocessing, channels, channels_last)
+    layouts = {"NCHW": [0, 3, 1, 2], "NHWC": None} if channels_last else {"NCHW": [0, 2, 1, 3], "NHWC": [0, 1, 3, 2]}
+    if (order := layouts[preprocessing.layout]) is not None:
+        pixels = op.Transpose(pixels, perm=order)
+    return pixels if dtype == TensorProto.FLOAT else op.Cast(pixels, to=dtype)
+
+
+def _filtered(op: Builder, image: Tensor, axes: Sequence[Axis], interpolation: str) -> Tensor:
+    """The photograph resized as Pillow does: rows first, then columns, each to bytes. Returns (N, h, 3, w)."""
+    kernel = FILTERS[interpolation]
+    (high, tall), (wide, broad) = ((axis.size, _blocks(axis.size)) for axis in axes)
+    down = find_bands(op, axes[0].to_input(op), kernel, tall, bytewise=True, transposed=False)
+    along = find_bands(op, axes[1].to_input(op), kernel, broad, bytewise=True, transposed=True)
+    parts = []
+    for begin, end, weights in zip(along.begins, along.ends, along.weights, strict=True):
+        # The rows that no result needs are left out here, too.
+        starts, stops = op.Concat(down.first, begin, axis=0), op.Concat(down.last, end, axis=0)
+        block = op.Transpose(op.Slice(image, starts, stops, [1, 2]), perm=[0, 1, 3, 2])
+        parts.append(op.MatMul(op.Cast(block, to=TensorProto.FLOAT), weights))
+    sums = op.Reshape(op.Concat(*parts, axis=-1), [0, 0, 3, broad, 2, _rows(wide)])
+    rows = op.Reshape(_bytes(op, sums, 4), [0, 0, 3, broad * _rows(wide)])
+    rows = op.Reshape(_first(op, rows, wide, 3), [0, 0, 3 * wide])
+    parts = []
+    for begin, end, weights in zip(down.begins, down.ends, down.weights, strict=True):
+        block = op.Slice(rows, op.Sub(begin, down.first), op.Sub(end, down.first), [1])
+        parts.append(op.MatMul(weights, block))
+    sums = op.Reshape(op.Concat(*parts, axis=1), [0, tall, 2, _rows(high), 3 * wide])
+    return _first(op, op.Reshape(_bytes(op, sums, 2), [0, tall * _rows(high), 3, wide]), high, 1)
+
+
+def _rows(size: int) -> int:
+    """The results of a block."""
+    return -(-size // _blocks(size))
+
+
+def _blocks(size: int) -> int:
+    """The number of blocks."""
+    return min(-(-size // _ROWS), _MOST_BLOCKS)
+
+
+def _first(op: Builder, x: Tensor, size: int, axis: int) -> Tensor:
+    """The results without those that fill the last block."""
+    return x if size == _blocks(size) * _rows(size) else op.Slice(x, [0], [size], [axis])
+
+
+def _bytes(op: Builder, sums: Tensor, axis: int) -> Tensor:
+    return rounded(op, *op.emit("Split", (sums, np.asarray([1, 1])), outputs=2, axis=axis))
+
+
+def _nearest(op: Builder, image: Tensor, axes: Sequence[Axis], _: str) -> Tensor:
+    """The pixel in which the centre of each resized pixel lies. Returns (N, h, w, 3)."""
+    for number, axis in enumerate(axes, 1):
+        step = axis.step(op)
+        # Pillow adds the step from pixel to pixel: on the border between two, its rounding decides.
+        later = op.Expand(vector(op, step), vector(op, op.Sub(axis.resized, np.asarray(1))))
+        centres = op.CumSum(op.Concat(vector(op, op.Mul(step, 0.5)), later, axis=0), np.asarray(0))
+        image = op.Gather(image, whole(op, op.Gather(centres, axis.clipped(op))), axis=number)
+    return op.Cast(image, to=TensorProto.FLOAT)
+
+
+def _linear(op: Builder, image: Tensor, axes: Sequence[Axis], _: str) -> Tensor:
+    """The mean of the two nearest pixels of each axis, by distance, as OpenCV does. Returns (N, h, w, 3)."""
+    ends = [_neighbours(op, axis) for axis in axes]
+    (above, below, down), (left, right, along) = ends
+    corners = [[op.Gather(op.Gather(image, row, axis=1), column, axis=2) for column in (left, right)] for row in (above, below)]
+    upper, lower = ([op.Cast(one, to=TensorProto.FLOAT) for one in row] for row in corners)
+    down = op.Reshape(down, [-1, 1, 1])
+    sides = [_between(op, *pair, down) for pair in zip(upper, lower, strict=True)]
+    return op.Round(_between(op, *sides, op.Reshape(along, [-1, 1])))
+
+
+def _neighbours(op: Builder, axis: Axis) -> tuple[Tensor, Tensor, Tensor]:
+    """The pixels before and after each element of the input, and the share of the latter."""
+    own = op.Add(double(op, axis.clipped(op)), 0.5)
+    place = op.Div(op.Mul(own, double(op, axis.length)), double(op, axis.resized))
+    last = op.Sub(axis.length, np.asarray(1))
+    place = op.Max(op.Min(op.Sub(place, 0.5), double(op, last)), 0.0)
+    before = op.Floor(place)
+    share = op.Cast(op.Sub(place, before), to=TensorProto.FLOAT)
+    before = whole(op, before)
+    return before, op.Min(op.Add(before, np.asarray(1)), last), share
+
+
+def _between(op: Builder, first: Tensor, second: Tensor, share: Tensor) -> Tensor:
+    return op.Add(op.Mul(first, op.Sub(1.0, share)), op.Mul(second, share))
+
+
+def _with_border(op: Builder, pixels: Tensor, axes: Sequence[Axis], channels_last: bool) -> Tensor:
+    """Pixels with grey where the photograph does not reach."""
+    shapes = ([-1, 1, 1], [-1, 1] if channels_last else [-1])
+    inside = [
+        op.Reshape(op.Equal(axis.index(op), axis.clipped(op)), shape)
+        for axis, shape in zip(axes, shapes, strict=True)
+    ]
+    return op.Where(op.And(*inside), pixels, float(PADDING))
+
+
+def _normalised(
+    op: Builder, pixels: Tensor, preprocessing: Preprocessing, channels: int, channels_last: bool
+) -> Tensor:
+    """(pixels / 255 - mean) / std, in the steps of `preprocess`: one division less would round differently."""
+    pixels = op.Div(pixels, 255.0)
+    axis = 3 if channels_last else 2
+    shape = (-1,) if channels_last else (-1, 1)
+    if channels == 1:
+        luma = np.asarray(LUMA, np.float32).reshape(shape)
+        pixels = op.ReduceSum(op.Mul(pixels, luma), [axis], keepdims=1)
+    mean, std = (per_channel(values, channels) for values in (preprocessing.mean, preprocessing.std))
+    if mean.any():
+        pixels = op.Sub(pixels, np.ascontiguousarray(mean).reshape(shape))
+    if (std != 1).any():
+        pixels = op.Div(pixels, np.ascontiguousarray(std).reshape(shape))
+    return pixels
