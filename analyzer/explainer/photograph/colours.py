@@ -16,8 +16,8 @@ from analyzer.figures.palette import sequential, signed_colours
 from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
 
-# The steps of a table from 0 to the end of a scale: finer than the steps of the opacity's 8 bits.
-_STEPS = 1023
+# The steps of a table from 0 to the end of a scale: a multiple of the 256 colours of Matplotlib's maps.
+_STEPS = 1024
 
 
 def overlay(
@@ -37,18 +37,23 @@ def overlay(
     if smoothing:
         plane = _smoothed(op, plane, size, smoothing)
     scaled = restore(_scaled(op, plane, size, signed))
-    if signed:
-        scaled = op.Add(scaled, 1.0)
-    index = op.Cast(op.Add(op.Mul(scaled, float(_STEPS)), 0.5), to=TensorProto.INT32)
+    # Signed values go to the nearest entry of the table, others to the one below.
+    steps = op.Mul(scaled, float(_STEPS))
+    index = op.Cast(op.Add(steps, _STEPS + 0.5) if signed else steps, to=TensorProto.INT32)
     return op.Gather(table(signed), index)
 
 
 def table(signed: bool) -> np.ndarray:
     """Return the colours with their opacity, (steps, 4) uint8, from the low end of a scale to the high one."""
-    values = np.arange(-_STEPS if signed else 0, _STEPS + 1) / _STEPS
-    colours = signed_colours(values) if signed else sequential(values)
+    if signed:
+        values = np.arange(-_STEPS, _STEPS + 1) / _STEPS
+        colours, exponent = signed_colours(values), 1.2
+    else:
+        values = np.minimum((np.arange(_STEPS + 1) + 0.5) / _STEPS, 1)
+        colours, exponent = sequential(values), 1.25
+        values[0] = 0
     # The exponents of `heat.overlay`.
-    opacity = STRENGTH * np.abs(values) ** (1.2 if signed else 1.25)
+    opacity = STRENGTH * np.abs(values) ** exponent
     return np.round(255 * np.column_stack([colours, opacity])).astype(np.uint8)
 
 

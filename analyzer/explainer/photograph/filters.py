@@ -9,6 +9,8 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
 
@@ -30,7 +32,9 @@ def _triangle(op: Builder, x: Tensor) -> Tensor:
 
 
 def _hamming(op: Builder, x: Tensor) -> Tensor:
-    window = op.Add(op.Mul(op.Cos(op.Mul(x, math.pi)), 0.46), 0.54)
+    # Pillow has these two numbers in single precision.
+    share, base = (float(np.float32(number)) for number in (0.46, 0.54))
+    window = op.Add(op.Mul(op.Cos(op.Mul(x, math.pi)), share), base)
     return op.Where(op.Less(op.Abs(x), 1.0), op.Mul(_sinc(op, x), window), 0.0)
 
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from onnx import TensorProto
 
-from analyzer.explainer.photograph.bands import double, find_bands, rounded, vector, whole
-from analyzer.explainer.photograph.filters import FILTERS
+from analyzer.explainer.photograph.bands import double, vector, whole
+from analyzer.explainer.photograph.filtering import filtered
 from analyzer.explainer.photograph.geometry import Axis
 from analyzer.figures.heat import LUMA
 from analyzer.graph.builder import Builder
@@ -19,17 +19,14 @@ from analyzer.graph.graph import Tensor
 from analyzer.images.preprocess import PADDING, per_channel
 from converters.model import Preprocessing
 
-# Blocks of so many results: larger ones multiply by more zeros, smaller ones read more pixels twice.
-_ROWS, _MOST_BLOCKS = 8, 32
-
 
 def input_values(
     op: Builder, image: Tensor, axes: Sequence[Axis], preprocessing: Preprocessing, channels: int, dtype: int
 ) -> Tensor:
     """Emit the input of the network. axes: of the height and the width. dtype: of the input, an ONNX number."""
-    resize = {"nearest": _nearest, "linear": _linear}.get(preprocessing.interpolation, _filtered)
+    resize = {"nearest": _nearest, "linear": _linear}.get(preprocessing.interpolation, filtered)
     pixels = resize(op, image, axes, preprocessing.interpolation)  # (N, h, 3, w), or (N, h, w, 3)
-    channels_last = resize is not _filtered
+    channels_last = resize is not filtered
     if preprocessing.fit == "pad":
         pixels = _with_border(op, pixels, axes, channels_last)
     pixels = _normalised(op, pixels, preprocessing, channels, channels_last)
@@ -37,48 +34,6 @@ def input_values(
     if (order := layouts[preprocessing.layout]) is not None:
         pixels = op.Transpose(pixels, perm=order)
     return pixels if dtype == TensorProto.FLOAT else op.Cast(pixels, to=dtype)
-
-
-def _filtered(op: Builder, image: Tensor, axes: Sequence[Axis], interpolation: str) -> Tensor:
-    """The photograph resized as Pillow does: rows first, then columns, each to bytes. Returns (N, h, 3, w)."""
-    kernel = FILTERS[interpolation]
-    (high, tall), (wide, broad) = ((axis.size, _blocks(axis.size)) for axis in axes)
-    down = find_bands(op, axes[0].to_input(op), kernel, tall, bytewise=True, transposed=False)
-    along = find_bands(op, axes[1].to_input(op), kernel, broad, bytewise=True, transposed=True)
-    parts = []
-    for begin, end, weights in zip(along.begins, along.ends, along.weights, strict=True):
-        # The rows that no result needs are left out here, too.
-        starts, stops = op.Concat(down.first, begin, axis=0), op.Concat(down.last, end, axis=0)
-        block = op.Transpose(op.Slice(image, starts, stops, [1, 2]), perm=[0, 1, 3, 2])
-        parts.append(op.MatMul(op.Cast(block, to=TensorProto.FLOAT), weights))
-    sums = op.Reshape(op.Concat(*parts, axis=-1), [0, 0, 3, broad, 2, _rows(wide)])
-    rows = op.Reshape(_bytes(op, sums, 4), [0, 0, 3, broad * _rows(wide)])
-    rows = op.Reshape(_first(op, rows, wide, 3), [0, 0, 3 * wide])
-    parts = []
-    for begin, end, weights in zip(down.begins, down.ends, down.weights, strict=True):
-        block = op.Slice(rows, op.Sub(begin, down.first), op.Sub(end, down.first), [1])
-        parts.append(op.MatMul(weights, block))
-    sums = op.Reshape(op.Concat(*parts, axis=1), [0, tall, 2, _rows(high), 3 * wide])
-    return _first(op, op.Reshape(_bytes(op, sums, 2), [0, tall * _rows(high), 3, wide]), high, 1)
-
-
-def _rows(size: int) -> int:
-    """The results of a block."""
-    return -(-size // _blocks(size))
-
-
-def _blocks(size: int) -> int:
-    """The number of blocks."""
-    return min(-(-size // _ROWS), _MOST_BLOCKS)
-
-
-def _first(op: Builder, x: Tensor, size: int, axis: int) -> Tensor:
-    """The results without those that fill the last block."""
-    return x if size == _blocks(size) * _rows(size) else op.Slice(x, [0], [size], [axis])
-
-
-def _bytes(op: Builder, sums: Tensor, axis: int) -> Tensor:
-    return rounded(op, *op.emit("Split", (sums, np.asarray([1, 1])), outputs=2, axis=axis))
 
 
 def _nearest(op: Builder, image: Tensor, axes: Sequence[Axis], _: str) -> Tensor:
