@@ -29,10 +29,12 @@ from converters.model import Preprocessing
 
 IMAGE, OVERLAY = "image", "overlay"
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
-_IMAGE_DOC = "Photographs of one size, RGB, uint8 (N, height, width, 3). Convert grey ones and remove alpha first."
+_IMAGE_DOC = (
+    "Photographs of one size, RGB, uint8 (N, height, width, 3). Convert grey ones and remove alpha first."
+)
 _OVERLAY_DOC = (
-    "The heat map of {name!r} to draw over the photograph, RGBA with straight alpha, uint8 (N, height, width, 4). It is "
-    "transparent where the map is 0 and where the network does not see the photograph."
+    "The heat map of {name!r} to draw over the photograph, RGBA with straight alpha, uint8 (N, height, width, 4). It "
+    "is transparent where the map is 0 and where the network does not see the photograph."
 )
 _MAP_DOC = "At the size of the photograph, interpolated; 0 where the network does not see the photograph."
 
@@ -60,16 +62,16 @@ def with_preprocessing(
     file.CopyFrom(proto)
     graph = file.graph
     given = _image_input(graph, input_name, preprocessing)
+    channels = _channels(given.shape, preprocessing)
     _check_maps(graph, maps, overlay)
     names = _Names.of(graph, input_name, maps)
     _rename(graph, names.inner)
     before, after = (Builder(_opset(file), prefix=f"{names.prefix}{part}/") for part in ("in", "out"))
     image = Tensor(names.image, np.dtype(np.uint8))
     axes = _axes(before, image, preprocessing)
-    channels = given.shape[1 if preprocessing.layout == "NCHW" else 3]
     values = input_values(before, image, axes, preprocessing, channels, given.dtype)
     before.write("Identity", [values.name], [names.inner[input_name]])
-    restored = _restore(after, graph, axes, names, maps, preprocessing)
+    restored = _restore(after, graph, axes, names, maps)
     if overlay is not None:
         if smoothing is None:
             smoothing = _smoothing(overlay, maps[overlay])
@@ -147,7 +149,6 @@ def _restore(
     axes: tuple[Axis, ...],
     names: _Names,
     maps: Collection[str],
-    preprocessing: Preprocessing,
 ) -> dict[str, _Plane]:
     """Emit the maps at the size of the photograph. Maps of one size share their weights."""
     known: dict[tuple[int | None, ...], Restoring] = {}
@@ -189,22 +190,21 @@ def _image_input(graph: onnx.GraphProto, name: str, preprocessing: Preprocessing
         raise ExportError(
             f"the explainer has no input {name!r}. Fix: choose from {', '.join(one.name for one in graph.input)}"
         )
-    given, size = _given(info), preprocessing.size
-    layout = preprocessing.layout
-    channels = given.shape[1 if layout == "NCHW" else -1] if len(given.shape) == 4 else None
+    given, size, layout = _given(info), preprocessing.size, preprocessing.layout
+    channels = _channels(given.shape, preprocessing)
     wanted = (channels, *size) if layout == "NCHW" else (*size, channels)
-    fits = len(given.shape) == 4 and all(
-        own is None or own == one for own, one in zip(given.shape[1:], wanted, strict=True)
+    fits = channels in (1, 3) and all(
+        own in (None, one) for own, one in zip(given.shape[1:], wanted, strict=True)
     )
-    if not fits or channels not in (1, 3):
+    if not fits:
         raise ExportError(
-            f"the preprocessing makes images of {size[0]} x {size[1]} with 1 or 3 channels, {layout}; the input {name!r} "
-            f"has the shape {given.shape}. Fix: store the preprocessing of this input in the model"
+            f"the preprocessing makes images of {size[0]} x {size[1]} with 1 or 3 channels, {layout}; the input "
+            f"{name!r} has the shape {given.shape}. Fix: store the preprocessing of this input in the model"
         )
     if given.dtype not in _FLOATS:
         raise ExportError(
-            f"expected an input of floats, {name!r} is of {TensorProto.DataType.Name(given.dtype)}. Fix: export without "
-            "preprocessing"
+            f"expected an input of floats, {name!r} is of {TensorProto.DataType.Name(given.dtype)}. Fix: export "
+            "without preprocessing"
         )
     try:
         parse_preprocessing(json.dumps(asdict(preprocessing)))
@@ -215,7 +215,16 @@ def _image_input(graph: onnx.GraphProto, name: str, preprocessing: Preprocessing
     return given
 
 
+def _channels(shape: tuple[int | None, ...], preprocessing: Preprocessing) -> int:
+    """The channels of an input, 3 where they are not stated; 0 of an input that is no batch of images."""
+    if len(shape) != 4:
+        return 0
+    stated = shape[1 if preprocessing.layout == "NCHW" else 3]
+    return 3 if stated is None else stated
+
+
 def _check_maps(graph: onnx.GraphProto, maps: Collection[str], overlay: str | None) -> None:
+    """Raise ExportError for a map that is not (N, h, w), and for an overlay of another output."""
     outputs = {info.name: _given(info) for info in graph.output}
     for name in maps:
         if name not in outputs or len(outputs[name].shape) != 3:
@@ -224,7 +233,9 @@ def _check_maps(graph: onnx.GraphProto, maps: Collection[str], overlay: str | No
                 f"{outputs[name].shape if name in outputs else 'none'}. Fix: export without preprocessing"
             )
     if overlay is not None and overlay not in maps:
-        raise ExportError(f"expected one of the maps {', '.join(maps)}, got {overlay!r}. Fix: draw one of them")
+        raise ExportError(
+            f"expected one of the maps {', '.join(maps)}, got {overlay!r}. Fix: draw one of them"
+        )
 
 
 def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
@@ -238,12 +249,14 @@ def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
 
 
 def _assemble(graph: onnx.GraphProto, before: Builder, after: Builder, names: _Names) -> None:
-    nodes = [*before.nodes, *graph.node, *after.nodes]
-    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(copies)
+    """Put the nodes and the constants of both parts into the graph."""
+    whole = onnx.GraphProto(node=[*before.nodes, *graph.node, *after.nodes])
+    graph.ClearField("node")
+    graph.node.MergeFrom(whole.node)
     for op in (before, after):
-        graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in op.initializers.items())
+        graph.initializer.extend(
+            numpy_helper.from_array(array, name) for name, array in op.initializers.items()
+        )
 
 
 def _state(
@@ -254,7 +267,9 @@ def _state(
     for index, info in enumerate(graph.input):
         if info.name == input_name:
             samples = _first_axis(info)
-            image = helper.make_tensor_value_info(names.image, TensorProto.UINT8, [samples, *sides, 3], _IMAGE_DOC)
+            image = helper.make_tensor_value_info(
+                names.image, TensorProto.UINT8, [samples, *sides, 3], _IMAGE_DOC
+            )
             graph.input[index].CopyFrom(image)
     for info in graph.output:
         if info.name in maps:

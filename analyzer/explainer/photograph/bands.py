@@ -1,8 +1,8 @@
 """Resample one axis by products with bands of the weight matrix, which is 0 almost everywhere.
 
 From the positions of the results on an axis to the weights of each block of results, and the range of the axis that
-the block reads. A block is one Slice and one MatMul; the image is never copied as a whole. The positions and weights are
-float64, by the arithmetic of Pillow's Resample.c.
+the block reads. A block is one Slice and one MatMul: no float copy of the whole image is made. The positions and
+weights are float64, by the arithmetic of Pillow's Resample.c.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _UPPER = 15
 
 @dataclass(frozen=True)
 class Positions:
-    """Where results lie on an axis. centres: (L,) float64, ascending, in pixels of the axis. step: float64 scalar, pixels
-    of the axis for each result. count: int64 scalar, L. length: int64 scalar, of the axis.
+    """Where results lie on an axis. centres: (L,) float64, ascending, in pixels of the axis. step: float64 scalar, the
+    pixels of the axis for each result. count: int64 scalar, L. length: int64 scalar, of the axis.
     """
 
     centres: Tensor
@@ -37,8 +37,9 @@ class Positions:
 
 @dataclass(frozen=True)
 class Bands:
-    """The weights of blocks of results. begins, ends: (1,) of each block, the range that it reads. weights: (rows, band)
-    of each, or its transpose. first, last: (1,), the range that all of them read. count: (1,), results without padding.
+    """The weights of blocks of results. begins, ends: (1,) of each block, the range that it reads. weights: the matrix
+    of each, (rows, band), or its transpose. first, last: (1,), the range that all of them read. count: (1,), the
+    results without those that fill the last block.
     """
 
     begins: Sequence[Tensor]
@@ -82,53 +83,61 @@ def find_bands(
     """Return the weights of a resampling in so many blocks.
 
     transposed: give (band, rows), for an axis that stands last.
-    bytewise: give the weights of 22 bits that Pillow has for images of 8 bits, as two parts for `rounded`; else float32.
+    bytewise: give Pillow's weights for images of 8 bits, of 22 bits, as two parts for `rounded`; else float32.
     where: (L,) bool, the results that are not 0; default all.
     """
-    rows = op.Div(op.Add(positions.count, np.asarray(blocks - 1)), np.asarray(blocks))
-    index = op.Min(
-        counted(op, op.Mul(rows, np.asarray(blocks))), op.Sub(positions.count, np.asarray(1))
-    )
-    index = op.Reshape(index, op.Concat(np.asarray([blocks]), vector(op, rows), axis=0))
-    centres = op.Gather(positions.centres, index)  # (blocks, rows)
+    index, rows = _blocks(op, positions.count, blocks)
+    centres = op.Gather(positions.centres, index)
     scale = op.Max(positions.step, 1.0)
     support = op.Mul(scale, kernel.support)
-    length = positions.length
     # As Pillow, which rounds towards 0 and then clips.
     low = op.Max(whole(op, op.Add(op.Sub(centres, support), 0.5)), np.asarray(0))
-    high = op.Min(whole(op, op.Add(op.Add(centres, support), 0.5)), length)
-    begins = op.Gather(low, np.asarray([0]), axis=1)  # (blocks, 1)
+    high = op.Min(whole(op, op.Add(op.Add(centres, support), 0.5)), positions.length)
+    begins = op.Gather(low, np.asarray([0]), axis=1)
     ends = op.Gather(high, np.asarray([-1]), axis=1)
     band = op.ReduceMax(op.Sub(ends, begins), keepdims=0)
     first, last = op.ReduceMin(begins, keepdims=0), op.ReduceMax(ends, keepdims=0)
-    begins = op.Max(op.Min(begins, op.Sub(last, band)), np.asarray(0))
-    places = op.Unsqueeze(op.Add(begins, counted(op, band)), [1])  # (blocks, 1, band)
+    begins = op.Min(begins, op.Sub(last, band))
+    places = op.Unsqueeze(op.Add(begins, counted(op, band)), [1])
     low, high, centres = (op.Unsqueeze(one, [2]) for one in (low, high, centres))
-    distance = op.Mul(op.Add(op.Sub(double(op, places), centres), 0.5), op.Div(1.0, scale))
-    reached = op.And(op.GreaterOrEqual(places, low), op.Less(places, high))
-    weights = op.Where(reached, kernel.weight(op, distance), np.asarray(0.0))
-    sums = op.ReduceSum(weights, [2])
-    weights = op.Div(weights, op.Where(op.Equal(sums, 0.0), 1.0, sums))
+    distances = op.Add(op.Sub(double(op, places), centres), 0.5)
+    weights = kernel.weight(op, op.Mul(distances, op.Div(1.0, scale)))
+    weights = op.Where(op.And(op.GreaterOrEqual(places, low), op.Less(places, high)), weights, 0.0)
+    weights = op.Div(weights, op.ReduceSum(weights, [2]))
     if where is not None:
         weights = op.Mul(weights, double(op, op.Unsqueeze(op.Gather(where, index), [2])))
     if bytewise:
-        weights = op.Concat(*_fixed_point(op, weights), axis=1)  # (blocks, 2 * rows, band)
-    weights = op.Cast(weights, to=TensorProto.FLOAT)
-    taken = op.Mul(rows, np.asarray(2)) if bytewise else rows
-    if transposed:
-        weights, taken, other = op.Transpose(weights, perm=[0, 2, 1]), band, taken
-    else:
-        other = band
-    flat = op.Reshape(weights, op.Concat(np.asarray([-1]), vector(op, other), axis=0))
+        weights = op.Concat(*_fixed_point(op, weights), axis=1)
+        rows = op.Mul(rows, np.asarray(2))
+    weights = op.Cast(weights, to=TensorProto.FLOAT)  # (blocks, rows, band)
     begins = op.Reshape(begins, [-1])
+    ones = np.ones(blocks, np.int64)
     return Bands(
-        _split(op, begins, np.asarray([1] * blocks), blocks),
-        _split(op, op.Add(begins, band), np.asarray([1] * blocks), blocks),
-        _split(op, flat, op.Expand(vector(op, taken), [blocks]), blocks),
+        _split(op, begins, ones, blocks),
+        _split(op, op.Add(begins, band), ones, blocks),
+        _matrices(op, weights, rows, band, blocks, transposed),
         vector(op, first),
         vector(op, last),
         vector(op, positions.count),
     )
+
+
+def _blocks(op: Builder, count: Tensor, blocks: int) -> tuple[Tensor, Tensor]:
+    """The results of each block, (blocks, rows), the last one repeated to fill them; and the number of rows."""
+    rows = op.Div(op.Add(count, np.asarray(blocks - 1)), np.asarray(blocks))
+    index = op.Min(counted(op, op.Mul(rows, np.asarray(blocks))), op.Sub(count, np.asarray(1)))
+    return op.Reshape(index, [blocks, -1]), rows
+
+
+def _matrices(
+    op: Builder, weights: Tensor, rows: Tensor, band: Tensor, blocks: int, transposed: bool
+) -> Sequence[Tensor]:
+    """The matrix of each block, from (blocks, rows, band)."""
+    sizes = (rows, band)
+    if transposed:
+        weights, sizes = op.Transpose(weights, perm=[0, 2, 1]), (band, rows)
+    flat = op.Reshape(weights, op.Concat([-1], vector(op, sizes[1]), axis=0))
+    return _split(op, flat, op.Expand(vector(op, sizes[0]), [blocks]), blocks)
 
 
 def _split(op: Builder, x: Tensor, sizes: np.ndarray | Tensor, blocks: int) -> Sequence[Tensor]:
@@ -138,8 +147,8 @@ def _split(op: Builder, x: Tensor, sizes: np.ndarray | Tensor, blocks: int) -> S
 
 
 def _fixed_point(op: Builder, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """The weights in units of 2^-22 as two summands, whose products with bytes float32 sums exactly."""
-    # Half away from zero.
+    """The weights of 22 bits as two summands, whose products with bytes float32 sums exactly."""
+    # Half goes away from zero.
     units = op.Mul(op.Floor(op.Add(op.Mul(op.Abs(weights), float(2**PRECISION)), 0.5)), op.Sign(weights))
     low = PRECISION - _UPPER
     upper = op.Floor(op.Add(op.Mul(units, 2.0**-low), 0.5))
@@ -156,4 +165,3 @@ def rounded(op: Builder, upper: Tensor, lower: Tensor) -> Tensor:
     floor = op.Floor(shifted)
     rest = op.Floor(op.Add(op.Sub(shifted, floor), lower))
     return op.Clip(op.Add(floor, rest), 0.0, 255.0)
-

@@ -1,7 +1,7 @@
 """Resize a photograph by one of Pillow's filters, to the very bytes of Pillow, as nodes.
 
-From uint8 (N, height, width, 3) to the bytes that the network sees, as float32 (N, h, 3, w). Pillow resizes one axis and
-then the other, and rounds to bytes after each of them, so that the order decides about some of the last bits.
+From uint8 (N, height, width, 3) to the bytes that the network sees, as float32 (N, h, 3, w). Pillow resizes one axis
+and then the other, and rounds to bytes after each of them: the order decides some of the last bits.
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ def _down(op: Builder, pixels: Tensor, bands: Bands, size: int, start: Tensor | 
     return _first(op, whole, size, 1)
 
 
-def _block(op: Builder, pixels: Tensor, begin: Tensor, end: Tensor, axis: int, start: Tensor | None) -> Tensor:
+def _block(
+    op: Builder, pixels: Tensor, begin: Tensor, end: Tensor, axis: int, start: Tensor | None
+) -> Tensor:
     if start is not None:
         begin, end = op.Sub(begin, start), op.Sub(end, start)
     return op.Slice(pixels, begin, end, [axis])
@@ -110,7 +112,9 @@ def _reverses() -> bool:
     """Whether the installed Pillow, which `load_images` calls, resizes the height of tall photographs first."""
     from PIL import Image
 
-    tall = Image.fromarray((np.arange(64 * 9, dtype=np.int64) ** 2 * 97 % 251).astype(np.uint8).reshape(64, 3, 3))
+    tall = Image.fromarray(
+        (np.arange(64 * 9, dtype=np.int64) ** 2 * 97 % 251).astype(np.uint8).reshape(64, 3, 3)
+    )
     bilinear = Image.Resampling.BILINEAR
     width_first = tall.resize((5, 64), bilinear).resize((5, 7), bilinear)
     return tall.resize((5, 7), bilinear).tobytes() != width_first.tobytes()

@@ -67,7 +67,9 @@ def axes_of(op: Builder, lengths: Sequence[Tensor], preprocessing: Preprocessing
     if preprocessing.fit == "pad":
         return _padded(op, lengths, preprocessing.size)
     resized = _resized(op, lengths, preprocessing)
-    starts = [_start(op, one, size, preprocessing) for one, size in zip(resized, preprocessing.size, strict=True)]
+    starts = [
+        _start(op, one, size, preprocessing) for one, size in zip(resized, preprocessing.size, strict=True)
+    ]
     found = zip(lengths, resized, starts, preprocessing.size, strict=True)
     return tuple(Axis(*one) for one in found)
 

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-from onnx import TensorProto
-
-from analyzer.explainer.photograph.bands import Bands, double, find_bands, vector
+from analyzer.explainer.photograph.bands import Bands, find_bands
 from analyzer.explainer.photograph.filters import FILTERS
 from analyzer.explainer.photograph.geometry import Axis
 from analyzer.graph.builder import Builder
@@ -20,7 +17,7 @@ _BLOCKS = 16
 
 
 class Restoring:
-    """Resizes maps of one size, (h, w) int64 scalars, by the filter "bilinear" of Pillow, which is that of the figures."""
+    """Resizes maps of one size, (h, w) int64 scalars, by Pillow's filter "bilinear", as the figures do."""
 
     def __init__(self, op: Builder, axes: Sequence[Axis], size: tuple[Tensor, Tensor]) -> None:
         self._op = op
@@ -32,9 +29,7 @@ class Restoring:
     def _bands(self, axis: Axis, length: Tensor, transposed: bool) -> Bands:
         op = self._op
         positions, seen = axis.to_photograph(op, length)
-        return find_bands(
-            op, positions, FILTERS["bilinear"], _BLOCKS, transposed=transposed, where=seen
-        )
+        return find_bands(op, positions, FILTERS["bilinear"], _BLOCKS, transposed=transposed, where=seen)
 
     def __call__(self, plane: Tensor) -> Tensor:
         """Emit a map of the photograph's size, float32."""

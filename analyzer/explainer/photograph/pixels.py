@@ -30,7 +30,11 @@ def input_values(
     if preprocessing.fit == "pad":
         pixels = _with_border(op, pixels, axes, channels_last)
     pixels = _normalised(op, pixels, preprocessing, channels, channels_last)
-    layouts = {"NCHW": [0, 3, 1, 2], "NHWC": None} if channels_last else {"NCHW": [0, 2, 1, 3], "NHWC": [0, 1, 3, 2]}
+    layouts = (
+        {"NCHW": [0, 3, 1, 2], "NHWC": None}
+        if channels_last
+        else {"NCHW": [0, 2, 1, 3], "NHWC": [0, 1, 3, 2]}
+    )
     if (order := layouts[preprocessing.layout]) is not None:
         pixels = op.Transpose(pixels, perm=order)
     return pixels if dtype == TensorProto.FLOAT else op.Cast(pixels, to=dtype)
@@ -49,13 +53,17 @@ def _nearest(op: Builder, image: Tensor, axes: Sequence[Axis], _: str) -> Tensor
 
 def _linear(op: Builder, image: Tensor, axes: Sequence[Axis], _: str) -> Tensor:
     """The mean of the two nearest pixels of each axis, by distance, as OpenCV does. Returns (N, h, w, 3)."""
-    ends = [_neighbours(op, axis) for axis in axes]
-    (above, below, down), (left, right, along) = ends
-    corners = [[op.Gather(op.Gather(image, row, axis=1), column, axis=2) for column in (left, right)] for row in (above, below)]
-    upper, lower = ([op.Cast(one, to=TensorProto.FLOAT) for one in row] for row in corners)
-    down = op.Reshape(down, [-1, 1, 1])
-    sides = [_between(op, *pair, down) for pair in zip(upper, lower, strict=True)]
-    return op.Round(_between(op, *sides, op.Reshape(along, [-1, 1])))
+    (above, below, down), (left, right, along) = (_neighbours(op, axis) for axis in axes)
+    upper, lower = (
+        [
+            op.Cast(op.Gather(op.Gather(image, row, axis=1), column, axis=2), to=TensorProto.FLOAT)
+            for column in (left, right)
+        ]
+        for row in (above, below)
+    )
+    down, along = op.Reshape(down, [-1, 1, 1]), op.Reshape(along, [-1, 1])
+    first, last = (_between(op, high, low, down) for high, low in zip(upper, lower, strict=True))
+    return op.Round(_between(op, first, last, along))
 
 
 def _neighbours(op: Builder, axis: Axis) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
@@ -19,6 +20,8 @@ from analyzer.errors import ExportError
 from analyzer.explainer.photograph import with_preprocessing
 from analyzer.figures.heat import LUMA, PIXELS, heat_map, scale_of, smoothed
 from analyzer.figures.heat import overlay as laid_over
+from analyzer.methods.full_gradient.decomposition import Settings, plan
+from analyzer.methods.full_gradient.maps import PUBLISHED
 from converters import convert
 from converters.metadata import INTERPOLATIONS
 from converters.model import Preprocessing
@@ -45,7 +48,11 @@ def photographs(height: int, width: int, samples: int = 1, seed: int = 0) -> np.
 
 
 def explainer(
-    preprocessing: Preprocessing, opset: int = 21, dtype: int = TensorProto.FLOAT, name: str = "x", channels: int = 3
+    preprocessing: Preprocessing,
+    opset: int = 21,
+    dtype: int = TensorProto.FLOAT,
+    name: str = "x",
+    channels: int = 3,
 ) -> onnx.ModelProto:
     """A file that returns its input as `seen`, and the sum over channels as `map` and `complete_map`."""
     height, width = preprocessing.size
@@ -57,7 +64,9 @@ def explainer(
         helper.make_node("ReduceSum", [name, "axes"], ["map"], keepdims=0),
         helper.make_node("Neg", ["map"], ["complete_map"]),
     ]
-    maps = [helper.make_tensor_value_info(one, dtype, ["batch", height, width]) for one in ("map", "complete_map")]
+    maps = [
+        helper.make_tensor_value_info(one, dtype, ["batch", height, width]) for one in ("map", "complete_map")
+    ]
     outputs = [helper.make_tensor_value_info("seen", dtype, shape), *maps]
     inputs = [helper.make_tensor_value_info(name, dtype, shape)]
     graph = helper.make_graph(nodes, "explainer", inputs, outputs, [axes])
@@ -235,7 +244,6 @@ def test_names_that_the_model_has_get_an_underscore() -> None:
 
 
 def test_full_grad_of_a_photograph_is_that_of_the_loaded_image() -> None:
-    torch = pytest.importorskip("torch")
     torch.manual_seed(0)
     layers = torch.nn
     network = layers.Sequential(
@@ -254,18 +262,21 @@ def test_full_grad_of_a_photograph_is_that_of_the_loaded_image() -> None:
     fn = differentiate(model)
     expected = full_grad(fn, inputs, target=3)
     (name,) = fn.graph.inputs
-    from tests.analyzer.explainer.requests import full_grad_program
-
-    file = with_preprocessing(
-        full_grad_program(fn, inputs, full_program), preprocessing, input_name=name, maps={"map": False}
+    bound = fn.bind(inputs, 3)
+    settings = Settings((bound.seed.output,), (name,), explicit=False, psi=PUBLISHED)
+    program = full_program(fn.graph, plan(bound, settings).request, bound.seed.output, weights=False)
+    plain = program.returning([program.outputs[f"map/{name}"]])
+    plain.graph.output[0].CopyFrom(
+        helper.make_tensor_value_info(plain.graph.output[0].name, TensorProto.FLOAT, ["batch", 32, 32])
     )
+    map_name = plain.graph.output[0].name
+    file = with_preprocessing(plain, preprocessing, input_name=name, maps={map_name: False})
     found = run(file, image=images, target=np.asarray([3, 3]))
     scale = np.abs(expected.map).max()
-    size = expected.map.shape[1:]
     (rows, high), (columns, wide) = (along(75, 36, 32, 2), along(98, 47, 32, 7))
-    for plane, large in zip(expected.map, found["map"], strict=True):
-        tall = np.stack([np.interp(rows, np.arange(size[0]), one) for one in plane.T], axis=1)
-        whole = np.stack([np.interp(columns, np.arange(size[1]), one) for one in tall])
+    for plane, large in zip(expected.map, found[map_name], strict=True):
+        tall = np.stack([np.interp(rows, np.arange(32), one) for one in plane.T], axis=1)
+        whole = np.stack([np.interp(columns, np.arange(32), one) for one in tall])
         np.testing.assert_allclose(large, whole * (high[:, None] & wide), atol=1e-5 * scale)
 
 
@@ -282,7 +293,9 @@ def test_full_grad_of_a_photograph_is_that_of_the_loaded_image() -> None:
 def test_preprocessing_that_does_not_fit_is_refused(change: dict[str, Any], message: str) -> None:
     file = explainer(Preprocessing((24, 24)))
     with pytest.raises(ExportError, match=message):
-        with_preprocessing(file, Preprocessing(**{"size": (24, 24), **change}), input_name="x", maps={"map": True})
+        with_preprocessing(
+            file, Preprocessing(**{"size": (24, 24), **change}), input_name="x", maps={"map": True}
+        )
 
 
 def test_wrong_names_and_types_are_refused() -> None:
