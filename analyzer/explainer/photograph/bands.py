@@ -86,7 +86,7 @@ def find_bands(
     bytewise: give Pillow's weights for images of 8 bits, of 22 bits, as two parts for `rounded`; else float32.
     where: (L,) bool, the results that are not 0; default all.
     """
-    index, rows = _blocks(op, positions.count, blocks)
+    index = _blocks(op, positions.count, blocks)
     centres = op.Gather(positions.centres, index)
     scale = op.Max(positions.step, 1.0)
     support = op.Mul(scale, kernel.support)
@@ -108,42 +108,25 @@ def find_bands(
         weights = op.Mul(weights, double(op, op.Unsqueeze(op.Gather(where, index), [2])))
     if bytewise:
         weights = op.Concat(*_fixed_point(op, weights), axis=1)
-        rows = op.Mul(rows, np.asarray(2))
-    weights = op.Cast(weights, to=TensorProto.FLOAT)  # (blocks, rows, band)
-    begins = op.Reshape(begins, [-1])
-    ones = np.ones(blocks, np.int64)
+    weights = op.Cast(op.Transpose(weights, perm=[0, 2, 1]) if transposed else weights, to=TensorProto.FLOAT)
+    ends = op.Add(begins, band)
+    # One Gather for each: ONNX Runtime 1.23 takes no Split into 16 parts of stated sizes.
+    numbers = [np.asarray(block) for block in range(blocks)]
     return Bands(
-        _split(op, begins, ones, blocks),
-        _split(op, op.Add(begins, band), ones, blocks),
-        _matrices(op, weights, rows, band, blocks, transposed),
+        [op.Gather(begins, block, axis=0) for block in numbers],
+        [op.Gather(ends, block, axis=0) for block in numbers],
+        [op.Gather(weights, block, axis=0) for block in numbers],
         vector(op, first),
         vector(op, last),
         vector(op, positions.count),
     )
 
 
-def _blocks(op: Builder, count: Tensor, blocks: int) -> tuple[Tensor, Tensor]:
-    """The results of each block, (blocks, rows), the last one repeated to fill them; and the number of rows."""
+def _blocks(op: Builder, count: Tensor, blocks: int) -> Tensor:
+    """The results of each block, (blocks, rows), the last one repeated to fill them."""
     rows = op.Div(op.Add(count, np.asarray(blocks - 1)), np.asarray(blocks))
     index = op.Min(counted(op, op.Mul(rows, np.asarray(blocks))), op.Sub(count, np.asarray(1)))
-    return op.Reshape(index, [blocks, -1]), rows
-
-
-def _matrices(
-    op: Builder, weights: Tensor, rows: Tensor, band: Tensor, blocks: int, transposed: bool
-) -> Sequence[Tensor]:
-    """The matrix of each block, from (blocks, rows, band)."""
-    sizes = (rows, band)
-    if transposed:
-        weights, sizes = op.Transpose(weights, perm=[0, 2, 1]), (band, rows)
-    flat = op.Reshape(weights, op.Concat([-1], vector(op, sizes[1]), axis=0))
-    return _split(op, flat, op.Expand(vector(op, sizes[0]), [blocks]), blocks)
-
-
-def _split(op: Builder, x: Tensor, sizes: np.ndarray | Tensor, blocks: int) -> Sequence[Tensor]:
-    """Split the rows of a tensor."""
-    found = op.emit("Split", (x, sizes), outputs=blocks, axis=0)
-    return (found,) if blocks == 1 else tuple(found)
+    return op.Reshape(index, [blocks, -1])
 
 
 def _fixed_point(op: Builder, weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -34,7 +34,9 @@ def _triangle(op: Builder, x: Tensor) -> Tensor:
 def _hamming(op: Builder, x: Tensor) -> Tensor:
     # Pillow has these two numbers in single precision.
     share, base = (float(np.float32(number)) for number in (0.46, 0.54))
-    window = op.Add(op.Mul(op.Cos(op.Mul(x, math.pi)), share), base)
+    # ONNX Runtime 1.23 has no cosine in float64.
+    cosine = op.Sin(op.Mul(op.Add(x, 0.5), math.pi))
+    window = op.Add(op.Mul(cosine, share), base)
     return op.Where(op.Less(op.Abs(x), 1.0), op.Mul(_sinc(op, x), window), 0.0)
 
 
