@@ -9,6 +9,7 @@ values is refused with the node and its op. ONNX's own converter fails on Consta
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import onnx
 from onnx import helper
@@ -131,10 +132,11 @@ def _lacks_older_form(op_type: str, version: int) -> bool:
 def _inline(draft: Draft, op_types: Sequence[str]) -> None:
     """Replace all nodes of these ops by the bodies that the standard defines them by."""
     light = onnx.shape_inference.infer_shapes(draft.light())
-    inlined = onnx.inliner.inline_selected_functions(
-        light, [("", op_type) for op_type in op_types], exclude=False, inline_schema_functions=True
-    )
-    draft.take_nodes(inlined.graph.node)
+    with suppress(Exception):  # the C++ inliner raises bare RuntimeErrors where it lacks a type
+        inlined = onnx.inliner.inline_selected_functions(
+            light, [("", op_type) for op_type in op_types], exclude=False, inline_schema_functions=True
+        )
+        draft.take_nodes(inlined.graph.node)
     left = [node for node in all_nodes(draft.proto.graph) if is_standard(node) and node.op_type in op_types]
     if left:
         raise ExportError(

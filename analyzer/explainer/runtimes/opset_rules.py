@@ -176,7 +176,8 @@ def _extremes_of_bools(op: Writer) -> str | Sequence[str] | None:
     x, axes = op.input(0), op.input(1)
     if x is None or op.element(x) != TensorProto.BOOL:
         return None
-    (reduced,) = op.same([op.Cast(x, to=TensorProto.INT32), axes])
+    # Over no elements at all, the least uint8 is false and the largest is true.
+    (reduced,) = op.same([op.Cast(x, to=TensorProto.UINT8), axes])
     return str(op.Cast(reduced, to=TensorProto.BOOL))
 
 
