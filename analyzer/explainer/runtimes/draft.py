@@ -95,6 +95,16 @@ class Draft:
         self._names.take(name for node in copies for name in written(node))
         self._typed = None
 
+    def replace_initializer(self, name: str, tensor: onnx.TensorProto) -> None:
+        """Put an initializer, under a name of its own, in the place of another one."""
+        if self.heavy.pop(name, None) is not None:
+            self.heavy[tensor.name] = tensor
+            return
+        graph = self.proto.graph
+        kept = [one for one in graph.initializer if one.name != name]
+        del graph.initializer[:]
+        graph.initializer.extend([*kept, tensor])
+
     def light(self) -> onnx.ModelProto:
         """Return the model with its large initializers as inputs."""
         proto = onnx.ModelProto()
