@@ -252,7 +252,9 @@ class Writer(NodeBuilder[str]):
         """Return the number of axes. Raises ExportError where it is unknown."""
         shape = self.shape(name)
         if shape is None:
-            raise self.refuse(f"reads {name!r}, whose number of axes is unknown", "state the shape of its inputs")
+            raise self.refuse(
+                f"reads {name!r}, whose number of axes is unknown", "state the shape of its inputs"
+            )
         return len(shape)
 
     def size(self, name: str, axis: int) -> int | None:

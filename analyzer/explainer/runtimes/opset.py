@@ -36,7 +36,9 @@ def at_opset(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     """
     newest = onnx.defs.onnx_opset_version()
     if not OLDEST <= opset <= newest:
-        raise ExportError(f"expected an opset from {OLDEST} to {newest}, got {opset}. Fix: choose one of these")
+        raise ExportError(
+            f"expected an opset from {OLDEST} to {newest}, got {opset}. Fix: choose one of these"
+        )
     draft = Draft(proto)
     version = draft.opset
     if version > newest:
@@ -82,7 +84,10 @@ def _lower(draft: Draft, version: int) -> None:
             _relabel(op, node, version)
         return results
 
-    if any(is_standard(node) and _since(node.op_type, version) == version for node in all_nodes(draft.proto.graph)):
+    if any(
+        is_standard(node) and _since(node.op_type, version) == version
+        for node in all_nodes(draft.proto.graph)
+    ):
         _expand_new(draft, version)
         draft.infer()
         draft.rewrite(rule)
@@ -120,7 +125,9 @@ def _expand_new(draft: Draft, version: int) -> None:
                     f"{version} or later"
                 )
         _inline(draft, sorted(found))
-    raise ExportError(f"{', '.join(sorted(found))} cannot be written out. Fix: choose opset {version} or later")
+    raise ExportError(
+        f"{', '.join(sorted(found))} cannot be written out. Fix: choose opset {version} or later"
+    )
 
 
 def _lacks_older_form(op_type: str, version: int) -> bool:
@@ -181,7 +188,11 @@ def _misfit(op: Writer, node: onnx.NodeProto, schema: onnx.defs.OpSchema) -> str
                 continue
             if text not in allowed.get(one.type_str, {one.type_str}):
                 return f"takes no {text} as {one.name}"
-            if one.type_str in allowed and one.is_homogeneous and bound.setdefault(one.type_str, text) != text:
+            if (
+                one.type_str in allowed
+                and one.is_homogeneous
+                and bound.setdefault(one.type_str, text) != text
+            ):
                 return f"takes no {text} as {one.name} together with {bound[one.type_str]}"
     return ""
 
