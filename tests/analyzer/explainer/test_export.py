@@ -251,15 +251,11 @@ def test_free_sizes_stay_free_where_the_method_allows_it(tmp_path):
         def forward(self, x):
             return self.net(x)
 
-    axes = {
-        "x": {
-            0: torch.export.Dim("n"),
-            2: torch.export.Dim("h", min=8, max=64),
-            3: torch.export.Dim("w", min=8, max=64),
-        }
-    }
+    height, width = (torch.export.Dim(name, min=8, max=64) for name in "hw")
     program = torch.export.export(
-        Convolutions().eval(), (torch.randn(2, 3, 16, 20),), dynamic_shapes={"x": axes["x"]}
+        Convolutions().eval(),
+        (torch.randn(2, 3, 16, 20),),
+        dynamic_shapes={"x": {0: torch.export.Dim("n"), 2: height, 3: width}},
     )
     model = ox.convert(program, torch.randn(2, 3, 16, 20))
     small, other = (
