@@ -83,7 +83,8 @@ def _described_for_photographs(
     size = ("height", "width")
     known = {port.name for port in (*description.inputs, *description.outputs)}
     inputs, outputs = [], []
-    (image,) = (info.name for info in proto.graph.input if info.name not in known)
+    # The input of photographs may have the name of the input that it replaces.
+    (image,) = (info.name for info in proto.graph.input if info.name not in known - {first.of})
     for port in description.inputs:
         if port.name == first.of:
             words = "photographs of one size, RGB; convert grey ones, and remove alpha, first"
