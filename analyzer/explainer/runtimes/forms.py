@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from analyzer.explainer.runtimes.draft import Writer
@@ -150,13 +150,18 @@ def folded(op: Writer) -> str | Sequence[str] | None:
         if shape is None or not all(isinstance(size, int) for size in shape):
             return None
         if node.op_type == "Size":
-            return op.constant(np.asarray(math.prod(map(int, shape)), np.int64))  # type: ignore[arg-type]
-        return op.constant(np.asarray(shape[op.attribute("start") : op.attribute("end")], np.int64))
+            return _constant(op, np.asarray(math.prod(map(int, shape)), np.int64))  # type: ignore[arg-type]
+        return _constant(op, np.asarray(shape[op.attribute("start") : op.attribute("end")], np.int64))
     values = {name: op.value(name) for name in node.input if name}
     if not values or any(value is None or value.size > _LARGEST for value in values.values()):
         return None
     result = _evaluated(node, {name: value for name, value in values.items() if value is not None}, op.draft.opset)
-    return op.constant(result) if result.size <= _LARGEST else None
+    return _constant(op, result) if result.size <= _LARGEST else None
+
+
+def _constant(op: Writer, value: np.ndarray) -> str:
+    """A node, so that the tensor keeps its name."""
+    return str(op.Constant(value=numpy_helper.from_array(value)))
 
 
 def _evaluated(node: onnx.NodeProto, values: dict[str, np.ndarray], opset: int) -> Any:
