@@ -1,0 +1,118 @@
+// A map becomes colours: the same scale, smoothing and opacity as the pictures of the reports.
+
+/** Colours from hexadecimal text: a Uint8Array of r, g, b. */
+export function ramp(hex) {
+  return Uint8Array.from({ length: hex.length / 2 }, (_, i) => parseInt(hex.slice(2 * i, 2 * i + 2), 16));
+}
+
+/** Spread every value over its neighbours along one axis; the sum stays the same. */
+function spread(values, count, length, step, next, radius) {
+  const scaled = new Float64Array(length);
+  for (let line = 0; line < count; line++) {
+    const start = line * next;
+    for (let i = 0; i < length; i++) {
+      const covered = Math.min(i + radius, length - 1) - Math.max(i - radius, 0) + 1;
+      scaled[i] = values[start + i * step] / covered;
+    }
+    let sum = 0;
+    for (let i = 0; i < Math.min(radius, length); i++) sum += scaled[i];
+    for (let i = 0; i < length; i++) {
+      if (i + radius < length) sum += scaled[i + radius];
+      if (i - radius - 1 >= 0) sum -= scaled[i - radius - 1];
+      values[start + i * step] = sum;
+    }
+  }
+}
+
+/** A map smoothed by a Gaussian, made of three boxes. share: its standard deviation as a share of the short side. */
+export function smoothed(map, width, height, share) {
+  const values = Float64Array.from(map);
+  const sigma = share * Math.min(width, height);
+  const radius = Math.round((Math.sqrt(4 * sigma * sigma + 1) - 1) / 2);
+  if (radius < 1) return values;
+  for (let pass = 0; pass < 3; pass++) {
+    spread(values, height, width, 1, width, radius);
+    spread(values, width, height, width, 1, radius);
+  }
+  return values;
+}
+
+/** The value below which a share (in percent) of the values lies; of at most a quarter of a million of them. */
+export function percentile(values, share) {
+  const stride = Math.max(1, Math.ceil(values.length / 250000));
+  const taken = new Float64Array(Math.ceil(values.length / stride));
+  for (let i = 0, k = 0; i < values.length; i += stride) taken[k++] = values[i];
+  taken.sort();
+  const at = (share / 100) * (taken.length - 1);
+  const low = Math.floor(at);
+  const high = Math.min(low + 1, taken.length - 1);
+  return taken[low] + (at - low) * (taken[high] - taken[low]);
+}
+
+/** The ends of the colours, [low, high]; of a map with signs they are symmetric about 0. */
+export function ends(values, signed, share) {
+  if (signed) {
+    const sizes = Float64Array.from(values, Math.abs);
+    const high = percentile(sizes, share) || sizes.reduce((a, b) => Math.max(a, b), 0);
+    return [-high, high];
+  }
+  const low = percentile(values, 100 - share);
+  const high = percentile(values, share);
+  if (high > low) return [low, high];
+  return [values.reduce((a, b) => Math.min(a, b), Infinity), values.reduce((a, b) => Math.max(a, b), -Infinity)];
+}
+
+/**
+ * The two layers over a photograph, as RGBA: `ground`, the photograph in pale colours or in grey, and `heat`, the map.
+ * map: height × width values. pixels: RGBA of the photograph. view: {signed, absolute, smoothing}.
+ */
+export function layers(map, pixels, width, height, view, look) {
+  let values = view.absolute ? Float64Array.from(map, Math.abs) : map;
+  if (view.smoothing > 0) values = smoothed(values, width, height, view.smoothing);
+  const [low, high] = ends(values, view.signed, look.percentile);
+  const span = view.signed ? high : high - low;
+  const heat = new Uint8ClampedArray(4 * width * height);
+  const ground = new Uint8ClampedArray(4 * width * height);
+  const [r, g, b] = look.luma;
+  const shades = look.sequential.length / 3 - 1;
+  for (let i = 0, k = 0; i < values.length; i++, k += 4) {
+    const grey = r * pixels[k] + g * pixels[k + 1] + b * pixels[k + 2];
+    let share, colours, power;
+    if (view.signed) {
+      share = span > 0 ? Math.min(Math.abs(values[i]) / span, 1) : 0;
+      colours = values[i] >= 0 ? look.raises : look.lowers;
+      power = 1.2;
+      ground[k] = ground[k + 1] = ground[k + 2] = 255 * look.ground + look.contrast * grey;
+    } else {
+      share = span > 0 ? Math.min(Math.max((values[i] - low) / span, 0), 1) : 0;
+      colours = look.sequential;
+      power = 1.25;
+      for (let c = 0; c < 3; c++) ground[k + c] = 0.85 * (0.6 * pixels[k + c] + 0.4 * grey);
+    }
+    ground[k + 3] = 255;
+    const at = 3 * Math.round(share * shades);
+    heat[k] = colours[at];
+    heat[k + 1] = colours[at + 1];
+    heat[k + 2] = colours[at + 2];
+    heat[k + 3] = 255 * share ** power;
+  }
+  return { ground, heat };
+}
+
+/** The legend of a view as a CSS gradient. */
+export function gradient(view, look) {
+  const shade = (colours, share) => {
+    const at = 3 * Math.round(share * (colours.length / 3 - 1));
+    return `rgb(${colours[at]} ${colours[at + 1]} ${colours[at + 2]} / ${view.signed ? Math.min(1, 0.06 + share ** 1.2) : 1})`;
+  };
+  const steps = Array.from({ length: 17 }, (_, i) => i / 16);
+  const colours = view.signed
+    ? steps.map((at) => (at < 0.5 ? shade(look.lowers, 1 - 2 * at) : shade(look.raises, 2 * at - 1)))
+    : steps.map((at) => shade(look.sequential, at));
+  return `linear-gradient(90deg, ${colours.join(", ")})`;
+}
+
+/** The colours of a page's description, unpacked. */
+export function unpacked(look) {
+  return { ...look, sequential: ramp(look.sequential), raises: ramp(look.raises), lowers: ramp(look.lowers) };
+}
