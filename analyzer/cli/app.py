@@ -28,7 +28,9 @@ from analyzer.cli.inspect import inspect
 from analyzer.cli.limits import taken, within
 from analyzer.cli.method_options import MethodCommand
 from analyzer.cli.methods import methods
+from analyzer.cli.serve import serve
 from analyzer.cli.terminal import UserError
+from analyzer.cli.web import web
 from converters.system.text import fitted, printable
 
 app = typer.Typer(
@@ -53,7 +55,7 @@ class _Ended(BaseException):
         self.status = 128 + number
 
 
-for command in (demo, convert, inspect, check, compare):
+for command in (demo, convert, inspect, check, compare, web, serve):
     app.command(cls=Command)(command)
 app.command(cls=MethodCommand)(analyze)
 app.command(cls=Command)(methods)

@@ -53,7 +53,12 @@ def main() -> None:
         if package == "onnxruntime-web":
             contents |= {name: _installed(path) for name, path in RUNTIME_TEXTS.items()}
         for name, content in contents.items():
-            found[name] = {"package": package, "version": version, "licence": licence, **_stored(name, content)}
+            found[name] = {
+                "package": package,
+                "version": version,
+                "licence": licence,
+                **_stored(name, content),
+            }
     text = json.dumps({"files": found}, indent=2, sort_keys=True)
     (VENDOR / "versions.json").write_text(text + "\n", encoding="utf-8")
 

@@ -31,7 +31,7 @@ AGAIN = "Fix: write the file again with onnxplain.export_explainer (onnxplain ex
 
 @dataclass(frozen=True)
 class Port:
-    """One input or output. shape: sizes, and names of free axes. default: of an input that the page does not ask for."""
+    """One input or output. shape: sizes; names, or None, of free axes. default: where the page feeds nothing."""
 
     name: str
     role: str
@@ -114,7 +114,9 @@ def _json(text: str) -> dict[str, Any]:
 def _text(stored: Mapping[str, Any], key: str) -> str:
     value = stored.get(key)
     if not isinstance(value, str) or not 0 < len(value) <= 200:
-        raise ExportError(f"expected a short text as {key!r} of the explainer, found {repr(value)[:40]}. {AGAIN}")
+        raise ExportError(
+            f"expected a short text as {key!r} of the explainer, found {repr(value)[:40]}. {AGAIN}"
+        )
     return value
 
 
@@ -128,9 +130,7 @@ def _sum_of(stored: Mapping[str, Any]) -> str | None:
     return value if value is None else str(value)
 
 
-def _ports(
-    stored: Mapping[str, Any], key: str, roles: Sequence[str], names: set[str]
-) -> tuple[Port, ...]:
+def _ports(stored: Mapping[str, Any], key: str, roles: Sequence[str], names: set[str]) -> tuple[Port, ...]:
     entries = stored.get(key)
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ExportError(f"expected a list of objects as {key!r} of the explainer. {AGAIN}")
@@ -150,7 +150,9 @@ def _port(entry: Mapping[str, Any], key: str, roles: Sequence[str], names: set[s
     if role not in roles:
         raise ExportError(f"expected a role of {name!r} that is known, found {repr(role)[:40]}. {AGAIN}")
     if not isinstance(shape, list) or not all(_is_axis(axis) for axis in shape):
-        raise ExportError(f"expected sizes and names as the shape of {name!r}, found {repr(shape)[:60]}. {AGAIN}")
+        raise ExportError(
+            f"expected sizes and names as the shape of {name!r}, found {repr(shape)[:60]}. {AGAIN}"
+        )
     if not isinstance(dtype, str) or not isinstance(of, str | None):
         raise ExportError(f"expected texts as 'type' and 'of' of {name!r}. {AGAIN}")
     return Port(name, str(role), tuple(shape), dtype, of, entry.get("explains") is True, entry.get("default"))

@@ -50,7 +50,8 @@ def _serialized(proto: onnx.ModelProto) -> bytes:
     size = proto.ByteSize()
     if size > MOST_BYTES:
         raise _too_large(size)
-    return proto.SerializeToString()
+    content: bytes = proto.SerializeToString()
+    return content
 
 
 def _too_large(size: int) -> ExportError:
@@ -74,6 +75,8 @@ def _default(port: Port) -> np.ndarray:
     if value.ndim == 0:
         if port.role == "noise":
             # Noise must not be the same number everywhere.
-            raise ExportError(f"expected stored noise as the default of {port.name!r}, found a number. Fix: export again")
+            raise ExportError(
+                f"expected stored noise as the default of {port.name!r}, found a number. Fix: export again"
+            )
         return value.reshape((1,) * len(port.shape))
     return value

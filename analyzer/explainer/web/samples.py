@@ -40,7 +40,8 @@ def text_samples(texts: Sequence[str | Path]) -> list[dict[str, Any]]:
     for text in texts:
         if not 0 < len(str(text).strip()) <= MOST_CHARACTERS:
             raise ExportError(
-                f"expected a sample text of 1 to {MOST_CHARACTERS} characters, found {len(str(text))}. Fix: give a sentence"
+                f"expected a sample text of 1 to {MOST_CHARACTERS} characters, found {len(str(text))}. Fix: give "
+                "a sentence"
             )
     return [{"name": str(text), "text": str(text)} for text in texts]
 

@@ -71,7 +71,9 @@ def token_inputs(found: Description) -> dict[str, Any]:
         )
     lengths = {port.shape[1] for port in own if isinstance(port.shape[1], int)}
     if len(lengths) > 1:
-        raise ExportError("expected inputs of one length. Fix: export a model whose inputs have the same length")
+        raise ExportError(
+            "expected inputs of one length. Fix: export a model whose inputs have the same length"
+        )
     return {
         "inputs": {kind: {"name": port.name, "type": port.dtype} for kind, port in taken.items()},
         "length": lengths.pop() if lengths else None,
@@ -88,7 +90,7 @@ def _kind(port: Port, *, alone: bool) -> str:
 
 def tokenizer_text(proto: onnx.ModelProto, given: Path | None) -> str:
     """Return the text of tokenizer.json: of a file, else of the explainer's metadata. Raises ExportError."""
-    stored = next((entry.value for entry in proto.metadata_props if entry.key == TOKENIZER_KEY), None)
+    stored: str | None = {one.key: one.value for one in proto.metadata_props}.get(TOKENIZER_KEY)
     where = str(given) if given is not None else f"the metadata {TOKENIZER_KEY!r}"
     if given is not None:
         stored = _read(given)

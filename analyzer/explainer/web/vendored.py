@@ -19,7 +19,9 @@ _TOKENIZER = "@huggingface/tokenizers"
 
 def versions() -> dict[str, dict[str, Any]]:
     """Return package, version, licence, size and SHA-256 of every file, by its name."""
-    found: dict[str, dict[str, Any]] = json.loads((FOLDER / "versions.json").read_text(encoding="utf-8"))["files"]
+    found: dict[str, dict[str, Any]] = json.loads((FOLDER / "versions.json").read_text(encoding="utf-8"))[
+        "files"
+    ]
     return found
 
 

@@ -69,4 +69,5 @@ def look() -> dict[str, Any]:
 
 
 def _hex(colours: np.ndarray) -> str:
-    return np.round(np.clip(colours, 0, 1) * 255).astype(np.uint8).tobytes().hex()
+    pixels: bytes = np.round(np.clip(colours, 0, 1) * 255).astype(np.uint8).tobytes()
+    return pixels.hex()

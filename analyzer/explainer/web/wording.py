@@ -15,7 +15,9 @@ _SENSITIVE = "Bright areas are where small changes of the picture would change t
 _LAYERS = "Bright areas mattered most to the score of “{class}”, over all layers of the network."
 _SIZES = "Bright areas mattered most to the score of “{class}”, whether they raise it or lower it."
 _PARTS = "Red areas raise the score of “{class}”, blue areas lower it."
-_DIFFERENCE = "Red areas raise the score of “{class}” above that of an uninformative picture, blue areas lower it."
+_DIFFERENCE = (
+    "Red areas raise the score of “{class}” above that of an uninformative picture, blue areas lower it."
+)
 
 _IMPORTANCE: Mapping[str, str] = {
     "full-grad": _LAYERS,

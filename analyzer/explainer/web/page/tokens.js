@@ -11,14 +11,14 @@ export async function prepared() {
   const find = (text) => (text === undefined ? undefined : tokenizer.token_to_id(text));
   const tokenizer = new Tokenizer(stored, {});
   const pad = padding?.pad_id ?? find("[PAD]") ?? find("<pad>") ?? find("<|endoftext|>") ?? 0;
-  return { tokenizer, special, pad };
+  return { tokenizer, special, pad, most: stored.truncation?.max_length ?? null };
 }
 
 /**
  * The inputs of one text: {ids, mask, types, positions}, padded where the model takes one length; `shown`, the tokens
  * to show: {text, special}; `tooLong` where there are more tokens than the model takes.
  */
-export function encoded({ tokenizer, special, pad }, text, { length }) {
+export function encoded({ tokenizer, special, pad, most }, text, { length }) {
   const found = tokenizer.encode(text, { return_token_type_ids: true });
   const ids = Array.from(found.ids, Number);
   const count = ids.length;
@@ -31,7 +31,7 @@ export function encoded({ tokenizer, special, pad }, text, { length }) {
     types.push(0);
   }
   const positions = ids.map((_, index) => index);
-  return { ids, mask, types, positions, shown, count, tooLong: length !== null && count > length };
+  return { ids, mask, types, positions, shown, count, most: length ?? most, tooLong: count > (length ?? most ?? Infinity) };
 }
 
 /** A token as a reader writes it: "Ġword" and "▁word" begin with a blank, "##ing" goes on. */

@@ -104,7 +104,7 @@ async function explain({ target, picture: given, text }) {
   } else {
     tokens = encoded(tokenizer, text, page.tokens);
     if (!tokens.ids.length) throw new Told("The text has no words. Write a sentence.");
-    if (tokens.tooLong) throw new Told(`The text has ${tokens.count} tokens, and the model takes ${page.tokens.length}. Write a shorter text.`);
+    if (tokens.tooLong) throw new Told(`The text has ${tokens.count} tokens, and the model takes ${tokens.most}. Write a shorter text.`);
     for (const [kind, input] of Object.entries(page.tokens.inputs)) feeds[input.name] = row(input.type, tokens[kind]);
   }
   const wanted = [...new Set([page.output, ...page.views.map((view) => view.output), ...outputsToCheck()])];

@@ -19,6 +19,9 @@ from typing import Any
 from tests.analyzer.figures.browser import browser
 
 SECONDS = 60.0
+KEYS = {
+    "Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40,
+}  # fmt: skip
 # The browser reads commands from descriptor 3 and writes answers to 4.
 MOVED = """
 import fcntl, os, sys
@@ -152,11 +155,15 @@ class Page:
         elif method == "Network.requestWillBeSent":
             self.requested.append(found["request"]["url"])
         elif method == "Runtime.consoleAPICalled":
-            self.said.append(f"{found['type']}: {[one.get('value', one.get('description')) for one in found['args']]}")
+            self.said.append(
+                f"{found['type']}: {[one.get('value', one.get('description')) for one in found['args']]}"
+            )
         elif method == "Runtime.exceptionThrown":
             self.said.append(f"exception: {json.dumps(found['exceptionDetails'])[:600]}")
         elif method == "Log.entryAdded":
-            self.said.append(f"{found['entry']['level']}: {found['entry']['text']} {found['entry'].get('url', '')}")
+            self.said.append(
+                f"{found['entry']['level']}: {found['entry']['text']} {found['entry'].get('url', '')}"
+            )
 
     def _take_fresh(self) -> list[str]:
         fresh, self._fresh = self._fresh, []
@@ -201,10 +208,9 @@ class Page:
 
     def press(self, *keys: str) -> None:
         """Press keys, by their names such as Tab; others are typed."""
-        codes = {"Tab": 9, "Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, " ": 32}  # fmt: skip
         for key in keys:
-            event = {"key": key, "code": key, "windowsVirtualKeyCode": codes.get(key, 0)}
-            if key not in codes or key == " ":
+            event = {"key": key, "code": key, "windowsVirtualKeyCode": KEYS.get(key, 0)}
+            if key not in KEYS or key == " ":
                 event["text"] = key
             elif key == "Enter":
                 event["text"] = "\r"

@@ -60,7 +60,9 @@ def photo_explainer(model: Any, preprocessing: Preprocessing, names: Sequence[st
         _port("complete_map", "complete_map", ["batch", "height", "width"], "float32", of=given),
         *_SUMS,
     ]
-    return _file(proto, [*before, *proto.graph.node, *after], constants, inputs, outputs, names, preprocessing)
+    return _file(
+        proto, [*before, *proto.graph.node, *after], constants, inputs, outputs, names, preprocessing
+    )
 
 
 def text_explainer(model: Any, ids: np.ndarray, names: Sequence[str]) -> onnx.ModelProto:
@@ -99,7 +101,9 @@ def _resized(tensor: str, name: str) -> list[onnx.NodeProto]:
     return [
         node("Constant", [], [f"std/axis {name}"], value_ints=[1]),
         node("Unsqueeze", [tensor, f"std/axis {name}"], [f"std/plane {name}"]),
-        node("Resize", [f"std/plane {name}", "", "", "std/target size"], [f"std/large {name}"], mode="linear"),
+        node(
+            "Resize", [f"std/plane {name}", "", "", "std/target size"], [f"std/large {name}"], mode="linear"
+        ),
         node("Squeeze", [f"std/large {name}", f"std/axis {name}"], [name]),
     ]
 
