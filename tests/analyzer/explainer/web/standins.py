@@ -78,7 +78,7 @@ def text_explainer(model: Any, ids: np.ndarray, names: Sequence[str]) -> onnx.Mo
         *_ends(program, totals),
     ]
     own = proto.graph.input[0].name if proto.graph.input[0].name != "target" else proto.graph.input[1].name
-    inputs = [_port(own, "model", ["batch", "tokens"], "int64"), _TARGET]
+    inputs = [_port(own, "model", ["batch", ids.shape[1]], "int64"), _TARGET]
     outputs = [
         _port(logits, "output", ["batch", len(names)], "float32", explains=True),
         _port("map", "map", ["batch", "tokens"], "float32", of=given),

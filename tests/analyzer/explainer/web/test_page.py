@@ -1,0 +1,254 @@
+"""The page in a real browser: what it shows and computes, compared with Python on ONNX Runtime."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from PIL import Image
+
+from analyzer.figures.heat import REGIONS, overlay, smoothed
+from tests.analyzer.explainer.web.chrome import Chrome, Page
+from tests.analyzer.explainer.web.conftest import CASES, TEXTS, serving
+from tests.analyzer.explainer.web.networks import HOSTILE, LENGTH, NAMES
+
+AXE = gzip.decompress((Path(__file__).parent / "axe.min.js.gz").read_bytes()).decode()
+# What the page found, as it tells other scripts of the page.
+LISTEN = """
+window.told = 0;
+document.addEventListener("onnxplain:explained", ({ detail }) => {
+  const maps = Object.fromEntries(Object.entries(detail.maps).map(([name, map]) => [name, Array.from(map)]));
+  const { milliseconds, target, explained, error, delta, total, tokens, width, height } = detail;
+  const scores = Array.from(detail.scores);
+  window.found = { scores, maps, milliseconds, target, explained, error, delta, total, tokens, width, height };
+  window.told += 1;
+});
+"""
+SETTLED = "window.told && !document.body.hasAttribute('aria-busy')"
+
+
+def opened(chrome: Chrome, address: str, width: int = 1400, *, dark: bool = False) -> Page:
+    """A tab with the page, after its first sample is explained."""
+    page = chrome.page(width, 900, dark=dark)
+    page.call("Page.addScriptToEvaluateOnNewDocument", {"source": LISTEN})
+    page.open(address)
+    page.until(SETTLED)
+    return page
+
+
+def after(page: Page, action: Any, *arguments: Any) -> dict[str, Any]:
+    """What is found after an action."""
+    before = page.run("window.told")
+    action(*arguments)
+    page.until(f"window.told > {before} && {SETTLED}")
+    return page.run("window.found")
+
+
+def python(path: Path, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return dict(zip([one.name for one in session.get_outputs()], session.run(None, feeds), strict=True))
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+def assert_equal(found: dict[str, Any], expected: dict[str, np.ndarray]) -> None:
+    """The scores and both maps, to a relative L2 of 1e-4; the class and the completeness."""
+    pairs = {"scores": (found["scores"], expected["logits"])}
+    pairs |= {name: (found["maps"][name], expected[name]) for name in ("map", "complete_map")}
+    for name, (own, truth) in pairs.items():
+        flat = np.ravel(truth)[: len(own)] if name != "scores" else np.ravel(truth)
+        assert len(own) == len(flat), name
+        assert np.linalg.norm(own - flat) <= 1e-4 * np.linalg.norm(flat), name
+    assert found["target"] == expected["explained_target"][0]
+    np.testing.assert_allclose(found["explained"], expected["explained"][0], rtol=1e-4)
+    assert found["error"] <= 1e-4 and expected["completeness_error"][0] <= 1e-4
+
+
+def test_a_reader_explains_pictures(
+    chrome: Chrome, photo_file: Path, photo_site: Path, photos: dict[str, Path], tmp_path: Path
+) -> None:
+    def truth(name: str, target: int) -> dict[str, np.ndarray]:
+        return python(photo_file, {"image": pixels(photos[name])[None], "target": np.array([target])})
+
+    with serving(photo_site) as address:
+        page = opened(chrome, address)
+        assert page.text("h1") == "A <small> network & its map"
+        # The first sample is explained at once.
+        assert_equal(page.run("window.found"), truth("wide", -1))
+
+        found = after(page, page.drop, "#stage", photos["tall"])
+        assert_equal(found, expected := truth("tall", -1))
+        assert (found["width"], found["height"]) == (33, 90)
+        best = np.argsort(-expected["logits"][0])[:5]
+        assert page.run("[...document.querySelectorAll('#top .name')].map(one => one.textContent)") == [
+            NAMES[index] for index in best
+        ]
+        share = np.exp(expected["logits"][0] - expected["logits"].max())
+        assert page.text("#top .share") == f"{100 * share.max() / share.sum():.1f} %"
+        assert page.text("#completeness").startswith("✓") and NAMES[best[0]] in page.text("#completeness")
+        assert "ms" in page.text("#time")
+
+        # Another class: of the list with the mouse, then by its name with the keyboard alone.
+        second = f"#top input[value='{best[1]}']"
+        assert_equal(after(page, page.click, second), truth("tall", int(best[1])))
+        page.run("document.querySelector('#search').focus()")
+        page.type("white")
+        assert page.text("#found").split("\n") == ["white wolf", "great white shark"]
+        page.press("ArrowDown", "ArrowUp", "ArrowDown")
+        found = after(page, page.press, "Enter")
+        assert_equal(found, truth("tall", NAMES.index("great white shark")))
+        assert "great white shark" in page.text("#sentence") and page.run("document.querySelector('#found').hidden")
+
+        # A name is text, whatever it holds.
+        page.type("onerror")
+        after(page, page.press, "Enter")
+        assert HOSTILE in page.text("#sentence") and HOSTILE in page.text("#completeness")
+        assert page.run("document.querySelectorAll('img[src=x]').length") == 0
+        page.type("{{")
+        found = after(page, page.press, "Enter")
+        assert "{{ 7 * 7 }} {class} $&" in page.text("#sentence")
+
+        # Chosen by file, a transparent picture lies on white.
+        found = after(page, page.choose, "#file", photos["clear"])
+        white = np.full((1, 20, 30, 3), 255, np.uint8)
+        assert_equal(found, python(photo_file, {"image": white, "target": np.array([-1])}))
+        page.choose("#file", photos["notes"])
+        page.until("!document.querySelector('#problem').hidden")
+        assert page.text("#problem").startswith("“notes.png” is not a picture")
+
+        after(page, page.choose, "#file", photos["tall"])
+        assert not page.text("#problem")
+        drawn_and_downloaded(chrome, page, pixels(photos["tall"]), truth("tall", -1), tmp_path)
+        assert page.said == []
+        assert {url.partition("?")[0][: len(address)] for url in page.requested if "blob:" not in url} == {address}
+
+
+def drawn_and_downloaded(
+    chrome: Chrome, page: Page, photo: np.ndarray, expected: dict[str, np.ndarray], folder: Path
+) -> None:
+    """The downloaded picture is that of the reports, at each strength and in both views."""
+    chrome.call(
+        "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(folder), "eventsEnabled": False}
+    )
+
+    def saved() -> np.ndarray:
+        for path in folder.glob("*.png"):
+            path.unlink()
+        page.click("#download")
+        for _ in range(200):
+            if files := list(folder.glob("*.png")):
+                return np.asarray(Image.open(files[0]).convert("RGB"), np.float64)
+            chrome.pump(0.02)
+        raise AssertionError("nothing was downloaded")
+
+    def slide(value: int) -> None:
+        page.run(
+            f"(s => {{ s.value = {value}; s.dispatchEvent(new Event('input')) }})(document.querySelector('#opacity'))"
+        )
+
+    slide(0)
+    assert page.run("getComputedStyle(document.querySelector('#heat')).opacity") == "0"
+    np.testing.assert_array_equal(saved(), photo)
+    slide(100)
+    unsigned = overlay(photo, expected["map"][0], strength=1.0).astype(np.float64)
+    assert np.abs(saved() - unsigned).mean() < 1.5
+    page.run("document.querySelector('#views input').focus()")
+    page.press("ArrowRight")
+    assert page.run("document.querySelector('#views input:checked').value") == "signed"
+    assert page.text("#sentence").startswith("Red areas raise the score")
+    map_ = smoothed(expected["complete_map"][0], REGIONS)
+    signed = overlay(photo, map_, signed=True, strength=1.0).astype(np.float64)
+    # Three boxes are nearly a Gaussian.
+    assert np.abs(saved() - signed).mean() < 6.0 < np.abs(unsigned - signed).mean()
+
+
+def test_a_reader_explains_texts(chrome: Chrome, text_file: Path, text_site: Path) -> None:
+    def truth(text: str, target: int = -1) -> dict[str, np.ndarray]:
+        ids = next(case["ids"] for case in CASES[0]["cases"] if case["text"] == text)
+        row = np.array([ids + [0] * (LENGTH - len(ids))])
+        return {**python(text_file, {"ids": row, "target": np.array([target])}), "count": np.array(len(ids))}
+
+    with serving(text_site) as address:
+        page = opened(chrome, address)
+        assert page.run("document.querySelector('#words').value") == TEXTS[0]
+        text = "I'm you're they'll WE'VE don't can’t"
+        # Typed with the keyboard and sent with it.
+        page.run("(w => { w.focus(); w.select() })(document.querySelector('#words'))")
+        page.type("a")
+        page.press("Tab")
+        found = after(page, page.press, "Enter")
+        assert_equal(found, truth("a"))
+        assert [one["text"] for one in found["tokens"]] == ["[CLS]", "a", "[SEP]"]
+        assert page.run("document.querySelectorAll('#tokens > span').length") == truth("a")["count"]
+        found = after(page, page.run, "document.querySelectorAll('#top input')[1].click()")
+        assert_equal(found, truth("a", found["target"]))
+
+        # Longer than the model takes.
+        page.run(f"(w => {{ w.value = {json.dumps(text)}; w.form.requestSubmit() }})(document.querySelector('#words'))")
+        page.until("!document.querySelector('#problem').hidden")
+        assert f"the model takes {LENGTH}" in page.text("#problem")
+        page.run("document.querySelector('#views input[value=signed]').click()")
+        found = after(page, page.click, ".sample:nth-child(2)")
+        assert page.text("#tokens small")[0] in "+−0" and page.text("#sentence").startswith("Red words raise")
+        colours = page.run(
+            "[...document.querySelectorAll('#tokens b')].map(one => getComputedStyle(one).backgroundColor)"
+        )
+        values = found["maps"]["complete_map"]
+        strongest = int(np.argmax(np.abs(values)))
+        alphas = [float(one.rsplit(",", 1)[-1].strip(" )")) if "rgba" in one else 1.0 for one in colours]
+        assert strongest == int(np.argmax(alphas))
+        assert page.said == [] and all(url.startswith(address) for url in page.requested)
+
+
+def test_the_tokenizer_of_the_page_gives_the_ids_of_the_python_package(chrome: Chrome, text_site: Path) -> None:
+    with serving(text_site) as address:
+        page = opened(chrome, address)
+        for one in CASES:
+            found = page.run(
+                f"""import("./vendor/tokenizers.min.mjs").then(({{ Tokenizer }}) => {{
+                  const tokenizer = new Tokenizer({json.dumps(one["tokenizer"])}, {{}});
+                  const texts = {json.dumps([case["text"] for case in one["cases"]])};
+                  return texts.map(text => Array.from(tokenizer.encode(text).ids, Number));
+                }})"""
+            )
+            assert found == [case["ids"] for case in one["cases"]], one["name"]
+
+
+@pytest.mark.parametrize("kind", ["photo", "text"])
+def test_everyone_can_use_the_page(chrome: Chrome, kind: str, request: pytest.FixtureRequest) -> None:
+    """No violation of axe-core, wide and narrow, in light and dark; nothing is wider than the window."""
+    with serving(request.getfixturevalue(f"{kind}_site")) as address:
+        page = opened(chrome, address)
+        page.run(AXE + "\n; 0")
+        views = ("importance", "signed")
+        for view, width, dark in itertools.product(views, (1400, 360), (False, True)):
+            page.size(width, 900)
+            page.scheme(dark=dark)
+            page.run(f"document.querySelector('#views input[value={view}]').click()")
+            found = page.run(
+                "axe.run(document, {resultTypes: ['violations']}).then(({violations}) => violations.map("
+                "one => [one.id, one.nodes.slice(0, 3).map(node => node.html + node.failureSummary)]))"
+            )
+            assert found == [], (view, width, dark)
+            assert page.run("document.documentElement.scrollWidth") <= width
+        page.run("document.querySelector('#search')?.focus()")
+        if kind == "photo":
+            page.type("a")
+            found = page.run("axe.run('main').then(({violations}) => violations.map(one => one.id))")
+            assert found == [] and not page.run("document.querySelector('#found').hidden")
+        # Every control is reached by the Tab key, and shows it.
+        page.run("document.activeElement.blur()")
+        reached = set()
+        for _ in range(14):
+            page.press("Tab")
+            reached.add(page.run("document.activeElement.id || document.activeElement.name"))
+        wanted = {"photo": {"file", "view", "opacity", "download", "class", "search"}, "text": {"words", "view", "class"}}
+        assert wanted[kind] <= reached
