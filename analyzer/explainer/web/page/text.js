@@ -3,7 +3,7 @@
 import { made } from "./classes.js";
 
 // Ink on the fullest colour stays readable, in both colour schemes.
-const STRENGTH = 0.6;
+const STRENGTH = { signed: 0.6, importance: 0.48 };
 const FAINT = 0.02;
 
 /** A share as its neighbours are written, three digits of the largest: "+1.23", "−0.05", "0". */
@@ -37,5 +37,5 @@ function colour(value, limit, view, look) {
   const colours = view.signed && value < 0 ? look.lowers : view.signed ? look.raises : look.sequential;
   // Of the colours from dark to bright, the orange ones are read as "more" on any ground.
   const at = 3 * Math.round((view.signed ? share : 0.74) * (colours.length / 3 - 1));
-  return `rgb(${colours[at]} ${colours[at + 1]} ${colours[at + 2]} / ${(STRENGTH * share ** 0.75).toFixed(3)})`;
+  return `rgb(${colours[at]} ${colours[at + 1]} ${colours[at + 2]} / ${(STRENGTH[view.signed ? "signed" : "importance"] * share ** 0.75).toFixed(3)})`;
 }
