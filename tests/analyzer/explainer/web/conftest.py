@@ -45,7 +45,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(7)
     small = rng.integers(0, 256, (6, 8, 3))
     for name, size in (("wide", (120, 40)), ("tall", (33, 90))):
-        Image.fromarray(small.astype(np.uint8)).resize(size, Image.Resampling.BICUBIC).save(folder / f"{name}.png")
+        Image.fromarray(small.astype(np.uint8)).resize(size, Image.Resampling.BICUBIC).save(
+            folder / f"{name}.png"
+        )
     clear = np.concatenate([rng.integers(0, 256, (20, 30, 3)), np.zeros((20, 30, 1))], axis=2)
     Image.fromarray(clear.astype(np.uint8), "RGBA").save(folder / "clear.png")
     (folder / "notes.png").write_text("this is no picture")

@@ -105,7 +105,9 @@ def test_a_reader_explains_pictures(
         page.press("ArrowDown", "ArrowUp", "ArrowDown")
         found = after(page, page.press, "Enter")
         assert_equal(found, truth("tall", NAMES.index("great white shark")))
-        assert "great white shark" in page.text("#sentence") and page.run("document.querySelector('#found').hidden")
+        assert "great white shark" in page.text("#sentence") and page.run(
+            "document.querySelector('#found').hidden"
+        )
 
         # A name is text, whatever it holds.
         page.type("onerror")
@@ -128,7 +130,9 @@ def test_a_reader_explains_pictures(
         assert not page.text("#problem")
         drawn_and_downloaded(chrome, page, pixels(photos["tall"]), truth("tall", -1), tmp_path)
         assert page.said == []
-        assert {url.partition("?")[0][: len(address)] for url in page.requested if "blob:" not in url} == {address}
+        assert {url.partition("?")[0][: len(address)] for url in page.requested if "blob:" not in url} == {
+            address
+        }
 
 
 def drawn_and_downloaded(
@@ -136,7 +140,8 @@ def drawn_and_downloaded(
 ) -> None:
     """The downloaded picture is that of the reports, at each strength and in both views."""
     chrome.call(
-        "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(folder), "eventsEnabled": False}
+        "Browser.setDownloadBehavior",
+        {"behavior": "allow", "downloadPath": str(folder), "eventsEnabled": False},
     )
 
     def saved() -> np.ndarray:
@@ -192,7 +197,9 @@ def test_a_reader_explains_texts(chrome: Chrome, text_file: Path, text_site: Pat
         assert_equal(found, truth("a", found["target"]))
 
         # Longer than the model takes.
-        page.run(f"(w => {{ w.value = {json.dumps(text)}; w.form.requestSubmit() }})(document.querySelector('#words'))")
+        page.run(
+            f"(w => {{ w.value = {json.dumps(text)}; w.form.requestSubmit() }})(document.querySelector('#words'))"
+        )
         page.until("!document.querySelector('#problem').hidden")
         assert f"the model takes {LENGTH}" in page.text("#problem")
         page.run("document.querySelector('#views input[value=signed]').click()")
@@ -208,7 +215,9 @@ def test_a_reader_explains_texts(chrome: Chrome, text_file: Path, text_site: Pat
         assert page.said == [] and all(url.startswith(address) for url in page.requested)
 
 
-def test_the_tokenizer_of_the_page_gives_the_ids_of_the_python_package(chrome: Chrome, text_site: Path) -> None:
+def test_the_tokenizer_of_the_page_gives_the_ids_of_the_python_package(
+    chrome: Chrome, text_site: Path
+) -> None:
     with serving(text_site) as address:
         page = opened(chrome, address)
         for one in CASES:
@@ -250,5 +259,8 @@ def test_everyone_can_use_the_page(chrome: Chrome, kind: str, request: pytest.Fi
         for _ in range(14):
             page.press("Tab")
             reached.add(page.run("document.activeElement.id || document.activeElement.name"))
-        wanted = {"photo": {"file", "view", "opacity", "download", "class", "search"}, "text": {"words", "view", "class"}}
+        wanted = {
+            "photo": {"file", "view", "opacity", "download", "class", "search"},
+            "text": {"words", "view", "class"},
+        }
         assert wanted[kind] <= reached
