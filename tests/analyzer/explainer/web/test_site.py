@@ -287,7 +287,7 @@ def test_serve_prints_the_address_and_ends_with_ctrl_c(photo_site: Path, tmp_pat
             timeout=60,
         )
         assert taken.returncode == 2 and "Fix: give another, or 0 for a free one" in taken.stderr
-        os.killpg(process.pid, signal.SIGINT)
+        os.kill(process.pid, signal.SIGINT)
         _, said = process.communicate(timeout=30)
         assert process.returncode == 0 and "Traceback" not in said and "has ended" in said
 
@@ -343,4 +343,4 @@ def test_the_page_says_what_is_wrong_with_its_folder(
         assert page.run("document.querySelector('#loading').hidden")
         # Opened as a file no module runs: the page says how to serve it.
         page.call("Page.navigate", {"url": (photo_site / "index.html").as_uri()})
-        page.until("document.querySelector('#opened-as-file').innerText.includes('onnxplain serve')", 10)
+        page.until("document.querySelector('#opened-as-file')?.textContent.includes('onnxplain serve')", 10)
