@@ -89,7 +89,7 @@ def write_site(
     document = {
         "onnxplain_site": 1,
         "title": name,
-        "explainer": found.stored,
+        "explainer": _shown(found, page["fed"]),
         "class_names": names,
         "page": page,
         "files": sorted([*files, DESCRIPTION]),
@@ -141,6 +141,15 @@ def _page(proto: onnx.ModelProto, found: Description) -> dict[str, Any]:
             "views": views_of(found, text=True),
         }
     raise _unsupported(found)
+
+
+def _shown(found: Description, fed: Sequence[str]) -> dict[str, Any]:
+    """The description for the page, without the defaults that are constants of its model: they may be large."""
+    inputs = [
+        entry if entry["name"] in fed else {key: value for key, value in entry.items() if key != "default"}
+        for entry in found.stored["inputs"]
+    ]
+    return {**found.stored, "inputs": inputs}
 
 
 def _refuse_others(found: Description, image: Port) -> None:

@@ -66,20 +66,23 @@ function wirePicture() {
     const [file] = [...(event.clipboardData?.files ?? [])].filter((one) => one.type.startsWith("image/"));
     if (file) open(file, "pasted picture");
   });
-  let depth = 0;
-  const cover = (shown) => ($("drop").hidden = !shown);
+  // Texts that are dragged around are not for the page.
+  const isFile = (event) => event.dataTransfer?.types?.includes("Files") ?? false;
   addEventListener("dragenter", (event) => {
-    event.preventDefault();
-    cover(++depth > 0);
+    if (isFile(event)) $("drop").hidden = false;
   });
-  addEventListener("dragleave", () => cover(--depth > 0));
-  addEventListener("dragover", (event) => event.preventDefault());
+  addEventListener("dragleave", (event) => {
+    if (!event.relatedTarget) $("drop").hidden = true;
+  });
+  addEventListener("dragover", (event) => {
+    if (isFile(event)) event.preventDefault();
+  });
   addEventListener("drop", (event) => {
+    $("drop").hidden = true;
+    if (!isFile(event)) return;
     event.preventDefault();
-    cover((depth = 0) > 0);
     const [file] = event.dataTransfer?.files ?? [];
     if (file) open(file, file.name);
-    else problem("That was not a file. Drop a picture from a folder, or choose a file.");
   });
   showOpacity();
 }
@@ -204,9 +207,16 @@ function received(message) {
       return;
     }
     busy(false);
-    if (message.kind === "refused") problem(message.message);
+    if (message.kind === "refused") refused(message.message);
     else show(message);
   }
+}
+
+/** Say why there is no explanation; the page goes back to the one before, if it is of the same picture. */
+function refused(text) {
+  if (state.shown) show(state.shown);
+  else classes.clear();
+  problem(text);
 }
 
 function show(found) {
@@ -275,7 +285,8 @@ async function save() {
 
 function busy(running) {
   $("busy")?.toggleAttribute("hidden", !(running && state.ready));
-  document.body.toggleAttribute("aria-busy", running && state.ready);
+  if (running && state.ready) document.body.setAttribute("aria-busy", "true");
+  else document.body.removeAttribute("aria-busy");
 }
 
 function say(text) {

@@ -44,6 +44,13 @@ export class Classes {
     $("search-part").hidden = this.count <= TOP;
   }
 
+  /** Show no classes: there is no answer. */
+  clear() {
+    $("waiting").hidden = false;
+    $("classes").hidden = true;
+    $("search-part").hidden = true;
+  }
+
   entry(index, score, share, chosen) {
     const label = made("label", chosen ? "class chosen" : "class");
     const input = made("input");

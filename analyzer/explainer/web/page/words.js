@@ -9,7 +9,7 @@ export function number(value) {
   else if (size >= 999.5 && size < 999500) text = Number(value.toPrecision(3)).toLocaleString("en");
   else if (size < 1e-4 || size >= 999500) text = value.toExponential(1);
   else text = String(Number(value.toPrecision(3)));
-  return text.replace("-", "−");
+  return text.replaceAll("-", "−");
 }
 
 /** A share as percent with the digits that matter: "38.6 %", "0.0002 %", "0 %". */

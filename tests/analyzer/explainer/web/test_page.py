@@ -231,6 +231,67 @@ def test_the_tokenizer_of_the_page_gives_the_ids_of_the_python_package(
             assert found == [case["ids"] for case in one["cases"]], one["name"]
 
 
+def test_numbers_and_sums_are_told_in_plain_words(chrome: Chrome, photo_site: Path) -> None:
+    """Of a sum that holds, one that does not, a path's, and a method that claims none."""
+    texts = {
+        "number(9.1734)": "9.17", "number(-0.00432)": "−0.00432", "number(1234.5)": "1,230", "number(0)": "0",
+        "number(1e-7)": "1.0e−7", "number(NaN)": "–", "percent(2.34e-6)": "0.00023 %",
+        "percent(0)": "0 %", "percent(0.0312)": "3.1 %", "percent(1.257)": "126 %", "percent(0.02)": "2 %",
+        "probability(0.3861)": "38.6 %", "probability(1e-5)": "<0.1 %", "probability(0.99999)": ">99.9 %",
+        "duration(369.6)": "370 ms", "duration(2440)": "2.4 s", "megabytes(33149999)": "33 MB",
+        "className(['a', ' '], 0)": "a", "className(['a', ' '], 1)": "class 1", "className(null, 7)": "class 7",
+    }  # fmt: skip
+    base = {"explained": 9.17, "error": None, "delta": None, "total": None}
+    sums = [
+        ({"error": 1e-6}, True, "Yes: its parts sum to the score of “cat”, 9.17. Error 0.0001 %."),
+        ({"error": 0.23}, False, "Not fully: its parts miss the score of “cat”, 9.17, by 23 %."),
+        ({"delta": 0.02, "total": 8.02}, True, "Yes: its parts sum to the change of the score of “cat” from the "
+         "baseline, 8. Error 0.25 %."),
+        ({"delta": -4.0, "total": 4.0}, False, "Not fully: its parts miss the change of the score of “cat” from the "
+         "baseline, 8, by 50 %."),
+        ({}, None, "This method shows where to look. Its values do not add up to the score, so there is no sum to "
+         "check."),
+    ]  # fmt: skip
+    with serving(photo_site) as address:
+        page = opened(chrome, address)
+        words = (
+            "import('./words.js').then(({ number, percent, probability, duration, megabytes, className }) => "
+        )
+        assert page.run(f"{words}[{', '.join(texts)}])") == list(texts.values())
+        given = json.dumps([base | change for change, _, _ in sums])
+        found = page.run(
+            f"import('./words.js').then(({{ completeness }}) => {given}.map(one => completeness(one, 'cat')))"
+        )
+        assert found == [{"good": good, "text": text} for _, good, text in sums]
+
+
+def test_only_the_last_of_many_requests_is_shown(
+    chrome: Chrome, photo_file: Path, photo_site: Path, photos: dict[str, Path]
+) -> None:
+    with serving(photo_site) as address:
+        page = opened(chrome, address)
+        # Without waiting: two pictures, then a class of the last one.
+        page.choose("#file", photos["clear"])
+        page.choose("#file", photos["tall"])
+        page.until("document.querySelector('#photo').height === 90")
+        page.run("document.querySelectorAll('#top input')[3].click()")
+        wanted = int(page.run("document.querySelectorAll('#top input')[3].value"))
+        page.until(f"{SETTLED} && window.found.target === {wanted} && window.found.height === 90")
+        feeds = {"image": pixels(photos["tall"])[None], "target": np.array([wanted])}
+        assert_equal(page.run("window.found"), python(photo_file, feeds))
+
+
+def test_a_large_picture_is_made_smaller_and_the_page_says_so(
+    chrome: Chrome, photo_site: Path, tmp_path: Path
+) -> None:
+    Image.new("RGB", (2500, 20), (200, 100, 50)).save(tmp_path / "banner.png")
+    with serving(photo_site) as address:
+        page = opened(chrome, address)
+        found = after(page, page.choose, "#file", tmp_path / "banner.png")
+        assert (found["width"], found["height"]) == (2048, 16)
+        assert "made smaller first, to 2048 × 16 pixels" in page.text("#time")
+
+
 @pytest.mark.parametrize("kind", ["photo", "text"])
 def test_everyone_can_use_the_page(chrome: Chrome, kind: str, request: pytest.FixtureRequest) -> None:
     """No violation of axe-core, wide and narrow, in light and dark; nothing is wider than the window."""

@@ -26,8 +26,10 @@ from PIL import Image
 from analyzer.cli.app import main
 from analyzer.errors import ExportError
 from analyzer.explainer.web import serve, write_site
-from analyzer.explainer.web.description import KEY
+from analyzer.explainer.web.description import KEY, read_description
 from analyzer.explainer.web.vendored import FOLDER, versions
+from analyzer.explainer.web.views import views_of
+from analyzer.figures.heat import PIXELS, REGIONS
 from tests.analyzer.explainer.web.chrome import Chrome
 from tests.analyzer.explainer.web.conftest import CASES, serving
 
@@ -137,6 +139,7 @@ def with_noise(stored: dict[str, Any]) -> None:
         (described(lambda one: one["outputs"][0].update(shape=["batch", 2, 8, 8])), "expected a classifier"),
         (described(lambda one: one["outputs"][1].update(role="overlay")), "an output with the role 'map'"),
         (described(lambda one: one["outputs"][2].update(role="map")), "one output of the role 'map'"),
+        (described(lambda one: one["inputs"][1].update(default=float("nan"))), "an object of JSON"),
         (described(as_pixels), "Fix: export again with --with-preprocessing"),
         (described(as_table), "a model of images or of token ids"),
     ],
@@ -245,6 +248,27 @@ def test_other_inputs_become_constants(text_file: Path, tmp_path: Path) -> None:
         onnx.save(proto, tmp_path / "moved.onnx")
         with pytest.raises(ExportError, match=reason):
             write_site(tmp_path / "moved.onnx", tmp_path / "site")
+
+
+def test_each_kind_of_method_has_its_views(photo_file: Path) -> None:
+    def views(change: Callable[[dict[str, Any]], object]) -> list[tuple[Any, ...]]:
+        proto = onnx.load(photo_file)
+        described(change)(proto)
+        found = views_of(read_description(proto), text=False)
+        return [(one["key"], one["output"], one["absolute"], one["smoothing"]) for one in found]
+
+    def like(method: str, *, signed: bool) -> Callable[[dict[str, Any]], object]:
+        def change(stored: dict[str, Any]) -> None:
+            stored.update(method=method, signed=signed)
+            stored["outputs"][2]["role"] = "attribution"
+
+        return change
+
+    signed_map = ("signed", "complete_map", False, REGIONS)
+    assert views(lambda one: None) == [("importance", "map", False, 0.0), signed_map]
+    assert views(like("grad-cam", signed=False)) == [("importance", "map", False, 0.0)]
+    both = [("signed", "map", False, PIXELS), ("importance", "map", True, PIXELS)]
+    assert views(like("integrated-gradients", signed=True)) == both
 
 
 def test_a_site_is_served_on_this_computer_alone(photo_site: Path, tmp_path: Path) -> None:
