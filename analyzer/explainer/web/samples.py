@@ -13,6 +13,7 @@ from typing import Any
 
 from analyzer.errors import ExportError
 from analyzer.images.files import read_pixels
+from converters.errors import with_fix
 
 MOST = 24
 MOST_SIDE = 2048
@@ -58,7 +59,7 @@ def _encoded(path: Path) -> tuple[bytes, str]:
     try:
         pixels = read_pixels(path)
     except ValueError as error:
-        raise ExportError(str(error)) from error
+        raise ExportError(with_fix(str(error), "give another picture")) from error
     if pixels.dtype != "uint8":
         raise ExportError(f"{path}: expected a picture of 8 bits. Fix: save it again as .png, in 8 bits")
     image = Image.fromarray(pixels)
