@@ -72,5 +72,5 @@ def _server(folder: Path, port: int | None) -> Server:
 
 
 def _has_screen() -> bool:
-    """Whether a browser has a screen to open on; a browser of the terminal would take the terminal."""
+    """Return whether a browser has a screen to open on; a browser of the terminal would take the terminal."""
     return sys.platform in ("darwin", "win32") or bool({"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys())

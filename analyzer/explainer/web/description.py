@@ -64,7 +64,7 @@ class Description:
 
     @property
     def explained(self) -> Port:
-        """The output of the model that is explained. Raises ExportError."""
+        """Return the output of the model that is explained. Raises ExportError."""
         found = [port for port in self.outputs if port.role == "output" and port.explains]
         if len(found) != 1:
             raise ExportError(f"expected one output that is explained, found {len(found)}. {AGAIN}")

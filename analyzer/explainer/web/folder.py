@@ -62,7 +62,7 @@ def replace_folder(place: Path, files: Mapping[str, bytes], listing: str) -> Non
 
 
 def _written(path: Path) -> set[str]:
-    """The files that an earlier site says it holds; none where it says nothing."""
+    """Return the files that an earlier site lists; none where there is no list."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

@@ -60,11 +60,11 @@ class Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A closed connection is not an error of the command."""
+        """Ignore a closed connection: it is not an error of the command."""
 
     @property
     def address(self) -> str:
-        """The address of the page."""
+        """Return the address of the page."""
         return f"http://{HOST}:{self.server_port}/"
 
 

@@ -101,7 +101,7 @@ def write_site(
 
 
 def _page(proto: onnx.ModelProto, found: Description) -> dict[str, Any]:
-    """What the page needs to feed the model and to read its outputs."""
+    """Return what the page needs to feed the model and to read its outputs."""
     target, explained = found.input_of("target"), found.explained
     if target is None:
         raise ExportError(f"expected an input with the role 'target', found none. {AGAIN}")
@@ -144,7 +144,7 @@ def _page(proto: onnx.ModelProto, found: Description) -> dict[str, Any]:
 
 
 def _shown(found: Description, fed: Sequence[str]) -> dict[str, Any]:
-    """The description for the page, without the defaults that are constants of its model: they may be large."""
+    """Return the description without the defaults that are constants of the page's model: they may be large."""
     inputs = [
         entry if entry["name"] in fed else {key: value for key, value in entry.items() if key != "default"}
         for entry in found.stored["inputs"]
@@ -177,7 +177,7 @@ def _unsupported(found: Description) -> ExportError:
 
 
 def _class_names(proto: onnx.ModelProto, explained: Port) -> list[str] | None:
-    """The names of the classes; None where there are none, or another number of them."""
+    """Return the names of the classes; None where there are none, or another number of them."""
     text = next((entry.value for entry in proto.metadata_props if entry.key == CLASS_NAMES_KEY), None)
     if text is None:
         return None
@@ -190,7 +190,7 @@ def _class_names(proto: onnx.ModelProto, explained: Port) -> list[str] | None:
 
 
 def _static(title: str, found: Description, page: Mapping[str, Any]) -> dict[str, bytes]:
-    """The page itself, and its styles and modules."""
+    """Return the page itself, and its styles and modules."""
     files = {path.name: path.read_bytes() for path in sorted(PAGE.iterdir()) if path.suffix != ".html"}
     files["index.html"] = _template().render(title=title, page=page, caption=found.caption).encode()
     return files

@@ -135,7 +135,7 @@ def _check(content: Any, where: str) -> None:
 
 
 def _parts(part: Any) -> Iterator[Mapping[str, Any]]:
-    """The part and those inside it; a model that does not state its type is a BPE or a WordPiece of old files."""
+    """Yield the part and those inside it; a model that does not state its type is a BPE or a WordPiece of old files."""
     if not isinstance(part, dict):
         return
     if "type" not in part and "vocab" in part:
