@@ -12,8 +12,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 import urllib.request
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,14 @@ def test_the_vendored_files_are_those_of_their_versions(photo_site: Path) -> Non
         else:
             assert not path.exists(), "a site of pictures has no tokenizer"
     assert b"ONNX Runtime Web v1.30.0" in (photo_site / "vendor" / "ort.wasm.bundle.min.mjs").read_bytes()
+
+
+def test_all_files_of_the_page_are_installed() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = [*project["tool"]["setuptools"]["package-data"]["*"], "*.py"]
+    held = [path for path in FOLDER.parent.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    assert len(held) > 20
+    assert not [path.name for path in held if not any(fnmatch(path.name, pattern) for pattern in patterns)]
 
 
 def test_the_page_names_no_other_host(photo_site: Path, text_site: Path) -> None:
