@@ -29,6 +29,10 @@ def refuse_other_folder(place: Path, listing: str) -> None:
         )
     if not place.is_dir():
         return
+    if place == Path.cwd().resolve():
+        raise ExportError(
+            f"{place}: the folder is replaced as a whole, and it is the current one. Fix: give a new folder in it"
+        )
     held = {path.relative_to(place).as_posix() for path in place.rglob("*") if not path.is_dir()}
     strangers = sorted(held - _written(place / listing))
     if strangers:

@@ -47,7 +47,9 @@ def refuse_large(path: Path) -> None:
 
 
 def _serialized(proto: onnx.ModelProto) -> bytes:
-    size = proto.ByteSize()
+    # Messages of more than 2 GiB cannot be written, and not always measured.
+    size = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
+    size = size if size > MOST_BYTES else proto.ByteSize()
     if size > MOST_BYTES:
         raise _too_large(size)
     content: bytes = proto.SerializeToString()

@@ -18,7 +18,7 @@ from analyzer.errors import ExportError
 HOST, PORT = "127.0.0.1", 8000
 # The page states the same policy; the header holds in its worker, too.
 POLICY = (
-    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' blob: data:; "
+    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'none'"
 )
 TYPES = {

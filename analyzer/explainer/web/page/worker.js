@@ -85,7 +85,7 @@ async function read(file, report) {
   for (;;) {
     const { done, value } = await reader.read();
     if (done) break;
-    if (at + value.length > bytes.length) throw new Told(`The file ${file.file} is not the one that this page was made with.`);
+    if (at + value.length > bytes.length) throw new Told(`The file ${file.file} is not the one that this page was made with. Reload the page.`);
     bytes.set(value, at);
     at += value.length;
     report(at);
@@ -129,6 +129,7 @@ async function explain({ target, picture: given, text }) {
     const map = numbers(results[view.output]);
     if (!map.every(Number.isFinite)) throw new Told("The map of this explanation is not finite, so there is nothing to show. Try another class.");
     if (tokens) {
+      if (map.length !== tokens.ids.length) throw new Told("The map has another length than the text: this page and its model do not fit together.");
       message.maps[view.output] = map.slice(0, tokens.shown.length);
       continue;
     }

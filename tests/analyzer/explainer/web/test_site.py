@@ -217,7 +217,9 @@ def test_other_bad_input_is_one_line_and_nothing_is_written(
     assert {path.name for path in tmp_path.iterdir()} == before
 
 
-def test_a_site_replaces_an_earlier_one_and_nothing_else(photo_file: Path, tmp_path: Path) -> None:
+def test_a_site_replaces_an_earlier_one_and_nothing_else(
+    photo_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     site = tmp_path / "site"
     site.mkdir()
     write_site(photo_file, site)
@@ -228,6 +230,9 @@ def test_a_site_replaces_an_earlier_one_and_nothing_else(photo_file: Path, tmp_p
     with pytest.raises(ExportError, match=r"found 'thesis.txt' in it. Fix"):
         write_site(photo_file, site)
     assert (site / "thesis.txt").read_text() == "mine"
+    monkeypatch.chdir(site)
+    with pytest.raises(ExportError, match="it is the current one"):
+        write_site(photo_file, ".")
     other = tmp_path / "other"
     other.mkdir()
     (other / "explainer.json").write_text('{"files": ["explainer.json"]}')
