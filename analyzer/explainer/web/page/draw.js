@@ -24,13 +24,20 @@ function spread(values, count, length, step, next, radius) {
   }
 }
 
+/** The radii of three boxes whose variances sum to that of a Gaussian, as nearly as whole pixels allow. */
+function radii(sigma) {
+  const variance = 12 * sigma * sigma;
+  let width = Math.floor(Math.sqrt(variance / 3 + 1));
+  if (width % 2 === 0) width -= 1;
+  const narrow = Math.round((variance - 3 * width * width - 12 * width - 9) / (-4 * width - 4));
+  return [0, 1, 2].map((pass) => ((pass < narrow ? width : width + 2) - 1) / 2);
+}
+
 /** A map smoothed by a Gaussian, made of three boxes. share: its standard deviation as a share of the short side. */
 export function smoothed(map, width, height, share) {
   const values = Float64Array.from(map);
-  const sigma = share * Math.min(width, height);
-  const radius = Math.round((Math.sqrt(4 * sigma * sigma + 1) - 1) / 2);
-  if (radius < 1) return values;
-  for (let pass = 0; pass < 3; pass++) {
+  for (const radius of radii(share * Math.min(width, height))) {
+    if (radius < 1) continue;
     spread(values, height, width, 1, width, radius);
     spread(values, width, height, width, 1, radius);
   }
