@@ -15,7 +15,7 @@ import onnx
 from onnx import numpy_helper
 
 from analyzer.errors import ExportError
-from analyzer.explainer.web.description import Port
+from analyzer.explainer.description import Port
 
 MOST_BYTES = 2**31 - 1
 _METADATA = "onnxplain."
@@ -66,7 +66,7 @@ def _too_large(size: int) -> ExportError:
 def _default(port: Port) -> np.ndarray:
     """Return the default value of an input, of its rank; sizes of 1 broadcast."""
     try:
-        value = np.asarray(port.default, np.dtype(port.dtype)) if port.default is not None else None
+        value = np.asarray(port.default, np.dtype(port.type)) if port.default is not None else None
     except (TypeError, ValueError):
         value = None
     if value is None or value.dtype == object:

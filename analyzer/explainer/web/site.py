@@ -18,7 +18,15 @@ from typing import Any
 import onnx
 
 from analyzer.errors import ExportError
-from analyzer.explainer.web.description import AGAIN, Description, Port, read_description
+from analyzer.explainer.description import Description, Port
+from analyzer.explainer.web.description import (
+    AGAIN,
+    explained_output,
+    input_of,
+    output_of,
+    plain_description,
+    read_description,
+)
 from analyzer.explainer.web.folder import refuse_other_folder, replace_folder
 from analyzer.explainer.web.frozen import page_model, refuse_large
 from analyzer.explainer.web.samples import MOST_SIDE, image_samples, text_samples
@@ -77,7 +85,7 @@ def write_site(
     else:
         page["samples"], pictures = image_samples(samples)
         files |= pictures
-    names = _class_names(proto, found.explained)
+    names = _class_names(proto, explained_output(found))
     files[MODEL] = page_model(proto, found.inputs, page["fed"])
     for part, content in vendored(tokenizer=page["kind"] == "text"):
         files[f"vendor/{part}"] = content
@@ -89,7 +97,7 @@ def write_site(
     document = {
         "onnxplain_site": 1,
         "title": name,
-        "explainer": _shown(found, page["fed"]),
+        "explainer": plain_description(found, page["fed"]),
         "class_names": names,
         "page": page,
         "files": sorted([*files, DESCRIPTION]),
@@ -102,7 +110,7 @@ def write_site(
 
 def _page(proto: onnx.ModelProto, found: Description) -> dict[str, Any]:
     """Return what the page needs to feed the model and to read its outputs."""
-    target, explained = found.input_of("target"), found.explained
+    target, explained = input_of(found, "target"), explained_output(found)
     if target is None:
         raise ExportError(f"expected an input with the role 'target', found none. {AGAIN}")
     if len(explained.shape) != 2:
@@ -111,7 +119,7 @@ def _page(proto: onnx.ModelProto, found: Description) -> dict[str, Any]:
             f"{list(explained.shape)}. The page shows classifiers of images and of texts. Fix: use the explainer in "
             "Python, or from JavaScript as in examples/explainer"
         )
-    outputs = {role: port.name for role in _OUTPUTS if (port := found.output_of(role)) is not None}
+    outputs = {role: port.name for role in _OUTPUTS if (port := output_of(found, role)) is not None}
     page = {
         "target": target.name,
         "output": explained.name,
@@ -121,7 +129,7 @@ def _page(proto: onnx.ModelProto, found: Description) -> dict[str, Any]:
         "sum_of": found.sum_of,
         "look": look(),
     }
-    image = found.input_of("image")
+    image = input_of(found, "image")
     if image is not None:
         _refuse_others(found, image)
         return page | {
@@ -141,15 +149,6 @@ def _page(proto: onnx.ModelProto, found: Description) -> dict[str, Any]:
             "views": views_of(found, text=True),
         }
     raise _unsupported(found)
-
-
-def _shown(found: Description, fed: Sequence[str]) -> dict[str, Any]:
-    """Return the description without the defaults that are constants of the page's model: they may be large."""
-    inputs = [
-        entry if entry["name"] in fed else {key: value for key, value in entry.items() if key != "default"}
-        for entry in found.stored["inputs"]
-    ]
-    return {**found.stored, "inputs": inputs}
 
 
 def _refuse_others(found: Description, image: Port) -> None:

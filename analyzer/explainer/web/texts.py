@@ -14,7 +14,7 @@ from typing import Any
 import onnx
 
 from analyzer.errors import ExportError
-from analyzer.explainer.web.description import TOKENIZER_KEY, Description, Port
+from analyzer.explainer.description import TOKENIZER_KEY, Description, Port
 
 MOST_BYTES = 2**26
 # The parts of @huggingface/tokenizers that give the ids of the Python package.
@@ -45,11 +45,11 @@ FIX = "Fix: give the tokenizer.json of the model with --tokenizer FILE"
 def is_text(found: Description) -> bool:
     """Return whether the model reads token ids: all its own inputs are (N, T), one of them of integers."""
     own = [port for port in found.inputs if port.role == "model"]
-    return bool(own) and all(_is_row(port) for port in own) and any(port.dtype in INTEGERS for port in own)
+    return bool(own) and all(_is_row(port) for port in own) and any(port.type in INTEGERS for port in own)
 
 
 def _is_row(port: Port) -> bool:
-    return len(port.shape) == 2 and port.dtype in NUMBERS
+    return len(port.shape) == 2 and port.type in NUMBERS
 
 
 def token_inputs(found: Description) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def token_inputs(found: Description) -> dict[str, Any]:
     own = [port for port in found.inputs if port.role == "model"]
     for port in own:
         kind = _kind(port, alone=len(own) == 1)
-        if kind in taken or (kind == "ids" and port.dtype not in INTEGERS):
+        if kind in taken or (kind == "ids" and port.type not in INTEGERS):
             raise ExportError(
                 f"expected inputs that are token ids, a mask, token types or positions, found {port.name!r} besides. "
                 "Fix: export a model with inputs such as input_ids and attention_mask"
@@ -75,7 +75,7 @@ def token_inputs(found: Description) -> dict[str, Any]:
             "expected inputs of one length. Fix: export a model whose inputs have the same length"
         )
     return {
-        "inputs": {kind: {"name": port.name, "type": port.dtype} for kind, port in taken.items()},
+        "inputs": {kind: {"name": port.name, "type": port.type} for kind, port in taken.items()},
         "length": lengths.pop() if lengths else None,
     }
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from analyzer.errors import ExportError
-from analyzer.explainer.web.description import AGAIN, Description, Port
+from analyzer.explainer.description import Description, Port
+from analyzer.explainer.web.description import AGAIN, output_of
 from analyzer.explainer.web.wording import IMPORTANCE, LABELS, SIGNED, sentence
 from analyzer.figures.heat import CONTRAST, GROUND, LUMA, PERCENTILE, PIXELS, REGIONS, STRENGTH
 from analyzer.figures.palette import sequential, signed_colours
@@ -21,7 +22,7 @@ _SHADES = 256
 
 def views_of(found: Description, *, text: bool) -> list[dict[str, Any]]:
     """Return the views of an explainer, the one to show first at the front. Raises ExportError where it has no map."""
-    drawn, complete = found.output_of("map"), found.output_of("complete_map")
+    drawn, complete = output_of(found, "map"), output_of(found, "complete_map")
     if drawn is None:
         raise ExportError(f"expected an output with the role 'map', found none. {AGAIN}")
     if complete is not None:

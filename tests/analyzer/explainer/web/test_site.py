@@ -27,8 +27,9 @@ from PIL import Image
 
 from analyzer.cli.app import main
 from analyzer.errors import ExportError
+from analyzer.explainer.description import EXPLAINER_KEY as KEY
 from analyzer.explainer.web import serve, write_site
-from analyzer.explainer.web.description import KEY, read_description
+from analyzer.explainer.web.description import read_description
 from analyzer.explainer.web.vendored import FOLDER, versions
 from analyzer.explainer.web.views import views_of
 from analyzer.figures.heat import PIXELS, REGIONS
@@ -132,24 +133,30 @@ def with_noise(stored: dict[str, Any]) -> None:
     ("change", "reason"),
     [
         (without_description, "expected an explainer file"),
-        (described(lambda one: one.update(format=2)), "format 1, found 2"),
+        (described(lambda one: one.update(format=2)), "format 1"),
         (described(lambda one: one.update(format=None)), "format 1"),
-        (described(lambda one: one.update(method=7)), "'method'"),
-        (described(lambda one: one.update(caption="x" * 999)), "'caption'"),
-        (described(lambda one: one.update(sum_of="everything")), "'sum_of'"),
-        (described(lambda one: one.update(inputs={})), "a list of objects as 'inputs'"),
+        (described(lambda one: one.update(method=7)), "method to be text"),
+        (described(lambda one: one.update(caption="x" * 999)), "a caption of at most"),
+        (described(lambda one: one.update(sum_of="everything")), "sum_of output, difference or null"),
+        (described(lambda one: one.update(inputs={})), "expected a list"),
         (described(lambda one: one.update(inputs=[])), "a description of every input"),
-        (described(lambda one: one["inputs"][0].update(name="other")), "names of the graph's inputs"),
-        (described(lambda one: one["inputs"][0].update(role="password")), "a role of 'image'"),
+        (
+            described(lambda one: one["inputs"][0].update(name="other")),
+            "'other', which is not one of its inputs",
+        ),
+        (described(lambda one: one["inputs"][0].update(role="password")), "one of the roles"),
         (described(lambda one: one["inputs"][0].update(shape=[-1, 3])), "the shape of 'image'"),
-        (described(lambda one: one["inputs"][0].update(shape="NHWC")), "the shape of 'image'"),
-        (described(lambda one: one["inputs"].append(one["inputs"][0])), "each name once"),
+        (described(lambda one: one["inputs"][0].update(shape=[None])), "the shape of 'image'"),
+        (described(lambda one: one["inputs"].append(one["inputs"][0])), "inputs once in the description"),
         (described(lambda one: one["inputs"][1].update(role="baseline")), "an input with the role 'target'"),
         (described(lambda one: one["outputs"][0].update(explains=False)), "one output that is explained"),
         (described(lambda one: one["outputs"][0].update(shape=["batch", 2, 8, 8])), "expected a classifier"),
         (described(lambda one: one["outputs"][1].update(role="overlay")), "an output with the role 'map'"),
         (described(lambda one: one["outputs"][2].update(role="map")), "one output of the role 'map'"),
-        (described(lambda one: one["inputs"][1].update(default=float("nan"))), "an object of JSON"),
+        (
+            described(lambda one: one["inputs"][1].update(default=float("nan"))),
+            "finite numbers in the description",
+        ),
         (described(as_pixels), "Fix: export again with --with-preprocessing"),
         (described(as_table), "a model of images or of token ids"),
     ],
@@ -248,7 +255,14 @@ def test_other_inputs_become_constants(text_file: Path, tmp_path: Path) -> None:
     graph.node.append(onnx.helper.make_node("Add", ["explained", "baseline"], ["moved"]))
     graph.output.append(onnx.helper.make_tensor_value_info("moved", onnx.TensorProto.FLOAT, ["batch"]))
     graph.input.append(onnx.helper.make_tensor_value_info("baseline", onnx.TensorProto.FLOAT, ["batch"]))
-    port = {"name": "baseline", "role": "baseline", "shape": ["batch"], "type": "float32", "default": 100.0}
+    port = {
+        "name": "baseline",
+        "role": "baseline",
+        "shape": ["batch"],
+        "type": "float32",
+        "meaning": "",
+        "default": 100.0,
+    }
     described(lambda stored: stored["inputs"].append(port))(proto)
     onnx.save(proto, tmp_path / "moved.onnx")
     write_site(tmp_path / "moved.onnx", tmp_path / "site")
