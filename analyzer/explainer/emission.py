@@ -7,7 +7,7 @@ documented names here. Refuses methods and settings that need the host.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,8 +115,11 @@ def emit(draft: Draft, method: Method, settings: Mapping[str, Any], *, sized: bo
         port = ports[name]
         if port[0] in ("attribution", "map", "complete_map") and tensor.shape is None:
             # Of other shapes it is known after the first run.
-            of_shape = draft.graph.tensors[port[1]].shape if port[0] == "attribution" else None
-            tensor = Tensor(tensor.name, tensor.dtype, of_shape)
+            known = {one.name: one.shape for one in inputs}
+            shape = (
+                known.get(port[1], draft.graph.tensors[port[1]].shape) if port[0] == "attribution" else None
+            )
+            tensor = Tensor(tensor.name, tensor.dtype, shape)
         outputs.append(
             Port(
                 draft.free_name(name),
@@ -243,3 +246,11 @@ def _stated(shape: Shape | None) -> tuple[int | str, ...]:
 
 def _type(dtype: np.dtype[Any]) -> str:
     return "string" if dtype.kind == "O" else dtype.name
+
+
+def state_outputs(proto: onnx.ModelProto, outputs: Sequence[Port]) -> None:
+    """Give the outputs of a model their shapes, in place."""
+    for info, port in zip(proto.graph.output, outputs, strict=True):
+        assert info.name == port.name, (info.name, port.name)
+        kind = info.type.tensor_type.elem_type
+        info.CopyFrom(helper.make_tensor_value_info(port.name, kind, port.shape))
