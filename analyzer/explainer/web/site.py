@@ -33,8 +33,8 @@ from analyzer.explainer.web.samples import MOST_SIDE, image_samples, text_sample
 from analyzer.explainer.web.texts import is_text, token_inputs, tokenizer_text
 from analyzer.explainer.web.vendored import RUNTIME, vendored
 from analyzer.explainer.web.views import look, views_of
-from converters.metadata import parse_class_names
-from converters.model import CLASS_NAMES_KEY
+from converters.metadata import parse_class_names, parse_preprocessing
+from converters.model import CLASS_NAMES_KEY, PREPROCESSING_KEY, Preprocessing
 from converters.sources.files import read_onnx
 
 PAGE = Path(__file__).parent / "page"
@@ -136,6 +136,7 @@ def _page(proto: onnx.ModelProto, found: Description) -> dict[str, Any]:
             "kind": "image",
             "image": image.name,
             "most_side": MOST_SIDE,
+            "seen": _seen(proto),
             "fed": [image.name, target.name],
             "views": views_of(found, text=False),
         }
@@ -149,6 +150,23 @@ def _page(proto: onnx.ModelProto, found: Description) -> dict[str, Any]:
             "views": views_of(found, text=True),
         }
     raise _unsupported(found)
+
+
+def _seen(proto: onnx.ModelProto) -> dict[str, Any] | None:
+    """Return how a picture is cropped, which tells what the model sees; None where the file does not say it."""
+    text = next((entry.value for entry in proto.metadata_props if entry.key == PREPROCESSING_KEY), None)
+    if text is None:
+        return None
+    try:
+        stored = Preprocessing(**parse_preprocessing(text))
+    except ValueError as error:
+        raise ExportError(f"the preprocessing in the file cannot be read: {error}. {AGAIN}") from error
+    return {
+        "size": list(stored.size),
+        "resize": stored.resize,
+        "fit": stored.fit,
+        "rounding": stored.rounding,
+    }
 
 
 def _refuse_others(found: Description, image: Port) -> None:

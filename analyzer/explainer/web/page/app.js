@@ -260,6 +260,8 @@ function showView() {
     showTokens($("tokens"), shown.tokens, shown.maps[view.output], view, state.look);
     return;
   }
+  const { left, top, right, bottom } = shown.frame;
+  $("framed").hidden = right - left === shown.width && bottom - top === shown.height;
   const { ground, heat } = shown.drawn[view.key];
   put($("ground"), ground, shown.width, shown.height);
   put($("heat"), heat, shown.width, shown.height);

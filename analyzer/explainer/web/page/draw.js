@@ -69,39 +69,98 @@ export function ends(values, signed, share) {
   return [values.reduce((a, b) => Math.min(a, b), Infinity), values.reduce((a, b) => Math.max(a, b), -Infinity)];
 }
 
+/** The number that is nearest; of two, the even one. */
+function nearest(value) {
+  const low = Math.floor(value);
+  const rest = value - low;
+  return rest < 0.5 || (rest === 0.5 && low % 2 === 0) ? low : low + 1;
+}
+
 /**
- * The two layers over a photograph, as RGBA: `ground`, the photograph in pale colours or in grey, and `heat`, the map.
- * map: height × width values. pixels: RGBA of the photograph. view: {signed, absolute, smoothing}.
+ * The part of a picture that the model sees, {left, top, right, bottom} in whole pixels.
+ * seen: how the picture is read: {size: [height, width], resize, fit, rounding}; null where the model sees all of it.
  */
-export function layers(map, pixels, width, height, view, look) {
-  let values = view.absolute ? Float64Array.from(map, Math.abs) : map;
-  if (view.smoothing > 0) values = smoothed(values, width, height, view.smoothing);
+export function framed(width, height, seen) {
+  const whole = { left: 0, top: 0, right: width, bottom: height };
+  if (!seen || seen.fit === "pad") return whole;
+  const short = Math.min(width, height);
+  const scale = Math.max(seen.size[0] / height, seen.size[1] / width);
+  const part = (length, size) => {
+    let resized;
+    if (seen.fit === "stretch") resized = seen.resize ?? size;
+    else if (seen.resize === null) resized = nearest(length * scale);
+    else if (seen.rounding === "nearest") resized = nearest(length * (seen.resize / short));
+    else resized = Math.floor((length * seen.resize) / short);
+    resized = Math.max(resized, size);
+    const rest = resized - size;
+    const start = seen.rounding === "torchvision" ? nearest(rest / 2) : Math.floor(rest / 2);
+    // A pixel is seen where its centre is.
+    const first = Math.max(0, Math.ceil((start * length) / resized - 0.5));
+    return [first, Math.min(length, Math.floor(((start + size) * length) / resized - 0.5) + 1)];
+  };
+  const [top, bottom] = part(height, seen.size[0]);
+  const [left, right] = part(width, seen.size[1]);
+  return right > left && bottom > top ? { left, top, right, bottom } : whole;
+}
+
+/** The values of a view within a frame, as they are drawn. */
+function shown(map, width, view, { left, top, right, bottom }) {
+  const across = right - left;
+  const values = new Float64Array(across * (bottom - top));
+  for (let y = top; y < bottom; y++) {
+    for (let x = left; x < right; x++) {
+      const value = map[y * width + x];
+      values[(y - top) * across + x - left] = view.absolute ? Math.abs(value) : value;
+    }
+  }
+  return view.smoothing > 0 ? smoothed(values, across, bottom - top, view.smoothing) : values;
+}
+
+/** A function from a value to its colours and opacity: (value) => [where its colour begins, the colours, opacity]. */
+function scaleOf(values, view, look) {
   const [low, high] = ends(values, view.signed, look.percentile);
   const span = view.signed ? high : high - low;
+  const within = (share) => (span > 0 ? Math.min(Math.max(share / span, 0), 1) : 0);
+  const shades = look.sequential.length / 3 - 1;
+  return (value) => {
+    const share = within(view.signed ? Math.abs(value) : value - low);
+    const colours = view.signed ? (value >= 0 ? look.raises : look.lowers) : look.sequential;
+    return [3 * Math.round(share * shades), colours, share ** (view.signed ? 1.2 : 1.25)];
+  };
+}
+
+/**
+ * The two layers over a photograph, as RGBA: `ground`, the photograph in pale colours or in grey, and `heat`, the map.
+ * map: height × width values. pixels: RGBA of the photograph. view: {signed, absolute, smoothing}. frame: the part that
+ * the model sees; the rest is dark, and the frame is drawn.
+ */
+export function layers(map, pixels, width, height, view, look, frame = framed(width, height, null)) {
+  const values = shown(map, width, view, frame);
+  const colour = scaleOf(values, view, look);
   const heat = new Uint8ClampedArray(4 * width * height);
   const ground = new Uint8ClampedArray(4 * width * height);
+  const { left, top, right, bottom } = frame;
+  const line = right - left < width || bottom - top < height ? Math.max(1, Math.round(Math.min(width, height) / 250)) : 0;
   const [r, g, b] = look.luma;
-  const shades = look.sequential.length / 3 - 1;
-  for (let i = 0, k = 0; i < values.length; i++, k += 4) {
-    const grey = r * pixels[k] + g * pixels[k + 1] + b * pixels[k + 2];
-    let share, colours, power;
-    if (view.signed) {
-      share = span > 0 ? Math.min(Math.abs(values[i]) / span, 1) : 0;
-      colours = values[i] >= 0 ? look.raises : look.lowers;
-      power = 1.2;
-      ground[k] = ground[k + 1] = ground[k + 2] = 255 * look.ground + look.contrast * grey;
-    } else {
-      share = span > 0 ? Math.min(Math.max((values[i] - low) / span, 0), 1) : 0;
-      colours = look.sequential;
-      power = 1.25;
-      for (let c = 0; c < 3; c++) ground[k + c] = 0.85 * (0.6 * pixels[k + c] + 0.4 * grey);
+  for (let y = 0, k = 0; y < height; y++) {
+    for (let x = 0; x < width; x++, k += 4) {
+      const grey = r * pixels[k] + g * pixels[k + 1] + b * pixels[k + 2];
+      ground[k + 3] = 255;
+      // How deep the pixel lies within the frame.
+      const depth = Math.min(x - left, right - 1 - x, y - top, bottom - 1 - y);
+      if (depth < line) {
+        ground[k] = ground[k + 1] = ground[k + 2] = depth < 0 ? 0.4 * grey : 245;
+        continue;
+      }
+      for (let c = 0; c < 3; c++) {
+        ground[k + c] = view.signed ? 255 * look.ground + look.contrast * grey : 0.85 * (0.6 * pixels[k + c] + 0.4 * grey);
+      }
+      const [at, colours, opacity] = colour(values[(y - top) * (right - left) + x - left]);
+      heat[k] = colours[at];
+      heat[k + 1] = colours[at + 1];
+      heat[k + 2] = colours[at + 2];
+      heat[k + 3] = 255 * opacity;
     }
-    ground[k + 3] = 255;
-    const at = 3 * Math.round(share * shades);
-    heat[k] = colours[at];
-    heat[k + 1] = colours[at + 1];
-    heat[k + 2] = colours[at + 2];
-    heat[k + 3] = 255 * share ** power;
   }
   return { ground, heat };
 }

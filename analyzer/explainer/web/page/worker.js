@@ -5,7 +5,7 @@
 //      {kind: "refused", id, message}
 
 import * as ort from "./vendor/ort.wasm.bundle.min.mjs";
-import { layers, unpacked } from "./draw.js";
+import { framed, layers, unpacked } from "./draw.js";
 import { encoded, prepared } from "./tokens.js";
 
 let session, page, look, tokenizer, picture;
@@ -136,12 +136,12 @@ async function explain({ target, picture: given, text }) {
     const { rgba, width, height } = picture;
     if (map.length !== width * height) throw new Told("The map has another size than the picture: this page and its model do not fit together.");
     message.maps[view.output] = map;
-    const drawn = layers(map, rgba, width, height, view, look);
+    const drawn = layers(map, rgba, width, height, view, look, framed(width, height, page.seen));
     message.drawn[view.key] = drawn;
     transfer.push(drawn.ground.buffer, drawn.heat.buffer);
   }
   if (tokens) message.tokens = tokens.shown;
-  else Object.assign(message, { width: picture.width, height: picture.height });
+  else Object.assign(message, { width: picture.width, height: picture.height, frame: framed(picture.width, picture.height, page.seen) });
   for (const tensor of Object.values(results)) tensor.dispose?.();
   return { message, transfer };
 }

@@ -58,7 +58,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def photo_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An explainer of pictures."""
     path = tmp_path_factory.mktemp("explainer") / "small-net.onnx"
-    preprocessing = Preprocessing((SIDE, SIDE), (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
+    preprocessing = Preprocessing((SIDE, SIDE), (0.4, 0.5, 0.6), (0.2, 0.3, 0.25), fit="stretch")
     onnx.save(photo_explainer(photo_classifier(), preprocessing, NAMES), path)
     return path
 

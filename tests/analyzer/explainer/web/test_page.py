@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ import onnxruntime
 import pytest
 from PIL import Image
 
+from analyzer.demo import write_demo_site
 from analyzer.figures.heat import REGIONS, overlay, smoothed
+from analyzer.figures.images import preprocess
+from converters import Preprocessing
 from tests.analyzer.explainer.web.chrome import Chrome, Page
 from tests.analyzer.explainer.web.conftest import CASES, TEXTS, serving
 from tests.analyzer.explainer.web.networks import HOSTILE, LENGTH, NAMES
@@ -24,9 +28,9 @@ LISTEN = """
 window.told = 0;
 document.addEventListener("onnxplain:explained", ({ detail }) => {
   const maps = Object.fromEntries(Object.entries(detail.maps).map(([name, map]) => [name, Array.from(map)]));
-  const { milliseconds, target, explained, error, delta, total, tokens, width, height } = detail;
+  const { milliseconds, target, explained, error, delta, total, tokens, width, height, frame } = detail;
   const scores = Array.from(detail.scores);
-  window.found = { scores, maps, milliseconds, target, explained, error, delta, total, tokens, width, height };
+  window.found = { scores, maps, milliseconds, target, explained, error, delta, total, tokens, width, height, frame };
   window.told += 1;
 });
 """
@@ -206,6 +210,84 @@ def test_layers_are_the_pictures_of_the_reports(chrome: Chrome, photo_site: Path
     blurred, truth = np.reshape(drawn[2], (14, 23)), smoothed(values, 0.15)
     np.testing.assert_allclose(blurred.sum(), values.sum(), rtol=1e-6)
     assert np.linalg.norm(blurred - truth) <= 0.2 * np.linalg.norm(truth) <= 0.1 * np.linalg.norm(values)
+
+
+def test_the_frame_is_what_the_model_sees(chrome: Chrome, photo_site: Path) -> None:
+    """Of pictures whose colours are their coordinates, the extremes that come through the preprocessing."""
+    cases = [
+        (Preprocessing((24, 24), resize=32), (90, 160)),
+        (Preprocessing((24, 24), resize=32, rounding="down"), (161, 93)),
+        (Preprocessing((25, 25), resize=32, rounding="torchvision"), (97, 55)),
+        (Preprocessing((20, 40)), (100, 90)),
+        (Preprocessing((24, 24), fit="stretch", resize=30), (77, 201)),
+        (Preprocessing((24, 24), fit="stretch"), (77, 201)),
+        (Preprocessing((24, 24), fit="pad", interpolation="linear"), (50, 99)),
+        (Preprocessing((30, 30), resize=20), (66, 99)),
+    ]
+    asked, expected = [], []
+    for preprocessing, (height, width) in cases:
+        x, y = np.meshgrid(np.arange(width), np.arange(height))
+        coordinates = np.stack([x, y, 0 * x], axis=-1).astype(np.uint8)
+        near = (
+            replace(preprocessing, interpolation="nearest") if preprocessing.fit != "pad" else preprocessing
+        )
+        seen = 255 * preprocess(coordinates.astype(np.float32) / 255, near)
+        across, down = seen[0], seen[1]
+        kept = seen[2] < 1  # What is padded is grey.
+        expected.append([across[kept].min(), down[kept].min(), across[kept].max() + 1, down[kept].max() + 1])
+        own = {key: getattr(preprocessing, key) for key in ("size", "resize", "fit", "rounding")}
+        asked.append([width, height, own])
+    with serving(photo_site) as address:
+        page = opened(chrome, address)
+        found = page.run(
+            f"""import("./draw.js").then(({{ framed }}) => {json.dumps(asked)}.map(one => framed(...one)).map(
+            ({{ left, top, right, bottom }}) => [left, top, right, bottom]))"""
+        )
+    for (preprocessing, (height, width)), own, truth in zip(cases, found, expected, strict=True):
+        # Of each element of the input, the nearest pixel is read: others between two of them are seen, too.
+        steps = max(height, width) / min(preprocessing.size) / 2 + 1
+        np.testing.assert_allclose(own, truth, atol=steps, err_msg=str(preprocessing))
+
+
+def test_the_demo_shows_what_python_computes(chrome: Chrome, tmp_path: Path) -> None:
+    """EfficientNet-Lite0, exported with its preprocessing; the page answers while the model runs."""
+    site = write_demo_site(tmp_path / "demo")
+    path = site.folder.parent / "efficientnet-lite0-explainer.onnx"
+    photo = pixels(site.folder.parent / "coffee.png")
+    gaps = """
+    let last = 0;
+    window.gap = 0;
+    requestAnimationFrame(function next(now) {
+      if (last) window.gap = Math.max(window.gap, now - last);
+      last = now;
+      requestAnimationFrame(next);
+    });
+    """
+    with serving(site.folder) as address:
+        page = opened(chrome, address, more=gaps)
+        assert page.text("h1") == "EfficientNet-Lite0" and page.text("#top .name") == "tiger cat"
+        page.run("window.gap = 0")
+        found = after(page, page.click, ".sample:nth-child(2)")
+        assert found["milliseconds"] > 50 and page.run("window.gap") < 0.5 * found["milliseconds"] + 200
+        expected = python(path, {"image": photo[None], "target": np.array([-1])})
+        assert_equal(found, {**expected, "logits": expected["linear"]})
+        assert page.text("#top .name") == "espresso"
+        # Outside the frame the map is zero, and inside it is not.
+        left, top, right, bottom = (found["frame"][side] for side in ("left", "top", "right", "bottom"))
+        map_ = np.reshape(found["maps"]["map"], photo.shape[:2])
+        assert (map_[top:bottom, left:right] > 0).all()
+        outside = map_.copy()
+        outside[top:bottom, left:right] = 0
+        assert not outside.any() and (right - left, bottom - top) == (350, 350)
+        assert page.text("#framed") == "The model sees only the framed part of the picture."
+        wanted = "soup bowl"
+        page.run("document.querySelector('#search').focus()")
+        page.type(wanted)
+        found = after(page, page.press, "Enter")
+        assert wanted in page.text("#sentence")
+        own = python(path, {"image": photo[None], "target": np.array([found["target"]])})
+        assert_equal(found, {**own, "logits": own["linear"]})
+        assert page.said == [] and all(url.startswith(address) for url in page.requested)
 
 
 def test_a_reader_explains_texts(chrome: Chrome, text_file: Path, text_site: Path) -> None:
