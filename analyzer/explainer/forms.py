@@ -18,7 +18,7 @@ from converters.model import CLASS_NAMES_KEY, PREPROCESSING_KEY, Model
 
 
 @dataclass(frozen=True)
-class Form:
+class FileForm:
     """How a file is written. See `export_explainer`."""
 
     opset: int
@@ -31,7 +31,7 @@ class Form:
 
 
 def in_form(
-    proto: onnx.ModelProto, description: Description, model: Model, form: Form
+    proto: onnx.ModelProto, description: Description, model: Model, form: FileForm
 ) -> tuple[onnx.ModelProto, Description, Mapping[str, int]]:
     """Return the model to write, its description, and {op: number of nodes} that were lowered for the runtime."""
     for key in (PREPROCESSING_KEY, CLASS_NAMES_KEY):
