@@ -41,7 +41,7 @@ async function show() {
   }
 }
 
-const session = ort.InferenceSession.create("explainer.onnx");
+export const session = ort.InferenceSession.create("explainer.onnx");
 photograph.addEventListener("change", show);
 target.addEventListener("change", show);
 try {

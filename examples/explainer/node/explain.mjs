@@ -43,7 +43,9 @@ function feedsOf(session, inputs, given) {
     const { type, dims, data } = given[name] ?? defaultOf(described[name]);
     const { type: wanted, shape } = described[name];
     if (type !== wanted || dims.length !== shape.length) {
-      const fix = "Fix: export with --with-preprocessing to feed photographs, or give a .npy file";
+      const fix = dims.length === shape.length && type !== "uint8"
+        ? `Fix: np.save(FILE, array.astype("${wanted}"))`
+        : "Fix: export with --with-preprocessing to feed photographs, or give a .npy file of this shape";
       throw new Error(`expected '${name}' as ${wanted} (${shape.join(", ")}), found ${type} (${dims.join(", ")}). ${fix}`);
     }
     feeds[name] = new ort.Tensor(type, data, dims);
