@@ -42,8 +42,9 @@ function feedsOf(session, inputs, given) {
   for (const name of session.inputNames) {
     const { type, dims, data } = given[name] ?? defaultOf(described[name]);
     const { type: wanted, shape } = described[name];
-    if (type !== wanted || dims.length !== shape.length) {
-      const fix = dims.length === shape.length && type !== "uint8"
+    const fits = dims.length === shape.length && shape.every((size, axis) => typeof size !== "number" || size === dims[axis]);
+    if (type !== wanted || !fits) {
+      const fix = fits && type !== "uint8"
         ? `Fix: np.save(FILE, array.astype("${wanted}"))`
         : "Fix: export with --with-preprocessing to feed photographs, or give a .npy file of this shape";
       throw new Error(`expected '${name}' as ${wanted} (${shape.join(", ")}), found ${type} (${dims.join(", ")}). ${fix}`);

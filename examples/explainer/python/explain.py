@@ -41,6 +41,14 @@ def default_of(described: dict[str, Any]) -> np.ndarray:
     return value if value.ndim == len(shape) else np.broadcast_to(value, shape)
 
 
+def fits(shape: tuple[int, ...], described: list[int | str]) -> bool:
+    """Return whether an array has the axes of an input. Sizes that vary have names in the description."""
+    pairs = zip(shape, described, strict=False)
+    return len(shape) == len(described) and all(
+        isinstance(fixed, str) or size == fixed for size, fixed in pairs
+    )
+
+
 def feeds_of(inputs: list[dict[str, Any]], given: Arrays) -> Arrays:
     """Return the arrays to feed. Inputs without an array keep their defaults."""
     if unknown := set(given) - {one["name"] for one in inputs}:
@@ -49,14 +57,18 @@ def feeds_of(inputs: list[dict[str, Any]], given: Arrays) -> Arrays:
     for one in inputs:
         name = one["name"]
         if name in given:
-            if given[name].ndim != len(one["shape"]):
+            if not fits(given[name].shape, one["shape"]):
                 fix = "export with --with-preprocessing to feed photographs, or give a .npy file"
-                raise SystemExit(f"expected {name!r} of shape {one['shape']}, found {given[name].shape}. Fix: {fix}")
+                raise SystemExit(
+                    f"expected {name!r} of shape {one['shape']}, found {given[name].shape}. Fix: {fix}"
+                )
             feeds[name] = given[name].astype(one["type"], copy=False)
         elif one["optional"]:
             continue  # the session has its default
         elif one["default"] is None:
-            raise SystemExit(f"expected an array for the input {name!r}, found none. Fix: add {name}=FILE.npy")
+            raise SystemExit(
+                f"expected an array for the input {name!r}, found none. Fix: add {name}=FILE.npy"
+            )
         else:
             feeds[name] = default_of(one)
     return feeds
@@ -90,7 +102,10 @@ def shortfall(about: dict[str, Any], found: Arrays) -> np.ndarray | None:
         return error
     for delta in by_role(about, found, "delta").values():
         (first, *_) = by_role(about, found, "attribution").values()
-        goal = sum(one.reshape(len(first), -1).sum(1) for one in by_role(about, found, "attribution").values()) - delta
+        goal = (
+            sum(one.reshape(len(first), -1).sum(1) for one in by_role(about, found, "attribution").values())
+            - delta
+        )
         return np.abs(delta) / np.maximum(np.abs(goal), np.finfo(np.float32).tiny)
     return None
 
@@ -114,8 +129,14 @@ def write_png(path: Path, rgb: np.ndarray) -> None:
     """Write uint8 pixels (height, width, 3)."""
     height, width, _ = rgb.shape
     rows = b"".join(b"\0" + row.tobytes() for row in rgb)
-    parts = {b"IHDR": struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0), b"IDAT": zlib.compress(rows), b"IEND": b""}
-    chunks = [struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in parts.items()]
+    parts = {
+        b"IHDR": struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0),
+        b"IDAT": zlib.compress(rows),
+        b"IEND": b"",
+    }
+    chunks = [
+        struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in parts.items()
+    ]
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
 
 
@@ -143,7 +164,9 @@ def write(about: dict[str, Any], found: Arrays, given: Arrays, folder: Path) -> 
 
 def main(arguments: list[str] | None = None) -> None:
     """Read the arguments, explain, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("explainer")
     parser.add_argument("inputs", nargs="+", metavar="[NAME=]FILE")
     parser.add_argument("--target", type=int, help="class to explain; default: the default of the file")

@@ -44,7 +44,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("explainers")
     rng = np.random.default_rng(0)
     x = rng.standard_normal((3, 3, *SIZE)).astype(np.float32)
-    preprocessing = ox.Preprocessing(size=SIZE, mean=(0.4, 0.5, 0.6), std=(0.2, 0.2, 0.3), interpolation="bilinear")
+    preprocessing = ox.Preprocessing(
+        size=SIZE, mean=(0.4, 0.5, 0.6), std=(0.2, 0.2, 0.3), interpolation="bilinear"
+    )
     model = ox.convert(network(), x[:2], preprocessing=preprocessing, class_names=NAMES)
     ox.export_explainer(model, folder / "full.onnx")
     ox.export_explainer(model, folder / "full-node.onnx", check_for="node")

@@ -19,7 +19,7 @@ const wave = each(1, ([a]) => Math.sin(40 * a), ([a]) => [40 * Math.cos(40 * a)]
 const shown = ({ attribution, ...rest }) => ({ ...rest, attribution: Array.from(attribution) });
 const refined = async (...given) => shown(await refine(...given));
 const refused = (call) => call().then(() => null, (error) => error.message);
-const of = Float32Array.of;
+const of = (...values) => Float32Array.from(values);
 
 const session = await ort.InferenceSession.create(gradient);
 const x = readNpy(inputs);

@@ -20,7 +20,9 @@ DRIVER = Path(__file__).with_name("driver.html")
 def outputs(path, image, target):
     session = onnxruntime.InferenceSession(path)
     names = [one.name for one in session.get_outputs()]
-    return dict(zip(names, session.run(names, {"image": image[None], "target": np.array([target])}), strict=True))
+    return dict(
+        zip(names, session.run(names, {"image": image[None], "target": np.array([target])}), strict=True)
+    )
 
 
 @pytest.mark.skipif(browser() is None, reason="no Chromium is installed")

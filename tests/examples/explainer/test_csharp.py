@@ -21,4 +21,6 @@ def test_the_map_and_the_class_are_those_of_the_api(made, tmp_path):
     full = ox.full_grad(made.model, made.x, 3)
     assert told.count(": class 3, output ") == 3
     np.testing.assert_allclose(np.load(folder / "out" / "map.npy"), full.map, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(np.load(folder / "out" / "complete_map.npy"), full.complete_map, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(
+        np.load(folder / "out" / "complete_map.npy"), full.complete_map, rtol=1e-3, atol=1e-6
+    )

@@ -32,7 +32,9 @@ def assert_close(found: np.ndarray, expected: np.ndarray) -> None:
 @pytest.mark.parametrize("arguments, target", [([], -1), (["--target", "3"], 3)])
 def test_the_maps_are_those_of_python(folder, made, tmp_path, arguments, target):
     path = made.folder / "full-node.onnx"
-    told = run("node", "explain.mjs", path, made.folder / "x.npy", "--out", tmp_path, *arguments, folder=folder)
+    told = run(
+        "node", "explain.mjs", path, made.folder / "x.npy", "--out", tmp_path, *arguments, folder=folder
+    )
     expected = by_python(path, input=made.x, target=np.array([target]))
     for name in ("map", "complete_map"):
         assert_close(np.load(tmp_path / f"{name}.npy"), expected[name])
@@ -90,7 +92,18 @@ def test_what_does_not_fit_is_one_line(folder, made, tmp_path, file, arguments, 
 def test_arrays_of_every_type_are_read_and_written_as_numpy_does(folder, tmp_path):
     arrays = {
         str(dtype): (np.arange(6).reshape(1, 2, 3) % 2).astype(dtype)
-        for dtype in ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint64", "bool")
+        for dtype in (
+            "float16",
+            "float32",
+            "float64",
+            "int8",
+            "int16",
+            "int32",
+            "int64",
+            "uint8",
+            "uint64",
+            "bool",
+        )
     } | {"one_axis": np.arange(3.0), "empty": np.zeros((0, 2), np.float32)}
     for name, array in arrays.items():
         np.save(tmp_path / f"{name}.npy", array)
@@ -104,5 +117,7 @@ def test_arrays_of_every_type_are_read_and_written_as_numpy_does(folder, tmp_pat
         np.testing.assert_array_equal(again, array)
         assert again.dtype == array.dtype
     np.save(tmp_path / "wrong.npy", np.asfortranarray(np.ones((2, 3))))
-    told = run("node", "--input-type=module", "-e", code, folder / "npy.mjs", "wrong", folder=tmp_path, code=1)
+    told = run(
+        "node", "--input-type=module", "-e", code, folder / "npy.mjs", "wrong", folder=tmp_path, code=1
+    )
     assert "np.ascontiguousarray" in told

@@ -47,7 +47,9 @@ def test_the_map_and_the_class_are_those_of_the_api(program, made, tmp_path):
     told = explained(program, tmp_path, made.folder / "full.onnx", made.folder / "x.npy").splitlines()
     full = ox.full_grad(made.model, made.x)
     np.testing.assert_allclose(np.load(tmp_path / "map.npy"), full.map, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(np.load(tmp_path / "complete_map.npy"), full.complete_map, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(
+        np.load(tmp_path / "complete_map.npy"), full.complete_map, rtol=1e-3, atol=1e-6
+    )
     for line, index, output in zip(told, full.target, full.completeness.output, strict=True):
         found = re.search(r"class (\d) \((\w+)\), output (\S+), completeness error (\S+)$", line)
         assert found and (int(found[1]), found[2]) == (index, made.model.class_names[index])
@@ -99,7 +101,7 @@ def test_a_photograph_is_drawn_under_its_heat_map(program, made, tmp_path):
     [
         ("full.onnx", ["photograph.png"], "--with-preprocessing"),
         ("full.onnx", ["nothing=x.npy"], "expected the inputs"),
-        ("full.onnx", ["target=x.npy"], "expected 'target' of shape"),
+        ("full.onnx", ["x.npy", "target=x.npy"], "expected 'target' of shape"),
         ("photograph.onnx", ["x.npy"], "expected 'image'"),
     ],
 )
