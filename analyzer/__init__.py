@@ -7,6 +7,7 @@ from analyzer import targets
 from analyzer.backends import Differentiable, Gradients, differentiate
 from analyzer.checks import Report, check, compare
 from analyzer.errors import AnalysisError
+from analyzer.explainer import Explainer, export_explainer
 from analyzer.images import image_files, load_images
 from analyzer.methods import (
     Attribution,
@@ -46,6 +47,7 @@ __all__ = [
     "Conductance",
     "Dataset",
     "Differentiable",
+    "Explainer",
     "ExpectedGradients",
     "FullGrad",
     "Gradients",
@@ -61,6 +63,7 @@ __all__ = [
     "conductance",
     "differentiate",
     "expected_gradients",
+    "export_explainer",
     "full_grad",
     "grad_cam",
     "grad_cam_plus_plus",

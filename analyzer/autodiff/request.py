@@ -94,7 +94,7 @@ def full_program(
         for name, of in zip(names, outputs, strict=True)
     ]
     if weights:
-        seeds, seeded = _weights_seeds(op, graph, dict(zip(outputs, targets, strict=True)))
+        seeds, seeded = weights_seeds(op, graph, dict(zip(outputs, targets, strict=True)))
     else:
         seeds, seeded = _index_seeds(op, graph, output, targets[0], ranks)
     gradients = _by_rank(op, [sweep(graph, op, {}, request.wrt, seed) for seed in seeds], ranks)
@@ -206,9 +206,10 @@ def _weighted(op: Builder, y: Tensor, weights: Tensor, infinite: bool) -> Tensor
     return op.Where(op.Equal(weights, 0.0), 0.0, product) if infinite else product
 
 
-def _weights_seeds(
+def weights_seeds(
     op: Builder, graph: Graph, weights: Mapping[str, Tensor]
 ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+    """Return the cotangents of outputs that are weighed, and the sum of each sample. weights: {output: tensor}."""
     scalars = []
     for name, target in weights.items():
         y = graph.tensors[name]
@@ -220,14 +221,29 @@ def _weights_seeds(
 def _index_seeds(
     op: Builder, graph: Graph, output: str, target: Tensor, ranks: int | None
 ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
-    y = graph.tensors[output]
-    rows = _rows(op, y, y.rank)
+    rows = class_rows(op, graph, output)
     if ranks is None:
         highest = op.ArgMax(rows, axis=1, keepdims=0)
     else:
         _, indices = op.emit("TopK", [rows, [ranks]], outputs=2, axis=1)
         highest = replace(indices, dtype=np.dtype(np.int64))
-    chosen = op.Where(op.Less(target, 0), highest, target)
+    return class_seeds(op, graph, output, rows, op.Where(op.Less(target, 0), highest, target), ranks)
+
+
+def class_rows(op: Builder, graph: Graph, output: str) -> Tensor:
+    """Return an output as (N, classes): all elements of a sample."""
+    y = graph.tensors[output]
+    return _rows(op, y, y.rank)
+
+
+def class_seeds(
+    op: Builder, graph: Graph, output: str, rows: Tensor, chosen: Tensor, ranks: int | None = None
+) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+    """Return the cotangents of classes that are chosen, (N,) or (N, ranks), and their scores with the classes.
+
+    rows: the output as `class_rows` gives it.
+    """
+    y = graph.tensors[output]
     classes = op.Unsqueeze(op.Range(0, op.Squeeze(op.Shape(rows, start=1, end=2), [0]), 1), [0])
     shape = op.Shape(y)
     seeds, scalars = [], []

@@ -18,6 +18,7 @@ from analyzer.backends.bound import Bound
 from analyzer.errors import AnalysisError
 from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph, Tensor
+from analyzer.methods.exporting import Draft, Exported
 from analyzer.methods.full_gradient.maps import PostProcessing, saliency_map
 from analyzer.methods.result import SaliencyMap
 from analyzer.placement.fixed_sizes import at_input_sizes, samples_laid_out
@@ -62,6 +63,20 @@ class Options:
     align_corners: bool
 
 
+@dataclass(frozen=True)
+class _Shown:
+    """layers: {root: tensor}. roots: over which a map could be drawn. shown: over which it is."""
+
+    layers: Mapping[str, str]
+    roots: tuple[str, ...]
+    shown: tuple[str, ...]
+    request: Request
+
+    def form(self, of: Mapping[str, Any]) -> Any:
+        """{root: …}, or the one of a single input."""
+        return dict(of) if len(self.roots) > 1 else of[self.roots[0]]
+
+
 def activation_map(
     model: Differentiable | ModelLike,
     inputs: Inputs,
@@ -73,6 +88,34 @@ def activation_map(
 ) -> ActivationMap:
     """A layer's map over every input that it lies over. The arguments are those of `grad_cam`."""
     bound = differentiate(model).bind(inputs, target)
+    made = _shown(bound, layer, wrt, options)
+    found = bound.evaluate(made.request, progress=progress)
+    return ActivationMap(
+        maps=made.form({root: found.arrays[f"map/{root}"] for root in made.shown}),
+        output=found.output,
+        target=found.target,
+        signed=not options.relu,
+        wrt=made.shown,
+        layer=made.form({root: made.layers[root] for root in made.shown}),
+        layer_map=made.form({root: found.arrays[f"layer map/{root}"] for root in made.shown}),
+    )
+
+
+def exporter(name: str, weigh: Weighing) -> Callable[..., Exported]:
+    """Return the function that emits a class activation map as ONNX. name, weigh: as in `Options`."""
+
+    def export(
+        draft: Draft, *, layer: str | None, wrt: Names | None, relu: bool, align_corners: bool
+    ) -> Exported:
+        made = _shown(draft.bound, layer, wrt, Options(name, weigh, relu, align_corners))
+        found = draft.evaluate(made.request)
+        maps = {root: found[f"map/{root}"] for root in made.shown}
+        return Exported(maps, maps, signed=not relu, sized=True)
+
+    return export
+
+
+def _shown(bound: Bound, layer: str | None, wrt: Names | None, options: Options) -> _Shown:
     outputs, roots = bound.seed.outputs, bound.fn.roots(wrt)
     if layer is None:
         layers = last_layers(bound, roots)
@@ -91,20 +134,7 @@ def activation_map(
             f"the elements of {layer!r} belong to no positions in the input, which {options.method} needs. Fix: omit "
             "layer (--layer), or name a convolution or another layer with spatial axes"
         )
-    found = bound.evaluate(_request(layers, layout, shown, options), progress=progress)
-
-    def form(of: Mapping[str, Any]) -> Any:
-        return dict(of) if len(roots) > 1 else of[roots[0]]
-
-    return ActivationMap(
-        maps=form({root: found.arrays[f"map/{root}"] for root in shown}),
-        output=found.output,
-        target=found.target,
-        signed=not options.relu,
-        wrt=tuple(shown),
-        layer=form({root: layers[root] for root in shown}),
-        layer_map=form({root: found.arrays[f"layer map/{root}"] for root in shown}),
-    )
+    return _Shown(layers, roots, tuple(shown), _request(layers, layout, shown, options))
 
 
 def _stated_layer(fn: Differentiable, layer: str, outputs: tuple[str, ...]) -> str:

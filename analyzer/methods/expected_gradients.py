@@ -10,18 +10,24 @@ attribution priors and expected gradients".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from analyzer.autodiff.request import OUTPUT, gradient_name, observe
+from analyzer.autodiff.sweep import check_gradient_paths
 from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.errors import AnalysisError, InputError, ShapeError
+from analyzer.graph.builder import Builder
 from analyzer.graph.fixes import ALIKE
+from analyzer.graph.graph import Tensor
 from analyzer.methods.completeness import Completeness, sample_sums
+from analyzer.methods.exporting import Draft, Exported, column, rank_of
 from analyzer.methods.numbers import generator, refuse_count
 from analyzer.methods.paths.baselines import Dataset, numbers
+from analyzer.methods.paths.exported import exported_path
 from analyzer.methods.paths.fixed_target import Held, hold, in_batches
 from analyzer.methods.paths.path_result import PathAttribution, path_attributions, rounding_of
 from analyzer.methods.registry import method
@@ -82,8 +88,67 @@ class Draws:
     orders: np.ndarray
 
 
+def _export(draft: Draft, *, background: Background | None, samples: int, rng: Rng) -> Exported:
+    background = _required(background)
+    refuse_count("samples", samples, 2, 200)
+    held = hold(draft.bound)
+    data = _background(held, background)
+    names, op, graph = held.names, draft.op, draft.graph
+    check_gradient_paths(graph, names, draft.bound.seed.outputs, named=False)
+    drawn = draw(generator(rng).spawn(1), len(data[names[0]]), samples)
+    alphas, rows = drawn.alphas[0], drawn.rows[0]
+    stored = {name: op.constant(data[name].astype(graph.tensors[name].dtype)) for name in names}
+
+    def starts(op: Builder, numbers: Tensor) -> dict[str, Tensor]:
+        places = op.Gather(op.constant(rows), numbers, axis=0)
+        return {name: op.Unsqueeze(op.Gather(stored[name], places, axis=0), [1]) for name in names}
+
+    def point(op: Builder, numbers: Tensor) -> dict[str, Tensor]:
+        found = {}
+        for name, start in starts(op, numbers).items():
+            x = graph.tensors[name]
+            span = op.Sub(op.Unsqueeze(x, [0]), start)
+            found[name] = op.Add(start, op.Mul(column(op, numbers, alphas, x, rank_of(x)), span))
+        return found
+
+    def finish(op: Builder, numbers: Tensor, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {
+            name: op.Mul(op.Sub(op.Unsqueeze(graph.tensors[name], [0]), start), found[gradient_name(name)])
+            for name, start in starts(op, numbers).items()
+        }
+
+    sums = draft.repeated(samples, point, observe((), names), finish)
+    attributions = {
+        name: replace(op.Div(total, float(samples)), shape=graph.tensors[name].shape)
+        for name, total in sums.items()
+    }
+    found = exported_path(
+        draft, graph, attributions, _exported_mean(draft, names, stored, len(data[names[0]]))
+    )
+    return replace(found, row_dependent=True)
+
+
+def _exported_mean(draft: Draft, names: Sequence[str], stored: Mapping[str, Tensor], size: int) -> Tensor:
+    """The mean score of the background for each sample, (N,)."""
+
+    def point(op: Builder, numbers: Tensor) -> dict[str, Tensor]:
+        found = {}
+        for name in names:
+            x = draft.graph.tensors[name]
+            shape = op.Concat(op.Shape(numbers), op.Shape(x), axis=0)
+            found[name] = op.Expand(op.Unsqueeze(op.Gather(stored[name], numbers, axis=0), [1]), shape)
+        return found
+
+    def finish(op: Builder, numbers: Tensor, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {OUTPUT: found[OUTPUT]}
+
+    total = draft.repeated(size, point, observe((), ()), finish)[OUTPUT]
+    return draft.op.Div(total, float(size))
+
+
 @method(
     "expected-gradients",
+    export=_export,
     line="what each input adds, against a data set",
     caption="Expected Gradients",
     note="against a data set: red speaks for the class",
@@ -117,11 +182,7 @@ def expected_gradients(
     UnsupportedOp.
     Source: Erion et al. 2021.
     """
-    if background is None:
-        raise AnalysisError(
-            "expected_gradients averages over a data set of baselines. Fix: give it as background=array "
-            "(--background FILE)"
-        )
+    background = _required(background)
     refuse_count("samples", samples, 2, 200)
     held = hold(differentiate(model, verify=verify).bind(inputs, target))
     data = _background(held, background)
@@ -268,6 +329,16 @@ def _terms(held: Held, background: Arrays, draws: Draws, ks: np.ndarray, rows: n
         points[name] = start + along * spans[name]
     gradients = held.finite_gradients(points, rows).gradients
     return {name: spans[name] * gradients[name] for name in held.names}
+
+
+def _required(background: Background | None) -> Background:
+    """Return the background. Raises AnalysisError where there is none."""
+    if background is None:
+        raise AnalysisError(
+            "expected_gradients averages over a data set of baselines. Fix: give it as background=array "
+            "(--background FILE)"
+        )
+    return background
 
 
 def _background(held: Held, background: Background) -> Arrays:

@@ -15,8 +15,9 @@ import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.backends.bound import Bound, Evaluation
-from analyzer.errors import AnalysisError
+from analyzer.errors import AnalysisError, ExportError
 from analyzer.methods.completeness import measure
+from analyzer.methods.exporting import Draft, Exported
 from analyzer.methods.full_gradient.decomposition import Plan, Settings, form_of, plan
 from analyzer.methods.full_gradient.maps import PUBLISHED, PYTORCH_GRAD_CAM, PostProcessing
 from analyzer.methods.full_gradient.result import Contribution, FullGrad, Terms
@@ -29,8 +30,49 @@ Psi = Literal["paper", "pytorch-grad-cam"]
 POST_PROCESSING: Mapping[str, PostProcessing] = {"paper": PUBLISHED, "pytorch-grad-cam": PYTORCH_GRAD_CAM}
 
 
+def _export(
+    draft: Draft,
+    *,
+    wrt: Names | None,
+    terms: TermKinds,
+    post_processing: Psi | PostProcessing,
+    align_corners: bool | None,
+    epsilon: float | None,
+) -> Exported:
+    refuse_terms(terms)
+    psi = post_processing_of(post_processing, align_corners, epsilon)
+    roots = draft.fn.roots(wrt)
+    made = plan(draft.bound, Settings(draft.bound.seed.outputs, roots, terms == "explicit", psi))
+    found = draft.evaluate(made.request, named=wrt is not None)
+    refuse_merged(draft, made)
+    op = draft.op
+    parts = {
+        kind: [found[f"{kind}/{name}"] for name in made.layout.placements] for kind in ("sum", "magnitude")
+    }
+    return Exported(
+        {root: found[f"input/{root}"] for root in roots},
+        {root: found[f"map/{root}"] for root in roots},
+        signed=False,
+        complete_maps={root: found[f"complete map/{root}"] for root in roots},
+        total=op.Sum(*parts["sum"]),
+        absolute=op.Sum(*parts["magnitude"]),
+        sized=True,
+    )
+
+
+def refuse_merged(draft: Draft, made: Plan) -> None:
+    """Raise ExportError where the samples of a batch cannot be told apart in a term."""
+    merged = [name for name, place in made.layout.placements.items() if not place.separable]
+    if merged and draft.has_free_batch():
+        raise ExportError(
+            f"expected an axis of samples in {merged[0]!r}, found none: its term is that of all samples together. "
+            'Fix: export method="gradient" or "integrated-gradients", or give the model a fixed batch of 1'
+        )
+
+
 @method(
     "full-grad",
+    export=_export,
     line="where all layers look; its terms sum to the output",
     caption="FullGrad",
     note="input term and bias terms by size, without sign",
@@ -70,8 +112,7 @@ def full_grad(
     be told apart in some tensor.
     Source: Srinivas & Fleuret 2019, eq. 3 (decomposition) and eq. 4 (saliency).
     """
-    if terms not in ("all", "explicit"):
-        raise AnalysisError(f'unknown terms={terms!r}. Fix: give "all" or "explicit"')
+    refuse_terms(terms)
     fn = differentiate(model, verify=verify)
     bound = fn.bind(inputs, target)
     psi = post_processing_of(post_processing, align_corners, epsilon)
@@ -79,6 +120,12 @@ def full_grad(
     found = bound.evaluate(made.request, progress=progress)
     result = read_full_grad(made, found, terms_of(bound.holding(found.target), made))
     return result.with_single_input() if bound.feeds.single and wrt is None else result
+
+
+def refuse_terms(terms: str) -> None:
+    """Raise AnalysisError for unknown terms."""
+    if terms not in ("all", "explicit"):
+        raise AnalysisError(f'unknown terms={terms!r}. Fix: give "all" or "explicit"')
 
 
 def read_full_grad(made: Plan, found: Evaluation, bias_terms: Mapping[str, np.ndarray]) -> FullGrad:

@@ -7,8 +7,8 @@ paper leaves open.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,12 +23,20 @@ from analyzer.graph.batch_axis import batched_inputs
 from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph, Tensor
 from analyzer.graph.program import assemble
-from analyzer.methods.full_grad import Psi, TermKinds, full_grad, post_processing_of
+from analyzer.methods.exporting import Draft, Exported
+from analyzer.methods.full_grad import (
+    Psi,
+    TermKinds,
+    full_grad,
+    post_processing_of,
+    refuse_merged,
+    refuse_terms,
+)
 from analyzer.methods.full_gradient.decomposition import Plan, Settings, form_of, plan, shown_spots
 from analyzer.methods.full_gradient.maps import LaidOutTerm, PostProcessing, saliency_map
 from analyzer.methods.full_gradient.term_sums import Laid, lay, term_sums
 from analyzer.methods.numbers import refuse_count
-from analyzer.methods.paths.noise import Noise
+from analyzer.methods.paths.noise import Noise, noisy_copies
 from analyzer.methods.registry import method
 from analyzer.methods.result import SaliencyMap
 from analyzer.target.target import TargetLike
@@ -36,8 +44,22 @@ from analyzer.types import Arrays, Inputs, Progress, Rng
 from converters.system.randomness import seed_from
 
 
+def _export_simple(
+    draft: Draft, *, post_processing: Psi | PostProcessing, align_corners: bool | None
+) -> Exported:
+    psi = post_processing_of(post_processing, align_corners, None)
+    roots = draft.fn.roots()
+    made = plan(
+        draft.bound, Settings(draft.bound.seed.outputs, roots, explicit=True, psi=psi, gradients_alone=True)
+    )
+    found = draft.evaluate(made.request)
+    maps = {root: found[f"map/{root}"] for root in roots}
+    return Exported(maps, maps, signed=False, sized=True)
+
+
 @method(
     "simple-full-grad",
+    export=_export_simple,
     line="FullGrad of gradients alone",
     caption="Simple FullGrad",
     note="the gradients at every layer that has a bias",
@@ -82,9 +104,45 @@ class SmoothFullGrad(SaliencyMap):
         return f"{self.settings['samples']} copies" if "samples" in self.settings else ""
 
 
+def _export_smooth(
+    draft: Draft,
+    *,
+    samples: int,
+    noise: float,
+    rng: Rng,
+    terms: TermKinds,
+    post_processing: Psi | PostProcessing,
+    align_corners: bool | None,
+) -> Exported:
+    refuse_count("samples", samples, 1, 25)
+    refuse_terms(terms)
+    psi = post_processing_of(post_processing, align_corners, None)
+    roots = draft.fn.roots()
+    made = plan(draft.bound, Settings(draft.bound.seed.outputs, roots, terms == "explicit", psi, arrays=True))
+    refuse_merged(draft, made)
+    noisy = noisy_copies(draft, roots, samples, Noise(noise, seed_from(rng, AnalysisError)))
+    placed = list(made.layout.placements)
+
+    def finish(op: Builder, numbers: Tensor, found: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return {
+            name: found[f"input/{name}" if f"input/{name}" in found else f"term/{name}"] for name in placed
+        }
+
+    # The samples of an inner tensor may lie along any axis: copies are added one by one.
+    sums = draft.repeated(samples, noisy, made.request, finish, at_once=1)
+    op, graph = draft.op, draft.graph
+    means = {
+        name: replace(op.Div(total, float(samples)), shape=graph.tensors[name].shape)
+        for name, total in sums.items()
+    }
+    maps = _maps_of_terms(op, graph, made, means)
+    return Exported(maps, maps, signed=False, row_dependent=True, sized=True)
+
+
 @renamed(seed="rng")
 @method(
     "smooth-full-grad",
+    export=_export_smooth,
     line="FullGrad averaged over noisy copies",
     caption="Smooth FullGrad",
     note="FullGrad averaged over noisy copies",
@@ -121,8 +179,7 @@ def smooth_full_grad(
         raise AnalysisError(
             f"expected noise of at least 0, got {noise!r}. Fix: give a share of the range, noise=0.15"
         )
-    if terms not in ("all", "explicit"):
-        raise AnalysisError(f'unknown terms={terms!r}. Fix: give "all" or "explicit"')
+    refuse_terms(terms)
     bound = differentiate(model, verify=verify).bind(inputs, target)
     psi = post_processing_of(post_processing, align_corners, None)
     roots = bound.fn.roots()
@@ -183,8 +240,19 @@ def _map_of(graph: Graph, made: Plan, terms: Arrays) -> Arrays:
     """ψ and the sum over layers, of terms that are known: a map for every root."""
     op = Builder(graph.opset, prefix="map/")
     given = {name: Tensor(f"term/{name}", array.dtype, array.shape) for name, array in terms.items()}
+    results = _maps_of_terms(op, graph, made, given)
+    extra = {tensor.name: tensor for tensor in given.values()}
+    program = assemble(graph, op, results, extra_inputs=extra)
+    session = make_session(program.proto, ["CPUExecutionProvider"])
+    feeds = {tensor.name: terms[name] for name, tensor in given.items() if tensor.name in program.inputs}
+    found = session.run([program.outputs[root] for root in results], feeds)
+    return dict(zip(results, found, strict=True))
+
+
+def _maps_of_terms(op: Builder, graph: Graph, made: Plan, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """ψ and the sum over layers, of the terms {tensor: term}, as ONNX."""
     layers: dict[str, list[LaidOutTerm]] = {root: [] for root in made.settings.roots}
-    for name, term in given.items():
+    for name, term in terms.items():
         for spot in shown_spots(graph, made.layout, name, made.settings):
             sums = term_sums(op, lay(op, made.layout.placements[name], spot, term), made.settings.psi)
             if name in made.settings.roots:
@@ -192,13 +260,7 @@ def _map_of(graph: Graph, made: Plan, terms: Arrays) -> Arrays:
                 summed = Laid(op.Unsqueeze(sums.signed, [1, 3]), 1, 1)
                 sums = term_sums(op, summed, made.settings.psi)
             layers[spot.root].append((spot.grids, sums.salient))
-    results = {
+    return {
         root: saliency_map(op, layers[root], sizes, made.settings.psi)
         for root, sizes in made.layout.sizes.items()
     }
-    extra = {tensor.name: tensor for tensor in given.values()}
-    program = assemble(graph, op, results, extra_inputs=extra)
-    session = make_session(program.proto, ["CPUExecutionProvider"])
-    feeds = {tensor.name: terms[name] for name, tensor in given.items() if tensor.name in program.inputs}
-    found = session.run([program.outputs[root] for root in results], feeds)
-    return dict(zip(results, found, strict=True))

@@ -10,14 +10,33 @@ from __future__ import annotations
 from analyzer.backends import Differentiable, ModelLike
 from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
-from analyzer.methods.class_activation import ActivationMap, Options, activation_map
+from analyzer.methods.class_activation import ActivationMap, Options, activation_map, exporter
 from analyzer.methods.registry import method
 from analyzer.target.target import TargetLike
 from analyzer.types import Inputs, Names, Progress
 
 
+def _mean_weights(op: Builder, values: Tensor, slopes: Tensor) -> Tensor:
+    return _weighed(op, values, op.ReduceMean(slopes, [2], keepdims=1))
+
+
+def _closed_form_weights(op: Builder, values: Tensor, slopes: Tensor) -> Tensor:
+    """α = g² / (2g² + Σ_ab A_ab g³): 1 / (2 + g Σ_ab A_ab), which does not lose the squares of small gradients."""
+    sums = op.ReduceSum(values, [2], keepdims=1)
+    denominator = op.Add(op.Mul(slopes, sums), 2.0)
+    # A negative gradient has no weight. Of a positive one the denominator vanishes only beside negative activations:
+    # there the quotient has no value, and counts as 0.
+    alphas = op.Where(op.Equal(denominator, 0.0), 0.0, op.Reciprocal(denominator))
+    return _weighed(op, values, op.ReduceSum(op.Mul(alphas, op.Relu(slopes)), [2], keepdims=1))
+
+
+def _weighed(op: Builder, values: Tensor, weights: Tensor) -> Tensor:
+    return op.ReduceSum(op.Mul(weights, values), [1, 3], keepdims=0)
+
+
 @method(
     "grad-cam",
+    export=exporter("Grad-CAM", _mean_weights),
     line="which places a late layer reacts to",
     caption="Grad-CAM",
     note="a layer's channels by their mean gradient",
@@ -57,6 +76,7 @@ def grad_cam(
 
 @method(
     "grad-cam-plus-plus",
+    export=exporter("Grad-CAM++", _closed_form_weights),
     line="Grad-CAM that counts several objects",
     caption="Grad-CAM++",
     note="a layer's channels by their positive gradients",
@@ -84,21 +104,3 @@ def grad_cam_plus_plus(
     """
     options = Options("Grad-CAM++", _closed_form_weights, relu, align_corners)
     return activation_map(model, inputs, target, layer, wrt, options, progress)
-
-
-def _mean_weights(op: Builder, values: Tensor, slopes: Tensor) -> Tensor:
-    return _weighed(op, values, op.ReduceMean(slopes, [2], keepdims=1))
-
-
-def _closed_form_weights(op: Builder, values: Tensor, slopes: Tensor) -> Tensor:
-    """α = g² / (2g² + Σ_ab A_ab g³): 1 / (2 + g Σ_ab A_ab), which does not lose the squares of small gradients."""
-    sums = op.ReduceSum(values, [2], keepdims=1)
-    denominator = op.Add(op.Mul(slopes, sums), 2.0)
-    # A negative gradient has no weight. Of a positive one the denominator vanishes only beside negative activations:
-    # there the quotient has no value, and counts as 0.
-    alphas = op.Where(op.Equal(denominator, 0.0), 0.0, op.Reciprocal(denominator))
-    return _weighed(op, values, op.ReduceSum(op.Mul(alphas, op.Relu(slopes)), [2], keepdims=1))
-
-
-def _weighed(op: Builder, values: Tensor, weights: Tensor) -> Tensor:
-    return op.ReduceSum(op.Mul(weights, values), [1, 3], keepdims=0)

@@ -8,20 +8,26 @@ Source: Sundararajan, Taly & Yan 2017, "Axiomatic Attribution for Deep Networks"
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from analyzer.autodiff.request import OUTPUT, gradient_name, observe
+from analyzer.autodiff.sweep import check_gradient_paths
 from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.backends.batching.planning import plan_batch
 from analyzer.deprecation import renamed
 from analyzer.errors import AnalysisError, note
+from analyzer.graph.builder import Builder
 from analyzer.graph.embeddings import embedded_tokens
+from analyzer.graph.graph import Tensor
+from analyzer.methods.exporting import Draft, Exported, column, rank_of
 from analyzer.methods.numbers import generator, refuse_count
 from analyzer.methods.paths.affine_start import behind_affine_start
 from analyzer.methods.paths.ends import Baselines, path_ends
+from analyzer.methods.paths.exported import exported_ends, exported_path
 from analyzer.methods.paths.fixed_target import hold
 from analyzer.methods.paths.integration import integrate
 from analyzer.methods.paths.line_result import LineAttribution
@@ -118,9 +124,66 @@ class IntegratedGradients(LineAttribution):
         return super().plot(images, of=of, features=cast("Sequence[str] | None", features), **looks)
 
 
+def _export(
+    draft: Draft,
+    *,
+    baseline: Baselines,
+    wrt: Names | None,
+    baseline_inputs: Inputs | None,
+    steps: int,
+    rule: RuleName,
+) -> Exported:
+    nodes, weights = quadrature(rule, steps)
+    part, starts, names = exported_ends(draft, baseline, wrt, baseline_inputs)
+    check_gradient_paths(part.graph, names, draft.bound.seed.outputs, named=False)
+    op, graph = draft.op, part.graph
+    ends = {name: draft.graph.tensors[name] for name in names}
+    if nodes[0] != 0:
+        # The output at the baseline is part of the sum's error; the gradient there is not used.
+        nodes, weights = np.append(0.0, nodes), np.append(0.0, weights)
+    totals, before = [], []
+    for start in starts:
+
+        def point(op: Builder, numbers: Tensor, start: Mapping[str, Tensor] = start) -> dict[str, Tensor]:
+            found = {}
+            for name, x in ends.items():
+                alpha, beta = (column(op, numbers, one, x, rank_of(x)) for one in (nodes, 1 - nodes))
+                along = op.Mul(op.Unsqueeze(x, [0]), alpha)
+                found[name] = op.Add(along, op.Mul(op.Unsqueeze(start[name], [0]), beta))
+            return found
+
+        def finish(op: Builder, numbers: Tensor, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            weighted = {}
+            for name, x in ends.items():
+                weight = column(op, numbers, weights, x, rank_of(x))
+                weighted[name] = op.Mul(weight, found[gradient_name(name)])
+                if (weights == 0).any():
+                    # An infinite gradient at the baseline does not count.
+                    weighted[name] = op.Where(op.Equal(weight, 0.0), 0.0, weighted[name])
+            here = column(op, numbers, (np.arange(len(nodes)) == 0) * 1.0, found[OUTPUT], 1)
+            return {**weighted, _BEFORE: op.Mul(here, found[OUTPUT])}
+
+        sums = draft.repeated(len(nodes), point, observe((), names), finish, part=part)
+        totals.append({name: op.Mul(op.Sub(x, start[name]), sums[name]) for name, x in ends.items()})
+        before.append(sums[_BEFORE])
+    many = float(len(starts))
+
+    def mean(parts: Sequence[Tensor]) -> Tensor:
+        return parts[0] if len(parts) == 1 else op.Div(op.Sum(*parts), many)
+
+    attributions = {
+        name: replace(mean([one[name] for one in totals]), shape=graph.tensors[name].shape) for name in names
+    }
+    return exported_path(draft, graph, attributions, mean(before))
+
+
+_BEFORE = "output at the baseline"
+
+
 @renamed(at="wrt")
 @method(
     "integrated-gradients",
+    export=_export,
     line="what each pixel, step or token adds, from a baseline",
     caption="Integrated Gradients",
     note="red speaks for the class, blue against it",

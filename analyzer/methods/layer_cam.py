@@ -8,15 +8,20 @@ from __future__ import annotations
 from analyzer.backends import Differentiable, ModelLike
 from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
-from analyzer.methods.class_activation import ActivationMap, Options, activation_map
+from analyzer.methods.class_activation import ActivationMap, Options, activation_map, exporter
 from analyzer.methods.grad_cam import grad_cam
 from analyzer.methods.registry import method
 from analyzer.target.target import TargetLike
 from analyzer.types import Inputs, Names, Progress
 
 
+def _own_weights(op: Builder, values: Tensor, slopes: Tensor) -> Tensor:
+    return op.ReduceSum(op.Mul(op.Relu(slopes), values), [1, 3], keepdims=0)
+
+
 @method(
     "layer-cam",
+    export=exporter("LayerCAM", _own_weights),
     line="Grad-CAM that is fine enough for early layers",
     caption="LayerCAM",
     note="a layer's activations by their own positive gradients",
@@ -45,7 +50,3 @@ def layer_cam(
     return activation_map(
         model, inputs, target, layer, wrt, Options("LayerCAM", _own_weights, relu, align_corners), progress
     )
-
-
-def _own_weights(op: Builder, values: Tensor, slopes: Tensor) -> Tensor:
-    return op.ReduceSum(op.Mul(op.Relu(slopes), values), [1, 3], keepdims=0)

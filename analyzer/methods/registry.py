@@ -18,6 +18,7 @@ import numpy as np
 
 from analyzer.backends import explains
 from analyzer.methods.arranged import by_sample
+from analyzer.methods.exporting import Exported
 from analyzer.methods.result import Attribution
 from analyzer.methods.signatures import Parameter, parameters_of
 from converters.system.arguments import bind
@@ -27,6 +28,8 @@ _Result = TypeVar("_Result", bound=Attribution)
 
 # Parameters of the public functions that are not settings of the method.
 NOT_SETTINGS = frozenset({"model", "inputs", "target", "progress", "verify", "batch_size"})
+NOT_WRITTEN = "it has no exporter. Fix: choose another method"
+"""Why a method that says nothing of ONNX is not exported."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,8 @@ class Method:
     how its picture is read, in a few words. signed: whether its map has a sign. source: the paper. path: the parameter
     that names the tensors which move along a path, in place of the inputs. ranked: whether it explains several classes
     of each sample. parameters: its settings, from the signature and the docstring. cost: of one sample, in gradients,
-    each a forward and a backward pass. line: what it finds out, in a few words.
+    each a forward and a backward pass. line: what it finds out, in a few words. export: emits it as ONNX (exporting.py),
+    or the reason why it needs the host, with the method to export in its place.
     """
 
     name: str
@@ -51,6 +55,7 @@ class Method:
     parameters: Mapping[str, Parameter]
     cost: str = ""
     line: str = ""
+    export: Callable[..., Exported] | str = NOT_WRITTEN
 
     @property
     def summary(self) -> str:
@@ -74,6 +79,7 @@ def method(
     path: str | None = None,
     ranked: bool = False,
     like: Callable[..., Any] | None = None,
+    export: Callable[..., Exported] | str = NOT_WRITTEN,
 ) -> Callable[[Callable[_Parameters, _Result]], Callable[_Parameters, _Result]]:
     """Register a function (model, inputs, target, …) as an attribution method. See `Method` for the arguments.
 
@@ -94,7 +100,7 @@ def method(
             given = bind(function.__name__, signature, args, options)
             found = arranged(*args, **options)
             given.apply_defaults()
-            settings = {key: _shown(given.arguments[key]) for key in known}
+            settings = {key: shown(given.arguments[key]) for key in known}
             seconds = time.perf_counter() - start
             return replace(
                 found, method=name, settings={**settings, **_used(found, settings)}, seconds=seconds
@@ -102,7 +108,9 @@ def method(
 
         costs = cost.format_map({key: one.default for key, one in known.items()})
         found = cast("Callable[..., Attribution]", run)
-        METHODS[name] = Method(name, found, caption, note, signed, source, path, ranked, known, costs, line)
+        METHODS[name] = Method(
+            name, found, caption, note, signed, source, path, ranked, known, costs, line, export
+        )
         return run
 
     return decorate
@@ -111,17 +119,17 @@ def method(
 def _used(found: Attribution, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings that the method chose itself, such as the layer of a class activation map: fields of those names."""
     own = {key: getattr(found, key, None) for key in settings if key in ("layer", "steps", "rule")}
-    return {key: _shown(value) for key, value in own.items() if value is not None}
+    return {key: shown(value) for key, value in own.items() if value is not None}
 
 
-def _shown(value: Any) -> Any:
-    """A setting as results tell it: numbers and names as they are, lists of these, else a word for its kind."""
+def shown(value: Any) -> Any:
+    """Return a setting as results tell it: numbers and names as they are, lists of these, else a word for its kind."""
     if value is None or isinstance(value, (str, bool, int, float)):
         return value
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, Mapping):
-        return {str(key): _shown(one) for key, one in value.items()}
+        return {str(key): shown(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_shown(one) for one in value]
+        return [shown(one) for one in value]
     return "array" if isinstance(value, np.ndarray) else type(value).__name__

@@ -16,16 +16,25 @@ from analyzer.autodiff.request import gradient_name, observe
 from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.backends.bound import Bound
 from analyzer.graph.channel_axis import channel_axes, input_channel_axis
-from analyzer.graph.graph import Graph
+from analyzer.graph.graph import Graph, Tensor
 from analyzer.methods.completeness import measure, sample_sums
+from analyzer.methods.exporting import Draft, Exported, reduced_map, sample_total
 from analyzer.methods.registry import method
 from analyzer.methods.result import Attribution
 from analyzer.target.target import TargetLike
 from analyzer.types import Arrays, Inputs, Names, Progress
 
 
+def _export_gradient(draft: Draft, *, wrt: Names | None) -> Exported:
+    names = draft.fn.roots(wrt)
+    found = draft.evaluate(observe((), names), named=wrt is not None)
+    gradients = {name: found[gradient_name(name)] for name in names}
+    return Exported(gradients, emitted_maps(draft, draft.graph, gradients), signed=False)
+
+
 @method(
     "gradient",
+    export=_export_gradient,
     line="what the output is most sensitive to",
     caption="Gradient",
     note="the largest size over channels",
@@ -78,8 +87,24 @@ class InputXGradient(Attribution):
         return "biases and saturation, which FullGrad counts"
 
 
+def _export_product(draft: Draft, *, wrt: Names | None) -> Exported:
+    names = draft.fn.roots(wrt)
+    found = draft.evaluate(observe((), names), named=wrt is not None)
+    op = draft.op
+    products = {name: op.Mul(draft.graph.tensors[name], found[gradient_name(name)]) for name in names}
+    parts = list(products.values())
+    return Exported(
+        products,
+        emitted_maps(draft, draft.graph, products, signed=True),
+        signed=True,
+        total=sample_total(op, parts),
+        absolute=sample_total(op, parts, sizes=True),
+    )
+
+
 @method(
     "input-x-gradient",
+    export=_export_product,
     line="inputs times gradient; biases are left out",
     caption="Input × gradient",
     note="red speaks for the class, blue against it",
@@ -133,6 +158,17 @@ def maps_of(graph: Graph, attributions: Mapping[str, np.ndarray], *, signed: boo
         else:
             maps[name] = array.sum(axis=axis) if signed else np.abs(array).max(axis=axis)
     return maps
+
+
+def emitted_maps(
+    draft: Draft, graph: Graph, attributions: Mapping[str, Tensor], *, signed: bool = False
+) -> dict[str, Tensor]:
+    """Emit `maps_of`. graph: the one that has these tensors."""
+    axes = channel_axes(graph)
+    return {
+        name: reduced_map(draft.op, tensor, _channel_axis(graph, name, axes), signed=signed)
+        for name, tensor in attributions.items()
+    }
 
 
 def _channel_axis(graph: Graph, name: str, known: dict[str, int]) -> int | None:

@@ -8,22 +8,27 @@ Values" (VarGrad).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from analyzer.autodiff.request import observe
+from analyzer.autodiff.sweep import check_gradient_paths
 from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.deprecation import renamed
 from analyzer.errors import AnalysisError
+from analyzer.graph.builder import Builder
+from analyzer.graph.graph import Tensor
+from analyzer.methods.exporting import Draft, Exported, Finish
 from analyzer.methods.numbers import refuse_count
 from analyzer.methods.paths.fixed_target import Held, hold, in_batches
 from analyzer.methods.paths.missed import LEAST_COPIES, missed_variance
-from analyzer.methods.paths.noise import Noise
+from analyzer.methods.paths.noise import Noise, noisy_copies
 from analyzer.methods.registry import method
 from analyzer.methods.result import Attribution
-from analyzer.methods.saliency import maps_of
+from analyzer.methods.saliency import emitted_maps, maps_of
 from analyzer.target.target import TargetLike
 from analyzer.types import Arrays, Inputs, Progress, Rng
 from converters.system.randomness import seed_from
@@ -50,9 +55,54 @@ class SmoothAttribution(Attribution):
         return f"{self.samples} copies"
 
 
+def _stacked_gradients(
+    draft: Draft, samples: int, noise: float, rng: Rng, finish: Finish, *, stacked: bool = False
+) -> dict[str, Tensor]:
+    """The sums over noisy copies of what `finish` makes of the gradients, or stacked, by input."""
+    refuse_count("samples", samples, 1, 25)
+    names = draft.fn.roots()
+    noisy = noisy_copies(draft, names, samples, Noise(noise, seed_from(rng, AnalysisError)))
+    check_gradient_paths(draft.graph, names, draft.bound.seed.outputs, named=False)
+    return draft.repeated(samples, noisy, observe((), names), finish, stacked=stacked)
+
+
+def _gradients(op: Builder, numbers: Tensor, found: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    return {key.removeprefix("gradient/"): one for key, one in found.items() if key.startswith("gradient/")}
+
+
+def _squares(op: Builder, numbers: Tensor, found: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    return {name: op.Mul(g, g) for name, g in _gradients(op, numbers, found).items()}
+
+
+def _exported(draft: Draft, attributions: Mapping[str, Tensor]) -> Exported:
+    shaped = {name: replace(one, shape=draft.graph.tensors[name].shape) for name, one in attributions.items()}
+    maps = emitted_maps(draft, draft.graph, shaped)
+    return Exported(shaped, maps, signed=False, row_dependent=True)
+
+
+def _export_mean(draft: Draft, *, samples: int, noise: float, rng: Rng) -> Exported:
+    sums = _stacked_gradients(draft, samples, noise, rng, _gradients)
+    return _exported(draft, {name: draft.op.Div(total, float(samples)) for name, total in sums.items()})
+
+
+def _export_squares(draft: Draft, *, samples: int, noise: float, rng: Rng) -> Exported:
+    sums = _stacked_gradients(draft, samples, noise, rng, _squares)
+    return _exported(draft, {name: draft.op.Div(total, float(samples)) for name, total in sums.items()})
+
+
+def _export_variance(draft: Draft, *, samples: int, noise: float, rng: Rng) -> Exported:
+    """All gradients are kept, so that squares are of differences from the mean: their own would cancel."""
+    op, found = draft.op, {}
+    for name, all_ in _stacked_gradients(draft, samples, noise, rng, _gradients, stacked=True).items():
+        off = op.Sub(all_, op.ReduceMean(all_, [0], keepdims=1))
+        found[name] = op.ReduceMean(op.Mul(off, off), [0], keepdims=0)
+    return _exported(draft, found)
+
+
 @renamed(seed="rng")
 @method(
     "smooth-grad",
+    export=_export_mean,
     line="the gradient averaged over noisy copies",
     caption="SmoothGrad",
     note="the gradient averaged over noisy copies, by size",
@@ -95,6 +145,7 @@ def smooth_grad(
 @renamed(seed="rng")
 @method(
     "smooth-grad-squared",
+    export=_export_squares,
     line="the squared gradient averaged over noisy copies",
     caption="SmoothGrad²",
     note="the squared gradient averaged over noisy copies",
@@ -130,6 +181,7 @@ def smooth_grad_squared(
 @renamed(seed="rng")
 @method(
     "var-grad",
+    export=_export_variance,
     line="how the gradient varies over noisy copies",
     caption="VarGrad",
     note="the variance of the gradient over noisy copies",

@@ -84,6 +84,8 @@ class Xrai(Attribution):
 
 @method(
     "xrai",
+    export="it segments the image and ranks the segments. Fix: export integrated-gradients, and sum its map over "
+    "segments",
     line="which regions of an image matter most",
     caption="XRAI",
     note="the mean of Integrated Gradients in each region",

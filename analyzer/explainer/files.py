@@ -1,0 +1,81 @@
+"""Check, run and write explainer files.
+
+Weights beyond 2 GB, the most that one protobuf holds, go to a second file beside the model.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import onnx
+import onnxruntime as ort
+
+from analyzer.errors import ExportError
+from converters.system.atomic import write_bytes
+from converters.errors import one_line
+
+MOST_BYTES = 2**31 - 2**24
+"""Of a model in one file."""
+
+
+def check_file(proto: onnx.ModelProto) -> None:
+    """Check a model by the rules of ONNX, with strict shape inference. Raises ExportError."""
+    try:
+        if proto.ByteSize() <= MOST_BYTES:
+            onnx.checker.check_model(proto, full_check=True)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            _save_apart(proto, path)
+            onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(
+            f"the file does not pass the checker of ONNX ({one_line(error, 300)}). Fix: report the model as a defect "
+            "of onnxplain"
+        ) from error
+
+
+def session_of(proto: onnx.ModelProto) -> ort.InferenceSession:
+    """Return a session as users make it, with the default optimisations, and without its remarks."""
+    options = ort.SessionOptions()
+    # Optional inputs are remarked on at each start.
+    options.log_severity_level = 3
+    if proto.ByteSize() <= MOST_BYTES:
+        return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        _save_apart(proto, path)
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def write_model(proto: onnx.ModelProto, path: Path) -> int:
+    """Write a model whole or not at all, and return its bytes. Raises OSError with the path."""
+    if proto.ByteSize() <= MOST_BYTES:
+        data = proto.SerializeToString()
+        write_bytes(path, data)
+        return len(data)
+    folder = path.parent / f".{path.name}-{secrets.token_hex(4)}"
+    folder.mkdir()
+    try:
+        _save_apart(proto, folder / path.name)
+        weights = f"{path.name}.data"
+        size = sum(one.stat().st_size for one in folder.iterdir())
+        # The weights first: a model file is never without them.
+        os.replace(folder / weights, path.parent / weights)
+        os.replace(folder / path.name, path)
+        return size
+    finally:
+        for one in folder.iterdir():
+            with suppress(OSError):
+                one.unlink()
+        folder.rmdir()
+
+
+def _save_apart(proto: onnx.ModelProto, path: Path) -> None:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    onnx.save_model(copy, path, save_as_external_data=True, location=f"{path.name}.data")

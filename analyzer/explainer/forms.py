@@ -1,0 +1,71 @@
+"""Bring an emitted explainer into the form that was asked for: preprocessing, opset, precision, runtime, inputs.
+
+From a model and its description to the model that is written, checked by the rules of ONNX, and run once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import onnx
+from onnx import helper
+
+from analyzer.errors import ExportError
+from analyzer.explainer.description import TOKENIZER_KEY, Description, set_entry
+from analyzer.explainer.files import check_file
+from converters.model import CLASS_NAMES_KEY, PREPROCESSING_KEY, Model
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a file is written. See `export_explainer`."""
+
+    opset: int
+    fp16: bool = False
+    check_for: str | None = None
+    with_preprocessing: bool = False
+    overlay: bool = False
+    required_inputs: bool = False
+    tokenizer: str | None = None
+
+
+def in_form(
+    proto: onnx.ModelProto, description: Description, model: Model, form: Form
+) -> tuple[onnx.ModelProto, Description, Mapping[str, int]]:
+    """Return the model to write, its description, and {op: number of nodes} that were lowered for the runtime."""
+    for info, port in zip(proto.graph.output, description.outputs, strict=True):
+        assert info.name == port.name, (info.name, port.name)
+        kind = info.type.tensor_type.elem_type
+        info.CopyFrom(helper.make_tensor_value_info(port.name, kind, port.shape))
+    for key in (PREPROCESSING_KEY, CLASS_NAMES_KEY):
+        if key in model.metadata:
+            set_entry(proto, key, model.metadata[key])
+    if form.tokenizer is not None:
+        set_entry(proto, TOKENIZER_KEY, form.tokenizer)
+    if form.required_inputs:
+        proto, description = with_required_inputs(proto, description)
+    description.write(proto)
+    check_file(proto)
+    return proto, description, {}
+
+
+def with_required_inputs(
+    proto: onnx.ModelProto, description: Description
+) -> tuple[onnx.ModelProto, Description]:
+    """Return a model all of whose inputs must be fed: JavaScript runtimes do not feed inputs with a default.
+
+    The defaults stay in the description. Raises ExportError for a default that is too large for it.
+    """
+    optional = {port.name: port for port in description.inputs if port.optional}
+    if large := [name for name, port in optional.items() if port.default is None]:
+        raise ExportError(
+            f'the input {large[0]!r} is too large to be fed by each consumer. Fix: draw="inside" (--draw inside)'
+        )
+    changed = onnx.ModelProto()
+    changed.CopyFrom(proto)
+    kept = [one for one in changed.graph.initializer if one.name not in optional]
+    del changed.graph.initializer[:]
+    changed.graph.initializer.extend(kept)
+    inputs = tuple(replace(port, optional=False) for port in description.inputs)
+    return changed, replace(description, inputs=inputs)
