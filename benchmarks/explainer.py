@@ -1,8 +1,8 @@
 """Compare explainer files with their model in one run: `python -m benchmarks.explainer [--write docs/benchmarks.md]`.
 
 For each network and each method: the size of the file, the time to load it, and the time of one run, with their ratios
-to the model. Runs alternate; times are medians. Goals: FullGrad ≤ 3.5 × the forward pass, the gradient ≤ 2.5 ×, the file
-≤ 1.2 × the model. Integrated Gradients are given per step.
+to the model. Runs alternate; times are medians. Goals: FullGrad ≤ 3.5 × the forward pass, the gradient ≤ 2.5 ×, the
+file ≤ 1.2 × the model. Integrated Gradients are given per step.
 A second table compares WebAssembly with native code: onnxruntime-web under Node and ONNX Runtime in Python, both on one
 thread. It needs Node and npm. The networks need `pip install ".[test]"`; their weights are random but for
 EfficientNet-Lite0.
