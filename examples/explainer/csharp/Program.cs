@@ -13,6 +13,7 @@ using System.Collections.Generic;
 using System.IO;
 using System.Linq;
 using System.Text.Json;
+using System.Text.RegularExpressions;
 using Microsoft.ML.OnnxRuntime;
 using Microsoft.ML.OnnxRuntime.Tensors;
 
@@ -94,7 +95,7 @@ static class Program
 
         Directory.CreateDirectory(folder);
         foreach (var (_, name, value) in found.Where(one => one.Role is "map" or "complete_map"))
-            Npy.Write(Path.Combine(folder, name.Replace('/', '_') + ".npy"), Floats(value), value.GetTensorTypeAndShape().Shape);
+            Npy.Write(Path.Combine(folder, Regex.Replace(name, "[^A-Za-z0-9.-]", "_") + ".npy"), Floats(value), value.GetTensorTypeAndShape().Shape);
     }
 
     /// <summary>Return the share of its goal that the sum of each attribution misses; null for methods without a goal.</summary>

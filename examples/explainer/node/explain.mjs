@@ -69,6 +69,14 @@ function shortfall(roles) {
   });
 }
 
+/** Return the names of the classes; [] where the explained output is not one score for each of them. */
+function classNames(outputs, stored) {
+  const names = JSON.parse(stored["onnxplain.class_names"] ?? "[]");
+  const shapes = outputs.filter(({ explains }) => explains).map(({ shape }) => shape.slice(1).join());
+  // A file is untrusted: control characters do not reach the terminal.
+  return shapes.join(";") === String(names.length) ? names.map((name) => String(name).replace(/\p{C}/gu, "")) : [];
+}
+
 async function main() {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
@@ -80,7 +88,7 @@ async function main() {
   const stored = metadata(readFileSync(explainer));
   if (!stored["onnxplain.explainer"]) throw new Error(`expected a file of \`onnxplain export\`, found ${explainer} without its description`);
   const { inputs, outputs } = JSON.parse(stored["onnxplain.explainer"]);
-  const names = JSON.parse(stored["onnxplain.class_names"] ?? "[]");
+  const names = classNames(outputs, stored);
   const first = inputs.find(({ role }) => role === "image" || role === "model").name;
   const given = {};
   for (const argument of files) {
@@ -103,7 +111,7 @@ async function main() {
 
   mkdirSync(values.out, { recursive: true });
   for (const map of [...(roles.map ?? []), ...(roles.complete_map ?? [])]) {
-    writeNpy(join(values.out, `${map.name.replaceAll("/", "_")}.npy`), map);
+    writeNpy(join(values.out, `${map.name.replace(/[^A-Za-z0-9.-]/g, "_")}.npy`), map);
   }
   for (let sample = 0; roles.overlay && sample < given[first].dims[0]; sample++) {
     await drawPhotograph(join(values.out, `explained_${sample}.png`), given[first], roles.overlay[0], sample);

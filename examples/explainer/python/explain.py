@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import struct
 import sys
 import zlib
@@ -74,6 +75,14 @@ def feeds_of(inputs: list[dict[str, Any]], given: Arrays) -> Arrays:
     return feeds
 
 
+def class_names(about: dict[str, Any], metadata: dict[str, str]) -> list[str]:
+    """Return the names of the classes; [] where the explained output is not one score for each of them."""
+    names = [str(name) for name in json.loads(metadata.get("onnxplain.class_names", "[]"))]
+    shapes = [one["shape"][1:] for one in about["outputs"] if one["explains"]]
+    # A file is untrusted: control characters do not reach the terminal.
+    return ["".join(filter(str.isprintable, name)) for name in names] if shapes == [[len(names)]] else []
+
+
 def explain(explainer: str, given: Arrays) -> tuple[dict[str, Any], Arrays]:
     """Return the description of an explainer, and its outputs. given: {input name: array}."""
     options = onnxruntime.SessionOptions()
@@ -83,7 +92,7 @@ def explain(explainer: str, given: Arrays) -> tuple[dict[str, Any], Arrays]:
     if "onnxplain.explainer" not in metadata:
         raise SystemExit(f"expected a file of `onnxplain export`, found {explainer} without its description")
     about = json.loads(metadata["onnxplain.explainer"])
-    about["class_names"] = json.loads(metadata.get("onnxplain.class_names", "[]"))
+    about["class_names"] = class_names(about, metadata)
     if None in given:  # an array without a name is of the first input of the model
         first = next(one["name"] for one in about["inputs"] if one["role"] in ("image", "model"))
         given = {first if name is None else name: array for name, array in given.items()}
@@ -152,7 +161,7 @@ def write(about: dict[str, Any], found: Arrays, given: Arrays, folder: Path) -> 
     paths = []
     for role in ("map", "complete_map"):
         for name, array in by_role(about, found, role).items():
-            paths.append(folder / f"{name.replace('/', '_')}.npy")
+            paths.append(folder / f"{re.sub(r'[^A-Za-z0-9.-]', '_', name)}.npy")
             np.save(paths[-1], array)
     for overlays in by_role(about, found, "overlay").values():
         (images,) = given.values()
