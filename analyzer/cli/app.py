@@ -23,6 +23,7 @@ from analyzer.cli.check import check
 from analyzer.cli.compare import compare
 from analyzer.cli.convert import convert
 from analyzer.cli.demo import demo
+from analyzer.cli.export import export
 from analyzer.cli.help import Command, Commands
 from analyzer.cli.inspect import inspect
 from analyzer.cli.limits import taken, within
@@ -55,7 +56,8 @@ class _Ended(BaseException):
 
 for command in (demo, convert, inspect, check, compare):
     app.command(cls=Command)(command)
-app.command(cls=MethodCommand)(analyze)
+for command in (analyze, export):
+    app.command(cls=MethodCommand)(command)
 app.command(cls=Command)(methods)
 
 

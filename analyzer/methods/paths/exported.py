@@ -36,7 +36,7 @@ def exported_ends(
             one, "__array__"
         ):
             raise _depends(f"a baseline of type {type(one).__name__}")
-    part, end, starts, names = path_ends(
+    part, _, starts, names = path_ends(
         draft.fn, draft.bound.feeds, baseline, wrt, baseline_inputs, np.random.default_rng(0)
     )
     if part.arrangement is not None and not part.arrangement.plain:
