@@ -115,8 +115,11 @@ def emit(draft: Draft, method: Method, settings: Mapping[str, Any], *, sized: bo
         port = ports[name]
         if port[0] in ("attribution", "map", "complete_map") and tensor.shape is None:
             # Of other shapes it is known after the first run.
-            of_shape = draft.graph.tensors[port[1]].shape if port[0] == "attribution" else None
-            tensor = Tensor(tensor.name, tensor.dtype, of_shape)
+            known = {one.name: one.shape for one in inputs}
+            shape = (
+                known.get(port[1], draft.graph.tensors[port[1]].shape) if port[0] == "attribution" else None
+            )
+            tensor = Tensor(tensor.name, tensor.dtype, shape)
         outputs.append(
             Port(
                 draft.free_name(name),

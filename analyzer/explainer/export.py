@@ -25,6 +25,7 @@ from analyzer.explainer.description import Description, Port
 from analyzer.explainer.emission import Emitted, emit, method_to_export, settings_to_export
 from analyzer.explainer.files import write_model
 from analyzer.explainer.forms import Form, in_form
+from analyzer.explainer.runtimes.opset import at_opset
 from analyzer.explainer.verification import compare_with_python
 from analyzer.graph.samples.arrangement import JOINT
 from analyzer.methods.exporting import Draft, Draw
@@ -126,7 +127,10 @@ def export_explainer(
     for safe in (False, True):
         # Where a cotangent of 0 meets an infinite derivative, the results are NaN: again with these kept apart.
         emitted = emit(Draft(bound, at_once, draw, safe), kind, options, sized=sized)
-        compared = compare_with_python(kind, view, bound, target, options, emitted)
+        proto = at_opset(emitted.proto, opset)
+        compared = compare_with_python(
+            kind, view, bound, target, options, emitted, proto, drawn=draw == "inside"
+        )
         if compared is not None:
             break
     if compared is None:
@@ -147,7 +151,7 @@ def export_explainer(
     tell("checking and writing the file")
     required = check_for is not None if required_inputs is None else required_inputs
     form = Form(opset, fp16, check_for, with_preprocessing, overlay, required, tokenizer)
-    proto, description, lowered = in_form(emitted.proto, description, fn.model, form)
+    proto, description, lowered = in_form(proto, description, fn.model, form)
     size = write_model(proto, destination)
     return Explainer(destination, description, size, len(proto.graph.node), compared.error, lowered)
 

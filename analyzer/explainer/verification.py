@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 
 from analyzer.backends import Differentiable
 from analyzer.backends.bound import Bound
@@ -21,6 +22,10 @@ from analyzer.methods.registry import Method
 from analyzer.methods.result import Attribution
 from analyzer.target.target import TargetLike
 from analyzer.types import Arrays
+from converters.errors import one_line
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 NEAR = 1e-3
 """The relative L2 distance from Python beyond which a file is not written. The usual one is below 1e-6."""
@@ -44,20 +49,25 @@ def compare_with_python(
     target: TargetLike,
     settings: Mapping[str, Any],
     emitted: Emitted,
+    proto: onnx.ModelProto,
+    *,
+    drawn: bool,
 ) -> Compared | None:
     """Run the file and the method at the example. None where the file's results are NaN, and Python's are not.
 
+    proto: the emitted model, in the opset of the file. drawn: whether the file draws noise, which Python does not know.
+
     Raises ExportError where they differ.
     """
-    session = session_of(emitted.proto)
+    session = session_of(proto)
     names = [one.name for one in session.get_outputs()]
-    arrays = dict(zip(names, session.run(None, dict(bound.feeds)), strict=True))
+    arrays = dict(zip(names, _ran(session, bound.feeds), strict=True))
     found = method.run(fn, bound.feeds, target, **settings)
     rows = slice(0, 1) if emitted.exported.row_dependent else slice(None)
     worst, where = 0.0, ""
     for port in emitted.outputs:
         expected = _expected(port.role, port.of, found)
-        if expected is None:
+        if expected is None or (drawn and emitted.exported.row_dependent and port.of):
             continue
         own = arrays[port.name][rows].astype(np.float64)
         if np.isnan(own).any() and not np.isnan(expected[rows]).any():
@@ -72,6 +82,16 @@ def compare_with_python(
             "Fix: give other inputs= (--inputs), or report the model as a defect of onnxplain"
         )
     return Compared(arrays, worst)
+
+
+def _ran(session: InferenceSession, feeds: Arrays) -> list[np.ndarray]:
+    try:
+        return list(session.run(None, dict(feeds)))
+    except Exception as error:  # The classes of ONNX Runtime's errors have no common base.
+        raise ExportError(
+            f"ONNX Runtime does not run the file on the example ({one_line(error)}). Fix: give inputs= (--inputs) that "
+            "the model takes"
+        ) from error
 
 
 def _expected(role: str, of: str, found: Attribution) -> np.ndarray | None:
