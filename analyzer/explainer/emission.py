@@ -7,7 +7,7 @@ documented names here. Refuses methods and settings that need the host.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -246,3 +246,11 @@ def _stated(shape: Shape | None) -> tuple[int | str, ...]:
 
 def _type(dtype: np.dtype[Any]) -> str:
     return "string" if dtype.kind == "O" else dtype.name
+
+
+def state_outputs(proto: onnx.ModelProto, outputs: Sequence[Port]) -> None:
+    """Give the outputs of a model their shapes, in place."""
+    for info, port in zip(proto.graph.output, outputs, strict=True):
+        assert info.name == port.name, (info.name, port.name)
+        kind = info.type.tensor_type.elem_type
+        info.CopyFrom(helper.make_tensor_value_info(port.name, kind, port.shape))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,17 +21,17 @@ from analyzer.backends.batching.settling import arranged_to_move
 from analyzer.backends.bound import Bound
 from analyzer.backends.inputs import Feeds
 from analyzer.errors import ExportError, UndefinedResult
-from analyzer.explainer.description import Description, Port
-from analyzer.explainer.emission import Emitted, emit, method_to_export, settings_to_export
+from analyzer.explainer.description import Description
+from analyzer.explainer.emission import emit, method_to_export, settings_to_export, state_outputs
 from analyzer.explainer.files import write_model
 from analyzer.explainer.forms import Form, in_form
 from analyzer.explainer.runtimes.opset import at_opset
-from analyzer.explainer.verification import compare_with_python
+from analyzer.explainer.verification import distance, with_shapes
 from analyzer.graph.samples.arrangement import JOINT
 from analyzer.methods.exporting import Draft, Draw
 from analyzer.methods.registry import Method, shown
 from analyzer.target.target import TargetLike
-from analyzer.types import Arrays, Inputs
+from analyzer.types import Inputs
 from converters.sources.examples import example_of
 
 if TYPE_CHECKING:
@@ -121,20 +121,23 @@ def export_explainer(
     tell("preparing the model")
     feeds = _example(fn, inputs)
     view, bound = _bound(fn, feeds, target, kind, options)
-    tell("writing the gradients, and comparing with Python")
-    sized = bound.fn is not view
-    compared = None
+    tell("explaining an example in Python")
+    found = kind.run(view, bound.feeds, target, **options)
+    tell("writing the gradients, and comparing")
+    error = None
     for safe in (False, True):
         # Where a cotangent of 0 meets an infinite derivative, the results are NaN: again with these kept apart.
-        emitted = emit(Draft(bound, at_once, draw, safe), kind, options, sized=sized)
+        emitted = emit(Draft(bound, at_once, draw, safe), kind, options, sized=bound.fn is not view)
+        outputs = with_shapes(emitted, found, bound.outputs())
+        state_outputs(emitted.proto, outputs)
         proto = at_opset(emitted.proto, opset)
-        compared = compare_with_python(
-            kind, view, bound, target, options, emitted, proto, drawn=draw == "inside"
-        )
-        if compared is not None:
+        error = distance(proto, emitted, bound.feeds, found, drawn=draw == "inside")
+        if error is not None:
             break
-    if compared is None:
-        raise UndefinedResult("the explanation of the example is not finite. Fix: give other inputs=")
+    if error is None:
+        raise UndefinedResult(
+            "the explanation of the example is not finite. Fix: give other inputs= (--inputs)"
+        )
     description = Description(
         method=kind.name,
         caption=kind.caption,
@@ -146,14 +149,14 @@ def export_explainer(
         precision="float16 weights" if fp16 else "float32",
         sum_of=emitted.sum_of,
         inputs=emitted.inputs,
-        outputs=_with_shapes(emitted, compared.arrays),
+        outputs=outputs,
     )
     tell("checking and writing the file")
     required = check_for is not None if required_inputs is None else required_inputs
     form = Form(opset, fp16, check_for, with_preprocessing, overlay, required, tokenizer)
     proto, description, lowered = in_form(proto, description, fn.model, form)
     size = write_model(proto, destination)
-    return Explainer(destination, description, size, len(proto.graph.node), compared.error, lowered)
+    return Explainer(destination, description, size, len(proto.graph.node), error, lowered)
 
 
 def _destination(path: str | os.PathLike[str]) -> Path:
@@ -221,22 +224,6 @@ def _bound(
             "export the model with the batch first, or explain it in Python"
         )
     return view, view.bind(feeds, target)
-
-
-def _with_shapes(emitted: Emitted, arrays: Arrays) -> tuple[Port, ...]:
-    """The outputs with shapes where emission did not know them, from the results of a run."""
-    inputs = [port for port in emitted.inputs if port.role == "model"]
-    free = any(not isinstance(size, int) for port in inputs for size in port.shape[1:])
-    batch = inputs[0].shape[0] if inputs and inputs[0].shape else "batch"
-    found = []
-    for port in emitted.outputs:
-        array = arrays[port.name]
-        shape = port.shape
-        if len(shape) != array.ndim:
-            own = [f"{port.role}_{axis}" if free else size for axis, size in enumerate(array.shape)]
-            shape = (batch, *own[1:]) if array.ndim else ()
-        found.append(replace(port, shape=shape))
-    return tuple(found)
 
 
 def _version() -> str:

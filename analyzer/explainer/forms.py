@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import onnx
-from onnx import helper
 
 from analyzer.errors import ExportError
 from analyzer.explainer.description import TOKENIZER_KEY, Description, Port, set_entry
@@ -35,10 +34,6 @@ def in_form(
     proto: onnx.ModelProto, description: Description, model: Model, form: Form
 ) -> tuple[onnx.ModelProto, Description, Mapping[str, int]]:
     """Return the model to write, its description, and {op: number of nodes} that were lowered for the runtime."""
-    for info, port in zip(proto.graph.output, description.outputs, strict=True):
-        assert info.name == port.name, (info.name, port.name)
-        kind = info.type.tensor_type.elem_type
-        info.CopyFrom(helper.make_tensor_value_info(port.name, kind, port.shape))
     for key in (PREPROCESSING_KEY, CLASS_NAMES_KEY):
         if key in model.metadata:
             set_entry(proto, key, model.metadata[key])

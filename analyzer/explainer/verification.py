@@ -1,26 +1,22 @@
 """Compare an emitted explainer with the method in Python, on an example.
 
-From a method, its settings and an emitted model to the results of a run and their distance from Python's. Refuses a
-file whose numbers differ.
+From an emitted model and Python's result to the shapes of the file's outputs, and to their distance from Python's.
+Refuses a file whose numbers differ.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 
-from analyzer.backends import Differentiable
-from analyzer.backends.bound import Bound
 from analyzer.errors import ExportError
+from analyzer.explainer.description import Port
 from analyzer.explainer.emission import Emitted
 from analyzer.explainer.files import session_of
-from analyzer.methods.registry import Method
 from analyzer.methods.result import Attribution
-from analyzer.target.target import TargetLike
 from analyzer.types import Arrays
 from converters.errors import one_line
 
@@ -34,54 +30,55 @@ NEAR_IN_LOOPS = 5e-2
 rounding may come to lie on the other side of a ReLU. 5e-3 was measured."""
 
 
-@dataclass(frozen=True)
-class Compared:
-    """arrays: the outputs of the file at the example. error: the largest relative L2 distance from Python."""
+def with_shapes(emitted: Emitted, found: Attribution, values: Arrays) -> tuple[Port, ...]:
+    """Return the outputs with the shapes that Python's results have, where emission did not know them.
 
-    arrays: Arrays
-    error: float
+    values: of the model's own outputs.
+    """
+    inputs = [port for port in emitted.inputs if port.role == "model"]
+    free = any(not isinstance(size, int) for port in inputs for size in port.shape[1:])
+    batch = inputs[0].shape[0] if inputs and inputs[0].shape else "batch"
+    ports = []
+    for port in emitted.outputs:
+        array = values.get(port.name) if port.role == "output" else expected(port, found)
+        shape = port.shape
+        if array is not None and len(shape) != array.ndim:
+            own = [f"{port.role}_{axis}" if free else size for axis, size in enumerate(array.shape)]
+            shape = (batch, *own[1:]) if array.ndim else ()
+        ports.append(replace(port, shape=shape))
+    return tuple(ports)
 
 
-def compare_with_python(
-    method: Method,
-    fn: Differentiable,
-    bound: Bound,
-    target: TargetLike,
-    settings: Mapping[str, Any],
-    emitted: Emitted,
-    proto: onnx.ModelProto,
-    *,
-    drawn: bool,
-) -> Compared | None:
-    """Run the file and the method at the example. None where the file's results are NaN, and Python's are not.
+def distance(
+    proto: onnx.ModelProto, emitted: Emitted, feeds: Arrays, found: Attribution, *, drawn: bool
+) -> float | None:
+    """Return the largest relative L2 distance of a result of the file from Python's.
 
-    proto: the emitted model, in the opset of the file. drawn: whether the file draws noise, which Python does not know.
-
-    Raises ExportError where they differ.
+    proto: the emitted model in the opset of the file. drawn: whether the file draws noise, which Python does not know.
+    None where the file's results are NaN, and Python's are not. Raises ExportError where they differ.
     """
     session = session_of(proto)
     names = [one.name for one in session.get_outputs()]
-    arrays = dict(zip(names, _ran(session, bound.feeds), strict=True))
-    found = method.run(fn, bound.feeds, target, **settings)
+    arrays = dict(zip(names, _ran(session, feeds), strict=True))
     rows = slice(0, 1) if emitted.exported.row_dependent else slice(None)
     worst, where = 0.0, ""
     for port in emitted.outputs:
-        expected = _expected(port.role, port.of, found)
-        if expected is None or (drawn and emitted.exported.row_dependent and port.of):
+        wanted = expected(port, found)
+        if wanted is None or (drawn and emitted.exported.row_dependent and port.of):
             continue
         own = arrays[port.name][rows].astype(np.float64)
-        if np.isnan(own).any() and not np.isnan(expected[rows]).any():
+        if np.isnan(own).any() and not np.isnan(wanted[rows]).any():
             return None
-        error = _distance(own, expected[rows].astype(np.float64))
+        error = _distance(own, wanted[rows].astype(np.float64))
         if error > worst:
             worst, where = error, port.name
     looped = any(node.op_type == "Loop" for node in emitted.proto.graph.node)
     if worst > (NEAR_IN_LOOPS if looped else NEAR):
         raise ExportError(
-            f"the file's {where!r} differs from Python's {method.name} by a relative L2 of {worst:.1e} on the example. "
+            f"the file's {where!r} differs from Python's by a relative L2 of {worst:.1e} on the example. "
             "Fix: give other inputs= (--inputs), or report the model as a defect of onnxplain"
         )
-    return Compared(arrays, worst)
+    return worst
 
 
 def _ran(session: InferenceSession, feeds: Arrays) -> list[np.ndarray]:
@@ -94,20 +91,18 @@ def _ran(session: InferenceSession, feeds: Arrays) -> list[np.ndarray]:
         ) from error
 
 
-def _expected(role: str, of: str, found: Attribution) -> np.ndarray | None:
-    """What Python has for an output; None for outputs that are compared elsewhere or in no way."""
-    if role == "attribution":
-        return np.asarray(found.by_tensor(found.attributions)[of])
-    if role == "map":
-        return np.asarray(found.by_tensor(found.map)[of])
-    if role == "complete_map":
-        whole: Any = getattr(found, "complete_map", None)
-        return np.asarray(found.by_tensor(whole)[of])
-    if role == "explained":
+def expected(port: Port, found: Attribution) -> np.ndarray | None:
+    """Return what Python has for an output; None for outputs that are compared elsewhere or in no way."""
+    own: dict[str, Any] = {
+        "attribution": found.attributions,
+        "map": found.map,
+        "complete_map": getattr(found, "complete_map", None),
+    }
+    if port.role in own:
+        return np.asarray(found.by_tensor(own[port.role])[port.of])
+    if port.role == "explained":
         return np.asarray(found.output)
-    if role == "explained_target" and found.target is not None:
-        return np.asarray(found.target)
-    return None
+    return None if port.role != "explained_target" or found.target is None else np.asarray(found.target)
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> float:
