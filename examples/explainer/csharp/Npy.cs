@@ -22,7 +22,7 @@ static class Npy
         if (!header.Contains("'fortran_order': False"))
             throw new InvalidDataException($"expected rows in C order in {path}. Fix: np.ascontiguousarray");
         long[] shape = Regex.Match(header, @"'shape': \(([^)]*)\)").Groups[1].Value
-            .Split(',').Where(size => size.Trim() != "").Select(long.Parse).ToArray();
+            .Split(',').Where(size => size.Trim() != "").Select(size => long.Parse(size)).ToArray();
         byte[] values = bytes[(begin + length)..];
         string type = Regex.Match(header, "'descr': '([^']+)'").Groups[1].Value;
         switch (type)

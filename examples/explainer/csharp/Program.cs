@@ -59,8 +59,9 @@ static class Program
             }
             if (target != null)
                 feeds["target"] = OrtValue.CreateTensorValueFromMemory(new[] { long.Parse(target) }, new long[] { 1 });
-            foreach (string name in feeds.Keys.Where(name => inputs.All(one => Text(one, "name") != name)))
-                throw new ArgumentException($"expected the inputs {string.Join(", ", inputs.Select(one => Text(one, "name")))}, found '{name}'");
+            string[] known = inputs.Select(one => Text(one, "name")).ToArray();
+            foreach (string unknown in feeds.Keys.Except(known))
+                throw new ArgumentException("expected the inputs " + string.Join(", ", known) + $", found '{unknown}'");
             // Inputs with an initializer are optional: without a value the session takes their default.
             foreach (JsonElement one in inputs.Where(one => !one.GetProperty("optional").GetBoolean() && !feeds.ContainsKey(Text(one, "name"))))
                 feeds[Text(one, "name")] = Default(one);
