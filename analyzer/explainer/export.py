@@ -24,11 +24,11 @@ from analyzer.errors import ExportError, UndefinedResult
 from analyzer.explainer.description import Description
 from analyzer.explainer.emission import emit, method_to_export, settings_to_export, state_outputs
 from analyzer.explainer.files import write_model
-from analyzer.explainer.forms import Form, in_form
+from analyzer.explainer.forms import FileForm, in_form
 from analyzer.explainer.runtimes.opset import at_opset
 from analyzer.explainer.verification import distance, with_shapes
 from analyzer.graph.samples.arrangement import JOINT
-from analyzer.methods.exporting import Draft, Draw
+from analyzer.methods.exporting import ExplainerGraph, Draw
 from analyzer.methods.registry import Method, shown
 from analyzer.target.target import TargetLike
 from analyzer.types import Inputs
@@ -127,7 +127,7 @@ def export_explainer(
     error = None
     for safe in (False, True):
         # Where a cotangent of 0 meets an infinite derivative, the results are NaN: again with these kept apart.
-        emitted = emit(Draft(bound, at_once, draw, safe), kind, options, sized=bound.fn is not view)
+        emitted = emit(ExplainerGraph(bound, at_once, draw, safe), kind, options, sized=bound.fn is not view)
         outputs = with_shapes(emitted, found, bound.outputs())
         state_outputs(emitted.proto, outputs)
         proto = at_opset(emitted.proto, opset)
@@ -153,7 +153,7 @@ def export_explainer(
     )
     tell("checking and writing the file")
     required = check_for is not None if required_inputs is None else required_inputs
-    form = Form(opset, fp16, check_for, with_preprocessing, overlay, required, tokenizer)
+    form = FileForm(opset, fp16, check_for, with_preprocessing, overlay, required, tokenizer)
     proto, description, lowered = in_form(proto, description, fn.model, form)
     size = write_model(proto, destination)
     return Explainer(destination, description, size, len(proto.graph.node), error, lowered)

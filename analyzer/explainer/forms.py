@@ -18,7 +18,7 @@ from converters.model import CLASS_NAMES_KEY, PREPROCESSING_KEY, Model
 
 
 @dataclass(frozen=True)
-class Form:
+class FileForm:
     """How a file is written. See `export_explainer`."""
 
     opset: int
@@ -31,7 +31,7 @@ class Form:
 
 
 def in_form(
-    proto: onnx.ModelProto, description: Description, model: Model, form: Form
+    proto: onnx.ModelProto, description: Description, model: Model, form: FileForm
 ) -> tuple[onnx.ModelProto, Description, Mapping[str, int]]:
     """Return the model to write, its description, and {op: number of nodes} that were lowered for the runtime."""
     for key in (PREPROCESSING_KEY, CLASS_NAMES_KEY):
@@ -83,7 +83,8 @@ def _described_for_photographs(
     size = ("height", "width")
     known = {port.name for port in (*description.inputs, *description.outputs)}
     inputs, outputs = [], []
-    (image,) = (info.name for info in proto.graph.input if info.name not in known)
+    # The input of photographs may have the name of the input that it replaces.
+    (image,) = (info.name for info in proto.graph.input if info.name not in known - {first.of})
     for port in description.inputs:
         if port.name == first.of:
             words = "photographs of one size, RGB; convert grey ones, and remove alpha, first"

@@ -14,7 +14,7 @@ import onnx
 
 from analyzer.errors import ExportError
 from analyzer.explainer.description import Port
-from analyzer.explainer.emission import Emitted
+from analyzer.explainer.emission import EmittedExplainer
 from analyzer.explainer.files import session_of
 from analyzer.methods.result import Attribution
 from analyzer.types import Arrays
@@ -30,7 +30,7 @@ NEAR_IN_LOOPS = 5e-2
 rounding may come to lie on the other side of a ReLU. 5e-3 was measured."""
 
 
-def with_shapes(emitted: Emitted, found: Attribution, values: Arrays) -> tuple[Port, ...]:
+def with_shapes(emitted: EmittedExplainer, found: Attribution, values: Arrays) -> tuple[Port, ...]:
     """Return the outputs with the shapes that Python's results have, where emission did not know them.
 
     values: of the model's own outputs.
@@ -50,7 +50,7 @@ def with_shapes(emitted: Emitted, found: Attribution, values: Arrays) -> tuple[P
 
 
 def distance(
-    proto: onnx.ModelProto, emitted: Emitted, feeds: Arrays, found: Attribution, *, drawn: bool
+    proto: onnx.ModelProto, emitted: EmittedExplainer, feeds: Arrays, found: Attribution, *, drawn: bool
 ) -> float | None:
     """Return the largest relative L2 distance of a result of the file from Python's.
 

@@ -1,6 +1,7 @@
 """Draw a map as a transparent picture, as nodes: the colours, scale and opacity of analyzer/figures.
 
-From a map (N, h, w) of the input to RGBA (N, height, width, 4) of the photograph, uint8, not premultiplied.
+From a map (N, h, w) of the input to RGBA (N, height, width, 4) of the photograph, uint8, not premultiplied. The figures
+also make the photograph paler, or grey beneath a signed map: over such a ground the picture is that of the figures.
 """
 
 from __future__ import annotations

@@ -105,12 +105,16 @@ class Draft:
         del graph.initializer[:]
         graph.initializer.extend([*kept, tensor])
 
-    def light(self) -> onnx.ModelProto:
-        """Return the model with its large initializers as inputs."""
+    def light(self, *, bare: bool = False) -> onnx.ModelProto:
+        """Return the model with its large initializers, or with all (bare), as inputs."""
         proto = onnx.ModelProto()
         proto.CopyFrom(self.proto)
         given = {info.name for info in proto.graph.input}
-        for name, tensor in self.heavy.items():
+        hidden = dict(self.heavy)
+        if bare:
+            hidden |= {tensor.name: tensor for tensor in self.proto.graph.initializer}
+            del proto.graph.initializer[:]
+        for name, tensor in hidden.items():
             if name not in given:
                 proto.graph.input.append(helper.make_tensor_value_info(name, tensor.data_type, tensor.dims))
         return proto

@@ -138,7 +138,8 @@ def _lacks_older_form(op_type: str, version: int) -> bool:
 
 def _inline(draft: Draft, op_types: Sequence[str]) -> None:
     """Replace all nodes of these ops by the bodies that the standard defines them by."""
-    light = onnx.shape_inference.infer_shapes(draft.light())
+    # The inliner knows the types of inputs, and not those of initializers.
+    light = onnx.shape_inference.infer_shapes(draft.light(bare=True))
     with suppress(Exception):  # the C++ inliner raises bare RuntimeErrors where it lacks a type
         inlined = onnx.inliner.inline_selected_functions(
             light, [("", op_type) for op_type in op_types], exclude=False, inline_schema_functions=True

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from analyzer.explainer.runtimes.draft import Writer
 
@@ -209,6 +209,22 @@ def _dequantized_type(op: Writer) -> str | Sequence[str] | None:
     return op.same(op.node.input, output_dtype=None)  # type: ignore[no-any-return]
 
 
+def _root_mean_square(op: Writer) -> str | Sequence[str] | None:
+    """Opset 23 divides by the root of the mean square; the standard's body computes its axes."""
+    x, scale = op.input(0), op.input(1)
+    if x is None or scale is None:
+        raise op.refuse("lacks an input", "export the model again")
+    rank, stash = op.rank(x), op.attribute("stash_type")
+    if not op.element(x) or not op.element(scale):
+        raise op.refuse("reads a tensor of unknown type", "choose opset 23 or later")
+    axes = list(range(op.attribute("axis") % rank, rank))
+    wide = op.Cast(x, to=stash)
+    square = op.ReduceMean(op.Mul(wide, wide), axes, keepdims=1)
+    epsilon = np.asarray(op.attribute("epsilon"), helper.tensor_dtype_to_np_dtype(stash))
+    normal = op.Cast(op.Div(wide, op.Sqrt(op.Add(square, op.constant(epsilon)))), to=op.element(scale))
+    return str(op.Mul(normal, scale))
+
+
 def _wide_range(op: Writer) -> str | Sequence[str] | None:
     """Opset 27 counts in half precision: in float32, rounded at the end."""
     start = op.input(0)
@@ -249,6 +265,7 @@ RULES: dict[tuple[str, int], OpsetRule] = {
     ("IsInf", 20): _infinite_halves,
     ("QuantizeLinear", 21): _quantized_type,
     ("DequantizeLinear", 23): _dequantized_type,
+    ("RMSNormalization", 23): _root_mean_square,
     ("Range", 27): _wide_range,
     ("Mod", 28): _whole_remainder,
 }

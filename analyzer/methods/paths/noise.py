@@ -13,7 +13,7 @@ import numpy as np
 from analyzer.errors import AnalysisError, ExportError
 from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
-from analyzer.methods.exporting import Draft, rank_of
+from analyzer.methods.exporting import ExplainerGraph, rank_of
 from analyzer.types import Arrays
 
 
@@ -61,16 +61,16 @@ class Noise:
 
 
 def noisy_copies(
-    draft: Draft, names: Sequence[str], samples: int, noise: Noise
+    explainer: ExplainerGraph, names: Sequence[str], samples: int, noise: Noise
 ) -> Callable[[Builder, Tensor], dict[str, Tensor]]:
     """Emit noisy copies: from the numbers of copies, (k,), to inputs {name: (k, N, *features)}.
 
     The noise is an input, whose default are the numbers that row 0 of a batch gets here; or each run of the file draws
     its own, of a fixed seed.
     """
-    tensors = {name: draft.graph.tensors[name] for name in names}
-    spreads = {name: _spread(draft.op, tensor, noise.share) for name, tensor in tensors.items()}
-    drawn = {} if draft.draw == "inside" else _stored(draft, tensors, samples, noise)
+    tensors = {name: explainer.graph.tensors[name] for name in names}
+    spreads = {name: _spread(explainer.op, tensor, noise.share) for name, tensor in tensors.items()}
+    drawn = {} if explainer.draw == "inside" else _stored(explainer, tensors, samples, noise)
 
     def copies(op: Builder, numbers: Tensor) -> dict[str, Tensor]:
         found = {}
@@ -93,7 +93,9 @@ def _spread(op: Builder, x: Tensor, share: float) -> Tensor:
     return op.Unsqueeze(op.Mul(wide, float(share)), [0])
 
 
-def _stored(draft: Draft, tensors: Mapping[str, Tensor], samples: int, noise: Noise) -> dict[str, Tensor]:
+def _stored(
+    explainer: ExplainerGraph, tensors: Mapping[str, Tensor], samples: int, noise: Noise
+) -> dict[str, Tensor]:
     shapes = {}
     for name, x in tensors.items():
         features = (x.shape or ())[1:]
@@ -106,7 +108,7 @@ def _stored(draft: Draft, tensors: Mapping[str, Tensor], samples: int, noise: No
         shapes[name] = known
     drawn = noise.draws(shapes, np.zeros(samples, int), np.arange(samples))
     return {
-        name: draft.input(
+        name: explainer.input(
             "noise",
             drawn[name][:, None].astype(x.dtype),
             (samples, "noise_rows", *shapes[name]),

@@ -118,6 +118,10 @@ def test_other_types_opsets_and_channels_of_the_input() -> None:
     ):
         preprocessing = Preprocessing((24, 20), (0.5,), (0.25,))
         plain = explainer(preprocessing, opset, dtype, name, channels)
+        if channels == 1:
+            # The sizes of the map are not stated.
+            for axis in plain.graph.output[1].type.tensor_type.shape.dim:
+                axis.Clear()
         file = with_preprocessing(plain, preprocessing, input_name=name, maps={"map": True}, overlay="map")
         onnx.checker.check_model(file, full_check=True)
         onnx.shape_inference.infer_shapes(file, check_type=True, strict_mode=True, data_prop=True)

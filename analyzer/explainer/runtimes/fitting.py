@@ -1,0 +1,92 @@
+"""Find the ops of a model that a runtime has no kernels for, and replace those that have a plain form.
+
+Reads a ModelProto and the name of a runtime. `missing` lists, `fit` rewrites. An op that the runtime cannot run at all
+is refused; one that it runs on the CPU, with copies, stays where it has no plain form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+from onnx import TensorProto
+
+from analyzer.errors import ExportError
+from analyzer.explainer.runtimes.draft import Draft, Writer
+from analyzer.explainer.runtimes.forms import FORMS, folded
+from analyzer.explainer.runtimes.kernels import Missing, Runtime, lacking, lacks, runtime_of
+from analyzer.explainer.runtimes.opset import at_opset, checked
+
+# A plain form in other types would run on the CPU, too.
+_ON_GPU = frozenset(
+    (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT32, TensorProto.UINT32, TensorProto.BOOL)
+)
+_ROUNDS = 8
+
+
+def missing(proto: onnx.ModelProto, runtime: str) -> list[Missing]:
+    """Return the ops of a model that a runtime has no kernel for, each with its nodes and the reason.
+
+    runtime: "node", "web", "webgpu", "webgpu-jsep" or "mobile". Raises ExportError for another one.
+    """
+    chosen = runtime_of(runtime)
+    return lacks(proto, chosen, lambda op, node: _has_form(op, node, chosen))
+
+
+def fit(proto: onnx.ModelProto, runtime: str) -> onnx.ModelProto:
+    """Return a model with the same values whose ops a runtime has kernels for, as far as they have a plain form.
+
+    The opset comes down where the runtime, or its WebGPU provider, knows only an older one. Raises ExportError, with
+    op, count, first node and the runtime's version, for ops that the runtime cannot run; the model is not changed.
+    """
+    chosen = runtime_of(runtime)
+    draft = Draft(_at_known_opset(proto, chosen))
+
+    def rule(op: Writer, node: onnx.NodeProto) -> str | Sequence[str] | None:
+        if chosen.accelerated:
+            constant = folded(op)
+            if constant is not None:
+                return constant
+        return FORMS[node.op_type](op) if _has_form(op, node, chosen) else None
+
+    changed = False
+    for _ in range(_ROUNDS):
+        draft.infer()
+        if not draft.rewrite(rule):
+            break
+        changed = True
+    fitted = draft.finished()
+    if changed:
+        checked(fitted)
+    _refuse_unknown(fitted, chosen)
+    return fitted
+
+
+def _has_form(op: Writer, node: onnx.NodeProto, runtime: Runtime) -> bool:
+    if node.domain not in ("", "ai.onnx") or node.op_type not in FORMS or lacking(op, node, runtime) is None:
+        return False
+    return not runtime.accelerated or op.element(node.input[0]) in _ON_GPU
+
+
+def _at_known_opset(proto: onnx.ModelProto, runtime: Runtime) -> onnx.ModelProto:
+    version = Draft(proto).opset
+    if runtime.preferred is not None and version > runtime.preferred:
+        try:
+            return at_opset(proto, runtime.preferred)
+        except ExportError:
+            # The ops that need the newer opset run on the CPU.
+            pass
+    return at_opset(proto, runtime.opset) if version > runtime.opset else proto
+
+
+def _refuse_unknown(proto: onnx.ModelProto, runtime: Runtime) -> None:
+    found = [one for one in missing(proto, runtime.name) if not one.runs]
+    if found:
+        listed = "; ".join(
+            f"{one.op} ({one.count} node{'s' * (one.count > 1)}, first {one.nodes[0]!r}): {one.why}"
+            for one in found
+        )
+        raise ExportError(
+            f"{runtime.label} cannot run the explainer: {listed}. Fix: export the model without these ops, or for "
+            "another runtime"
+        )
