@@ -256,33 +256,34 @@ def test_the_demo_shows_what_python_computes(chrome: Chrome, tmp_path: Path) -> 
     """EfficientNet-Lite0, exported with its preprocessing; the page answers while the model runs."""
     site = write_demo_site(tmp_path / "demo")
     path = site.folder.parent / "efficientnet-lite0-explainer.onnx"
-    photo = pixels(site.folder.parent / "coffee.png")
+    # Of the cat: on the cup, kernels of one processor differ by 8e-4, where rounding decides a Clip.
+    photo = pixels(site.folder.parent / "cat.png")
     # Turns that the page gets while the model runs.
     turns = "window.turns = 0; setInterval(() => { window.turns += document.body.hasAttribute('aria-busy') }, 10);"
     with serving(site.folder) as address:
         page = opened(chrome, address, more=turns)
         assert page.text("h1") == "EfficientNet-Lite0" and page.text("#top .name") == "tiger cat"
-        page.run("window.turns = 0")
-        found = after(page, page.click, ".sample:nth-child(2)")
-        assert found["milliseconds"] > 50 and page.run("window.turns") >= 3
+        found = page.run("window.found")
         expected = python(path, {"image": photo[None], "target": np.array([-1])})
         assert_equal(found, {**expected, "logits": expected["linear"]})
-        assert page.text("#top .name") == "espresso"
         # Outside the frame the map is zero, and inside it is not.
         left, top, right, bottom = (found["frame"][side] for side in ("left", "top", "right", "bottom"))
         map_ = np.reshape(found["maps"]["map"], photo.shape[:2])
         assert (map_[top:bottom, left:right] > 0).all()
         outside = map_.copy()
         outside[top:bottom, left:right] = 0
-        assert not outside.any() and (right - left, bottom - top) == (350, 350)
+        assert not outside.any() and (right - left, bottom - top) == (262, 262)
         assert page.text("#framed") == "The model sees only the framed part of the picture."
-        wanted = "soup bowl"
         page.run("document.querySelector('#search').focus()")
-        page.type(wanted)
+        page.type("snow leopard")
         found = after(page, page.press, "Enter")
-        assert wanted in page.text("#sentence")
+        assert "snow leopard" in page.text("#sentence")
         own = python(path, {"image": photo[None], "target": np.array([found["target"]])})
         assert_equal(found, {**own, "logits": own["linear"]})
+        page.run("window.turns = 0")
+        found = after(page, page.click, ".sample:nth-child(2)")
+        assert found["milliseconds"] > 50 and page.run("window.turns") >= 3
+        assert page.text("#top .name") == "espresso"
         assert page.said == [] and all(url.startswith(address) for url in page.requested)
 
 
@@ -310,7 +311,11 @@ def test_files_of_the_exporter_run_in_the_page(
         with serving(tmp_path / method) as address:
             page = opened(chrome, address)
             found = page.run("window.found")
-            stored = {port.name: np.array(port.default, port.type) for port in written.description.inputs}
+            stored = {
+                port.name: np.array(port.default, port.type)
+                for port in written.description.inputs
+                if port.default is not None
+            }
             given = {name: value for name, value in stored.items() if settings and name not in feeds}
             expected = python(path, feeds | given)
             own, truth = np.array(found["maps"]["map"]), expected["map"].ravel()

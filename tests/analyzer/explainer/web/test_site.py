@@ -363,6 +363,17 @@ def test_web_tells_what_it_wrote(text_file: Path, tmp_path: Path, capsys: pytest
     assert f"onnxplain serve {site}" in " ".join(capsys.readouterr().out.split())
 
 
+def test_the_demo_refuses_options_of_its_other_form(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for options in (["--web", "--quick"], ["--web", "--backends", "torch"], ["--port", "0"], ["--no-open"]):
+        assert main(["demo", *options]) == 2
+        said = capsys.readouterr().err.strip()
+        assert "Fix:" in said and "\n" not in said and "internal error" not in said
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_page_says_what_is_wrong_with_its_folder(
     chrome: Chrome, photo_site: Path, tmp_path: Path
 ) -> None:
