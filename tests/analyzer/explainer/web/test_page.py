@@ -298,7 +298,7 @@ def test_files_of_the_exporter_run_in_the_page(
     cases: list[tuple[str, dict[str, Any], str, str]] = [
         (
             "integrated-gradients",
-            {"steps": 64, "check_for": "web", "baseline": "black"},
+            {"steps": 16, "check_for": "web"},
             "Yes: its parts sum",
             "Red",
         ),
