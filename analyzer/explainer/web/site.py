@@ -112,7 +112,10 @@ def _page(proto: onnx.ModelProto, found: Description) -> dict[str, Any]:
     """Return what the page needs to feed the model and to read its outputs."""
     target, explained = input_of(found, "target"), explained_output(found)
     if target is None:
-        raise ExportError(f"expected an input with the role 'target', found none. {AGAIN}")
+        raise ExportError(
+            "expected an explainer whose reader chooses the class, with an input of the role 'target', found a target "
+            "that is fixed in the file. Fix: export again with a class, or none, as the target"
+        )
     if len(explained.shape) != 2:
         raise ExportError(
             f"expected a classifier, with an output (N, classes), found {explained.name!r} of shape "

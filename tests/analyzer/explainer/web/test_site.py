@@ -148,7 +148,7 @@ def with_noise(stored: dict[str, Any]) -> None:
         (described(lambda one: one["inputs"][0].update(shape=[-1, 3])), "the shape of 'image'"),
         (described(lambda one: one["inputs"][0].update(shape=[None])), "the shape of 'image'"),
         (described(lambda one: one["inputs"].append(one["inputs"][0])), "inputs once in the description"),
-        (described(lambda one: one["inputs"][1].update(role="baseline")), "an input with the role 'target'"),
+        (described(lambda one: one["inputs"][1].update(role="baseline")), "with an input of the role 'target'"),
         (described(lambda one: one["outputs"][0].update(explains=False)), "one output that is explained"),
         (described(lambda one: one["outputs"][0].update(shape=["batch", 2, 8, 8])), "expected a classifier"),
         (described(lambda one: one["outputs"][1].update(role="overlay")), "an output with the role 'map'"),
