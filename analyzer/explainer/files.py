@@ -15,8 +15,8 @@ import onnx
 import onnxruntime as ort
 
 from analyzer.errors import ExportError
-from converters.system.atomic import write_bytes
 from converters.errors import one_line
+from converters.system.atomic import write_bytes
 
 MOST_BYTES = 2**31 - 2**24
 """Of a model in one file."""

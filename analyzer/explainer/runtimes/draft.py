@@ -26,6 +26,7 @@ from converters.types import Shape
 
 # Larger initializers are given to ONNX's C++ passes as inputs: no shape depends on their values.
 _LIGHT = 1024
+_HEAD = ("ir_version", "producer_name", "producer_version", "domain", "model_version", "doc_string")
 
 Rule = Callable[["Writer", onnx.NodeProto], "str | Sequence[str] | None"]
 Scope = ChainMap[str, onnx.TypeProto]
@@ -37,10 +38,9 @@ class Draft:
 
     def __init__(self, source: onnx.ModelProto) -> None:
         self.proto = onnx.ModelProto()
-        for field in source.DESCRIPTOR.fields:
-            if field.name not in ("graph", "opset_import", "metadata_props", "functions", "training_info"):
-                if not _repeated(field) and source.HasField(field.name):
-                    setattr(self.proto, field.name, getattr(source, field.name))
+        for field in _HEAD:
+            if source.HasField(field):
+                setattr(self.proto, field, getattr(source, field))
         self.proto.opset_import.extend(source.opset_import)
         self.proto.metadata_props.extend(source.metadata_props)
         if source.functions:
@@ -136,7 +136,7 @@ class Draft:
             ) from error
 
     def rewrite(self, rule: Rule) -> bool:
-        """Apply a rule to every node. Returns whether it replaced any. Call `infer` before, where the rule reads types."""
+        """Apply a rule to every node. Returns whether it replaced any. Call `infer` before, for types."""
         types = _types_of(self._typed) if self._typed is not None else {}
         values: dict[str, Any] = {tensor.name: tensor for tensor in self.proto.graph.initializer}
         fed = {info.name for info in self.proto.graph.input}
@@ -191,7 +191,7 @@ class Draft:
 
 
 class Writer(NodeBuilder[str]):
-    """Writes the nodes that take the place of one node. Tensors are names; numbers take the type of the first tensor."""
+    """Writes the nodes that replace one node. Tensors are names; numbers take the type of the first tensor."""
 
     def __init__(self, draft: Draft, node: onnx.NodeProto, scope: Scope, values: Values) -> None:
         super().__init__()
@@ -256,7 +256,9 @@ class Writer(NodeBuilder[str]):
         """Return the number of axes. Raises ExportError where it is unknown."""
         shape = self.shape(name)
         if shape is None:
-            raise self.refuse(f"reads {name!r}, whose number of axes is unknown", "state the shape of its inputs")
+            raise self.refuse(
+                f"reads {name!r}, whose number of axes is unknown", "state the shape of its inputs"
+            )
         return len(shape)
 
     def size(self, name: str, axis: int) -> int | None:
@@ -381,11 +383,6 @@ def _types_of(graph: onnx.GraphProto) -> dict[str, onnx.TypeProto]:
     for tensor in graph.initializer:
         types[tensor.name] = helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
     return types
-
-
-def _repeated(field: Any) -> bool:
-    known = getattr(field, "is_repeated", None)
-    return bool(known) if known is not None else field.label == field.LABEL_REPEATED
 
 
 def _copied(node: onnx.NodeProto) -> onnx.NodeProto:

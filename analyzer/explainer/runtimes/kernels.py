@@ -192,5 +192,5 @@ def _fits(op: Writer, node: onnx.NodeProto, types: Mapping[str, Sequence[str]]) 
 
 
 def _has_body(op: Writer, node: onnx.NodeProto) -> bool:
-    schema = onnx.defs.get_schema(node.op_type, op.draft.opset)
+    schema: Any = onnx.defs.get_schema(node.op_type, op.draft.opset)
     return bool(schema.has_function or schema.has_context_dependent_function)

@@ -1,17 +1,19 @@
 """Bring a finished model to another opset, one opset at a time, with all ops of a body of If, Loop or Scan.
 
 Reads a ModelProto of opset 17 or later, and returns another one with the IR version that belongs to its opset. At
-every step down, an op that is new in the opset is expanded through its standard body, a changed op is rewritten
-by its rule (opset_rules.py), and any other op must be valid under its older schema. What has no older form with the same
-values is refused with the node and its op. ONNX's own converter fails on ConstantOfShape and Gelu.
+every step down, an op that is new in the opset is expanded through its standard body, a changed op is rewritten by its
+rule (opset_rules.py), and any other op must be valid under its older schema. An op without an older form of the same
+values raises ExportError, which names the node. ONNX's own converter fails on ConstantOfShape and Gelu.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 import onnx
+import onnx.inliner
 from onnx import helper
 
 from analyzer.errors import ExportError
@@ -36,7 +38,9 @@ def at_opset(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     """
     newest = onnx.defs.onnx_opset_version()
     if not OLDEST <= opset <= newest:
-        raise ExportError(f"expected an opset from {OLDEST} to {newest}, got {opset}. Fix: choose one of these")
+        raise ExportError(
+            f"expected an opset from {OLDEST} to {newest}, got {opset}. Fix: choose one of these"
+        )
     draft = Draft(proto)
     version = draft.opset
     if version > newest:
@@ -82,7 +86,10 @@ def _lower(draft: Draft, version: int) -> None:
             _relabel(op, node, version)
         return results
 
-    if any(is_standard(node) and _since(node.op_type, version) == version for node in all_nodes(draft.proto.graph)):
+    if any(
+        is_standard(node) and _since(node.op_type, version) == version
+        for node in all_nodes(draft.proto.graph)
+    ):
         _expand_new(draft, version)
         draft.infer()
         draft.rewrite(rule)
@@ -113,14 +120,16 @@ def _expand_new(draft: Draft, version: int) -> None:
         if not found:
             return
         for op_type, node in found.items():
-            schema = _schema(op_type, version)
+            schema: Any = _schema(op_type, version)
             if op_type == "AffineGrid" or not (schema.has_function or schema.has_context_dependent_function):
                 raise ExportError(
                     f"{describe(node)} has no form with the same values before opset {version}. Fix: choose opset "
                     f"{version} or later"
                 )
         _inline(draft, sorted(found))
-    raise ExportError(f"{', '.join(sorted(found))} cannot be written out. Fix: choose opset {version} or later")
+    raise ExportError(
+        f"{', '.join(sorted(found))} cannot be written out. Fix: choose opset {version} or later"
+    )
 
 
 def _lacks_older_form(op_type: str, version: int) -> bool:
@@ -182,7 +191,11 @@ def _misfit(op: Writer, node: onnx.NodeProto, schema: onnx.defs.OpSchema) -> str
                 continue
             if text not in allowed.get(one.type_str, {one.type_str}):
                 return f"takes no {text} as {one.name}"
-            if one.type_str in allowed and one.is_homogeneous and bound.setdefault(one.type_str, text) != text:
+            if (
+                one.type_str in allowed
+                and one.is_homogeneous
+                and bound.setdefault(one.type_str, text) != text
+            ):
                 return f"takes no {text} as {one.name} together with {bound[one.type_str]}"
     return ""
 

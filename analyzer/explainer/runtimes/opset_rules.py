@@ -63,7 +63,7 @@ def _split_sizes(op: Writer) -> str | Sequence[str] | None:
         rest = op.Sub(axis_size, op.Mul(part, [count - 1]))
         sizes = op.Concat(*[part] * (count - 1), rest, axis=0)
     results = op.emit("Split", [x, sizes], outputs=count, axis=axis)
-    return (results,) if count == 1 else results  # type: ignore[no-any-return]
+    return (results,) if count == 1 else results
 
 
 def _of_all_axes(op: Writer, x: str, values: str, axes: Sequence[int], fill: Any, halves: int = 1) -> str:
