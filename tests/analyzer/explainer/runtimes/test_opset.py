@@ -13,9 +13,12 @@ import pytest
 from onnx import TensorProto, helper
 from onnx.backend.test.loader import load_model_tests
 
+from analyzer.autodiff.request import full_program, observe
+from analyzer.backends import differentiate
 from analyzer.errors import ExportError
 from analyzer.explainer.runtimes import at_opset
 from analyzer.explainer.runtimes.draft import all_nodes
+from converters import convert
 from converters.graph.runtime import RuntimeFailure, run
 
 NEWEST = onnx.defs.onnx_opset_version()
@@ -211,3 +214,68 @@ def test_an_opset_out_of_range_is_refused() -> None:
             at_opset(proto, opset)
     with pytest.raises(ExportError, match="opset 21 or later to raise it to 18, got 17"):
         at_opset(proto, 18)
+
+
+def test_ranks_are_known_in_the_body_of_a_loop() -> None:
+    """Axes and shapes that come from outside a body decide what its GridSample and RMSNormalization are."""
+    proto = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["" : 23]>
+        g (float[N, 3, 4] x, float[1, 2, 2, 2] grid) => (float[1, 1, 2, 2] y, float[K, 1] trace)
+        <int64[1] zero = {0}, int64[4] shape = {1, 1, 3, 4}, int64 trips = {3}, float[4] scale = {1, 2, 3, 4},
+         float[1, 1, 2, 2] none = {0, 0, 0, 0}, int64[1] flat = {-1}> {
+            y, trace = Loop (trips, , none) <body = b (int64 i, bool c, float[1, 1, 2, 2] before)
+                => (bool go, float[1, 1, 2, 2] after, float[1] sum) {
+                go = Identity (c)
+                one = Unsqueeze (x, zero)
+                image = Reshape (one, shape)
+                normal = RMSNormalization (image, scale)
+                step = GridSample (normal, grid)
+                after = Add (before, step)
+                all = Reshape (after, flat)
+                sum = ReduceMean (all, zero)
+            }>
+        }""")
+    rng = np.random.default_rng(2)
+    feeds = {"x": rng.normal(size=(1, 3, 4)), "grid": rng.uniform(-1, 1, (1, 2, 2, 2))}
+    feeds = {name: array.astype(np.float32) for name, array in feeds.items()}
+    expected = run(proto, feeds, optimise=False)
+    for opset in (17, 20, 22):
+        for one, other in zip(run(at_opset(proto, opset), feeds, optimise=False), expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=2e-6, atol=1e-6)
+
+
+def test_a_gradient_program_is_the_same_at_every_opset() -> None:
+    """Forward and backward pass of a recurrent and a convolutional layer, with Scan bodies in the backward pass."""
+    rng = np.random.default_rng(9)
+    proto = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["" : 21]>
+        g (float[N, 2, 6, 4] x) => (float[N, 3] y) <int64[1] width = {3}> {
+            c = Conv <pads = [1, 1, 1, 1]> (x, kernel)
+            a = Gelu (c)
+            p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (a)
+            r = ReduceMax <keepdims = 0> (p, width)
+            s = Transpose <perm = [2, 0, 1]> (r)
+            h, last = LSTM <hidden_size = 4> (s, w, u)
+            m, n = Split <axis = -1, num_outputs = 2> (last)
+            k = Mul (m, n)
+            z = ReduceMean <keepdims = 0> (k, zeros)
+            y = MatMul (z, out)
+        }""")
+    shapes = {"kernel": (5, 2, 3, 3), "w": (1, 16, 5), "u": (1, 16, 4), "out": (2, 3)}
+    for name, shape in shapes.items():
+        proto.graph.initializer.append(
+            onnx.numpy_helper.from_array((0.3 * rng.normal(size=shape)).astype(np.float32), name)
+        )
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(1, np.int64), "zeros"))
+    fn = differentiate(convert(proto))
+    (x,), (y,) = fn.graph.inputs, fn.graph.outputs
+    program = full_program(fn.graph, observe([y], [x]), y, weights=False)
+    written = onnx.shape_inference.infer_shapes(program.proto)
+    feeds = {
+        program.inputs[0]: rng.normal(size=(2, 2, 6, 4)).astype(np.float32),
+        program.inputs[1]: np.asarray([2, -1]),
+    }
+    expected = run(written, feeds, optimise=False)
+    for opset in (17, 18, 20, 21, 25):
+        lowered = at_opset(written, opset)
+        _assert_valid(lowered, opset)
+        for one, other in zip(run(lowered, feeds, optimise=False), expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
