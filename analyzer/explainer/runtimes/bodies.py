@@ -28,8 +28,18 @@ def standard_body(op: Writer) -> Sequence[str] | None:
         return None
     inputs = [onnx.ValueInfoProto(name=name, type=known) for name, known in zip(read, types, strict=True)]
     outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
+    stated = onnx.NodeProto()
+    stated.CopyFrom(node)
+    given = {entry.name for entry in node.attribute}
+    # The inliner fills in no defaults.
+    formal = onnx.defs.get_schema(node.op_type, op.draft.opset).attributes
+    stated.attribute.extend(
+        entry.default_value
+        for name, entry in formal.items()
+        if name not in given and entry.default_value.name
+    )
     model = helper.make_model(
-        helper.make_graph([node], "one", inputs, outputs),
+        helper.make_graph([stated], "one", inputs, outputs),
         opset_imports=[helper.make_opsetid("", op.draft.opset)],
     )
     try:
