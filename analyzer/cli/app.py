@@ -29,7 +29,9 @@ from analyzer.cli.inspect import inspect
 from analyzer.cli.limits import taken, within
 from analyzer.cli.method_options import MethodCommand
 from analyzer.cli.methods import methods
+from analyzer.cli.serve import serve
 from analyzer.cli.terminal import UserError
+from analyzer.cli.web import web
 from converters.system.text import fitted, printable
 
 app = typer.Typer(
@@ -54,7 +56,7 @@ class _Ended(BaseException):
         self.status = 128 + number
 
 
-for command in (demo, convert, inspect, check, compare):
+for command in (demo, convert, inspect, check, compare, web, serve):
     app.command(cls=Command)(command)
 for command in (analyze, export):
     app.command(cls=MethodCommand)(command)

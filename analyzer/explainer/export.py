@@ -25,10 +25,10 @@ from analyzer.explainer.description import Description
 from analyzer.explainer.emission import emit, method_to_export, settings_to_export, state_outputs
 from analyzer.explainer.files import write_model
 from analyzer.explainer.forms import FileForm, in_form
-from analyzer.explainer.runtimes.opset import at_opset
-from analyzer.explainer.verification import distance, with_shapes
+from analyzer.explainer.runtimes import at_opset, fit, missing, opset_of, to_float16
+from analyzer.explainer.verification import NEAR_IN_HALVES, distance, with_shapes
 from analyzer.graph.samples.arrangement import JOINT
-from analyzer.methods.exporting import ExplainerGraph, Draw
+from analyzer.methods.exporting import Draw, ExplainerGraph
 from analyzer.methods.registry import Method, shown
 from analyzer.target.target import TargetLike
 from analyzer.types import Inputs
@@ -124,13 +124,16 @@ def export_explainer(
     tell("explaining an example in Python")
     found = kind.run(view, bound.feeds, target, **options)
     tell("writing the gradients, and comparing")
-    error = None
+    error, lowered = None, {}
     for safe in (False, True):
         # Where a cotangent of 0 meets an infinite derivative, the results are NaN: again with these kept apart.
         emitted = emit(ExplainerGraph(bound, at_once, draw, safe), kind, options, sized=bound.fn is not view)
         outputs = with_shapes(emitted, found, bound.outputs())
         state_outputs(emitted.proto, outputs)
         proto = at_opset(emitted.proto, opset)
+        if check_for is not None:
+            lowered = {one.op: one.count for one in missing(proto, check_for) if one.lowered}
+            proto = fit(proto, check_for)
         error = distance(proto, emitted, bound.feeds, found, drawn=draw == "inside")
         if error is not None:
             break
@@ -138,6 +141,10 @@ def export_explainer(
         raise UndefinedResult(
             "the explanation of the example is not finite. Fix: give other inputs= (--inputs)"
         )
+    if fp16:
+        proto = to_float16(proto)
+        error = distance(proto, emitted, bound.feeds, found, drawn=draw == "inside", most=NEAR_IN_HALVES)
+        assert error is not None
     description = Description(
         method=kind.name,
         caption=kind.caption,
@@ -145,7 +152,7 @@ def export_explainer(
         signed=emitted.exported.signed,
         onnxplain=_version(),
         model_sha256=_hash(fn, model),
-        opset=opset,
+        opset=opset_of(proto),
         precision="float16 weights" if fp16 else "float32",
         sum_of=emitted.sum_of,
         inputs=emitted.inputs,
@@ -153,8 +160,8 @@ def export_explainer(
     )
     tell("checking and writing the file")
     required = check_for is not None if required_inputs is None else required_inputs
-    form = FileForm(opset, fp16, check_for, with_preprocessing, overlay, required, tokenizer)
-    proto, description, lowered = in_form(proto, description, fn.model, form)
+    form = FileForm(check_for, with_preprocessing, overlay, required, tokenizer)
+    proto, description = in_form(proto, description, fn.model, form)
     size = write_model(proto, destination)
     return Explainer(destination, description, size, len(proto.graph.node), error, lowered)
 

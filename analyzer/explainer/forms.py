@@ -1,6 +1,6 @@
-"""Bring an emitted explainer into the form that was asked for: preprocessing, opset, precision, runtime, inputs.
+"""Bring an explainer into the form that was asked for: preprocessing, metadata, required inputs.
 
-From a model and its description to the model that is written, checked by the rules of ONNX, and run once.
+From a model and its description to the model that is written, checked by the rules of ONNX.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from analyzer.errors import ExportError
 from analyzer.explainer.description import TOKENIZER_KEY, Description, Port, set_entry
 from analyzer.explainer.files import check_file
 from analyzer.explainer.photograph import with_preprocessing
+from analyzer.explainer.runtimes import fit
 from converters.model import CLASS_NAMES_KEY, PREPROCESSING_KEY, Model
 
 
@@ -21,8 +22,6 @@ from converters.model import CLASS_NAMES_KEY, PREPROCESSING_KEY, Model
 class FileForm:
     """How a file is written. See `export_explainer`."""
 
-    opset: int
-    fp16: bool = False
     check_for: str | None = None
     with_preprocessing: bool = False
     overlay: bool = False
@@ -32,8 +31,8 @@ class FileForm:
 
 def in_form(
     proto: onnx.ModelProto, description: Description, model: Model, form: FileForm
-) -> tuple[onnx.ModelProto, Description, Mapping[str, int]]:
-    """Return the model to write, its description, and {op: number of nodes} that were lowered for the runtime."""
+) -> tuple[onnx.ModelProto, Description]:
+    """Return the model to write and its description."""
     for key in (PREPROCESSING_KEY, CLASS_NAMES_KEY):
         if key in model.metadata:
             set_entry(proto, key, model.metadata[key])
@@ -41,13 +40,15 @@ def in_form(
         set_entry(proto, TOKENIZER_KEY, form.tokenizer)
     if form.with_preprocessing:
         proto, description = _of_photographs(proto, description, model, overlay=form.overlay)
+        if form.check_for is not None:
+            proto = fit(proto, form.check_for)
     elif form.overlay:
         raise ExportError("an overlay is drawn over photographs. Fix: give with_preprocessing=True, too")
     if form.required_inputs:
         proto, description = with_required_inputs(proto, description)
     description.write(proto)
     check_file(proto)
-    return proto, description, {}
+    return proto, description
 
 
 def _of_photographs(

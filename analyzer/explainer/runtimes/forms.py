@@ -23,7 +23,19 @@ PlainForm = Callable[[Writer], "str | Sequence[str] | None"]
 _FLOATS = frozenset((TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16))
 _FOLDED = frozenset(
     (
-        *("Add", "Cast", "Concat", "ConstantOfShape", "Div", "Expand", "Gather", "Identity", "Max", "Min", "Mul"),
+        *(
+            "Add",
+            "Cast",
+            "Concat",
+            "ConstantOfShape",
+            "Div",
+            "Expand",
+            "Gather",
+            "Identity",
+            "Max",
+            "Min",
+            "Mul",
+        ),
         *("Neg", "Range", "ReduceProd", "Reshape", "Shape", "Size", "Slice", "Squeeze", "Sub", "Unsqueeze"),
     )
 )
@@ -143,7 +155,11 @@ FORMS: dict[str, PlainForm] = {
 def folded(op: Writer) -> str | Sequence[str] | None:
     """Return the constant that a node of sizes and indices (int64) gives; None where it is not known or is large."""
     node = op.node
-    if not is_standard(node) or node.op_type not in _FOLDED or op.element(node.output[0]) != TensorProto.INT64:
+    if (
+        not is_standard(node)
+        or node.op_type not in _FOLDED
+        or op.element(node.output[0]) != TensorProto.INT64
+    ):
         return None
     if node.op_type in ("Shape", "Size"):
         shape = op.shape(node.input[0])
@@ -155,7 +171,9 @@ def folded(op: Writer) -> str | Sequence[str] | None:
     values = {name: op.value(name) for name in node.input if name}
     if not values or any(value is None or value.size > _LARGEST for value in values.values()):
         return None
-    result = _evaluated(node, {name: value for name, value in values.items() if value is not None}, op.draft.opset)
+    result = _evaluated(
+        node, {name: value for name, value in values.items() if value is not None}, op.draft.opset
+    )
     return _constant(op, result) if result.size <= _LARGEST else None
 
 

@@ -341,6 +341,49 @@ def test_what_cannot_be_a_file_is_refused_and_nothing_is_written(tmp_path, metho
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["CNN", "ViT", "LSTM"])
+@pytest.mark.parametrize(
+    ("form", "opset", "most"),
+    [
+        ({"opset": 17}, 17, 1e-5),
+        ({"opset": 23}, 23, 1e-5),
+        ({"fp16": True}, 21, 1e-2),
+        ({"check_for": "webgpu", "fp16": True, "opset": 18}, 18, 1e-2),
+        ({"check_for": "node"}, 21, 1e-5),
+    ],
+)
+def test_forms_of_the_file(tmp_path, name, form, opset, most):
+    model, inputs = network(name)
+    path = tmp_path / "e.onnx"
+    written = ox.export_explainer(model, path, "full-grad", inputs=inputs, **form)
+    assert written.error <= most
+    proto = onnx.load(path)
+    assert proto.opset_import[0].version == written.description.opset == opset
+    onnx.checker.check_model(proto, full_check=True)
+    required = [one.name for one in ort.InferenceSession(str(path)).get_inputs()]
+    assert ("target" in required) == ("check_for" in form)
+    feeds = {required[0]: inputs, "target": np.array([1])}
+    assert distance(run(path, feeds)["map"], ox.full_grad(model, inputs, 1).map) <= most
+
+
+def test_half_precision_halves_the_file(tmp_path):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 512), nn.ReLU(), nn.Linear(512, 10)).eval()
+    model = ox.convert(net, torch.randn(2, 3, 16, 16))
+    sizes = [ox.export_explainer(model, tmp_path / "e.onnx", "gradient", fp16=half).size for half in (0, 1)]
+    assert sizes[1] < 0.52 * sizes[0]
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [({"opset": 16}, "opset from 17"), ({"check_for": "abacus"}, "web"), ({"opset": 99}, "opset from 17")],
+)
+def test_a_form_that_there_is_not_is_refused(tmp_path, form, words):
+    model, _ = network("CNN")
+    with pytest.raises(ox.AnalysisError, match=words):
+        ox.export_explainer(model, tmp_path / "e.onnx", "gradient", **form)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_all_inputs_can_be_required(tmp_path):
     model, inputs = network("CNN")
     path = tmp_path / "e.onnx"

@@ -52,7 +52,9 @@ def _in_plain_form(proto: onnx.ModelProto) -> onnx.ModelProto:
     return _rewritten(proto, rule)
 
 
-def _scatter(shape: tuple[int, ...], taken: tuple[int, ...], axis: int, *, unique: bool = True) -> list[np.ndarray]:
+def _scatter(
+    shape: tuple[int, ...], taken: tuple[int, ...], axis: int, *, unique: bool = True
+) -> list[np.ndarray]:
     size = shape[axis]
     drawn = np.argsort(RNG.random((*taken, size)), axis=-1)[..., 0] if taken else np.zeros((), np.int64)
     if unique and 0 not in taken:
@@ -84,8 +86,16 @@ CASES: dict[str, tuple[str, list[np.ndarray], dict[str, Any]]] = {
     "scatter along a negative axis": ("ScatterElements", _scatter((2, 4, 3), (2, 3, 2), 1), {"axis": -2}),
     "scatter a vector": ("ScatterElements", _scatter((6,), (4,), 0), {}),
     "scatter nothing": ("ScatterElements", _scatter((3, 5), (0, 4), 0), {}),
-    "scatter sums": ("ScatterElements", _scatter((3, 5), (3, 5), 0, unique=False), {"axis": 0, "reduction": "add"}),
-    "scatter largest": ("ScatterElements", _scatter((3, 4), (3, 4), 1, unique=False), {"axis": 1, "reduction": "max"}),
+    "scatter sums": (
+        "ScatterElements",
+        _scatter((3, 5), (3, 5), 0, unique=False),
+        {"axis": 0, "reduction": "add"},
+    ),
+    "scatter largest": (
+        "ScatterElements",
+        _scatter((3, 4), (3, 4), 1, unique=False),
+        {"axis": 1, "reduction": "max"},
+    ),
 }
 
 

@@ -87,7 +87,9 @@ def test_node_tests_give_the_same_outputs(opset: int, count: int) -> None:
                 if one.dtype.kind in "fc":
                     # Some expected values of the tests are rounded.
                     tolerance = 1e-2 if one.dtype == np.float16 else 1e-5 if reference else 1e-3
-                    np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance / 10, err_msg=case.name)
+                    np.testing.assert_allclose(
+                        one, other, rtol=tolerance, atol=tolerance / 10, err_msg=case.name
+                    )
                 elif one.dtype.kind in "iub":
                     np.testing.assert_array_equal(one, other, err_msg=case.name)
             equal.add(op_type)
@@ -199,7 +201,9 @@ def test_what_has_no_older_form_is_refused(name: str) -> None:
 
 
 def test_an_opset_out_of_range_is_refused() -> None:
-    proto = onnx.parser.parse_model('<ir_version: 8, opset_import: ["" : 17]> g (float[1] x) => (float[1] y) { y = Relu (x) }')
+    proto = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[1] x) => (float[1] y) { y = Relu (x) }'
+    )
     for opset in (16, NEWEST + 1):
         with pytest.raises(ExportError, match=f"from 17 to {NEWEST}, got {opset}"):
             at_opset(proto, opset)
