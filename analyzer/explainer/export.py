@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 from onnx import helper
 
 from analyzer.backends import Differentiable, ModelLike, differentiate
+from analyzer.backends.batching.arranging import moved_target
 from analyzer.backends.batching.settling import arranged_to_move
 from analyzer.backends.bound import Bound
 from analyzer.backends.inputs import Feeds
 from analyzer.errors import ExportError, UndefinedResult
+from analyzer.explainer.axes import with_stated_axes
 from analyzer.explainer.description import Description
 from analyzer.explainer.emission import emit, method_to_export, settings_to_export, state_outputs
 from analyzer.explainer.files import write_model
@@ -28,6 +30,7 @@ from analyzer.explainer.forms import FileForm, in_form
 from analyzer.explainer.runtimes import at_opset, fit, missing, opset_of, to_float16
 from analyzer.explainer.verification import NEAR_IN_HALVES, distance, with_shapes
 from analyzer.graph.samples.arrangement import JOINT
+from analyzer.methods.arranged import moved_options
 from analyzer.methods.exporting import Draw, ExplainerGraph
 from analyzer.methods.registry import Method, shown
 from analyzer.target.target import TargetLike
@@ -122,7 +125,10 @@ def export_explainer(
     feeds = _example(fn, inputs)
     view, bound = _bound(fn, feeds, target, kind, options)
     tell("explaining an example in Python")
-    found = kind.run(view, bound.feeds, target, **options)
+    assert view.arrangement is not None
+    moved = view.arrangement.spans
+    wanted = target if not moved else moved_target(fn.graph, view.arrangement, fn.indexed(target))
+    found = kind.run(view, bound.feeds, wanted, **options)
     tell("writing the gradients, and comparing")
     error, lowered = None, {}
     for safe in (False, True):
@@ -145,6 +151,9 @@ def export_explainer(
         proto = to_float16(proto)
         error = distance(proto, emitted, bound.feeds, found, drawn=draw == "inside", most=NEAR_IN_HALVES)
         assert error is not None
+    inputs_of_file = emitted.inputs
+    if moved:
+        inputs_of_file, outputs = with_stated_axes(proto, inputs_of_file, outputs, moved)
     description = Description(
         method=kind.name,
         caption=kind.caption,
@@ -155,7 +164,7 @@ def export_explainer(
         opset=opset_of(proto),
         precision="float16 weights" if fp16 else "float32",
         sum_of=emitted.sum_of,
-        inputs=emitted.inputs,
+        inputs=inputs_of_file,
         outputs=outputs,
     )
     tell("checking and writing the file")
@@ -217,20 +226,32 @@ def _example(fn: Differentiable, inputs: Inputs | None) -> Feeds:
 
 
 def _bound(
-    fn: Differentiable, feeds: Feeds, target: TargetLike, kind: Method, options: Mapping[str, Any]
+    fn: Differentiable, feeds: Feeds, target: TargetLike, kind: Method, options: dict[str, Any]
 ) -> tuple[Differentiable, Bound]:
-    """The model with its samples along axis 0, bound to the example."""
+    """The model with its samples along axis 0, bound to the example. Arrays in the options are moved along."""
     wrt = options.get("wrt")
     names = () if kind.path is not None and wrt is not None else fn.roots(wrt)
     view = arranged_to_move(fn, feeds, fn.indexed(target), names)
     arrangement = view.arrangement
-    if arrangement is None or not arrangement.plain or arrangement.samples == JOINT:
+    spans = () if arrangement is None else arrangement.spans.values()
+    if (
+        arrangement is None
+        or arrangement.samples == JOINT
+        or arrangement.wrapped
+        or arrangement.alone
+        or not all(span.whole for span in spans)
+    ):
         why = "" if arrangement is None or not arrangement.note else f" ({arrangement.note})"
         raise ExportError(
-            f"expected independent samples along the first axis of all inputs and outputs, found others{why}. Fix: "
-            "export the model with the batch first, or explain it in Python"
+            f"expected independent samples along one axis of each input and output, found others{why}. Fix: export "
+            "the model with the batch first, or explain it in Python"
         )
-    return view, view.bind(feeds, target)
+    if arrangement.plain:
+        return view, view.bind(feeds, target)
+    moved = moved_options(fn, arrangement, feeds, options, kind.path)
+    options.update(moved)
+    first = Feeds(view.graph, arrangement.all_first(feeds), single=feeds.single)
+    return view, view.bind(first, moved_target(fn.graph, arrangement, fn.indexed(target)))
 
 
 def _version() -> str:

@@ -54,11 +54,12 @@ def session_of(proto: onnx.ModelProto) -> InferenceSession:
     # Optional inputs are remarked on at each start.
     options.log_severity_level = 3
     with tempfile.TemporaryDirectory() as folder:
-        source: bytes | str = str(Path(folder) / "model.onnx")
+        path = Path(folder) / "model.onnx"
+        source: bytes | str = str(path)
         if proto.ByteSize() <= MOST_BYTES:
             source = proto.SerializeToString()
         else:
-            _save_apart(proto, Path(source))
+            _save_apart(proto, path)
         try:
             return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # The classes of ONNX Runtime's errors have no common base.

@@ -62,9 +62,9 @@ def distance(
 ) -> float | None:
     """Return the largest relative L2 distance of a result of the file from Python's.
 
-    proto: the emitted model as it is written. drawn: whether the file draws noise, which Python does not know. most: the
-    largest distance to allow, without a Loop. None where the file's results are NaN, and Python's are not. Raises
-    ExportError where they differ.
+    proto: the emitted model as it is written. drawn: whether the file draws noise, which Python does not know.
+    most: the largest distance to allow, without a Loop.
+    None where the file's results are NaN, and Python's are not. Raises ExportError where they differ.
     """
     session = session_of(proto)
     names = [one.name for one in session.get_outputs()]

@@ -1,8 +1,9 @@
 """Emit methods as ONNX: what `export_explainer` hands to the exporter of a method, and what it gets back.
 
-Every method that can be one file has an exporter beside it, `@method(…, export=…)`: a function (explainer, **settings) that
-emits the method on a ExplainerGraph and returns an Exported. A ExplainerGraph has the model at its inputs, with its gradients there
-(`evaluate`) and at any number of points (`repeated`). Refuses, with ExportError, what is not known before a run.
+Every method that can be one file has an exporter beside it, `@method(…, export=…)`: a function that takes an
+ExplainerGraph and the settings, emits the method there, and returns an Exported. An ExplainerGraph has the model at its
+inputs, with its gradients there (`evaluate`) and at any number of points (`repeated`). Refuses, with ExportError, what
+is not known before a run.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The ends of paths, and results along them, as ONNX: what the exporters of path methods share.
 
-From a ExplainerGraph and baselines to the part of the model that is followed and the starts of the paths, inputs of the file
-where there is one. Refuses baselines that depend on the sample: these are fed to the file.
+From an ExplainerGraph and baselines to the part of the model that is followed and the starts of the paths, inputs of the
+file where there is one. Refuses baselines that depend on the sample: these are fed to the file.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def exported_ends(
     part, _, starts, names = path_ends(
         explainer.fn, explainer.bound.feeds, baseline, wrt, baseline_inputs, np.random.default_rng(0)
     )
-    if part.arrangement is not None and not part.arrangement.plain:
+    if part is not explainer.fn and part.arrangement is not None and not part.arrangement.plain:
         raise ExportError(
             f"expected samples along the first axis of {', '.join(names)}, found them elsewhere. Fix: attribute the "
             "inputs, or another tensor, in wrt (--wrt)"

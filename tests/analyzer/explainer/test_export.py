@@ -275,6 +275,37 @@ def test_free_sizes_stay_free_where_the_method_allows_it(tmp_path):
         run(path, {"x": other})
 
 
+@pytest.mark.parametrize("method", ["gradient", "full-grad", "integrated-gradients", "smooth-grad"])
+def test_a_model_with_its_samples_along_another_axis_keeps_its_axes(tmp_path, method):
+    class TimeFirst(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm, self.head = nn.LSTM(5, 8), nn.Linear(8, 4)
+
+        def forward(self, x):
+            return self.head(self.lstm(x)[0])
+
+    torch.manual_seed(0)
+    x = np.random.default_rng(0).standard_normal((6, 3, 5), np.float32)
+    axes = {"x": {1: torch.export.Dim("n", min=1, max=9)}}
+    program = torch.export.export(TimeFirst().eval(), (torch.from_numpy(x),), dynamic_shapes=axes)
+    model = ox.convert(program, torch.from_numpy(x))
+    target = ox.Target(position=(-1, 2))
+    settings = {**SETTINGS[method], **({"baseline": x[:, :1]} if method == "integrated-gradients" else {})}
+    path = tmp_path / "e.onnx"
+    ox.export_explainer(model, path, method, inputs=x, target=target, **settings)
+    onnx.checker.check_model(str(path), full_check=True)
+    found = run(path, {"x": x})
+    api = METHODS[method].run(model, x, target, **settings)
+    rows = slice(0, 1) if method in DRAWN else slice(None)
+    assert distance(found["attribution"][:, rows], api.attributions[:, rows]) < 1e-5
+    assert distance(found["map"][rows], np.asarray(api.map)[rows]) < 1e-5
+    assert distance(found["explained"], api.output) < 1e-6
+    logits = next(iter(ox.differentiate(model).forward(x).values()))
+    output = next(port.name for port in read(onnx.load(path)).outputs if port.role == "output")
+    np.testing.assert_allclose(found[output], logits, rtol=1e-5, atol=1e-6)
+
+
 def test_a_target_of_weights_is_fixed_in_the_file(tmp_path):
     model, inputs = network("CNN")
     path = tmp_path / "e.onnx"
