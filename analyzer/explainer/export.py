@@ -14,28 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnx import helper
-
 from analyzer.backends import Differentiable, ModelLike, differentiate
-from analyzer.backends.batching.arranging import moved_target
-from analyzer.backends.batching.settling import arranged_to_move
-from analyzer.backends.bound import Bound
-from analyzer.backends.inputs import Feeds
-from analyzer.errors import ExportError, UndefinedResult
-from analyzer.explainer.axes import with_stated_axes
+from analyzer.errors import ExportError
 from analyzer.explainer.description import Description
-from analyzer.explainer.emission import emit, method_to_export, settings_to_export, state_outputs
+from analyzer.explainer.emission import method_to_export, settings_to_export
+from analyzer.explainer.example import example_at
 from analyzer.explainer.files import write_model
 from analyzer.explainer.forms import FileForm, in_form
-from analyzer.explainer.runtimes import at_opset, fit, missing, opset_of, to_float16
-from analyzer.explainer.verification import NEAR_IN_HALVES, distance, with_shapes
-from analyzer.graph.samples.arrangement import JOINT
-from analyzer.methods.arranged import moved_options
-from analyzer.methods.exporting import Draw, ExplainerGraph
-from analyzer.methods.registry import Method, shown
+from analyzer.explainer.runtimes import opset_of
+from analyzer.explainer.verification import compare
+from analyzer.methods.exporting import Draw
+from analyzer.methods.registry import shown
 from analyzer.target.target import TargetLike
 from analyzer.types import Inputs
-from converters.sources.examples import example_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,59 +111,36 @@ def export_explainer(
     destination = _destination(path)
     kind = method_to_export(method)
     options = settings_to_export(kind, settings)
+    required = check_for is not None if required_inputs is None else required_inputs
+    form = FileForm(opset, fp16, check_for, with_preprocessing, overlay, required, tokenizer)
     fn = _on_onnxruntime(model)
     tell("preparing the model")
-    feeds = _example(fn, inputs)
-    view, bound = _bound(fn, feeds, target, kind, options)
+    example = example_at(fn, inputs, target, kind, options)
     tell("explaining an example in Python")
-    assert view.arrangement is not None
-    moved = view.arrangement.spans
-    wanted = target if not moved else moved_target(fn.graph, view.arrangement, fn.indexed(target))
-    found = kind.run(view, bound.feeds, wanted, **options)
+    found = example.explained()
     tell("writing the gradients, and comparing")
-    error, lowered = None, {}
-    for safe in (False, True):
-        # Where a cotangent of 0 meets an infinite derivative, the results are NaN: again with these kept apart.
-        emitted = emit(ExplainerGraph(bound, at_once, draw, safe), kind, options, sized=bound.fn is not view)
-        outputs = with_shapes(emitted, found, bound.outputs())
-        state_outputs(emitted.proto, outputs)
-        proto = at_opset(emitted.proto, opset)
-        if check_for is not None:
-            lowered = {one.op: one.count for one in missing(proto, check_for) if one.lowered}
-            proto = fit(proto, check_for)
-        error = distance(proto, emitted, bound.feeds, found, drawn=draw == "inside")
-        if error is not None:
-            break
-    if error is None:
-        raise UndefinedResult(
-            "the explanation of the example is not finite. Fix: give other inputs= (--inputs)"
-        )
-    if fp16:
-        proto = to_float16(proto)
-        error = distance(proto, emitted, bound.feeds, found, drawn=draw == "inside", most=NEAR_IN_HALVES)
-        assert error is not None
-    inputs_of_file = emitted.inputs
-    if moved:
-        inputs_of_file, outputs = with_stated_axes(proto, inputs_of_file, outputs, moved)
+    compared = compare(example, found, form, at_once=at_once, draw=draw)
     description = Description(
         method=kind.name,
         caption=kind.caption,
-        settings={**{key: shown(value) for key, value in options.items()}, "at_once": at_once, "draw": draw},
-        signed=emitted.exported.signed,
+        settings={
+            **{key: shown(value) for key, value in example.options.items()},
+            "at_once": at_once,
+            "draw": draw,
+        },
+        signed=compared.emitted.exported.signed,
         onnxplain=_version(),
         model_sha256=_hash(fn, model),
-        opset=opset_of(proto),
+        opset=opset_of(compared.proto),
         precision="float16 weights" if fp16 else "float32",
-        sum_of=emitted.sum_of,
-        inputs=inputs_of_file,
-        outputs=outputs,
+        sum_of=compared.emitted.sum_of,
+        inputs=compared.inputs,
+        outputs=compared.outputs,
     )
     tell("checking and writing the file")
-    required = check_for is not None if required_inputs is None else required_inputs
-    form = FileForm(check_for, with_preprocessing, overlay, required, tokenizer)
-    proto, description = in_form(proto, description, fn.model, form)
+    proto, description = in_form(compared.proto, description, fn.model, form)
     size = write_model(proto, destination)
-    return Explainer(destination, description, size, len(proto.graph.node), error, lowered)
+    return Explainer(destination, description, size, len(proto.graph.node), compared.error, compared.lowered)
 
 
 def _destination(path: str | os.PathLike[str]) -> Path:
@@ -190,68 +158,6 @@ def _on_onnxruntime(model: Differentiable | ModelLike) -> Differentiable:
     """The model on the backend whose graph is written."""
     fn = differentiate(model)
     return fn if fn.backend == "onnxruntime" else differentiate(fn.model)
-
-
-def _example(fn: Differentiable, inputs: Inputs | None) -> Feeds:
-    """Checked inputs: those given, or random numbers of two samples."""
-    if inputs is not None:
-        return fn.feeds_of(inputs)
-    graph, preprocessing = fn.graph, fn.model.preprocessing
-    sizes = {}
-    for name in graph.inputs:
-        shape = graph.tensors[name].shape
-        free = shape is None or any(not isinstance(size, int) for size in shape[1:])
-        if free and preprocessing is not None and shape is not None and len(shape) == 4:
-            height, width = preprocessing.size
-            first = preprocessing.layout == "NCHW"
-            known = (None, height, width) if first else (height, width, None)
-            shape = (
-                shape[0],
-                *(s if isinstance(s, int) else k for s, k in zip(shape[1:], known, strict=True)),
-            )
-            free = any(not isinstance(size, int) for size in shape[1:])
-        if free:
-            raise ExportError(
-                f"expected an example of the input {name!r}, whose sizes are free, {shape}. Fix: give inputs= "
-                "(--inputs FILE) of the sizes that are explained"
-            )
-        sizes[name] = tuple(size if isinstance(size, int) else 2 for size in shape or ())
-    infos = {
-        name: helper.make_tensor_value_info(
-            name, helper.np_dtype_to_tensor_dtype(graph.tensors[name].dtype), sizes[name]
-        )
-        for name in graph.inputs
-    }
-    return fn.feeds_of(example_of(infos, None))
-
-
-def _bound(
-    fn: Differentiable, feeds: Feeds, target: TargetLike, kind: Method, options: dict[str, Any]
-) -> tuple[Differentiable, Bound]:
-    """The model with its samples along axis 0, bound to the example. Arrays in the options are moved along."""
-    wrt = options.get("wrt")
-    names = () if kind.path is not None and wrt is not None else fn.roots(wrt)
-    view = arranged_to_move(fn, feeds, fn.indexed(target), names)
-    arrangement = view.arrangement
-    spans = () if arrangement is None else arrangement.spans.values()
-    if (
-        arrangement is None
-        or arrangement.samples == JOINT
-        or arrangement.wrapped
-        or arrangement.alone
-        or not all(span.whole for span in spans)
-    ):
-        why = "" if arrangement is None or not arrangement.note else f" ({arrangement.note})"
-        raise ExportError(
-            f"expected independent samples along one axis of each input and output, found others{why}. Fix: export "
-            "the model with the batch first, or explain it in Python"
-        )
-    if arrangement.plain:
-        return view, view.bind(feeds, target)
-    moved = moved_options(fn, arrangement, feeds, options, kind.path)
-    options.update(moved)
-    first = Feeds(view.graph, arrangement.all_first(feeds), single=feeds.single)
-    return view, view.bind(first, moved_target(fn.graph, arrangement, fn.indexed(target)))
 
 
 def _version() -> str:

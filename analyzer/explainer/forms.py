@@ -14,7 +14,7 @@ from analyzer.errors import ExportError
 from analyzer.explainer.description import TOKENIZER_KEY, Description, Port, set_entry
 from analyzer.explainer.files import check_file
 from analyzer.explainer.photograph import with_preprocessing
-from analyzer.explainer.runtimes import fit
+from analyzer.explainer.runtimes import at_opset, fit, missing
 from converters.model import CLASS_NAMES_KEY, PREPROCESSING_KEY, Model
 
 
@@ -22,11 +22,22 @@ from converters.model import CLASS_NAMES_KEY, PREPROCESSING_KEY, Model
 class FileForm:
     """How a file is written. See `export_explainer`."""
 
+    opset: int
+    fp16: bool = False
     check_for: str | None = None
     with_preprocessing: bool = False
     overlay: bool = False
     required_inputs: bool = False
     tokenizer: str | None = None
+
+
+def lowered_to(proto: onnx.ModelProto, form: FileForm) -> tuple[onnx.ModelProto, Mapping[str, int]]:
+    """Return a model in the opset and the ops of a form, and {op: number of nodes} that were lowered."""
+    proto = at_opset(proto, form.opset)
+    if form.check_for is None:
+        return proto, {}
+    lowered = {one.op: one.count for one in missing(proto, form.check_for) if one.lowered}
+    return fit(proto, form.check_for), lowered
 
 
 def in_form(

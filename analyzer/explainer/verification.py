@@ -1,21 +1,27 @@
 """Compare an emitted explainer with the method in Python, on an example.
 
-From an emitted model and Python's result to the shapes of the file's outputs, and to their distance from Python's.
-Refuses a file whose numbers differ.
+From an example and Python's result to a model in the opset and the precision of its file, with the distance from
+Python. Refuses a file whose numbers differ.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 
-from analyzer.errors import ExportError
+from analyzer.errors import ExportError, UndefinedResult
+from analyzer.explainer.axes import with_stated_axes
 from analyzer.explainer.description import Port
-from analyzer.explainer.emission import EmittedExplainer
+from analyzer.explainer.emission import EmittedExplainer, emit, state_outputs
+from analyzer.explainer.example import Example
 from analyzer.explainer.files import session_of
+from analyzer.explainer.forms import FileForm, lowered_to
+from analyzer.explainer.runtimes import to_float16
+from analyzer.methods.exporting import Draw, ExplainerGraph
 from analyzer.methods.result import Attribution
 from analyzer.types import Arrays
 from converters.errors import one_line
@@ -30,6 +36,50 @@ NEAR_IN_HALVES = 0.2
 NEAR_IN_LOOPS = 5e-2
 """The same where a Loop evaluates points: its convolutions have other kernels, with which a value that is 0 up to
 rounding may come to lie on the other side of a ReLU. 5e-3 was measured."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A file that gives what Python gives: the model, what was emitted, its inputs and outputs, and the distance.
+
+    lowered: {op: number of nodes} that were replaced for a runtime.
+    """
+
+    proto: onnx.ModelProto
+    emitted: EmittedExplainer
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    error: float
+    lowered: Mapping[str, int]
+
+
+def compare(
+    example: Example, found: Attribution, form: FileForm, *, at_once: int | None, draw: Draw
+) -> Compared:
+    """Emit a method in the opset and the precision of its file, and compare the file with Python.
+
+    Raises ExportError where they differ, UndefinedResult where the file's results are NaN.
+    """
+    feeds, drawn = example.bound.feeds, draw == "inside"
+    values = example.bound.outputs()
+    for safe in (False, True):
+        # Where a cotangent of 0 meets an infinite derivative, the results are NaN: again with these kept apart.
+        graph = ExplainerGraph(example.bound, at_once, draw, safe)
+        emitted = emit(graph, example.method, example.options, sized=example.sized)
+        inputs, outputs = emitted.inputs, with_shapes(emitted, found, values)
+        state_outputs(emitted.proto, outputs)
+        proto, lowered = lowered_to(emitted.proto, form)
+        error = distance(proto, emitted, feeds, found, drawn=drawn)
+        if error is None:
+            continue
+        if form.fp16:
+            proto = to_float16(proto)
+            error = distance(proto, emitted, feeds, found, drawn=drawn, most=NEAR_IN_HALVES)
+            assert error is not None
+        if example.spans:
+            inputs, outputs = with_stated_axes(proto, inputs, outputs, example.spans)
+        return Compared(proto, emitted, inputs, outputs, error, lowered)
+    raise UndefinedResult("the explanation of the example is not finite. Fix: give other inputs= (--inputs)")
 
 
 def with_shapes(emitted: EmittedExplainer, found: Attribution, values: Arrays) -> tuple[Port, ...]:
