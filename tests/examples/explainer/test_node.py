@@ -94,6 +94,7 @@ def test_a_text_model_has_a_number_for_each_token(folder, tmp_path):
         ("full-node.onnx", ["photograph.png"], "--with-preprocessing"),
         ("full-node.onnx", ["double.npy"], 'astype("float32")'),
         ("full-node.onnx", ["nothing=x.npy"], "expected the inputs input, target, found 'nothing'"),
+        ("full-node.onnx", ["x.npy", "--target", "5"], "expected a target from 0 to 4"),
         ("model.onnx", ["x.npy"], "expected a file of `onnxplain export`"),
     ],
 )
