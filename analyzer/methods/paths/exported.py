@@ -1,7 +1,7 @@
 """The ends of paths, and results along them, as ONNX: what the exporters of path methods share.
 
-From an ExplainerGraph and baselines to the part of the model that is followed and the starts of the paths, inputs of the
-file where there is one. Refuses baselines that depend on the sample: these are fed to the file.
+From an ExplainerGraph and baselines to the part of the model that is followed and to the starts of the paths, which are
+inputs of the file where there is one. Refuses baselines that depend on the sample: these are fed to the file.
 """
 
 from __future__ import annotations
