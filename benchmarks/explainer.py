@@ -45,6 +45,8 @@ GOALS = {"gradient": 2.5, "full-grad": 3.5}
 SMALLEST = 1.2
 VERSIONS = ("numpy", "onnx", "onnxruntime", "torch")
 LOADS = 3
+MOST = 200 * 2**20
+"""Bytes of a model that is measured in WebAssembly, whose memory is 4 GiB for all files together."""
 WASM = Path(__file__).with_name("explainer_wasm.mjs")
 
 
@@ -173,7 +175,7 @@ def tables(names: list[str], options: argparse.Namespace, folder: Path) -> list[
         with tempfile.TemporaryDirectory() as own:
             paths = files(name, Path(own))
             rows += rows_of(name, paths, options.batch, options.rounds)
-            if packages is not None:
+            if packages is not None and paths[MODEL].stat().st_size <= MOST:
                 wasm += wasm_rows(name, paths, packages, options.rounds)
     title = f"Explainers at {SIZE}², batch {options.batch}, median of {options.rounds} alternating rounds"
     columns = ("", "time", "× model", "goal", "file", f"× model (goal ≤ {SMALLEST})", "load")
