@@ -29,6 +29,7 @@ from torch import nn
 
 import onnxplain as ox
 from analyzer.demo import load_network
+from analyzer.errors import ExportError
 from benchmarks.gradient import alternate
 from benchmarks.results import Results, machine, write_section
 from tests.examples.explainer.programs import Offline, node_modules
@@ -73,8 +74,13 @@ def files(name: str, folder: Path) -> dict[str, Path]:
     paths = {MODEL: folder / "model.onnx"}
     model.save(paths[MODEL])
     for method, settings in METHODS.items():
-        paths[method] = folder / f"{method}.onnx"
-        ox.export_explainer(model, paths[method], method, check_for="web", **settings)
+        path = folder / f"{method}.onnx"
+        try:
+            ox.export_explainer(model, path, method, check_for="web", **settings)
+        except ExportError as refused:
+            Console().print(f"{name}, {method}: {refused}")
+            continue
+        paths[method] = path
     return paths
 
 
