@@ -1,4 +1,4 @@
-"""Take the picture of the demo's web page: `python docs/make_web.py`. Writes docs/images/web.png.
+"""Take the picture of the demo's web page: `python docs/make_web.py`. Writes docs/images/web.jpg.
 
 Needs the extra "demo" and a Chromium. With `-o FOLDER` it writes all pictures there instead: wide and narrow, light and
 dark, and the view with signs.
@@ -21,7 +21,7 @@ from analyzer.demo import write_demo_site
 from analyzer.explainer.web import serve
 from tests.analyzer.explainer.web.chrome import Chrome
 
-PICTURE = Path(__file__).parent / "images" / "web.png"
+PICTURE = Path(__file__).parent / "images" / "web.jpg"
 WIDTH, NARROW, HEIGHT = 1400, 360, 900
 # By name: the width, whether dark, and the view; the first is that of the docs.
 SHOTS = {
@@ -51,12 +51,6 @@ def shots(names: list[str]) -> dict[str, bytes]:
     return found
 
 
-def small(png: bytes) -> Image.Image:
-    """Return a picture of 256 colours, which is a third of the size."""
-    image = Image.open(io.BytesIO(png)).convert("RGB")
-    return image.quantize(256, dither=Image.Dither.FLOYDSTEINBERG)
-
-
 def main() -> None:
     """Write the pictures."""
     parser = argparse.ArgumentParser(description="Take the picture of the demo's web page.")
@@ -64,7 +58,8 @@ def main() -> None:
     folder = parser.parse_args().output
     if folder is None:
         PICTURE.parent.mkdir(exist_ok=True)
-        small(shots(["web"])["web"]).save(PICTURE, optimize=True)
+        image = Image.open(io.BytesIO(shots(["web"])["web"])).convert("RGB")
+        image.save(PICTURE, quality=88, subsampling=0, optimize=True, progressive=True)
         return
     for name, png in shots(list(SHOTS)).items():
         (folder / f"{name}.png").write_bytes(png)

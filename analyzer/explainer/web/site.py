@@ -112,13 +112,22 @@ def _page(proto: onnx.ModelProto, found: Description) -> dict[str, Any]:
     """Return what the page needs to feed the model and to read its outputs."""
     target, explained = input_of(found, "target"), explained_output(found)
     if target is None:
-        raise ExportError(f"expected an input with the role 'target', found none. {AGAIN}")
+        raise ExportError(
+            "expected an explainer whose reader chooses the class, with an input of the role 'target', found a target "
+            "that is fixed in the file. Fix: export again with a class, or none, as the target"
+        )
     if len(explained.shape) != 2:
         raise ExportError(
             f"expected a classifier, with an output (N, classes), found {explained.name!r} of shape "
             f"{list(explained.shape)}. The page shows classifiers of images and of texts. Fix: use the explainer in "
             "Python, or from JavaScript as in examples/explainer"
         )
+    for one in found.inputs:
+        if one.role in ("model", "image") and one.shape and one.shape[0] not in (1, *_names(one)):
+            raise ExportError(
+                f"expected inputs of any number of samples, found {one.name!r} of shape {list(one.shape)}. Fix: "
+                "convert the model with a free batch axis, and export it again"
+            )
     outputs = {role: port.name for role in _OUTPUTS if (port := output_of(found, role)) is not None}
     page = {
         "target": target.name,
@@ -152,6 +161,11 @@ def _page(proto: onnx.ModelProto, found: Description) -> dict[str, Any]:
     raise _unsupported(found)
 
 
+def _names(port: Port) -> tuple[str, ...]:
+    """Return the names of the free axes of an input."""
+    return tuple(size for size in port.shape if isinstance(size, str))
+
+
 def _seen(proto: onnx.ModelProto) -> dict[str, Any] | None:
     """Return how a picture is cropped, which tells what the model sees; None where the file does not say it."""
     text = next((entry.value for entry in proto.metadata_props if entry.key == PREPROCESSING_KEY), None)
@@ -172,6 +186,11 @@ def _seen(proto: onnx.ModelProto) -> dict[str, Any] | None:
 def _refuse_others(found: Description, image: Port) -> None:
     """Raise ExportError where the model needs more than a picture."""
     others = [port.name for port in found.inputs if port.role == "model"]
+    if image.type != "uint8" or len(image.shape) != 4 or image.shape[3] != 3:
+        raise ExportError(
+            f"expected pixels as {image.name!r}, uint8 (N, height, width, 3), found {image.type} {list(image.shape)}. "
+            f"{AGAIN}"
+        )
     if others:
         raise ExportError(
             f"expected a model whose only input is a picture, found {others[0]!r} besides {image.name!r}. Fix: export "

@@ -31,6 +31,10 @@ def views_of(found: Description, *, text: bool) -> list[dict[str, Any]]:
             _view(found, IMPORTANCE, drawn, text=text),
             _view(found, SIGNED, complete, text=text, smoothing=REGIONS),
         ]
+    attribution = output_of(found, "attribution")
+    if text and found.signed and attribution is not None and len(attribution.shape) == 3:
+        # The share of a token is the sum over its vector.
+        drawn = attribution
     if not found.signed:
         return [_view(found, IMPORTANCE, drawn, text=text)]
     return [

@@ -126,7 +126,7 @@ async function explain({ target, picture: given, text }) {
   };
   const transfer = [];
   for (const view of page.views) {
-    const map = numbers(results[view.output]);
+    const map = tokens ? tokenShares(results[view.output]) : numbers(results[view.output]);
     if (!map.every(Number.isFinite)) throw new Told("The map of this explanation is not finite, so there is nothing to show. Try another class.");
     if (tokens) {
       if (map.length !== tokens.ids.length) throw new Told("The map has another length than the text: this page and its model do not fit together.");
@@ -163,6 +163,18 @@ function sum(results, role) {
   let total = 0;
   for (const value of numbers(tensor)) total += value;
   return total;
+}
+
+/** One number for each token: of an attribution (1, T, D), the sum over each vector. */
+function tokenShares(tensor) {
+  const values = numbers(tensor);
+  if (tensor.dims.length < 3) return values;
+  const size = tensor.dims[2];
+  return Float32Array.from({ length: tensor.dims[1] }, (_, at) => {
+    let total = 0;
+    for (let i = 0; i < size; i++) total += values[at * size + i];
+    return total;
+  });
 }
 
 function highest(scores) {

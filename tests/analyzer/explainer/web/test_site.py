@@ -148,7 +148,10 @@ def with_noise(stored: dict[str, Any]) -> None:
         (described(lambda one: one["inputs"][0].update(shape=[-1, 3])), "the shape of 'image'"),
         (described(lambda one: one["inputs"][0].update(shape=[None])), "the shape of 'image'"),
         (described(lambda one: one["inputs"].append(one["inputs"][0])), "inputs once in the description"),
-        (described(lambda one: one["inputs"][1].update(role="baseline")), "an input with the role 'target'"),
+        (
+            described(lambda one: one["inputs"][1].update(role="baseline")),
+            "with an input of the role 'target'",
+        ),
         (described(lambda one: one["outputs"][0].update(explains=False)), "one output that is explained"),
         (described(lambda one: one["outputs"][0].update(shape=["batch", 2, 8, 8])), "expected a classifier"),
         (described(lambda one: one["outputs"][1].update(role="overlay")), "an output with the role 'map'"),
@@ -157,6 +160,9 @@ def with_noise(stored: dict[str, Any]) -> None:
             described(lambda one: one["inputs"][1].update(default=float("nan"))),
             "finite numbers in the description",
         ),
+        (described(lambda one: one["inputs"][0].update(shape=[2, 9, 9, 3])), "a free batch axis"),
+        (described(lambda one: one["inputs"][0].update(shape=["n", 9, 9, 4])), "expected pixels as 'image'"),
+        (described(lambda one: one["inputs"][0].update(type="float32")), "expected pixels as 'image'"),
         (described(as_pixels), "Fix: export again with --with-preprocessing"),
         (described(as_table), "a model of images or of token ids"),
     ],
@@ -361,6 +367,17 @@ def test_web_tells_what_it_wrote(text_file: Path, tmp_path: Path, capsys: pytest
     assert found["bytes"] == sum(path.stat().st_size for path in site.rglob("*") if path.is_file())
     assert main(["web", str(text_file), "-o", str(site)]) == 0
     assert f"onnxplain serve {site}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_demo_refuses_options_of_its_other_form(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for options in (["--web", "--quick"], ["--web", "--backends", "torch"], ["--port", "0"], ["--no-open"]):
+        assert main(["demo", *options]) == 2
+        said = capsys.readouterr().err.strip()
+        assert "Fix:" in said and "\n" not in said and "internal error" not in said
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_page_says_what_is_wrong_with_its_folder(
