@@ -29,6 +29,7 @@ from torch import nn
 
 import onnxplain as ox
 from analyzer.demo import load_network
+from analyzer.errors import ExportError
 from benchmarks.gradient import alternate
 from benchmarks.results import Results, machine, write_section
 from tests.examples.explainer.programs import Offline, node_modules
@@ -45,6 +46,8 @@ GOALS = {"gradient": 2.5, "full-grad": 3.5}
 SMALLEST = 1.2
 VERSIONS = ("numpy", "onnx", "onnxruntime", "torch")
 LOADS = 3
+MOST = 200 * 2**20
+"""Bytes of a model that is measured in WebAssembly, whose memory is 4 GiB for all files together."""
 WASM = Path(__file__).with_name("explainer_wasm.mjs")
 
 
@@ -71,8 +74,13 @@ def files(name: str, folder: Path) -> dict[str, Path]:
     paths = {MODEL: folder / "model.onnx"}
     model.save(paths[MODEL])
     for method, settings in METHODS.items():
-        paths[method] = folder / f"{method}.onnx"
-        ox.export_explainer(model, paths[method], method, check_for="web", **settings)
+        path = folder / f"{method}.onnx"
+        try:
+            ox.export_explainer(model, path, method, check_for="web", **settings)
+        except ExportError as refused:
+            Console().print(f"{name}, {method}: {refused}")
+            continue
+        paths[method] = path
     return paths
 
 
@@ -173,7 +181,7 @@ def tables(names: list[str], options: argparse.Namespace, folder: Path) -> list[
         with tempfile.TemporaryDirectory() as own:
             paths = files(name, Path(own))
             rows += rows_of(name, paths, options.batch, options.rounds)
-            if packages is not None:
+            if packages is not None and paths[MODEL].stat().st_size <= MOST:
                 wasm += wasm_rows(name, paths, packages, options.rounds)
     title = f"Explainers at {SIZE}², batch {options.batch}, median of {options.rounds} alternating rounds"
     columns = ("", "time", "× model", "goal", "file", f"× model (goal ≤ {SMALLEST})", "load")
