@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.errors import ExportError
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 OPSET = 21
+_SMALL = ("web", "webgpu", "mobile")
+"""Runtimes with little memory."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def export_explainer(
     *,
     target: TargetLike = None,
     inputs: Inputs | None = None,
-    at_once: int | None = None,
+    at_once: int | Literal["all"] | None = None,
     draw: Draw = "stored",
     opset: int = OPSET,
     fp16: bool = False,
@@ -90,9 +92,10 @@ def export_explainer(
         output. Weights, positions and sums of targets are fixed in the file, which then has no such input.
     inputs: an example, on which the file is compared with Python, and whose sizes decide where free ones must be known.
         Default: random numbers of the stated sizes.
-    at_once: points of a path, or noisy copies, that are evaluated together. Default: all of them as one batch, where
-        the model's batch is free. 1 is a Loop that needs the memory of one gradient. Between them, the next lower
-        number that divides theirs.
+    at_once: points of a path, or noisy copies, that are evaluated together. "all" of them are one batch, where the
+        model's batch is free; 1 is a Loop that needs the memory of one gradient, and is faster on a CPU. Between them,
+        the next lower number that divides theirs. Default: "all", which has Python's kernels, and so its numbers near
+        the kinks of a ReLU; 1 for the runtimes "web", "webgpu" and "mobile", where memory matters.
     draw: "stored" noise is an input of the file, whose default are the numbers that row 0 of a batch gets in Python;
         "inside" draws it in each run, of the seed `rng`.
     opset: of the file, 17 at least. fp16: store weights in half precision.
@@ -119,13 +122,14 @@ def export_explainer(
     tell("explaining an example in Python")
     found = example.explained()
     tell("writing the gradients, and comparing")
-    compared = compare(example, found, form, at_once=at_once, draw=draw)
+    points = _points(at_once, check_for)
+    compared = compare(example, found, form, at_once=points, draw=draw)
     description = Description(
         method=kind.name,
         caption=kind.caption,
         settings={
             **{key: shown(value) for key, value in example.options.items()},
-            "at_once": at_once,
+            "at_once": "all" if points is None else points,
             "draw": draw,
         },
         signed=compared.emitted.exported.signed,
@@ -141,6 +145,17 @@ def export_explainer(
     proto, description = in_form(compared.proto, description, fn.model, form)
     size = write_model(proto, destination)
     return Explainer(destination, description, size, len(proto.graph.node), compared.error, compared.lowered)
+
+
+def _points(at_once: int | str | None, check_for: str | None) -> int | None:
+    """The points that are evaluated together; None for all. Raises ExportError for another value."""
+    if at_once is None:
+        return 1 if check_for in _SMALL else None
+    if at_once == "all":
+        return None
+    if not isinstance(at_once, int) or isinstance(at_once, bool) or at_once < 1:
+        raise ExportError(f'expected at_once to be "all" or a number above 0, got {at_once!r}. Fix: give 1')
+    return at_once
 
 
 def _destination(path: str | os.PathLike[str]) -> Path:

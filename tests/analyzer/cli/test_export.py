@@ -87,7 +87,7 @@ def test_the_hash_of_the_model_is_stored(files, tmp_path):
         (("--target", "5"), "out of range"),
         (("--method", "integrated-gradients", "--max-error", "0.1"), "needs the host"),
         (("--method", "integrated-gradients", "--baseline", "blurred"), "depends on the sample"),
-        (("--at-once", "few"), "expected all, or a number above 0"),
+        (("--at-once", "few"), "expected at_once to be"),
         (("--overlay",), "with_preprocessing"),
         (("--opset", "3"), "opset"),
         (("--tokenizer", "none.json"), "give the tokenizer.json"),

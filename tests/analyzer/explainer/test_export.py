@@ -104,7 +104,7 @@ def test_a_file_gives_what_the_method_gives_in_python(tmp_path, name, method):
             assert_same(found, api, rows)
 
 
-@pytest.mark.parametrize("at_once", [1, 2, None])
+@pytest.mark.parametrize("at_once", [1, 2, "all", None])
 @pytest.mark.parametrize("rule", ["trapezoid", "gauss-legendre"])
 def test_points_run_in_a_loop_or_together(tmp_path, rule, at_once):
     model, inputs = network("CNN")
@@ -113,7 +113,7 @@ def test_points_run_in_a_loop_or_together(tmp_path, rule, at_once):
     steps = 6 if rule == "trapezoid" else 5
     ox.export_explainer(model, path, "integrated-gradients", steps=steps, rule=rule, at_once=at_once)
     loops = [node for node in onnx.load(path).graph.node if node.op_type == "Loop"]
-    assert len(loops) == (at_once is not None)
+    assert len(loops) == (at_once in (1, 2))
     found = run(path, {"input": inputs})
     assert_same(found, ox.integrated_gradients(model, inputs, steps=steps, rule=rule), slice(None))
 
@@ -361,6 +361,7 @@ def test_weights_are_stored_once(tmp_path):
         ("gradient", {"with_preprocessing": True}, "does not state its preprocessing"),
         ("expected-gradients", {}, "background"),
         ("smooth-grad", {"samples": 0}, "samples"),
+        ("smooth-grad", {"at_once": 0}, "a number above 0"),
     ],
 )
 def test_what_cannot_be_a_file_is_refused_and_nothing_is_written(tmp_path, method, settings, words):
