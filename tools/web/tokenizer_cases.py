@@ -108,7 +108,48 @@ def _tokenizers() -> dict[str, Any]:
         trainers.UnigramTrainer(vocab_size=200, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>"),
     )
     t5.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    return {"bert": bert, "bert cased": cased, "roberta": roberta, "split": split, "t5": t5}
+    # No piece has a break or an emoji: their bytes are tokens.
+    llama = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    llama.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    llama.train_from_iterator(
+        SENTENCES,
+        trainers.BpeTrainer(
+            vocab_size=600,
+            special_tokens=["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))],
+        ),
+    )
+    llama.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+
+    albert = Tokenizer(models.Unigram())
+    albert.normalizer = normalizers.Sequence(
+        [
+            normalizers.Replace("``", '"'),
+            normalizers.NFKD(),
+            normalizers.StripAccents(),
+            normalizers.Lowercase(),
+            normalizers.Strip(),
+        ]
+    )
+    albert.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.WhitespaceSplit(),
+            pre_tokenizers.Metaspace(),
+        ]
+    )
+    albert.train_from_iterator(
+        SENTENCES,
+        trainers.UnigramTrainer(vocab_size=150, special_tokens=["<pad>", "<unk>"], unk_token="<unk>"),
+    )
+
+    return {
+        "llama": llama,
+        "albert": albert,
+        "bert": bert,
+        "bert cased": cased,
+        "roberta": roberta,
+        "split": split,
+        "t5": t5,
+    }
 
 
 if __name__ == "__main__":
