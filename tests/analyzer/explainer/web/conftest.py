@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from tests.analyzer.explainer.web.networks import LENGTH, NAMES, SIDE, photo_cla
 from tests.analyzer.explainer.web.standins import photo_explainer, text_explainer
 from tests.analyzer.figures.browser import browser
 
-CASES = json.loads((Path(__file__).parent / "tokenizer_cases.json").read_text(encoding="utf-8"))
+CASES = json.loads(gzip.decompress((Path(__file__).parent / "tokenizer_cases.json.gz").read_bytes()))
 BERT = next(one for one in CASES if one["name"] == "bert")
 TEXTS = ("the film was not bad at all", "a dreadful, boring ending")
 

@@ -395,8 +395,11 @@ def test_the_tokenizer_of_the_page_gives_the_ids_of_the_python_package(
         page = opened(chrome, address)
         for one in CASES:
             found = page.run(
-                f"""import("./vendor/tokenizers.min.mjs").then(({{ Tokenizer }}) => {{
-                  const tokenizer = new Tokenizer({json.dumps(one["tokenizer"])}, {{}});
+                f"""Promise.all([import("./vendor/tokenizers.min.mjs"), import("./precompiled.js")]).then(
+                ([{{ Tokenizer }}, {{ withTables }}]) => {{
+                  const stored = {json.dumps(one["tokenizer"])};
+                  const tokenizer = new Tokenizer(stored, {{}});
+                  withTables(tokenizer, stored);
                   const texts = {json.dumps([case["text"] for case in one["cases"]])};
                   return texts.map(text => Array.from(tokenizer.encode(text).ids, Number));
                 }})"""
