@@ -122,17 +122,16 @@ def with_required_inputs(
 ) -> tuple[onnx.ModelProto, Description]:
     """Return a model all of whose inputs must be fed: JavaScript runtimes do not feed inputs with a default.
 
-    The defaults stay in the description. Raises ExportError for a default that is too large for it.
+    The defaults stay in the description. One that is too large for it, such as stored noise, becomes a constant.
     """
-    optional = {port.name: port for port in description.inputs if port.optional}
-    if large := [name for name, port in optional.items() if port.default is None]:
-        raise ExportError(
-            f'the input {large[0]!r} is too large to be fed by each consumer. Fix: draw="inside" (--draw inside)'
-        )
+    fed = {port.name for port in description.inputs if port.optional and port.default is not None}
+    stored = {port.name for port in description.inputs if port.optional} - fed
     changed = onnx.ModelProto()
     changed.CopyFrom(proto)
-    kept = [one for one in changed.graph.initializer if one.name not in optional]
-    del changed.graph.initializer[:]
-    changed.graph.initializer.extend(kept)
-    inputs = tuple(replace(port, optional=False) for port in description.inputs)
-    return changed, replace(description, inputs=inputs)
+    weights = [one for one in changed.graph.initializer if one.name not in fed]
+    inputs = [info for info in changed.graph.input if info.name not in stored]
+    del changed.graph.initializer[:], changed.graph.input[:]
+    changed.graph.initializer.extend(weights)
+    changed.graph.input.extend(inputs)
+    ports = tuple(replace(port, optional=False) for port in description.inputs if port.name not in stored)
+    return changed, replace(description, inputs=ports)

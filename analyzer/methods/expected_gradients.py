@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import onnx
 
 from analyzer.autodiff.request import OUTPUT, gradient_name, observe
 from analyzer.autodiff.sweep import check_gradient_paths
@@ -107,8 +108,11 @@ def _export(explainer: ExplainerGraph, *, background: Background | None, samples
         found = {}
         for name, start in starts(op, numbers).items():
             x = graph.tensors[name]
-            span = op.Sub(op.Unsqueeze(x, [0]), start)
-            found[name] = op.Add(start, op.Mul(column(op, numbers, alphas, x, rank_of(x)), span))
+            # In double precision as in Python, so that both decide alike near the kinks of a ReLU.
+            end, begin = (op.Cast(one, to=onnx.TensorProto.DOUBLE) for one in (op.Unsqueeze(x, [0]), start))
+            along = column(op, numbers, alphas, end, rank_of(x))
+            point = op.Add(begin, op.Mul(along, op.Sub(end, begin)))
+            found[name] = op.Cast(point, to=op.dtype_of(x))
         return found
 
     def finish(op: Builder, numbers: Tensor, found: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -264,6 +264,8 @@ def integrated_gradients(
     for k in range(lines.targets):
         vectors = lines.arrays(sums.mean[:, k])
         found = path_attributions(held_of_rank(held, k), vectors, sums.difference[:, k], sums.most)
+        # A map of tokens has one number for each, summed over its vector.
+        found["channel_axes"] |= {name: whole.graph.tensors[name].rank - 1 for name in embedded}
         if wrt is not None:
             found["arrangement"] = fn.arrangement
         error = sums.standard_error(k)

@@ -22,7 +22,20 @@ TYPES = tuple(
 )
 Probe = tuple[str, int, str, onnx.ModelProto]
 
-_UNARY = ("Abs", "Ceil", "Identity", "Neg", "Not", "Relu", "Round", "Sign", "Softsign", "Sqrt", "Transpose", "Flatten")
+_UNARY = (
+    "Abs",
+    "Ceil",
+    "Identity",
+    "Neg",
+    "Not",
+    "Relu",
+    "Round",
+    "Sign",
+    "Softsign",
+    "Sqrt",
+    "Transpose",
+    "Flatten",
+)
 _BINARY = ("Add", "Div", "Max", "Mean", "Min", "Mod", "Mul", "Pow", "Sub", "Sum", "MatMul")
 _LOGIC = ("And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Or", "Xor")
 _INT64 = TensorProto.INT64
@@ -50,7 +63,9 @@ def _on_gpu(model: onnx.ModelProto) -> bool:
     providers = ["WebGpuExecutionProvider", "CPUExecutionProvider"]
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
     if session.get_providers()[0] != providers[0]:
-        raise SystemExit("expected a Vulkan device for the WebGPU provider, found none. Fix: set VK_ICD_FILENAMES")
+        raise SystemExit(
+            "expected a Vulkan device for the WebGPU provider, found none. Fix: set VK_ICD_FILENAMES"
+        )
     return all(part.ep_name != providers[1] for part in session.get_provider_graph_assignment_info())
 
 
@@ -124,7 +139,9 @@ def _of_further_types() -> Iterator[Probe]:
             for reduction in ("none", "add"):
                 inputs = [(kind, two), (_INT64, two), (kind, two)]
                 yield _probe("ScatterElements", opset, inputs, kind, reduction=reduction)
-                yield _probe("ScatterND", opset, [inputs[0], (_INT64, [2, 1]), inputs[2]], kind, reduction=reduction)
+                yield _probe(
+                    "ScatterND", opset, [inputs[0], (_INT64, [2, 1]), inputs[2]], kind, reduction=reduction
+                )
             yield _probe("Einsum", opset, [(kind, square)] * 2, kind, equation="ij,jk->ik")
 
 
@@ -134,12 +151,17 @@ def _probe(
     names = [f"x{index}" for index in range(len(inputs))]
     infos = [helper.make_tensor_value_info(name, *one) for name, one in zip(names, inputs, strict=True)]
     result = helper.make_tensor_value_info("y", output, None)
-    graph = helper.make_graph([helper.make_node(op_type, names, ["y"], **attributes)], "probe", infos, [result])
+    graph = helper.make_graph(
+        [helper.make_node(op_type, names, ["y"], **attributes)], "probe", infos, [result]
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
     return op_type, onnx.defs.get_schema(op_type, opset).since_version, _pair(model), model
 
 
 def _pair(model: onnx.ModelProto) -> str:
     """The types of the first input and the first output."""
-    first = [infos[0].type.tensor_type.elem_type if infos else 0 for infos in (model.graph.input, model.graph.output)]
+    first = [
+        infos[0].type.tensor_type.elem_type if infos else 0
+        for infos in (model.graph.input, model.graph.output)
+    ]
     return ">".join(TensorProto.DataType.Name(kind).lower() if kind else "" for kind in first)

@@ -1,4 +1,4 @@
-"""Bring a finished explainer to what a runtime takes: another opset, weights in float16, ops that it has kernels for."""
+"""Bring a finished explainer to what a runtime takes: its opset, weights in float16, ops with kernels."""
 
 from analyzer.explainer.runtimes.draft import opset_of
 from analyzer.explainer.runtimes.fitting import fit, missing

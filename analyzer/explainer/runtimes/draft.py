@@ -16,9 +16,9 @@ import onnx
 from onnx import helper, numpy_helper
 
 from analyzer.errors import ExportError
+from analyzer.explainer.runtimes.ranks import typed, types_of
 from converters.errors import one_line
 from converters.graph.builder import NodeBuilder
-from converters.graph.inference import inferred_of
 from converters.graph.nodes import is_standard, subgraphs, written
 from converters.graph.tensors import shape_of, value_of
 from converters.graph.unique import UniqueNames
@@ -26,21 +26,21 @@ from converters.types import Shape
 
 # Larger initializers are given to ONNX's C++ passes as inputs: no shape depends on their values.
 _LIGHT = 1024
+_HEAD = ("ir_version", "producer_name", "producer_version", "domain", "model_version", "doc_string")
 
-Rule = Callable[["Writer", onnx.NodeProto], "str | Sequence[str] | None"]
-Scope = ChainMap[str, onnx.TypeProto]
-Values = ChainMap[str, "onnx.TensorProto | onnx.NodeProto"]
+NodeRule = Callable[["Writer", onnx.NodeProto], "str | Sequence[str] | None"]
+KnownTypes = ChainMap[str, onnx.TypeProto]
+KnownValues = ChainMap[str, "onnx.TensorProto | onnx.NodeProto"]
 
 
-class Draft:
+class ModelDraft:
     """A model without its large initializers, which `heavy` holds by name."""
 
     def __init__(self, source: onnx.ModelProto) -> None:
         self.proto = onnx.ModelProto()
-        for field in source.DESCRIPTOR.fields:
-            if field.name not in ("graph", "opset_import", "metadata_props", "functions", "training_info"):
-                if not _repeated(field) and source.HasField(field.name):
-                    setattr(self.proto, field.name, getattr(source, field.name))
+        for field in _HEAD:
+            if source.HasField(field):
+                setattr(self.proto, field, getattr(source, field))
         self.proto.opset_import.extend(source.opset_import)
         self.proto.metadata_props.extend(source.metadata_props)
         if source.functions:
@@ -105,16 +105,12 @@ class Draft:
         del graph.initializer[:]
         graph.initializer.extend([*kept, tensor])
 
-    def light(self, *, bare: bool = False) -> onnx.ModelProto:
-        """Return the model with its large initializers, or with all (bare), as inputs."""
+    def light(self) -> onnx.ModelProto:
+        """Return the model with its large initializers as inputs."""
         proto = onnx.ModelProto()
         proto.CopyFrom(self.proto)
         given = {info.name for info in proto.graph.input}
-        hidden = dict(self.heavy)
-        if bare:
-            hidden |= {tensor.name: tensor for tensor in self.proto.graph.initializer}
-            del proto.graph.initializer[:]
-        for name, tensor in hidden.items():
+        for name, tensor in self.heavy.items():
             if name not in given:
                 proto.graph.input.append(helper.make_tensor_value_info(name, tensor.data_type, tensor.dims))
         return proto
@@ -128,16 +124,16 @@ class Draft:
                     # The one op whose shape ONNX does not infer; it is that of its first input.
                     node.CopyFrom(helper.make_node("Identity", node.input[:1], node.output))
         try:
-            self._typed = inferred_of(proto).graph
+            self._typed = typed(proto)
         except onnx.shape_inference.InferenceError as error:
             raise ExportError(
                 f"the types of the explainer's graph contradict one another ({one_line(error)}). Fix: check the model "
                 "with onnx.checker.check_model(model, full_check=True)"
             ) from error
 
-    def rewrite(self, rule: Rule) -> bool:
-        """Apply a rule to every node. Returns whether it replaced any. Call `infer` before, where the rule reads types."""
-        types = _types_of(self._typed) if self._typed is not None else {}
+    def rewrite(self, rule: NodeRule) -> bool:
+        """Apply a rule to every node. Returns whether it replaced any. Call `infer` before, for types."""
+        types = types_of(self._typed) if self._typed is not None else {}
         values: dict[str, Any] = {tensor.name: tensor for tensor in self.proto.graph.initializer}
         fed = {info.name for info in self.proto.graph.input}
         # What may be fed is not constant.
@@ -145,19 +141,26 @@ class Draft:
         return self._rewrite(self.proto.graph, self._typed, ChainMap(types), ChainMap(values), rule)
 
     def _rewrite(
-        self, graph: onnx.GraphProto, typed: onnx.GraphProto | None, scope: Scope, values: Values, rule: Rule
+        self,
+        graph: onnx.GraphProto,
+        known: onnx.GraphProto | None,
+        scope: KnownTypes,
+        values: KnownValues,
+        rule: NodeRule,
     ) -> bool:
         changed, nodes = False, []
         for position, node in enumerate(graph.node):
             if is_standard(node, "Constant"):
                 values[node.output[0]] = node
-            inner = typed.node[position] if typed is not None else None
+            inner = known.node[position] if known is not None else None
             twins = list(subgraphs(inner)) if inner is not None else []
             for index, body in enumerate(subgraphs(node)):
                 twin = twins[index] if index < len(twins) else None
-                known = _types_of(twin) if twin is not None else {}
+                local_types = types_of(twin) if twin is not None else {}
                 local = {tensor.name: tensor for tensor in body.initializer}
-                changed |= self._rewrite(body, twin, scope.new_child(known), values.new_child(local), rule)
+                changed |= self._rewrite(
+                    body, twin, scope.new_child(local_types), values.new_child(local), rule
+                )
             writer = Writer(self, node, scope, values)
             results = rule(writer, node)
             if results is None:
@@ -191,9 +194,11 @@ class Draft:
 
 
 class Writer(NodeBuilder[str]):
-    """Writes the nodes that take the place of one node. Tensors are names; numbers take the type of the first tensor."""
+    """Writes the nodes that replace one node. Tensors are names; numbers take the type of the first tensor."""
 
-    def __init__(self, draft: Draft, node: onnx.NodeProto, scope: Scope, values: Values) -> None:
+    def __init__(
+        self, draft: ModelDraft, node: onnx.NodeProto, scope: KnownTypes, values: KnownValues
+    ) -> None:
         super().__init__()
         self.draft = draft
         self.node = node
@@ -376,18 +381,6 @@ def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     for node in graph.node:
         for body in subgraphs(node):
             yield from _graphs(body)
-
-
-def _types_of(graph: onnx.GraphProto) -> dict[str, onnx.TypeProto]:
-    types = {info.name: info.type for info in (*graph.value_info, *graph.output, *graph.input)}
-    for tensor in graph.initializer:
-        types[tensor.name] = helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
-    return types
-
-
-def _repeated(field: Any) -> bool:
-    known = getattr(field, "is_repeated", None)
-    return bool(known) if known is not None else field.label == field.LABEL_REPEATED
 
 
 def _copied(node: onnx.NodeProto) -> onnx.NodeProto:

@@ -12,7 +12,7 @@ import onnx
 from onnx import TensorProto
 
 from analyzer.errors import ExportError
-from analyzer.explainer.runtimes.draft import Draft, Writer
+from analyzer.explainer.runtimes.draft import ModelDraft, Writer
 from analyzer.explainer.runtimes.forms import FORMS, folded
 from analyzer.explainer.runtimes.kernels import Missing, Runtime, lacking, lacks, runtime_of
 from analyzer.explainer.runtimes.opset import at_opset, checked
@@ -40,7 +40,7 @@ def fit(proto: onnx.ModelProto, runtime: str) -> onnx.ModelProto:
     op, count, first node and the runtime's version, for ops that the runtime cannot run; the model is not changed.
     """
     chosen = runtime_of(runtime)
-    draft = Draft(_at_known_opset(proto, chosen))
+    draft = ModelDraft(_at_known_opset(proto, chosen))
 
     def rule(op: Writer, node: onnx.NodeProto) -> str | Sequence[str] | None:
         if chosen.accelerated:
@@ -69,7 +69,7 @@ def _has_form(op: Writer, node: onnx.NodeProto, runtime: Runtime) -> bool:
 
 
 def _at_known_opset(proto: onnx.ModelProto, runtime: Runtime) -> onnx.ModelProto:
-    version = Draft(proto).opset
+    version = ModelDraft(proto).opset
     if runtime.preferred is not None and version > runtime.preferred:
         try:
             return at_opset(proto, runtime.preferred)

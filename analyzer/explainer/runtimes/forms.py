@@ -1,6 +1,7 @@
 """The plain forms of ops that a runtime may lack: nodes of simpler ops with the same values.
 
-`FORMS[op]` is a rule for a Draft. Values are equal bit for bit, NaN included, but for Mean, which may round otherwise.
+`FORMS[op]` is a rule for a ModelDraft. Values are equal, NaN included; Mean and the ops that the standard defines by a
+body are equal to rounding.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from analyzer.explainer.runtimes.bodies import standard_body
 from analyzer.explainer.runtimes.draft import Writer
 from converters.graph.nodes import is_standard
 
@@ -148,6 +150,7 @@ FORMS: dict[str, PlainForm] = {
     "Xor": _one_of,
     "Not": _opposite,
     "ScatterElements": _scatter,
+    **dict.fromkeys(("Celu", "Mish", "Selu", "Softplus", "Softsign", "Swish"), standard_body),
 }
 """The plain form of each op that has one."""
 

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from analyzer.explainer.runtimes.draft import Draft, read_in
+from analyzer.explainer.runtimes.draft import ModelDraft, read_in
 
 LARGEST = float(np.finfo(np.float16).max)
 """Larger weights stay in float32."""
@@ -30,7 +30,7 @@ def to_float16(proto: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.Model
     keep: names of initializers that stay in float32. An initializer that is an input or an output, too, stays, and so
     does one with values beyond 65504, or with values so small that float16 rounds them by more than 2⁻¹¹ in L2.
     """
-    draft = Draft(proto)
+    draft = ModelDraft(proto)
     graph = draft.proto.graph
     fixed = {info.name for info in (*graph.input, *graph.output)} | set(keep)
     read = set(read_in(graph))

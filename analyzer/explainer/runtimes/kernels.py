@@ -18,7 +18,8 @@ import onnx
 from onnx import TensorProto
 
 from analyzer.errors import ExportError
-from analyzer.explainer.runtimes.draft import Draft, Writer, describe
+from analyzer.explainer.runtimes.bodies import has_body
+from analyzer.explainer.runtimes.draft import ModelDraft, Writer, describe
 from converters.graph.nodes import is_standard
 
 # The CPU kernels for these have bodies that are graphs: whatever their types, they run.
@@ -95,7 +96,7 @@ def lacking(op: Writer, node: onnx.NodeProto, runtime: Runtime) -> tuple[str, bo
     if node.op_type == "Constant":
         return None
     kinds = _types(op, node)
-    if not _has_kernel(runtime.table, op, node, kinds) and not _has_body(op, node):
+    if not _has_kernel(runtime.table, op, node, kinds) and not has_body(op):
         return f"{runtime.label} has no kernel for it{_of_types(kinds)}", False
     if not runtime.accelerated:
         return None
@@ -121,7 +122,7 @@ def lacks(
             lowered = has_form(op, node) or _had_kernel(op, node, runtime)
             found[node.op_type, *why, lowered].append(node.name or describe(node))
 
-    draft = Draft(proto)
+    draft = ModelDraft(proto)
     draft.infer()
     draft.rewrite(look)
     return [
@@ -189,8 +190,3 @@ def _fits(op: Writer, node: onnx.NodeProto, types: Mapping[str, Sequence[str]]) 
             if allowed is not None and element and element not in allowed:
                 return False
     return True
-
-
-def _has_body(op: Writer, node: onnx.NodeProto) -> bool:
-    schema = onnx.defs.get_schema(node.op_type, op.draft.opset)
-    return bool(schema.has_function or schema.has_context_dependent_function)

@@ -1,21 +1,21 @@
 """Bring a finished model to another opset, one opset at a time, with all ops of a body of If, Loop or Scan.
 
 Reads a ModelProto of opset 17 or later, and returns another one with the IR version that belongs to its opset. At
-every step down, an op that is new in the opset is expanded through its standard body, a changed op is rewritten
-by its rule (opset_rules.py), and any other op must be valid under its older schema. What has no older form with the same
-values is refused with the node and its op. ONNX's own converter fails on ConstantOfShape and Gelu.
+every step down, an op that is new in the opset is expanded through its standard body, a changed op is rewritten by its
+rule (opset_rules.py), and any other op must be valid under its older schema. An op without an older form of the same
+values raises ExportError, which names the node. ONNX's own converter fails on ConstantOfShape and Gelu.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 
 import onnx
 from onnx import helper
 
 from analyzer.errors import ExportError
-from analyzer.explainer.runtimes.draft import Draft, Writer, all_nodes, describe, opset_of
+from analyzer.explainer.runtimes.bodies import standard_body
+from analyzer.explainer.runtimes.draft import ModelDraft, Writer, all_nodes, opset_of
 from analyzer.explainer.runtimes.opset_rules import NEW_FORMS, RULES, UPWARD
 from converters.errors import one_line
 from converters.graph.nodes import is_standard
@@ -39,7 +39,7 @@ def at_opset(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
         raise ExportError(
             f"expected an opset from {OLDEST} to {newest}, got {opset}. Fix: choose one of these"
         )
-    draft = Draft(proto)
+    draft = ModelDraft(proto)
     version = draft.opset
     if version > newest:
         raise ExportError(
@@ -65,14 +65,14 @@ def at_opset(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
 def checked(proto: onnx.ModelProto) -> None:
     """Run ONNX's checker with full and strict shape inference. Raises ExportError."""
     try:
-        onnx.checker.check_model(Draft(proto).light(), full_check=True)
+        onnx.checker.check_model(ModelDraft(proto).light(), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(
             f"the explainer at opset {opset_of(proto)} fails ONNX's checker ({one_line(error)}). Fix: choose opset 21"
         ) from error
 
 
-def _lower(draft: Draft, version: int) -> None:
+def _lower(draft: ModelDraft, version: int) -> None:
     """Bring a draft from this opset to the one before."""
 
     def rule(op: Writer, node: onnx.NodeProto) -> str | Sequence[str] | None:
@@ -94,7 +94,7 @@ def _lower(draft: Draft, version: int) -> None:
     draft.opset = version - 1
 
 
-def _raise(draft: Draft, version: int) -> None:
+def _raise(draft: ModelDraft, version: int) -> None:
     """Bring a draft to this opset from the one before: later schemas take all that earlier ones took, but for types."""
 
     def rule(op: Writer, node: onnx.NodeProto) -> None:
@@ -108,25 +108,29 @@ def _raise(draft: Draft, version: int) -> None:
     draft.opset = version
 
 
-def _expand_new(draft: Draft, version: int) -> None:
+def _expand_new(draft: ModelDraft, version: int) -> None:
     """Replace the ops that the opset before does not have, or means otherwise, by their standard bodies."""
+
+    def rule(op: Writer, node: onnx.NodeProto) -> Sequence[str] | None:
+        if not is_standard(node) or not _lacks_older_form(node.op_type, version):
+            return None
+        results = None if node.op_type == "AffineGrid" else standard_body(op)
+        if results is None:
+            raise op.refuse(
+                f"has no form with the same values before opset {version}", f"choose opset {version} or later"
+            )
+        return results
+
     for _ in range(_BODIES):
-        found = {}
-        for node in all_nodes(draft.proto.graph):
-            if is_standard(node) and _lacks_older_form(node.op_type, version):
-                found[node.op_type] = node
-        if not found:
+        if not any(
+            is_standard(node) and _lacks_older_form(node.op_type, version)
+            for node in all_nodes(draft.proto.graph)
+        ):
             return
-        for op_type, node in found.items():
-            schema = _schema(op_type, version)
-            if op_type == "AffineGrid" or not (schema.has_function or schema.has_context_dependent_function):
-                raise ExportError(
-                    f"{describe(node)} has no form with the same values before opset {version}. Fix: choose opset "
-                    f"{version} or later"
-                )
-        _inline(draft, sorted(found))
+        draft.infer()
+        draft.rewrite(rule)
     raise ExportError(
-        f"{', '.join(sorted(found))} cannot be written out. Fix: choose opset {version} or later"
+        f"the ops of opset {version} cannot be written out. Fix: choose opset {version} or later"
     )
 
 
@@ -134,23 +138,6 @@ def _lacks_older_form(op_type: str, version: int) -> bool:
     if (op_type, version) in RULES or _since(op_type, version) != version:
         return False
     return _since(op_type, version - 1) is None or (op_type, version) in NEW_FORMS
-
-
-def _inline(draft: Draft, op_types: Sequence[str]) -> None:
-    """Replace all nodes of these ops by the bodies that the standard defines them by."""
-    # The inliner knows the types of inputs, and not those of initializers.
-    light = onnx.shape_inference.infer_shapes(draft.light(bare=True))
-    with suppress(Exception):  # the C++ inliner raises bare RuntimeErrors where it lacks a type
-        inlined = onnx.inliner.inline_selected_functions(
-            light, [("", op_type) for op_type in op_types], exclude=False, inline_schema_functions=True
-        )
-        draft.take_nodes(inlined.graph.node)
-    left = [node for node in all_nodes(draft.proto.graph) if is_standard(node) and node.op_type in op_types]
-    if left:
-        raise ExportError(
-            f"{describe(left[0])} cannot be written out, since the types of its inputs are unknown. Fix: state the "
-            f"shapes of the model's inputs, or choose opset {draft.opset} or later"
-        )
 
 
 def _relabel(op: Writer, node: onnx.NodeProto, version: int) -> None:

@@ -8,6 +8,7 @@ expressed. Types that were added later need no rule: the older schema refuses th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -56,14 +57,14 @@ def _split_sizes(op: Writer) -> str | Sequence[str] | None:
     size = op.size(x, axis) if x and op.shape(x) is not None else None
     if size is not None:
         part = -(-size // count)
-        sizes: Any = [part] * (count - 1) + [size - part * (count - 1)]
+        sizes = [part] * (count - 1) + [size - part * (count - 1)]
     else:
-        axis_size = op.Gather(op.Shape(x), [axis])
-        part = op.Div(op.Add(axis_size, [count - 1]), [count])
-        rest = op.Sub(axis_size, op.Mul(part, [count - 1]))
-        sizes = op.Concat(*[part] * (count - 1), rest, axis=0)
+        # Slices of computed ends have a known rank, parts of computed sizes do not: a Scan needs it.
+        part = op.Div(op.Add(op.Gather(op.Shape(x), [axis]), [count - 1]), [count])
+        ends = [op.Mul(part, [index]) for index in range(count + 1)]
+        return [op.Slice(x, *pair, [axis]) for pair in pairwise(ends)]
     results = op.emit("Split", [x, sizes], outputs=count, axis=axis)
-    return (results,) if count == 1 else results  # type: ignore[no-any-return]
+    return (results,) if count == 1 else results
 
 
 def _of_all_axes(op: Writer, x: str, values: str, axes: Sequence[int], fill: Any, halves: int = 1) -> str:

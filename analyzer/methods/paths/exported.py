@@ -1,7 +1,7 @@
 """The ends of paths, and results along them, as ONNX: what the exporters of path methods share.
 
-From an ExplainerGraph and baselines to the part of the model that is followed and the starts of the paths, inputs of the
-file where there is one. Refuses baselines that depend on the sample: these are fed to the file.
+From an ExplainerGraph and baselines to the part of the model that is followed and to the starts of the paths, which are
+inputs of the file where there is one. Refuses baselines that depend on the sample: these are fed to the file.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 
 from analyzer.errors import ExportError
 from analyzer.graph.channel_axis import channel_axes, input_channel_axis
+from analyzer.graph.embeddings import embedded_tokens
 from analyzer.graph.graph import Graph, Tensor
 from analyzer.methods.exporting import ExplainerGraph, Exported, rank_of, reduced_map, sample_total
 from analyzer.methods.paths.baselines import Dataset
@@ -65,10 +66,12 @@ def exported_path(
     explainer: ExplainerGraph, graph: Graph, attributions: Mapping[str, Tensor], before: Tensor
 ) -> Exported:
     """Return the results of a path method. before (N,): the score where the paths begin."""
-    op, known = explainer.op, channel_axes(graph)
+    op, known, tokens = explainer.op, channel_axes(graph), embedded_tokens(explainer.fn.graph)
     maps = {}
     for name, tensor in attributions.items():
         axis = input_channel_axis(graph, name, known) if rank_of(tensor) > 2 else None
+        if name in tokens:
+            axis = rank_of(tensor) - 1
         maps[name] = reduced_map(op, tensor, axis, signed=True)
     double = 11
     difference = op.Sub(op.Cast(explainer.explained, to=double), op.Cast(before, to=double))

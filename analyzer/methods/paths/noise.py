@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import onnx
 
 from analyzer.errors import AnalysisError, ExportError
 from analyzer.graph.builder import Builder
@@ -41,13 +42,18 @@ class Noise:
         return found
 
     def draws(self, shapes: Mapping[str, tuple[int, ...]], rows: np.ndarray, copies: np.ndarray) -> Arrays:
-        """Return standard normal numbers for each copy, {name: (n, *shape)}, in double precision."""
+        """Return standard normal numbers for each copy, {name: (n, *shape)}.
+
+        They are rounded to float32, as a file stores them (`noisy_copies`), and have double precision here.
+        """
         streams = [
             np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(int(row), int(copy))))
             for row, copy in zip(rows, copies, strict=True)
         ]
         return {
             name: np.stack([stream.standard_normal(shape) for stream in streams])
+            .astype(np.float32)
+            .astype(float)
             for name, shape in shapes.items()
         }
 
@@ -80,7 +86,12 @@ def noisy_copies(
             else:
                 like = op.Expand(op.Unsqueeze(x, [0]), op.Concat(op.Shape(numbers), op.Shape(x), axis=0))
                 draws = op.RandomNormalLike(like, seed=float(noise.seed * 31 + place + 1))
-            found[name] = op.Add(op.Unsqueeze(x, [0]), op.Mul(spreads[name], draws))
+            # In double precision as in Python, so that both decide alike near the kinks of a ReLU.
+            clean, spread, draws = (
+                op.Cast(one, to=onnx.TensorProto.DOUBLE)
+                for one in (op.Unsqueeze(x, [0]), spreads[name], draws)
+            )
+            found[name] = op.Cast(op.Add(clean, op.Mul(spread, draws)), to=op.dtype_of(x))
         return found
 
     return copies
@@ -110,7 +121,7 @@ def _stored(
     return {
         name: explainer.input(
             "noise",
-            drawn[name][:, None].astype(x.dtype),
+            drawn[name][:, None].astype(np.float32),
             (samples, "noise_rows", *shapes[name]),
             "standard normal numbers for each noisy copy, of each sample or one row for all",
             of=name,

@@ -69,6 +69,16 @@ function shortfall(roles) {
   });
 }
 
+/** Refuse a class that the explained output does not have. The run would fail with a message of the runtime. */
+function checkTarget(outputs, target) {
+  for (const { shape } of outputs.filter(({ explains }) => explains)) {
+    const count = shape.slice(1).reduce((product, size) => product * size, 1); // NaN where a size varies
+    if (target < -1 || target >= count) {
+      throw new Error(`expected a target from 0 to ${count - 1}, or -1 for the highest, found ${target}`);
+    }
+  }
+}
+
 /** Return the names of the classes; [] where the explained output is not one score for each of them. */
 function classNames(outputs, stored) {
   const names = JSON.parse(stored["onnxplain.class_names"] ?? "[]");
@@ -95,7 +105,10 @@ async function main() {
     const cut = argument.lastIndexOf("=");
     given[cut < 0 ? first : argument.slice(0, cut)] = await read(argument.slice(cut + 1));
   }
-  if (values.target !== undefined) given.target = { type: "int64", dims: [1], data: BigInt64Array.of(BigInt(values.target)) };
+  if (values.target !== undefined) {
+    checkTarget(outputs, Number(values.target));
+    given.target = { type: "int64", dims: [1], data: BigInt64Array.of(BigInt(values.target)) };
+  }
 
   const found = await session.run(feedsOf(session, inputs, given));
   const roles = {};

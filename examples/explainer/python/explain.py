@@ -75,6 +75,19 @@ def feeds_of(inputs: list[dict[str, Any]], given: Arrays) -> Arrays:
     return feeds
 
 
+def check_target(about: dict[str, Any], target: np.ndarray) -> None:
+    """Refuse classes that the explained output does not have. The run would fail with a message of the runtime."""
+    for shape in [one["shape"][1:] for one in about["outputs"] if one["explains"]]:
+        if (
+            all(isinstance(size, int) for size in shape)
+            and not ((target >= -1) & (target < np.prod(shape))).all()
+        ):
+            most = int(np.prod(shape)) - 1
+            raise SystemExit(
+                f"expected targets from 0 to {most}, or -1 for the highest, found {target.tolist()}"
+            )
+
+
 def class_names(about: dict[str, Any], metadata: dict[str, str]) -> list[str]:
     """Return the names of the classes; [] where the explained output is not one score for each of them."""
     names = [str(name) for name in json.loads(metadata.get("onnxplain.class_names", "[]"))]
@@ -96,8 +109,11 @@ def explain(explainer: str, given: Arrays) -> tuple[dict[str, Any], Arrays]:
     if None in given:  # an array without a name is of the first input of the model
         first = next(one["name"] for one in about["inputs"] if one["role"] in ("image", "model"))
         given = {first if name is None else name: array for name, array in given.items()}
+    feeds = feeds_of(about["inputs"], given)
+    if "target" in feeds:
+        check_target(about, feeds["target"])
     names = [one.name for one in session.get_outputs()]
-    return about, dict(zip(names, session.run(names, feeds_of(about["inputs"], given)), strict=True))
+    return about, dict(zip(names, session.run(names, feeds), strict=True))
 
 
 def by_role(about: dict[str, Any], found: Arrays, role: str) -> Arrays:

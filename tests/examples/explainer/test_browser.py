@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.analyzer.figures.browser import browser
-from tests.examples.explainer.programs import browse, copied
+from tests.examples.explainer.programs import EXAMPLES, browse, copied
 
 DRIVER = Path(__file__).with_name("driver.html")
 
@@ -29,6 +29,7 @@ def outputs(path, image, target):
 def test_the_page_explains_a_photograph(made, packages, tmp_path):
     folder = copied("browser", tmp_path, packages)
     shutil.copy(DRIVER, folder)
+    shutil.copy(EXAMPLES / "node" / "refine.mjs", folder)
     shutil.copy(made.folder / "photograph.png", folder)
     shutil.copy(made.folder / "photograph-web.onnx", folder / "explainer.onnx")
     found = browse(folder, DRIVER.name, tmp_path / "profile")
@@ -47,4 +48,6 @@ def test_the_page_explains_a_photograph(made, packages, tmp_path):
     chosen = outputs(folder / "explainer.onnx", made.photograph, 3)["map"]
     assert second.startswith("Class 3, output ")
     assert np.linalg.norm(np.reshape(found["map"], chosen.shape) - chosen) <= 1e-5 * np.linalg.norm(chosen)
-    assert wrong
+    assert "Explaining" not in wrong and len(wrong) > 0
+    # Refinement runs in the browser, too: from 1 to 3, a² grows by 8.
+    assert found["refined"]["converged"] and abs(found["refined"]["attribution"][0] - 8) <= 1e-5

@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import onnxruntime
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
+import onnxplain as ox
 from tests.examples.explainer.programs import copied, run
 
 TOLERANCE = 1e-5
@@ -69,6 +72,21 @@ def test_a_photograph_is_drawn_under_its_heat_map(folder, made, tmp_path):
     assert drawn.shape == wanted.shape and np.abs(drawn.astype(int) - wanted).max() <= 2
 
 
+def test_a_text_model_has_a_number_for_each_token(folder, tmp_path):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Embedding(20, 7), nn.Tanh(), nn.Flatten(), nn.Linear(35, 3)).eval()
+    ids = np.array([[3, 1, 4, 1, 5], [9, 2, 6, 0, 0]])
+    model = ox.convert(net, ids)
+    settings = {"wrt": "embedding", "baseline_inputs": 0 * ids[:1], "steps": 6}
+    path = tmp_path / "text.onnx"
+    ox.export_explainer(model, path, "integrated-gradients", inputs=ids, check_for="node", **settings)
+    np.save(tmp_path / "ids.npy", ids)
+    run("node", "explain.mjs", path, tmp_path / "ids.npy", "--out", tmp_path, "--target", 2, folder=folder)
+    scores = ox.integrated_gradients(model, ids, 2, **settings).token_scores()
+    assert_close(np.load(tmp_path / "map.npy"), scores.astype(np.float32))
+    assert scores.shape == ids.shape and not scores[ids == 0].any()
+
+
 @pytest.mark.parametrize(
     "file, arguments, message",
     [
@@ -76,6 +94,7 @@ def test_a_photograph_is_drawn_under_its_heat_map(folder, made, tmp_path):
         ("full-node.onnx", ["photograph.png"], "--with-preprocessing"),
         ("full-node.onnx", ["double.npy"], 'astype("float32")'),
         ("full-node.onnx", ["nothing=x.npy"], "expected the inputs input, target, found 'nothing'"),
+        ("full-node.onnx", ["x.npy", "--target", "5"], "expected a target from 0 to 4"),
         ("model.onnx", ["x.npy"], "expected a file of `onnxplain export`"),
     ],
 )

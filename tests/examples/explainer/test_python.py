@@ -103,6 +103,7 @@ def test_a_photograph_is_drawn_under_its_heat_map(program, made, tmp_path):
         ("full.onnx", ["nothing=x.npy"], "expected the inputs"),
         ("full.onnx", ["x.npy", "target=x.npy"], "expected 'target' of shape"),
         ("photograph.onnx", ["x.npy"], "expected 'image'"),
+        ("full.onnx", ["x.npy", "--target", 5], "expected targets from 0 to 4"),
     ],
 )
 def test_what_does_not_fit_is_one_line(program, made, tmp_path, file, arguments, message):

@@ -1,0 +1,145 @@
+"""The kernel tables: missing ops are listed, replaced by plain forms, or refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+from analyzer.errors import ExportError
+from analyzer.explainer.runtimes import RUNTIMES, fit, missing
+from analyzer.explainer.runtimes.kernels import table
+from analyzer.explainer.runtimes.opset import checked
+from converters.graph.runtime import run
+
+
+def _proto(text: str, opset: int = 21) -> onnx.ModelProto:
+    return onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : {opset}]> g {text}')
+
+
+def _ops(proto: onnx.ModelProto) -> list[str]:
+    return [node.op_type for node in proto.graph.node]
+
+
+MIXED = _proto("""(float[N, 4] x, float[N, 4] z) => (float[N, 4] y, bool[N, 4] b) {
+    s = Sum (x, z, x)
+    m = Max (s, z)
+    n = Min (m, x)
+    g = Sign (n)
+    p = Greater (x, z)
+    q = Less (x, s)
+    b = Or (p, q)
+    y = Mul (g, m)
+}""")
+INT64 = _proto("""(float[2, 3] x, int64[N] t) => (float[6] y, int64[N] u)
+    <int64[1] one = {1}> {
+        shape = Shape (x)
+        size = ReduceProd <keepdims = 1> (shape)
+        y = Reshape (x, size)
+        u = Add (t, one)
+    }""")
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_every_runtime_names_a_table_with_its_version_and_source(runtime: str) -> None:
+    chosen = RUNTIMES[runtime]
+    for name in filter(None, (chosen.table, chosen.accelerated)):
+        found = table(name)
+        assert found["version"].count(".") == 2 and found["source"]
+        for op_type, entries in found["kernels"].items():
+            assert onnx.defs.has(op_type) or op_type not in ("Relu", "Conv"), op_type
+            assert all(last is None or first <= last for first, last, _ in entries)
+        assert {"Conv", "MatMul", "Softmax", "ReduceSum"} <= found["kernels"].keys()
+
+
+@pytest.mark.parametrize("runtime", ["node", "web", "mobile"])
+def test_cpu_runtimes_run_the_model_as_it_is(runtime: str) -> None:
+    assert missing(MIXED, runtime) == []
+    assert fit(MIXED, runtime).graph.node == MIXED.graph.node
+
+
+@pytest.mark.parametrize("runtime", ["webgpu", "webgpu-jsep"])
+def test_webgpu_gets_plain_forms_of_the_same_values(runtime: str) -> None:
+    listed = {one.op: one for one in missing(MIXED, runtime)}
+    assert listed.keys() == {"Sum", "Max", "Min", "Sign", "Or"}
+    for one in listed.values():
+        assert (one.count, one.lowered, one.runs) == (1, True, True)
+        assert RUNTIMES[runtime].label in one.why and "on the CPU, with copies" in one.why
+    before = MIXED.SerializeToString()
+    fitted = fit(MIXED, runtime)
+    assert MIXED.SerializeToString() == before
+    checked(fitted)
+    assert missing(fitted, runtime) == []
+    rng = np.random.default_rng(5)
+    x, z = (rng.integers(-3, 3, (5, 4)).astype(np.float32) for _ in range(2))
+    for one, other in zip(run(MIXED, {"x": x, "z": z}), run(fitted, {"x": x, "z": z}), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_sizes_become_constants_and_other_int64_stays_on_the_cpu() -> None:
+    fitted = fit(INT64, "webgpu")
+    assert sorted(_ops(fitted)) == ["Add", "Constant", "Reshape"]
+    (left,) = missing(fitted, "webgpu")
+    assert (left.op, left.lowered, left.runs) == ("Add", False, True) and "int64 on the CPU" in left.why
+    feeds = {"x": np.arange(6, dtype=np.float32).reshape(2, 3), "t": np.asarray([4, 5])}
+    for one, other in zip(run(INT64, feeds), run(fitted, feeds), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_older_table_lacks_scattering_and_the_newer_one_has_it() -> None:
+    proto = _proto("""(float[N, 4] x, int64[N, 2] i, float[N, 2] u) => (float[N, 4] y)
+        { y = ScatterElements <axis = 1, reduction = "add"> (x, i, u) }""")
+    assert missing(proto, "webgpu") == []
+    assert [one.op for one in missing(proto, "webgpu-jsep")] == ["ScatterElements"]
+    fitted = fit(proto, "webgpu-jsep")
+    assert "ScatterElements" not in _ops(fitted) and "ScatterND" in _ops(fitted)
+    feeds = {
+        "x": np.zeros((2, 4), np.float32),
+        "i": np.asarray([[0, -1], [2, 2]]),
+        "u": np.asarray([[1, 2], [3, 4]], np.float32),
+    }
+    assert run(fitted, feeds)[0].tolist() == [[1, 0, 0, 2], [0, 0, 7, 0]]
+
+
+def test_webgpu_takes_ops_at_the_opset_that_it_knows() -> None:
+    """Cos of opset 22 has no WebGPU kernel, though Cos of opset 21 has."""
+    proto = _proto("(float[N] x) => (float[N] y) { y = Cos (x) }", opset=23)
+    (one,) = missing(proto, "webgpu")
+    assert (one.op, one.lowered, one.runs) == ("Cos", True, True)
+    fitted = fit(proto, "webgpu")
+    assert fitted.opset_import[0].version == 21 and missing(fitted, "webgpu") == []
+
+
+def test_a_newer_opset_than_the_runtime_knows_comes_down() -> None:
+    proto = _proto("(float[N] x) => (float[N] y) { y = Cos (x) }", opset=28)
+    assert fit(proto, "node").opset_import[0].version == RUNTIMES["node"].opset
+
+
+def test_float64_runs_on_the_cpu_beside_webgpu() -> None:
+    proto = _proto("(float[N] x) => (double[N] y) { y = Cast <to = 11> (x) }")
+    (one,) = missing(proto, "webgpu")
+    assert one.runs and not one.lowered and "float64 on the CPU" in one.why
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_what_no_kernel_computes_is_refused(runtime: str) -> None:
+    proto = _proto(
+        """(int64[3] x, bool c) => (int64[3] y) {
+        z = Add (x, x)
+        y = If (c) <then_branch = t () => (int64[3] a) { [inner] a = Softmax (z) },
+                    else_branch = e () => (int64[3] b) { b = Neg (z) }>
+    }""".replace("Softmax", "BitwiseNot")
+    )
+    assert all(one.runs for one in missing(proto, runtime))
+    unknown = _proto(
+        "(double[1, 2, 4, 4] x) => (double[1, 2, 2, 2] y) { [pool] y = LpPool <kernel_shape = [3, 3]> (x) }"
+    )
+    (one,) = (one for one in missing(unknown, runtime) if not one.runs)
+    assert (one.op, one.nodes, one.lowered) == ("LpPool", ("pool",), False)
+    with pytest.raises(ExportError, match=r"LpPool \(1 node, first 'pool'\).*no kernel.*double.*Fix: "):
+        fit(unknown, runtime)
+
+
+def test_an_unknown_runtime_is_refused() -> None:
+    with pytest.raises(ExportError, match=r"expected one of node, web, .*got 'phone'"):
+        missing(MIXED, "phone")
