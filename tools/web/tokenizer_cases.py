@@ -1,16 +1,18 @@
 """Write the ids that the Python package `tokenizers` gives: `python -m tools.web.tokenizer_cases`.
 
 From small tokenizers of the common kinds, trained here on a few sentences, and texts that are hard to split, to a file
-that the tests compare the page's JavaScript tokenizer with. Needs `pip install tokenizers`.
+that the tests compare the page's JavaScript tokenizer with. Needs `pip install tokenizers sentencepiece`.
 """
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 from pathlib import Path
 from typing import Any
 
-CASES = Path(__file__).parents[2] / "tests" / "analyzer" / "explainer" / "web" / "tokenizer_cases.json"
+CASES = Path(__file__).parents[2] / "tests" / "analyzer" / "explainer" / "web" / "tokenizer_cases.json.gz"
 SENTENCES = (
     "The film was not bad at all; I loved every minute of it!",
     "An utterly boring plot, wooden acting and a dreadful ending.",
@@ -52,7 +54,8 @@ def main() -> None:
                 "cases": [{"text": text, "ids": one.ids} for text, one in zip(TEXTS, encoded, strict=True)],
             }
         )
-    CASES.write_text(json.dumps(found, ensure_ascii=True) + "\n", encoding="utf-8")
+    # Without a time, the same content gives the same file.
+    CASES.write_bytes(gzip.compress(json.dumps(found).encode(), 9, mtime=0))
 
 
 def _tokenizers() -> dict[str, Any]:
@@ -108,7 +111,98 @@ def _tokenizers() -> dict[str, Any]:
         trainers.UnigramTrainer(vocab_size=200, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>"),
     )
     t5.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    return {"bert": bert, "bert cased": cased, "roberta": roberta, "split": split, "t5": t5}
+    # No piece has a break or an emoji: their bytes are tokens.
+    llama = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    llama.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    llama.train_from_iterator(
+        SENTENCES,
+        trainers.BpeTrainer(
+            vocab_size=600,
+            special_tokens=["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))],
+        ),
+    )
+    llama.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+
+    albert = Tokenizer(models.Unigram())
+    albert.normalizer = normalizers.Sequence(
+        [
+            normalizers.Replace("``", '"'),
+            normalizers.NFKD(),
+            normalizers.StripAccents(),
+            normalizers.Lowercase(),
+            normalizers.Strip(),
+        ]
+    )
+    albert.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.WhitespaceSplit(),
+            pre_tokenizers.Metaspace(),
+        ]
+    )
+    albert.train_from_iterator(
+        SENTENCES,
+        trainers.UnigramTrainer(vocab_size=150, special_tokens=["<pad>", "<unk>"], unk_token="<unk>"),
+    )
+
+    xlm = Tokenizer(models.Unigram())
+    xlm.normalizer = normalizers.Sequence(
+        [normalizers.Precompiled(_table()), normalizers.Replace(Regex(" {2,}"), " ")]
+    )
+    xlm.pre_tokenizer = pre_tokenizers.Metaspace()
+    xlm.train_from_iterator(
+        SENTENCES,
+        trainers.UnigramTrainer(vocab_size=200, special_tokens=["<s>", "</s>", "<unk>"], unk_token="<unk>"),
+    )
+    return {
+        "xlm": xlm,
+        "llama": llama,
+        "albert": albert,
+        "bert": bert,
+        "bert cased": cased,
+        "roberta": roberta,
+        "split": split,
+        "t5": t5,
+    }
+
+
+def _table() -> bytes:
+    """Return the table of SentencePiece's own normalisation, with lower case: field 2 of field 3 of its model."""
+    import sentencepiece
+
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(SENTENCES * 3),
+        model_writer=model,
+        vocab_size=120,
+        hard_vocab_limit=False,
+        normalization_rule_name="nmt_nfkc_cf",
+    )
+    return _field(_field(model.getvalue(), 3), 2)
+
+
+def _field(message: bytes, wanted: int) -> bytes:
+    """Return the first field of a number, which holds bytes, of a message of protobuf."""
+    at = 0
+
+    def number() -> int:
+        nonlocal at
+        found = shift = 0
+        while True:
+            byte = message[at]
+            at, found, shift = at + 1, found | (byte & 127) << shift, shift + 7
+            if byte < 128:
+                return found
+
+    while at < len(message):
+        key = number()
+        kind = key & 7
+        length = number() if kind == 2 else {1: 8, 5: 4}.get(kind, 0)
+        if kind == 0:
+            number()
+        if key >> 3 == wanted and kind == 2:
+            return message[at : at + length]
+        at += length
+    raise ValueError(f"no field {wanted}. Fix: give a model of SentencePiece")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 // Texts become token ids, by the model's own tokenizer.
 
+import { withTables } from "./precompiled.js";
+
 /** The tokenizer of this site. */
 export async function prepared() {
   const { Tokenizer } = await import("./vendor/tokenizers.min.mjs");
@@ -10,6 +12,7 @@ export async function prepared() {
   const padding = stored.padding ?? null;
   const find = (text) => (text === undefined ? undefined : tokenizer.token_to_id(text));
   const tokenizer = new Tokenizer(stored, {});
+  withTables(tokenizer, stored);
   const pad = padding?.pad_id ?? find("[PAD]") ?? find("<pad>") ?? find("<|endoftext|>") ?? 0;
   return { tokenizer, special, pad, most: stored.truncation?.max_length ?? null };
 }

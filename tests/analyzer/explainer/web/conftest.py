@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 from collections.abc import Iterator
@@ -18,8 +19,10 @@ from converters import Preprocessing
 from tests.analyzer.explainer.web.chrome import Chrome
 from tests.analyzer.explainer.web.networks import LENGTH, NAMES, SIDE, photo_classifier, text_classifier
 from tests.analyzer.explainer.web.standins import photo_explainer, text_explainer
+from tests.analyzer.figures.browser import browser
 
-CASES = json.loads((Path(__file__).parent / "tokenizer_cases.json").read_text(encoding="utf-8"))
+CASES = json.loads(gzip.decompress((Path(__file__).parent / "tokenizer_cases.json.gz").read_bytes()))
+BERT = next(one for one in CASES if one["name"] == "bert")
 TEXTS = ("the film was not bad at all", "a dreadful, boring ending")
 
 
@@ -35,6 +38,8 @@ def serving(folder: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    if browser() is None:
+        pytest.skip("no Chromium is installed")
     with Chrome(tmp_path_factory.mktemp("chrome")) as found:
         yield found
 
@@ -75,7 +80,7 @@ def photo_site(photo_file: Path, photos: dict[str, Path], tmp_path_factory: pyte
 def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An explainer of texts, with its tokenizer in the metadata."""
     path = tmp_path_factory.mktemp("explainer") / "reviews.onnx"
-    stored = CASES[0]["tokenizer"]
+    stored = BERT["tokenizer"]
     vocabulary = 1 + max(stored["model"]["vocab"].values())
     ids = np.zeros((1, LENGTH), np.int64)
     proto = text_explainer(text_classifier(vocabulary), ids, ("bad", "good", "neither"))

@@ -22,7 +22,7 @@ from analyzer.figures.heat import REGIONS, overlay, smoothed
 from analyzer.figures.images import preprocess
 from converters import Preprocessing, convert
 from tests.analyzer.explainer.web.chrome import Chrome, Page
-from tests.analyzer.explainer.web.conftest import CASES, TEXTS, serving
+from tests.analyzer.explainer.web.conftest import BERT, CASES, TEXTS, serving
 from tests.analyzer.explainer.web.networks import HOSTILE, LENGTH, NAMES, photo_classifier, text_classifier
 
 AXE = gzip.decompress((Path(__file__).parent / "axe.min.js.gz").read_bytes()).decode()
@@ -330,7 +330,7 @@ def test_files_of_the_exporter_run_in_the_page(
 
 
 def test_the_share_of_a_token_is_the_sum_over_its_vector(chrome: Chrome, tmp_path: Path) -> None:
-    tokenizer, text = CASES[0]["tokenizer"], "a"
+    tokenizer, text = BERT["tokenizer"], "a"
     onnx.save(text_classifier(1 + max(tokenizer["model"]["vocab"].values())), tmp_path / "net.onnx")
     path = tmp_path / "words.onnx"
     settings: dict[str, Any] = {"steps": 8, "wrt": "embedding", "tokenizer": json.dumps(tokenizer)}
@@ -339,7 +339,7 @@ def test_the_share_of_a_token_is_the_sum_over_its_vector(chrome: Chrome, tmp_pat
     with serving(tmp_path / "site") as address:
         page = opened(chrome, address)
         (shares,) = page.run("window.found.maps").values()
-        ids = next(case["ids"] for case in CASES[0]["cases"] if case["text"] == text)
+        ids = next(case["ids"] for case in BERT["cases"] if case["text"] == text)
         row = np.array([ids + [0] * (LENGTH - len(ids))])
         expected = python(path, {"ids": row})
         np.testing.assert_allclose(
@@ -350,7 +350,7 @@ def test_the_share_of_a_token_is_the_sum_over_its_vector(chrome: Chrome, tmp_pat
 
 def test_a_reader_explains_texts(chrome: Chrome, text_file: Path, text_site: Path) -> None:
     def truth(text: str, target: int = -1) -> dict[str, np.ndarray]:
-        ids = next(case["ids"] for case in CASES[0]["cases"] if case["text"] == text)
+        ids = next(case["ids"] for case in BERT["cases"] if case["text"] == text)
         row = np.array([ids + [0] * (LENGTH - len(ids))])
         return {**python(text_file, {"ids": row, "target": np.array([target])}), "count": np.array(len(ids))}
 
@@ -395,8 +395,11 @@ def test_the_tokenizer_of_the_page_gives_the_ids_of_the_python_package(
         page = opened(chrome, address)
         for one in CASES:
             found = page.run(
-                f"""import("./vendor/tokenizers.min.mjs").then(({{ Tokenizer }}) => {{
-                  const tokenizer = new Tokenizer({json.dumps(one["tokenizer"])}, {{}});
+                f"""Promise.all([import("./vendor/tokenizers.min.mjs"), import("./precompiled.js")]).then(
+                ([{{ Tokenizer }}, {{ withTables }}]) => {{
+                  const stored = {json.dumps(one["tokenizer"])};
+                  const tokenizer = new Tokenizer(stored, {{}});
+                  withTables(tokenizer, stored);
                   const texts = {json.dumps([case["text"] for case in one["cases"]])};
                   return texts.map(text => Array.from(tokenizer.encode(text).ids, Number));
                 }})"""

@@ -30,11 +30,12 @@ from analyzer.errors import ExportError
 from analyzer.explainer.description import EXPLAINER_KEY as KEY
 from analyzer.explainer.web import serve, write_site
 from analyzer.explainer.web.description import read_description
+from analyzer.explainer.web.texts import tokenizer_text
 from analyzer.explainer.web.vendored import FOLDER, versions
 from analyzer.explainer.web.views import views_of
 from analyzer.figures.heat import PIXELS, REGIONS
 from tests.analyzer.explainer.web.chrome import Chrome
-from tests.analyzer.explainer.web.conftest import CASES, serving
+from tests.analyzer.explainer.web.conftest import BERT, CASES, serving
 
 ROOT = Path(__file__).parents[4]
 
@@ -189,7 +190,7 @@ def test_other_bad_input_is_one_line_and_nothing_is_written(
     (tmp_path / "text.onnx").write_text("no model\n" * 30)
     (tmp_path / "short.onnx").write_bytes(photo_file.read_bytes()[:500])
     (tmp_path / "bad.json").write_text("{")
-    odd = copy.deepcopy(CASES[0]["tokenizer"])
+    odd = copy.deepcopy(BERT["tokenizer"])
     odd["pre_tokenizer"] = {"type": "UnicodeScripts"}
     (tmp_path / "odd.json").write_text(json.dumps(odd))
     odd["pre_tokenizer"] = {
@@ -228,6 +229,47 @@ def test_other_bad_input_is_one_line_and_nothing_is_written(
     assert main(["web", str(photo_file), "-o", str(tmp_path / "no" / "folder")]) == 2
     assert "no such folder" in capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} == before
+
+
+def test_a_tokenizer_that_gives_other_tokens_in_the_browser_is_refused(
+    text_file: Path, tmp_path: Path
+) -> None:
+    """Each of these gave other ids than the Python package on some text."""
+    proto = onnx.load(text_file)
+    bert, bpe = (next(one["tokenizer"] for one in CASES if one["name"] == name) for name in ("bert", "llama"))
+    split: dict[str, Any] = {
+        "type": "Split",
+        "pattern": {"Regex": "x"},
+        "behavior": "Removed",
+        "invert": False,
+    }
+    added = {"id": 1, "content": "word", "special": False, "single_word": True}
+    model = bpe["model"]
+    others: list[tuple[dict[str, Any], str]] = [
+        ({**bert, "pre_tokenizer": {"type": "Whitespace"}}, "'Whitespace'"),
+        ({**bert, "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Digits"}]}}, "'Digits'"),
+        ({**bert, "pre_tokenizer": {"type": "Punctuation", "behavior": "Isolated"}}, "'Punctuation'"),
+        ({**bert, "pre_tokenizer": {**split, "pattern": {"String": " "}}}, "a plain text or invert"),
+        ({**bert, "pre_tokenizer": {**split, "invert": True}}, "a plain text or invert"),
+        ({**bert, "pre_tokenizer": {**split, "behavior": "Contiguous"}}, "'Contiguous'"),
+        ({**bert, "added_tokens": [added]}, "a single word"),
+        ({**bert, "model": {"type": "WordLevel", "vocab": {}, "unk_token": "a"}}, "'WordLevel'"),
+        ({**bpe, "model": {**model, "byte_fallback": False}}, "unknown characters"),
+        (
+            {**bpe, "model": {**model, "byte_fallback": False, "fuse_unk": False, "unk_token": None}},
+            "unknown characters",
+        ),
+        ({**bpe, "model": {**model, "continuing_subword_prefix": "##"}}, "prefix of subwords"),
+        ({**bpe, "model": {**model, "dropout": 0.1}}, "dropout"),
+    ]
+    for content, reason in others:
+        (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+        with pytest.raises(ExportError, match=re.escape(reason)) as raised:
+            tokenizer_text(proto, tmp_path / "tokenizer.json")
+        assert "Fix: give a tokenizer" in str(raised.value)
+    for one in CASES:
+        (tmp_path / "tokenizer.json").write_text(json.dumps(one["tokenizer"]))
+        assert json.loads(tokenizer_text(proto, tmp_path / "tokenizer.json")) == one["tokenizer"]
 
 
 def test_a_site_replaces_an_earlier_one_and_nothing_else(
