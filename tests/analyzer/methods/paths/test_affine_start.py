@@ -88,7 +88,7 @@ def networks():
     }  # fmt: skip
 
 
-@pytest.fixture(params=networks())
+@pytest.fixture(params=networks(), scope="module")
 def case(request):
     net, inputs = networks()[request.param]
     model = convert(net.eval(), inputs if len(inputs) > 1 else inputs[0])
