@@ -24,6 +24,10 @@ from converters.graph.nodes import is_standard
 
 # The CPU kernels for these have bodies that are graphs: whatever their types, they run.
 _CONTROL = frozenset({"If", "Loop", "Scan"})
+# The providers take these for volumes, (N, C, depth, height, width), too, and fail when they run: tried for "webgpu",
+# stated in the comments of the page for "jsep".
+_NOT_OF_VOLUMES = {"webgpu": {"ConvTranspose"}, "jsep": {"Conv", "ConvTranspose"}}
+_PLANE = 4
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,8 @@ def lacking(op: Writer, node: onnx.NodeProto, runtime: Runtime) -> tuple[str, bo
     if not runtime.accelerated:
         return None
     name = f"{runtime.label}, by the kernels of {table(runtime.accelerated)['version']},"
+    if node.op_type in _NOT_OF_VOLUMES[runtime.accelerated] and len(op.shape(node.input[0]) or ()) > _PLANE:
+        return f"{name} takes it for volumes, and fails when it runs", False
     if "double" in kinds:
         return f"{name} computes float64 on the CPU, with copies", True
     if _has_kernel(runtime.accelerated, op, node, kinds):

@@ -143,3 +143,28 @@ def test_what_no_kernel_computes_is_refused(runtime: str) -> None:
 def test_an_unknown_runtime_is_refused() -> None:
     with pytest.raises(ExportError, match=r"expected one of node, web, .*got 'phone'"):
         missing(MIXED, "phone")
+
+
+def test_volumes_are_convolved_on_webgpu_in_a_form_that_runs() -> None:
+    """The provider takes a ConvTranspose of volumes, and fails when it runs; the older one fails on Conv, too."""
+    runtime = "webgpu"
+    proto = _proto("""(float[N, 2, 3, 3, 3] x, float[2, 1, 2, 2, 2] w) => (float[N, 1, A, B, C] y)
+        { y = ConvTranspose <strides = [2, 2, 2]> (x, w) }""")
+    (one,) = missing(proto, runtime)
+    assert (one.op, one.lowered, one.runs) == (
+        "ConvTranspose",
+        True,
+        False,
+    ) and "fails when it runs" in one.why
+    fitted = fit(proto, runtime)
+    assert "ConvTranspose" not in _ops(fitted) and all(one.runs for one in missing(fitted, runtime))
+    rng = np.random.default_rng(4)
+    feeds = {"x": rng.normal(size=(2, 2, 3, 3, 3)), "w": rng.normal(size=(2, 1, 2, 2, 2))}
+    feeds = {name: array.astype(np.float32) for name, array in feeds.items()}
+    np.testing.assert_allclose(run(fitted, feeds)[0], run(proto, feeds)[0], rtol=2e-6, atol=1e-6)
+    plane = _proto(
+        "(float[N, 2, 3, 3] x, float[2, 1, 2, 2] w) => (float[N, 1, 4, 4] y) { y = ConvTranspose (x, w) }"
+    )
+    assert missing(plane, runtime) == [] and _ops(fit(plane, runtime)) == ["ConvTranspose"]
+    with pytest.raises(ExportError, match=r"JSEP\) cannot run the explainer: Conv \(1 node"):
+        fit(proto, "webgpu-jsep")
