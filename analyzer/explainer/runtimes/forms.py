@@ -18,7 +18,6 @@ from onnx.reference import ReferenceEvaluator
 
 from analyzer.explainer.runtimes.bodies import standard_body
 from analyzer.explainer.runtimes.draft import Writer
-from analyzer.explainer.runtimes.transposed import as_convolution
 from converters.graph.nodes import is_standard
 
 PlainForm = Callable[[Writer], "str | Sequence[str] | None"]
@@ -151,7 +150,6 @@ FORMS: dict[str, PlainForm] = {
     "Xor": _one_of,
     "Not": _opposite,
     "ScatterElements": _scatter,
-    "ConvTranspose": as_convolution,
     **dict.fromkeys(("Celu", "Mish", "Selu", "Softplus", "Softsign", "Swish"), standard_body),
 }
 """The plain form of each op that has one."""

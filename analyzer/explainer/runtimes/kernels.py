@@ -20,14 +20,11 @@ from onnx import TensorProto
 from analyzer.errors import ExportError
 from analyzer.explainer.runtimes.bodies import has_body
 from analyzer.explainer.runtimes.draft import ModelDraft, Writer, describe
+from analyzer.explainer.runtimes.traps import trap
 from converters.graph.nodes import is_standard
 
 # The CPU kernels for these have bodies that are graphs: whatever their types, they run.
 _CONTROL = frozenset({"If", "Loop", "Scan"})
-# The providers take these for volumes, (N, C, depth, height, width), too, and fail when they run: tried for "webgpu",
-# stated in the comments of the page for "jsep".
-_NOT_OF_VOLUMES = {"webgpu": {"ConvTranspose"}, "jsep": {"Conv", "ConvTranspose"}}
-_PLANE = 4
 
 
 @dataclass(frozen=True)
@@ -105,10 +102,11 @@ def lacking(op: Writer, node: onnx.NodeProto, runtime: Runtime) -> tuple[str, bo
     if not runtime.accelerated:
         return None
     name = f"{runtime.label}, by the kernels of {table(runtime.accelerated)['version']},"
-    if node.op_type in _NOT_OF_VOLUMES[runtime.accelerated] and len(op.shape(node.input[0]) or ()) > _PLANE:
-        return f"{name} takes it for volumes, and fails when it runs", False
     if "double" in kinds:
         return f"{name} computes float64 on the CPU, with copies", True
+    wrong = trap(op, node, runtime.accelerated)
+    if wrong:
+        return f"{name} {wrong}", False
     if _has_kernel(runtime.accelerated, op, node, kinds):
         return None
     if "int64" in kinds:

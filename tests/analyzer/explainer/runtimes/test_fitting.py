@@ -168,3 +168,45 @@ def test_volumes_are_convolved_on_webgpu_in_a_form_that_runs() -> None:
     assert missing(plane, runtime) == [] and _ops(fit(plane, runtime)) == ["ConvTranspose"]
     with pytest.raises(ExportError, match=r"JSEP\) cannot run the explainer: Conv \(1 node"):
         fit(proto, "webgpu-jsep")
+
+
+TRAPS = {
+    "MaxPool": """(float[N, 2, 4, 4] x) => (float[N, 2, 2, 2] y, int64[N, 2, 2, 2] i)
+        { y, i = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x) }""",
+    "MatMul": "(float[N, 3, 4] x, float[4] v) => (float[N, 3] y) { y = MatMul (x, v) }",
+}
+
+
+@pytest.mark.parametrize("op_type", TRAPS)
+def test_a_node_that_webgpu_computes_wrongly_gets_a_form_that_runs(op_type: str) -> None:
+    proto = _proto(TRAPS[op_type])
+    (one,) = missing(proto, "webgpu")
+    assert (one.op, one.lowered, one.runs) == (op_type, True, False)
+    fitted = fit(proto, "webgpu")
+    assert all(one.runs for one in missing(fitted, "webgpu"))
+    assert missing(proto, "web") == []
+    shapes = {"x": (2, 2, 4, 4) if op_type == "MaxPool" else (2, 3, 4), "v": (4,)}
+    feeds = {
+        info.name: np.random.default_rng(6).integers(-2, 3, shapes[info.name]) for info in proto.graph.input
+    }
+    feeds = {name: array.astype(np.float32) for name, array in feeds.items()}
+    for found, expected in zip(run(fitted, feeds), run(proto, feeds), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+REFUSED = {
+    "a smaller image": """(float[1, 1, 4, 4] x) => (float[1, 1, 2, 2] y) <float[4] s = {1, 1, 0.5, 0.5}>
+        { y = Resize <mode = "linear", coordinate_transformation_mode = "align_corners"> (x, , s) }""",
+    "an image of unknown size": """(float[1, 1, A, B] x, int64[4] s) => (float[1, 1, C, D] y)
+        { y = Resize <mode = "linear", coordinate_transformation_mode = "align_corners"> (x, , , s) }""",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_node_that_webgpu_computes_wrongly_is_refused_without_a_form(name: str) -> None:
+    proto = _proto(REFUSED[name])
+    with pytest.raises(ExportError, match=r"Resize \(1 node, first .*aligns corners.*Fix: "):
+        fit(proto, "webgpu")
+    larger = _proto("""(float[1, 1, 4, 4] x) => (float[1, 1, 8, 8] y) <float[4] s = {1, 1, 2, 2}>
+        { y = Resize <mode = "linear", coordinate_transformation_mode = "align_corners"> (x, , s) }""")
+    assert _ops(fit(larger, "webgpu")) == ["Resize"] and fit(proto, "web").graph.node == proto.graph.node

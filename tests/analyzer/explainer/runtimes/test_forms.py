@@ -12,6 +12,7 @@ from onnx import helper
 from analyzer.explainer.runtimes.draft import ModelDraft, Writer
 from analyzer.explainer.runtimes.forms import FORMS, folded
 from analyzer.explainer.runtimes.opset import checked
+from analyzer.explainer.runtimes.traps import TRAP_FORMS
 from converters.graph.runtime import run
 
 RNG = np.random.default_rng(7)
@@ -47,7 +48,7 @@ def _rewritten(proto: onnx.ModelProto, rule: Any) -> onnx.ModelProto:
 
 def _in_plain_form(proto: onnx.ModelProto) -> onnx.ModelProto:
     def rule(op: Writer, node: onnx.NodeProto) -> Any:
-        return FORMS[node.op_type](op) if node.name == "node" else None
+        return {**FORMS, **TRAP_FORMS}[node.op_type](op) if node.name == "node" else None
 
     return _rewritten(proto, rule)
 
@@ -104,6 +105,10 @@ CASES: dict[str, tuple[str, list[np.ndarray], dict[str, Any]]] = {
         [_normal(1, 2, 6), _normal(2, 3, 2)],
         {"pads": [2, 3], "strides": [2]},
     ),
+    "a pool": ("MaxPool", [np.round(_normal(1, 2, 6, 6))], {"kernel_shape": [3, 2], "strides": [2, 1]}),
+    "vector by vector": ("MatMul", [_normal(4), _normal(4)], {}),
+    "vector by matrices": ("MatMul", [_normal(4), _normal(2, 3, 4, 5)], {}),
+    "matrices by vector": ("MatMul", [_normal(2, 3, 4), _normal(4)], {}),
     "scatter along the last axis": ("ScatterElements", _scatter((3, 5), (2, 4), 1), {"axis": 1}),
     "scatter along a negative axis": ("ScatterElements", _scatter((2, 4, 3), (2, 3, 2), 1), {"axis": -2}),
     "scatter a vector": ("ScatterElements", _scatter((6,), (4,), 0), {}),
@@ -127,18 +132,28 @@ def test_plain_form_equals_the_op(case: str) -> None:
     newer = {"Mish": 21, "Selu": 21, "Softplus": 21, "Softsign": 21, "Swish": 24}.get(op_type, 17)
     proto = _model(op_type, feeds, 18 if attributes.get("reduction") == "max" else newer, **attributes)
     plain = _in_plain_form(proto)
-    assert op_type not in {node.op_type for node in plain.graph.node}
+    assert op_type not in {node.op_type for node in plain.graph.node} or op_type in ("MatMul", "MaxPool")
     given = {f"x{i}": x for i, x in enumerate(feeds)}
     (expected,), (found,) = run(proto, given, optimise=False), run(plain, given, optimise=False)
     assert expected.dtype == found.dtype and expected.shape == found.shape
-    if op_type in ("Mean", "ConvTranspose", "Celu", "Mish", "Selu", "Softplus", "Softsign", "Swish"):
+    if op_type in (
+        "Mean",
+        "ConvTranspose",
+        "MatMul",
+        "Celu",
+        "Mish",
+        "Selu",
+        "Softplus",
+        "Softsign",
+        "Swish",
+    ):
         np.testing.assert_allclose(found, expected, rtol=2e-6, atol=1e-6)
     else:
         np.testing.assert_array_equal(found, expected)
 
 
 def test_every_form_has_a_case() -> None:
-    assert {op_type for op_type, _, _ in CASES.values()} == set(FORMS)
+    assert {op_type for op_type, _, _ in CASES.values()} == FORMS.keys() | TRAP_FORMS.keys()
 
 
 def test_scatter_takes_int32_indices() -> None:

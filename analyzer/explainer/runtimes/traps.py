@@ -1,0 +1,85 @@
+"""Nodes that ONNX Runtime's WebGPU provider takes, and then fails on or computes wrongly when the model runs.
+
+Found by running the standard's node tests on the provider (onnxruntime-webgpu 1.27.0) and, for the older provider,
+stated in the comments of its page. `trap` tells what is wrong with a node, and `TRAP_FORMS` has forms that run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+from onnx import TensorProto
+
+from analyzer.explainer.runtimes.draft import Writer
+from analyzer.explainer.runtimes.forms import PlainForm
+from analyzer.explainer.runtimes.transposed import as_convolution
+
+# The older provider fails on Conv of volumes, (N, C, depth, height, width), too.
+_NOT_OF_VOLUMES = {"webgpu": {"ConvTranspose"}, "jsep": {"Conv", "ConvTranspose"}}
+_PLANE = 4
+
+
+def trap(op: Writer, node: onnx.NodeProto, provider: str) -> str:
+    """Return what is wrong with a node on a provider ("webgpu" or "jsep"); "" for nothing."""
+    if node.op_type in _NOT_OF_VOLUMES[provider] and len(op.shape(node.input[0]) or ()) > _PLANE:
+        return "takes it for volumes, and fails when it runs"
+    if node.op_type == "MaxPool" and (
+        (len(node.output) > 1 and node.output[1]) or op.attribute("storage_order")
+    ):
+        return "takes it with Indices, and fails when it runs"
+    if node.op_type == "MatMul" and any(len(op.shape(name) or (0, 0)) == 1 for name in node.input):
+        return "computes it wrongly for vectors"
+    if node.op_type == "BatchNormalization" and op.attribute("training_mode"):
+        return "takes it in training mode, and fails when it runs"
+    if node.op_type == "Resize" and op.attribute("coordinate_transformation_mode") == "align_corners":
+        reduces = _reduces(op, node)
+        if reduces:
+            return "computes it wrongly where it reduces and aligns corners"
+    return ""
+
+
+def _reduces(op: Writer, node: onnx.NodeProto) -> bool:
+    """Return whether a Resize makes an axis smaller; true where that is unknown."""
+    if op.attribute("mode") == "nearest":
+        return False
+    scales, sizes = op.input(2), op.input(3)
+    given = op.value(scales) if scales else None
+    if given is not None and given.size:
+        return bool((given < 1).any())
+    before, after = op.shape(node.input[0]), op.shape(node.output[0])
+    wanted = op.value(sizes) if sizes else None
+    if wanted is not None and before is not None and len(wanted) == len(before):
+        after = tuple(int(size) for size in wanted)
+    if before is None or after is None:
+        return True
+    return any(
+        one != other and not (isinstance(one, int) and isinstance(other, int) and one <= other)
+        for one, other in zip(before, after, strict=True)
+    )
+
+
+def _pool_in_float64(op: Writer) -> Sequence[str] | None:
+    """Float64 has the same order as float32, and its MaxPool runs on the CPU."""
+    (x,) = op.node.input
+    element = op.element(x)
+    values, *indices = op.same([op.Cast(x, to=TensorProto.DOUBLE)])
+    return [op.Cast(values, to=element) if values else "", *indices]
+
+
+def _product_of_vectors(op: Writer) -> str:
+    """A row from the left, a column from the right; the axes that this adds go again."""
+    a, b = op.node.input
+    left, right = op.rank(a) == 1, op.rank(b) == 1
+    product = op.MatMul(op.Unsqueeze(a, [0]) if left else a, op.Unsqueeze(b, [1]) if right else b)
+    axes = [axis for axis, added in ((-2, left), (-1, right)) if added]
+    return str(op.Squeeze(product, np.asarray(axes, np.int64)))
+
+
+TRAP_FORMS: dict[str, PlainForm] = {
+    "ConvTranspose": as_convolution,
+    "MatMul": _product_of_vectors,
+    "MaxPool": _pool_in_float64,
+}
+"""Forms of the same values that run."""
