@@ -96,19 +96,20 @@ def lacking(op: Writer, node: onnx.NodeProto, runtime: Runtime) -> tuple[str, bo
         return f"{runtime.label} is only known to run ops of ai.onnx", False
     if node.op_type == "Constant":
         return None
-    kinds = _types(op, node)
-    if not _has_kernel(runtime.table, op, node, kinds) and not has_body(op):
-        return f"{runtime.label} has no kernel for it{_of_types(kinds)}", False
-    if not runtime.accelerated:
-        return None
-    name = f"{runtime.label}, by the kernels of {table(runtime.accelerated)['version']},"
-    if "double" in kinds:
-        return f"{name} computes float64 on the CPU, with copies", True
-    wrong = trap(op, node, runtime.accelerated)
+    kinds, provider = _types(op, node), runtime.accelerated
+    taken = bool(provider) and "double" not in kinds and _has_kernel(provider, op, node, kinds)
+    wrong = trap(op, node, provider) if taken else ""
+    name = f"{runtime.label}, by the kernels of {table(provider or runtime.table)['version']},"
     if wrong:
         return f"{name} {wrong}", False
-    if _has_kernel(runtime.accelerated, op, node, kinds):
+    if taken:
         return None
+    if not _has_kernel(runtime.table, op, node, kinds) and not has_body(op):
+        return f"{name} has no kernel for it{_of_types(kinds)}", False
+    if not provider:
+        return None
+    if "double" in kinds:
+        return f"{name} computes float64 on the CPU, with copies", True
     if "int64" in kinds:
         return f"{name} computes int64 on the CPU, where it keeps sizes and indices", True
     return f"{name} has no WebGPU kernel for it{_of_types(kinds)}: it runs on the CPU, with copies", True

@@ -33,10 +33,10 @@ def trap(op: Writer, node: onnx.NodeProto, provider: str) -> str:
         return "computes it wrongly for vectors"
     if node.op_type == "BatchNormalization" and op.attribute("training_mode"):
         return "takes it in training mode, and fails when it runs"
+    if node.op_type == "Resize" and op.attribute("antialias"):
+        return "takes it with antialias=1, and fails when it runs"
     if node.op_type == "Resize" and op.attribute("coordinate_transformation_mode") == "align_corners":
-        reduces = _reduces(op, node)
-        if reduces:
-            return "computes it wrongly where it reduces and aligns corners"
+        return "computes it wrongly where it reduces and aligns corners" if _reduces(op, node) else ""
     return ""
 
 

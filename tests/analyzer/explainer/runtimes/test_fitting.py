@@ -195,6 +195,8 @@ def test_a_node_that_webgpu_computes_wrongly_gets_a_form_that_runs(op_type: str)
 
 
 REFUSED = {
+    "smoothing": """(float[1, 1, 4, 4] x) => (float[1, 1, 2, 2] y) <float[4] s = {1, 1, 0.5, 0.5}>
+        { y = Resize <mode = "linear", antialias = 1> (x, , s) }""",
     "a smaller image": """(float[1, 1, 4, 4] x) => (float[1, 1, 2, 2] y) <float[4] s = {1, 1, 0.5, 0.5}>
         { y = Resize <mode = "linear", coordinate_transformation_mode = "align_corners"> (x, , s) }""",
     "an image of unknown size": """(float[1, 1, A, B] x, int64[4] s) => (float[1, 1, C, D] y)
@@ -205,8 +207,15 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_node_that_webgpu_computes_wrongly_is_refused_without_a_form(name: str) -> None:
     proto = _proto(REFUSED[name])
-    with pytest.raises(ExportError, match=r"Resize \(1 node, first .*aligns corners.*Fix: "):
+    with pytest.raises(ExportError, match=r"Resize \(1 node, first .*(aligns corners|antialias=1).*Fix: "):
         fit(proto, "webgpu")
     larger = _proto("""(float[1, 1, 4, 4] x) => (float[1, 1, 8, 8] y) <float[4] s = {1, 1, 2, 2}>
         { y = Resize <mode = "linear", coordinate_transformation_mode = "align_corners"> (x, , s) }""")
     assert _ops(fit(larger, "webgpu")) == ["Resize"] and fit(proto, "web").graph.node == proto.graph.node
+
+
+def test_a_type_that_only_the_gpu_computes_stays_there() -> None:
+    proto = _proto("(bool[N] c, uint32[N] x, uint32[N] z) => (uint32[N] y) { y = Where (c, x, z) }")
+    assert missing(proto, "webgpu") == []
+    (one,) = missing(proto, "web")
+    assert (one.op, one.runs) == ("Where", False)
