@@ -76,7 +76,7 @@ class Missing:
 
 
 def runtime_of(name: str) -> Runtime:
-    """Return a runtime by name. Raises ExportError for an unknown one."""
+    """Return the runtime of a name. Raises ExportError for an unknown one."""
     if name not in RUNTIMES:
         raise ExportError(f"expected one of {', '.join(RUNTIMES)}, got {name!r}. Fix: choose one of these")
     return RUNTIMES[name]

@@ -1,7 +1,7 @@
 """Nodes that ONNX Runtime's WebGPU provider takes, and then fails on or computes wrongly when the model runs.
 
 Found by running the standard's node tests on the provider (onnxruntime-webgpu 1.27.0) and, for the older provider,
-stated in the comments of its page. `trap` tells what is wrong with a node, and `TRAP_FORMS` has forms that run.
+stated in the comments of its page. `trap` returns the fault of a node, and `TRAP_FORMS` has forms that run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PLANE = 4
 
 
 def trap(op: Writer, node: onnx.NodeProto, provider: str) -> str:
-    """Return what is wrong with a node on a provider ("webgpu" or "jsep"); "" for nothing."""
+    """Return the fault of a node on a provider ("webgpu" or "jsep"); "" for nothing."""
     if node.op_type in _NOT_OF_VOLUMES[provider] and len(op.shape(node.input[0]) or ()) > _PLANE:
         return "takes it for volumes, and fails when it runs"
     if node.op_type == "MaxPool" and (

@@ -131,10 +131,8 @@ OPSETS = {"ScatterElements": 18, "Mish": 21, "Selu": 21, "Softplus": 21, "Softsi
 @pytest.mark.parametrize("case", CASES)
 def test_plain_form_equals_the_op(case: str) -> None:
     op_type, feeds, attributes = CASES[case]
-    newer = {"ScatterElements": 18, "Mish": 21, "Selu": 21, "Softplus": 21, "Softsign": 21, "Swish": 24}.get(
-        op_type, 17
-    )
-    proto = _model(op_type, feeds, newer, **attributes)
+    opset = OPSETS.get(op_type, 17)
+    proto = _model(op_type, feeds, opset, **attributes)
     plain = _in_plain_form(proto)
     assert op_type not in {node.op_type for node in plain.graph.node} or op_type in ("MatMul", "MaxPool")
     given = {f"x{i}": x for i, x in enumerate(feeds)}

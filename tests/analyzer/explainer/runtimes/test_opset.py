@@ -99,7 +99,7 @@ def test_node_tests_give_the_same_outputs(opset: int, count: int) -> None:
                     np.testing.assert_array_equal(one, other, err_msg=case.name)
             equal.add(op_type)
     assert len(equal) > {17: 75, 20: 50}[opset]
-    # What has no older form, and nothing else, is never lowered at all.
+    # Ops without an older form are never lowered.
     assert {"BitCast", "TensorScatter"} <= refused - equal
 
 
