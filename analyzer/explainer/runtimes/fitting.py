@@ -12,7 +12,7 @@ import onnx
 from onnx import TensorProto
 
 from analyzer.errors import ExportError
-from analyzer.explainer.runtimes.draft import ModelDraft, Writer
+from analyzer.explainer.runtimes.draft import ModelDraft, Writer, opset_of
 from analyzer.explainer.runtimes.forms import FORMS, PlainForm, folded
 from analyzer.explainer.runtimes.kernels import Missing, Runtime, lacking, lacks, runtime_of
 from analyzer.explainer.runtimes.opset import at_opset, checked
@@ -76,7 +76,7 @@ def _form(op: Writer, node: onnx.NodeProto, runtime: Runtime) -> PlainForm | Non
 
 
 def _at_known_opset(proto: onnx.ModelProto, runtime: Runtime) -> onnx.ModelProto:
-    version = ModelDraft(proto).opset
+    version = opset_of(proto)
     if runtime.preferred is not None and version > runtime.preferred:
         try:
             return at_opset(proto, runtime.preferred)
