@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analyzer.errors import MissingDependency
+from analyzer.figures.heat import save_png
 from analyzer.figures.images import preprocess
 from analyzer.figures.picture import Picture
 from analyzer.methods import Attribution, full_grad, integrated_gradients
@@ -34,6 +35,8 @@ from converters.system.extras import install
 if TYPE_CHECKING:
     from torch.nn import Module
 
+    from analyzer.explainer.web import Site
+
 TITLE = "EfficientNet-Lite0, a cat and a cup of coffee"
 PHOTOGRAPHS = {"cat": "chelsea", "coffee": "coffee"}
 PREPROCESSING = Preprocessing(
@@ -42,6 +45,7 @@ PREPROCESSING = Preprocessing(
 STEPS, TOLERANCE = 50, 0.01
 PARTS = 6
 """The parts of the demo before its check."""
+SITE_PARTS = 4
 CHECKED = 1
 """The photographs that are checked: each takes some ten seconds of processor time."""
 
@@ -186,6 +190,33 @@ def checked(demo: Demo, *, backends: Sequence[str] | None = None, step: Announce
     found = replace(demo, check=agreement, seconds=seconds)
     write_report(found.page, _report(found))
     return found
+
+
+def write_demo_site(folder: Path, *, step: Announce = lambda name: None) -> Site:
+    """Export the network's FullGrad as an explainer, and write the web page that shows it with both photographs.
+
+    folder: takes efficientnet-lite0-explainer.onnx, the photographs as PNG, and the page in `site`.
+    step: called with the name of each part as it begins.
+    """
+    from analyzer.explainer.export import export_explainer
+    from analyzer.explainer.web import write_site
+    from converters import convert
+
+    step("load the network")
+    photos, network, names = photographs(), load_network(), class_names()
+    folder.mkdir(parents=True, exist_ok=True)
+    samples = []
+    for name, photo in photos.items():
+        save_png(folder / f"{name}.png", photo)
+        samples.append(folder / f"{name}.png")
+    step("convert to ONNX and verify")
+    inputs = np.stack([preprocess(photo, PREPROCESSING) for photo in photos.values()])
+    model = convert(network, inputs, preprocessing=PREPROCESSING, class_names=names)
+    step("export the explainer")
+    explainer = folder / "efficientnet-lite0-explainer.onnx"
+    export_explainer(model, explainer, "full-grad", with_preprocessing=True)
+    step("write the page")
+    return write_site(explainer, folder / "site", title="EfficientNet-Lite0", samples=samples)
 
 
 def _written(demo: Demo) -> Demo:

@@ -159,7 +159,7 @@ def analyze(
         for own in settings.values():
             if "baseline_inputs" in own:
                 own["baseline_inputs"] = read
-    chosen = explained_target(target, batch, loaded, graph, logit=logit, terminal=terminal)
+    chosen = explained_target(target, len(batch.names), loaded, graph, logit=logit, terminal=terminal)
     for one in settings:
         if not METHODS[one].ranked:
             refuse_several(chosen, one)

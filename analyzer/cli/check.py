@@ -114,7 +114,7 @@ def check(
             loaded = with_source(loaded, source, example, trust=trust)
     graph = Graph.from_proto(loaded.proto)
     batch = read_inputs(inputs, graph, loaded, images)
-    chosen = explained_target(target, batch, loaded, graph, logit=logit, terminal=terminal)
+    chosen = explained_target(target, len(batch.names), loaded, graph, logit=logit, terminal=terminal)
     refuse_several(chosen, "check")
     if batch.assumed:
         terminal.note(ASSUMED)

@@ -126,7 +126,7 @@ def compare(
         )
     graph = Graph.from_proto(a.proto)
     batch = read_inputs(inputs, graph, a, images)
-    chosen = explained_target(target, batch, a, graph, logit=logit, terminal=terminal)
+    chosen = explained_target(target, len(batch.names), a, graph, logit=logit, terminal=terminal)
     refuse_several(chosen, "compare")
     if batch.assumed:
         terminal.note(ASSUMED)

@@ -1,4 +1,4 @@
-"""`onnxplain demo`: a trained classifier and two photographs, from conversion to report."""
+"""`onnxplain demo`: a trained classifier and two photographs, from conversion to report, or to a web page."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from analyzer.cli.analyze_view import show_completeness, show_predictions
 from analyzer.cli.check_view import show_agreement
 from analyzer.cli.destinations import refuse_unwritable
 from analyzer.cli.options import JsonOption, split_list
+from analyzer.cli.serve import NoOpenOption, PortOption
+from analyzer.cli.serve import show as show_site
 from analyzer.cli.terminal import Terminal, UserError
 
 if TYPE_CHECKING:
@@ -28,6 +30,14 @@ def demo(
         ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Explain only: leave the check out.")] = False,
+    web: Annotated[
+        bool,
+        typer.Option(
+            "--web", help="Write the web page of the network's explainer, serve it and open it instead."
+        ),
+    ] = False,
+    port: PortOption = None,
+    no_open: NoOpenOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Explain a cat and a cup of coffee with a trained network, then check the numbers on other frameworks."""
@@ -43,6 +53,13 @@ def demo(
     if quick and backends is not None:
         raise UserError("--quick leaves out the check, which --backends is for. Fix: give one of them")
     refuse_unwritable(output)
+    if web:
+        if quick or backends is not None:
+            raise UserError("--web checks nothing, which --quick and --backends are for. Fix: leave them out")
+        _show_site(terminal, output, port, opened=not no_open)
+        return
+    if port is not None or no_open:
+        raise UserError("--port and --no-open are of the web page. Fix: give --web too")
     chosen = split_list(backends) if backends is not None else None
     with terminal.steps("explaining", PARTS) as step:
         found = explain(output, step=step)
@@ -56,6 +73,15 @@ def demo(
     terminal.document(_document(found))
     if not found.passed:
         raise typer.Exit(1)
+
+
+def _show_site(terminal: Terminal, folder: Path, port: int | None, *, opened: bool) -> None:
+    """Write the page of the network's explainer, and serve it until Ctrl-C."""
+    from analyzer.demo import SITE_PARTS, write_demo_site
+
+    with terminal.steps("preparing", SITE_PARTS) as step:
+        site = write_demo_site(folder, step=step)
+    show_site(terminal, site.folder, port, opened=opened)
 
 
 def _show_explained(terminal: Terminal, found: Demo) -> None:

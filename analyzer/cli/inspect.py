@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -70,6 +71,8 @@ def _document(model: str, example: Path | None, **options: bool) -> dict[str, An
     from converters.sources.files import read_onnx
 
     is_file = model.lower().endswith(".onnx")
+    if is_file and (found := _explainer(model)) is not None:
+        return found
     try:
         loaded = open_model(model, example, verify=False, images=None, **options)
     except UnsupportedModel as error:
@@ -79,8 +82,29 @@ def _document(model: str, example: Path | None, **options: bool) -> dict[str, An
     return describe(model, loaded, _without_weights(model) if is_file else loaded.proto)
 
 
+def _explainer(model: str) -> dict[str, Any] | None:
+    """What an explainer file says of itself; None of another model."""
+    from analyzer.explainer.description import read
+    from converters.sources.files import read_onnx
+
+    proto = read_onnx(model)
+    description = read(proto)
+    if description is None:
+        return None
+    nodes = proto.graph.node
+    operators = Counter(_op(node.domain, node.op_type) for node in nodes)
+    return {
+        **_head(model, proto),
+        "nodes": len(nodes),
+        "operators": dict(operators.most_common()),
+        "explainer": asdict(description),
+    }
+
+
 def obstacle(document: Mapping[str, Any]) -> str:
     """Return why ONNX Runtime cannot differentiate a model, from its document; empty where it can."""
+    if "explainer" in document:
+        return "the file is an explainer already; inspect the model that it was made from"
     if document["refused"]:
         return str(document["refused"])
     blocking = document["coverage"]["onnxruntime"]["blocking"]

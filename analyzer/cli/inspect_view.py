@@ -14,6 +14,9 @@ _SHOWN = 12
 
 def show(terminal: Terminal, document: dict[str, Any]) -> None:
     """Print the whole document."""
+    if "explainer" in document:
+        _show_explainer(terminal, document)
+        return
     _show_head(terminal, document)
     _show_tensors(terminal, document)
     _show_left_out(terminal, document["left_out"])
@@ -28,6 +31,29 @@ def show(terminal: Terminal, document: dict[str, Any]) -> None:
     _show_layers(terminal, document["layers"])
     _show_coverage(terminal, document)
     _show_blockers(terminal, document["coverage"])
+
+
+def _show_explainer(terminal: Terminal, document: dict[str, Any]) -> None:
+    """Print what an explainer file says of itself."""
+    found = document["explainer"]
+    settings = ", ".join(
+        f"{name}={value!r}" for name, value in found["settings"].items() if value is not None
+    )
+    terminal.out.print(document["model"], style="bold", soft_wrap=True)
+    facts = [f"{found['caption']} of a model", _count(document["nodes"], "node"), f"opset {found['opset']}"]
+    terminal.out.print(" · ".join([*facts, found["precision"], f"made by onnxplain {found['onnxplain']}"]))
+    for text in (f"Settings: {settings or 'none'}", f"SHA-256 of the model: {found['model_sha256']}"):
+        terminal.out.print(text, soft_wrap=True, markup=False)
+    for heading, ports in (("Inputs", found["inputs"]), ("Outputs", found["outputs"])):
+        terminal.heading(heading)
+        for port in ports:
+            shape = " × ".join(map(str, port["shape"])) or "number"
+            default = "" if port["default"] is None else f", default {port['default']}"
+            optional = f" (optional{default})" if port["optional"] else default
+            terminal.out.print(
+                f"{port['name']}  {port['type']}  {shape}{optional}", soft_wrap=True, markup=False
+            )
+            terminal.out.print(f"    {port['meaning']}", soft_wrap=True, markup=False)
 
 
 def _show_head(terminal: Terminal, document: dict[str, Any]) -> None:

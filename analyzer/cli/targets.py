@@ -23,7 +23,6 @@ from analyzer.target.class_names import axis_of_names, find_class, unknown_class
 from analyzer.target.target import ACTIVATION, PREDICTED, Target, TargetLike, as_target
 
 if TYPE_CHECKING:
-    from analyzer.cli.inputs import Batch
     from converters.model import Model
 from converters.system.text import counted
 
@@ -79,10 +78,10 @@ def parse_target(
 
 
 def explained_target(
-    text: str | None, batch: Batch, model: Model, graph: Graph, *, logit: bool, terminal: Terminal
+    text: str | None, samples: int, model: Model, graph: Graph, *, logit: bool, terminal: Terminal
 ) -> TargetLike:
     """The target of --target and --logit; see `parse_target`. A note names the tensor of the logits."""
-    chosen = parse_target(text, len(batch.names), class_count(graph), model.class_names, graph)
+    chosen = parse_target(text, samples, class_count(graph), model.class_names, graph)
     if not logit:
         return chosen
     target = _before(as_target(chosen))

@@ -1,7 +1,7 @@
 """What an explainer file says of itself: its method, settings, inputs and outputs, as metadata and docstrings.
 
-The JSON text under EXPLAINER_KEY is one object; see `Description`. Metadata of a file are untrusted: `read` checks types
-and sizes before anything is used, and raises ExportError.
+The JSON text under EXPLAINER_KEY is one object; see `Description`. Metadata of a file are untrusted: `read` checks
+types and sizes before anything is used, and raises ExportError.
 """
 
 from __future__ import annotations

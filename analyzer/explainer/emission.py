@@ -7,7 +7,7 @@ documented names here. Refuses methods and settings that need the host.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from analyzer.graph.batch_axis import batched_inputs
 from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
 from analyzer.graph.program import assemble
-from analyzer.methods.exporting import Draft, Exported
+from analyzer.methods.exporting import ExplainerGraph, Exported
 from analyzer.methods.names import suggested
 from analyzer.methods.registry import METHODS, Method
 from converters.types import Shape
@@ -31,7 +31,7 @@ _DOUBLE, _FLOAT = onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT
 
 
 @dataclass(frozen=True)
-class Emitted:
+class EmittedExplainer:
     """An emitted explainer: the model, its inputs and outputs, and the method's results."""
 
     proto: onnx.ModelProto
@@ -55,7 +55,8 @@ def method_to_export(name: str) -> Method:
         fix = f"did you mean {near!r}?" if near else f"choose from {', '.join(METHODS)}"
         raise ExportError(f"unknown method {name!r}. Fix: {fix}")
     if isinstance(method.export, str):
-        raise ExportError(f"{name} cannot be one ONNX file: {method.export}")
+        reason, _, fix = method.export.partition(" Fix: ")
+        raise ExportError(f"{name} cannot be one ONNX file: {reason} Fix: {fix}")
     return method
 
 
@@ -65,7 +66,7 @@ def settings_to_export(method: Method, given: Mapping[str, Any]) -> dict[str, An
     Raises ExportError for an unknown setting and for one that needs the host.
     """
     assert callable(method.export)
-    taken = [one for one in inspect.signature(method.export).parameters if one != "draft"]
+    taken = [one for one in inspect.signature(method.export).parameters if one != "explainer"]
     unknown = [name for name in given if name not in method.parameters and name not in taken]
     if unknown:
         raise ExportError(
@@ -83,22 +84,27 @@ def settings_to_export(method: Method, given: Mapping[str, Any]) -> dict[str, An
     return {**defaults, **{name: value for name, value in given.items() if name in taken}}
 
 
-def emit(draft: Draft, method: Method, settings: Mapping[str, Any], *, sized: bool) -> Emitted:
+def emit(
+    explainer: ExplainerGraph, method: Method, settings: Mapping[str, Any], *, sized: bool
+) -> EmittedExplainer:
     """Emit a method. sized: whether the model is for the sizes of the example alone, but for the batch."""
     assert callable(method.export)
-    exported = method.export(draft, **settings)
-    results, ports = _results(draft, exported, method)
-    named = {draft.free_name(name): tensor for name, tensor in results.items()}
-    own = {name: draft.graph.tensors[name] for name in draft.graph.outputs}
-    op = draft.op
+    exported = method.export(explainer, **settings)
+    results, ports = _results(explainer, exported, method)
+    named = {explainer.free_name(name): tensor for name, tensor in results.items()}
+    own = {name: explainer.graph.tensors[name] for name in explainer.graph.outputs}
+    op = explainer.op
     ended = {name: op.Identity(tensor) for name, tensor in named.items()}
     program = assemble(
-        draft.graph, op, {**own, **ended}, extra_inputs={one.tensor.name: one.tensor for one in draft.extra}
+        explainer.graph,
+        op,
+        {**own, **ended},
+        extra_inputs={one.tensor.name: one.tensor for one in explainer.extra},
     )
     proto = program.proto
     _rename_outputs(proto, program.outputs)
-    inputs = _inputs(proto, draft, sized=sized or exported.sized)
-    explained = set(draft.bound.seed.outputs)
+    inputs = _inputs(proto, explainer, sized=sized or exported.sized)
+    explained = set(explainer.bound.seed.outputs)
     shapes = {**{name: t.shape for name, t in own.items()}, **{n: t.shape for n, t in named.items()}}
     outputs = [
         Port(
@@ -115,11 +121,16 @@ def emit(draft: Draft, method: Method, settings: Mapping[str, Any], *, sized: bo
         port = ports[name]
         if port[0] in ("attribution", "map", "complete_map") and tensor.shape is None:
             # Of other shapes it is known after the first run.
-            of_shape = draft.graph.tensors[port[1]].shape if port[0] == "attribution" else None
-            tensor = Tensor(tensor.name, tensor.dtype, of_shape)
+            known = {one.name: one.shape for one in inputs}
+            shape = (
+                known.get(port[1], explainer.graph.tensors[port[1]].shape)
+                if port[0] == "attribution"
+                else None
+            )
+            tensor = Tensor(tensor.name, tensor.dtype, shape)
         outputs.append(
             Port(
-                draft.free_name(name),
+                explainer.free_name(name),
                 port[0],
                 _stated(tensor.shape),
                 _type(tensor.dtype),
@@ -127,14 +138,14 @@ def emit(draft: Draft, method: Method, settings: Mapping[str, Any], *, sized: bo
                 of=port[1],
             )
         )
-    return Emitted(proto, inputs, tuple(outputs), exported)
+    return EmittedExplainer(proto, inputs, tuple(outputs), exported)
 
 
 def _results(
-    draft: Draft, exported: Exported, method: Method
+    explainer: ExplainerGraph, exported: Exported, method: Method
 ) -> tuple[dict[str, Tensor], dict[str, tuple[str, str, str]]]:
     """{name of the output: tensor}, and {name: (role, attributed tensor, meaning)}."""
-    op = draft.op
+    op = explainer.op
     results: dict[str, Tensor] = {}
     ports: dict[str, tuple[str, str, str]] = {}
 
@@ -155,14 +166,16 @@ def _results(
         add("map", tensor, f"map of {method.caption} over {of!r}: {sign}", of, alone=alone)
     for of, tensor in exported.complete_maps.items():
         add("complete_map", tensor, f"all terms over {of!r}, with their sign", of, alone=alone)
-    rows: Shape = (_batch(draft),)
-    add("explained", _shaped(op, draft.explained, rows), "the score that is explained, of each sample")
-    if draft.chosen is not None:
+    rows: Shape = (_batch(explainer),)
+    add("explained", _shaped(op, explainer.explained, rows), "the score that is explained, of each sample")
+    if explainer.chosen is not None:
         add(
-            "explained_target", _shaped(op, draft.chosen, rows), "the class that is explained, of each sample"
+            "explained_target",
+            _shaped(op, explainer.chosen, rows),
+            "the class that is explained, of each sample",
         )
     if exported.total is not None and exported.absolute is not None:
-        error = _error(op, draft.explained, exported.total, exported.absolute)
+        error = _error(op, explainer.explained, exported.total, exported.absolute)
         add("completeness_error", _shaped(op, error, rows), "|sum of all parts - score| over |score|")
     if exported.delta is not None:
         words = (
@@ -190,9 +203,9 @@ def _shaped(op: Builder, tensor: Tensor, shape: Shape) -> Tensor:
     return Tensor(tensor.name, tensor.dtype, shape)
 
 
-def _batch(draft: Draft) -> int | str:
-    names = batched_inputs(draft.graph) or draft.graph.inputs
-    shape = draft.graph.tensors[next(iter(names))].shape
+def _batch(explainer: ExplainerGraph) -> int | str:
+    names = batched_inputs(explainer.graph) or explainer.graph.inputs
+    shape = explainer.graph.tensors[next(iter(names))].shape
     axis = shape[0] if shape else None
     return axis if axis is not None else "batch"
 
@@ -208,9 +221,9 @@ def _rename_outputs(proto: onnx.ModelProto, names: Mapping[str, str]) -> None:
         info.name = wanted.get(info.name, info.name)
 
 
-def _inputs(proto: onnx.ModelProto, draft: Draft, *, sized: bool) -> tuple[Port, ...]:
+def _inputs(proto: onnx.ModelProto, explainer: ExplainerGraph, *, sized: bool) -> tuple[Port, ...]:
     """Give the inputs their shapes and defaults, and return what they are."""
-    extra = {one.tensor.name: one for one in draft.extra}
+    extra = {one.tensor.name: one for one in explainer.extra}
     ports = []
     for info in proto.graph.input:
         kind = info.type.tensor_type.elem_type
@@ -223,9 +236,9 @@ def _inputs(proto: onnx.ModelProto, draft: Draft, *, sized: bool) -> tuple[Port,
             default = None if small is None else small.tolist()
             port = Port(info.name, one.role, shape, _type(dtype), one.meaning, one.of, True, default)
         else:
-            stated = draft.graph.tensors[info.name].shape
+            stated = explainer.graph.tensors[info.name].shape
             if sized and stated is not None:
-                stated = (*stated[:1], *draft.bound.feeds[info.name].shape[1:])
+                stated = (*stated[:1], *explainer.bound.feeds[info.name].shape[1:])
             shape = _stated(stated)
             port = Port(info.name, "model", shape, _type(dtype), "input of the model")
         info.CopyFrom(helper.make_tensor_value_info(info.name, kind, shape))
@@ -243,3 +256,11 @@ def _stated(shape: Shape | None) -> tuple[int | str, ...]:
 
 def _type(dtype: np.dtype[Any]) -> str:
     return "string" if dtype.kind == "O" else dtype.name
+
+
+def state_outputs(proto: onnx.ModelProto, outputs: Sequence[Port]) -> None:
+    """Give the outputs of a model their shapes, in place."""
+    for info, port in zip(proto.graph.output, outputs, strict=True):
+        assert info.name == port.name, (info.name, port.name)
+        kind = info.type.tensor_type.elem_type
+        info.CopyFrom(helper.make_tensor_value_info(port.name, kind, port.shape))

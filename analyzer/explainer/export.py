@@ -10,28 +10,23 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnx import helper
-
 from analyzer.backends import Differentiable, ModelLike, differentiate
-from analyzer.backends.batching.settling import arranged_to_move
-from analyzer.backends.bound import Bound
-from analyzer.backends.inputs import Feeds
-from analyzer.errors import ExportError, UndefinedResult
-from analyzer.explainer.description import Description, Port
-from analyzer.explainer.emission import Emitted, emit, method_to_export, settings_to_export
+from analyzer.errors import ExportError
+from analyzer.explainer.description import Description
+from analyzer.explainer.emission import method_to_export, settings_to_export
+from analyzer.explainer.example import example_at
 from analyzer.explainer.files import write_model
-from analyzer.explainer.forms import Form, in_form
-from analyzer.explainer.verification import compare_with_python
-from analyzer.graph.samples.arrangement import JOINT
-from analyzer.methods.exporting import Draft, Draw
-from analyzer.methods.registry import Method, shown
+from analyzer.explainer.forms import FileForm, in_form
+from analyzer.explainer.runtimes import opset_of
+from analyzer.explainer.verification import compare
+from analyzer.methods.exporting import Draw
+from analyzer.methods.registry import shown
 from analyzer.target.target import TargetLike
-from analyzer.types import Arrays, Inputs
-from converters.sources.examples import example_of
+from analyzer.types import Inputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,7 +66,7 @@ def export_explainer(
     *,
     target: TargetLike = None,
     inputs: Inputs | None = None,
-    at_once: int | None = 1,
+    at_once: int | None = None,
     draw: Draw = "stored",
     opset: int = OPSET,
     fp16: bool = False,
@@ -95,12 +90,14 @@ def export_explainer(
         output. Weights, positions and sums of targets are fixed in the file, which then has no such input.
     inputs: an example, on which the file is compared with Python, and whose sizes decide where free ones must be known.
         Default: random numbers of the stated sizes.
-    at_once: points of a path, or noisy copies, that are evaluated together: 1, a Loop that needs the memory of one
-        gradient; None, all of them as one batch. Between them, the next lower number that divides theirs.
+    at_once: points of a path, or noisy copies, that are evaluated together. Default: all of them as one batch, where
+        the model's batch is free. 1 is a Loop that needs the memory of one gradient. Between them, the next lower
+        number that divides theirs.
     draw: "stored" noise is an input of the file, whose default are the numbers that row 0 of a batch gets in Python;
         "inside" draws it in each run, of the seed `rng`.
     opset: of the file, 17 at least. fp16: store weights in half precision.
-    check_for: "web", "webgpu", "node" or "mobile": refuse ops that this runtime lacks, and lower those with a plain form.
+    check_for: "web", "webgpu", "node" or "mobile": refuse ops that this runtime lacks; those with a plain form are
+        lowered.
     with_preprocessing: take photographs, uint8 (N, height, width, 3) RGB of any size, and return maps of their size.
     overlay: with preprocessing, also return the map as a picture, uint8 (N, height, width, 4) RGBA.
     required_inputs: whether `target`, `baseline` and `noise` must be fed. Default: for `check_for`, whose JavaScript
@@ -114,40 +111,36 @@ def export_explainer(
     destination = _destination(path)
     kind = method_to_export(method)
     options = settings_to_export(kind, settings)
+    required = check_for is not None if required_inputs is None else required_inputs
+    form = FileForm(opset, fp16, check_for, with_preprocessing, overlay, required, tokenizer)
     fn = _on_onnxruntime(model)
     tell("preparing the model")
-    feeds = _example(fn, inputs)
-    view, bound = _bound(fn, feeds, target, kind, options)
-    tell("writing the gradients, and comparing with Python")
-    sized = bound.fn is not view
-    compared = None
-    for safe in (False, True):
-        # Where a cotangent of 0 meets an infinite derivative, the results are NaN: again with these kept apart.
-        emitted = emit(Draft(bound, at_once, draw, safe), kind, options, sized=sized)
-        compared = compare_with_python(kind, view, bound, target, options, emitted)
-        if compared is not None:
-            break
-    if compared is None:
-        raise UndefinedResult("the explanation of the example is not finite. Fix: give other inputs=")
+    example = example_at(fn, inputs, target, kind, options)
+    tell("explaining an example in Python")
+    found = example.explained()
+    tell("writing the gradients, and comparing")
+    compared = compare(example, found, form, at_once=at_once, draw=draw)
     description = Description(
         method=kind.name,
         caption=kind.caption,
-        settings={**{key: shown(value) for key, value in options.items()}, "at_once": at_once, "draw": draw},
-        signed=emitted.exported.signed,
+        settings={
+            **{key: shown(value) for key, value in example.options.items()},
+            "at_once": at_once,
+            "draw": draw,
+        },
+        signed=compared.emitted.exported.signed,
         onnxplain=_version(),
         model_sha256=_hash(fn, model),
-        opset=opset,
+        opset=opset_of(compared.proto),
         precision="float16 weights" if fp16 else "float32",
-        sum_of=emitted.sum_of,
-        inputs=emitted.inputs,
-        outputs=_with_shapes(emitted, compared.arrays),
+        sum_of=compared.emitted.sum_of,
+        inputs=compared.inputs,
+        outputs=compared.outputs,
     )
     tell("checking and writing the file")
-    required = check_for is not None if required_inputs is None else required_inputs
-    form = Form(opset, fp16, check_for, with_preprocessing, overlay, required, tokenizer)
-    proto, description, lowered = in_form(emitted.proto, description, fn.model, form)
+    proto, description = in_form(compared.proto, description, fn.model, form)
     size = write_model(proto, destination)
-    return Explainer(destination, description, size, len(proto.graph.node), compared.error, lowered)
+    return Explainer(destination, description, size, len(proto.graph.node), compared.error, compared.lowered)
 
 
 def _destination(path: str | os.PathLike[str]) -> Path:
@@ -165,72 +158,6 @@ def _on_onnxruntime(model: Differentiable | ModelLike) -> Differentiable:
     """The model on the backend whose graph is written."""
     fn = differentiate(model)
     return fn if fn.backend == "onnxruntime" else differentiate(fn.model)
-
-
-def _example(fn: Differentiable, inputs: Inputs | None) -> Feeds:
-    """Checked inputs: those given, or random numbers of two samples."""
-    if inputs is not None:
-        return fn.feeds_of(inputs)
-    graph, preprocessing = fn.graph, fn.model.preprocessing
-    sizes = {}
-    for name in graph.inputs:
-        shape = graph.tensors[name].shape
-        free = shape is None or any(not isinstance(size, int) for size in shape[1:])
-        if free and preprocessing is not None and shape is not None and len(shape) == 4:
-            height, width = preprocessing.size
-            first = preprocessing.layout == "NCHW"
-            known = (None, height, width) if first else (height, width, None)
-            shape = (
-                shape[0],
-                *(s if isinstance(s, int) else k for s, k in zip(shape[1:], known, strict=True)),
-            )
-            free = any(not isinstance(size, int) for size in shape[1:])
-        if free:
-            raise ExportError(
-                f"expected an example of the input {name!r}, whose sizes are free, {shape}. Fix: give inputs= "
-                "(--inputs FILE) of the sizes that are explained"
-            )
-        sizes[name] = tuple(size if isinstance(size, int) else 2 for size in shape or ())
-    infos = {
-        name: helper.make_tensor_value_info(
-            name, helper.np_dtype_to_tensor_dtype(graph.tensors[name].dtype), sizes[name]
-        )
-        for name in graph.inputs
-    }
-    return fn.feeds_of(example_of(infos, None))
-
-
-def _bound(
-    fn: Differentiable, feeds: Feeds, target: TargetLike, kind: Method, options: Mapping[str, Any]
-) -> tuple[Differentiable, Bound]:
-    """The model with its samples along axis 0, bound to the example."""
-    wrt = options.get("wrt")
-    names = () if kind.path is not None and wrt is not None else fn.roots(wrt)
-    view = arranged_to_move(fn, feeds, fn.indexed(target), names)
-    arrangement = view.arrangement
-    if arrangement is None or not arrangement.plain or arrangement.samples == JOINT:
-        why = "" if arrangement is None or not arrangement.note else f" ({arrangement.note})"
-        raise ExportError(
-            f"expected independent samples along the first axis of all inputs and outputs, found others{why}. Fix: "
-            "export the model with the batch first, or explain it in Python"
-        )
-    return view, view.bind(feeds, target)
-
-
-def _with_shapes(emitted: Emitted, arrays: Arrays) -> tuple[Port, ...]:
-    """The outputs with shapes where emission did not know them, from the results of a run."""
-    inputs = [port for port in emitted.inputs if port.role == "model"]
-    free = any(not isinstance(size, int) for port in inputs for size in port.shape[1:])
-    batch = inputs[0].shape[0] if inputs and inputs[0].shape else "batch"
-    found = []
-    for port in emitted.outputs:
-        array = arrays[port.name]
-        shape = port.shape
-        if len(shape) != array.ndim:
-            own = [f"{port.role}_{axis}" if free else size for axis, size in enumerate(array.shape)]
-            shape = (batch, *own[1:]) if array.ndim else ()
-        found.append(replace(port, shape=shape))
-    return tuple(found)
 
 
 def _version() -> str:

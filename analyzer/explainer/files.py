@@ -10,13 +10,16 @@ import secrets
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx
-import onnxruntime as ort
 
 from analyzer.errors import ExportError
 from converters.errors import one_line
 from converters.system.atomic import write_bytes
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 MOST_BYTES = 2**31 - 2**24
 """Of a model in one file."""
@@ -39,17 +42,31 @@ def check_file(proto: onnx.ModelProto) -> None:
         ) from error
 
 
-def session_of(proto: onnx.ModelProto) -> ort.InferenceSession:
-    """Return a session as users make it, with the default optimisations, and without its remarks."""
+def session_of(proto: onnx.ModelProto) -> InferenceSession:
+    """Return a session as users make it, with the default optimisations, and without its remarks.
+
+    Raises ExportError where ONNX Runtime does not take the model.
+    """
+    # Imported here: the command line divides into processes first, which a loaded runtime does not survive.
+    import onnxruntime as ort
+
     options = ort.SessionOptions()
     # Optional inputs are remarked on at each start.
     options.log_severity_level = 3
-    if proto.ByteSize() <= MOST_BYTES:
-        return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        _save_apart(proto, path)
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        source: bytes | str = str(path)
+        if proto.ByteSize() <= MOST_BYTES:
+            source = proto.SerializeToString()
+        else:
+            _save_apart(proto, path)
+        try:
+            return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # The classes of ONNX Runtime's errors have no common base.
+            raise ExportError(
+                f"ONNX Runtime does not take the file ({one_line(error)}). Fix: export the model in float32, or "
+                "report it as a defect of onnxplain"
+            ) from error
 
 
 def write_model(proto: onnx.ModelProto, path: Path) -> int:

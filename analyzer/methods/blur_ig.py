@@ -45,8 +45,8 @@ class BlurIntegratedGradients(PathAttribution):
 
 @method(
     "blur-ig",
-    export="its path blurs the input with a kernel that is chosen for each size. Fix: export integrated-gradients with baseline= an "
-    "array of the blurred input, or feed that as `baseline`",
+    export="its path blurs the input with kernels of its size. Fix: export integrated-gradients, with the blurred "
+    "input as its baseline",
     line="what detail adds, from a blurred image",
     caption="Blur Integrated Gradients",
     note="against its own blur: red speaks for the class",

@@ -18,7 +18,7 @@ from analyzer.backends.bound import Bound
 from analyzer.errors import AnalysisError
 from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph, Tensor
-from analyzer.methods.exporting import Draft, Exported
+from analyzer.methods.exporting import ExplainerGraph, Exported
 from analyzer.methods.full_gradient.maps import PostProcessing, saliency_map
 from analyzer.methods.result import SaliencyMap
 from analyzer.placement.fixed_sizes import at_input_sizes, samples_laid_out
@@ -105,10 +105,10 @@ def exporter(name: str, weigh: Weighing) -> Callable[..., Exported]:
     """Return the function that emits a class activation map as ONNX. name, weigh: as in `Options`."""
 
     def export(
-        draft: Draft, *, layer: str | None, wrt: Names | None, relu: bool, align_corners: bool
+        explainer: ExplainerGraph, *, layer: str | None, wrt: Names | None, relu: bool, align_corners: bool
     ) -> Exported:
-        made = _shown(draft.bound, layer, wrt, Options(name, weigh, relu, align_corners))
-        found = draft.evaluate(made.request)
+        made = _shown(explainer.bound, layer, wrt, Options(name, weigh, relu, align_corners))
+        found = explainer.evaluate(made.request)
         maps = {root: found[f"map/{root}"] for root in made.shown}
         return Exported(maps, maps, signed=not relu, sized=True)
 

@@ -75,7 +75,7 @@ class Conductance(LineAttribution):
 @renamed(at="wrt")
 @method(
     "conductance",
-    export="it follows inner tensors along a path that is refined. Fix: export integrated-gradients with wrt= the layer",
+    export="it follows inner tensors along a path that is refined. Fix: export integrated-gradients with wrt= a layer",
     line="what units within the network add, from a baseline",
     caption="Conductance",
     note="of units within the network: red speaks for the class, blue against it",

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import onnx
 
 from analyzer.autodiff.request import OUTPUT, gradient_name, observe
 from analyzer.autodiff.sweep import check_gradient_paths
@@ -24,7 +25,7 @@ from analyzer.graph.builder import Builder
 from analyzer.graph.fixes import ALIKE
 from analyzer.graph.graph import Tensor
 from analyzer.methods.completeness import Completeness, sample_sums
-from analyzer.methods.exporting import Draft, Exported, column, rank_of
+from analyzer.methods.exporting import ExplainerGraph, Exported, column, rank_of
 from analyzer.methods.numbers import generator, refuse_count
 from analyzer.methods.paths.baselines import Dataset, numbers
 from analyzer.methods.paths.exported import exported_path
@@ -88,13 +89,13 @@ class Draws:
     orders: np.ndarray
 
 
-def _export(draft: Draft, *, background: Background | None, samples: int, rng: Rng) -> Exported:
+def _export(explainer: ExplainerGraph, *, background: Background | None, samples: int, rng: Rng) -> Exported:
     background = _required(background)
     refuse_count("samples", samples, 2, 200)
-    held = hold(draft.bound)
+    held = hold(explainer.bound)
     data = _background(held, background)
-    names, op, graph = held.names, draft.op, draft.graph
-    check_gradient_paths(graph, names, draft.bound.seed.outputs, named=False)
+    names, op, graph = held.names, explainer.op, explainer.graph
+    check_gradient_paths(graph, names, explainer.bound.seed.outputs, named=False)
     drawn = draw(generator(rng).spawn(1), len(data[names[0]]), samples)
     alphas, rows = drawn.alphas[0], drawn.rows[0]
     stored = {name: op.constant(data[name].astype(graph.tensors[name].dtype)) for name in names}
@@ -107,8 +108,11 @@ def _export(draft: Draft, *, background: Background | None, samples: int, rng: R
         found = {}
         for name, start in starts(op, numbers).items():
             x = graph.tensors[name]
-            span = op.Sub(op.Unsqueeze(x, [0]), start)
-            found[name] = op.Add(start, op.Mul(column(op, numbers, alphas, x, rank_of(x)), span))
+            # In double precision as in Python, so that both decide alike near the kinks of a ReLU.
+            end, begin = (op.Cast(one, to=onnx.TensorProto.DOUBLE) for one in (op.Unsqueeze(x, [0]), start))
+            along = column(op, numbers, alphas, end, rank_of(x))
+            point = op.Add(begin, op.Mul(along, op.Sub(end, begin)))
+            found[name] = op.Cast(point, to=op.dtype_of(x))
         return found
 
     def finish(op: Builder, numbers: Tensor, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -117,24 +121,26 @@ def _export(draft: Draft, *, background: Background | None, samples: int, rng: R
             for name, start in starts(op, numbers).items()
         }
 
-    sums = draft.repeated(samples, point, observe((), names), finish)
+    sums = explainer.repeated(samples, point, observe((), names), finish)
     attributions = {
         name: replace(op.Div(total, float(samples)), shape=graph.tensors[name].shape)
         for name, total in sums.items()
     }
     found = exported_path(
-        draft, graph, attributions, _exported_mean(draft, names, stored, len(data[names[0]]))
+        explainer, graph, attributions, _exported_mean(explainer, names, stored, len(data[names[0]]))
     )
     return replace(found, row_dependent=True)
 
 
-def _exported_mean(draft: Draft, names: Sequence[str], stored: Mapping[str, Tensor], size: int) -> Tensor:
+def _exported_mean(
+    explainer: ExplainerGraph, names: Sequence[str], stored: Mapping[str, Tensor], size: int
+) -> Tensor:
     """The mean score of the background for each sample, (N,)."""
 
     def point(op: Builder, numbers: Tensor) -> dict[str, Tensor]:
         found = {}
         for name in names:
-            x = draft.graph.tensors[name]
+            x = explainer.graph.tensors[name]
             shape = op.Concat(op.Shape(numbers), op.Shape(x), axis=0)
             found[name] = op.Expand(op.Unsqueeze(op.Gather(stored[name], numbers, axis=0), [1]), shape)
         return found
@@ -142,8 +148,8 @@ def _exported_mean(draft: Draft, names: Sequence[str], stored: Mapping[str, Tens
     def finish(op: Builder, numbers: Tensor, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {OUTPUT: found[OUTPUT]}
 
-    total = draft.repeated(size, point, observe((), ()), finish)[OUTPUT]
-    return draft.op.Div(total, float(size))
+    total = explainer.repeated(size, point, observe((), ()), finish)[OUTPUT]
+    return explainer.op.Div(total, float(size))
 
 
 @method(

@@ -1,8 +1,9 @@
 """Emit methods as ONNX: what `export_explainer` hands to the exporter of a method, and what it gets back.
 
-Every method that can be one file has an exporter in its own file, `@method(…, export=…)`: a function (draft, **settings)
-that emits the method on a Draft and returns an Exported. A Draft has the model at its inputs, with its gradients there
-(`evaluate`) and at any number of points (`repeated`). Refuses, with ExportError, what is not known before a run.
+Every method that can be one file has an exporter beside it, `@method(…, export=…)`: a function that takes an
+ExplainerGraph and the settings, emits the method there, and returns an Exported. An ExplainerGraph has the model at its
+inputs, with its gradients there (`evaluate`) and at any number of points (`repeated`). Refuses, with ExportError, what
+is not known before a run.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from analyzer.backends.bound import Bound
 
 Draw = Literal["stored", "inside"]
-Point = Callable[[Builder, Tensor], Mapping[str, Tensor]]
+PointsAt = Callable[[Builder, Tensor], Mapping[str, Tensor]]
 """From the numbers of points, (k,), to the points {tensor: (k, N, *features)}."""
 Finish = Callable[[Builder, Tensor, Mapping[str, Tensor]], Mapping[str, Tensor]]
 """From the numbers of points and results {key: (k, N, …)} to what is summed or stacked, {key: (k, N, …)}."""
@@ -80,15 +81,16 @@ class Exported:
 
 
 @dataclass(eq=False)
-class Draft:
+class ExplainerGraph:
     """An explainer while it is emitted.
 
     bound: the model at an example of its inputs, and the target. at_once: points that are evaluated together; None for
-    all. draw: whether noise is stored in the file or drawn by it. safe: keep a cotangent of 0 at 0 (masking.py).
+    all, where the batch is free. draw: whether noise is stored in the file or drawn by it. safe: keep a cotangent of 0
+    at 0 (masking.py).
     """
 
     bound: Bound
-    at_once: int | None = 1
+    at_once: int | None = None
     draw: Draw = "stored"
     safe: bool = False
     extra: list[ExtraInput] = field(default_factory=list)
@@ -198,7 +200,7 @@ class Draft:
         return self._seeded[1][OUTPUT]
 
     def of_request(self, request: Request) -> Request:
-        """Return the request as this draft runs it."""
+        """Return the request as this explainer runs it."""
         return masked(request) if self.safe else request
 
     def evaluate(self, request: Request, *, named: bool = False) -> Mapping[str, Tensor]:
@@ -211,7 +213,7 @@ class Draft:
     def repeated(
         self,
         count: int,
-        point: Point,
+        point: PointsAt,
         request: Request,
         finish: Finish,
         *,
@@ -222,9 +224,11 @@ class Draft:
         """Emit a request at `count` points: the sums of its finished results (N, …), or stacked, (count, N, …).
 
         part: the part of the model that is run, default all of it. The score is the result OUTPUT. at_once: in place of
-        the draft's own.
+        the explainer's own.
         """
         one = self.at_once if at_once == 0 else at_once
+        if one is None and not self.has_free_batch():
+            one = 1
         size = count if one is None else max(k for k in range(1, min(one, count) + 1) if count % k == 0)
         if size > 1 and not self.has_free_batch():
             raise ExportError(
@@ -244,38 +248,38 @@ class Draft:
 class _Run:
     """A request of a part of the model at points."""
 
-    draft: Draft
+    explainer: ExplainerGraph
     part: Differentiable
     request: Request
-    point: Point
+    point: PointsAt
     finish: Finish
 
     def block(self, op: Builder, numbers: Tensor, prefix: str) -> Mapping[str, Tensor]:
         """The finished results at the points of these numbers, (k, N, …)."""
-        draft, graph, seed = self.draft, self.part.graph, self.draft.bound.seed
+        explainer, graph, seed = self.explainer, self.part.graph, self.explainer.bound.seed
         program = full_program(
             graph,
-            draft.of_request(self.request),
+            explainer.of_request(self.request),
             seed.output,
             weights=seed.weights is not None,
             more=tuple(seed.more),
         )
         points = self.point(op, numbers)
-        targets = {} if draft.chosen is None else {"target": draft.chosen}
-        for place, (name, weights) in enumerate(draft.weights.items()):
+        targets = {} if explainer.chosen is None else {"target": explainer.chosen}
+        for place, (name, weights) in enumerate(explainer.weights.items()):
             targets["target" if place == 0 else f"target/{name}"] = weights
-        batched = batched_inputs(draft.graph)
+        batched = batched_inputs(explainer.graph)
         given: dict[str, Tensor] = {}
         for name in program.inputs:
             if name in points:
                 given[name] = _flat(op, points[name])
             elif name in graph.tensors:
-                held = draft.graph.tensors[name]
+                held = explainer.graph.tensors[name]
                 given[name] = _flat(op, _each(op, held, numbers)) if name in batched else held
             else:
                 # The program may have put "_" before the name of its target.
                 given[name] = _flat(op, _each(op, targets[name.lstrip("_")], numbers))
-        found = inlined(op, draft.graph, program, given, prefix)
+        found = inlined(op, explainer.graph, program, given, prefix)
         apart = {key: _apart(op, tensor, numbers) for key, tensor in found.items() if key != CHOSEN}
         return self.finish(op, numbers, apart)
 

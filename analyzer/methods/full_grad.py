@@ -17,7 +17,7 @@ from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.backends.bound import Bound, Evaluation
 from analyzer.errors import AnalysisError, ExportError
 from analyzer.methods.completeness import measure
-from analyzer.methods.exporting import Draft, Exported
+from analyzer.methods.exporting import ExplainerGraph, Exported
 from analyzer.methods.full_gradient.decomposition import Plan, Settings, form_of, plan
 from analyzer.methods.full_gradient.maps import PUBLISHED, PYTORCH_GRAD_CAM, PostProcessing
 from analyzer.methods.full_gradient.result import Contribution, FullGrad, Terms
@@ -31,7 +31,7 @@ POST_PROCESSING: Mapping[str, PostProcessing] = {"paper": PUBLISHED, "pytorch-gr
 
 
 def _export(
-    draft: Draft,
+    explainer: ExplainerGraph,
     *,
     wrt: Names | None,
     terms: TermKinds,
@@ -41,11 +41,11 @@ def _export(
 ) -> Exported:
     refuse_terms(terms)
     psi = post_processing_of(post_processing, align_corners, epsilon)
-    roots = draft.fn.roots(wrt)
-    made = plan(draft.bound, Settings(draft.bound.seed.outputs, roots, terms == "explicit", psi))
-    found = draft.evaluate(made.request, named=wrt is not None)
-    refuse_merged(draft, made)
-    op = draft.op
+    roots = explainer.fn.roots(wrt)
+    made = plan(explainer.bound, Settings(explainer.bound.seed.outputs, roots, terms == "explicit", psi))
+    found = explainer.evaluate(made.request, named=wrt is not None)
+    refuse_merged(explainer, made)
+    op = explainer.op
     parts = {
         kind: [found[f"{kind}/{name}"] for name in made.layout.placements] for kind in ("sum", "magnitude")
     }
@@ -60,10 +60,10 @@ def _export(
     )
 
 
-def refuse_merged(draft: Draft, made: Plan) -> None:
+def refuse_merged(explainer: ExplainerGraph, made: Plan) -> None:
     """Raise ExportError where the samples of a batch cannot be told apart in a term."""
     merged = [name for name, place in made.layout.placements.items() if not place.separable]
-    if merged and draft.has_free_batch():
+    if merged and explainer.has_free_batch():
         raise ExportError(
             f"expected an axis of samples in {merged[0]!r}, found none: its term is that of all samples together. "
             'Fix: export method="gradient" or "integrated-gradients", or give the model a fixed batch of 1'

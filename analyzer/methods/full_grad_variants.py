@@ -19,11 +19,11 @@ from analyzer.backends.bound import Bound
 from analyzer.backends.onnxruntime import make_session
 from analyzer.deprecation import renamed
 from analyzer.errors import AnalysisError
-from analyzer.graph.batch_axis import batched_inputs
+from analyzer.graph.batch_axis import Place, batched_inputs
 from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph, Tensor
 from analyzer.graph.program import assemble
-from analyzer.methods.exporting import Draft, Exported
+from analyzer.methods.exporting import ExplainerGraph, Exported
 from analyzer.methods.full_grad import (
     Psi,
     TermKinds,
@@ -45,14 +45,15 @@ from converters.system.randomness import seed_from
 
 
 def _export_simple(
-    draft: Draft, *, post_processing: Psi | PostProcessing, align_corners: bool | None
+    explainer: ExplainerGraph, *, post_processing: Psi | PostProcessing, align_corners: bool | None
 ) -> Exported:
     psi = post_processing_of(post_processing, align_corners, None)
-    roots = draft.fn.roots()
+    roots = explainer.fn.roots()
     made = plan(
-        draft.bound, Settings(draft.bound.seed.outputs, roots, explicit=True, psi=psi, gradients_alone=True)
+        explainer.bound,
+        Settings(explainer.bound.seed.outputs, roots, explicit=True, psi=psi, gradients_alone=True),
     )
-    found = draft.evaluate(made.request)
+    found = explainer.evaluate(made.request)
     maps = {root: found[f"map/{root}"] for root in roots}
     return Exported(maps, maps, signed=False, sized=True)
 
@@ -105,7 +106,7 @@ class SmoothFullGrad(SaliencyMap):
 
 
 def _export_smooth(
-    draft: Draft,
+    explainer: ExplainerGraph,
     *,
     samples: int,
     noise: float,
@@ -117,10 +118,12 @@ def _export_smooth(
     refuse_count("samples", samples, 1, 25)
     refuse_terms(terms)
     psi = post_processing_of(post_processing, align_corners, None)
-    roots = draft.fn.roots()
-    made = plan(draft.bound, Settings(draft.bound.seed.outputs, roots, terms == "explicit", psi, arrays=True))
-    refuse_merged(draft, made)
-    noisy = noisy_copies(draft, roots, samples, Noise(noise, seed_from(rng, AnalysisError)))
+    roots = explainer.fn.roots()
+    made = plan(
+        explainer.bound, Settings(explainer.bound.seed.outputs, roots, terms == "explicit", psi, arrays=True)
+    )
+    refuse_merged(explainer, made)
+    noisy = noisy_copies(explainer, roots, samples, Noise(noise, seed_from(rng, AnalysisError)))
     placed = list(made.layout.placements)
 
     def finish(op: Builder, numbers: Tensor, found: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -128,9 +131,10 @@ def _export_smooth(
             name: found[f"input/{name}" if f"input/{name}" in found else f"term/{name}"] for name in placed
         }
 
-    # The samples of an inner tensor may lie along any axis: copies are added one by one.
-    sums = draft.repeated(samples, noisy, made.request, finish, at_once=1)
-    op, graph = draft.op, draft.graph
+    # Copies go as one batch where the samples of every term lie along its first axis.
+    first = all(explainer.fn.places.get(name) == Place(0) for name in placed)
+    sums = explainer.repeated(samples, noisy, made.request, finish, at_once=explainer.at_once if first else 1)
+    op, graph = explainer.op, explainer.graph
     means = {
         name: replace(op.Div(total, float(samples)), shape=graph.tensors[name].shape)
         for name, total in sums.items()

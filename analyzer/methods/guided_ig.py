@@ -80,7 +80,7 @@ class GuidedIntegratedGradients(PathAttribution):
 
 @method(
     "guided-ig",
-    export="each step of its path depends on the gradients before it. Fix: export integrated-gradients, whose path is fixed",
+    export="each step of its path depends on the gradients before it. Fix: export integrated-gradients",
     line="Integrated Gradients along a less noisy path",
     caption="Guided Integrated Gradients",
     note="red speaks for the class, blue against it",

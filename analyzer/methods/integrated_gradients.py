@@ -23,7 +23,7 @@ from analyzer.errors import AnalysisError, note
 from analyzer.graph.builder import Builder
 from analyzer.graph.embeddings import embedded_tokens
 from analyzer.graph.graph import Tensor
-from analyzer.methods.exporting import Draft, Exported, column, rank_of
+from analyzer.methods.exporting import ExplainerGraph, Exported, column, rank_of
 from analyzer.methods.numbers import generator, refuse_count
 from analyzer.methods.paths.affine_start import behind_affine_start
 from analyzer.methods.paths.ends import Baselines, path_ends
@@ -125,7 +125,7 @@ class IntegratedGradients(LineAttribution):
 
 
 def _export(
-    draft: Draft,
+    explainer: ExplainerGraph,
     *,
     baseline: Baselines,
     wrt: Names | None,
@@ -134,10 +134,10 @@ def _export(
     rule: RuleName,
 ) -> Exported:
     nodes, weights = quadrature(rule, steps)
-    part, starts, names = exported_ends(draft, baseline, wrt, baseline_inputs)
-    check_gradient_paths(part.graph, names, draft.bound.seed.outputs, named=False)
-    op, graph = draft.op, part.graph
-    ends = {name: draft.graph.tensors[name] for name in names}
+    part, starts, names = exported_ends(explainer, baseline, wrt, baseline_inputs)
+    check_gradient_paths(part.graph, names, explainer.bound.seed.outputs, named=False)
+    op, graph = explainer.op, part.graph
+    ends = {name: explainer.graph.tensors[name] for name in names}
     if nodes[0] != 0:
         # The output at the baseline is part of the sum's error; the gradient there is not used.
         nodes, weights = np.append(0.0, nodes), np.append(0.0, weights)
@@ -163,7 +163,7 @@ def _export(
             here = column(op, numbers, (np.arange(len(nodes)) == 0) * 1.0, found[OUTPUT], 1)
             return {**weighted, _BEFORE: op.Mul(here, found[OUTPUT])}
 
-        sums = draft.repeated(len(nodes), point, observe((), names), finish, part=part)
+        sums = explainer.repeated(len(nodes), point, observe((), names), finish, part=part)
         totals.append({name: op.Mul(op.Sub(x, start[name]), sums[name]) for name, x in ends.items()})
         before.append(sums[_BEFORE])
     many = float(len(starts))
@@ -174,7 +174,7 @@ def _export(
     attributions = {
         name: replace(mean([one[name] for one in totals]), shape=graph.tensors[name].shape) for name in names
     }
-    return exported_path(draft, graph, attributions, mean(before))
+    return exported_path(explainer, graph, attributions, mean(before))
 
 
 _BEFORE = "output at the baseline"
@@ -264,6 +264,8 @@ def integrated_gradients(
     for k in range(lines.targets):
         vectors = lines.arrays(sums.mean[:, k])
         found = path_attributions(held_of_rank(held, k), vectors, sums.difference[:, k], sums.most)
+        # A map of tokens has one number for each, summed over its vector.
+        found["channel_axes"] |= {name: whole.graph.tensors[name].rank - 1 for name in embedded}
         if wrt is not None:
             found["arrangement"] = fn.arrangement
         error = sums.standard_error(k)

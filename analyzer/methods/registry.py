@@ -40,8 +40,8 @@ class Method:
     how its picture is read, in a few words. signed: whether its map has a sign. source: the paper. path: the parameter
     that names the tensors which move along a path, in place of the inputs. ranked: whether it explains several classes
     of each sample. parameters: its settings, from the signature and the docstring. cost: of one sample, in gradients,
-    each a forward and a backward pass. line: what it finds out, in a few words. export: emits it as ONNX (exporting.py),
-    or the reason why it needs the host, with the method to export in its place.
+    each a forward and a backward pass. line: what it finds out, in a few words. export: emits it as ONNX
+    (exporting.py), or the reason why it needs the host, with the method to export in its place.
     """
 
     name: str

@@ -18,18 +18,18 @@ from analyzer.backends.bound import Bound
 from analyzer.graph.channel_axis import channel_axes, input_channel_axis
 from analyzer.graph.graph import Graph, Tensor
 from analyzer.methods.completeness import measure, sample_sums
-from analyzer.methods.exporting import Draft, Exported, reduced_map, sample_total
+from analyzer.methods.exporting import ExplainerGraph, Exported, reduced_map, sample_total
 from analyzer.methods.registry import method
 from analyzer.methods.result import Attribution
 from analyzer.target.target import TargetLike
 from analyzer.types import Arrays, Inputs, Names, Progress
 
 
-def _export_gradient(draft: Draft, *, wrt: Names | None) -> Exported:
-    names = draft.fn.roots(wrt)
-    found = draft.evaluate(observe((), names), named=wrt is not None)
+def _export_gradient(explainer: ExplainerGraph, *, wrt: Names | None) -> Exported:
+    names = explainer.fn.roots(wrt)
+    found = explainer.evaluate(observe((), names), named=wrt is not None)
     gradients = {name: found[gradient_name(name)] for name in names}
-    return Exported(gradients, emitted_maps(draft, draft.graph, gradients), signed=False)
+    return Exported(gradients, emitted_maps(explainer, explainer.graph, gradients), signed=False)
 
 
 @method(
@@ -87,15 +87,15 @@ class InputXGradient(Attribution):
         return "biases and saturation, which FullGrad counts"
 
 
-def _export_product(draft: Draft, *, wrt: Names | None) -> Exported:
-    names = draft.fn.roots(wrt)
-    found = draft.evaluate(observe((), names), named=wrt is not None)
-    op = draft.op
-    products = {name: op.Mul(draft.graph.tensors[name], found[gradient_name(name)]) for name in names}
+def _export_product(explainer: ExplainerGraph, *, wrt: Names | None) -> Exported:
+    names = explainer.fn.roots(wrt)
+    found = explainer.evaluate(observe((), names), named=wrt is not None)
+    op = explainer.op
+    products = {name: op.Mul(explainer.graph.tensors[name], found[gradient_name(name)]) for name in names}
     parts = list(products.values())
     return Exported(
         products,
-        emitted_maps(draft, draft.graph, products, signed=True),
+        emitted_maps(explainer, explainer.graph, products, signed=True),
         signed=True,
         total=sample_total(op, parts),
         absolute=sample_total(op, parts, sizes=True),
@@ -161,12 +161,12 @@ def maps_of(graph: Graph, attributions: Mapping[str, np.ndarray], *, signed: boo
 
 
 def emitted_maps(
-    draft: Draft, graph: Graph, attributions: Mapping[str, Tensor], *, signed: bool = False
+    explainer: ExplainerGraph, graph: Graph, attributions: Mapping[str, Tensor], *, signed: bool = False
 ) -> dict[str, Tensor]:
     """Emit `maps_of`. graph: the one that has these tensors."""
     axes = channel_axes(graph)
     return {
-        name: reduced_map(draft.op, tensor, _channel_axis(graph, name, axes), signed=signed)
+        name: reduced_map(explainer.op, tensor, _channel_axis(graph, name, axes), signed=signed)
         for name, tensor in attributions.items()
     }
 

@@ -21,7 +21,7 @@ from analyzer.deprecation import renamed
 from analyzer.errors import AnalysisError
 from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
-from analyzer.methods.exporting import Draft, Exported, Finish
+from analyzer.methods.exporting import ExplainerGraph, Exported, Finish
 from analyzer.methods.numbers import refuse_count
 from analyzer.methods.paths.fixed_target import Held, hold, in_batches
 from analyzer.methods.paths.missed import LEAST_COPIES, missed_variance
@@ -56,14 +56,14 @@ class SmoothAttribution(Attribution):
 
 
 def _stacked_gradients(
-    draft: Draft, samples: int, noise: float, rng: Rng, finish: Finish, *, stacked: bool = False
+    explainer: ExplainerGraph, samples: int, noise: float, rng: Rng, finish: Finish, *, stacked: bool = False
 ) -> dict[str, Tensor]:
     """The sums over noisy copies of what `finish` makes of the gradients, or stacked, by input."""
     refuse_count("samples", samples, 1, 25)
-    names = draft.fn.roots()
-    noisy = noisy_copies(draft, names, samples, Noise(noise, seed_from(rng, AnalysisError)))
-    check_gradient_paths(draft.graph, names, draft.bound.seed.outputs, named=False)
-    return draft.repeated(samples, noisy, observe((), names), finish, stacked=stacked)
+    names = explainer.fn.roots()
+    noisy = noisy_copies(explainer, names, samples, Noise(noise, seed_from(rng, AnalysisError)))
+    check_gradient_paths(explainer.graph, names, explainer.bound.seed.outputs, named=False)
+    return explainer.repeated(samples, noisy, observe((), names), finish, stacked=stacked)
 
 
 def _gradients(op: Builder, numbers: Tensor, found: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -74,29 +74,35 @@ def _squares(op: Builder, numbers: Tensor, found: Mapping[str, Tensor]) -> Mappi
     return {name: op.Mul(g, g) for name, g in _gradients(op, numbers, found).items()}
 
 
-def _exported(draft: Draft, attributions: Mapping[str, Tensor]) -> Exported:
-    shaped = {name: replace(one, shape=draft.graph.tensors[name].shape) for name, one in attributions.items()}
-    maps = emitted_maps(draft, draft.graph, shaped)
+def _exported(explainer: ExplainerGraph, attributions: Mapping[str, Tensor]) -> Exported:
+    shaped = {
+        name: replace(one, shape=explainer.graph.tensors[name].shape) for name, one in attributions.items()
+    }
+    maps = emitted_maps(explainer, explainer.graph, shaped)
     return Exported(shaped, maps, signed=False, row_dependent=True)
 
 
-def _export_mean(draft: Draft, *, samples: int, noise: float, rng: Rng) -> Exported:
-    sums = _stacked_gradients(draft, samples, noise, rng, _gradients)
-    return _exported(draft, {name: draft.op.Div(total, float(samples)) for name, total in sums.items()})
+def _export_mean(explainer: ExplainerGraph, *, samples: int, noise: float, rng: Rng) -> Exported:
+    sums = _stacked_gradients(explainer, samples, noise, rng, _gradients)
+    return _exported(
+        explainer, {name: explainer.op.Div(total, float(samples)) for name, total in sums.items()}
+    )
 
 
-def _export_squares(draft: Draft, *, samples: int, noise: float, rng: Rng) -> Exported:
-    sums = _stacked_gradients(draft, samples, noise, rng, _squares)
-    return _exported(draft, {name: draft.op.Div(total, float(samples)) for name, total in sums.items()})
+def _export_squares(explainer: ExplainerGraph, *, samples: int, noise: float, rng: Rng) -> Exported:
+    sums = _stacked_gradients(explainer, samples, noise, rng, _squares)
+    return _exported(
+        explainer, {name: explainer.op.Div(total, float(samples)) for name, total in sums.items()}
+    )
 
 
-def _export_variance(draft: Draft, *, samples: int, noise: float, rng: Rng) -> Exported:
+def _export_variance(explainer: ExplainerGraph, *, samples: int, noise: float, rng: Rng) -> Exported:
     """All gradients are kept, so that squares are of differences from the mean: their own would cancel."""
-    op, found = draft.op, {}
-    for name, all_ in _stacked_gradients(draft, samples, noise, rng, _gradients, stacked=True).items():
+    op, found = explainer.op, {}
+    for name, all_ in _stacked_gradients(explainer, samples, noise, rng, _gradients, stacked=True).items():
         off = op.Sub(all_, op.ReduceMean(all_, [0], keepdims=1))
         found[name] = op.ReduceMean(op.Mul(off, off), [0], keepdims=0)
-    return _exported(draft, found)
+    return _exported(explainer, found)
 
 
 @renamed(seed="rng")

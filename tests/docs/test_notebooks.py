@@ -11,7 +11,7 @@ import pytest
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parents[2] / "examples" / "notebooks"
-NAMES = ("first_steps", "finding_a_shortcut", "text", "time_series", "proving_a_port")
+NAMES = ("first_steps", "finding_a_shortcut", "text", "time_series", "proving_a_port", "ship_the_explanation")
 PICTURE = 100_000  # bytes
 
 
@@ -35,7 +35,7 @@ def test_every_notebook_runs():
     client = NotebookClient(together, timeout=300, kernel_name="python3")
     client.execute()
     shown = [output for cell in together.cells for output in cell.get("outputs", [])]
-    assert sum("image/png" in output.get("data", {}) for output in shown) == 6
+    assert sum("image/png" in output.get("data", {}) for output in shown) == 7
     asserted = sum(cell.source.count("assert") for cell in code(together))
     assert asserted >= 12
 

@@ -1,7 +1,7 @@
 """The ends of paths, and results along them, as ONNX: what the exporters of path methods share.
 
-From a Draft and baselines to the part of the model that is followed and the starts of the paths, inputs of the file
-where there is one. Refuses baselines that depend on the sample: these are fed to the file.
+From an ExplainerGraph and baselines to the part of the model that is followed and to the starts of the paths, which are
+inputs of the file where there is one. Refuses baselines that depend on the sample: these are fed to the file.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import numpy as np
 
 from analyzer.errors import ExportError
 from analyzer.graph.channel_axis import channel_axes, input_channel_axis
+from analyzer.graph.embeddings import embedded_tokens
 from analyzer.graph.graph import Graph, Tensor
-from analyzer.methods.exporting import Draft, Exported, rank_of, reduced_map, sample_total
+from analyzer.methods.exporting import ExplainerGraph, Exported, rank_of, reduced_map, sample_total
 from analyzer.methods.paths.baselines import Dataset
 from analyzer.methods.paths.ends import Baselines, path_ends
 from analyzer.types import Inputs, Names
@@ -26,7 +27,7 @@ _FIXED = ("black", "white")
 
 
 def exported_ends(
-    draft: Draft, baseline: Baselines, wrt: Names | None, baseline_inputs: Inputs | None
+    explainer: ExplainerGraph, baseline: Baselines, wrt: Names | None, baseline_inputs: Inputs | None
 ) -> tuple[Differentiable, list[dict[str, Tensor]], tuple[str, ...]]:
     """Return the part of the model that is followed, the starts of the paths, and the names of what is attributed."""
     for one in _single(baseline):
@@ -36,19 +37,19 @@ def exported_ends(
             one, "__array__"
         ):
             raise _depends(f"a baseline of type {type(one).__name__}")
-    part, end, starts, names = path_ends(
-        draft.fn, draft.bound.feeds, baseline, wrt, baseline_inputs, np.random.default_rng(0)
+    part, _, starts, names = path_ends(
+        explainer.fn, explainer.bound.feeds, baseline, wrt, baseline_inputs, np.random.default_rng(0)
     )
-    if part.arrangement is not None and not part.arrangement.plain:
+    if part is not explainer.fn and part.arrangement is not None and not part.arrangement.plain:
         raise ExportError(
             f"expected samples along the first axis of {', '.join(names)}, found them elsewhere. Fix: attribute the "
             "inputs, or another tensor, in wrt (--wrt)"
         )
     stored = [{name: _shared(name, start[name]) for name in names} for start in starts]
     if len(stored) > 1:
-        return part, [{n: draft.op.constant(a) for n, a in one.items()} for one in stored], names
+        return part, [{n: explainer.op.constant(a) for n, a in one.items()} for one in stored], names
     inputs = {
-        name: draft.input(
+        name: explainer.input(
             "baseline",
             array,
             tuple(f"baseline_{axis}" for axis in range(array.ndim)),
@@ -61,15 +62,19 @@ def exported_ends(
     return part, [inputs], names
 
 
-def exported_path(draft: Draft, graph: Graph, attributions: Mapping[str, Tensor], before: Tensor) -> Exported:
+def exported_path(
+    explainer: ExplainerGraph, graph: Graph, attributions: Mapping[str, Tensor], before: Tensor
+) -> Exported:
     """Return the results of a path method. before (N,): the score where the paths begin."""
-    op, known = draft.op, channel_axes(graph)
+    op, known, tokens = explainer.op, channel_axes(graph), embedded_tokens(explainer.fn.graph)
     maps = {}
     for name, tensor in attributions.items():
         axis = input_channel_axis(graph, name, known) if rank_of(tensor) > 2 else None
+        if name in tokens:
+            axis = rank_of(tensor) - 1
         maps[name] = reduced_map(op, tensor, axis, signed=True)
     double = 11
-    difference = op.Sub(op.Cast(draft.explained, to=double), op.Cast(before, to=double))
+    difference = op.Sub(op.Cast(explainer.explained, to=double), op.Cast(before, to=double))
     total = sample_total(op, list(attributions.values()))
     return Exported(attributions, maps, signed=True, delta=op.Sub(total, difference))
 

@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import onnx
 
 from analyzer.errors import AnalysisError, ExportError
 from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
-from analyzer.methods.exporting import Draft, rank_of
+from analyzer.methods.exporting import ExplainerGraph, rank_of
 from analyzer.types import Arrays
 
 
@@ -41,13 +42,18 @@ class Noise:
         return found
 
     def draws(self, shapes: Mapping[str, tuple[int, ...]], rows: np.ndarray, copies: np.ndarray) -> Arrays:
-        """Return standard normal numbers for each copy, {name: (n, *shape)}, in double precision."""
+        """Return standard normal numbers for each copy, {name: (n, *shape)}.
+
+        They are rounded to float32, as a file stores them (`noisy_copies`), and have double precision here.
+        """
         streams = [
             np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(int(row), int(copy))))
             for row, copy in zip(rows, copies, strict=True)
         ]
         return {
             name: np.stack([stream.standard_normal(shape) for stream in streams])
+            .astype(np.float32)
+            .astype(float)
             for name, shape in shapes.items()
         }
 
@@ -61,16 +67,16 @@ class Noise:
 
 
 def noisy_copies(
-    draft: Draft, names: Sequence[str], samples: int, noise: Noise
+    explainer: ExplainerGraph, names: Sequence[str], samples: int, noise: Noise
 ) -> Callable[[Builder, Tensor], dict[str, Tensor]]:
     """Emit noisy copies: from the numbers of copies, (k,), to inputs {name: (k, N, *features)}.
 
     The noise is an input, whose default are the numbers that row 0 of a batch gets here; or each run of the file draws
     its own, of a fixed seed.
     """
-    tensors = {name: draft.graph.tensors[name] for name in names}
-    spreads = {name: _spread(draft.op, tensor, noise.share) for name, tensor in tensors.items()}
-    drawn = {} if draft.draw == "inside" else _stored(draft, tensors, samples, noise)
+    tensors = {name: explainer.graph.tensors[name] for name in names}
+    spreads = {name: _spread(explainer.op, tensor, noise.share) for name, tensor in tensors.items()}
+    drawn = {} if explainer.draw == "inside" else _stored(explainer, tensors, samples, noise)
 
     def copies(op: Builder, numbers: Tensor) -> dict[str, Tensor]:
         found = {}
@@ -80,7 +86,12 @@ def noisy_copies(
             else:
                 like = op.Expand(op.Unsqueeze(x, [0]), op.Concat(op.Shape(numbers), op.Shape(x), axis=0))
                 draws = op.RandomNormalLike(like, seed=float(noise.seed * 31 + place + 1))
-            found[name] = op.Add(op.Unsqueeze(x, [0]), op.Mul(spreads[name], draws))
+            # In double precision as in Python, so that both decide alike near the kinks of a ReLU.
+            clean, spread, draws = (
+                op.Cast(one, to=onnx.TensorProto.DOUBLE)
+                for one in (op.Unsqueeze(x, [0]), spreads[name], draws)
+            )
+            found[name] = op.Cast(op.Add(clean, op.Mul(spread, draws)), to=op.dtype_of(x))
         return found
 
     return copies
@@ -93,7 +104,9 @@ def _spread(op: Builder, x: Tensor, share: float) -> Tensor:
     return op.Unsqueeze(op.Mul(wide, float(share)), [0])
 
 
-def _stored(draft: Draft, tensors: Mapping[str, Tensor], samples: int, noise: Noise) -> dict[str, Tensor]:
+def _stored(
+    explainer: ExplainerGraph, tensors: Mapping[str, Tensor], samples: int, noise: Noise
+) -> dict[str, Tensor]:
     shapes = {}
     for name, x in tensors.items():
         features = (x.shape or ())[1:]
@@ -106,9 +119,9 @@ def _stored(draft: Draft, tensors: Mapping[str, Tensor], samples: int, noise: No
         shapes[name] = known
     drawn = noise.draws(shapes, np.zeros(samples, int), np.arange(samples))
     return {
-        name: draft.input(
+        name: explainer.input(
             "noise",
-            drawn[name][:, None].astype(x.dtype),
+            drawn[name][:, None].astype(np.float32),
             (samples, "noise_rows", *shapes[name]),
             "standard normal numbers for each noisy copy, of each sample or one row for all",
             of=name,

@@ -34,7 +34,11 @@ def test_pictures_of_the_samples_are_drawn(result, images):
 @pytest.mark.parametrize(
     ("result", "images", "words"),
     [
-        (TWO, IMAGES[:1], "of the 2 samples that were explained, got 1. Fix: cut the result, too, as in result[:1]"),
+        (
+            TWO,
+            IMAGES[:1],
+            "of the 2 samples that were explained, got 1. Fix: cut the result, too, as in result[:1]",
+        ),
         (TWO, PICTURE, "of the 2 samples"),
         (TWO, [PICTURE, PICTURE.resize((3, 3))], "different sizes"),
         (ONE, PICTURE.resize((8, 5)), "do not have the proportions of the maps"),

@@ -63,6 +63,10 @@ def test_the_scores_are_those_of_autograd_in_double_precision(reader, explained)
     np.testing.assert_allclose(explained.token_scores(), (span * total).sum(-1), rtol=5e-3, atol=1e-5)
 
 
+def test_the_map_has_one_number_for_each_token(explained):
+    np.testing.assert_allclose(explained.map, explained.token_scores(), rtol=1e-6)
+
+
 def test_named_tokens_are_coloured_and_unnamed_ones_have_bars(explained):
     (axes,) = explained.plot(features=NAMES).axes
     told = [text.get_text() for text in axes.texts]
