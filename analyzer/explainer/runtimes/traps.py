@@ -7,6 +7,7 @@ stated in the comments of its page. `trap` returns the fault of a node, and `TRA
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -48,16 +49,20 @@ def _reduces(op: Writer, node: onnx.NodeProto) -> bool:
     given = op.value(scales) if scales else None
     if given is not None and given.size:
         return bool((given < 1).any())
-    before, after = op.shape(node.input[0]), op.shape(node.output[0])
-    wanted = op.value(sizes) if sizes else None
-    if wanted is not None and before is not None and len(wanted) == len(before):
-        after = tuple(int(size) for size in wanted)
-    if before is None or after is None:
+    before = op.shape(node.input[0])
+    if before is None:
         return True
-    return any(
-        one != other and not (isinstance(one, int) and isinstance(other, int) and one <= other)
-        for one, other in zip(before, after, strict=True)
-    )
+    wanted = op.value(sizes) if sizes else None
+    axes = op.attribute("axes") or range(len(before))
+    known: Sequence[Any] = op.shape(node.output[0]) or ()
+    if wanted is not None:
+        after: dict[int, Any] = dict(zip(axes, map(int, wanted), strict=True))
+    else:
+        after = {axis: known[axis] for axis in axes} if known else {}
+    # Samples and channels are not resized, though their number may be unknown.
+    spatial = [axis % len(before) for axis in axes]
+    pairs = [(before[axis], after.get(one)) for axis, one in zip(spatial, axes, strict=True) if axis > 1]
+    return any(not (isinstance(one, int) and isinstance(other, int) and one <= other) for one, other in pairs)
 
 
 def _pool_in_float64(op: Writer) -> Sequence[str] | None:

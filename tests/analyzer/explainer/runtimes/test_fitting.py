@@ -211,9 +211,21 @@ def test_a_node_that_webgpu_computes_wrongly_is_refused_without_a_form(name: str
     proto = _proto(REFUSED[name])
     with pytest.raises(ExportError, match=r"Resize \(1 node, first .*(aligns corners|antialias=1).*Fix: "):
         fit(proto, "webgpu")
-    larger = _proto("""(float[1, 1, 4, 4] x) => (float[1, 1, 8, 8] y) <float[4] s = {1, 1, 2, 2}>
-        { y = Resize <mode = "linear", coordinate_transformation_mode = "align_corners"> (x, , s) }""")
-    assert _ops(fit(larger, "webgpu")) == ["Resize"] and fit(proto, "web").graph.node == proto.graph.node
+    assert fit(proto, "web").graph.node == proto.graph.node
+
+
+LARGER = {
+    "scales": '<float[4] s = {1, 1, 2, 2}> { y = Resize <mode = "linear", coordinate_transformation_mode = '
+    '"align_corners"> (x, , s) }',
+    "sizes of two axes, of any number of samples": '<int64[2] s = {8, 8}> { y = Resize <mode = "linear", axes = '
+    '[2, -1], coordinate_transformation_mode = "align_corners"> (x, , , s) }',
+}
+
+
+@pytest.mark.parametrize("name", LARGER)
+def test_a_larger_image_is_computed_on_webgpu(name: str) -> None:
+    proto = _proto(f"(float[N, 1, 4, 8] x) => (float[M, 1, 8, 8] y) {LARGER[name]}".replace("2, 2}", "2, 1}"))
+    assert missing(proto, "webgpu") == [] and _ops(fit(proto, "webgpu")) == ["Resize"]
 
 
 def test_a_type_that_only_the_gpu_computes_stays_there() -> None:
