@@ -34,7 +34,7 @@ KnownValues = ChainMap[str, "onnx.TensorProto | onnx.NodeProto"]
 
 
 class ModelDraft:
-    """A model without its large initializers, which `heavy` holds by name."""
+    """A model without its large initializers, which `heavy` maps from their names."""
 
     def __init__(self, source: onnx.ModelProto) -> None:
         self.proto = onnx.ModelProto()
@@ -45,7 +45,7 @@ class ModelDraft:
         self.proto.metadata_props.extend(source.metadata_props)
         if source.functions:
             raise ExportError(
-                f"expected a model of plain ONNX ops, got a model with {len(source.functions)} functions of its own. "
+                f"expected a model of plain ONNX ops, got a model with {len(source.functions)} local functions. "
                 "Fix: inline them with onnx.inliner.inline_local_functions"
             )
         graph = self.proto.graph
@@ -96,7 +96,7 @@ class ModelDraft:
         self._typed = None
 
     def replace_initializer(self, name: str, tensor: onnx.TensorProto) -> None:
-        """Put an initializer, under a name of its own, in the place of another one."""
+        """Replace an initializer by another one, which has another name."""
         if self.heavy.pop(name, None) is not None:
             self.heavy[tensor.name] = tensor
             return
@@ -136,7 +136,7 @@ class ModelDraft:
         types = types_of(self._typed) if self._typed is not None else {}
         values: dict[str, Any] = {tensor.name: tensor for tensor in self.proto.graph.initializer}
         fed = {info.name for info in self.proto.graph.input}
-        # What may be fed is not constant.
+        # An initializer that may be fed is not constant.
         values = {name: tensor for name, tensor in values.items() if name not in fed}
         return self._rewrite(self.proto.graph, self._typed, ChainMap(types), ChainMap(values), rule)
 
@@ -272,7 +272,7 @@ class Writer(NodeBuilder[str]):
         return size if isinstance(size, int) else None
 
     def value(self, name: str) -> np.ndarray | None:
-        """Return the value of a constant, None for what is computed, fed, or large."""
+        """Return the value of a constant, None for a tensor that is computed, fed, or large."""
         found = self._values.get(name)
         if found is None:
             return None

@@ -12,10 +12,11 @@ import onnx
 from onnx import TensorProto
 
 from analyzer.errors import ExportError
-from analyzer.explainer.runtimes.draft import ModelDraft, Writer
-from analyzer.explainer.runtimes.forms import FORMS, folded
+from analyzer.explainer.runtimes.draft import ModelDraft, Writer, opset_of
+from analyzer.explainer.runtimes.forms import FORMS, PlainForm, folded
 from analyzer.explainer.runtimes.kernels import Missing, Runtime, lacking, lacks, runtime_of
 from analyzer.explainer.runtimes.opset import at_opset, checked
+from analyzer.explainer.runtimes.traps import TRAP_FORMS, trap
 
 # A plain form in other types would run on the CPU, too.
 _ON_GPU = frozenset(
@@ -30,7 +31,7 @@ def missing(proto: onnx.ModelProto, runtime: str) -> list[Missing]:
     runtime: "node", "web", "webgpu", "webgpu-jsep" or "mobile". Raises ExportError for another one.
     """
     chosen = runtime_of(runtime)
-    return lacks(proto, chosen, lambda op, node: _has_form(op, node, chosen))
+    return lacks(proto, chosen, lambda op, node: _form(op, node, chosen) is not None)
 
 
 def fit(proto: onnx.ModelProto, runtime: str) -> onnx.ModelProto:
@@ -47,7 +48,8 @@ def fit(proto: onnx.ModelProto, runtime: str) -> onnx.ModelProto:
             constant = folded(op)
             if constant is not None:
                 return constant
-        return FORMS[node.op_type](op) if _has_form(op, node, chosen) else None
+        form = _form(op, node, chosen)
+        return form(op) if form is not None else None
 
     changed = False
     for _ in range(_ROUNDS):
@@ -62,14 +64,19 @@ def fit(proto: onnx.ModelProto, runtime: str) -> onnx.ModelProto:
     return fitted
 
 
-def _has_form(op: Writer, node: onnx.NodeProto, runtime: Runtime) -> bool:
-    if node.domain not in ("", "ai.onnx") or node.op_type not in FORMS or lacking(op, node, runtime) is None:
-        return False
-    return not runtime.accelerated or op.element(node.input[0]) in _ON_GPU
+def _form(op: Writer, node: onnx.NodeProto, runtime: Runtime) -> PlainForm | None:
+    """Return the form of a node that the runtime has kernels for, None where it needs or has none."""
+    if node.domain not in ("", "ai.onnx") or lacking(op, node, runtime) is None:
+        return None
+    if not runtime.accelerated:
+        return FORMS.get(node.op_type)
+    if op.element(node.input[0] if node.input else "") not in _ON_GPU:
+        return None
+    return (TRAP_FORMS if trap(op, node, runtime.accelerated) else FORMS).get(node.op_type)
 
 
 def _at_known_opset(proto: onnx.ModelProto, runtime: Runtime) -> onnx.ModelProto:
-    version = ModelDraft(proto).opset
+    version = opset_of(proto)
     if runtime.preferred is not None and version > runtime.preferred:
         try:
             return at_opset(proto, runtime.preferred)

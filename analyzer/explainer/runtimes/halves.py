@@ -20,7 +20,7 @@ LARGEST = float(np.finfo(np.float16).max)
 """Larger weights stay in float32."""
 ROUNDING = 2.0**-11
 """The largest relative error of a weight of ordinary size; tensors that lose more, in L2, stay in float32."""
-# Smaller tensors hold sizes, scales and epsilons, and no weight to speak of.
+# Smaller tensors hold sizes, scales and epsilons, and save nothing.
 _SMALLEST = 256
 
 

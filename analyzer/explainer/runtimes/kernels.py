@@ -20,6 +20,7 @@ from onnx import TensorProto
 from analyzer.errors import ExportError
 from analyzer.explainer.runtimes.bodies import has_body
 from analyzer.explainer.runtimes.draft import ModelDraft, Writer, describe
+from analyzer.explainer.runtimes.traps import trap
 from converters.graph.nodes import is_standard
 
 # The CPU kernels for these have bodies that are graphs: whatever their types, they run.
@@ -75,7 +76,7 @@ class Missing:
 
 
 def runtime_of(name: str) -> Runtime:
-    """Return a runtime by name. Raises ExportError for an unknown one."""
+    """Return the runtime of a name. Raises ExportError for an unknown one."""
     if name not in RUNTIMES:
         raise ExportError(f"expected one of {', '.join(RUNTIMES)}, got {name!r}. Fix: choose one of these")
     return RUNTIMES[name]
@@ -95,16 +96,20 @@ def lacking(op: Writer, node: onnx.NodeProto, runtime: Runtime) -> tuple[str, bo
         return f"{runtime.label} is only known to run ops of ai.onnx", False
     if node.op_type == "Constant":
         return None
-    kinds = _types(op, node)
-    if not _has_kernel(runtime.table, op, node, kinds) and not has_body(op):
-        return f"{runtime.label} has no kernel for it{_of_types(kinds)}", False
-    if not runtime.accelerated:
+    kinds, provider = _types(op, node), runtime.accelerated
+    taken = bool(provider) and "double" not in kinds and _has_kernel(provider, op, node, kinds)
+    wrong = trap(op, node, provider) if taken else ""
+    name = f"{runtime.label}, by the kernels of {table(provider or runtime.table)['version']},"
+    if wrong:
+        return f"{name} {wrong}", False
+    if taken:
         return None
-    name = f"{runtime.label}, by the kernels of {table(runtime.accelerated)['version']},"
+    if not _has_kernel(runtime.table, op, node, kinds) and not has_body(op):
+        return f"{name} has no kernel for it{_of_types(kinds)}", False
+    if not provider:
+        return None
     if "double" in kinds:
         return f"{name} computes float64 on the CPU, with copies", True
-    if _has_kernel(runtime.accelerated, op, node, kinds):
-        return None
     if "int64" in kinds:
         return f"{name} computes int64 on the CPU, where it keeps sizes and indices", True
     return f"{name} has no WebGPU kernel for it{_of_types(kinds)}: it runs on the CPU, with copies", True

@@ -12,6 +12,8 @@ from analyzer.explainer.runtimes.kernels import table
 from analyzer.explainer.runtimes.opset import checked
 from converters.graph.runtime import run
 
+NEWEST = onnx.defs.onnx_opset_version()
+
 
 def _proto(text: str, opset: int = 21) -> onnx.ModelProto:
     return onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : {opset}]> g {text}')
@@ -111,11 +113,11 @@ def test_webgpu_takes_ops_at_the_opset_that_it_knows() -> None:
 
 
 def test_a_newer_opset_than_the_runtime_knows_comes_down() -> None:
-    proto = _proto("(float[N] x) => (float[N] y) { y = Cos (x) }", opset=28)
-    assert fit(proto, "node").opset_import[0].version == RUNTIMES["node"].opset
+    proto = _proto("(float[N] x) => (float[N] y) { y = Cos (x) }", opset=NEWEST)
+    assert fit(proto, "node").opset_import[0].version == min(NEWEST, RUNTIMES["node"].opset)
 
 
-def test_float64_runs_on_the_cpu_beside_webgpu() -> None:
+def test_float64_runs_on_the_cpu_on_webgpu() -> None:
     proto = _proto("(float[N] x) => (double[N] y) { y = Cast <to = 11> (x) }")
     (one,) = missing(proto, "webgpu")
     assert one.runs and not one.lowered and "float64 on the CPU" in one.why
@@ -143,3 +145,91 @@ def test_what_no_kernel_computes_is_refused(runtime: str) -> None:
 def test_an_unknown_runtime_is_refused() -> None:
     with pytest.raises(ExportError, match=r"expected one of node, web, .*got 'phone'"):
         missing(MIXED, "phone")
+
+
+def test_volumes_are_convolved_on_webgpu_in_a_form_that_runs() -> None:
+    """The provider takes a ConvTranspose of volumes, and fails when it runs; the older one fails on Conv, too."""
+    runtime = "webgpu"
+    proto = _proto("""(float[N, 2, 3, 3, 3] x, float[2, 1, 2, 2, 2] w) => (float[N, 1, A, B, C] y)
+        { y = ConvTranspose <strides = [2, 2, 2]> (x, w) }""")
+    (one,) = missing(proto, runtime)
+    assert (one.op, one.lowered, one.runs) == (
+        "ConvTranspose",
+        True,
+        False,
+    ) and "fails when it runs" in one.why
+    fitted = fit(proto, runtime)
+    assert "ConvTranspose" not in _ops(fitted) and all(one.runs for one in missing(fitted, runtime))
+    rng = np.random.default_rng(4)
+    feeds = {"x": rng.normal(size=(2, 2, 3, 3, 3)), "w": rng.normal(size=(2, 1, 2, 2, 2))}
+    feeds = {name: array.astype(np.float32) for name, array in feeds.items()}
+    np.testing.assert_allclose(run(fitted, feeds)[0], run(proto, feeds)[0], rtol=2e-6, atol=1e-6)
+    plane = _proto(
+        "(float[N, 2, 3, 3] x, float[2, 1, 2, 2] w) => (float[N, 1, 4, 4] y) { y = ConvTranspose (x, w) }"
+    )
+    assert missing(plane, runtime) == [] and _ops(fit(plane, runtime)) == ["ConvTranspose"]
+    with pytest.raises(ExportError, match=r"JSEP\) cannot run the explainer: Conv \(1 node"):
+        fit(proto, "webgpu-jsep")
+
+
+TRAPS = {
+    "MaxPool": """(float[N, 2, 4, 4] x) => (float[N, 2, 2, 2] y, int64[N, 2, 2, 2] i)
+        { y, i = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x) }""",
+    "MatMul": "(float[N, 3, 4] x, float[4] v) => (float[N, 3] y) { y = MatMul (x, v) }",
+}
+
+
+@pytest.mark.parametrize("op_type", TRAPS)
+def test_a_node_that_webgpu_computes_wrongly_gets_a_form_that_runs(op_type: str) -> None:
+    proto = _proto(TRAPS[op_type])
+    (one,) = missing(proto, "webgpu")
+    assert (one.op, one.lowered, one.runs) == (op_type, True, False)
+    fitted = fit(proto, "webgpu")
+    assert all(one.runs for one in missing(fitted, "webgpu"))
+    assert missing(proto, "web") == []
+    shapes = {"x": (2, 2, 4, 4) if op_type == "MaxPool" else (2, 3, 4), "v": (4,)}
+    feeds = {
+        info.name: np.random.default_rng(6).integers(-2, 3, shapes[info.name]) for info in proto.graph.input
+    }
+    feeds = {name: array.astype(np.float32) for name, array in feeds.items()}
+    for found, expected in zip(run(fitted, feeds), run(proto, feeds), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+REFUSED = {
+    "smoothing": """(float[1, 1, 4, 4] x) => (float[1, 1, 2, 2] y) <float[4] s = {1, 1, 0.5, 0.5}>
+        { y = Resize <mode = "linear", antialias = 1> (x, , s) }""",
+    "a smaller image": """(float[1, 1, 4, 4] x) => (float[1, 1, 2, 2] y) <float[4] s = {1, 1, 0.5, 0.5}>
+        { y = Resize <mode = "linear", coordinate_transformation_mode = "align_corners"> (x, , s) }""",
+    "an image of unknown size": """(float[1, 1, A, B] x, int64[4] s) => (float[1, 1, C, D] y)
+        { y = Resize <mode = "linear", coordinate_transformation_mode = "align_corners"> (x, , , s) }""",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_node_that_webgpu_computes_wrongly_is_refused_without_a_form(name: str) -> None:
+    proto = _proto(REFUSED[name])
+    with pytest.raises(ExportError, match=r"Resize \(1 node, first .*(aligns corners|antialias=1).*Fix: "):
+        fit(proto, "webgpu")
+    assert fit(proto, "web").graph.node == proto.graph.node
+
+
+LARGER = {
+    "scales": '<float[4] s = {1, 1, 2, 2}> { y = Resize <mode = "linear", coordinate_transformation_mode = '
+    '"align_corners"> (x, , s) }',
+    "sizes of two axes, of any number of samples": '<int64[2] s = {8, 8}> { y = Resize <mode = "linear", axes = '
+    '[2, -1], coordinate_transformation_mode = "align_corners"> (x, , , s) }',
+}
+
+
+@pytest.mark.parametrize("name", LARGER)
+def test_a_larger_image_is_computed_on_webgpu(name: str) -> None:
+    proto = _proto(f"(float[N, 1, 4, 8] x) => (float[M, 1, 8, 8] y) {LARGER[name]}".replace("2, 2}", "2, 1}"))
+    assert missing(proto, "webgpu") == [] and _ops(fit(proto, "webgpu")) == ["Resize"]
+
+
+def test_a_type_that_only_the_gpu_computes_stays_there() -> None:
+    proto = _proto("(bool[N] c, uint32[N] x, uint32[N] z) => (uint32[N] y) { y = Where (c, x, z) }")
+    assert missing(proto, "webgpu") == []
+    (one,) = missing(proto, "web")
+    assert (one.op, one.runs) == ("Where", False)
