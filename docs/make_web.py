@@ -58,7 +58,7 @@ def main() -> None:
     folder = parser.parse_args().output
     if folder is None:
         PICTURE.parent.mkdir(exist_ok=True)
-        image = Image.open(io.BytesIO(shots(["web"])["web"])).convert("RGB")
+        image = Image.open(io.BytesIO(shots(["web"])["web"]), formats=("PNG",)).convert("RGB")
         image.save(PICTURE, quality=88, subsampling=0, optimize=True, progressive=True)
         return
     for name, png in shots(list(SHOTS)).items():

@@ -31,7 +31,7 @@ def read(path: Path) -> np.ndarray:
         return np.load(path)
     from PIL import Image, ImageOps
 
-    with Image.open(path) as image:
+    with Image.open(path, formats=("JPEG", "PNG", "WEBP")) as image:
         return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))[None]
 
 

@@ -44,9 +44,12 @@ def test_keras_network(name):
         assert_complete(model, x)
 
 
-# VGG-19 takes as long as the others together, and its layers are those of zfnet512; DenseNet has those of inception_v2
-# and the connections of the DenseNets of both frameworks.
-@pytest.mark.parametrize("name", [name for name in onnx_files.NAMES if name not in ("vgg19", "densenet121")])
+# The larger files have the layers of zfnet512, inception_v1 and shufflenet, and the structures of the ResNets,
+# DenseNets and VGGs of both frameworks.
+LARGE = ("vgg19", "densenet121", "resnet50", "inception_v2")
+
+
+@pytest.mark.parametrize("name", [name for name in onnx_files.NAMES if name not in LARGE])
 def test_light_model(name):
     model = load(onnx_files.network(name))
     x = np.random.default_rng(0).normal(size=(1, 3, 224, 224)).astype(np.float32)
