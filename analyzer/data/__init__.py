@@ -1,0 +1,1 @@
+"""Data sets: explain many samples in parts, on one machine or on many, and read the results again."""
