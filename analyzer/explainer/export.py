@@ -21,7 +21,7 @@ from analyzer.explainer.emission import method_to_export, settings_to_export
 from analyzer.explainer.example import example_at
 from analyzer.explainer.files import write_model
 from analyzer.explainer.forms import FileForm, in_form
-from analyzer.explainer.runtimes import opset_of
+from analyzer.explainer.runtimes import opset_of, runtime_of
 from analyzer.explainer.verification import compare
 from analyzer.methods.exporting import Draw
 from analyzer.methods.registry import shown
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 OPSET = 21
-_SMALL = ("web", "webgpu", "mobile")
-"""Runtimes with little memory."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +150,7 @@ def export_explainer(
 def _points(at_once: int | str | None, check_for: str | None) -> int | None:
     """Return the number of points to evaluate together, None for all. Raises ExportError for another value."""
     if at_once is None:
-        return 1 if check_for in _SMALL else None
+        return 1 if check_for is not None and runtime_of(check_for).little_memory else None
     if at_once == "all":
         return None
     if not isinstance(at_once, int) or isinstance(at_once, bool) or at_once < 1:
