@@ -38,10 +38,10 @@ def test_numbers_and_sums_are_told_in_plain_words(chrome: Chrome, photo_site: Pa
     }  # fmt: skip
     base = {"explained": 9.17, "error": None, "delta": None, "total": None}
     sums = [
-        ({"error": 1e-6}, True, "Yes: its parts sum to the score of “cat”, 9.17. Error 0.0001 %."),
+        ({"error": 1e-6}, True, "Yes: its parts sum to the score of “cat”, 9.17. They miss it by 0.0001 %."),
         ({"error": 0.23}, False, "Not fully: its parts miss the score of “cat”, 9.17, by 23 %."),
         ({"delta": 0.02, "total": 8.02}, True, "Yes: its parts sum to the change of the score of “cat” from the "
-         "baseline, 8. Error 0.25 %."),
+         "baseline, 8. They miss it by 0.25 %."),
         ({"delta": -4.0, "total": 4.0}, False, "Not fully: its parts miss the change of the score of “cat” from the "
          "baseline, 8, by 50 %."),
         ({}, None, "This method shows where to look. Its values do not add up to the score, so there is no sum to "
