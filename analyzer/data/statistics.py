@@ -51,7 +51,7 @@ def in_cells(values: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Pair:
+class MapPair:
     """Two samples by their places in the results, and the correlation of their maps."""
 
     first: int
@@ -86,7 +86,7 @@ class ClassMaps:
         self.places.append(place)
         self.cells.append(in_cells(scaled, [min(side, _CELLS) for side in values.shape]).astype(np.float32))
 
-    def extremes(self) -> tuple[Pair, Pair] | None:
+    def extremes(self) -> tuple[MapPair, MapPair] | None:
         """Return the most similar and the most different pair of samples; None of fewer than two that vary."""
         shape = self.cells[0].shape if self.cells else ()
         kept = [place for place, cells in enumerate(self.cells) if cells.shape == shape and cells.std() > 0]
@@ -102,8 +102,8 @@ class ClassMaps:
         above = np.triu_indices(len(kept), 1)
         order = alike[above]
 
-        def pair(at: int) -> Pair:
+        def pair(at: int) -> MapPair:
             first, second = (self.places[kept[int(side[at])]] for side in above)
-            return Pair(first, second, float(order[at]))
+            return MapPair(first, second, float(order[at]))
 
         return pair(int(order.argmax())), pair(int(order.argmin()))

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.data.statistics import ClassMaps, Pair, area_of_half, share_inside
+from analyzer.data.statistics import ClassMaps, MapPair, area_of_half, share_inside
 from converters.system.plain_data import plain
 
 
 @dataclass(frozen=True)
-class Row:
+class SummaryRow:
     """A sample of a result. label_index: the class of its label; map: None where the method has none."""
 
     id: str
@@ -44,8 +44,8 @@ class ClassSummary:
     mean_map: np.ndarray | None
     mean_map_area_of_half: float
     inside_mask: float | None
-    alike: Pair | None
-    different: Pair | None
+    alike: MapPair | None
+    different: MapPair | None
 
 
 @dataclass(frozen=True)
@@ -118,10 +118,10 @@ class _OfClass:
 
 
 def summarize(
-    rows: Iterable[Row],
+    rows: Iterable[SummaryRow],
     *,
     class_names: Sequence[str] = (),
-    mask_of: Callable[[Row], np.ndarray | None] | None = None,
+    mask_of: Callable[[SummaryRow], np.ndarray | None] | None = None,
     errors: Mapping[str, int] | None = None,
 ) -> SetSummary:
     """Summarize rows. mask_of: gives a sample's mask in [0, 1], of the shape of its map, None where it has none."""

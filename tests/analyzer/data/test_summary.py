@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from analyzer.data.statistics import MOST_COMPARED, ClassMaps, area_of_half, in_cells, share_inside
-from analyzer.data.summary import Row, summarize
+from analyzer.data.summary import SummaryRow, summarize
 
 
 def test_half_of_a_map_lies_in_the_fewest_elements_that_hold_it() -> None:
@@ -63,7 +63,7 @@ def test_a_mark_in_the_corner_shows_in_the_mean_map() -> None:
         target = place % 2
         where = (1, 1) if target == 0 else tuple(rng.integers(0, 14, 2))
         rows.append(
-            Row(
+            SummaryRow(
                 f"{place}.png",
                 label_index=target if place < 60 else 1 - target,
                 target=target,
@@ -91,7 +91,7 @@ def test_a_mark_in_the_corner_shows_in_the_mean_map() -> None:
 
 
 def test_samples_without_a_map_or_a_label_are_counted() -> None:
-    rows = [Row("a", target=3), Row("b", target=3, map=np.zeros((4, 4))), Row("c")]
+    rows = [SummaryRow("a", target=3), SummaryRow("b", target=3, map=np.zeros((4, 4))), SummaryRow("c")]
     found = summarize(rows, errors={"truncated file": 2})
     assert found.samples == 3 and found.accuracy is None and found.errors == {"truncated file": 2}
     assert [one.name for one in found.classes] == ["class 3", "all samples"]

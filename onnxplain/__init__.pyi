@@ -1,0 +1,5 @@
+# ruff: noqa: F403
+from analyzer import *
+from converters import *
+
+__version__: str
