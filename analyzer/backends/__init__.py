@@ -112,7 +112,21 @@ def differentiate(
         batch_size=as_batch_size(batch_size),
         verify=verify,
     )
-    return replace(bound, samples=samples)
+    made = replace(bound, samples=samples)
+    # Rounding that is passed straight through is in the model already.
+    options = {
+        "backend": backend,
+        "precision": precision,
+        "providers": providers,
+        "device": device,
+        "threads": threads,
+        "max_memory": made.max_memory,
+        "batch_size": made.batch_size,
+        "verify": verify,
+        "samples": samples,
+    }
+    object.__setattr__(made, "options", options)
+    return made
 
 
 def for_inputs(model: ModelLike | Differentiable, inputs: Inputs) -> Differentiable:
