@@ -12,7 +12,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,7 @@ from analyzer.target.target import Seed
 from analyzer.types import Arrays
 from converters.errors import one_line
 from converters.graph.runtime import CPU, LARGEST_IN_MEMORY, RuntimeFailure, load_session
+from converters.system.forks import ForkLock
 
 # Each session holds its own copy of the weights, and making one costs as much as several runs: as many are kept as
 # fit in this many bytes of programs, and two in any case, which a method may need in turn. Where memory is limited,
@@ -77,7 +77,7 @@ class OnnxRuntime:
         self._providers = list(providers or [CPU])
         self._threads = threads
         self._sessions: OrderedDict[Hashable, _Ready] = OrderedDict()
-        self._making = Lock()
+        self._making = ForkLock()
 
     @property
     def batch(self) -> int | None:

@@ -11,7 +11,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from threading import RLock
 from typing import Any, Literal
 
 import numpy as np
@@ -60,6 +59,7 @@ from analyzer.target.target import TargetLike
 from analyzer.types import Arrays
 from converters import Model, load
 from converters.errors import one_line
+from converters.system.forks import ForkLock
 
 DTYPES = ("float16", "float32", "float64")
 # Errors of the model or of the settings, and errors of a sample; any other is tried on noise.
@@ -83,7 +83,7 @@ class BatchExplainer:
     other model travels with its weights. Batches may come from several threads, and are explained one after another.
     """
 
-    _lock: Any
+    _lock: ForkLock
     _remarks: set[tuple[type[Warning], str]]
     _arrays: dict[str, Column] | None
     _noise_error: tuple[type[Exception], ...] | None
@@ -330,7 +330,7 @@ class BatchExplainer:
 
     def _forget(self) -> None:
         """Start without what belongs to a process."""
-        self._lock, self._remarks = RLock(), set()
+        self._lock, self._remarks = ForkLock(), set()
         self._arrays = self._noise_error = None
 
     @cached_property
