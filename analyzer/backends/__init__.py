@@ -112,21 +112,15 @@ def differentiate(
         batch_size=as_batch_size(batch_size),
         verify=verify,
     )
-    made = replace(bound, samples=samples)
-    # Rounding that is passed straight through is in the model already.
-    options = {
+    # A pickle makes the backend again with these. Rounding that is passed straight through is in the model already.
+    bound.engine.options = {
         "backend": backend,
         "precision": precision,
         "providers": providers,
         "device": device,
         "threads": threads,
-        "max_memory": made.max_memory,
-        "batch_size": made.batch_size,
-        "verify": verify,
-        "samples": samples,
     }
-    object.__setattr__(made, "options", options)
-    return made
+    return replace(bound, samples=samples)
 
 
 def for_inputs(model: ModelLike | Differentiable, inputs: Inputs) -> Differentiable:

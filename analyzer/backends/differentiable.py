@@ -45,6 +45,8 @@ class Backend(Protocol):
 
     name: str
     graph: Graph
+    options: Mapping[str, Any] | None
+    """The options with which `differentiate` made it; None of one that was made for a part or a view of a model."""
 
     @property
     def batch(self) -> int | None:
@@ -104,14 +106,12 @@ class Differentiable:
     """"joint" takes a whole call for one sample; "independent" refuses a model that mixes samples; None finds out."""
     arrangement: Arrangement | None = field(default=None, repr=False, compare=False)
     """How inputs and outputs hold the samples, once that is decided for inputs of one shape (arranging.py)."""
-    options: Mapping[str, Any] | None = field(default=None, init=False, repr=False, compare=False)
-    """The options of `differentiate` that made it, with which a pickle makes it again (pickling.py)."""
 
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
             """Make the backend of a Differentiable that was read from a pickle, at its first use."""
-            if name != "engine" or "model" not in self.__dict__:
+            if name != "engine" or "_unbound" not in self.__dict__:
                 raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
             from analyzer.backends.pickling import bind
 

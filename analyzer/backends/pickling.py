@@ -16,23 +16,32 @@ from converters.model import Model
 if TYPE_CHECKING:
     from analyzer.backends.differentiable import Differentiable
 
+UNBOUND = "_unbound"
+"""The attribute with the options of a backend that is not made yet."""
+
+
+OF_ENGINE = ("backend", "precision", "providers", "device", "threads")
+OF_CALLS = ("max_memory", "batch_size", "verify", "samples")
+"""The options of `differentiate` that its backend keeps, and those that the Differentiable keeps."""
+
 
 def reduced(fn: Differentiable) -> tuple[Any, ...]:
     """Return what pickle stores of a Differentiable: a function of this module, the model and the options."""
-    if "engine" not in fn.__dict__:
-        # It was read from a pickle, and not used since.
-        return restored, (fn.model, dict(fn.options or {}))
+    options = {name: getattr(fn, name) for name in OF_CALLS}
+    unbound = fn.__dict__.get(UNBOUND)
+    if unbound is not None and "engine" not in fn.__dict__:
+        return restored, (fn.model, {**unbound, **options})
     if fn.backend == "source":
         raise AnalysisError(
             'backend="source" runs the original network, which is in this process alone and is not pickled. Fix: use '
             'backend="torch" or "onnxruntime", or convert the network in each process'
         )
-    if fn.options is None:
+    if fn.engine.options is None or (fn.arrangement is not None and not fn.arrangement.plain):
         raise AnalysisError(
             "expected what `differentiate` returned, got a part or another form of a model, which is not pickled. "
             "Fix: pickle the result of onnxplain.differentiate(model)"
         )
-    return restored, (fn.model, dict(fn.options))
+    return restored, (fn.model, {**fn.engine.options, **options})
 
 
 def restored(model: Model, options: Mapping[str, Any]) -> Differentiable:
@@ -40,8 +49,9 @@ def restored(model: Model, options: Mapping[str, Any]) -> Differentiable:
     from analyzer.backends.differentiable import Differentiable
 
     found = object.__new__(Differentiable)
-    given = {name: options[name] for name in ("max_memory", "batch_size", "verify", "samples")}
-    found.__dict__.update(model=model, caches={}, arrangement=None, options=dict(options), **given)
+    given = {name: options[name] for name in OF_CALLS}
+    unbound = {name: options[name] for name in OF_ENGINE}
+    found.__dict__.update(model=model, caches={}, arrangement=None, **given, **{UNBOUND: unbound})
     return found
 
 
@@ -49,4 +59,5 @@ def bind(fn: Differentiable) -> None:
     """Make the backend of a Differentiable that was read from a pickle."""
     from analyzer.backends import differentiate
 
-    fn.__dict__["engine"] = differentiate(fn.model, **(fn.options or {})).engine
+    options = {name: getattr(fn, name) for name in OF_CALLS}
+    fn.__dict__["engine"] = differentiate(fn.model, **fn.__dict__[UNBOUND], **options).engine

@@ -19,6 +19,7 @@ import pytest
 import onnxplain as ox
 from analyzer.backends.interpreter import TensorFlow
 from analyzer.errors import BackendError
+from analyzer.graph.graph import Graph
 from converters import ConversionError, Model
 from converters.system import forks
 from tests.analyzer.data.networks import image_network
@@ -120,11 +121,14 @@ def test_a_pickle_has_the_same_backend_which_is_made_at_the_first_use(file, opti
 
 def test_what_lives_in_one_process_is_refused():
     model = Model(ox.load(image_network()).proto, ox.PyTorchSource("a network", ("image",)))
-    fn = replace(ox.differentiate(model), engine=SimpleNamespace(name="source"))
+    fn = replace(
+        ox.differentiate(model), engine=SimpleNamespace(name="source", graph=Graph.from_proto(model.proto))
+    )
     with pytest.raises(ox.AnalysisError, match='backend="torch"'):
         pickle.dumps(fn)
     with pytest.raises(ox.AnalysisError, match="differentiate"):
-        pickle.dumps(replace(ox.differentiate(model), samples="joint"))
+        pickle.dumps(replace(fn, engine=ox.differentiate(model).engine.cut(fn.engine.graph)))
+    assert read(pickle.dumps(replace(ox.differentiate(model), batch_size=2))).batch_size == 2
     assert read(pickle.dumps(model)).source is None
     assert copy.deepcopy(model).source is not None
 
