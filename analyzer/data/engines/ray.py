@@ -115,9 +115,10 @@ class Share:
                 "on a machine with one"
             )
         count = workers or int(cards if gpus else max(1, cores // _CORES))
-        cpus = (cores - 1) / count
+        largest = max(one["Resources"].get("CPU", 1.0) for one in module().nodes() if one["Alive"])
+        cpus = min((cores - 1) / count, largest)
         reserved = float(math.floor(cpus)) if cpus >= 1 else max(round(cpus, 2), 0.01)
-        return cls(count, reserved, gpus, max(1, int(cores // count)))
+        return cls(count, reserved, gpus, int(max(1, min(cores // count, largest))))
 
 
 class _Actors:
@@ -244,6 +245,18 @@ def explain(
         keep_inputs=keep_inputs,
         **settings,
     )
+    return mapped(dataset, explainer, concurrency, batch_size, num_cpus, num_gpus)
+
+
+def mapped(
+    dataset: Dataset,
+    explainer: BatchExplainer,
+    concurrency: int | tuple[int, int] | None = None,
+    batch_size: int = 16,
+    num_cpus: float | None = None,
+    num_gpus: float | None = None,
+) -> Dataset:
+    """Return a Ray Dataset whose batches an explainer explains. See `explain` for the arguments."""
     connected(None)
     most = concurrency[1] if isinstance(concurrency, tuple) else concurrency
     share = Share.of(explainer, most)
@@ -253,7 +266,7 @@ def explain(
         fn_constructor_args=(for_workers(explainer, share.workers, share.threads),),
         batch_size=batch_size,
         batch_format="numpy",
-        compute=ray.data.ActorPoolStrategy(min_size=least, max_size=share.workers),
+        compute=module().data.ActorPoolStrategy(min_size=least, max_size=share.workers),
         num_cpus=share.cpus if num_cpus is None else num_cpus,
         num_gpus=share.gpus if num_gpus is None else num_gpus,
         max_task_retries=RESTARTS,
