@@ -39,7 +39,7 @@ INTERNAL = {
 # Modules whose built-in errors do not reach a user: who catches them.
 CAUGHT = {
     "analyzer/explainer/description.py": "the same module",
-    "analyzer/cli/array_files.py": "read_array and read_arrays of the command line",
+    "analyzer/data/array_files.py": "read_array and read_arrays of the command line",
     "analyzer/graph/samples/follow.py": "the same module",
     "analyzer/ops/registry.py": "a developer, when the package is imported",
     "converters/validation/fields.py": "the same module",
