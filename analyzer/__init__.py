@@ -6,6 +6,7 @@ Importing this package loads no framework; a backend imports its own when it is 
 from analyzer import targets
 from analyzer.backends import Differentiable, Gradients, differentiate
 from analyzer.checks import Report, check, compare
+from analyzer.data import BatchExplainer
 from analyzer.errors import AnalysisError
 from analyzer.explainer import Explainer, export_explainer
 from analyzer.images import image_files, load_images
@@ -43,6 +44,7 @@ from analyzer.target.target import Target
 __all__ = [
     "AnalysisError",
     "Attribution",
+    "BatchExplainer",
     "BlurIntegratedGradients",
     "Conductance",
     "Dataset",

@@ -12,6 +12,7 @@ from analyzer import methods
 ANALYZER = [
     "AnalysisError",
     "Attribution",
+    "BatchExplainer",
     "BlurIntegratedGradients",
     "Conductance",
     "Dataset",
