@@ -1,7 +1,7 @@
-"""Labels of a data set as classes of a model, where that is certain.
+"""LabelIndex of a data set as classes of a model, where that is certain.
 
-A label is matched by its name: to a class name, or one of its synonyms. A number without names is a class index. Whether
-classes of equal number have the same order is not guessed: without a match, there is no index.
+A label is matched by its name: to a class name, or one of its synonyms. A number without a name is a class index. The
+order of names is not guessed: where no class has the name of a label, there is no index.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from analyzer.errors import TargetError
 from analyzer.target.class_names import find_class
 
 
-class Labels:
+class LabelIndex:
     """How labels become class indices.
 
     names: of labels that are numbers. class_names: those of the model. classes: the number of the model's classes; None
@@ -59,4 +59,4 @@ class Labels:
             return None
 
     def _within(self, index: int) -> int | None:
-        return index if 0 <= index and (self.classes is None or index < self.classes) else None
+        return index if index >= 0 and (self.classes is None or index < self.classes) else None

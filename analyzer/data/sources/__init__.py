@@ -1,6 +1,6 @@
 """Sources of samples: files, arrays, tables and Python objects.
 
-From a path or an object to a Source. One file a kind; `open_source` chooses by the suffix, and of a folder by its files.
+From a path or an object to a Source. `open_source` chooses the kind by the suffix, and of a folder by its files.
 """
 
 from __future__ import annotations
@@ -39,7 +39,11 @@ def open_source(
         return arrays.named("arrays", "arrays", "", found, inputs, label)
     if hasattr(source, "shape") and hasattr(source, "dtype"):
         return arrays.named("arrays", "array", "", {inputs[0]: as_array(source)}, inputs, None)
-    if isinstance(source, (list, tuple)) and source and all(isinstance(s, (str, os.PathLike)) for s in source):
+    if (
+        isinstance(source, (list, tuple))
+        and source
+        and all(isinstance(s, (str, os.PathLike)) for s in source)
+    ):
         return files.listed(source, _only(inputs, "a list of files"))
     if hasattr(source, "__len__") and hasattr(source, "__getitem__"):
         if not len(source):
@@ -47,7 +51,9 @@ def open_source(
         return items.Numbered(source, inputs, label, column)
     if isinstance(source, Iterable):
         return items.Stream(source, inputs, label, column)
-    raise InputError(f"expected a source of samples, got {type(source).__name__}. Fix: give {_KINDS}, or an iterable")
+    raise InputError(
+        f"expected a source of samples, got {type(source).__name__}. Fix: give {_KINDS}, or an iterable"
+    )
 
 
 def _of_path(text: str, inputs: Sequence[str], label: str | None, column: str | None) -> Source:

@@ -22,7 +22,7 @@ LABEL, ID = "label", "id"
 class ArrayRows:
     """Rows of arrays of equal length. name: told in ids, such as "x.npy"; ids: an array of them, where there is one."""
 
-    label_names = None
+    label_names: tuple[str, ...] | None = None
     stacked = True
 
     def __init__(
@@ -37,10 +37,16 @@ class ArrayRows:
         self.kind, self.name, self.where, self.arrays = kind, name, where, arrays
         self.columns = tuple(arrays)
         self.labels, self.ids = labels, ids
-        named = {**arrays, **({} if labels is None else {LABEL: labels}), **({} if ids is None else {ID: ids})}
+        named = {
+            **arrays,
+            **({} if labels is None else {LABEL: labels}),
+            **({} if ids is None else {ID: ids}),
+        }
         counts = {column: array.shape[0] if array.ndim else 0 for column, array in named.items()}
         if len(set(counts.values())) > 1:
-            raise InputError(f"{name}: its arrays have different numbers of rows, {counts}. Fix: give each as many")
+            raise InputError(
+                f"{name}: its arrays have different numbers of rows, {counts}. Fix: give each as many"
+            )
         self.samples: int | None = next(iter(counts.values()))
         if not self.samples:
             raise InputError(
@@ -99,12 +105,19 @@ def archived(path: Path, inputs: Sequence[str], label: str | None) -> ArrayRows:
 
 
 def named(
-    kind: str, name: str, where: str, arrays: Mapping[str, np.ndarray], inputs: Sequence[str], label: str | None
+    kind: str,
+    name: str,
+    where: str,
+    arrays: Mapping[str, np.ndarray],
+    inputs: Sequence[str],
+    label: str | None,
 ) -> ArrayRows:
     """Return the rows of the arrays that have the names of the inputs. Raises InputError for one that is missing."""
     key = label or LABEL
     if label is not None and label not in arrays:
-        raise InputError(f"{name}: has no array {label!r}, but {', '.join(arrays)}. Fix: give label= another name")
+        raise InputError(
+            f"{name}: has no array {label!r}, but {', '.join(arrays)}. Fix: give label= another name"
+        )
     rest = [one for one in arrays if one not in (key, ID)]
     if len(inputs) == 1 and inputs[0] not in arrays and len(rest) == 1:
         found = {inputs[0]: arrays[rest[0]]}

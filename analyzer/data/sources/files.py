@@ -28,7 +28,8 @@ _SYSTEM = frozenset({"thumbs.db", "desktop.ini"})
 class Files:
     """Samples that are a file each. paths, ids and labels have an entry for each; where: told in the manifest."""
 
-    label_names = None
+    columns: tuple[str, ...]
+    label_names: tuple[str, ...] | None = None
     stacked = False
 
     def __init__(
@@ -66,7 +67,8 @@ def folder(root: Path, column: str) -> Files:
 
     Raises InputError where there is no image.
     """
-    found, skipped = [], []
+    found: list[Path] = []
+    skipped: list[Path] = []
     for path in _below(root):
         (found if path.suffix.lower() in SAMPLES else skipped).append(path)
     # Arrays next to images are most likely results or labels.
@@ -134,7 +136,9 @@ def _below(root: Path) -> list[Path]:
     found: list[Path] = []
     seen: set[str] = set()
     for place, folders, files in os.walk(root, followlinks=True):
-        folders[:] = sorted((one for one in folders if not one.startswith(".")), key=lambda name: natural(Path(name)))
+        folders[:] = sorted(
+            (one for one in folders if not one.startswith(".")), key=lambda name: natural(Path(name))
+        )
         real = os.path.realpath(place)
         if real in seen:
             folders.clear()

@@ -94,7 +94,9 @@ class Stream(_Items, Sequential):
     kind = "iterable"
     samples: int | None = None
 
-    def __init__(self, items: Iterable[Any], inputs: Sequence[str], label: str | None, column: str | None) -> None:
+    def __init__(
+        self, items: Iterable[Any], inputs: Sequence[str], label: str | None, column: str | None
+    ) -> None:
         _Items.__init__(self, items, inputs, label, column)
         Sequential.__init__(self)
         self._source: Iterator[Any] | None = None

@@ -147,7 +147,7 @@ class _Arrow(_Table):
                 start = 0
 
 
-class _ipc:  # noqa: N801
+class _ipc:
     """The schema and the batches of a mapped Arrow file, or stream, as `datasets` writes it."""
 
     def __init__(self, path: Path) -> None:
@@ -186,7 +186,9 @@ def _inputs_of(
     has = f"{table.path}: the table has the columns {', '.join(names)}"
     if column is not None:
         if len(inputs) != 1:
-            raise InputError(f"column= names the column of one input, the model has {len(inputs)}. Fix: omit it")
+            raise InputError(
+                f"column= names the column of one input, the model has {len(inputs)}. Fix: omit it"
+            )
         if column not in names:
             raise InputError(f"{has}, and not {column!r}. Fix: name one of them")
         return {inputs[0]: column}
