@@ -234,7 +234,7 @@ def run(
         raise typer.Exit(1) from error
     except Interrupted as error:
         terminal.line({"event": "interrupted", "done": error.done, "total": error.total or None})
-        terminal.note(f"{error} command.")
+        terminal.note(str(error).replace("make the same call", "run the same command"))
         raise typer.Exit(130) from error
     _show(terminal, results, asked.shard, pace)
     if results.errors_of(asked.shard[0]):

@@ -243,7 +243,7 @@ class Job:
     def _interrupted(self) -> Interrupted:
         of = f" of {self.total:,}" if self.total else ""
         return Interrupted(
-            f"{self.done:,}{of} samples are done and kept in {self.folder}. To continue: run the same again",
+            f"{self.done:,}{of} samples are done and kept in {self.folder}. To continue: make the same call again",
             self.done,
             self.total,
         )

@@ -72,7 +72,7 @@ class Results:
         """
         rows = self._rows_at(index)
         if not rows:
-            raise IndexError(f"{self.folder}: the slice holds no sample")
+            raise IndexError(f"{self.folder}: the slice holds no sample. Fix: give one from 0 to {len(self)}")
         return attribution(self._table_of(rows), self.manifest)
 
     def __iter__(self) -> Iterator[Attribution]:
@@ -156,7 +156,9 @@ class Results:
     def _row_at(self, index: Any) -> int:
         number = operator.index(index)
         if not -len(self) <= number < len(self):
-            raise IndexError(f"{self.folder}: no sample {number}, there are {len(self)}")
+            raise IndexError(
+                f"{self.folder}: no sample {number}. Fix: give an index below {len(self)}, the number of samples"
+            )
         return number % len(self)
 
     def _table_of(self, rows: Sequence[int]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -46,16 +47,16 @@ class Source(Protocol):
         """Yield the samples of these positions, fewer where the source ends. Starts rise from call to call."""
 
 
-class Sequential:
+class Sequential(ABC):
     """Records by an iterator that goes on where the last call ended."""
 
     def __init__(self) -> None:
         self._position = 0
         self._iterator: Iterator[Record] | None = None
 
+    @abstractmethod
     def begin(self, start: int) -> Iterator[Record]:
         """Yield all records from a position on."""
-        raise NotImplementedError
 
     def records(self, start: int, stop: int) -> Iterator[Record]:
         """Yield the samples of these positions."""

@@ -6,6 +6,7 @@ column for each input of the model.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -98,15 +99,15 @@ class Tables(Sequential):
             yield Record(values, name, label)
 
 
-class _Table:
+class _Table(ABC):
     """A file: path, schema, rows."""
 
     def __init__(self, path: Path, schema: Any, rows: int) -> None:
         self.path, self.schema, self.rows = path, schema, rows
 
+    @abstractmethod
     def batches(self, columns: list[str], start: int) -> Iterator[Any]:
         """Yield record batches of some columns from a row on."""
-        raise NotImplementedError
 
 
 class _Parquet(_Table):
