@@ -192,6 +192,7 @@ def explain(
                 opened,
                 LabelIndex(opened.label_names, explainer.class_names, _classes(fn)),
                 out,
+                manifests.job_of(manifest),
                 schema_of(columns, remarks),
                 manifest["part_size"],
                 manifest["batch_size"],

@@ -47,12 +47,13 @@ class Watcher:
 
 @dataclass
 class Job:
-    """One shard of a data set. part_size, batch_size: samples. schema: of the parts."""
+    """One shard of a data set. key: tells the job from others. part_size, batch_size: samples. schema: of the parts."""
 
     explainer: BatchExplainer
     source: Source
     labels: LabelIndex
     folder: Path
+    key: str
     schema: Any
     part_size: int
     batch_size: int
@@ -64,6 +65,11 @@ class Job:
     def __post_init__(self) -> None:
         self._parts = {part.number: part for part in find_parts(self.folder, self.shard)}
         for part in self._parts.values():
+            if part.job != self.key:
+                raise AnalysisError(
+                    f"{part.path}: belongs to another job than the manifest. Fix: remove the file, or give "
+                    "another folder"
+                )
             expected = self._length(part.number)
             if part.start != self._start(part.number) or (expected is not None and part.samples != expected):
                 raise AnalysisError(
@@ -142,7 +148,7 @@ class Job:
                     return
                 continue
             start = self._start(number)
-            writer = PartWriter(self.folder, self.shard, number, self.schema, start)
+            writer = PartWriter(self.folder, self.shard, number, self.schema, self.key, start)
             writer.take_up()
             self._writers.append(writer)
             position, stop = start + writer.samples, start + self.part_size

@@ -6,6 +6,7 @@ same; the first difference is told.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -76,6 +77,18 @@ def refuse_another(stored: Mapping[str, Any], wanted: Mapping[str, Any], folder:
                 f"{folder}: holds results of another job: {path} is {_shown(before)} there, and {_shown(now)} in this "
                 "run. Fix: give another folder, or replace the results with resume=False (--no-resume)"
             )
+
+
+def job_of(manifest: Mapping[str, Any]) -> str:
+    """Return a hash of all that the runs of a job share, which its parts carry."""
+    stated = {name: _without_remarks(name, manifest[name]) for name in COMPARED}
+    return hashlib.sha256(json.dumps(plain(stated), sort_keys=True).encode()).hexdigest()
+
+
+def _without_remarks(path: str, value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    return {key: one for key, one in value.items() if f"{path}.{key}" not in _REMARKS}
 
 
 def _differences(path: str, before: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:

@@ -35,7 +35,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Part:
-    """A complete part. start: its first position. samples: explained and failed. rows: explained."""
+    """A complete part of a job. start: its first position. samples: explained and failed. rows: explained."""
 
     path: Path
     shard: int
@@ -43,6 +43,7 @@ class Part:
     start: int
     samples: int
     rows: int
+    job: str
     failures: tuple[Failure, ...] = ()
 
 
@@ -75,7 +76,8 @@ def read_part(path: Path, shard: int, number: int) -> Part:
         metadata = pa.parquet.read_metadata(path)
         stated = json.loads(metadata.metadata[PART_METADATA])
         failures = tuple(Failure(**one) for one in stated["failures"])
-        part = Part(path, shard, number, stated["start"], stated["samples"], metadata.num_rows, failures)
+        counts = (stated["start"], stated["samples"], metadata.num_rows)
+        part = Part(path, shard, number, *counts, stated["job"], failures)
         if part.samples != part.rows + len(failures):
             raise ValueError(f"{part.samples} samples, {part.rows} rows")
         return part
@@ -120,6 +122,7 @@ class PartWriter:
     shard: int
     number: int
     schema: Any
+    job: str
     start: int
     samples: int = 0
     failures: list[Failure] = field(default_factory=list)
@@ -144,7 +147,8 @@ class PartWriter:
         rows = self.samples - len(self.failures)
         self._close(path)
         (self.folder / partial_name(self.shard, self.number)).unlink(missing_ok=True)
-        return Part(path, self.shard, self.number, self.start, self.samples, rows, tuple(self.failures))
+        counts = (self.start, self.samples, rows)
+        return Part(path, self.shard, self.number, *counts, self.job, tuple(self.failures))
 
     def keep(self) -> None:
         """Keep what was written of the part, so that the next run goes on with it."""
@@ -166,10 +170,12 @@ class PartWriter:
         if not path.exists():
             return
         try:
-            kept = read_part(path, self.shard, self.number)
+            kept: Part | None = read_part(path, self.shard, self.number)
             tables = list(_row_groups(path))
         except AnalysisError:
-            # Another release may have written it; the part is then explained from its beginning.
+            kept = None
+        if kept is None or (kept.job, kept.start) != (self.job, self.start):
+            # Another job may have left it; the part is then explained from its beginning.
             path.unlink()
             return
         self._writer = _writer(self._temporary, self.schema)
@@ -179,7 +185,8 @@ class PartWriter:
 
     def _close(self, path: Path) -> None:
         assert self._writer is not None
-        stated = {"start": self.start, "samples": self.samples, "failures": [vars(f) for f in self.failures]}
+        failures = [vars(failure) for failure in self.failures]
+        stated = {"job": self.job, "start": self.start, "samples": self.samples, "failures": failures}
         self._writer.add_key_value_metadata({PART_METADATA: json.dumps(stated, ensure_ascii=False)})
         self._writer.close()
         self._writer = None

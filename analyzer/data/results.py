@@ -22,8 +22,8 @@ from analyzer.data.table_schema import ID, schema_of, stored_columns
 from analyzer.errors import AnalysisError
 from analyzer.methods.result import Attribution
 
-_GROUPS = 4
-"""Batches that are kept in memory for the next access."""
+_GROUPS, _FOOTERS = 4, 64
+"""Batches, and footers of files, that are kept in memory for the next access."""
 
 
 def open_results(out: str | os.PathLike[str]) -> Results:
@@ -53,7 +53,8 @@ class Results:
         self.manifest: dict[str, Any] = found
         self._parts = find_parts(folder)
         self._ends = np.cumsum([part.rows for part in self._parts], dtype=np.int64)
-        self._group = lru_cache(_GROUPS)(self._read_group)
+        self._group = lru_cache(_GROUPS)(_row_group)
+        self._group_ends = lru_cache(_FOOTERS)(_ends_of_groups)
 
     def __len__(self) -> int:
         """Return the number of explained samples."""
@@ -175,7 +176,7 @@ class Results:
             number = int(np.searchsorted(self._ends, row, side="right"))
             part = self._parts[number]
             inside = row - (int(self._ends[number - 1]) if number else 0)
-            ends = _group_ends(part.path)
+            ends = self._group_ends(part.path)
             group = int(np.searchsorted(ends, inside, side="right"))
             inside -= int(ends[group - 1]) if group else 0
             if last is not None and last[0] is part and last[1] == group:
@@ -187,16 +188,16 @@ class Results:
         if last is not None:
             yield last
 
-    def _read_group(self, path: Path, group: int) -> Any:
-        with arrow().parquet.ParquetFile(path) as file:
-            return file.read_row_group(group)
-
 
 Sequence.register(Results)
 
 
-@lru_cache(64)
-def _group_ends(path: Path) -> np.ndarray:
+def _row_group(path: Path, group: int) -> Any:
+    with arrow().parquet.ParquetFile(path) as file:
+        return file.read_row_group(group)
+
+
+def _ends_of_groups(path: Path) -> np.ndarray:
     """The rows before the end of each row group."""
     metadata = arrow().parquet.read_metadata(path)
     counts = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]

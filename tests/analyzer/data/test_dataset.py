@@ -373,6 +373,29 @@ def test_kill_9_loses_the_part_in_work_alone(model_file, photos, tmp_path, undis
     assert {p.name for p in out.iterdir()} == {p.name for p in undisturbed[1].iterdir()}
 
 
+def test_what_an_interrupted_run_of_another_job_has_kept_is_not_taken(model_file, photos, tmp_path):
+    def end(done, total):
+        if done:
+            raise RuntimeError("ended")
+
+    out, given = tmp_path / "out", {"batch_size": 1, "part_size": 4, "shard": (1, 2)}
+    with pytest.raises(RuntimeError):
+        ox.explain_dataset(model_file, photos, out, "gradient", target=0, progress=end, **given)
+    assert list(out.glob(".partial-0001-*"))
+    ox.explain_dataset(
+        model_file, photos, out, "gradient", target=1, resume=False, **(given | {"shard": (0, 2)})
+    )
+    found = ox.explain_dataset(model_file, photos, out, "gradient", target=1, **given)
+    assert set(found.table(["target"])["target"].to_pylist()) == {1} and len(found) == 9
+    part = found.paths[0]
+    other = ox.explain_dataset(
+        model_file, photos, tmp_path / "b", "gradient", target=0, **(given | {"shard": (0, 2)})
+    )
+    part.write_bytes(other.paths[0].read_bytes())
+    with pytest.raises(AnalysisError, match="belongs to another job"):
+        ox.explain_dataset(model_file, photos, out, "gradient", target=1, **(given | {"shard": (0, 2)}))
+
+
 def test_a_damaged_part_and_a_foreign_manifest_are_refused(model_file, photos, tmp_path):
     out = tmp_path / "out"
     ox.explain_dataset(model_file, photos, out, "gradient", **SIZES)
