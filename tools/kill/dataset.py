@@ -38,23 +38,35 @@ def main() -> int:
             *(sys.executable, "-m", "onnxplain", "run", options.model, str(photos)),
             *("--method", options.method, *more),
         ]
-        begun = time.monotonic()
-        subprocess.run([*command, "-o", str(undisturbed)], check=True, stderr=subprocess.DEVNULL)
-        seconds = time.monotonic() - begun
-        print(f"undisturbed: {seconds:.1f} s, {options.images / seconds:.1f} images/s", flush=True)
+        start, seconds = _complete([*command, "-o", str(undisturbed)], undisturbed)
+        rate = options.images / (seconds - start)
+        print(f"undisturbed: {start:.1f} s to start, then {rate:.1f} images/s", flush=True)
+        part = ox.open_results(undisturbed).manifest["part_size"] / rate
         counts = []
         for _ in range(options.kills):
-            # On average, the runs take twice the time of the whole together: some end before a part is complete.
-            counts.append(
-                _killed([*command, "-o", str(out)], rng.uniform(0, 4 * seconds / options.kills), out)
-            )
+            # Some runs end before the first part of theirs is complete, and some after it.
+            moment = rng.uniform(0, start + 1.5 * part)
+            counts.append(_killed([*command, "-o", str(out)], moment, out))
         print(f"samples of complete parts after each kill: {counts}", flush=True)
-        done = subprocess.run([*command, "-o", str(out)], stderr=subprocess.DEVNULL)
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        status = subprocess.run([*command, "-o", str(out)], **quiet).returncode
         faults = _faults(out, undisturbed, options.images)
     for fault in faults:
         print(fault)
-    print(f"{options.kills} kills, status {done.returncode}, {len(faults)} faults")
-    return 1 if faults or done.returncode else 0
+    print(f"{options.kills} kills, status {status}, {len(faults)} faults")
+    return 1 if faults or status else 0
+
+
+def _complete(command: list[str], out: Path) -> tuple[float, float]:
+    """Run a command to its end; return the seconds until it begins to explain, and until its end."""
+    begun = time.monotonic()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not (out / "manifest.json").exists():
+        time.sleep(0.01)
+    start = time.monotonic() - begun
+    if process.wait():
+        raise RuntimeError(f"expected status 0, got {process.returncode} from {' '.join(command)}")
+    return start, time.monotonic() - begun
 
 
 def _killed(command: list[str], moment: float, out: Path) -> int:
