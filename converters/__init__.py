@@ -4,6 +4,8 @@
 Importing this package loads no framework.
 """
 
+import copyreg
+
 from converters.budget import Limits
 from converters.canonical import BATCH, CANONICAL_KEY, CANONICAL_OPSET, canonicalise
 from converters.conversion import convert, load
@@ -17,6 +19,7 @@ from converters.errors import (
     VerificationFailed,
 )
 from converters.model import Model, Preprocessing, PyTorchSource, TensorFlowSource, Verification, set_metadata
+from converters.pickling import reduced
 
 __all__ = [
     "BATCH",
@@ -40,3 +43,7 @@ __all__ = [
     "load",
     "set_metadata",
 ]
+
+# A Model cannot know of the function that loads it again, which is in a layer above.
+copyreg.pickle(Model, reduced)
+del copyreg, reduced

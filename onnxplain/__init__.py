@@ -5,6 +5,7 @@ PyTorch, Keras, TensorFlow or ONNX model, and `analyzer`, which computes gradien
 Importing it loads no framework.
 """
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 import analyzer as _analyzer
@@ -19,7 +20,9 @@ except PackageNotFoundError:  # A source tree that is not installed.
 
 
 def __getattr__(name: str) -> object:
-    """Return a registered attribution method that `analyzer` does not list, such as one in a new file."""
+    """Return `onnxplain.ray`, or a registered attribution method that `analyzer` does not list."""
+    if name == "ray":
+        return import_module("onnxplain.ray")
     try:
         return getattr(_analyzer, name)
     except AttributeError:

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
-from threading import RLock
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import onnx
@@ -33,12 +32,18 @@ from analyzer.data.columns import (
 )
 from analyzer.data.noise import noise_like, noise_sample
 from analyzer.data.requests import (
-    is_class,
     refuse_rows,
     refuse_rows_of_settings,
     says_nothing,
     settings_of,
     with_class,
+)
+from analyzer.data.rows import (
+    FoundRows,
+    filled_columns,
+    reason_of,
+    refuse_other_axes,
+    with_and_without_class,
 )
 from analyzer.data.samples import Columns, SampleReader, Samples
 from analyzer.errors import (
@@ -52,28 +57,18 @@ from analyzer.errors import (
     VerificationError,
     each_note_once,
 )
-from analyzer.graph.samples.arrangement import FIRST
 from analyzer.methods import METHODS
 from analyzer.methods.names import suggested
 from analyzer.methods.result import Attribution
 from analyzer.target.target import TargetLike
 from analyzer.types import Arrays
 from converters import Model, load
-from converters.errors import one_line
+from converters.system.forks import ForkLock
 
 DTYPES = ("float16", "float32", "float64")
 # Errors of the model or of the settings, and errors of a sample; any other is tried on noise.
 _OF_ALL = (UnsupportedOp, UnknownTensor, MissingDependency)
 _OF_SAMPLE = (InputError, UndefinedResult, VerificationError)
-
-
-@dataclass
-class _Found:
-    """The rows of a batch that one call explained, in their order."""
-
-    rows: list[int]
-    numbers: Arrays
-    arrays: Arrays
 
 
 class BatchExplainer:
@@ -83,7 +78,7 @@ class BatchExplainer:
     other model travels with its weights. Batches may come from several threads, and are explained one after another.
     """
 
-    _lock: Any
+    _lock: ForkLock
     _remarks: set[tuple[type[Warning], str]]
     _arrays: dict[str, Column] | None
     _noise_error: tuple[type[Exception], ...] | None
@@ -171,13 +166,13 @@ class BatchExplainer:
 
     def explain(self, samples: Samples) -> dict[str, np.ndarray]:
         """Return the columns that explain samples which `prepare` read. See `__call__`."""
-        found: list[_Found] = []
+        found: list[FoundRows] = []
         with self._lock, each_note_once(self._remarks):
             for rows in samples.groups(self._reader.alone):
-                for part in _with_and_without_class(rows, samples.targets):
+                for part in with_and_without_class(rows, samples.targets):
                     found += self._explained(samples, part)
             columns = self._columns(samples.fixed)
-        return {**samples.passed, **_filled(columns, samples.errors, found)}
+        return {**samples.passed, **filled_columns(columns, samples.errors, found)}
 
     def schema(self, batch: Columns | None = None) -> tuple[Column, ...]:
         """Return the columns of results, without those of the batch that are returned as they are.
@@ -195,13 +190,16 @@ class BatchExplainer:
     def fn(self) -> Differentiable:
         """The model on its backend, made at the first use in each process."""
         with self._lock:
+            if "fn" in self.__dict__:  # Another thread was first.
+                return cast("Differentiable", self.__dict__["fn"])
             made = differentiate(self.model, **self.options)
-        if made.samples == "joint":
-            raise AnalysisError(
-                'samples="joint" makes one result of a whole batch. Fix: explain each call with the method itself'
-            )
-        refuse_rows_of_settings(self.settings, self.target, made.graph)
-        return made
+            if made.samples == "joint":
+                raise AnalysisError(
+                    'samples="joint" makes one result of a whole batch. Fix: explain each call with the method itself'
+                )
+            refuse_rows_of_settings(self.settings, self.target, made.graph)
+            self.__dict__["fn"] = made
+            return made
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
@@ -215,7 +213,7 @@ class BatchExplainer:
 
     # What one call explains.
 
-    def _explained(self, samples: Samples, rows: list[int]) -> list[_Found]:
+    def _explained(self, samples: Samples, rows: list[int]) -> list[FoundRows]:
         """The samples of one group, together; where that fails in halves, until the samples at fault are alone."""
         try:
             return [self._run(samples, rows)]
@@ -223,12 +221,12 @@ class BatchExplainer:
             if self._concerns_all(error, samples, rows[0]):
                 raise
             if len(rows) == 1:
-                samples.errors[rows[0]] = _reason(error)
+                samples.errors[rows[0]] = reason_of(error)
                 return []
         half = len(rows) // 2
         return [*self._explained(samples, rows[:half]), *self._explained(samples, rows[half:])]
 
-    def _run(self, samples: Samples, rows: list[int]) -> _Found:
+    def _run(self, samples: Samples, rows: list[int]) -> FoundRows:
         target = self.target
         if samples.targets is not None:
             target = with_class(self.fn, target, [samples.targets[row] for row in rows])
@@ -250,9 +248,9 @@ class BatchExplainer:
             cast = {name: array.astype(self.dtype, copy=False) for name, array in arrays.items()}
         kept = [place for place, row in enumerate(rows) if not samples.errors[row]]
         if len(kept) == len(rows):
-            return _Found(rows, numbers, cast)
+            return FoundRows(rows, numbers, cast)
         numbers, cast = ({name: array[kept] for name, array in part.items()} for part in (numbers, cast))
-        return _Found([rows[place] for place in kept], numbers, cast)
+        return FoundRows([rows[place] for place in kept], numbers, cast)
 
     def _result(self, each: Sequence[Arrays], target: Any) -> tuple[Attribution, Arrays]:
         """The method's result for some samples, and the numbers of each."""
@@ -271,7 +269,7 @@ class BatchExplainer:
         with watched(inputs) as watch:
             result = run(fn, next(iter(inputs.values())) if single else inputs, target, **self.settings)
         if alone is not None and result.arrangement is not None:
-            _refuse_other_axes(result, inputs)
+            refuse_other_axes(result, inputs)
         return result, numbers_of(result, watch)
 
     def _fits(self, column: Column, array: np.ndarray) -> None:
@@ -330,7 +328,7 @@ class BatchExplainer:
 
     def _forget(self) -> None:
         """Start without what belongs to a process."""
-        self._lock, self._remarks = RLock(), set()
+        self._lock, self._remarks = ForkLock(), set()
         self._arrays = self._noise_error = None
 
     @cached_property
@@ -357,44 +355,3 @@ def _kept(model: Any) -> Any:
         return path
     # A network of PyTorch is traced from an example, and refused here without one.
     return model if isinstance(model, onnx.ModelProto) else load(model)
-
-
-def _with_and_without_class(rows: list[int], targets: Sequence[Any] | None) -> list[list[int]]:
-    """The samples that name their class, and those whose highest class is explained."""
-    if targets is None:
-        return [rows]
-    named = [row for row in rows if is_class(targets[row])]
-    others = [row for row in rows if not is_class(targets[row])]
-    return [part for part in (named, others) if part]
-
-
-def _filled(columns: Sequence[Column], errors: Sequence[str], found: Sequence[_Found]) -> Arrays:
-    """The columns with the rows of all calls filled in."""
-    filled = {column.name: column.empty(len(errors)) for column in columns}
-    filled[ERROR][:] = errors
-    for part in found:
-        for name, array in {**part.numbers, **part.arrays}.items():
-            if filled[name].dtype == object:
-                for row, one in zip(part.rows, array, strict=True):
-                    filled[name][row] = one
-            else:
-                filled[name][part.rows] = array
-    return filled
-
-
-def _reason(error: Exception) -> str:
-    """The message of an error on one line; with its type, where it is none of onnxplain."""
-    own = isinstance(error, AnalysisError) or type(error).__module__.startswith("converters")
-    return one_line(error) if own else f"{type(error).__name__}: {one_line(error)}"
-
-
-def _refuse_other_axes(result: Attribution, inputs: Arrays) -> None:
-    """Raise AnalysisError where the model holds the samples of an input along another axis than its first."""
-    held = result.arrangement
-    assert held is not None
-    for name in inputs:
-        if name in held.wrapped or held.spans.get(name, FIRST) != FIRST:
-            raise AnalysisError(
-                f"expected the samples of {name!r} along its first axis, the model holds them along another. Fix: put "
-                "a Transpose before the model, or explain each call with the method itself"
-            )

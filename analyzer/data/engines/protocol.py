@@ -28,7 +28,7 @@ class Engine(Protocol):
     - An error that the explainer raises, which concerns all samples, is raised by `map`, and nothing more is explained.
     - Ctrl-C, which reaches the main thread: `map` raises KeyboardInterrupt while it waits; workers ignore the signal.
       `stop()` lets `map` end in order instead: no further batch is begun, those in work are finished and yielded.
-      A handler of SIGINT calls it, and the loop then ends by itself.
+      A handler of SIGINT calls it, and the loop then ends by itself. An engine that was stopped stays so.
     - A worker that is killed is noticed, and another one does its batch; after several tries WorkerLost is raised.
     - When `map` ends, or its iterator is closed, all workers that it started have ended.
     """
