@@ -6,7 +6,7 @@ Importing this package loads no framework; a backend imports its own when it is 
 from analyzer import targets
 from analyzer.backends import Differentiable, Gradients, differentiate
 from analyzer.checks import Report, check, compare
-from analyzer.data import BatchExplainer
+from analyzer.data import BatchExplainer, Results, explain_dataset, open_results
 from analyzer.errors import AnalysisError
 from analyzer.explainer import Explainer, export_explainer
 from analyzer.images import image_files, load_images
@@ -56,6 +56,7 @@ __all__ = [
     "GuidedIntegratedGradients",
     "IntegratedGradients",
     "Report",
+    "Results",
     "SaliencyMap",
     "Target",
     "Xrai",
@@ -65,6 +66,7 @@ __all__ = [
     "conductance",
     "differentiate",
     "expected_gradients",
+    "explain_dataset",
     "export_explainer",
     "full_grad",
     "grad_cam",
@@ -76,6 +78,7 @@ __all__ = [
     "integrated_gradients",
     "layer_cam",
     "load_images",
+    "open_results",
     "simple_full_grad",
     "smooth_full_grad",
     "smooth_grad",

@@ -29,6 +29,7 @@ from analyzer.cli.inspect import inspect
 from analyzer.cli.limits import taken, within
 from analyzer.cli.method_options import MethodCommand
 from analyzer.cli.methods import methods
+from analyzer.cli.run import run
 from analyzer.cli.serve import serve
 from analyzer.cli.terminal import UserError
 from analyzer.cli.web import web
@@ -58,7 +59,7 @@ class _Ended(BaseException):
 
 for command in (demo, convert, inspect, check, compare, web, serve):
     app.command(cls=Command)(command)
-for command in (analyze, export):
+for command in (analyze, export, run):
     app.command(cls=MethodCommand)(command)
 app.command(cls=Command)(methods)
 
