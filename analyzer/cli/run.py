@@ -188,7 +188,8 @@ def run(
     from analyzer.cli.inputs import ImageOptions
     from analyzer.data.arrow import arrow
     from analyzer.data.batch_explainer import BatchExplainer
-    from analyzer.data.dataset import JobOptions, engine_of, explain
+    from analyzer.data.dataset import JobOptions, explain
+    from analyzer.data.engines import engine_of
     from analyzer.data.interruption import Interrupted
     from analyzer.data.job import SampleFailed
     from analyzer.graph.graph import Graph
@@ -197,7 +198,7 @@ def run(
     arrow()
     ((name, settings),) = _one_method(settings_of(method, given)).items()
     _refuse_output(output)
-    asked = JobOptions(batch_size, part_size, _shard(shard), not no_resume, fail_fast, label, column)
+    asked = JobOptions(batch_size, part_size, _shard(shard), not no_resume, fail_fast, label, column, workers)
     images = ImageOptions(size, mean, std, layout, resize)
     with terminal.progress("reading the model", READING):
         opened, loaded = _model(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,12 +11,13 @@ from typing import Any, Literal
 import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike
+from analyzer.backends.batching.memory import budget
 from analyzer.backends.batching.planning import plan_batch
 from analyzer.data import manifest as manifests
 from analyzer.data.arrow import arrow
 from analyzer.data.batch_explainer import BatchExplainer
 from analyzer.data.columns import Column
-from analyzer.data.engines import Engine
+from analyzer.data.engines import Engine, LocalEngine, engine_of
 from analyzer.data.identity import described, model_identity, versions
 from analyzer.data.job import Job, Watcher
 from analyzer.data.labels import LabelIndex
@@ -28,9 +28,9 @@ from analyzer.data.sources import Source, open_source
 from analyzer.data.table_schema import described as columns_described
 from analyzer.data.table_schema import schema_of, stored_columns
 from analyzer.errors import AnalysisError
+from analyzer.graph.batch_axis import batched_inputs
 from analyzer.methods import METHODS
 from analyzer.target.target import TargetLike
-from analyzer.types import Arrays
 from converters.system.locks import only_holder, only_writer
 
 BATCH, BATCHES = 16, 8
@@ -52,6 +52,8 @@ def explain_dataset(
     part_size: int | None = None,
     fail_fast: bool = False,
     workers: int = 0,
+    engine: str = "local",
+    address: str | None = None,
     progress: Callable[[int, int], None] | None = None,
     label: str | None = None,
     column: str | None = None,
@@ -73,7 +75,8 @@ def explain_dataset(
     resume: continue what is in `out`. False removes the results of this shard first.
     part_size: samples in a file. Default: 8 batches.
     fail_fast: raise an error for the first sample that fails. By default failures are listed in errors-0000.jsonl.
-    workers: processes that explain; 0 explains in this process, while a thread reads ahead.
+    workers: processes that explain; 0 explains in this process, while a thread reads ahead. On Ray, actors.
+    engine, address: "ray" explains on the Ray cluster at an address; default is this machine.
     progress: called with the samples that are done and their number, 0 where it is not known.
     label: the column of labels of a table, an .npz file or mappings. Default: "label", where there is one.
     column: the column of the model's only input, where it has another name.
@@ -94,9 +97,10 @@ def explain_dataset(
         fail_fast=fail_fast,
         label=label,
         column=column,
+        workers=workers,
     )
     watcher = Watcher() if progress is None else Watcher(progress=progress)
-    return explain(explainer, model, source, Path(out), asked, engine_of(workers), watcher)
+    return explain(explainer, model, source, Path(out), asked, engine_of(workers, engine, address), watcher)
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,7 @@ class JobOptions:
     fail_fast: bool = False
     label: str | None = None
     column: str | None = None
+    workers: int = 0
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "part_size"):
@@ -127,42 +132,6 @@ class JobOptions:
             raise AnalysisError(
                 f"expected shard=(i, n) with 0 ≤ i < n, got {self.shard!r}. Fix: count from 0, as in (0, 4) to (3, 4)"
             )
-
-
-class _InProcess:
-    """An engine of this process: a thread reads one batch ahead."""
-
-    def __init__(self) -> None:
-        self.stopped = False
-
-    def map(
-        self, explainer: BatchExplainer, batches: Iterable[Mapping[str, Any]]
-    ) -> Iterator[tuple[int, Arrays]]:
-        """Yield the index and the columns of every batch."""
-        source = iter(batches)
-
-        def read() -> Any:
-            batch = next(source, None)
-            return None if batch is None else explainer.prepare(batch)
-
-        with ThreadPoolExecutor(1) as pool:
-            ahead, index = pool.submit(read), 0
-            while not self.stopped and (samples := ahead.result()) is not None:
-                ahead = pool.submit(read)
-                yield index, explainer.explain(samples)
-                index += 1
-
-    def stop(self) -> None:
-        """Begin no further batch."""
-        self.stopped = True
-
-
-def engine_of(workers: int, kind: str = "local", address: str | None = None) -> Engine:
-    """Return the engine that explains in this process, or in several."""
-    if workers or kind != "local":
-        raise AnalysisError("expected workers=0, more are not built yet. Fix: omit workers")
-
-    return _InProcess()
 
 
 def explain(
@@ -201,6 +170,9 @@ def explain(
                 asked.fail_fast,
                 watcher,
             )
+            if not isinstance(engine, LocalEngine):
+                # Workers have sessions of their own.
+                explainer.release()
             job.run(engine)
     except BlockingIOError as error:
         raise AnalysisError(
@@ -226,7 +198,9 @@ def _agreed(
                 f"{out}: holds parts of results without a {manifests.NAME}. Fix: give another folder, or restore the "
                 "file"
             )
-        batch = asked.batch_size or (stored["batch_size"] if stored else _batch_size(explainer))
+        batch = asked.batch_size or (
+            stored["batch_size"] if stored else _batch_size(explainer, asked.workers)
+        )
         _fix_batch(explainer, batch)
         part = asked.part_size or (stored["part_size"] if stored else BATCHES * batch)
         wanted = {
@@ -295,15 +269,18 @@ def _first(source: Source) -> Mapping[str, Any] | None:
     return values
 
 
-def _batch_size(explainer: BatchExplainer) -> int:
-    """As many samples as half of the free memory holds, at most BATCH; a power of two."""
+def _batch_size(explainer: BatchExplainer, workers: int) -> int:
+    """As many samples as half of the free memory holds for each worker, at most BATCH; a power of two."""
     fn = explainer.fn
     if fn.batch_size is not None:
         return fn.batch_size
     if fn.engine.batch is not None:
         return max(fn.engine.batch, 1)
     arrays, _ = noise_sample(fn)
-    fits = plan_batch(fn.bind({name: array[None] for name, array in arrays.items()}), at_most=BATCH)
+    batched = batched_inputs(fn.graph)
+    one = {name: array[None] if name in batched else array for name, array in arrays.items()}
+    share = budget(fn.max_memory) // max(workers, 1)
+    fits = plan_batch(fn.bind(one), at_most=BATCH, max_memory=share) if batched else BATCH
     return int(2 ** np.floor(np.log2(max(fits, 1))))
 
 
