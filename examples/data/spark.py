@@ -8,6 +8,7 @@ Needs pyspark, Java 17 or later, and `pip install "onnxplain[data]"` on every no
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -50,11 +51,12 @@ def session(cores: int) -> SparkSession:
     """Return Spark on this machine. On a cluster, `spark-submit` gives the address of the master."""
     from pyspark.sql import SparkSession
 
+    # The Python of workers. Spark reads it when it starts.
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder = SparkSession.builder.master(f"local[{cores}]").appName("onnxplain")
     options = {
         # Rows of a batch. A session is made for each task, so that few large tasks are best.
         "spark.sql.execution.arrow.maxRecordsPerBatch": 16,
-        "spark.pyspark.python": sys.executable,
         "spark.ui.enabled": "false",
     }
     for name, value in options.items():

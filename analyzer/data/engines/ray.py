@@ -7,6 +7,7 @@ another one. Ray is imported when it is used.
 from __future__ import annotations
 
 import math
+import pickle
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ RESTARTS = 3
 _REMOTE: dict[str, Any] = {"max_restarts": RESTARTS, "scheduling_strategy": "SPREAD"}
 # Processors of an actor. More threads wait for one another.
 _CORES = 4
+# Bytes of an argument that Ray copies to each actor; larger ones lie in its store once.
+_SMALL = 50_000
 
 
 def module() -> Any:
@@ -129,8 +132,12 @@ class _Actors:
         made = self._ray.remote(ExplainBatch).options(
             num_cpus=share.cpus, num_gpus=share.gpus, max_task_retries=RESTARTS, **_REMOTE
         )
-        kept = self._ray.put(for_workers(explainer, share.workers, share.threads))
-        self._busy: list[tuple[Any, list[Any]]] = [(made.remote(kept), []) for _ in range(share.workers)]
+        # Held as long as actors may be started again.
+        self._explainer: Any = for_workers(explainer, share.workers, share.threads)
+        if len(pickle.dumps(self._explainer)) > _SMALL:
+            self._explainer = self._ray.put(self._explainer)
+        actors = [made.remote(self._explainer) for _ in range(share.workers)]
+        self._busy: list[tuple[Any, list[Any]]] = [(actor, []) for actor in actors]
 
     @property
     def count(self) -> int:
@@ -162,7 +169,7 @@ def connected(address: str | None) -> bool:
         return False
     try:
         ray.init(
-            address=address, logging_level="warning", **({} if address else {"include_dashboard": False})
+            address=address, logging_level="error", **({} if address else {"include_dashboard": False})
         )
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         raise AnalysisError(
