@@ -168,9 +168,7 @@ def connected(address: str | None) -> bool:
     if ray.is_initialized():
         return False
     try:
-        ray.init(
-            address=address, logging_level="error", **({} if address else {"include_dashboard": False})
-        )
+        ray.init(address=address, logging_level="error", **({} if address else {"include_dashboard": False}))
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         raise AnalysisError(
             f"no Ray cluster answers at {address!r} ({one_line(error)}). Fix: give the address that `ray start --head` "
