@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import socket
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ RESTARTS = 3
 _REMOTE: dict[str, Any] = {"max_restarts": RESTARTS, "scheduling_strategy": "SPREAD"}
 # Processors of an actor. More threads wait for one another.
 _CORES = 4
+# Seconds that a cluster has to answer.
+_PATIENCE = 15
 # Bytes of an argument that Ray copies to each actor; larger ones lie in its store once.
 _SMALL = 50_000
 
@@ -168,13 +171,22 @@ def connected(address: str | None) -> bool:
     if ray.is_initialized():
         return False
     try:
+        if address is not None:
+            _reach(address)
         ray.init(address=address, logging_level="error", **({} if address else {"include_dashboard": False}))
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise AnalysisError(
             f"no Ray cluster answers at {address!r} ({one_line(error)}). Fix: give the address that `ray start --head` "
             "has printed, or omit it"
         ) from error
     return True
+
+
+def _reach(address: str) -> None:
+    """Raise OSError where nothing answers at host:port, for which Ray would look for minutes."""
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    if separator and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
 
 
 def _taken(index: int, task: Any) -> Arrays:
