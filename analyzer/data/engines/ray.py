@@ -70,7 +70,7 @@ class RayEngine:
     """The engine of a Ray cluster. See `Engine`.
 
     workers: actors; default one for each graphics card where the explainer uses them, else one for each four
-    processors of the cluster. address: of the cluster; default the one of this process, else a new one on this machine.
+    processors of the cluster. address: of the cluster; default the one of this process or of this machine, else a new one.
     """
 
     def __init__(self, workers: int | None = None, address: str | None = None) -> None:
@@ -278,9 +278,11 @@ def mapped(
     most = concurrency[1] if isinstance(concurrency, tuple) else concurrency
     share = Share.of(explainer, most)
     least = concurrency[0] if isinstance(concurrency, tuple) else share.workers
+    own = for_workers(explainer, share.workers, share.threads)
+    own.one_array = False
     found: Dataset = dataset.map_batches(
         ExplainBatch,
-        fn_constructor_args=(for_workers(explainer, share.workers, share.threads),),
+        fn_constructor_args=(own,),
         batch_size=batch_size,
         batch_format="numpy",
         compute=module().data.ActorPoolStrategy(min_size=least, max_size=share.workers),
