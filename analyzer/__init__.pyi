@@ -1,6 +1,7 @@
 from . import targets
 from .backends import Differentiable, Gradients, differentiate
 from .checks import Report, check, compare
+from .data import BatchExplainer, Results, explain_dataset, open_results
 from .errors import AnalysisError
 from .explainer import Explainer, export_explainer
 from .images import image_files, load_images
@@ -38,6 +39,7 @@ from .target.target import Target
 __all__ = [
     "AnalysisError",
     "Attribution",
+    "BatchExplainer",
     "BlurIntegratedGradients",
     "Conductance",
     "Dataset",
@@ -49,6 +51,7 @@ __all__ = [
     "GuidedIntegratedGradients",
     "IntegratedGradients",
     "Report",
+    "Results",
     "SaliencyMap",
     "Target",
     "Xrai",
@@ -58,6 +61,7 @@ __all__ = [
     "conductance",
     "differentiate",
     "expected_gradients",
+    "explain_dataset",
     "export_explainer",
     "full_grad",
     "grad_cam",
@@ -69,6 +73,7 @@ __all__ = [
     "integrated_gradients",
     "layer_cam",
     "load_images",
+    "open_results",
     "simple_full_grad",
     "smooth_full_grad",
     "smooth_grad",

@@ -19,8 +19,12 @@ AnalysisError
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from converters.errors import Note as Note
@@ -34,8 +38,27 @@ class InputWarning(Note):
 _OWN = frozenset({"analyzer", "converters", "onnxplain", "contextlib"})
 
 
+# Remarks that were made within a block, without their numbers.
+_MADE: ContextVar[set[tuple[type[Warning], str]] | None] = ContextVar("remarks", default=None)
+
+
+@contextmanager
+def each_note_once(made: set[tuple[type[Warning], str]]) -> Iterator[None]:
+    """Within the block, leave out remarks that differ from those in `made` in their numbers alone; add new ones."""
+    token = _MADE.set(made)
+    try:
+        yield
+    finally:
+        _MADE.reset(token)
+
+
 def note(message: str, kind: type[Warning] = Note) -> None:
     """Warn with a Note at the line outside this package that made the call. kind: a kind of warning, in its place."""
+    if (made := _MADE.get()) is not None:
+        remark = (kind, re.sub(r"[\d.]+", "#", message))
+        if remark in made:
+            return
+        made.add(remark)
     level, frame = 2, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _OWN:
         level, frame = level + 1, frame.f_back

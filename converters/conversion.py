@@ -24,7 +24,7 @@ from converters.errors import (
 )
 from converters.graph.bounds import refuse_oversized
 from converters.graph.order import in_order
-from converters.model import Model, Preprocessing, Verification, set_metadata
+from converters.model import Model, ModelFile, Preprocessing, Verification, set_metadata
 from converters.passes.input_axes import normalise_axes
 from converters.passes.outputs import keep_numbers, refuse_text
 from converters.sources.dispatch import from_source, is_convertible, of_file
@@ -175,6 +175,9 @@ def load(
     if isinstance(model, Model):
         return model
     loaded = _load(model, example, verify, trust, run, fold_batch_norm, limits)
+    if loaded.source is None and isinstance(model, (str, os.PathLike)) and not is_convertible(model):
+        options = {"run": run, "fold_batch_norm": fold_batch_norm}
+        object.__setattr__(loaded, "file", ModelFile.of(model, options))
     return loaded if folder is None else folder.described(loaded)
 
 

@@ -6,11 +6,13 @@ so that they survive saving; the source (the original network) is attached in me
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -107,16 +109,67 @@ class TensorFlowSource:
 
 
 @dataclass(frozen=True)
+class ModelFile:
+    """The .onnx file that a model was loaded from. options: those of `load`. state: size and time of the file then."""
+
+    path: str
+    options: Mapping[str, bool]
+    state: tuple[int, ...]
+
+    @classmethod
+    def of(cls, path: str | os.PathLike[str], options: Mapping[str, bool]) -> ModelFile:
+        """Return the file as it is now."""
+        absolute = os.path.abspath(os.fspath(path))
+        return cls(absolute, options, _state_of(absolute))
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether the file is still the one that was loaded."""
+        return _state_of(self.path) == self.state != ()
+
+
+def _state_of(path: str) -> tuple[int, ...]:
+    """The identity, size and time of a file; () where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+@dataclass(frozen=True)
 class Model:
     """A canonical ONNX graph with its verification and, in memory only, the network or the file it came from.
 
     original: the ONNX model as it was given, None where it is the canonical graph itself or another framework's.
+    file: where `load` read it; None of other models, and of those that were made from it. A Model pickles by this path,
+    else with its weights (converters/pickling.py).
     """
 
     proto: onnx.ModelProto
     source: PyTorchSource | TensorFlowSource | None = field(default=None, repr=False)
     verification: Verification | None = None
     original: onnx.ModelProto | None = field(default=None, repr=False, compare=False)
+    # `replace` makes another model, which the file does not hold.
+    file: ModelFile | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what pickles. The function that loads a Model again is in a layer above, and imported by its name."""
+        found: tuple[Any, ...] = import_module("converters.pickling").reduced(self)
+        return found
+
+    def __copy__(self) -> Model:
+        """Return a shallow copy, which has the network of the original, as a pickle has not."""
+        made = object.__new__(type(self))
+        made.__dict__.update(self.__dict__)
+        return made
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Model:
+        """Return a deep copy, with the network of the original."""
+        made = object.__new__(type(self))
+        memo[id(self)] = made
+        made.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return made
 
     def __repr__(self) -> str:
         """Return the inputs, the outputs and the size of the graph in at most four lines."""

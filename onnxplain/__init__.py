@@ -5,16 +5,20 @@ PyTorch, Keras, TensorFlow or ONNX model, and `analyzer`, which computes gradien
 Importing it loads no framework: each name is imported from its module when it is used first.
 """
 
+from importlib import import_module
+
 import analyzer as _analyzer
 import converters as _converters
 
-__all__ = sorted({*_analyzer.__all__, *_converters.__all__, "__version__"})
+__all__ = sorted({*_analyzer.__all__, *_converters.__all__, "__version__", "ray"})
 
 
 def __getattr__(name: str) -> object:
-    """Return a public name of a package, or a registered method that `analyzer` does not list."""
+    """Return a public name of a package, `onnxplain.ray`, or a registered method that `analyzer` does not list."""
     if name == "__version__":
         return _version()
+    if name == "ray":
+        return import_module("onnxplain.ray")
     if name in _converters.__all__:
         return getattr(_converters, name)
     if name.startswith("__"):

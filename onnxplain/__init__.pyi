@@ -2,4 +2,6 @@
 from analyzer import *
 from converters import *
 
+from . import ray as ray
+
 __version__: str

@@ -12,6 +12,7 @@ from analyzer import methods
 ANALYZER = [
     "AnalysisError",
     "Attribution",
+    "BatchExplainer",
     "BlurIntegratedGradients",
     "Conductance",
     "Dataset",
@@ -23,6 +24,7 @@ ANALYZER = [
     "GuidedIntegratedGradients",
     "IntegratedGradients",
     "Report",
+    "Results",
     "SaliencyMap",
     "Target",
     "Xrai",
@@ -32,6 +34,7 @@ ANALYZER = [
     "conductance",
     "differentiate",
     "expected_gradients",
+    "explain_dataset",
     "export_explainer",
     "full_grad",
     "grad_cam",
@@ -43,6 +46,7 @@ ANALYZER = [
     "integrated_gradients",
     "layer_cam",
     "load_images",
+    "open_results",
     "simple_full_grad",
     "smooth_full_grad",
     "smooth_grad",
@@ -78,7 +82,7 @@ CONVERTERS = [
 def test_the_packages_export_these_names():
     assert sorted(analyzer.__all__) == ANALYZER
     assert sorted(converters.__all__) == CONVERTERS
-    assert sorted(onnxplain.__all__) == sorted([*ANALYZER, *CONVERTERS, "__version__"])
+    assert sorted(onnxplain.__all__) == sorted([*ANALYZER, *CONVERTERS, "__version__", "ray"])
 
 
 def test_every_exported_name_exists_and_says_what_it_is():

@@ -112,6 +112,14 @@ def differentiate(
         batch_size=as_batch_size(batch_size),
         verify=verify,
     )
+    # A pickle makes the backend again with these. Rounding that is passed straight through is in the model already.
+    bound.engine.options = {
+        "backend": backend,
+        "precision": precision,
+        "providers": providers,
+        "device": device,
+        "threads": threads,
+    }
     return replace(bound, samples=samples)
 
 

@@ -21,6 +21,7 @@ from analyzer.backends.batching.micro_batches import batches, run
 from analyzer.backends.batching.planning import Call
 from analyzer.backends.inputs import Feeds, refuse_not_finite
 from analyzer.backends.undefined import undefined, undefined_error
+from analyzer.backends.watched import watch_of, with_output
 from analyzer.errors import TargetError
 from analyzer.graph.batch_axis import batched_inputs, samples_in
 from analyzer.graph.samples.arrangement import INDEPENDENT, Arrangement
@@ -104,9 +105,11 @@ class Bound:
         """
         fn, feeds, seed = self.fn, self.feeds, self.seed
         check_gradient_paths(fn.graph, request.wrt, seed.outputs, named=named)
-        arrays = run(fn, Call(request, (), seed), feeds, progress)
+        watch = watch_of(feeds, seed)
+        request = request if watch is None else with_output(request, seed.output)
+        arrays = self._run(request, progress)
         if undefined(arrays):
-            arrays = run(fn, Call(masked(request), (), seed), feeds, progress)
+            arrays = self._run(masked(request), progress)
             if defined and (names := undefined(arrays)):
                 raise undefined_error(self, names)
         explained, classes = arrays.pop(OUTPUT), arrays.pop(CHOSEN, None)
@@ -119,6 +122,15 @@ class Bound:
             fn.file.compare(feeds, seed, explained)
         stated = None if classes is None else chosen_classes(classes, seed.output)
         return Evaluation(explained, stated, arrays)
+
+    def _run(self, request: Request, progress: Progress | None) -> Arrays:
+        """Return the results of a request; the values of the whole output go to the caller that watches it."""
+        watch = watch_of(self.feeds, self.seed)
+        wanted = request if watch is None else with_output(request, self.seed.output)
+        arrays = run(self.fn, Call(wanted, (), self.seed), self.feeds, progress)
+        if watch is not None:
+            watch.take(arrays, self.seed.output, self.fn.graph)
+        return arrays
 
     def gradients(self, names: Sequence[str], *, named: bool = True, defined: bool = True) -> Gradients:
         """Return the explained output, and its values and gradients at tensors. The options are those of `evaluate`."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -45,6 +45,8 @@ class Backend(Protocol):
 
     name: str
     graph: Graph
+    options: Mapping[str, Any] | None
+    """The options with which `differentiate` made it; None of one that was made for a part or a view of a model."""
 
     @property
     def batch(self) -> int | None:
@@ -104,6 +106,23 @@ class Differentiable:
     """"joint" takes a whole call for one sample; "independent" refuses a model that mixes samples; None finds out."""
     arrangement: Arrangement | None = field(default=None, repr=False, compare=False)
     """How inputs and outputs hold the samples, once that is decided for inputs of one shape (arranging.py)."""
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Make the backend of a Differentiable that was read from a pickle, at its first use."""
+            if name != "engine" or "_unbound" not in self.__dict__:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            from analyzer.backends.pickling import bind
+
+            bind(self)
+            return self.engine
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how a pickle makes this again. Raises AnalysisError for what has no form outside this process."""
+        from analyzer.backends.pickling import reduced
+
+        return reduced(self)
 
     @property
     def backend(self) -> str:

@@ -7,6 +7,7 @@ that differs. A file that draws at random, or does not run on the inputs, cannot
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -59,7 +60,7 @@ class FileCheck:
     fn: Differentiable
     original: onnx.ModelProto
     _passed: OrderedDict[tuple[bytes, str], None] = field(default_factory=OrderedDict)
-    _sessions: dict[tuple[str, ...], Original] = field(default_factory=dict)
+    _sessions: dict[tuple[int, tuple[str, ...]], Original] = field(default_factory=dict)
 
     def release(self) -> None:
         """Drop the session of the file, which holds a copy of its weights."""
@@ -167,10 +168,12 @@ class FileCheck:
     def _session(self, names: tuple[str, ...], precise: bool) -> Original:
         if precise:
             return Original(exact(self.original), names)
-        if names not in self._sessions:
+        # The threads of a session do not survive a fork: a process makes its own.
+        key = (os.getpid(), names)
+        if key not in self._sessions:
             self._sessions.clear()
-            self._sessions[names] = Original(self.original, names)
-        return self._sessions[names]
+            self._sessions[key] = Original(self.original, names)
+        return self._sessions[key]
 
     def _given(self, original: Original, feeds: Arrays) -> Arrays:
         """The feeds of the file: zeros for an input that nothing reads, and that the canonical graph dropped."""

@@ -18,6 +18,7 @@ from analyzer.ops import find
 from analyzer.ops.eager import scan
 from converters.errors import one_line, with_fix
 from converters.sources.frameworks import import_framework
+from converters.system.forks import loaded_before_fork
 
 # NumPy has these types from ml_dtypes, under the names that torch has them by; only their bits can be handed over.
 _FLOAT8 = "float8_"
@@ -58,6 +59,9 @@ class Torch:
 
     def tensor(self, array: np.ndarray) -> Any:
         """A tensor of the framework with a copy of the array."""
+        if loaded_before_fork("torch") and self.module.get_num_threads() > 1:
+            # PyTorch's threads stayed in the parent, and a parallel loop would wait for them for ever.
+            self.module.set_num_threads(1)
         if array.dtype.name == "bfloat16":
             return self.tensor(array.astype(np.float32)).to(self.module.bfloat16)
         # NumPy makes a contiguous scalar a vector of one: keep the shape.
@@ -114,7 +118,12 @@ class TensorFlow:
         return f"/device:{wanted}"
 
     def tensor(self, array: np.ndarray) -> Any:
-        """A tensor of the framework with a copy of the array."""
+        """A tensor of the framework with a copy of the array. Raises BackendError in the child of a fork."""
+        if loaded_before_fork("tensorflow"):
+            raise BackendError(
+                "TensorFlow was loaded before this process was forked, and would wait for ever. Fix: start the process "
+                'with multiprocessing.get_context("spawn")'
+            )
         return self.module.constant(array)
 
     def array(self, tensor: Any) -> np.ndarray:

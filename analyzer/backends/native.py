@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -53,6 +54,7 @@ class Native(ABC):
     """Base of the backends whose gradients come from a framework's own autodiff."""
 
     name: str
+    options: Mapping[str, Any] | None = None
     costs = Costs(tensors=1.25, weights=2, fixed=128 * 2**20, keeps=True)
 
     def __init__(self, graph: Graph, framework: Framework) -> None:

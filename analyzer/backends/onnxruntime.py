@@ -12,7 +12,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,8 @@ from analyzer.target.target import Seed
 from analyzer.types import Arrays
 from converters.errors import one_line
 from converters.graph.runtime import CPU, LARGEST_IN_MEMORY, RuntimeFailure, load_session
+from converters.system.forks import ForkLock
+from converters.system.processes import available_cores
 
 # Each session holds its own copy of the weights, and making one costs as much as several runs: as many are kept as
 # fit in this many bytes of programs, and two in any case, which a method may need in turn. Where memory is limited,
@@ -56,6 +57,7 @@ class OnnxRuntime:
     """A graph on ONNX Runtime. Sessions are made on demand and the last few are kept."""
 
     name = "onnxruntime"
+    options: Mapping[str, Any] | None = None
     # The arena grows in doubling regions, whose rests are too small for large tensors: measured up to 1.75. Weights are
     # copied while a session is made: in the program, its bytes, the runtime's copy, the session, packed for kernels.
     costs = Costs(tensors=1.75, weights=5)
@@ -77,7 +79,7 @@ class OnnxRuntime:
         self._providers = list(providers or [CPU])
         self._threads = threads
         self._sessions: OrderedDict[Hashable, _Ready] = OrderedDict()
-        self._making = Lock()
+        self._making = ForkLock()
 
     @property
     def batch(self) -> int | None:
@@ -96,7 +98,7 @@ class OnnxRuntime:
     @cached_property
     def single(self) -> tuple[OnnxRuntime, int] | None:
         """The same on one thread of the processor, and its threads, where it computes in float32 as it stands."""
-        threads = self._threads if self._threads is not None else _cores()
+        threads = self._threads if self._threads is not None else available_cores()
         if threads < 2 or self._providers != [CPU] or not precisions(self.graph) <= {FLOAT32}:
             return None
         single = OnnxRuntime(self.graph, self._providers, 1, self._max_memory)
@@ -223,14 +225,6 @@ class OnnxRuntime:
         tensors = self.graph.tensors
         like = next((n for n in (name, name.partition("/")[2]) if n in tensors), self.graph.outputs[0])
         return array.astype(tensors[like].dtype)
-
-
-def _cores() -> int:
-    """The processors that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS and Windows do not say
-        return os.cpu_count() or 1
 
 
 def make_session(proto: onnx.ModelProto, providers: Sequence[str], threads: int | None = None) -> Any:

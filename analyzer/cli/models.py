@@ -110,7 +110,7 @@ def _made_by(source: str) -> Any:
 
 def read_array(path: Path) -> np.ndarray:
     """Return a .npy array. Raises UserError where it is missing, damaged, or no array of numbers."""
-    from analyzer.cli.array_files import load_array
+    from analyzer.data.array_files import load_array
 
     _refuse_missing(path)
     try:
@@ -123,7 +123,7 @@ def read_array(path: Path) -> np.ndarray:
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Return the arrays of an .npz, by name. Raises UserError where it is missing, damaged, or holds no numbers."""
-    from analyzer.cli.array_files import load_archive
+    from analyzer.data.array_files import load_archive
 
     _refuse_missing(path)
     try:

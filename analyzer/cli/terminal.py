@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from converters.system.plain_data import plain
-from converters.system.progress_lines import PATIENCE, ProgressLines
+from converters.system.progress_lines import PATIENCE, Pace, ProgressLines
 from converters.system.text import fitted, printable
 
 if TYPE_CHECKING:
@@ -74,6 +74,11 @@ class Terminal:
         if self.as_json:
             print(json.dumps(plain(content), indent=2, allow_nan=False), file=sys.stdout)
 
+    def line(self, content: Mapping[str, Any]) -> None:
+        """One JSON object on a line of stdout, of a command whose --json writes lines."""
+        if self.as_json:
+            print(json.dumps(plain(content), allow_nan=False), file=sys.stdout, flush=True)
+
     def table(
         self,
         columns: Sequence[str],
@@ -106,6 +111,30 @@ class Terminal:
         with self._bar() as bar:
             task = bar.add_task(description, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
+
+    @contextmanager
+    def samples(self, description: str, pace: Pace) -> Iterator[Callable[[int, int], None]]:
+        """The same for samples, with their rate and the time left; yields report(done, total), total 0 if unknown."""
+        if not self.err.is_terminal:
+            lines = ProgressLines(description, self.note)
+
+            def count(done: int, total: int) -> None:
+                pace.count(done, total)
+                lines.count(done, total, pace.text("samples"))
+
+            with lines.running():
+                yield count
+            return
+        with self._bar(even=False) as bar:
+            task = bar.add_task(description, total=None)
+
+            def update(done: int, total: int) -> None:
+                pace.count(done, total)
+                counted = f"{done:,} of {total:,}" if total else f"{done:,}"
+                told = ", ".join(filter(None, [f"{description}: {counted}", pace.text("samples")]))
+                bar.update(task, description=told, completed=done, total=total or None)
+
+            yield update
 
     @contextmanager
     def steps(self, description: str, expected: int) -> Iterator[Callable[[str], None]]:

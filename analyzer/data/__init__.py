@@ -1,1 +1,8 @@
 """Data sets: explain many samples in parts, on one machine or on many, and read the results again."""
+
+from analyzer.data.batch_explainer import BatchExplainer
+from analyzer.data.dataset import explain_dataset
+from analyzer.data.interruption import Interrupted
+from analyzer.data.results import Results, open_results
+
+__all__ = ["BatchExplainer", "Interrupted", "Results", "explain_dataset", "open_results"]

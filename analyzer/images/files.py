@@ -7,6 +7,7 @@ images of more than MOST_PIXELS pixels, damaged files, and float images, which h
 from __future__ import annotations
 
 import os
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,26 +29,36 @@ def read_pixels(path: str | os.PathLike[str]) -> np.ndarray:
     Returns (H, W, 3) uint8; float32 in [0, 1] for grey images of 16 bits. Raises ValueError with one line where the
     file is missing, no image of one of FORMATS, damaged, or too large.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
     path = Path(path)
     if not path.is_file():
         raise ValueError(
             f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}. Fix: give the path of an image "
             "file"
         )
+    return _decoded(path, f"{path}: ")
+
+
+def pixels_of_bytes(encoded: bytes) -> np.ndarray:
+    """Return the pixels of an image file that was read into memory, as `read_pixels` does. Raises ValueError."""
+    return _decoded(BytesIO(encoded), "")
+
+
+def _decoded(source: Path | BytesIO, where: str) -> np.ndarray:
+    """The first image of a file. where: its name, for messages."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(source, formats=FORMATS) as image:
             _refuse_large(image)
             ImageOps.exif_transpose(image, in_place=True)
             return _rgb(image)
     except UnidentifiedImageError as error:
         raise ValueError(
-            f"{path}: not a readable image. Fix: convert it to one of {', '.join(FORMATS)}"
+            f"{where}not a readable image. Fix: convert it to one of {', '.join(FORMATS)}"
         ) from error
     # Pillow documents no errors for damaged files; its parsers raise whatever they meet.
     except Exception as error:
-        what = f"{path}: not a readable image ({one_line(error)})"
+        what = f"{where}not a readable image ({one_line(error)})"
         raise ValueError(with_fix(what, "save it again as .png, in 8 bits")) from error
 
 

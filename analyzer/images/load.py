@@ -18,7 +18,7 @@ from onnx import ModelProto
 from analyzer.errors import InputError, ShapeError
 from analyzer.graph.channel_axis import shape_with_channels
 from analyzer.graph.graph import Graph, Tensor
-from analyzer.images.files import pixels_of, read_pixels
+from analyzer.images.files import pixels_of, pixels_of_bytes, read_pixels
 from analyzer.images.folders import files_of
 from analyzer.images.preprocess import CHANNELS, image_layout, preprocess
 from analyzer.types import as_array
@@ -94,7 +94,7 @@ class ImageInput:
     tensor: Tensor | None = None
 
     def sample(self, source: Any) -> np.ndarray:
-        """Return one sample, without the batch axis, of a path, an image of Pillow or an array of pixels."""
+        """Return one sample, without the batch axis, of a path, the bytes of a file, an image or an array of pixels."""
         where = f"{os.fspath(source)}: " if isinstance(source, (str, os.PathLike)) else ""
         try:
             pixels = read_pixels(source) if where else _pixels(source)
@@ -232,9 +232,11 @@ def _each(images: Any) -> Iterator[Any]:
 
 
 def _pixels(value: Any) -> np.ndarray:
-    """Pixels (H, W, 3), uint8 or float32 in [0, 1], of an image of Pillow or an array. Raises ValueError."""
+    """RGB pixels, uint8 or float32 in [0, 1], of bytes, an image of Pillow or an array. Raises ValueError."""
     from PIL import Image
 
+    if isinstance(value, bytes):
+        return pixels_of_bytes(value)
     if isinstance(value, Image.Image):
         try:
             return pixels_of(value)

@@ -23,6 +23,7 @@ from onnx.reference.op_run import OpRun
 
 from converters.budget import current_trial, stopped_when
 from converters.errors import one_line
+from converters.system.forks import survives_fork
 
 CPU = "CPUExecutionProvider"
 LARGEST_IN_MEMORY = 2**31 - 2**20
@@ -119,12 +120,16 @@ def load_session(
     import onnxruntime
 
     options = _options(threads, optimise)
-    made = partial(
+    session_of = partial(
         onnxruntime.InferenceSession,
         sess_options=options,
         providers=list(providers),
         disabled_optimizers=crashing_optimizers(proto),
     )
+
+    def made(model: bytes | str) -> Any:
+        return survives_fork(session_of(model))
+
     proto = without_trailing_blanks(proto)
     try:
         if proto.ByteSize() <= LARGEST_IN_MEMORY:

@@ -14,13 +14,13 @@ import inspect
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from threading import RLock
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import ml_dtypes
 import numpy as np
 
 from converters.errors import ConversionError, one_line
+from converters.system.forks import ForkLock
 from converters.system.quiet import quiet
 from converters.types import NamedArrays
 
@@ -237,7 +237,7 @@ def batched_experts(module: torch.nn.Module) -> Iterator[None]:
 
 
 # torch.export replaces parts of PyTorch while it traces, so that no module may run in another thread meanwhile.
-_ONE_AT_A_TIME = RLock()
+_ONE_AT_A_TIME = ForkLock()
 
 
 def exclusive(function: _Function) -> _Function:

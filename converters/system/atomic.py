@@ -6,6 +6,7 @@ Elsewhere it is written beside the destination and renamed over it.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Callable
@@ -85,3 +86,26 @@ def _replace(path: Path, give_name: Callable[[Path], None]) -> None:
     except OSError:
         temporary.unlink()
         raise
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Rename a complete file over `path` so that it outlasts a loss of power: its content and its name are synced."""
+    _synced(temporary)
+    os.replace(temporary, path)
+    _synced(path.parent)
+
+
+def _synced(path: Path) -> None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        # Windows cannot open a folder.
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some file systems cannot sync a folder.
+        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)

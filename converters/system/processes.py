@@ -1,7 +1,8 @@
-"""Read the memory that a process holds, and the memory that it can still take."""
+"""Read the memory that a process holds, the memory that it can still take, and the processors that it may use."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,14 @@ def resident_bytes(process: int | None = None) -> int:
         return int(psutil.Process(process).memory_info().rss)
     except psutil.Error:
         return 0
+
+
+def available_cores() -> int:
+    """Return the processors that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS and Windows do not say
+        return os.cpu_count() or 1
 
 
 def free_memory(root: Path = Path("/")) -> int:

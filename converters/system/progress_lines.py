@@ -9,11 +9,49 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 PATIENCE = 1.0
 """Seconds of work without a line: what is done by then needs none."""
 INTERVAL = 10.0
 """Seconds between two lines about one step."""
+
+
+@dataclass
+class Pace:
+    """How fast work goes on: what was done before the first count is not counted."""
+
+    clock: Callable[[], float] = time.monotonic
+    _first: tuple[int, float] | None = None
+    per_second: float = 0.0
+    seconds_left: float | None = None
+
+    def count(self, done: int, total: int) -> None:
+        """Note how much is done. total: 0 where it is not known."""
+        now = self.clock()
+        if self._first is None:
+            self._first = (done, now)
+        begun, start = self._first
+        if done > begun and now > start:
+            self.per_second = (done - begun) / (now - start)
+            self.seconds_left = max(total - done, 0) / self.per_second if total else None
+
+    def text(self, unit: str) -> str:
+        """Return "12.5 samples/s, 3 min left"; empty before anything is done. unit: such as "samples"."""
+        if not self.per_second:
+            return ""
+        rate = (
+            f"{self.per_second:.3g} {unit}/s" if self.per_second < 100 else f"{self.per_second:,.0f} {unit}/s"
+        )
+        return rate if self.seconds_left is None else f"{rate}, {duration(self.seconds_left)} left"
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words, such as "40 s", "3 min" or "2 h 10 min"."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
 class ProgressLines:
@@ -28,9 +66,10 @@ class ProgressLines:
         """Note the step that begins."""
         self._step, self._count = step, ""
 
-    def count(self, done: int, total: int) -> None:
-        """Note how much of the step is done."""
-        self._count = f": {done:,} of {total:,}" if total else ""
+    def count(self, done: int, total: int, pace: str = "") -> None:
+        """Note how much of the step is done. pace: the rate and the time left, in words."""
+        counted = f": {done:,} of {total:,}" if total else f": {done:,}" if pace else ""
+        self._count = f"{counted}, {pace}" if pace else counted
 
     @contextmanager
     def running(self) -> Iterator[None]:

@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from contextvars import ContextVar
 from functools import partial
-from threading import RLock
 from typing import Any
 
+from converters.system.forks import ForkLock
+
 _silent: ContextVar[bool] = ContextVar("silent", default=False)
-_LOCK = RLock()
+_LOCK = ForkLock()
 # {what is replaced: how many conversions rely on it, and how it is put back}
 _shared: dict[str, tuple[int, ExitStack]] = {}
 

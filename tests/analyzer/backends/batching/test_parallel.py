@@ -23,7 +23,7 @@ from tests.zoo.pytorch_networks import NETWORKS
 def eager(monkeypatch):
     """Batches of any size are divided, among two threads; the engines that computed something are returned."""
     monkeypatch.setattr(module, "_LEAST_TENSORS", 0)
-    monkeypatch.setattr("analyzer.backends.onnxruntime._cores", lambda: 2)
+    monkeypatch.setattr("analyzer.backends.onnxruntime.available_cores", lambda: 2)
     seen = []
     evaluate = OnnxRuntime._run_session
 
