@@ -320,8 +320,11 @@ def _with_preprocessing(loaded: Model, images: ImageOptions) -> Model:
 def _target(text: str | None, loaded: Model, graph: Graph, terminal: Terminal, *, logit: bool) -> TargetLike:
     """The target of --target, for all samples."""
     from analyzer.cli.targets import explained_target, refuse_several
+    from analyzer.data.labels import has_class
     from analyzer.target.target import Target
 
+    if text == "label" and not logit and not has_class(loaded.class_names, text):
+        return text
     found = explained_target(text, 1, loaded, graph, logit=logit, terminal=terminal)
     refuse_several(found, "run")
     return _without_rows(found) if isinstance(found, Target) else found
