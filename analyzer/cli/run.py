@@ -32,16 +32,14 @@ from analyzer.cli.options import (
     TrustOption,
     parse_providers,
 )
+from analyzer.cli.run_view import show, watcher
 from analyzer.cli.terminal import READING, Terminal, UserError
 from converters.system.progress_lines import Pace
-from converters.system.text import counted
 
 if TYPE_CHECKING:
     import numpy as np
 
     from analyzer.cli.inputs import ImageOptions
-    from analyzer.data.job import Watcher
-    from analyzer.data.results import Results
     from analyzer.graph.graph import Graph
     from analyzer.target.target import Target, TargetLike
     from converters import Model
@@ -228,7 +226,7 @@ def run(
     try:
         with terminal.samples(f"explaining {source}", pace) as report:
             results = explain(
-                explainer, opened, source, output, asked, chosen, _watcher(terminal, pace, report)
+                explainer, opened, source, output, asked, chosen, watcher(terminal, pace, report)
             )
     except SampleFailed as error:
         terminal.failure(str(error))
@@ -237,7 +235,7 @@ def run(
         terminal.line({"event": "interrupted", "done": error.done, "total": error.total or None})
         terminal.note(str(error).replace("make the same call", "run the same command"))
         raise typer.Exit(130) from error
-    _show(terminal, results, asked.shard, pace)
+    show(terminal, results, asked.shard, pace)
     if results.errors_of(asked.shard[0]):
         raise typer.Exit(1)
 
@@ -360,58 +358,3 @@ def _read(
     if "baseline_inputs" in found:
         found["baseline_inputs"] = read_inputs([given["baseline_inputs"]], graph, loaded, images).arrays
     return found
-
-
-def _watcher(terminal: Terminal, pace: Pace, report: Any) -> Watcher:
-    from analyzer.data.job import Watcher
-    from analyzer.data.parts import Failure, Part
-
-    seen = {"done": 0, "total": 0}
-
-    def progress(done: int, total: int) -> None:
-        seen["done"], seen["total"] = done, total
-        report(done, total)
-
-    def failed(failure: Failure) -> None:
-        terminal.line({"event": "error", **vars(failure)})
-        if not terminal.as_json:
-            terminal.note(f"failed: {failure.id}: {failure.reason}")
-
-    def finished(part: Part) -> None:
-        terminal.line(
-            {
-                "event": "part",
-                "file": str(part.path),
-                "rows": part.rows,
-                "errors": len(part.failures),
-                "done": seen["done"],
-                "total": seen["total"] or None,
-                "samples_per_second": pace.per_second,
-                "seconds_left": pace.seconds_left,
-            }
-        )
-
-    return Watcher(progress, failed, finished)
-
-
-def _show(terminal: Terminal, results: Results, shard: tuple[int, int], pace: Pace) -> None:
-    """What is in the folder now."""
-    failed = len(results.errors)
-    terminal.out.print(f"{counted(len(results), 'sample')} explained in {results.folder}", style="bold")
-    if failed:
-        listed = ", ".join(str(path) for path in sorted(results.folder.glob("errors-*.jsonl")))
-        text = f"{counted(failed, 'sample')} failed; the reasons are in {listed}"
-        terminal.out.print(text, style="red", soft_wrap=True)
-    if (rate := pace.text("samples").partition(",")[0]) and pace.per_second:
-        terminal.remark(f"{rate}. Read the results with onnxplain.open_results, or any reader of Parquet.")
-    terminal.line(
-        {
-            "event": "end",
-            "folder": str(results.folder),
-            "shard": shard[0],
-            "shards": shard[1],
-            "samples": len(results),
-            "errors": failed,
-            "complete": results.is_complete,
-        }
-    )
