@@ -200,7 +200,14 @@ def run(
     images = ImageOptions(size, mean, std, layout, resize)
     with terminal.progress("reading the model", READING):
         opened, loaded = _model(
-            model, example, images, straight_through=straight_through, verify=not no_verify, trust=trust
+            model,
+            example,
+            images,
+            straight_through=straight_through,
+            verify=not no_verify,
+            trust=trust,
+            terminal=terminal,
+            of_files=not source.lower().endswith((".npy", ".npz")),
         )
     graph = Graph.from_proto(loaded.proto)
     options: dict[str, Any] = {
@@ -272,14 +279,24 @@ def _model(
     straight_through: bool,
     verify: bool,
     trust: bool,
+    terminal: Terminal,
+    of_files: bool,
 ) -> tuple[Any, Model]:
-    """The model as workers open it, by its path where nothing changes it, and as it is."""
+    """The model as workers open it, by its path where nothing changes it, and as it is. of_files: not of arrays."""
+    from analyzer.cli.analyze import ASSUMED
     from analyzer.cli.models import open_model
 
     loaded = open_model(
         source, example, straight_through=straight_through, verify=verify, trust=trust, images=images
     )
     changed = _with_preprocessing(loaded, images)
+    if (
+        changed is not loaded
+        and loaded.preprocessing is None
+        and images.mean is images.std is None
+        and of_files
+    ):
+        terminal.note(ASSUMED)
     by_path = changed is loaded and not straight_through and source.lower().endswith(".onnx")
     return (source if by_path else changed), changed
 

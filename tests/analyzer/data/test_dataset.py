@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -451,6 +452,13 @@ def test_a_model_in_memory_is_told_from_another_by_its_weights(tmp_path, photos)
     proto.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(values, proto.graph.initializer[0].name))
     with pytest.raises(OtherJob, match=r"model\.sha256"):
         ox.explain_dataset(replace(model, proto=proto), photos, tmp_path / "out", "gradient")
+
+
+def test_without_pyarrow_the_extra_is_named(model_file, photos, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    for call in (lambda: ox.open_results(tmp_path), lambda: ox.explain_dataset(model_file, photos, tmp_path)):
+        with pytest.raises(AnalysisError, match=r"pyarrow.*onnxplain\[data\]"):
+            call()
 
 
 @pytest.mark.parametrize(
