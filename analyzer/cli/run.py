@@ -196,7 +196,9 @@ def run(
     arrow()
     ((name, settings),) = _one_method(settings_of(method, given)).items()
     _refuse_output(output)
-    asked = JobOptions(batch_size, part_size, _shard(shard), not no_resume, fail_fast, label, column, workers)
+    shards = _shard(shard)
+    known = Path(model).name
+    asked = JobOptions(batch_size, part_size, shards, not no_resume, fail_fast, label, column, workers, known)
     images = ImageOptions(size, mean, std, layout, resize)
     with terminal.progress("reading the model", READING):
         opened, loaded = _model(

@@ -108,7 +108,7 @@ def explain_dataset(
 
 @dataclass(frozen=True)
 class JobOptions:
-    """How the work is divided and continued; see `explain_dataset`."""
+    """How the work is divided and continued; see `explain_dataset`. name: of the model, where it is known better."""
 
     batch_size: int | None = None
     part_size: int | None = None
@@ -118,6 +118,7 @@ class JobOptions:
     label: str | None = None
     column: str | None = None
     workers: int = 0
+    name: str = ""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "part_size"):
@@ -235,8 +236,9 @@ def _identity(explainer: BatchExplainer, model: Any, source: Source, asked: JobO
     backend = options.pop("backend")
     settings = {**_defaults(explainer.method), **explainer.settings, **options}
     told = source.described()
+    of_model = model_identity(model, explainer.fn.model.proto)
     return {
-        "model": model_identity(model, explainer.fn.model.proto),
+        "model": {**of_model, "name": asked.name or of_model["name"]},
         "method": explainer.method,
         "settings": {key: described(value, key) for key, value in settings.items()},
         "backend": explainer.fn.backend if isinstance(model, Differentiable) else backend,
@@ -244,6 +246,7 @@ def _identity(explainer: BatchExplainer, model: Any, source: Source, asked: JobO
         "dtype": explainer.dtype,
         "source": {**told["identity"], "path": told["path"]},
         "label": asked.label,
+        "column": asked.column,
         "versions": versions(),
     }
 

@@ -121,6 +121,7 @@ def test_flags_of_images_and_settings_of_methods_count(command, files, tmp_path)
     assert status == 1 and [one["event"] for one in lines_of(shown)] == ["error", "part", "end"]
     assert "fed as pixels" not in err
     found = ox.open_results(out)
+    assert found.manifest["model"]["name"] == "plain.onnx" and found.manifest["settings"]["steps"] == 4
     image = ox.load_images(files / "photo.png", preprocessing=ox.Preprocessing((16, 16), (0.4,), (0.2,)))
     truth = ox.integrated_gradients(ox.load("plain.onnx"), image, 4, steps=4, baseline=0.0)
     np.testing.assert_allclose(found[0].attributions, truth.attributions, rtol=2e-3, atol=1e-4)
