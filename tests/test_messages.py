@@ -31,6 +31,7 @@ INTERNAL = {
     "Unread": "HubFolder stores it as the reason, and load_images adds a fix",
     "Stopped": "a trial on noise ends, and its question stays open",
     "RuntimeFailure": "the callers of converters/graph/runtime.py raise an error with a fix",
+    "WorkerEnded": "ProcessEngine starts another worker, and raises WorkerLost in the end",
     "Exit": "typer: the exit status, after the message",
     "_Ended": "analyzer/cli: a signal",
     "KeyboardInterrupt": "an interrupt, which the command line tells",
@@ -53,6 +54,11 @@ CAUGHT = {
 BUILTIN = frozenset({"AttributeError", "TypeError", "ValueError"})
 # (module, function): why its raise names no fix.
 EXEMPT = {
+    ("analyzer/backends/differentiable.py", "__getattr__"): "the words of Python for an unknown attribute",
+    ("analyzer/data/engines/ordered.py", "in_order"): "an error of the source again",
+    ("analyzer/data/engines/ray.py", "_taken"): "an error of the explainer again",
+    ("analyzer/data/engines/reading.py", "next"): "an error of the source again",
+    ("analyzer/data/engines/worker.py", "explain"): "an error of the explainer again",
     ("analyzer/data/job.py", "_take"): "the reason of a failed sample, which names a fix",
     ("analyzer/data/job.py", "run"): "an interrupt, which says how to continue",
     ("analyzer/images/load.py", "sample"): "the message of read_pixels or preprocess, which names a fix",

@@ -14,7 +14,6 @@ from functools import cached_property
 from typing import Any, Literal, cast
 
 import numpy as np
-import onnx
 
 from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.backends.watched import watched
@@ -78,6 +77,8 @@ class BatchExplainer:
     other model travels with its weights. Batches may come from several threads, and are explained one after another.
     """
 
+    one_array = True
+    """Whether the samples of an array have the shape of all samples. Blocks of Ray hold arrays of a few samples."""
     _lock: ForkLock
     _remarks: set[tuple[type[Warning], str]]
     _arrays: dict[str, Column] | None
@@ -125,7 +126,7 @@ class BatchExplainer:
         self.settings, options = settings_of(method, settings)
         self.options = {"backend": backend, "threads": threads, "max_memory": max_memory, **options}
         refuse_rows(target)
-        self.model = _kept(model)
+        self.model = _kept(model, options)
         self._forget()
 
     def __repr__(self) -> str:
@@ -333,7 +334,7 @@ class BatchExplainer:
 
     @cached_property
     def _reader(self) -> SampleReader:
-        return SampleReader(self.fn, self.column, self.keep_inputs)
+        return SampleReader(self.fn, self.column, self.keep_inputs, self.one_array)
 
     def __getstate__(self) -> dict[str, Any]:
         own = ("fn", "_independent", "_reader", "_lock", "_remarks", "_arrays", "_noise_error")
@@ -344,7 +345,7 @@ class BatchExplainer:
         self._forget()
 
 
-def _kept(model: Any) -> Any:
+def _kept(model: Any, options: Mapping[str, Any]) -> Any:
     """The model in a form that pickles: a path as text, anything else as a Model or a Differentiable."""
     if isinstance(model, (Differentiable, Model)):
         return model
@@ -354,4 +355,4 @@ def _kept(model: Any) -> Any:
             raise InputError(f"{path}: no such file. Fix: give the path of a model")
         return path
     # A network of PyTorch is traced from an example, and refused here without one.
-    return model if isinstance(model, onnx.ModelProto) else load(model)
+    return load(model, verify=options.get("verify", True), trust=options.get("trust", False))

@@ -66,12 +66,16 @@ class Samples:
 
 @dataclass
 class SampleReader:
-    """How the columns of a batch become the inputs of a model. column: of the only input, where it has another name."""
+    """How the columns of a batch become the inputs of a model.
+
+    column: of the only input, where it has another name. one_array: whether arrays of one batch, which have one shape,
+    are those of the whole data set.
+    """
 
     fn: Differentiable
     column: str | None = None
     keep_inputs: bool = False
-    targets: bool = True
+    one_array: bool = True
     _images: dict[str, ImageInput] = field(default_factory=dict)
 
     @property
@@ -94,7 +98,7 @@ class SampleReader:
             )
         rows = next(iter(counts.values()), 0)
         errors = [_text(one) for one in batch[ERROR]] if ERROR in batch else [""] * rows
-        targets = [_plain(one) for one in batch[TARGET]] if self.targets and TARGET in batch else None
+        targets = [_plain(one) for one in batch[TARGET]] if TARGET in batch else None
         fixed = all(self._is_fixed(name, batch[column], errors) for name, column in columns.items())
         arrays: list[Arrays | None] = [None] * rows
         for row in (row for row in range(rows) if not errors[row]):
@@ -102,7 +106,7 @@ class SampleReader:
                 arrays[row] = self._sample({name: batch[column][row] for name, column in columns.items()})
             except (InputError, OSError, MemoryError) as error:
                 errors[row] = one_line(error)
-        taken = {ERROR, *(() if self.keep_inputs else columns.values()), *((TARGET,) if self.targets else ())}
+        taken = {ERROR, TARGET, *(() if self.keep_inputs else columns.values())}
         passed = {name: values for name, values in batch.items() if name not in taken}
         return Samples(arrays, targets, errors, passed, fixed)
 
@@ -179,7 +183,7 @@ class SampleReader:
         image = _image_source(first) is not None or (
             isinstance(first, np.ndarray) and self._is_pixels(name, first)
         )
-        return image or (array is not None and array.dtype != object)
+        return image or (self.one_array and array is not None and array.dtype != object)
 
 
 def _image_source(value: Any) -> Any:

@@ -7,6 +7,8 @@ another one. Ray is imported when it is used.
 from __future__ import annotations
 
 import math
+import pickle
+import socket
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -33,6 +35,10 @@ RESTARTS = 3
 _REMOTE: dict[str, Any] = {"max_restarts": RESTARTS, "scheduling_strategy": "SPREAD"}
 # Processors of an actor. More threads wait for one another.
 _CORES = 4
+# Seconds that a cluster has to answer.
+_PATIENCE = 15
+# Bytes of an argument that Ray copies to each actor; larger ones lie in its store once.
+_SMALL = 50_000
 
 
 def module() -> Any:
@@ -64,7 +70,7 @@ class RayEngine:
     """The engine of a Ray cluster. See `Engine`.
 
     workers: actors; default one for each graphics card where the explainer uses them, else one for each four
-    processors of the cluster. address: of the cluster; default the one of this process, else a new one on this machine.
+    processors of the cluster. address: of the cluster; default the one of this process or of this machine, else a new one.
     """
 
     def __init__(self, workers: int | None = None, address: str | None = None) -> None:
@@ -115,9 +121,10 @@ class Share:
                 "on a machine with one"
             )
         count = workers or int(cards if gpus else max(1, cores // _CORES))
-        cpus = (cores - 1) / count
+        largest = max(one["Resources"].get("CPU", 1.0) for one in module().nodes() if one["Alive"])
+        cpus = min((cores - 1) / count, largest)
         reserved = float(math.floor(cpus)) if cpus >= 1 else max(round(cpus, 2), 0.01)
-        return cls(count, reserved, gpus, max(1, int(cores // count)))
+        return cls(count, reserved, gpus, int(max(1, min(cores // count, largest))))
 
 
 class _Actors:
@@ -128,8 +135,12 @@ class _Actors:
         made = self._ray.remote(ExplainBatch).options(
             num_cpus=share.cpus, num_gpus=share.gpus, max_task_retries=RESTARTS, **_REMOTE
         )
-        kept = self._ray.put(for_workers(explainer, share.workers, share.threads))
-        self._busy: list[tuple[Any, list[Any]]] = [(made.remote(kept), []) for _ in range(share.workers)]
+        # Held as long as actors may be started again.
+        self._explainer: Any = for_workers(explainer, share.workers, share.threads)
+        if len(pickle.dumps(self._explainer)) > _SMALL:
+            self._explainer = self._ray.put(self._explainer)
+        actors = [made.remote(self._explainer) for _ in range(share.workers)]
+        self._busy: list[tuple[Any, list[Any]]] = [(actor, []) for actor in actors]
 
     @property
     def count(self) -> int:
@@ -160,15 +171,22 @@ def connected(address: str | None) -> bool:
     if ray.is_initialized():
         return False
     try:
-        ray.init(
-            address=address, logging_level="warning", **({} if address else {"include_dashboard": False})
-        )
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        if address is not None:
+            _reach(address)
+        ray.init(address=address, logging_level="error", **({} if address else {"include_dashboard": False}))
+    except (OSError, RuntimeError, ValueError) as error:
         raise AnalysisError(
             f"no Ray cluster answers at {address!r} ({one_line(error)}). Fix: give the address that `ray start --head` "
             "has printed, or omit it"
         ) from error
     return True
+
+
+def _reach(address: str) -> None:
+    """Raise OSError where nothing answers at host:port, for which Ray would look for minutes."""
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    if separator and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
 
 
 def _taken(index: int, task: Any) -> Arrays:
@@ -244,16 +262,30 @@ def explain(
         keep_inputs=keep_inputs,
         **settings,
     )
+    return mapped(dataset, explainer, concurrency, batch_size, num_cpus, num_gpus)
+
+
+def mapped(
+    dataset: Dataset,
+    explainer: BatchExplainer,
+    concurrency: int | tuple[int, int] | None = None,
+    batch_size: int = 16,
+    num_cpus: float | None = None,
+    num_gpus: float | None = None,
+) -> Dataset:
+    """Return a Ray Dataset whose batches an explainer explains. See `explain` for the arguments."""
     connected(None)
     most = concurrency[1] if isinstance(concurrency, tuple) else concurrency
     share = Share.of(explainer, most)
     least = concurrency[0] if isinstance(concurrency, tuple) else share.workers
+    own = for_workers(explainer, share.workers, share.threads)
+    own.one_array = False
     found: Dataset = dataset.map_batches(
         ExplainBatch,
-        fn_constructor_args=(for_workers(explainer, share.workers, share.threads),),
+        fn_constructor_args=(own,),
         batch_size=batch_size,
         batch_format="numpy",
-        compute=ray.data.ActorPoolStrategy(min_size=least, max_size=share.workers),
+        compute=module().data.ActorPoolStrategy(min_size=least, max_size=share.workers),
         num_cpus=share.cpus if num_cpus is None else num_cpus,
         num_gpus=share.gpus if num_gpus is None else num_gpus,
         max_task_retries=RESTARTS,

@@ -65,7 +65,7 @@ class Worker:
         try:
             columns, noted, error = pickle.load(self._process.stdout)
         except (EOFError, pickle.UnpicklingError, OSError, ValueError) as failure:
-            raise self._ended() from failure
+            raise WorkerEnded(self._end()) from failure
         if error is not None:
             raise error
         return columns, noted
@@ -87,20 +87,20 @@ class Worker:
             pickle.dump(message, self._process.stdin, protocol=5)
             self._process.stdin.flush()
         except (OSError, ValueError) as failure:
-            raise self._ended() from failure
+            raise WorkerEnded(self._end()) from failure
 
-    def _ended(self) -> WorkerEnded:
+    def _end(self) -> str:
+        """How the process ended."""
         try:
             status = self._process.wait(_GRACE)
         except subprocess.TimeoutExpired:
-            return WorkerEnded("its pipe was closed")
-        if status < 0:
-            try:
-                name = signal.Signals(-status).name
-            except ValueError:
-                name = f"signal {-status}"
-            return WorkerEnded(f"it was ended by {name}")
-        return WorkerEnded(f"it ended with status {status}")
+            return "its pipe was closed"
+        if status >= 0:
+            return f"it ended with status {status}"
+        try:
+            return f"it was ended by {signal.Signals(-status).name}"
+        except ValueError:
+            return f"it was ended by signal {-status}"
 
 
 def serve() -> None:

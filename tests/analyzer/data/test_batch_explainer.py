@@ -137,6 +137,11 @@ def test_samples_of_many_shapes_are_explained_in_their_own():
         np.testing.assert_allclose(found["attributions"][row], alone.attributions[0], rtol=1e-5, atol=1e-7)
     assert "shape" in found["error"][3]
     assert [c.shape for c in explainer.schema() if c.name == "map"] == [None]
+    blocks = ox.BatchExplainer(image_network("side"))
+    blocks.one_array = False
+    for block in ([images[0], images[2]], [images[1]]):
+        maps = blocks({"image": np.stack(block)})["map"]
+        assert [one.shape for one in maps] == [one.shape[1:] for one in block]
     one_size = ox.BatchExplainer(image_network("side"))
     assert [c.shape for c in one_size.schema({"image": np.stack([images[0]])}) if c.name == "map"] == [(5, 6)]
 

@@ -19,7 +19,7 @@ from analyzer.data.engines.worker import Worker
 from tests.analyzer.data.networks import image_model, photographs
 
 BATCHES = [{"image": np.stack(photographs(3, seed)), "id": np.arange(3) + 3 * seed} for seed in range(8)]
-ENGINES = {"local": LocalEngine, "processes": lambda: ProcessEngine(2)}
+ENGINES = {"local": LocalEngine, "processes": lambda: ProcessEngine(1)}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_batches_come_in_order_and_few_are_read_ahead(name, explainer, expected)
     found, before = [], len(children())
     for index, columns in ENGINES[name]().map(explainer, batches()):
         found.append((index, columns))
-        assert len(read) <= index + 9
+        assert len(read) <= index + 6
     refuse_difference(found, expected)
     assert len(children()) == before
 
