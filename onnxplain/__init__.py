@@ -31,4 +31,4 @@ def __getattr__(name: str) -> object:
         raise unknown_attribute(__name__, name, __all__) from None
 
 
-__all__ = sorted({*_analyzer.__all__, *_converters.__all__, "__version__"})
+__all__ = sorted({*_analyzer.__all__, *_converters.__all__, "__version__", "ray"})

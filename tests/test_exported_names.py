@@ -82,7 +82,7 @@ CONVERTERS = [
 def test_the_packages_export_these_names():
     assert sorted(analyzer.__all__) == ANALYZER
     assert sorted(converters.__all__) == CONVERTERS
-    assert sorted(onnxplain.__all__) == sorted([*ANALYZER, *CONVERTERS, "__version__"])
+    assert sorted(onnxplain.__all__) == sorted([*ANALYZER, *CONVERTERS, "__version__", "ray"])
 
 
 def test_every_exported_name_exists_and_says_what_it_is():

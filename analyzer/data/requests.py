@@ -25,7 +25,10 @@ _FIX = 'Fix: give the batch a column "target"'
 
 
 def settings_of(method: str, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Divide keyword arguments into settings of a method and options of `differentiate`. Raises TypeError."""
+    """Divide keyword arguments into settings of a method and options of `differentiate`.
+
+    Raises TypeError for an unknown one, AnalysisError for a generator of random numbers.
+    """
     run = inspect.signature(METHODS[method].run)
     taken = {*run.parameters} - {"model", "inputs", "target", "progress", "verify"}
     options = {*inspect.signature(differentiate).parameters} - _GIVEN - taken
@@ -35,6 +38,12 @@ def settings_of(method: str, settings: Mapping[str, Any]) -> tuple[dict[str, Any
         [*(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in known), *more]
     )
     refuse_unknown(f"BatchExplainer of {method}", signature, settings)
+    for name, value in settings.items():
+        if isinstance(value, (np.random.Generator, np.random.RandomState)):
+            raise AnalysisError(
+                f"{name} is a generator of random numbers, whose state differs from worker to worker. Fix: give a "
+                "seed, rng=0"
+            )
     return (
         {name: value for name, value in settings.items() if name in taken},
         {name: value for name, value in settings.items() if name in options},

@@ -13,7 +13,8 @@ KINDS = ("local", "ray")
 def engine_of(workers: int = 0, kind: str = "local", address: str | None = None) -> Engine:
     """Return an engine: this process for workers=0, else so many processes, or actors on a Ray cluster.
 
-    kind: "local" or "ray". address: of a Ray cluster; default the one of this process or of this machine, else a new one.
+    kind: "local" or "ray". address: of a Ray cluster. Default: the one of this process or of this machine, else a new
+    one.
     Raises AnalysisError for an unknown kind, MissingDependency where Ray is not installed.
     """
     if kind not in KINDS:

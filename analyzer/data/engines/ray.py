@@ -70,7 +70,8 @@ class RayEngine:
     """The engine of a Ray cluster. See `Engine`.
 
     workers: actors; default one for each graphics card where the explainer uses them, else one for each four
-    processors of the cluster. address: of the cluster; default the one of this process or of this machine, else a new one.
+    processors of the cluster. address: of the cluster. Default: the one of this process or of this machine, else a new
+    one.
     """
 
     def __init__(self, workers: int | None = None, address: str | None = None) -> None:

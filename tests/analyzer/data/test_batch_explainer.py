@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import onnxplain as ox
+from analyzer.backends.onnxruntime import OnnxRuntime
 from analyzer.data.columns import FIXED
 from tests.analyzer.data.networks import image_model, image_network, photographs, png, table_network
 
@@ -40,6 +41,18 @@ def test_numbers_and_arrays_are_those_of_the_method(model):
     chosen = logits - at_zero
     sums = found["attributions"].reshape(5, -1).sum(axis=1)
     np.testing.assert_allclose(sums, chosen[np.arange(5), found["target"]], atol=0.05)
+
+
+def test_scores_of_all_classes_come_from_the_run_that_explains(model, monkeypatch):
+    explainer = ox.BatchExplainer(model, "gradient")
+    batch = {"image": ox.load_images(photographs(4), model)}
+    expected = explainer(batch)
+    runs = []
+    ran = OnnxRuntime._run_session
+    monkeypatch.setattr(OnnxRuntime, "_run_session", lambda *given: runs.append(1) or ran(*given))
+    found = explainer({"image": batch["image"] * 0.5})
+    assert len(runs) == 1
+    assert (found["predicted"] >= 0).all() and not (found["output"] == expected["output"]).any()
 
 
 def test_images_come_as_arrays_pixels_bytes_paths_and_in_the_layout_of_data_sets(model, tmp_path):
@@ -174,6 +187,7 @@ ERRORS = [
     ({"method": "fullgrad"}, "give 'full-grad'", ox.AnalysisError),
     ({"dtype": "int8"}, "dtype", ox.AnalysisError),
     ({"method": "integrated-gradients", "stepps": 3}, "steps", TypeError),
+    ({"method": "smooth-grad", "rng": np.random.default_rng(0)}, "seed", ox.AnalysisError),
     ({"target": [0, 1]}, "column", ox.AnalysisError),
     ({"target": ox.Target(top=3)}, "one class", ox.AnalysisError),
     ({"target": ox.Target(index=np.array([0, 1]))}, "column", ox.AnalysisError),

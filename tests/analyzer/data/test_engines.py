@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import sys
 import threading
 from contextlib import closing
 
@@ -165,6 +166,14 @@ def test_workers_share_the_machine(explainer, tmp_path):
     kept = for_workers(given, 2, threads=1).fn
     assert (kept.engine.options["threads"], kept.batch_size, kept.max_memory) == (2, 3, None)
     assert on_gpu(ox.BatchExplainer(explainer.model, device="cuda:0")) and not on_gpu(given)
+
+
+def test_without_ray_its_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ImportError, match=r"onnxplain\[ray\]"):
+        engine_of(2, "ray")
+    with pytest.raises(ox.AnalysisError, match=r"onnxplain\[ray\]"):
+        ox.ray.explain(None, "model.onnx")
 
 
 def test_engines_are_chosen_by_name():
