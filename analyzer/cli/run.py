@@ -32,16 +32,14 @@ from analyzer.cli.options import (
     TrustOption,
     parse_providers,
 )
+from analyzer.cli.run_view import show, watcher
 from analyzer.cli.terminal import READING, Terminal, UserError
 from converters.system.progress_lines import Pace
-from converters.system.text import counted
 
 if TYPE_CHECKING:
     import numpy as np
 
     from analyzer.cli.inputs import ImageOptions
-    from analyzer.data.job import Watcher
-    from analyzer.data.results import Results
     from analyzer.graph.graph import Graph
     from analyzer.target.target import Target, TargetLike
     from converters import Model
@@ -198,11 +196,20 @@ def run(
     arrow()
     ((name, settings),) = _one_method(settings_of(method, given)).items()
     _refuse_output(output)
-    asked = JobOptions(batch_size, part_size, _shard(shard), not no_resume, fail_fast, label, column, workers)
+    shards = _shard(shard)
+    known = Path(model).name
+    asked = JobOptions(batch_size, part_size, shards, not no_resume, fail_fast, label, column, workers, known)
     images = ImageOptions(size, mean, std, layout, resize)
     with terminal.progress("reading the model", READING):
         opened, loaded = _model(
-            model, example, images, straight_through=straight_through, verify=not no_verify, trust=trust
+            model,
+            example,
+            images,
+            straight_through=straight_through,
+            verify=not no_verify,
+            trust=trust,
+            terminal=terminal,
+            of_files=not source.lower().endswith((".npy", ".npz")),
         )
     graph = Graph.from_proto(loaded.proto)
     options: dict[str, Any] = {
@@ -228,7 +235,7 @@ def run(
     try:
         with terminal.samples(f"explaining {source}", pace) as report:
             results = explain(
-                explainer, opened, source, output, asked, chosen, _watcher(terminal, pace, report)
+                explainer, opened, source, output, asked, chosen, watcher(terminal, pace, report)
             )
     except SampleFailed as error:
         terminal.failure(str(error))
@@ -237,7 +244,7 @@ def run(
         terminal.line({"event": "interrupted", "done": error.done, "total": error.total or None})
         terminal.note(str(error).replace("make the same call", "run the same command"))
         raise typer.Exit(130) from error
-    _show(terminal, results, asked.shard, pace)
+    show(terminal, results, asked.shard, pace)
     if results.errors_of(asked.shard[0]):
         raise typer.Exit(1)
 
@@ -274,14 +281,24 @@ def _model(
     straight_through: bool,
     verify: bool,
     trust: bool,
+    terminal: Terminal,
+    of_files: bool,
 ) -> tuple[Any, Model]:
-    """The model as workers open it, by its path where nothing changes it, and as it is."""
+    """The model as workers open it, by its path where nothing changes it, and as it is. of_files: not of arrays."""
+    from analyzer.cli.analyze import ASSUMED
     from analyzer.cli.models import open_model
 
     loaded = open_model(
         source, example, straight_through=straight_through, verify=verify, trust=trust, images=images
     )
     changed = _with_preprocessing(loaded, images)
+    if (
+        changed is not loaded
+        and loaded.preprocessing is None
+        and images.mean is images.std is None
+        and of_files
+    ):
+        terminal.note(ASSUMED)
     by_path = changed is loaded and not straight_through and source.lower().endswith(".onnx")
     return (source if by_path else changed), changed
 
@@ -320,8 +337,11 @@ def _with_preprocessing(loaded: Model, images: ImageOptions) -> Model:
 def _target(text: str | None, loaded: Model, graph: Graph, terminal: Terminal, *, logit: bool) -> TargetLike:
     """The target of --target, for all samples."""
     from analyzer.cli.targets import explained_target, refuse_several
+    from analyzer.data.labels import has_class
     from analyzer.target.target import Target
 
+    if text == "label" and not logit and not has_class(loaded.class_names, text):
+        return text
     found = explained_target(text, 1, loaded, graph, logit=logit, terminal=terminal)
     refuse_several(found, "run")
     return _without_rows(found) if isinstance(found, Target) else found
@@ -357,58 +377,3 @@ def _read(
     if "baseline_inputs" in found:
         found["baseline_inputs"] = read_inputs([given["baseline_inputs"]], graph, loaded, images).arrays
     return found
-
-
-def _watcher(terminal: Terminal, pace: Pace, report: Any) -> Watcher:
-    from analyzer.data.job import Watcher
-    from analyzer.data.parts import Failure, Part
-
-    seen = {"done": 0, "total": 0}
-
-    def progress(done: int, total: int) -> None:
-        seen["done"], seen["total"] = done, total
-        report(done, total)
-
-    def failed(failure: Failure) -> None:
-        terminal.line({"event": "error", **vars(failure)})
-        if not terminal.as_json:
-            terminal.note(f"failed: {failure.id}: {failure.reason}")
-
-    def finished(part: Part) -> None:
-        terminal.line(
-            {
-                "event": "part",
-                "file": str(part.path),
-                "rows": part.rows,
-                "errors": len(part.failures),
-                "done": seen["done"],
-                "total": seen["total"] or None,
-                "samples_per_second": pace.per_second,
-                "seconds_left": pace.seconds_left,
-            }
-        )
-
-    return Watcher(progress, failed, finished)
-
-
-def _show(terminal: Terminal, results: Results, shard: tuple[int, int], pace: Pace) -> None:
-    """What is in the folder now."""
-    failed = len(results.errors)
-    terminal.out.print(f"{counted(len(results), 'sample')} explained in {results.folder}", style="bold")
-    if failed:
-        listed = ", ".join(str(path) for path in sorted(results.folder.glob("errors-*.jsonl")))
-        text = f"{counted(failed, 'sample')} failed; the reasons are in {listed}"
-        terminal.out.print(text, style="red", soft_wrap=True)
-    if (rate := pace.text("samples").partition(",")[0]) and pace.per_second:
-        terminal.remark(f"{rate}. Read the results with onnxplain.open_results, or any reader of Parquet.")
-    terminal.line(
-        {
-            "event": "end",
-            "folder": str(results.folder),
-            "shard": shard[0],
-            "shards": shard[1],
-            "samples": len(results),
-            "errors": failed,
-            "complete": results.is_complete,
-        }
-    )

@@ -7,9 +7,10 @@ archives that expand to far more than their size, encrypted and damaged ones. Ev
 from __future__ import annotations
 
 import math
+import struct
 import zipfile
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 
@@ -19,6 +20,12 @@ from converters.errors import one_line
 EXPANDED = 2**29
 EXPANSION = 20
 MOST_ARRAYS = 10_000
+_READERS: dict[tuple[int, int], Any] = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+# Of the ZIP format: the bytes of a local header, and the flag of a member with a password.
+_LOCAL_HEADER, _ENCRYPTED = 30, 1
 
 
 def load_array(path: Path) -> np.ndarray:
@@ -46,6 +53,48 @@ def load_archive(path: Path) -> dict[str, np.ndarray]:
     # zipfile raises RuntimeError for a password, NotImplementedError for a method, and zlib's own errors.
     except Exception as error:
         raise ValueError(one_line(error, 120)) from error
+
+
+def map_archive(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays in an .npz file, by name: mapped where they are stored uncompressed, as np.savez writes them.
+
+    Raises ValueError.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            packed = [member for member in members if member.compress_type != zipfile.ZIP_STORED]
+            _check_sizes(packed, path.stat().st_size)
+            return {
+                member.filename.removesuffix(".npy"): _member(archive, member)
+                if member in packed
+                else _mapped(path, archive, member)
+                for member in members
+            }
+    except Exception as error:  # as for load_archive
+        raise ValueError(one_line(error, 120)) from error
+
+
+def _mapped(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    """A member that is stored as it is, mapped."""
+    if member.flag_bits & _ENCRYPTED:
+        raise ValueError(f"{member.filename!r} is encrypted")
+    with archive.open(member) as stream:
+        _check_header(stream, member.file_size)
+        header = stream.tell()
+    with path.open("rb") as file:
+        file.seek(member.header_offset)
+        fields = file.read(_LOCAL_HEADER)
+        # The lengths of the name and of the extra field, which the central directory may state otherwise.
+        name, extra = struct.unpack("<HH", fields[-4:])
+        start = member.header_offset + _LOCAL_HEADER + name + extra
+        file.seek(start)
+        version = np.lib.format.read_magic(file)
+        shape, fortran, dtype = _READERS[version](file)
+    order: Literal["F", "C"] = "F" if fortran else "C"
+    if not math.prod(shape):
+        return np.zeros(shape, dtype)
+    return np.memmap(path, dtype, "r", start + header, shape, order)
 
 
 def _check_sizes(members: list[zipfile.ZipInfo], size: int) -> None:
@@ -77,13 +126,9 @@ def _read(stream: IO[bytes]) -> np.ndarray:
 def _check_header(stream: IO[bytes], size: int) -> None:
     """Raise ValueError where a .npy header states more bytes than follow it. size: bytes of the header and the data."""
     version = np.lib.format.read_magic(stream)
-    readers: dict[tuple[int, int], Any] = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
-    if version not in readers:
+    if version not in _READERS:
         raise ValueError(f"expected a .npy file of version 1.0 or 2.0, found {version[0]}.{version[1]}")
-    shape, _, dtype = readers[version](stream)
+    shape, _, dtype = _READERS[version](stream)
     if dtype.hasobject:
         raise ValueError("holds pickled objects")
     if not all(type(length) is int and length >= 0 for length in shape) or not dtype.itemsize:

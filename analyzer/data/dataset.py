@@ -20,13 +20,13 @@ from analyzer.data.columns import Column
 from analyzer.data.engines import Engine, LocalEngine, engine_of
 from analyzer.data.identity import described, model_identity, versions
 from analyzer.data.job import Job, Watcher
-from analyzer.data.labels import LabelIndex
+from analyzer.data.labels import LabelIndex, has_class
 from analyzer.data.noise import noise_sample
 from analyzer.data.parts import find_parts, remove_shard
 from analyzer.data.results import Results
 from analyzer.data.sources import Source, open_source
+from analyzer.data.table_schema import LABEL, schema_of, stored_columns
 from analyzer.data.table_schema import described as columns_described
-from analyzer.data.table_schema import schema_of, stored_columns
 from analyzer.errors import AnalysisError
 from analyzer.graph.batch_axis import batched_inputs
 from analyzer.methods import METHODS
@@ -35,6 +35,8 @@ from converters.system.locks import only_holder, only_writer
 
 BATCH, BATCHES = 16, 8
 """By default a batch has at most so many samples, and a part so many batches."""
+# Entries of the manifest that each part has, too, so that it can be understood alone.
+_IN_PARTS = ("format", "model", "method", "settings", "class_names", "schema")
 
 
 def explain_dataset(
@@ -70,6 +72,7 @@ def explain_dataset(
         .npy or an .npz file; Parquet or Arrow files; arrays; a torch data set, or any iterable of samples, of pairs
         (sample, label) or of mappings.
     out: the folder of the results. method, target, attributions, dtype, backend, settings: as for `BatchExplainer`.
+        target="label" explains the class of each sample's label; a sample whose label is no class of the model fails.
     batch_size: samples that are explained together. Default: at most 16, as many as half of the free memory holds.
     shard: (i, n), the part i of n of the work, for several processes or machines that write to the same folder.
     resume: continue what is in `out`. False removes the results of this shard first.
@@ -105,7 +108,7 @@ def explain_dataset(
 
 @dataclass(frozen=True)
 class JobOptions:
-    """How the work is divided and continued; see `explain_dataset`."""
+    """How the work is divided and continued; see `explain_dataset`. name: of the model, where it is known better."""
 
     batch_size: int | None = None
     part_size: int | None = None
@@ -115,6 +118,7 @@ class JobOptions:
     label: str | None = None
     column: str | None = None
     workers: int = 0
+    name: str = ""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "part_size"):
@@ -145,30 +149,30 @@ def explain(
 ) -> Results:
     """Explain a source on an engine; see `explain_dataset`. model: as it was given, for the manifest."""
     fn = explainer.fn
+    target = explainer.target
+    by_label = target == LABEL and not has_class(fn.class_names, LABEL)
+    if by_label:
+        explainer.target = None
     opened = open_source(source, fn.graph.inputs, label=asked.label, column=asked.column)
     out.mkdir(parents=True, exist_ok=True)
     index, shards = asked.shard
-    lock = out / f".shard-{index:04d}.lock"
     try:
-        with only_holder(lock):
-            manifest, columns = _agreed(explainer, model, opened, out, asked)
-            remarks = {
-                "format": manifests.FORMAT,
-                **{key: manifest[key] for key in ("model", "method", "settings", "class_names", "schema")},
-            }
+        with only_holder(out / f".shard-{index:04d}.lock"):
+            manifest, columns = _agreed(explainer, model, opened, out, asked, target)
             job = Job(
-                explainer,
-                opened,
-                LabelIndex(opened.label_names, explainer.class_names, _classes(fn)),
-                out,
-                manifests.job_of(manifest),
-                schema_of(columns, remarks),
-                manifest["part_size"],
-                manifest["batch_size"],
-                index,
-                shards,
-                asked.fail_fast,
-                watcher,
+                explainer=explainer,
+                source=opened,
+                labels=LabelIndex(opened.label_names, explainer.class_names, _classes(fn)),
+                folder=out,
+                key=manifests.job_of(manifest),
+                schema=schema_of(columns, {name: manifest[name] for name in _IN_PARTS}),
+                part_size=manifest["part_size"],
+                batch_size=manifest["batch_size"],
+                shard=index,
+                shards=shards,
+                fail_fast=asked.fail_fast,
+                by_label=by_label,
+                watcher=watcher,
             )
             if not isinstance(engine, LocalEngine):
                 # Workers have sessions of their own.
@@ -176,14 +180,14 @@ def explain(
             job.run(engine)
     except BlockingIOError as error:
         raise AnalysisError(
-            f"{out}: another run writes shard {index} of {shards} now. Fix: wait for it, or give each run a shard of "
-            "its own"
+            f"{out}: another run writes shard {index} of {shards} now. Fix: wait for it, or give each run another "
+            "shard"
         ) from error
     return Results(out)
 
 
 def _agreed(
-    explainer: BatchExplainer, model: Any, source: Source, out: Path, asked: JobOptions
+    explainer: BatchExplainer, model: Any, source: Source, out: Path, asked: JobOptions, target: Any
 ) -> tuple[dict[str, Any], list[Column]]:
     """The manifest of the job, written by its first run, and the columns. Raises OtherJob."""
     index, shards = asked.shard
@@ -205,6 +209,7 @@ def _agreed(
         part = asked.part_size or (stored["part_size"] if stored else BATCHES * batch)
         wanted = {
             **_identity(explainer, model, source, asked),
+            "target": described(target, "target"),
             "part_size": part,
             "batch_size": batch,
             "shards": shards,
@@ -231,16 +236,17 @@ def _identity(explainer: BatchExplainer, model: Any, source: Source, asked: JobO
     backend = options.pop("backend")
     settings = {**_defaults(explainer.method), **explainer.settings, **options}
     told = source.described()
+    of_model = model_identity(model, explainer.fn.model.proto)
     return {
-        "model": model_identity(model, explainer.fn.model.proto),
+        "model": {**of_model, "name": asked.name or of_model["name"]},
         "method": explainer.method,
         "settings": {key: described(value, key) for key, value in settings.items()},
-        "target": described(explainer.target, "target"),
         "backend": explainer.fn.backend if isinstance(model, Differentiable) else backend,
         "attributions": explainer.attributions,
         "dtype": explainer.dtype,
         "source": {**told["identity"], "path": told["path"]},
         "label": asked.label,
+        "column": asked.column,
         "versions": versions(),
     }
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from analyzer.data.arrow import arrow
 from analyzer.data.batch_explainer import BatchExplainer
-from analyzer.data.columns import ERROR
+from analyzer.data.columns import ERROR, TARGET
 from analyzer.data.engines import Engine
 from analyzer.data.interruption import Interrupted, interruptible
 from analyzer.data.labels import LabelIndex
@@ -47,7 +47,11 @@ class Watcher:
 
 @dataclass
 class Job:
-    """One shard of a data set. key: tells the job from others. part_size, batch_size: samples. schema: of the parts."""
+    """One shard of a data set.
+
+    key: tells the job from others. part_size, batch_size: samples. schema: of the parts. by_label: the class of the
+    label is explained.
+    """
 
     explainer: BatchExplainer
     source: Source
@@ -60,6 +64,7 @@ class Job:
     shard: int = 0
     shards: int = 1
     fail_fast: bool = False
+    by_label: bool = False
     watcher: Watcher = field(default_factory=Watcher)
 
     def __post_init__(self) -> None:
@@ -180,8 +185,19 @@ class Job:
             LABEL: _objects([self.labels.text(label) for label in labels]),
             LABEL_INDEX: np.asarray([_index(self.labels.index(label)) for label in labels], np.int64),
         }
-        errors = _objects([record.error for record in records])
+        errors = _objects([record.error or self._unlabelled(record) for record in records])
+        if self.by_label:
+            batch[TARGET] = own[LABEL_INDEX]
         return {**batch, **{_OWN + name: values for name, values in own.items()}, ERROR: errors}
+
+    def _unlabelled(self, record: Record) -> str:
+        """Why the class of a sample's label cannot be explained; "" where it can, or is not asked for."""
+        if not self.by_label or self.labels.index(record.label) is not None:
+            return ""
+        found = (
+            "the sample has no label" if record.label is None else f"no class has the label {record.label!r}"
+        )
+        return f"{found}. Fix: name the labels after the model's classes, or omit target"
 
     def _column(self, values: list[Any]) -> Any:
         return np.stack(values) if self.source.stacked else _objects(values)

@@ -14,6 +14,14 @@ from analyzer.errors import TargetError
 from analyzer.target.class_names import find_class
 
 
+def has_class(names: Sequence[str] | None, text: str) -> bool:
+    """Return whether a class, or one of its synonyms, has this name."""
+    try:
+        return find_class(text, names) is not None
+    except TargetError:
+        return True
+
+
 class LabelIndex:
     """How labels become class indices.
 

@@ -28,6 +28,7 @@ COMPARED = (
     "dtype",
     "source",
     "label",
+    "column",
     "part_size",
     "batch_size",
     "shards",

@@ -45,7 +45,7 @@ def open_source(
         and all(isinstance(s, (str, os.PathLike)) for s in source)
     ):
         return files.listed(source, _only(inputs, "a list of files"))
-    if hasattr(source, "__len__") and hasattr(source, "__getitem__"):
+    if hasattr(source, "__len__") and hasattr(source, "__getitem__") and not items.is_stream(source):
         if not len(source):
             raise InputError("the data set has no item. Fix: give at least one sample")
         return items.Numbered(source, inputs, label, column)

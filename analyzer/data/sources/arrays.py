@@ -93,10 +93,10 @@ def mapped(path: Path, inputs: Sequence[str]) -> ArrayRows:
 
 def archived(path: Path, inputs: Sequence[str], label: str | None) -> ArrayRows:
     """Return the rows of the arrays of an .npz file. Raises InputError."""
-    from analyzer.data.array_files import load_archive
+    from analyzer.data.array_files import map_archive
 
     try:
-        arrays = load_archive(path)
+        arrays = map_archive(path)
     except ValueError as error:
         raise InputError(
             f"{path}: not a readable .npz file of numbers ({error}). Fix: write it with np.savez(path, name=array)"

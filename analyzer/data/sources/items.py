@@ -117,6 +117,11 @@ class Stream(_Items, Sequential):
                 yield self._record(item, self._read - 1)
 
 
+def is_stream(source: Any) -> bool:
+    """Return whether a data set is iterated: torch's IterableDataset may have a length, and has no items by number."""
+    return any(kind.__name__ == "IterableDataset" for kind in type(source).__mro__)
+
+
 def refuse_batches(source: Any) -> None:
     """Raise InputError for a loader, whose items are batches."""
     if hasattr(source, "dataset") and hasattr(source, "batch_size"):

@@ -67,7 +67,7 @@ class Tables(Sequential):
 
     def begin(self, start: int) -> Iterator[Record]:
         """Yield all rows from a position on."""
-        first = 0
+        first, faults = 0, (arrow().ArrowException, OSError)
         for table in self._tables:
             if start < first + table.rows:
                 row = max(start - first, 0)
@@ -75,7 +75,7 @@ class Tables(Sequential):
                     for batch in table.batches(self._read, row):
                         yield from self._records(table, batch, row)
                         row += batch.num_rows
-                except (arrow().ArrowException, OSError) as error:
+                except faults as error:
                     raise InputError(
                         f"{table.path}: row {row} cannot be read ({one_line(error, 160)}). Fix: write the file again"
                     ) from error

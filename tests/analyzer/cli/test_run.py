@@ -77,6 +77,10 @@ def test_failed_samples_give_status_1(command, photos, tmp_path):
     assert status == 1 and "1 sample failed" in shown and "failed: dog/bad.png" in err
     (line,) = (out / "errors-0000.jsonl").read_text().splitlines()
     assert json.loads(line)["id"] == "dog/bad.png"
+    assert (
+        command("run", "plain.onnx", "photo.png", "-o", tmp_path / "one")[2].count("fed as pixels in [0, 1]")
+        == 1
+    )
     status, shown, _ = command("run", "stored.onnx", photos, "-o", out, "--json")
     assert status == 1 and lines_of(shown)[-1]["errors"] == 1
     status, _, err = command("run", "stored.onnx", photos, "-o", tmp_path / "fast", "--fail-fast")
@@ -115,7 +119,9 @@ def test_flags_of_images_and_settings_of_methods_count(command, files, tmp_path)
     flags = (*flags[:5], "4", *flags[6:])
     status, shown, err = command("run", "plain.onnx", "*.png", "-o", out, *flags, *method, "--json")
     assert status == 1 and [one["event"] for one in lines_of(shown)] == ["error", "part", "end"]
+    assert "fed as pixels" not in err
     found = ox.open_results(out)
+    assert found.manifest["model"]["name"] == "plain.onnx" and found.manifest["settings"]["steps"] == 4
     image = ox.load_images(files / "photo.png", preprocessing=ox.Preprocessing((16, 16), (0.4,), (0.2,)))
     truth = ox.integrated_gradients(ox.load("plain.onnx"), image, 4, steps=4, baseline=0.0)
     np.testing.assert_allclose(found[0].attributions, truth.attributions, rtol=2e-3, atol=1e-4)
@@ -123,11 +129,16 @@ def test_flags_of_images_and_settings_of_methods_count(command, files, tmp_path)
     status, shown, err = command(
         "run", "plain.onnx", "batch.npy", "-o", tmp_path / "npy", "--target", "logits=3"
     )
-    assert status == 0 and ox.open_results(tmp_path / "npy").ids == [
-        "batch.npy[0]",
-        "batch.npy[1]",
-        "batch.npy[2]",
-    ]
+    assert (
+        status == 0
+        and not err
+        and ox.open_results(tmp_path / "npy").ids
+        == [
+            "batch.npy[0]",
+            "batch.npy[1]",
+            "batch.npy[2]",
+        ]
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -295,6 +296,30 @@ def test_samples_of_different_sizes_keep_their_shapes(tmp_path):
         _ = found[:]
 
 
+def test_the_class_of_the_label_is_explained_on_request(model_file, photos, tmp_path):
+    (tmp_path / "photos").mkdir()
+    for name in ("cat", "dog", "other"):
+        (tmp_path / "photos" / name).mkdir()
+        path = next((photos / "dog").glob("*"))
+        (tmp_path / "photos" / name / "a.png").write_bytes(path.read_bytes())
+    found = ox.explain_dataset(model_file, tmp_path / "photos", tmp_path / "out", "gradient", target="label")
+    assert found.table(["target", "label"]).to_pylist() == [
+        {"target": 0, "label": "cat"},
+        {"target": 1, "label": "dog"},
+    ]
+    assert "no class has the label 'other'" in found.errors[0]["reason"]
+    image = ox.load_images(tmp_path / "photos" / "dog", model_file)
+    np.testing.assert_allclose(
+        found[1].map, ox.gradient(ox.load(model_file), image, 1).map, rtol=1e-4, atol=1e-6
+    )
+
+
+def test_workers_give_the_rows_of_this_process(model_file, photos, tmp_path, undisturbed):
+    found = ox.explain_dataset(model_file, photos, tmp_path / "out", attributions=True, workers=1, **SIZES)
+    assert found.ids == undisturbed[0].ids
+    np.testing.assert_allclose(found[:].map, undisturbed[0][:].map, rtol=1e-5, atol=1e-6)
+
+
 def test_half_precision_and_methods_with_their_own_class(tmp_path, model_file, photos):
     found = ox.explain_dataset(model_file, photos, tmp_path / "half", "grad-cam", dtype="float16")
     assert found[0].map.dtype == np.float16 and isinstance(found[0], ox.SaliencyMap) and found[0].is_map
@@ -427,6 +452,13 @@ def test_a_model_in_memory_is_told_from_another_by_its_weights(tmp_path, photos)
     proto.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(values, proto.graph.initializer[0].name))
     with pytest.raises(OtherJob, match=r"model\.sha256"):
         ox.explain_dataset(replace(model, proto=proto), photos, tmp_path / "out", "gradient")
+
+
+def test_without_pyarrow_the_extra_is_named(model_file, photos, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    for call in (lambda: ox.open_results(tmp_path), lambda: ox.explain_dataset(model_file, photos, tmp_path)):
+        with pytest.raises(AnalysisError, match=r"pyarrow.*onnxplain\[data\]"):
+            call()
 
 
 @pytest.mark.parametrize(

@@ -243,6 +243,15 @@ def test_a_loader_of_batches_is_refused_and_a_fault_of_one_item_is_its_own():
         open_source(torch.utils.data.DataLoader(rows, batch_size=4), ["x"])
     assert [r.label for r in open_source(rows, ["x"]).records(0, 6)] == [0, 1, 2, 3, 0, 1]
 
+    class Iterated(torch.utils.data.IterableDataset):
+        def __len__(self):
+            return len(ROWS)
+
+        def __iter__(self):
+            return iter(rows)
+
+    assert [r.label for r in open_source(Iterated(), ["x"]).records(1, 4)] == [1, 2, 3]
+
     class Faulty(Numbered):
         def __getitem__(self, index):
             return super().__getitem__(index)[:1] if index else 1 / 0
@@ -270,9 +279,20 @@ def test_a_mapped_file_and_a_large_row_group_are_not_read_whole(tmp_path):
     record = next(source.records(2, 3))
     assert record.id == "x.npy[2]" and not isinstance(record.values["x"], np.memmap)
 
+    np.savez(tmp_path / "x.npz", x=ROWS, y=np.asfortranarray(ROWS[:, 0]), label=LABELS)
+    source = open_source(tmp_path / "x.npz", ["x", "y"])
+    assert all(isinstance(array, np.memmap) for array in source.arrays.values())
+    np.testing.assert_array_equal(next(source.records(4, 5)).values["y"], ROWS[4, 0])
+    np.savez_compressed(tmp_path / "x.npz", x=ROWS)
+    np.testing.assert_array_equal(
+        next(open_source(tmp_path / "x.npz", ["x"]).records(4, 5)).values["x"], ROWS[4]
+    )
+
     rng, size, count = np.random.default_rng(0), 2**18, 128
-    pq.write_table(pa.table({"x": [rng.bytes(size) for _ in range(count)]}), tmp_path / "t.parquet")
+    # Pages of some rows each in one row group: pyarrow writes a page for each batch of rows.
+    table = pa.table({"x": [rng.bytes(size) for _ in range(count)]})
+    pq.write_table(table, tmp_path / "t.parquet", write_batch_size=4, use_dictionary=False)
     source, pool = open_source(tmp_path / "t.parquet", ["x"]), pa.default_memory_pool()
     held = pool.bytes_allocated()
     most = max(pool.bytes_allocated() - held for _ in source.records(0, count))
-    assert most < size * count / 2
+    assert source.samples == count and most < size * count / 2
