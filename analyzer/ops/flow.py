@@ -41,7 +41,12 @@ class If(ExplicitRule):
     tensorflow = torch
 
     def vjp(
-        op: Builder, graph: Graph, node: Node, gradients: Sequence[Tensor | None], names: Sequence[str]
+        op: Builder,
+        graph: Graph,
+        node: Node,
+        gradients: Sequence[Tensor | None],
+        names: Sequence[str],
+        **_: Any,
     ) -> Sequence[Tensor]:
         """The gradients at the tensors `names` that the branches read."""
         bodies = []
