@@ -143,11 +143,17 @@ def body_of(
 ) -> onnx.GraphProto:
     """Build the body of an If from a branch and the nodes that were emitted for it; its results are `results`.
 
-    Tensors that neither computes are those of the graph around, constants included. The branch's own tensors get names
-    of the body. renamed: tensors that others stand for.
+    Tensors that neither computes are those of the graph around: the inputs of the branch, and the Builder's constants.
+    The branch's own tensors get names of the body. renamed: tensors that others stand for.
     """
-    body, _ = _live_nodes(graph, op, [tensor.name for tensor in results], (), ())
-    own = {name for node in graph.nodes for name in node.outputs if name}
+    body, used = _live_nodes(graph, op, [tensor.name for tensor in results], (), ())
+    around = {*graph.inputs, *op.initializers}
+    stored = {
+        name: tensor.constant
+        for name in sorted(used - around)
+        if (tensor := graph.tensors.get(name)) is not None and tensor.constant is not None
+    }
+    own = {name for node in graph.nodes for name in node.outputs if name} | stored.keys()
     names = {name: f"{op.prefix}{name}" for name in own}
     names |= {old: names.get(new, new) for old, new in (renamed or {}).items()}
     for node in body.nodes:
@@ -163,7 +169,8 @@ def body_of(
             body.write("Identity", [name], [again], name=again)
             name = again
         outputs.append(_info(Tensor(name, tensor.dtype), None))
-    return helper.make_graph(body.nodes, op.prefix.rstrip("/"), [], outputs)
+    constants = [numpy_helper.from_array(array, names[name]) for name, array in stored.items()]
+    return helper.make_graph(body.nodes, op.prefix.rstrip("/"), [], outputs, constants)
 
 
 def _live_nodes(

@@ -22,6 +22,7 @@ from analyzer.graph.program import body_of
 from analyzer.ops.chain_rule import active_tensors, pull_back
 from analyzer.ops.registry import ExplicitRule, Kink, register
 from converters.graph.inference import inferred_of
+from converters.graph.nodes import reads
 from converters.passes.branches import BRANCHES
 
 # Larger constants are no shapes: inference needs their sizes alone.
@@ -123,8 +124,9 @@ def _transposed(
     pull_back(branch, emitted, found, active_tensors(branch, names))
     pulled = [name for name in names if name in found]
     body = body_of(branch, emitted, [*ys, *(found[name] for name in pulled)])
-    constants = {name: t.constant for name, t in branch.tensors.items() if t.constant is not None}
-    constants |= emitted.initializers
+    read = {name for node in body.node for name in reads(node)}
+    constants = {n: t.constant for n in branch.inputs if (t := branch.tensors[n]).constant is not None}
+    constants |= {name: array for name, array in emitted.initializers.items() if name in read}
     given = [*cotangents, *(branch.tensors[name] for name in branch.inputs)]
     given = [t for t in given if t.name not in constants]
     given += [Tensor(n, a.dtype, a.shape) for n, a in constants.items() if a.size > _SMALL]
@@ -135,7 +137,8 @@ def _transposed(
     graph = Graph.from_proto(inferred_of(helper.make_model(body, opset_imports=imports)))
     known = {name: Tensor(name, array.dtype, array.shape, array) for name, array in constants.items()}
     tensors = {**graph.tensors, **known}
-    return replace(graph, tensors=tensors), pulled, [tensor.name for tensor in cotangents]
+    names = [tensor.name for tensor in cotangents]
+    return replace(graph, tensors=tensors, inputs=(*branch.inputs, *names)), pulled, names
 
 
 def _info(tensor: Tensor) -> onnx.ValueInfoProto:

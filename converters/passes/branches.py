@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+import numpy as np
 import onnx
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from converters.errors import ConversionError, LimitExceeded
 from converters.graph.mutable import MutableGraph
 from converters.graph.nodes import attribute, is_standard, reads, subgraphs
 
+_MOST_AXES = 1024
 BRANCHES = ("then_branch", "else_branch")
 
 
@@ -42,12 +44,23 @@ def are_settled(nodes: Iterable[onnx.NodeProto]) -> bool:
     """Whether the branches of every If have the form that `settle_branches` gives them, as far as types tell."""
     bodies = [body for node in nodes if is_standard(node, "If") for body in subgraphs(node)]
     return all(
-        not body.initializer
-        and {name for node in body.node for name in node.output if name}
+        {name for node in body.node for name in node.output if name}
         <= {info.name for info in (*body.value_info, *body.output)}
         and are_settled(body.node)
         for body in bodies
     )
+
+
+def forget_shapes_in_bodies(nodes: Iterable[onnx.NodeProto]) -> None:
+    """Remove the shapes that branches state, in place: they are those of other sizes of the inputs."""
+    for node in nodes:
+        if not is_standard(node, "If"):
+            continue
+        for body in subgraphs(node):
+            del body.value_info[:]
+            for info in body.output:
+                info.type.tensor_type.ClearField("shape")
+            forget_shapes_in_bodies(body.node)
 
 
 def decided_by_data(graph: MutableGraph) -> bool:
@@ -110,13 +123,17 @@ def _as_graph(
 def _as_body(
     graph: MutableGraph, branch: MutableGraph, stem: str, outer: Iterable[str]
 ) -> onnx.GraphProto | None:
-    """The branch as a body, its constants in the graph around it, all of its names new."""
+    """The branch as a body, its weights in the graph around it, all of its names new."""
     known = {*outer}
     names = {name: name for name in known}
+    shapes: dict[str, np.ndarray] = {}
     for name, array in branch.constants.items():
-        if name not in known:
-            names[name] = graph.fresh(f"{stem}/{name}")
-            graph.constants[names[name]] = array
+        if name in known:
+            continue
+        names[name] = name if name.startswith(f"{stem}/") else graph.fresh(f"{stem}/{name}")
+        # Shape inference reads the constants of a body alone.
+        is_shape = array.dtype.kind == "i" and array.size <= _MOST_AXES
+        (shapes if is_shape else graph.constants)[names[name]] = array
     computed = [name for node in branch.nodes for name in node.output if name]
     types = {name: found for name in computed if (found := branch.type_of(name)) is not None}
     if len(types) < len(computed) or not all(one.HasField("tensor_type") for one in types.values()):
@@ -139,4 +156,5 @@ def _as_body(
         inner.name = graph.fresh(f"{next(name for name in inner.output if name)}/node")
     returned = {info.name for info in outputs}
     infos = [helper.make_value_info(names[o], t) for o, t in types.items() if names[o] not in returned]
-    return helper.make_graph(nodes, stem, [], outputs, value_info=infos)
+    stored = [numpy_helper.from_array(array, name) for name, array in shapes.items()]
+    return helper.make_graph(nodes, stem, [], outputs, stored, value_info=infos)
