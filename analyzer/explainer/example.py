@@ -69,7 +69,7 @@ def example_at(
     names = () if kind.path is not None and wrt is not None else fn.roots(wrt)
     feeds = _feeds(fn, inputs)
     view = arranged_to_move(fn, feeds, fn.indexed(target), names)
-    if _branches(fn, view) and len({len(feeds[name]) for name in fn.graph.inputs} - {1}) == 1:
+    if _branches(fn, view) and all(array.ndim and len(array) > 1 for array in feeds.values()):
         # Every sample chooses its own branch: the file takes one at a time.
         feeds = Feeds(fn.graph, {name: array[:1] for name, array in feeds.items()}, single=feeds.single)
         view = arranged_to_move(fn, feeds, fn.indexed(target), names)
@@ -96,9 +96,10 @@ def example_at(
 
 
 def _branches(fn: Differentiable, view: Differentiable) -> bool:
-    """Whether the samples are run one at a time since the model has a branch that values decide."""
-    alone = view.arrangement is not None and view.arrangement.alone
-    return alone and any(node.op_type == "If" and not node.domain for node in fn.graph.nodes)
+    """Whether samples are not run together since the model has a branch that values decide."""
+    found = view.arrangement
+    apart = found is not None and (found.alone or found.samples == JOINT)
+    return apart and any(node.op_type == "If" and not node.domain for node in fn.graph.nodes)
 
 
 def _feeds(fn: Differentiable, inputs: Inputs | None) -> Feeds:

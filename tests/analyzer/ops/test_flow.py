@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,14 +14,16 @@ import torch
 
 from analyzer import (
     Target,
-    check,
     differentiate,
     export_explainer,
     full_grad,
     gradient,
     integrated_gradients,
 )
-from analyzer.errors import UnsupportedOp
+from analyzer.autodiff.coverage import coverage, differentiable_path
+from analyzer.errors import AnalysisError, UnsupportedOp
+from analyzer.graph.graph import Graph
+from analyzer.ops import registry
 from converters import convert, load
 
 RNG = np.random.default_rng(0)
@@ -134,6 +135,9 @@ CASES: dict[str, tuple[str, Function]] = {
 }
 
 
+VARYING = "shapes that differ"
+
+
 def points() -> list[np.ndarray]:
     """One sample on each side of the conditions, and one far on the first."""
     rows = RNG.normal(size=(3, 1, 4)) * 0.3
@@ -154,5 +158,138 @@ def test_the_branch_that_is_taken_is_differentiated_on_every_backend(name: str):
             found = fn.gradients(x, target=2)
             assert found.output[0] == pytest.approx(function(x.astype(np.float64))[0, 2], rel=1e-5, abs=1e-6)
             assert (found.gradients["x"] * direction).sum() == pytest.approx(expected, rel=1e-4, abs=1e-5)
+            if name == VARYING:
+                with pytest.raises(AnalysisError, match="the size of 'z' depends on the values"):
+                    full_grad(fn, x, target=2)
+                continue
+            assert np.abs(full_grad(fn, x, target=2).completeness.error).max() < 1e-5
+
+
+def test_float64_is_exact_on_every_branch():
+    for name, (body, function) in CASES.items():
+        if name == VARYING:
+            continue
+        fn = differentiate(load(model(body)), backend="torch", precision="float64")
+        for x in points():
             explained = full_grad(fn, x, target=2)
-            assert np.abs(explained.completeness.error).max() < 1e-5, explained.bias_terms
+            assert np.abs(explained.completeness.error).max() < 1e-10
+            assert explained.output[0] == pytest.approx(function(x.astype(np.float64))[0, 2], rel=1e-10)
+
+
+def test_the_term_of_a_branch_is_its_distance_from_its_tangent():
+    body, _ = CASES["layers"]
+    fn = differentiate(load(model(body)))
+    for x in points():
+        found = fn.gradients(x, target=2, wrt=["z"])
+        terms = full_grad(fn, x, target=2).bias_terms["z"]
+        h, step = np.tanh(x.astype(np.float64)), 1e-6
+        z = [np.log(_layers(np.arctanh(h * scale))) for scale in (1, 1 + step, 1 - step)]
+        # The derivative along h itself is J h.
+        residual = z[0] - (z[1] - z[2]) / (2 * step)
+        np.testing.assert_allclose(terms, found.gradients["z"] * residual, rtol=1e-3, atol=1e-6)
+
+
+def test_at_the_edge_of_the_condition_the_branch_that_is_taken_counts():
+    body = """y = If(positive) <then_branch = a () => (float[N, 4] t) { t = Mul(h, two) },
+        else_branch = b () => (float[N, 4] t) { t = Neg(h) }>"""
+    x = np.zeros((1, 4), np.float32)
+    for backend in ("onnxruntime", "torch"):
+        # The sum is 0, which is not above 0.
+        found = differentiate(load(model(body)), backend=backend).gradients(x, target=1)
+        np.testing.assert_array_equal(found.gradients["x"], [[0, -1, 0, 0]])
+
+
+def test_samples_are_explained_as_the_file_computes_them():
+    body, function = CASES["layers"]
+    fn, rows = differentiate(load(model(body))), RNG.normal(size=(3, 4)) * 0.1
+    alike = (rows + 0.5).astype(np.float32)
+    for method in (gradient, full_grad, integrated_gradients):
+        found = method(fn, alike, target=2)
+        alone = [method(fn, row[None], target=2) for row in alike]
+        np.testing.assert_allclose(
+            found.attributions, np.concatenate([one.attributions for one in alone]), rtol=1e-4, atol=1e-6
+        )
+        np.testing.assert_allclose(found.output, function(alike.astype(np.float64))[:, 2], rtol=1e-5)
+
+    # One condition chooses for all: the second sample would take the other branch by itself.
+    mixed = (rows + np.asarray([[0.5], [-0.4], [0.9]])).astype(np.float32)
+    with pytest.raises(AnalysisError, match="one number of the whole call"):
+        gradient(fn, mixed, target=2)
+    weights = np.zeros((3, 4), np.float32)
+    weights[1, 2] = 1
+    found = gradient(fn, mixed, target=Target(weights=weights))
+    assert found.output[0] == pytest.approx(function(mixed.astype(np.float64))[1, 2], rel=1e-5)
+
+
+def test_the_points_of_a_path_choose_their_own_branches():
+    body, function = CASES["layers"]
+    x, fn = points()[0], differentiate(load(model(body)))
+    steps = 64
+    found = integrated_gradients(fn, x, target=2, baseline=-0.2, steps=steps, rule="midpoint")
+    line = x.astype(np.float64) + 0.2
+    total = np.zeros_like(line)
+    for k in range(steps):
+        at, step = -0.2 + (k + 0.5) / steps * line, 1e-6
+        for axis in range(4):
+            unit = np.eye(4)[axis] * step
+            total[0, axis] += (function(at + unit) - function(at - unit))[0, 2] / (2 * step) / steps
+    np.testing.assert_allclose(found.attributions, total * line, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", ["N", "1"])
+def test_an_explainer_file_branches_as_python_does(rows: str, tmp_path: Path):
+    body, _ = CASES["nested"]
+    converted = load(model(body, f"float[{rows}, 4] x", f"float[{rows}, 4] y"))
+    fn, path = differentiate(converted), str(tmp_path / "explainer.onnx")
+    for name, method in (("full-grad", full_grad), ("integrated-gradients", integrated_gradients)):
+        export_explainer(converted, path, method=name)
+        session = onnxruntime.InferenceSession(path)
+        for x in points():
+            found = session.run(["attribution"], {"x": x, "target": np.asarray([2])})[0]
+            np.testing.assert_allclose(found, method(fn, x, target=2).attributions, rtol=1e-4, atol=1e-6)
+
+
+class _Chooses(torch.nn.Module):
+    """Branches on its input, by torch.cond."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = torch.nn.Conv2d(2, 3, 3), torch.nn.Conv2d(2, 3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = torch.tanh(x)
+        return torch.cond(h.mean() > 0, self.positive, self.negative, (h,))
+
+    def positive(self, h: torch.Tensor) -> torch.Tensor:
+        return torch.exp(self.a(h)).flatten(1)
+
+    def negative(self, h: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.gelu(self.b(h)).flatten(1)
+
+
+def test_torch_cond_has_the_gradient_of_autograd():
+    torch.manual_seed(0)
+    net = _Chooses()
+    converted = convert(net, torch.randn(1, 2, 5, 5), batches=0)
+    assert [node.op_type for node in converted.proto.graph.node].count("If") == 1
+    for shift in (0.3, -0.3):
+        x = (torch.randn(1, 2, 5, 5) * 0.5 + shift).requires_grad_()
+        (net.positive if shift > 0 else net.negative)(torch.tanh(x))[0, 4].backward()
+        for backend in ("onnxruntime", "torch", "source"):
+            found = differentiate(converted, backend=backend).gradients(x.detach().numpy(), target=4)
+            np.testing.assert_allclose(found.gradients["x"], x.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_an_op_without_a_rule_in_a_branch_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delitem(registry._REGISTRY, ("", "Sin"))
+    body = """y = If(positive) <then_branch = a () => (float[N, 4] t) { t = Sin(h) },
+        else_branch = b () => (float[N, 4] t) { t = Neg(h) }>"""
+    converted = load(model(body))
+    with pytest.raises(UnsupportedOp, match=r"'y/then_branch/t/node' \(Sin\)"):
+        differentiate(converted).gradients(points()[0], target=1)
+    graph = Graph.from_proto(converted.proto)
+    found = coverage(graph, differentiable_path(graph))
+    for backend in ("onnxruntime", "torch"):
+        (blocker,) = found[backend].blockers
+        assert blocker.node.op_type == "If"
+        assert "Sin" in blocker.reason
