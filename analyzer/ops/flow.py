@@ -20,7 +20,7 @@ from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph, Node, Tensor
 from analyzer.graph.program import body_of
 from analyzer.ops.chain_rule import active_tensors, pull_back
-from analyzer.ops.registry import ExplicitRule, Kink, register
+from analyzer.ops.registry import ExplicitRule, register
 from converters.graph.inference import inferred_of
 from converters.graph.nodes import reads
 from converters.passes.branches import BRANCHES
@@ -34,7 +34,6 @@ class If(ExplicitRule):
     inactive = frozenset({0})
     several_outputs = True
     has_bodies = True
-    kinks = (Kink("where the condition changes", "the derivative of the branch that is taken"),)
 
     def torch(torch, *_: Any, **__: Any) -> Any:
         raise AssertionError("a branch is run by the interpreter")
