@@ -111,6 +111,7 @@ def _canonicalised(proto: onnx.ModelProto, fold_batch_norm: bool, dynamic_batch:
     guard_masked_rows(graph)
     graph.infer_types()
     settle_branches(graph, _settle)
+    _settle(graph)
     explain_control_flow(graph)
     _name_nodes(graph)
     _strip_metadata(graph)

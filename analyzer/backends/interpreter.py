@@ -179,6 +179,10 @@ class Interpreter:
         if node.op_type == "If" and not node.domain:
             values.update(self._branch(node, arguments[0], values))
             return
+        if node.op_type == "Loop" and not node.domain:
+            ends = self._loop(node, arguments, values)
+            values.update((name, one) for name, one in zip(node.outputs, ends, strict=True) if name)
+            return
         form = form_of(node, self.framework.name)
         try:
             results = form(self.framework.module, *arguments, **node.attributes)
@@ -213,6 +217,31 @@ class Interpreter:
             for name, own in zip(node.outputs, results, strict=True)
             if name
         }
+
+    def _loop(self, node: Node, arguments: list[Any], values: Mapping[str, Any]) -> list[Any]:
+        """The last states of a Loop, and what its steps give, stacked."""
+        most, going, *states = arguments
+        limit = None if most is None else int(self.framework.array(most).reshape(()))
+        body_run = self._body(node, "body")
+        inputs, outputs = body_run.graph.inputs, body_run.graph.outputs
+        around = {name: self._value(name, values) for name in node.captured}
+        turns = body_run.graph.tensors[inputs[0]].shape or ()
+        rows: list[list[Any]] = []
+        goes = going is None or bool(self.framework.array(going).all())
+        yes = self.framework.tensor(np.ones((1,) * len(body_run.graph.tensors[inputs[1]].shape or ()), bool))
+        while goes and (limit is None or len(rows) < limit):
+            turn = self.framework.tensor(np.full((1,) * len(turns), len(rows), np.int64))
+            found = body_run.run({**around, **dict(zip(inputs, [turn, yes, *states], strict=True))}, outputs)
+            goes = bool(self.framework.array(found[outputs[0]]).all())
+            results = [self.framework.alias(found[name]) for name in outputs[1:]]
+            states, collected = results[: len(states)], results[len(states) :]
+            rows.append(collected)
+        if not rows and len(node.outputs) > len(states):
+            raise BackendError(
+                f'{node} makes no step, and what it collects has no shape. Fix: use backend="onnxruntime"'
+            )
+        stack = self.framework.module.stack
+        return [*states, *(stack(column) for column in zip(*rows, strict=True))]
 
     def _body(self, node: Node, role: str) -> Interpreter:
         """A body of a node, made ready once."""

@@ -99,7 +99,7 @@ def _branches(fn: Differentiable, view: Differentiable) -> bool:
     """Whether samples are not run together since the model has a branch that values decide."""
     found = view.arrangement
     apart = found is not None and (found.alone or found.samples == JOINT)
-    return apart and any(node.op_type == "If" and not node.domain for node in fn.graph.nodes)
+    return apart and any(node.op_type in ("If", "Loop") and not node.domain for node in fn.graph.nodes)
 
 
 def _feeds(fn: Differentiable, inputs: Inputs | None) -> Feeds:

@@ -9,7 +9,7 @@ the arithmetic that follows a native backend's gradients (its values and gradien
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -139,12 +139,17 @@ def assemble(
 
 
 def body_of(
-    graph: Graph, op: Builder, results: Sequence[Tensor], renamed: Mapping[str, str] | None = None
+    graph: Graph,
+    op: Builder,
+    results: Sequence[Tensor],
+    renamed: Mapping[str, str] | None = None,
+    inputs: Sequence[Tensor] = (),
 ) -> onnx.GraphProto:
-    """Build the body of an If from a branch and the nodes that were emitted for it; its results are `results`.
+    """Build a body from a graph and the nodes that were emitted for it; its results are `results`.
 
-    Tensors that neither computes are those of the graph around: the inputs of the branch, and the Builder's constants.
-    The branch's own tensors get names of the body. renamed: tensors that others stand for.
+    Tensors that neither computes are those of the graph around: the graph's inputs, and the Builder's constants. The
+    graph's own tensors get names of the body, as do `inputs`, those of the body. renamed: tensors that others stand
+    for.
     """
     body, used = _live_nodes(graph, op, [tensor.name for tensor in results], (), ())
     around = {*graph.inputs, *op.initializers}
@@ -154,6 +159,7 @@ def body_of(
         if (tensor := graph.tensors.get(name)) is not None and tensor.constant is not None
     }
     own = {name for node in graph.nodes for name in node.outputs if name} | stored.keys()
+    own |= {tensor.name for tensor in inputs if not tensor.name.startswith(op.prefix)}
     names = {name: f"{op.prefix}{name}" for name in own}
     names |= {old: names.get(new, new) for old, new in (renamed or {}).items()}
     for node in body.nodes:
@@ -170,7 +176,8 @@ def body_of(
             name = again
         outputs.append(_info(Tensor(name, tensor.dtype), None))
     constants = [numpy_helper.from_array(array, names[name]) for name, array in stored.items()]
-    return helper.make_graph(body.nodes, op.prefix.rstrip("/"), [], outputs, constants)
+    given = [_info(replace(t, name=names.get(t.name, t.name)), t.shape) for t in inputs]
+    return helper.make_graph(body.nodes, op.prefix.rstrip("/"), given, outputs, constants)
 
 
 def _live_nodes(

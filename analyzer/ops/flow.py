@@ -24,6 +24,7 @@ from analyzer.ops.registry import ExplicitRule, register
 from converters.graph.inference import inferred_of
 from converters.graph.nodes import reads
 from converters.passes.branches import BRANCHES
+from converters.passes.unroll import REASON_KEY
 
 # Larger constants are no shapes: inference needs their sizes alone.
 _SMALL = 1024
@@ -55,7 +56,7 @@ class If(ExplicitRule):
             seeds = zip(branch.outputs, gradients, strict=True)
             found = {name: g for name, g in seeds if g is not None}
             pull_back(branch, inner, found, active_tensors(branch, names))
-            results = [found.get(name) or _zeros(inner, branch.tensors[name]) for name in names]
+            results = [found.get(name) or zeros(inner, branch.tensors[name]) for name in names]
             bodies.append(body_of(branch, inner, results))
         return op.choose(graph.tensors[node.inputs[0]], bodies, [graph.tensors[name] for name in names])
 
@@ -70,24 +71,30 @@ class If(ExplicitRule):
 
 
 def branches_of(graph: Graph, node: Node) -> Iterator[Graph]:
-    """The branches of an If, for true and for false; the tensors around that they read are their inputs.
+    """The branches of an If, for true and for false; the tensors around that they read are their inputs."""
+    return (body_graph(graph, node, role) for role in BRANCHES)
 
-    Raises UnsupportedOp where the types of a branch's tensors are not known.
+
+def body_graph(graph: Graph, node: Node, role: str) -> Graph:
+    """A body of a node as a graph; the tensors around that it reads are its inputs, behind those of the body.
+
+    Raises UnsupportedOp where the types of the body's tensors are not known.
     """
     around = {name: graph.tensors[name] for name in node.captured if name in graph.tensors}
-    for role in BRANCHES:
-        body: onnx.GraphProto = node.attributes[role]
-        typed = {info.name for info in (*body.value_info, *body.output)}
-        if not {name for inner in body.node for name in inner.output if name} <= typed:
-            raise UnsupportedOp(
-                f"{node}: the types of the tensors in its {role} are not known. Fix: convert the model again, "
-                "onnxplain.convert(original)"
-            )
-        own = Graph.from_body(body, graph.opset)
-        yield replace(own, tensors={**around, **own.tensors}, inputs=tuple(around))
+    body: onnx.GraphProto = node.attributes[role]
+    typed = {info.name for info in (*body.value_info, *body.output)}
+    if not {name for inner in body.node for name in inner.output if name} <= typed:
+        reason = f": {node.metadata[REASON_KEY]}" if REASON_KEY in node.metadata else ""
+        raise UnsupportedOp(
+            f"{node}: the types of the tensors in its {role} are not known{reason}. Fix: export the model with a fixed "
+            "number of steps, or with shapes that stay the same, and convert it again"
+        )
+    own = Graph.from_body(body, graph.opset)
+    return replace(own, tensors={**around, **own.tensors}, inputs=(*own.inputs, *around))
 
 
-def _zeros(op: Builder, x: Tensor) -> Tensor:
+def zeros(op: Builder, x: Tensor) -> Tensor:
+    """Emit zeros of the shape of a tensor, whatever it holds."""
     return op.Expand(op.tensor(np.zeros((), x.dtype)), op.Shape(x))
 
 

@@ -18,7 +18,7 @@ REFUSED: dict[str, str] = {
     **dict.fromkeys(("ConcatFromSequence", "SequenceAt", "SequenceConstruct", "SequenceEmpty"), _SEQUENCE),
     **dict.fromkeys(("SequenceErase", "SequenceInsert", "SequenceLength", "SplitToSequence"), _SEQUENCE),
     **dict.fromkeys(("Optional", "OptionalGetElement", "OptionalHasElement"), _SEQUENCE),
-    **dict.fromkeys(("Loop", "Scan"), _CONTROL),
+    "Scan": _CONTROL,
     "BitCast": "opset 23 has no op that reinterprets the bits of a number",
     "ImageDecoder": "decodes the bytes of a file: pass pixels to the model instead",
     "NonMaxSuppression": "selects boxes by comparison, which has no derivative; ONNX Runtime runs it",

@@ -1,0 +1,147 @@
+"""Loop of a number of steps that is known only while it runs: its gradient is a Scan from the last step to the first.
+
+The backward pass runs the Loop again and stacks the states that each step begins with. A Scan then goes back over them.
+Its step computes the body's tensors again, and holds the body's backward pass. It carries the cotangents of the states,
+and the sums of the gradients of what the body reads from around. FullGrad has no residual of a Loop, and refuses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx
+
+from analyzer.errors import UnsupportedOp
+from analyzer.graph.builder import Builder
+from analyzer.graph.graph import Graph, Node, Tensor
+from analyzer.graph.program import body_of
+from analyzer.ops.chain_rule import active_tensors, pull_back
+from analyzer.ops.flow import body_graph, zeros
+from analyzer.ops.registry import ExplicitRule, register
+
+# The count and the condition come before the states.
+_BEFORE = 2
+
+
+@register
+class Loop(ExplicitRule):
+    inactive = frozenset({0, 1})
+    several_outputs = True
+    has_bodies = True
+
+    def torch(torch: Any, *_: Any, **__: Any) -> Any:
+        raise AssertionError("a loop is run by the interpreter")
+
+    tensorflow = torch
+
+    def vjp(
+        op: Builder,
+        graph: Graph,
+        node: Node,
+        gradients: Sequence[Tensor | None],
+        names: Sequence[str],
+        **_: Any,
+    ) -> Sequence[Tensor]:
+        """The gradients at the tensors `names`: where the loop begins, and what its body reads."""
+        body = body_graph(graph, node, "body")
+        states = [body.tensors[name] for name in body.inputs[: _own(node)]][_BEFORE:]
+        around = [graph.tensors[name] for name in names if name in node.captured]
+        cotangents, sums = _backward(op, graph, node, body, states, gradients, around)
+        found: dict[str, Tensor] = dict(zip((t.name for t in around), sums, strict=True))
+        floats = [name for name, s in zip(node.inputs[_BEFORE:], states, strict=True) if s.is_float]
+        for name, gradient in zip(floats, cotangents, strict=True):
+            found[name] = op.Add(found[name], gradient) if name in found else gradient
+        return [found[name] for name in names]
+
+    def residual(op: Builder, graph: Graph, node: Node, names: Sequence[str]) -> Sequence[Tensor | None]:
+        raise UnsupportedOp(
+            f"{node}: FullGrad has no term of a loop whose number of steps is computed while running. Fix: use another "
+            "method, such as integrated_gradients, or export the model with a fixed number of steps"
+        )
+
+
+def _own(node: Node) -> int:
+    """The number of a body's own inputs; what it reads from around comes behind them."""
+    return len(node.inputs)
+
+
+def _backward(
+    op: Builder,
+    graph: Graph,
+    node: Node,
+    body: Graph,
+    states: Sequence[Tensor],
+    gradients: Sequence[Tensor | None],
+    around: Sequence[Tensor],
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Emit the Scan. Return the gradients of the float states where the loop begins, and of the tensors around."""
+    count = len(states)
+    floats = [index for index, state in enumerate(states) if state.is_float]
+    last, saved = _saved(op, graph, node, body, states)
+    collected = [(body.outputs[1 + i], g) for i, g in enumerate(gradients) if i >= count and g is not None]
+    inner = op.nested("Scan")
+    carried = [Tensor(inner.fresh("cotangent"), states[i].dtype, states[i].shape) for i in floats]
+    sums = [Tensor(inner.fresh("sum"), t.dtype, t.shape) for t in around]
+    pieces = [
+        Tensor(inner.fresh("element"), body.tensors[name].dtype, body.tensors[name].shape)
+        for name, _ in collected
+    ]
+    found: dict[str, Tensor] = {}
+    for name, cotangent in [
+        *zip((body.outputs[1 + i] for i in floats), carried, strict=True),
+        *zip((name for name, _ in collected), pieces, strict=True),
+    ]:
+        found[name] = inner.Add(found[name], cotangent) if name in found else cotangent
+    roots = [*(states[i].name for i in floats), *(t.name for t in around)]
+    pull_back(body, inner, found, active_tensors(body, roots))
+    results = [
+        *(found.get(states[i].name) or zeros(inner, states[i]) for i in floats),
+        *(
+            inner.Add(total, found[t.name]) if t.name in found else total
+            for t, total in zip(around, sums, strict=True)
+        ),
+    ]
+    turn, going = (body.tensors[name] for name in body.inputs[:_BEFORE])
+    elements = [turn, *states, *pieces]
+    true = op.constant(np.ones((1,) * len(going.shape or ()), bool))
+    step = body_of(body, inner, results, {going.name: true.name}, [*carried, *sums, *elements])
+    begin = [g if (g := gradients[i]) is not None else zeros(op, last[i]) for i in floats]
+    begin += [zeros(op, t) for t in around]
+    sequences = [*saved, *(g for _, g in collected)]
+    ends = _scan(op, step, begin, sequences)
+    return ends[: len(floats)], ends[len(floats) :]
+
+
+def _saved(
+    op: Builder, graph: Graph, node: Node, body: Graph, states: Sequence[Tensor]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Run the loop again. Return its last states, and the number and the states of every step, stacked."""
+    inner = op.nested("Loop")
+    turn, going = (body.tensors[name] for name in body.inputs[:_BEFORE])
+    following = [body.tensors[name] for name in body.outputs[: 1 + len(states)]]
+    again = body_of(body, inner, [*following, turn, *states], inputs=[turn, going, *states])
+    names = [op.fresh("Loop") for _ in (*states, turn, *states)]
+    op.write("Loop", node.inputs, names, name=names[0], body=again)
+    last = [replace(t, name=name, constant=None) for t, name in zip(states, names, strict=False)]
+    stacked = zip((turn, *states), names[len(states) :], strict=True)
+    return last, [Tensor(name, t.dtype, (None, *(t.shape or ()))) for t, name in stacked]
+
+
+def _scan(
+    op: Builder, step: onnx.GraphProto, begin: Sequence[Tensor], sequences: Sequence[Tensor]
+) -> list[Tensor]:
+    """Emit a Scan from the last element of the sequences to the first. Return its last states."""
+    names = [op.fresh("Scan") for _ in begin]
+    op.write(
+        "Scan",
+        [t.name for t in (*begin, *sequences)],
+        names,
+        name=names[0],
+        body=step,
+        num_scan_inputs=len(sequences),
+        scan_input_directions=[1] * len(sequences),
+    )
+    return [replace(t, name=name, constant=None) for t, name in zip(begin, names, strict=True)]
