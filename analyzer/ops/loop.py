@@ -1,7 +1,8 @@
-"""Loop of a number of steps that is known only while it runs: its gradient is a Scan from the last step to the first.
+"""Loop of a number of steps that is known only while it runs: its gradient goes from the last step to the first.
 
-The backward pass runs the Loop again and stacks the states that each step begins with. A Scan then goes back over them.
-Its step computes the body's tensors again, and holds the body's backward pass. It carries the cotangents of the states,
+The backward pass runs the Loop again and stacks the states that each step begins with. A second Loop goes back over
+them: a Scan does not take a sequence without elements, and there may be no step. Its body computes the tensors of the
+step again, and holds the backward pass of the step. It carries the cotangents of the states,
 and the sums of the gradients of what the body reads from around. FullGrad has no residual of a Loop, and refuses it.
 """
 
@@ -12,7 +13,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import onnx
 
 from analyzer.errors import UnsupportedOp
 from analyzer.graph.builder import Builder
@@ -77,22 +77,25 @@ def _backward(
     gradients: Sequence[Tensor | None],
     around: Sequence[Tensor],
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Emit the Scan. Return the gradients of the float states where the loop begins, and of the tensors around."""
+    """Emit the second Loop. Return the gradients of the float states at the beginning, and of the tensors around."""
     count = len(states)
     floats = [index for index, state in enumerate(states) if state.is_float]
     last, saved = _saved(op, graph, node, body, states)
     collected = [(body.outputs[1 + i], g) for i, g in enumerate(gradients) if i >= count and g is not None]
-    inner = op.nested("Scan")
+    steps = op.Squeeze(op.Shape(saved[0], start=0, end=1), [0])
+    inner, first = op.nested("Loop"), op.nested("Loop")
+    turn, going = (
+        Tensor(inner.fresh(name), np.dtype(kind), ()) for name, kind in (("turn", "i8"), ("go", "?"))
+    )
     carried = [Tensor(inner.fresh("cotangent"), states[i].dtype, states[i].shape) for i in floats]
     sums = [Tensor(inner.fresh("sum"), t.dtype, t.shape) for t in around]
-    pieces = [
-        Tensor(inner.fresh("element"), body.tensors[name].dtype, body.tensors[name].shape)
-        for name, _ in collected
-    ]
+    # From the last step to the first.
+    place = first.Sub(first.Sub(steps, 1), turn)
+    step, *begun = (first.Gather(t, place, axis=0) for t in saved)
     found: dict[str, Tensor] = {}
     for name, cotangent in [
         *zip((body.outputs[1 + i] for i in floats), carried, strict=True),
-        *zip((name for name, _ in collected), pieces, strict=True),
+        *((name, first.Gather(g, place, axis=0)) for name, g in collected),
     ]:
         found[name] = inner.Add(found[name], cotangent) if name in found else cotangent
     roots = [*(states[i].name for i in floats), *(t.name for t in around)]
@@ -104,14 +107,23 @@ def _backward(
             for t, total in zip(around, sums, strict=True)
         ),
     ]
-    turn, going = (body.tensors[name] for name in body.inputs[:_BEFORE])
-    elements = [turn, *states, *pieces]
-    true = op.constant(np.ones((1,) * len(going.shape or ()), bool))
-    step = body_of(body, inner, results, {going.name: true.name}, [*carried, *sums, *elements])
+    own = [body.tensors[name] for name in body.inputs[:_BEFORE]]
+    stated = op.constant(np.ones((1,) * len(own[1].shape or ()), bool))
+    stands = dict(
+        zip(
+            (t.name for t in (*own, *states)), (step.name, stated.name, *(t.name for t in begun)), strict=True
+        )
+    )
+    back = body_of(body, inner, [inner.Identity(going), *results], stands, [turn, going, *carried, *sums])
+    nodes = [*first.nodes, *back.node]
+    del back.node[:]
+    back.node.extend(nodes)
     begin = [g if (g := gradients[i]) is not None else zeros(op, last[i]) for i in floats]
     begin += [zeros(op, t) for t in around]
-    sequences = [*saved, *(g for _, g in collected)]
-    ends = _scan(op, step, begin, sequences)
+    names = [op.fresh("Loop") for _ in begin]
+    yes = op.constant(np.asarray(True))
+    op.write("Loop", [steps.name, yes.name, *(t.name for t in begin)], names, name=names[0], body=back)
+    ends = [replace(t, name=name, constant=None) for t, name in zip(begin, names, strict=True)]
     return ends[: len(floats)], ends[len(floats) :]
 
 
@@ -128,20 +140,3 @@ def _saved(
     last = [replace(t, name=name, constant=None) for t, name in zip(states, names, strict=False)]
     stacked = zip((turn, *states), names[len(states) :], strict=True)
     return last, [Tensor(name, t.dtype, (None, *(t.shape or ()))) for t, name in stacked]
-
-
-def _scan(
-    op: Builder, step: onnx.GraphProto, begin: Sequence[Tensor], sequences: Sequence[Tensor]
-) -> list[Tensor]:
-    """Emit a Scan from the last element of the sequences to the first. Return its last states."""
-    names = [op.fresh("Scan") for _ in begin]
-    op.write(
-        "Scan",
-        [t.name for t in (*begin, *sequences)],
-        names,
-        name=names[0],
-        body=step,
-        num_scan_inputs=len(sequences),
-        scan_input_directions=[1] * len(sequences),
-    )
-    return [replace(t, name=name, constant=None) for t, name in zip(begin, names, strict=True)]
