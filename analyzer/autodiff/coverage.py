@@ -104,7 +104,8 @@ def _path_of_codes(graph: Graph, roots: Sequence[str], target: str) -> tuple[Nod
 def is_on_codes(graph: Graph, node: Node) -> bool:
     """Whether a node between quantizers rounds to codes or reads them."""
     rules = find(node)
-    if rules is None:
+    if rules is None or rules.has_bodies:
+        # The count of a loop is no code.
         return False
     return rules.quantizes or any(graph.tensors[name].dtype.kind in "iu" for name in node.inputs[:1] if name)
 

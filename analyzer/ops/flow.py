@@ -23,7 +23,7 @@ from analyzer.ops.chain_rule import active_tensors, pull_back
 from analyzer.ops.registry import ExplicitRule, register
 from converters.graph.inference import inferred_of
 from converters.graph.nodes import reads
-from converters.passes.branches import BRANCHES
+from converters.passes.branches import BRANCHES, UNSETTLED_KEY
 from converters.passes.unroll import REASON_KEY
 
 # Larger constants are no shapes: inference needs their sizes alone.
@@ -37,7 +37,7 @@ class If(ExplicitRule):
     has_bodies = True
 
     def torch(torch, *_: Any, **__: Any) -> Any:
-        raise AssertionError("a branch is run by the interpreter")
+        raise UnsupportedOp("a branch has no form by itself. Fix: run it by analyzer.backends.interpreter")
 
     tensorflow = torch
 
@@ -83,7 +83,8 @@ def body_graph(graph: Graph, node: Node, role: str) -> Graph:
     around = {name: graph.tensors[name] for name in node.captured if name in graph.tensors}
     body: onnx.GraphProto = node.attributes[role]
     typed = {info.name for info in (*body.value_info, *body.output)}
-    if not {name for inner in body.node for name in inner.output if name} <= typed:
+    unknown = not {name for inner in body.node for name in inner.output if name} <= typed
+    if unknown or UNSETTLED_KEY in node.metadata:
         reason = f": {node.metadata[REASON_KEY]}" if REASON_KEY in node.metadata else ""
         raise UnsupportedOp(
             f"{node}: the types of the tensors in its {role} are not known{reason}. Fix: export the model with a fixed "

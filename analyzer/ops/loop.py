@@ -33,7 +33,7 @@ class Loop(ExplicitRule):
     has_bodies = True
 
     def torch(torch: Any, *_: Any, **__: Any) -> Any:
-        raise AssertionError("a loop is run by the interpreter")
+        raise UnsupportedOp("a loop has no form by itself. Fix: run it by analyzer.backends.interpreter")
 
     tensorflow = torch
 

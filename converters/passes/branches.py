@@ -19,6 +19,8 @@ from converters.graph.nodes import attribute, is_standard, reads, subgraphs
 from converters.graph.tensors import shape_of
 
 _MOST_AXES = 1024
+UNSETTLED_KEY = "onnxplain.unsettled"
+"""Marks a node whose bodies have no canonical form."""
 BRANCHES = ("then_branch", "else_branch")
 _ROLES = {"If": BRANCHES, "Loop": ("body",)}
 
@@ -32,18 +34,28 @@ def settle_branches(graph: MutableGraph, settle: Callable[[MutableGraph], None])
     for node in graph.nodes:
         if not is_standard(node, *_ROLES):
             continue
-        try:
-            bodies = {role: _settled(graph, node, role, settle) for role in _ROLES[node.op_type]}
-        except LimitExceeded:
-            raise
-        except ConversionError:
-            continue
-        if None not in bodies.values():
+        bodies = _settled_bodies(graph, node, settle)
+        if None in bodies.values():
+            if all(entry.key != UNSETTLED_KEY for entry in node.metadata_props):
+                node.metadata_props.add(key=UNSETTLED_KEY, value="types")
+        else:
             made = helper.make_node(node.op_type, node.input, node.output, name=node.name, **bodies)
             made.metadata_props.extend(node.metadata_props)
             replaced[id(node)] = [made]
             _state_results(graph, made)
     graph.replace(replaced)
+
+
+def _settled_bodies(
+    graph: MutableGraph, node: onnx.NodeProto, settle: Callable[[MutableGraph], None]
+) -> dict[str, onnx.GraphProto | None]:
+    """The canonical form of each body of a node, None where it has none."""
+    try:
+        return {role: _settled(graph, node, role, settle) for role in _ROLES[node.op_type]}
+    except LimitExceeded:
+        raise
+    except ConversionError:
+        return {"": None}
 
 
 def _state_results(graph: MutableGraph, node: onnx.NodeProto) -> None:
@@ -64,7 +76,9 @@ def _state_results(graph: MutableGraph, node: onnx.NodeProto) -> None:
 
 def are_settled(nodes: Iterable[onnx.NodeProto]) -> bool:
     """Whether the bodies of every If and Loop have the form that `settle_branches` gives them, as far as types tell."""
-    bodies = [body for node in nodes if is_standard(node, *_ROLES) for body in subgraphs(node)]
+    owners = [node for node in nodes if is_standard(node, *_ROLES)]
+    owners = [node for node in owners if all(entry.key != UNSETTLED_KEY for entry in node.metadata_props)]
+    bodies = [body for node in owners for body in subgraphs(node)]
     return all(
         {name for node in body.node for name in node.output if name}
         <= {info.name for info in (*body.value_info, *body.output)}
