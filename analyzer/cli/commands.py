@@ -15,7 +15,19 @@ import typer
 
 from analyzer.cli.help import Command, CommandGroup
 
-NAMES = ("demo", "convert", "inspect", "analyze", "check", "compare", "export", "run", "web", "serve", "methods")
+NAMES = (
+    "demo",
+    "convert",
+    "inspect",
+    "analyze",
+    "check",
+    "compare",
+    "export",
+    "run",
+    "web",
+    "serve",
+    "methods",
+)
 """The commands in the order of the help."""
 
 

@@ -14,9 +14,11 @@ from analyzer.cli.options import (
     LayoutOption,
     MeanOption,
     ResizeOption,
+    SetOption,
     SizeOption,
     StdOption,
     TrustOption,
+    parse_constants,
 )
 from analyzer.cli.terminal import Terminal, UserError
 
@@ -62,6 +64,7 @@ def convert(
         ),
     ] = None,
     example: ExampleOption = None,
+    constant: SetOption = None,
     size: SizeOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
@@ -76,7 +79,7 @@ def convert(
     from converters import convert as convert_model
     from converters.conversion import TOLERANCE
 
-    terminal = Terminal(as_json)
+    terminal, constants = Terminal(as_json), parse_constants(constant)
     refuse_other_than_onnx(output)
     names = read_class_names(class_names) if class_names is not None else None
     options = ImageOptions(size, mean, std, layout, resize)
@@ -88,6 +91,7 @@ def convert(
             sample,
             preprocessing=preprocessing,
             class_names=names,
+            constants=constants,
             fold_batch_norm=not no_fold,
             batches=batches,
             tolerance=TOLERANCE if tolerance is None else tolerance,

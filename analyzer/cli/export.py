@@ -20,11 +20,13 @@ from analyzer.cli.options import (
     ModelArgument,
     NoVerifyOption,
     ResizeOption,
+    SetOption,
     SizeOption,
     StdOption,
     StraightThroughOption,
     TargetOption,
     TrustOption,
+    parse_constants,
 )
 from analyzer.cli.terminal import READING, Terminal, UserError
 
@@ -122,6 +124,7 @@ def export(
     layout: LayoutOption = None,
     resize: ResizeOption = None,
     example: ExampleOption = None,
+    constant: SetOption = None,
     straight_through: StraightThroughOption = False,
     no_verify: NoVerifyOption = False,
     trust: TrustOption = False,
@@ -137,7 +140,7 @@ def export(
     from analyzer.graph.graph import Graph
     from converters.model import set_metadata
 
-    terminal = Terminal(as_json)
+    terminal, constants = Terminal(as_json), parse_constants(constant)
     chosen = settings_of(method, given)
     if len(chosen) > 1:
         raise UserError(
@@ -155,6 +158,7 @@ def export(
             verify=not no_verify,
             trust=trust,
             images=images,
+            constants=constants,
         )
     if images.any_given and images.size is not None:
         set_metadata(loaded, preprocessing=stored_flags(images))
