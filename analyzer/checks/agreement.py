@@ -136,6 +136,7 @@ def check(
     refuse_noise(functions[0])
     # What was made ready to rank the classes holds a copy of the weights.
     functions[0].release()
+    wrt = functions[0].default_wrt if wrt is None else wrt
     roots = functions[0].roots(wrt)
     readers = [Reader(fn, fixed, roots, fn.backend) for fn in functions]
     comparison = Comparison(readers, feeds, fixed, allowed, progress or None)

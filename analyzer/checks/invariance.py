@@ -137,6 +137,7 @@ def compare(
     refuse_after(one_scalar(target))
     stated = mine.graph, other.graph
     mine, other, feeds, target = _arranged(mine, other, feeds, target, inputs_of_b)
+    wrt = mine.default_wrt if wrt is None else wrt
     fixed, roots = fix_target(mine, feeds, target, stated[0]), mine.roots(wrt)
     refuse_noise(mine)
     refuse_noise(other)
