@@ -182,7 +182,9 @@ def _after(after: object, target: Target) -> str | None:
     """The activation that is appended to an output. Raises TargetError."""
     if after is None:
         return None
-    named = after.lower().replace("_", "-").replace("logsoftmax", "log-softmax") if isinstance(after, str) else ""
+    named = (
+        after.lower().replace("_", "-").replace("logsoftmax", "log-softmax") if isinstance(after, str) else ""
+    )
     if named not in AFTER:
         raise TargetError(f"unknown after={after!r}. Fix: give one of {', '.join(map(repr, AFTER))}")
     if target.parts is not None or isinstance(target.weights, Mapping):
