@@ -39,6 +39,7 @@ from analyzer.methods import (
     xrai,
 )
 from analyzer.target.target import Target
+from analyzer.texts import Texts, load_texts
 
 __all__ = [
     "AnalysisError",
@@ -56,6 +57,7 @@ __all__ = [
     "Report",
     "SaliencyMap",
     "Target",
+    "Texts",
     "Xrai",
     "blur_integrated_gradients",
     "check",
@@ -74,6 +76,7 @@ __all__ = [
     "integrated_gradients",
     "layer_cam",
     "load_images",
+    "load_texts",
     "simple_full_grad",
     "smooth_full_grad",
     "smooth_grad",

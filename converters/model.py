@@ -111,12 +111,14 @@ class Model:
     """A canonical ONNX graph with its verification and, in memory only, the network or the file it came from.
 
     original: the ONNX model as it was given, None where it is the canonical graph itself or another framework's.
+    folder: the folder of Hugging Face that the model was read from, with its tokenizer; None for any other source.
     """
 
     proto: onnx.ModelProto
     source: PyTorchSource | TensorFlowSource | None = field(default=None, repr=False)
     verification: Verification | None = None
     original: onnx.ModelProto | None = field(default=None, repr=False, compare=False)
+    folder: Path | None = field(default=None, repr=False, compare=False)
 
     def __repr__(self) -> str:
         """Return the inputs, the outputs and the size of the graph in at most four lines."""

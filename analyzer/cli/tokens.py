@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from analyzer.graph.graph import Graph
     from analyzer.methods.result import Attribution
 
-Texts = Sequence[Sequence["ScoredTokens"]]
+ScoredTexts = Sequence[Sequence["ScoredTokens"]]
 # A token that ends a row so many times is its padding.
 PADDING_RUN = 3
 

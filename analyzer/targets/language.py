@@ -16,7 +16,7 @@ from analyzer.errors import InputError, TargetError
 from analyzer.graph.token_inputs import token_inputs
 from analyzer.types import Inputs
 
-Numbers = int | Sequence[int] | np.ndarray
+OnePerSample = int | Sequence[int] | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class LanguageModel:
         """The number of sequences, N."""
         return len(self.ids)
 
-    def positions(self, position: Numbers | None) -> np.ndarray:
+    def positions(self, position: OnePerSample | None) -> np.ndarray:
         """Return a column of each sample, (N,). Negative positions count from the last token, None is the last.
 
         Raises TargetError for a column that does not exist or is padding.
@@ -87,7 +87,7 @@ class LanguageModel:
             found[sample] = one if one >= 0 else columns[one]
         return found
 
-    def tokens(self, token: Numbers) -> np.ndarray:
+    def tokens(self, token: OnePerSample) -> np.ndarray:
         """Return a token id of each sample, (N,). Raises TargetError for one outside the vocabulary."""
         found = self._each(token, "token")
         beyond = [one for one in found if one < 0 or (self.vocabulary is not None and one >= self.vocabulary)]
@@ -98,7 +98,7 @@ class LanguageModel:
             )
         return found
 
-    def _each(self, value: Numbers, what: str) -> np.ndarray:
+    def _each(self, value: OnePerSample, what: str) -> np.ndarray:
         array = np.asarray(value)
         if array.dtype.kind not in "iu" or array.shape not in ((), (self.samples,)):
             raise TargetError(

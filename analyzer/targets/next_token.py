@@ -6,7 +6,7 @@ import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike
 from analyzer.target.target import Target
-from analyzer.targets.language import LanguageModel, Numbers
+from analyzer.targets.language import LanguageModel, OnePerSample
 from analyzer.types import Inputs
 
 LOGARITHM = "log-softmax"
@@ -15,9 +15,9 @@ LOGARITHM = "log-softmax"
 def next_token(
     model: Differentiable | ModelLike,
     inputs: Inputs,
-    token: Numbers | None = None,
+    token: OnePerSample | None = None,
     *,
-    position: Numbers | None = None,
+    position: OnePerSample | None = None,
     log_probability: bool = True,
     output: str | None = None,
     padding: int | None = None,

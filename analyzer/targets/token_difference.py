@@ -6,17 +6,17 @@ import numpy as np
 
 from analyzer.backends import Differentiable, ModelLike
 from analyzer.target.target import Target
-from analyzer.targets.language import LanguageModel, Numbers
+from analyzer.targets.language import LanguageModel, OnePerSample
 from analyzer.types import Inputs
 
 
 def token_difference(
     model: Differentiable | ModelLike,
     inputs: Inputs,
-    token: Numbers,
-    other: Numbers,
+    token: OnePerSample,
+    other: OnePerSample,
     *,
-    position: Numbers | None = None,
+    position: OnePerSample | None = None,
     output: str | None = None,
     padding: int | None = None,
 ) -> Target:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -45,10 +45,11 @@ class HubFolder:
     around: bool = False
 
     def described(self, model: Model) -> Model:
-        """Store the class names and the preprocessing of the folder in the model, where it has none. Returns it.
+        """Return the model with the folder, whose class names and preprocessing are stored where it has none.
 
         Raises InvalidModel for damaged files of the folder; where the .onnx file itself was named, a Note says so.
         """
+        model = replace(model, folder=self.folder)
         try:
             return self._described(model)
         except InvalidModel as error:
