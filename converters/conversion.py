@@ -25,6 +25,7 @@ from converters.errors import (
 from converters.graph.bounds import refuse_oversized
 from converters.graph.order import in_order
 from converters.model import Model, Preprocessing, Verification, set_metadata
+from converters.passes.caches import without_caches
 from converters.passes.input_axes import normalise_axes
 from converters.passes.outputs import keep_numbers, refuse_text
 from converters.sources.dispatch import from_source, is_convertible, of_file
@@ -231,7 +232,9 @@ def _loaded(proto: onnx.ModelProto, verify: bool, run: bool, fold: bool, name: s
                 f"again, onnxplain convert ORIGINAL -o {name} --no-fold, or convert(original, fold_batch_norm=False)"
             )
         return Model(proto)
+    proto, caches = without_caches(proto)
     proto, notes = keep_numbers(normalise_axes(proto, run=run))
+    notes = (*caches, *notes)
     canonical = canonicalise(proto, fold_batch_norm=fold and not keeps_batch_norm(proto), dynamic_batch=run)
     refuse_text(canonical)
     _state(canonical, notes, stacklevel=6)

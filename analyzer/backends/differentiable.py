@@ -31,7 +31,7 @@ from analyzer.errors import AnalysisError, UnknownTensor
 from analyzer.graph.batch_axis import Place, find_places
 from analyzer.graph.embeddings import embedded_tokens
 from analyzer.graph.graph import Graph
-from analyzer.graph.names import EMBEDDING, find_tensors, near_names
+from analyzer.graph.names import EMBEDDING, TensorName, find_tensors, near_names
 from analyzer.graph.program import Program
 from analyzer.graph.samples.arrangement import Arrangement
 from analyzer.graph.token_inputs import token_vectors
@@ -138,7 +138,7 @@ class Differentiable:
         """What methods attribute where `wrt` is omitted: the vectors of tokens without a floating input, else None."""
         if self.differentiable_inputs or not (vectors := token_vectors(self.graph)):
             return None
-        return EMBEDDING if vectors == embedded_tokens(self.graph) else vectors
+        return EMBEDDING if vectors == embedded_tokens(self.graph) else tuple(map(TensorName, vectors))
 
     @cached_property
     def places(self) -> Mapping[str, Place]:

@@ -19,6 +19,7 @@ from converters.canonical import check
 from converters.errors import ConversionError, ExampleNeeded, InvalidModel
 from converters.graph.order import in_order
 from converters.model import Model, Preprocessing
+from converters.passes.caches import without_caches
 from converters.passes.input_axes import normalise_axes
 from converters.passes.outputs import keep_numbers, refuse_text
 from converters.sources import foreign, pytorch
@@ -165,8 +166,9 @@ def _convert_onnx(proto: onnx.ModelProto, example: Any) -> Converted:
     """A plain ONNX model: its reference is itself as given, run without optimisations."""
     proto = in_order(proto)
     check(proto, shapes=False)
+    proto, caches = without_caches(proto)
     proto, notes = keep_numbers(normalise_axes(proto))
-    return of_file(proto, example, notes)
+    return of_file(proto, example, (*caches, *notes))
 
 
 def of_file(proto: onnx.ModelProto, example: Any, notes: Sequence[str] = ()) -> Converted:

@@ -47,12 +47,23 @@ def rotated(x: Any, positions: Any) -> Any:
     return torch.cat([a * angles.cos() - b * angles.sin(), b * angles.cos() + a * angles.sin()], -1)
 
 
+class RootMeanSquare(nn.Module):
+    """RMSNorm written out, as transformers does."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.linspace(0.8, 1.2, width))
+
+    def forward(self, x: Any) -> Any:
+        return self.weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
+
+
 class Block(nn.Module):
     """Attention and a perceptron, each after a norm. gated: as in Llama."""
 
     def __init__(self, *, gated: bool) -> None:
         super().__init__()
-        norm = nn.RMSNorm if gated else nn.LayerNorm
+        norm = RootMeanSquare if gated else nn.LayerNorm
         self.norms = nn.ModuleList(norm(WIDTH) for _ in range(2))
         self.attention = Attention(1 if gated else HEADS, rotary=gated)
         self.up, self.down = nn.Linear(WIDTH, 2 * WIDTH), nn.Linear(2 * WIDTH, WIDTH)
@@ -75,7 +86,7 @@ class Decoder(nn.Module):
         self.wte = nn.Embedding(VOCABULARY, WIDTH)
         self.wpe = None if gated else nn.Embedding(LENGTH, WIDTH)
         self.blocks = nn.ModuleList(Block(gated=gated) for _ in range(layers))
-        self.norm = (nn.RMSNorm if gated else nn.LayerNorm)(WIDTH)
+        self.norm = (RootMeanSquare if gated else nn.LayerNorm)(WIDTH)
         self.head = nn.Linear(WIDTH, VOCABULARY, bias=False)
         # Of random numbers with a spread that makes tokens matter.
         nn.init.normal_(self.wte.weight, std=0.7)
