@@ -38,6 +38,7 @@ from analyzer.methods import (
     var_grad,
     xrai,
 )
+from analyzer.methods.generation import GenerationAttribution, attribute_generation
 from analyzer.target.target import Target
 from analyzer.texts import Texts, load_texts
 
@@ -51,6 +52,7 @@ __all__ = [
     "Explainer",
     "ExpectedGradients",
     "FullGrad",
+    "GenerationAttribution",
     "Gradients",
     "GuidedIntegratedGradients",
     "IntegratedGradients",
@@ -59,6 +61,7 @@ __all__ = [
     "Target",
     "Texts",
     "Xrai",
+    "attribute_generation",
     "blur_integrated_gradients",
     "check",
     "compare",

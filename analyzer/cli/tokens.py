@@ -90,11 +90,11 @@ def texts_of(
     """
     from analyzer.methods.full_gradient.result import FullGrad
     from analyzer.methods.pictures import caption_of
-    from analyzer.methods.token_scores import scored_tokens
+    from analyzer.methods.token_scores import scored_tokens, scores_of
 
     texts: list[list[ScoredTokens]] = [[] for _ in next(iter(inputs.values()))]
     embedded = [
-        name for name in embedded_tokens(graph) if any(_scores(one, name) is not None for one in results)
+        name for name in embedded_tokens(graph) if any(scores_of(one, name) is not None for one in results)
     ]
     if vocabulary is not None and not embedded:
         raise UserError(
@@ -106,7 +106,7 @@ def texts_of(
             continue
         rows = [_named(row, vocabulary if name == embedded[0] else None) for row in ids]
         for result in results:
-            scores = _scores(result, name)
+            scores = scores_of(result, name)
             if scores is None:
                 continue
             of = f", {name}" if len(embedded) > 1 else ""
@@ -118,17 +118,6 @@ def texts_of(
             for own, text in zip(texts, found, strict=True):
                 own.append(text)
     return texts
-
-
-def _scores(result: Attribution, name: str) -> np.ndarray | None:
-    """A number for each token (N, T): of the method's own map where it draws one, else the sum over each vector."""
-    from analyzer.methods.token_scores import token_scores
-
-    drawn = result.by_tensor(getattr(result, "complete_map", result.maps))
-    if name in drawn:
-        return drawn[name]
-    attributions = result.by_tensor(result.attributions)
-    return token_scores(attributions[name]) if name in attributions and not result.is_map else None
 
 
 def tokens_json(texts: Sequence[ScoredTokens]) -> dict[str, Any]:

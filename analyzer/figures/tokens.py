@@ -117,9 +117,14 @@ class Chip:
 def chips(text: ScoredTokens, limit: float) -> list[Chip]:
     """A text's tokens as they are drawn. limit: the score of the fullest colour."""
     return [
-        Chip(visible(token), score_text(float(score), limit), _colour(float(score) * own, limit))
+        chip_of(token, float(score), limit, coloured=bool(own))
         for token, score, own in zip(text.tokens, text.scores, text.coloured, strict=True)
     ]
+
+
+def chip_of(token: str, score: float, limit: float, *, coloured: bool = True) -> Chip:
+    """A token as it is drawn; without colour where it does not count."""
+    return Chip(visible(token), score_text(score, limit), _colour(score if coloured else 0.0, limit))
 
 
 def limit_of(texts: Sequence[ScoredTokens]) -> float:
@@ -130,6 +135,8 @@ def limit_of(texts: Sequence[ScoredTokens]) -> float:
 
 def visible(token: str) -> str:
     """A token whose breaks and controls are seen and do nothing."""
+    if not token:
+        return ""
     if not token.strip(" "):
         return BREAKS[" "] * max(1, len(token))
     return "".join(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from analyzer.figures import ScoredTokens
+    from analyzer.methods.result import Attribution
 
 TokenNames = Sequence[str] | Sequence[Sequence[str]] | Texts
 UNIT = "units of the output"
@@ -28,6 +29,18 @@ def token_scores(attributions: np.ndarray) -> np.ndarray:
     """(N, T): each token's attribution, the sum over its vector; in double precision."""
     summed: np.ndarray = attributions.reshape(*attributions.shape[:2], -1).sum(axis=-1, dtype=np.float64)
     return summed
+
+
+def scores_of(result: Attribution, name: str) -> np.ndarray | None:
+    """Return a number for each token (N, T) of a tensor; None where the result has none.
+
+    It is that of the method's own map where it draws one, else the sum over each vector.
+    """
+    drawn = result.by_tensor(getattr(result, "complete_map", result.maps))
+    if name in drawn:
+        return drawn[name]
+    attributions = result.by_tensor(result.attributions)
+    return token_scores(attributions[name]) if name in attributions and not result.is_map else None
 
 
 def scored_tokens(

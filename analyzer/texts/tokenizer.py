@@ -87,6 +87,13 @@ class Tokenizer:
             raise InputError(f"the text {text[:40]!r} has no token. Fix: give a text with at least one word")
         return Encoded(list(found.ids), list(found.type_ids), len(whole.ids) - len(found.ids))
 
+    def bare(self, text: str) -> list[int]:
+        """Return the ids of a text without special tokens. Raises InputError for a text without a token."""
+        ids = list(self.engine.encode(text, add_special_tokens=False).ids)
+        if not ids:
+            raise InputError(f"the text {text[:40]!r} has no token. Fix: give a text with at least one word")
+        return ids
+
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of token ids, special tokens left out."""
         text: str = self.engine.decode(list(ids), skip_special_tokens=True)
