@@ -46,7 +46,8 @@ def find_tensors(graph: Graph, names: str | Sequence[str]) -> tuple[str, ...]:
 def _found(graph: Graph, name: str) -> tuple[str, ...]:
     """Return the tensors of one name: the embedding, a tensor, or the outputs of a layer."""
     if isinstance(name, TensorName) and name in graph.tensors:
-        return (str(name),)
+        # It stays exact: a part of the model looks its tensors up again.
+        return (name,)
     if name == EMBEDDING and (vectors := embedded_tokens(graph)):
         return vectors
     tensor = graph.tensors.get(name)

@@ -79,7 +79,7 @@ def test_terminal_report_and_pictures_show_the_tokens(text_files, command, tmp_p
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (("--tokens", "words.txt"), "give --wrt embedding"),
+        (("--method", "grad-cam", "--tokens", "words.txt"), "grad"),
         ((*METHOD, "--tokens", "short.txt"), "2 lines have no token of id 2"),
         ((*METHOD, "--tokens", "latin.txt"), "latin.txt: no UTF-8 text"),
         ((*METHOD, "--tokens", "none.txt"), "none.txt: No such file"),
