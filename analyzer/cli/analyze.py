@@ -125,6 +125,7 @@ def analyze(
     from analyzer.cli.samples_first import SamplesFirst
     from analyzer.cli.targets import explained_target, refuse_several
     from analyzer.cli.texts import (
+        asks_for_tokens,
         batch_of,
         ids_of_rows,
         language_target,
@@ -178,6 +179,13 @@ def analyze(
         for own in settings.values():
             if "baseline_inputs" in own:
                 own["baseline_inputs"] = read
+    of_language = asks_for_tokens(target, texts_read)
+    chosen: TargetLike = None
+    if not of_language:
+        chosen = explained_target(target, len(batch.names), loaded, graph, logit=logit, terminal=terminal)
+        for one in settings:
+            if not METHODS[one].ranked:
+                refuse_several(chosen, one)
     if batch.assumed:
         terminal.note(ASSUMED)
     fn = differentiate(
@@ -200,14 +208,15 @@ def analyze(
             output=output,
         )  # fmt: skip
         return
-    of_tokens = language_target(target, fn, batch, reader or tokenizer_of(model, loaded, tokens), terminal)
-    if of_tokens is not None:
-        chosen = of_tokens[0]
-    else:
-        chosen = explained_target(target, len(batch.names), loaded, graph, logit=logit, terminal=terminal)
-    for one in settings:
-        if not METHODS[one].ranked:
-            refuse_several(chosen, one)
+    of_tokens = None
+    if of_language:
+        names_tokens = reader or tokenizer_of(model, loaded, tokens)
+        of_tokens = language_target(target, fn, batch, names_tokens, terminal)
+        chosen = (
+            of_tokens[0]
+            if of_tokens is not None
+            else explained_target(None, len(batch.names), loaded, graph, logit=logit, terminal=terminal)
+        )
     graph = fn.graph
     picked: list[Candidate] = []
     asked: Asked = (target or "") if of_tokens is None else of_tokens[1]

@@ -138,6 +138,13 @@ def _is_file_of_texts(given: str) -> bool:
     return given.lower().endswith(".txt") and " " not in given.strip()
 
 
+def asks_for_tokens(target: str | None, texts: Texts | None) -> bool:
+    """Return whether `language_target` decides: for its own words, and for texts without a --target."""
+    if target is None:
+        return texts is not None
+    return target == LIKELIHOOD or _NEXT.fullmatch(target) is not None
+
+
 def language_target(
     text: str | None, fn: Differentiable, batch: Batch, tokenizer: Tokenizer | None, terminal: Terminal
 ) -> tuple[TargetLike, tuple[str, ...]] | None:
