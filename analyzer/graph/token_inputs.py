@@ -72,3 +72,20 @@ def token_vectors(graph: Graph) -> tuple[str, ...]:
     own = tuple(name for name in vectors if name in reached)
     # Positions that are counted from the ids which are no padding are a lookup of the ids, too.
     return own or vectors
+
+
+def position_limit(graph: Graph) -> int | None:
+    """Return how many positions a model has a vector for, None where it looks none up for a mask or positions."""
+    known = token_inputs(graph)
+    if known is None or not (counted := [name for name in (known.mask, known.positions) if name is not None]):
+        return None
+    reached = graph.descendants(counted)
+    tables = (
+        graph.tensors[node.inputs[0]]
+        for node in graph.nodes
+        if node.op_type == "Gather" and not node.attributes["axis"] and node.inputs[1] in reached
+    )
+    rows = [
+        len(one.constant) for one in tables if one.constant is not None and one.is_float and one.rank == 2
+    ]
+    return min(rows, default=None)

@@ -15,7 +15,7 @@ import numpy as np
 
 from analyzer.errors import InputError, note
 from analyzer.graph.graph import Graph
-from analyzer.graph.token_inputs import TokenInputs, token_inputs
+from analyzer.graph.token_inputs import TokenInputs, position_limit, token_inputs
 from analyzer.texts.pieces import Piece
 from analyzer.texts.tokenizer import Encoded, Tokenizer, open_tokenizer
 from converters import load
@@ -112,9 +112,8 @@ def read_texts(
             f"{', '.join(graph.inputs)}. Fix: give arrays, an .npz with one for each input"
         )
     fixed = _length(graph, known)
-    limits = [
-        one for one in (fixed, max_length if max_length is not None else tokenizer.limit) if one is not None
-    ]
+    stated = tokenizer.limit if max_length is None else max_length
+    limits = [one for one in (fixed, stated, position_limit(graph)) if one is not None]
     encoded = [tokenizer.encode(text, min(limits, default=None)) for text in texts]
     for index, one in enumerate(encoded):
         if one.left_out:

@@ -13,7 +13,7 @@ import numpy as np
 
 from analyzer.backends import Differentiable
 from analyzer.errors import AnalysisError, InputError
-from analyzer.graph.token_inputs import TokenInputs, token_inputs
+from analyzer.graph.token_inputs import TokenInputs, position_limit, token_inputs
 from analyzer.targets.language import LanguageModel
 from analyzer.texts.load import positions_of
 from analyzer.types import Arrays, Progress
@@ -47,7 +47,8 @@ class Decoder:
             )
         shape = fn.graph.tensors[known.ids].shape
         fixed = shape[1] if shape is not None and isinstance(shape[1], int) else None
-        length = fixed if fixed is not None else limit
+        limits = [one for one in (limit, position_limit(fn.graph)) if one is not None]
+        length = fixed if fixed is not None else min(limits, default=None)
         made = cls(fn, known, output or "", length, fixed is not None, 0)
         language = LanguageModel.read(fn, made.feeds(ids), output, None)
         vocabulary = language.vocabulary

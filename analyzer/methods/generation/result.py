@@ -152,19 +152,24 @@ class GenerationAttribution(Attribution):
                 ScoredTokens(
                     [self.tokens[column] for column in columns],
                     np.asarray(self.scores[row, columns], np.float64),
-                    f"{self.generated[row]!r}, probability {self.probabilities[row]:.3g}",
+                    f"{self._shown(row)}, probability {self.probabilities[row]:.3g}",
                     None if self.completeness is None else float(self.completeness.output[row]),
                     [self.special[column] for column in columns] if self.special else (),
                 )
             )
         return found
 
+    def _shown(self, row: int) -> str:
+        """A generated token without the space before it."""
+        return self.generated[row].strip(" ") or self.generated[row]
+
     def matrix(self) -> TokenMatrix:
         """Return the numbers and names that `plot` and `to_html` draw."""
         from analyzer.figures.matrix import TokenMatrix
 
+        rows = [self._shown(row) for row in range(len(self))]
         return TokenMatrix(
-            self.scores, self.seen, self.tokens, self.generated, self.probabilities, self.special, self.prompt
+            self.scores, self.seen, self.tokens, rows, self.probabilities, self.special, self.prompt
         )
 
     def plot(self, images: Any = None, *, title: str | None = None, **looks: Any) -> Figure:
