@@ -23,7 +23,7 @@ from converters.passes.caches import without_caches
 from converters.passes.input_axes import normalise_axes
 from converters.passes.outputs import keep_numbers, refuse_text
 from converters.sources import foreign, pytorch
-from converters.sources.examples import example_of, on_images
+from converters.sources.examples import example_of, on_images, with_full_masks
 from converters.sources.files import read_onnx, refuse_stream
 from converters.sources.pytorch import Converted
 from converters.sources.trust import refuse_program
@@ -36,6 +36,8 @@ _OF_TENSORFLOW = (".keras", ".h5", ".hdf5", ".pb", ".pbtxt")
 _KINDS = (
     ".onnx, .pt2, .keras, .h5, a frozen .pb, a SavedModel folder, or a Hugging Face folder with an .onnx file"
 )
+# It is told the number of tokens, which is the sum of a mask without holes.
+_COUNTED = "GroupQueryAttention"
 _FIXES = {
     ".tflite": "Fix: convert the Keras model or SavedModel that the TensorFlow Lite file was made from, or the file "
     "that python -m tf2onnx.convert --tflite MODEL.tflite --output MODEL.onnx writes",
@@ -176,6 +178,8 @@ def of_file(proto: onnx.ModelProto, example: Any, notes: Sequence[str] = ()) -> 
     original = Original(proto)
     refuse_text(proto, original.infos)
     feeds = example_of(original.infos, example)
+    if example is None and any(node.op_type == _COUNTED for node in proto.graph.node):
+        feeds = with_full_masks(feeds)
 
     def run(arrays: NamedArrays) -> Sequence[np.ndarray]:
         return list(original.run(arrays).values())

@@ -102,3 +102,59 @@ def test_a_merged_decoder_takes_the_branch_without_caches():
     gradient = np.zeros((2, 3, 6), np.float32)
     gradient[:, 1, 2] = 2 * table[ids[:, 1], 2]
     np.testing.assert_allclose(next(iter(found.gradients.values())), gradient, atol=1e-6)
+
+
+def counted():
+    """A decoder of ONNX Runtime's own attention, which is told the number of tokens and continues caches."""
+    rng = np.random.default_rng(0)
+    make, kinds = onnx.helper.make_tensor_value_info, onnx.TensorProto
+    cache = ["batch_size", 1, "past_sequence_length", 8]
+    nodes = [
+        ("Gather", ["table", "input_ids"], ["x"], {}),
+        *(("MatMul", ["x", name], [f"{name}.x"], {}) for name in "qkv"),
+        ("Cast", ["attention_mask"], ["kept"], {"to": kinds.INT32}),
+        ("ReduceSum", ["kept", "last"], ["count"], {"keepdims": 0}),
+        ("Sub", ["count", "one"], ["ends"], {}),
+        ("Shape", ["attention_mask"], ["sizes"], {"start": 1}),
+        ("Cast", ["sizes"], ["total"], {"to": kinds.INT32}),
+        (
+            "GroupQueryAttention",
+            ["q.x", "k.x", "v.x", "past_key_values.0.key", "past_key_values.0.value", "ends", "total"],
+            ["attended", "present.0.key", "present.0.value"],
+            {"domain": "com.microsoft", "num_heads": 2, "kv_num_heads": 1},
+        ),
+        ("MatMul", ["attended", "head"], ["logits"], {}),
+    ]
+    shapes = {"table": (11, 16), "q": (16, 16), "k": (16, 8), "v": (16, 8), "head": (16, 11)}
+    weights = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    weights |= {"last": np.array([1]), "one": np.array(1, np.int32)}
+    rows = ["batch_size", "sequence_length"]
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node(kind, read, made, **own) for kind, read, made, own in nodes],
+        "counted",
+        [
+            make("input_ids", kinds.INT64, rows),
+            make("attention_mask", kinds.INT64, ["batch_size", "total_sequence_length"]),
+            *(make(f"past_key_values.0.{kind}", kinds.FLOAT, cache) for kind in ("key", "value")),
+        ],
+        [
+            make("logits", kinds.FLOAT, [*rows, 11]),
+            *(make(f"present.0.{kind}", kinds.FLOAT, cache) for kind in ("key", "value")),
+        ],
+        [onnx.numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("com.microsoft", 1)]
+    return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=9)
+
+
+def test_attention_of_the_runtime_with_empty_caches_is_the_standard_one():
+    proto, ids = counted(), np.array([[1, 2, 3, 4], [5, 6, 7, 8]])
+    mask = np.ones_like(ids)
+    session = onnxruntime.InferenceSession(proto.SerializeToString())
+    empty = {f"past_key_values.0.{kind}": np.zeros((2, 1, 0, 8), np.float32) for kind in ("key", "value")}
+    (expected,) = session.run(["logits"], {"input_ids": ids, "attention_mask": mask, **empty})
+    with pytest.warns(Warning, match="caches of an earlier run"):
+        model = ox.load(proto)
+    assert model.verification is not None
+    found = ox.differentiate(model).forward({"input_ids": ids, "attention_mask": mask})
+    np.testing.assert_allclose(found["logits"], expected, atol=1e-4)
