@@ -15,6 +15,7 @@ import onnxplain as ox
 from analyzer.cli import main
 from analyzer.errors import InputError, Note
 from converters import ConversionError, InvalidModel
+from converters.sources.hub import open_folder
 from converters.sources.hub.tokens import tokens_of
 from tests.refusals.setting import CONV, IDS, TOKENS, W, X, model_of
 
