@@ -34,7 +34,9 @@ from .methods import (
     var_grad,
     xrai,
 )
+from .methods.generation import GenerationAttribution, attribute_generation
 from .target.target import Target
+from .texts import Texts, load_texts
 
 __all__ = [
     "AnalysisError",
@@ -47,6 +49,7 @@ __all__ = [
     "Explainer",
     "ExpectedGradients",
     "FullGrad",
+    "GenerationAttribution",
     "Gradients",
     "GuidedIntegratedGradients",
     "IntegratedGradients",
@@ -54,7 +57,9 @@ __all__ = [
     "Results",
     "SaliencyMap",
     "Target",
+    "Texts",
     "Xrai",
+    "attribute_generation",
     "blur_integrated_gradients",
     "check",
     "compare",
@@ -73,6 +78,7 @@ __all__ = [
     "integrated_gradients",
     "layer_cam",
     "load_images",
+    "load_texts",
     "open_results",
     "simple_full_grad",
     "smooth_full_grad",

@@ -25,6 +25,7 @@ from converters.errors import (
 from converters.graph.bounds import refuse_oversized
 from converters.graph.order import in_order
 from converters.model import Model, ModelFile, Preprocessing, Verification, set_metadata
+from converters.passes.caches import without_caches
 from converters.passes.fixed_inputs import fix_inputs, mapping_of
 from converters.passes.input_axes import normalise_axes
 from converters.passes.outputs import keep_numbers, refuse_text
@@ -253,7 +254,9 @@ def _loaded(
             )
         if not constants:
             return Model(proto)
+    proto, caches = without_caches(proto)
     given, notes = keep_numbers(normalise_axes(proto, run=run))
+    notes = (*caches, *notes)
     proto, _ = fix_inputs(given, constants)
     canonical = canonicalise(proto, fold_batch_norm=fold and not keeps_batch_norm(proto), dynamic_batch=run)
     refuse_text(canonical)

@@ -152,12 +152,14 @@ class Model:
     original: the ONNX model as it was given, None where it is the canonical graph itself or another framework's.
     file: where `load` read it; None of other models, and of those that were made from it. A Model pickles by this path,
     else with its weights (converters/pickling.py).
+    folder: the folder of Hugging Face that the model was read from, with its tokenizer; None for any other source.
     """
 
     proto: onnx.ModelProto
     source: PyTorchSource | TensorFlowSource | None = field(default=None, repr=False)
     verification: Verification | None = None
     original: onnx.ModelProto | None = field(default=None, repr=False, compare=False)
+    folder: Path | None = field(default=None, repr=False, compare=False)
     # `replace` makes another model, which the file does not hold.
     file: ModelFile | None = field(default=None, init=False, repr=False, compare=False)
 

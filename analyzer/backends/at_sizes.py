@@ -160,8 +160,13 @@ def _bound(fn: Differentiable, model: Model) -> Differentiable:
     double = precisions(fn.graph) <= {FLOAT64} and not precisions(stated) <= {FLOAT64}
     graph = in_precision(stated, FLOAT64) if double else at_least_float32(stated)
     made = replace(fn, model=model, engine=fn.engine.rebound(graph), caches={})
-    _SETTLED.of(made)[()] = True
+    keep_sizes(made)
     return made
+
+
+def keep_sizes(fn: Differentiable) -> None:
+    """Leave a model as it is from now on: its loops are written out already."""
+    _SETTLED.of(fn)[()] = True
 
 
 def _switches(fn: Differentiable) -> tuple[str, ...]:

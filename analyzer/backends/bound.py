@@ -15,6 +15,7 @@ import numpy as np
 
 from analyzer.autodiff.request import CHOSEN, OUTPUT, Request, masked, observe
 from analyzer.autodiff.sweep import check_gradient_paths
+from analyzer.backends.appended import with_activation
 from analyzer.backends.at_sizes import at_sizes
 from analyzer.backends.batching.arranging import refuse_rows
 from analyzer.backends.batching.micro_batches import batches, run
@@ -25,7 +26,6 @@ from analyzer.backends.watched import watch_of, with_output
 from analyzer.errors import TargetError
 from analyzer.graph.batch_axis import batched_inputs, samples_in
 from analyzer.graph.samples.arrangement import INDEPENDENT, Arrangement
-from analyzer.target.before import at_logit
 from analyzer.target.resolve import resolve
 from analyzer.target.target import Seed, Target, chosen_classes
 from analyzer.types import Arrays, Progress
@@ -82,7 +82,7 @@ class Bound:
     @classmethod
     def of(cls, fn: Differentiable, feeds: Feeds, target: Target) -> Bound:
         """Bind a model to feeds. Raises TargetError where the target is not the model's."""
-        sized = at_sizes(fn, feeds)
+        sized, target = with_activation(at_sizes(fn, feeds), target)
         return cls(sized, feeds.of(sized.graph), _resolved(sized, feeds, target))
 
     @property
@@ -198,7 +198,6 @@ def _resolved(fn: Differentiable, feeds: Arrays, target: Target) -> Seed:
     def values(output: str) -> np.ndarray:
         return run(fn, Call(None, (output,), None), feeds)[output]
 
-    target = at_logit(target, graph)
     if fn.arrangement is not None:
         refuse_rows(target, graph, fn.arrangement)
     output = graph.tensors.get(target.first_output or graph.default_output)

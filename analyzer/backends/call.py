@@ -105,6 +105,9 @@ def explains(method: _Method) -> _Method:
         given["model"], feeds = fn, feeds.of(fn.graph)
         if "target" in given:
             given["target"] = fn.indexed(given["target"])
+        if "wrt" in signature.parameters and given.get("wrt") is None and fn.default_wrt is not None:
+            # A model without a floating input is explained from the vectors of its tokens.
+            given["wrt"] = fn.default_wrt
         called = inspect.BoundArguments(signature, cast("OrderedDict[str, Any]", given))
         outermost = not within_call()
         with calling(given["inputs"], feeds), explaining(*([(fn, feeds)] if verify else [])):

@@ -29,10 +29,12 @@ from analyzer.backends.inputs import Feeds, check_inputs, checked_for
 from analyzer.backends.pixels import from_pictures, refuse_raw
 from analyzer.errors import AnalysisError, UnknownTensor
 from analyzer.graph.batch_axis import Place, find_places
+from analyzer.graph.embeddings import embedded_tokens
 from analyzer.graph.graph import Graph
-from analyzer.graph.names import find_tensors, near_names
+from analyzer.graph.names import EMBEDDING, TensorName, find_tensors, near_names
 from analyzer.graph.program import Program
 from analyzer.graph.samples.arrangement import Arrangement
+from analyzer.graph.token_inputs import token_vectors
 from analyzer.target.class_names import names_of_output, with_indices
 from analyzer.target.saturation import note_saturated
 from analyzer.target.target import Seed, TargetLike, as_target, one_scalar
@@ -151,6 +153,13 @@ class Differentiable:
         return tuple(name for name in self.graph.inputs if self.graph.tensors[name].is_float)
 
     @cached_property
+    def default_wrt(self) -> Names | None:
+        """What methods attribute where `wrt` is omitted: the vectors of tokens without a floating input, else None."""
+        if self.differentiable_inputs or not (vectors := token_vectors(self.graph)):
+            return None
+        return EMBEDDING if vectors == embedded_tokens(self.graph) else tuple(map(TensorName, vectors))
+
+    @cached_property
     def places(self) -> Mapping[str, Place]:
         """Where the samples lie in every tensor of which it can be told."""
         places = find_places(self.graph)
@@ -228,12 +237,13 @@ class Differentiable:
         """The explained output of each sample, and its gradient at `wrt` (default: the floating inputs).
 
         inputs: (N, *features), or {input name: array}. target: see `Target`; names of classes that the model stores are
-        taken for indices. wrt: see `roots`; the results have
-        ONNX names, and one tensor may be computed from another.
+        taken for indices. wrt: see `roots`; without a floating input it is "embedding". The results have ONNX names,
+        and one tensor may be computed from another.
         defined: raise AnalysisError where a gradient is NaN. It may be infinite, as that of a square root at 0.
         Raises InputError, ShapeError, TargetError, UnknownTensor, or UnsupportedOp where a node between a
         wanted tensor and the target has no rule.
         """
+        wrt = self.default_wrt if wrt is None else wrt
         self._tensors_of(wrt)
         target = self.indexed(target)
         feeds = self.feeds_of(inputs)

@@ -16,6 +16,7 @@ from onnx import helper
 
 from analyzer.autodiff.sweep import check_gradient_paths
 from analyzer.backends import BACKENDS, Differentiable, ModelLike, explaining, on_backend
+from analyzer.backends.appended import with_activation
 from analyzer.backends.at_sizes import depends_on_sizes, model_at_sizes
 from analyzer.backends.batching.arranging import arranged, arranged_like, moved_target
 from analyzer.backends.batching.memory import as_batch_size, as_bytes
@@ -135,6 +136,7 @@ def check(
     refuse_noise(functions[0])
     # What was made ready to rank the classes holds a copy of the weights.
     functions[0].release()
+    wrt = functions[0].default_wrt if wrt is None else wrt
     roots = functions[0].roots(wrt)
     readers = [Reader(fn, fixed, roots, fn.backend) for fn in functions]
     comparison = Comparison(readers, feeds, fixed, allowed, progress or None)
@@ -226,7 +228,10 @@ def _arranged(
     assert first.arrangement is not None
     feeds = first.arrangement.all_first(raw)
     others = [arranged_like(fn, first, feeds) for fn in functions[1:]]
-    return [first, *others], feeds, moved_target(whole.graph, first.arrangement, target)
+    moved = moved_target(whole.graph, first.arrangement, target)
+    # A Softmax that the target asks for is appended to the graph of every backend.
+    pairs = [with_activation(fn, moved) for fn in (first, *others)]
+    return [fn for fn, _ in pairs], feeds, pairs[0][1]
 
 
 def _chosen(backends: Sequence[str] | None, state: dict[str, str]) -> tuple[str, ...]:

@@ -51,6 +51,7 @@ from analyzer.graph.batch_axis import batched_inputs
 from analyzer.graph.graph import Graph
 from analyzer.graph.layer_names import in_layer
 from analyzer.methods.saliency import maps_of
+from analyzer.target.after import refuse_after
 from analyzer.target.before import logit_of, logits
 from analyzer.target.target import Target, TargetLike, one_scalar
 from analyzer.types import Announce, Arrays, Inputs, Row
@@ -133,8 +134,10 @@ def compare(
     if depends_on_sizes(other.model, other.graph):
         other = _at_sizes_of(other, feeds, inputs_of_b)
     asked = logits(mine.graph, one_scalar(target))
+    refuse_after(one_scalar(target))
     stated = mine.graph, other.graph
     mine, other, feeds, target = _arranged(mine, other, feeds, target, inputs_of_b)
+    wrt = mine.default_wrt if wrt is None else wrt
     fixed, roots = fix_target(mine, feeds, target, stated[0]), mine.roots(wrt)
     refuse_noise(mine)
     refuse_noise(other)

@@ -32,7 +32,6 @@ from analyzer.cli.options import (
     BatchSizeOption,
     DeviceOption,
     ExampleOption,
-    InputsArgument,
     JsonOption,
     LayoutOption,
     LogitOption,
@@ -52,6 +51,7 @@ from analyzer.cli.options import (
     parse_providers,
 )
 from analyzer.cli.terminal import READING, Terminal, UserError
+from analyzer.cli.texts import BaselineTokenOption, GenerateOption, InputsOrTexts, WordsOption
 from analyzer.cli.tokens import TokensOption
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class PrecisionChoice(StrEnum):
 @with_method_options
 def analyze(
     model: ModelArgument,
-    inputs: InputsArgument,
+    inputs: InputsOrTexts,
     method: MethodOption = None,
     target: TargetOption = None,
     logit: LogitOption = False,
@@ -99,6 +99,9 @@ def analyze(
         ),
     ] = None,
     tokens: TokensOption = None,
+    words: WordsOption = False,
+    generate: GenerateOption = None,
+    baseline_token: BaselineTokenOption = None,
     size: SizeOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
@@ -118,17 +121,28 @@ def analyze(
 ) -> None:
     """Explain a model's outputs by any of the methods, with their completeness."""
     from analyzer.backends import differentiate, for_inputs
+    from analyzer.cli.generation import DEFAULT_METHOD as GENERATION_METHOD
+    from analyzer.cli.generation import explain_generation
     from analyzer.cli.inputs import ImageOptions, read_background, read_inputs
     from analyzer.cli.models import open_model
     from analyzer.cli.samples_first import SamplesFirst
     from analyzer.cli.targets import explained_target, refuse_several
-    from analyzer.cli.tokens import own_vocabulary, read_vocabulary, texts_of
+    from analyzer.cli.texts import (
+        asks_for_tokens,
+        batch_of,
+        ids_of_rows,
+        language_target,
+        read_texts_of,
+        tokenizer_of,
+        with_baseline_token,
+    )
+    from analyzer.cli.tokens import by_word, own_vocabulary, read_vocabulary, texts_of
     from analyzer.graph.graph import Graph
     from analyzer.methods import METHODS
     from analyzer.methods.summary import predictions
 
     terminal, constants = Terminal(as_json), parse_constants(constant)
-    settings = settings_of(method, given)
+    settings = settings_of(method or ([GENERATION_METHOD] if generate else None), given)
     detector = DetectionOptions(detection, box, min_score, detection_output)
     if segmentation is not None:
         target = segmentation_text(segmentation, target)
@@ -139,7 +153,7 @@ def analyze(
         )
     if output is not None:
         refuse_unwritable(output)
-    vocabulary = None if tokens is None else read_vocabulary(tokens, settings)
+    vocabulary = None if tokens is None else read_vocabulary(tokens)
     images = ImageOptions(size, mean, std, layout, resize, detector.fit)
     with terminal.progress("reading the model", READING):
         loaded = open_model(
@@ -151,9 +165,15 @@ def analyze(
             images=images,
             constants=constants,
         )
-    vocabulary = vocabulary or own_vocabulary(model, settings)
     graph = Graph.from_proto(loaded.proto)
-    batch = read_inputs(inputs, graph, loaded, images)
+    vocabulary = vocabulary or own_vocabulary(model, settings, graph)
+    texts_read = read_texts_of(inputs, model, loaded, graph, tokens, terminal)
+    if texts_read is None:
+        batch = read_inputs([Path(one) for one in inputs], graph, loaded, images)
+    else:
+        batch = batch_of(texts_read)
+    if generate is None:
+        with_baseline_token(settings, METHODS, texts_read, baseline_token)
     if given["background"] is not None:
         for own in settings.values():
             if "background" in own:
@@ -163,10 +183,13 @@ def analyze(
         for own in settings.values():
             if "baseline_inputs" in own:
                 own["baseline_inputs"] = read
-    chosen = explained_target(target, len(batch.names), loaded, graph, logit=logit, terminal=terminal)
-    for one in settings:
-        if not METHODS[one].ranked:
-            refuse_several(chosen, one)
+    of_language = asks_for_tokens(target, texts_read)
+    chosen: TargetLike = None
+    if not of_language:
+        chosen = explained_target(target, len(batch.names), loaded, graph, logit=logit, terminal=terminal)
+        for one in settings:
+            if not METHODS[one].ranked:
+                refuse_several(chosen, one)
     if batch.assumed:
         terminal.note(ASSUMED)
     fn = differentiate(
@@ -181,9 +204,26 @@ def analyze(
         verify=not no_verify,
     )
     fn = for_inputs(fn, batch.inputs)
+    reader = texts_read.tokenizer if texts_read is not None else None
+    if generate is not None:
+        explain_generation(
+            terminal, model, fn, ids_of_rows(batch, fn.graph), batch.names, settings, tokens=generate,
+            tokenizer=reader or tokenizer_of(model, loaded, tokens), baseline_token=baseline_token, words=words,
+            output=output,
+        )  # fmt: skip
+        return
+    of_tokens = None
+    if of_language:
+        names_tokens = reader or tokenizer_of(model, loaded, tokens)
+        of_tokens = language_target(target, fn, batch, names_tokens, terminal)
+        chosen = (
+            of_tokens[0]
+            if of_tokens is not None
+            else explained_target(None, len(batch.names), loaded, graph, logit=logit, terminal=terminal)
+        )
     graph = fn.graph
     picked: list[Candidate] = []
-    asked: Asked = target or ""
+    asked: Asked = (target or "") if of_tokens is None else of_tokens[1]
     if detector.layout is None and target is None and (remark := hint(fn)) is not None:
         terminal.note(remark)
     if detector.layout is not None:
@@ -201,10 +241,12 @@ def analyze(
         fn, chosen, batch = call.fn, call.target, in_samples(batch, call)
         settings = {one: call.options(own, METHODS[one].path) for one, own in settings.items()}
     results = _run(terminal, fn, batch, chosen, settings)
-    if picked:
-        # The position of an element is no class: the words for the box say what is explained.
+    if picked or of_tokens is not None:
+        # The position of an element is no class: the words for the box, or the token, say what is explained.
         results = [replace(result, target=None) for result in results]
-    texts = texts_of(results, batch.arrays, graph, vocabulary)
+    texts = texts_of(results, batch.arrays, graph, vocabulary if texts_read is None else texts_read)
+    if words:
+        texts = by_word(texts)
     predicted = predictions(fn.forward(batch.inputs)[graph.default_output], fn.class_names)
     files = (
         []

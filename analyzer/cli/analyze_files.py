@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from analyzer.backends import Differentiable
     from analyzer.cli.inputs import Batch
-    from analyzer.cli.tokens import Texts
+    from analyzer.cli.tokens import ScoredTexts
     from analyzer.figures.ground import Box, Ground
     from analyzer.methods.result import Attribution
     from analyzer.methods.summary import Asked
@@ -36,7 +36,7 @@ def write_results(
     batch: Batch,
     results: Sequence[Attribution],
     predicted: Sequence[tuple[Prediction, ...]],
-    texts: Texts = (),
+    texts: ScoredTexts = (),
     asked: Asked = "",
     boxes: Sequence[Box] = (),
 ) -> list[Path]:
@@ -173,7 +173,7 @@ def document(
     batch: Batch,
     results: Sequence[Attribution],
     predicted: Sequence[tuple[Prediction, ...]],
-    texts: Texts = (),
+    texts: ScoredTexts = (),
 ) -> dict[str, Any]:
     """What --json prints and summary.json holds, without the files."""
     from analyzer.cli.tokens import tokens_json

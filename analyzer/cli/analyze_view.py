@@ -10,7 +10,7 @@ from analyzer.cli.terminal import Terminal, verdict
 
 if TYPE_CHECKING:
     from analyzer.cli.inputs import Batch
-    from analyzer.cli.tokens import Texts
+    from analyzer.cli.tokens import ScoredTexts
     from analyzer.figures.charts import Bar
     from analyzer.methods.full_gradient.result import FullGrad
     from analyzer.methods.result import Attribution
@@ -29,7 +29,7 @@ def show_results(
     predicted: Sequence[tuple[Prediction, ...]],
     class_names: Sequence[str] | None,
     files: Sequence[Path],
-    texts: Texts = (),
+    texts: ScoredTexts = (),
     asked: Asked = "",
 ) -> None:
     """Write everything that a terminal shows of results. asked: the target in the user's words."""
@@ -151,7 +151,7 @@ def show_completeness(terminal: Terminal, rows: Sequence[Any]) -> None:
     show_rest(terminal, names, len(shown))
 
 
-def show_texts(terminal: Terminal, names: Sequence[str], texts: Texts) -> None:
+def show_texts(terminal: Terminal, names: Sequence[str], texts: ScoredTexts) -> None:
     """The tokens of the first samples, coloured by what they are attributed."""
     from analyzer.figures import limit_of, tokens_text
 

@@ -96,7 +96,7 @@ def read_inputs(paths: Sequence[Path], graph: Graph, model: Model, options: Imag
         pieces.append(piece)
     return Batch(
         arrays={name: _joined([piece[name] for piece in pieces], paths) for name in graph.inputs},
-        names=_unique(names),
+        names=unique_names(names),
         preprocessing=used or stored_preprocessing(model, options),
         assumed=used is not None
         and model.preprocessing is None
@@ -264,8 +264,8 @@ def _joined(arrays: Sequence[np.ndarray], paths: Sequence[Path]) -> np.ndarray:
     return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
 
 
-def _unique(names: Sequence[str]) -> tuple[str, ...]:
-    """Names told apart: a second cat.png is cat.png (2)."""
+def unique_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Return names told apart: a second cat.png is cat.png (2)."""
     seen: dict[str, int] = {}
     told = []
     for name in names:

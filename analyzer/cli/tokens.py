@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from analyzer.figures import ScoredTokens
     from analyzer.graph.graph import Graph
     from analyzer.methods.result import Attribution
+    from analyzer.texts import Texts
 
-Texts = Sequence[Sequence["ScoredTokens"]]
+ScoredTexts = Sequence[Sequence["ScoredTokens"]]
 # A token that ends a row so many times is its padding.
 PADDING_RUN = 3
 
@@ -31,17 +32,15 @@ TokensOption = Annotated[
     typer.Option(
         "--tokens",
         metavar="FILE",
-        help="With --wrt embedding: the vocabulary, one token a line, from id 0 on, or a tokenizer.json. Default: that "
-        "of a Hugging Face folder, else ids are shown.",
+        help="Of a text model: the vocabulary, one token a line, from id 0 on, or a tokenizer.json. Default: that of a "
+        "Hugging Face folder, else ids are shown.",
         rich_help_panel="Text",
     ),
 ]
 
 
-def read_vocabulary(path: Path, settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The tokens by id. Raises UserError for what is no text, and where no method attributes inner tensors."""
-    if not any("wrt" in own for own in settings.values()):
-        raise UserError("--tokens names embedded tokens. Fix: give --wrt embedding")
+def read_vocabulary(path: Path) -> list[str]:
+    """The tokens by id. Raises UserError for what is no text."""
     if path.suffix.lower() == ".json":
         return _from_tokenizer(path)
     try:
@@ -67,12 +66,13 @@ def _from_tokenizer(path: Path) -> list[str]:
     return found
 
 
-def own_vocabulary(model: str, settings: Mapping[str, Mapping[str, Any]]) -> list[str] | None:
+def own_vocabulary(model: str, settings: Mapping[str, Mapping[str, Any]], graph: Graph) -> list[str] | None:
     """The tokens that a folder of Hugging Face holds, where embedded tokens are attributed; else None."""
     from converters.sources.hub import open_folder
     from converters.sources.hub.tokens import tokens_of
 
-    if not any(EMBEDDING in np.atleast_1d(own.get("wrt") or ()) for own in settings.values()):
+    floats = any(graph.tensors[name].is_float for name in graph.inputs)
+    if floats and not any(EMBEDDING in np.atleast_1d(own.get("wrt") or ()) for own in settings.values()):
         return None
     found = open_folder(model)
     return None if found is None else tokens_of(found.folder)
@@ -82,19 +82,20 @@ def texts_of(
     results: Sequence[Attribution],
     inputs: Mapping[str, np.ndarray],
     graph: Graph,
-    vocabulary: Sequence[str] | None,
+    vocabulary: Sequence[str] | Texts | None,
 ) -> list[list[ScoredTokens]]:
     """Per sample, a text for each method and each tensor of embedded tokens that it attributes.
 
-    The vocabulary is that of the first such tensor; further ones, as of segments, show their ids.
+    The vocabulary, or the Texts that were read, are of the first such tensor; further ones, as of segments, show ids.
     """
     from analyzer.methods.full_gradient.result import FullGrad
     from analyzer.methods.pictures import caption_of
-    from analyzer.methods.token_scores import scored_tokens
+    from analyzer.methods.token_scores import TokenNames, scored_tokens, scores_of
+    from analyzer.texts import Texts
 
     texts: list[list[ScoredTokens]] = [[] for _ in next(iter(inputs.values()))]
     embedded = [
-        name for name in embedded_tokens(graph) if any(_scores(one, name) is not None for one in results)
+        name for name in embedded_tokens(graph) if any(scores_of(one, name) is not None for one in results)
     ]
     if vocabulary is not None and not embedded:
         raise UserError(
@@ -104,15 +105,18 @@ def texts_of(
         ids = _ids_of(name, inputs, graph)
         if ids is None:
             continue
-        rows = [_named(row, vocabulary if name == embedded[0] else None) for row in ids]
+        own_names = vocabulary if name == embedded[0] else None
+        rows: TokenNames = (
+            own_names if isinstance(own_names, Texts) else [_named(row, own_names) for row in ids]
+        )
         for result in results:
-            scores = _scores(result, name)
+            scores = scores_of(result, name)
             if scores is None:
                 continue
             of = f", {name}" if len(embedded) > 1 else ""
             sized = not (result.is_map or result.signed or isinstance(result, FullGrad))
             size = ", by size" if sized else ""
-            captions = [caption_of(result, index) + size + of for index in range(len(rows))]
+            captions = [caption_of(result, index) + size + of for index in range(len(ids))]
             sums = result.completeness if len(result.by_tensor(result.attributions)) == 1 else None
             found = scored_tokens(scores, rows, None if sums is None else sums.output, captions)
             for own, text in zip(texts, found, strict=True):
@@ -120,15 +124,14 @@ def texts_of(
     return texts
 
 
-def _scores(result: Attribution, name: str) -> np.ndarray | None:
-    """A number for each token (N, T): of the method's own map where it draws one, else the sum over each vector."""
-    from analyzer.methods.token_scores import token_scores
-
-    drawn = result.by_tensor(getattr(result, "complete_map", result.maps))
-    if name in drawn:
-        return drawn[name]
-    attributions = result.by_tensor(result.attributions)
-    return token_scores(attributions[name]) if name in attributions and not result.is_map else None
+def by_word(texts: Sequence[Sequence[ScoredTokens]]) -> list[list[ScoredTokens]]:
+    """Return texts with a token for each word. Raises UserError where nothing tells the words."""
+    try:
+        return [[one.by_word() for one in own] for own in texts]
+    except ValueError as error:
+        raise UserError(
+            "--words: expected a text as INPUT, whose tokenizer tells the words. Fix: give the text, or omit --words"
+        ) from error
 
 
 def tokens_json(texts: Sequence[ScoredTokens]) -> dict[str, Any]:
@@ -137,7 +140,12 @@ def tokens_json(texts: Sequence[ScoredTokens]) -> dict[str, Any]:
         return {}
     return {
         "tokens": [
-            {"caption": text.caption, "tokens": list(text.tokens), "scores": text.scores.tolist()}
+            {
+                "caption": text.caption,
+                "tokens": list(text.tokens),
+                "scores": text.scores.tolist(),
+                **({"special": [bool(one) for one in text.special]} if any(text.special) else {}),
+            }
             for text in texts
         ]
     }

@@ -65,6 +65,8 @@ def example_at(
     options: Mapping[str, Any],
 ) -> Example:
     """Return an example of the inputs given, or of random ones. Arrays in the options are moved along."""
+    if "wrt" in kind.parameters and options.get("wrt") is None and fn.default_wrt is not None:
+        options = {**options, "wrt": fn.default_wrt}
     wrt = options.get("wrt")
     names = () if kind.path is not None and wrt is not None else fn.roots(wrt)
     feeds = _feeds(fn, inputs)

@@ -32,6 +32,8 @@ BREAKS = {"\n": "↵", "\t": "⇥", "\r": "␍", " ": "␣"}
 class ScoredTokens:
     """One text. scores (T,): one for each of the tokens. caption: a line above. explained: what they must sum to.
 
+    special: whether a token is a mark of the tokenizer, such as [CLS]: it is drawn without colour, and its score does
+    not set the scale. words: the text of each word and the number of its tokens, for `by_word`.
     Raises ValueError where scores and tokens do not match, or a score is not finite.
     """
 
@@ -39,6 +41,8 @@ class ScoredTokens:
     scores: np.ndarray
     caption: str = ""
     explained: float | None = None
+    special: Sequence[bool] = ()
+    words: Sequence[tuple[str, int]] = ()
 
     def __post_init__(self) -> None:
         if np.shape(self.scores) != (len(self.tokens),):
@@ -47,13 +51,45 @@ class ScoredTokens:
             )
         if not np.isfinite(self.scores).all():
             raise ValueError("a token's score is NaN or infinite. Fix: give finite scores")
+        for own, count in ((self.special, len(self.special)), (self.words, sum(n for _, n in self.words))):
+            if own and count != len(self.tokens):
+                raise ValueError(
+                    f"special or words of {count} tokens for {len(self.tokens)}. Fix: give one for each token"
+                )
+
+    @property
+    def coloured(self) -> np.ndarray:
+        """Whether each token is a part of the text, (T,)."""
+        return ~np.asarray(self.special, bool) if self.special else np.ones(len(self.tokens), bool)
+
+    def by_word(self) -> ScoredTokens:
+        """Return the text with a token for each word, whose score is the sum over the parts of the word.
+
+        Raises ValueError where the words are not known, as of names that were given as lists.
+        """
+        if not self.words:
+            raise ValueError(
+                "the words of the tokens are not known. Fix: give the tokens as load_texts returns them"
+            )
+        starts = np.cumsum([0, *(count for _, count in self.words)])[:-1]
+        special = [not self.coloured[start] for start in starts]
+        return ScoredTokens(
+            [text for text, _ in self.words],
+            np.add.reduceat(np.asarray(self.scores, np.float64), starts),
+            self.caption,
+            self.explained,
+            special if any(special) else (),
+            [(text, 1) for text, _ in self.words],
+        )
 
     def sum_text(self, limit: float) -> str:
         """What the scores add up to, and to what they should, in the digits of the largest score."""
         total = score_text(float(np.sum(self.scores, dtype=np.float64)), limit)
+        apart = np.asarray(self.scores)[~self.coloured]
+        marks = f", special tokens {score_text(float(apart.sum()), limit)} of it" if apart.any() else ""
         if self.explained is None:
-            return f"the tokens sum to {total}"
-        return f"the tokens sum to {total} of {score_text(self.explained, limit)}"
+            return f"the tokens sum to {total}{marks}"
+        return f"the tokens sum to {total} of {score_text(self.explained, limit)}{marks}"
 
 
 @dataclass(frozen=True)
@@ -81,18 +117,26 @@ class Chip:
 def chips(text: ScoredTokens, limit: float) -> list[Chip]:
     """A text's tokens as they are drawn. limit: the score of the fullest colour."""
     return [
-        Chip(visible(token), score_text(float(score), limit), _colour(float(score), limit))
-        for token, score in zip(text.tokens, text.scores, strict=True)
+        chip_of(token, float(score), limit, coloured=bool(own))
+        for token, score, own in zip(text.tokens, text.scores, text.coloured, strict=True)
     ]
+
+
+def chip_of(token: str, score: float, limit: float, *, coloured: bool = True) -> Chip:
+    """A token as it is drawn; without colour where it does not count."""
+    return Chip(visible(token), score_text(score, limit), _colour(score if coloured else 0.0, limit))
 
 
 def limit_of(texts: Sequence[ScoredTokens]) -> float:
     """The score of the fullest colour: the largest of all texts, so that their colours compare."""
-    return max((float(np.abs(text.scores).max(initial=0)) for text in texts), default=0.0)
+    sizes = (float(np.abs(text.scores[text.coloured]).max(initial=0)) for text in texts)
+    return max(sizes, default=0.0)
 
 
 def visible(token: str) -> str:
     """A token whose breaks and controls are seen and do nothing."""
+    if not token:
+        return ""
     if not token.strip(" "):
         return BREAKS[" "] * max(1, len(token))
     return "".join(

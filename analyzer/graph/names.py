@@ -17,6 +17,11 @@ from analyzer.graph.layer_names import find_layer, output_of, path_of
 EMBEDDING = "embedding"
 """The name of the vectors that a model looks up for its tokens."""
 
+
+class TensorName(str):
+    """The exact name of a tensor, also where "embedding" is the name of one of them."""
+
+
 # They ask how large a tensor is, not what it holds.
 _SIZES = frozenset({"Shape", "Size"})
 _SUGGESTED = 3
@@ -40,6 +45,9 @@ def find_tensors(graph: Graph, names: str | Sequence[str]) -> tuple[str, ...]:
 
 def _found(graph: Graph, name: str) -> tuple[str, ...]:
     """Return the tensors of one name: the embedding, a tensor, or the outputs of a layer."""
+    if isinstance(name, TensorName) and name in graph.tensors:
+        # It stays exact: a part of the model looks its tensors up again.
+        return (name,)
     if name == EMBEDDING and (vectors := embedded_tokens(graph)):
         return vectors
     tensor = graph.tensors.get(name)

@@ -49,6 +49,9 @@ def place(result: Attribution, index: int) -> str:
     if values.ndim == 3 and len(result.channel_axes) == 1:
         (axis,) = result.channel_axes.values()
         values = values.sum(axis=axis - 1)
+    tokens = bool(getattr(result, "embedded", ()))
+    if tokens:
+        values = values.reshape(len(values), -1).sum(axis=1)
     # What speaks against the target is no reason for it.
     values = np.maximum(values, 0.0) if result.signed else np.abs(values)
     if not np.isfinite(values).all() or not values.any():
@@ -56,7 +59,7 @@ def place(result: Attribution, index: int) -> str:
     if values.ndim == 2 and min(values.shape) > 1:
         return _of_image(values, result.caption)
     if values.ndim == 1 and values.size > 1:
-        return _of_row(values, result.caption)
+        return _of_row(values, result.caption, "token" if tokens else "element")
     return ""
 
 
@@ -91,7 +94,7 @@ def _of_image(values: np.ndarray, method: str) -> str:
     return f"{method} is strongest {where}{much}."
 
 
-def _of_row(values: np.ndarray, method: str) -> str:
+def _of_row(values: np.ndarray, method: str, part: str) -> str:
     places = np.flatnonzero(half(values))
-    much = f"; half of it lies on {len(places)} of {values.size} elements" if len(places) > 1 else ""
-    return f"{method} is strongest at element {int(values.argmax())} of {values.size}{much}."
+    much = f"; half of it lies on {len(places)} of {values.size} {part}s" if len(places) > 1 else ""
+    return f"{method} is strongest at {part} {int(values.argmax())} of {values.size}{much}."

@@ -102,13 +102,14 @@ class IntegratedGradients(LineAttribution):
         images: Any = None,
         *,
         of: str | None = None,
-        features: Sequence[str] | Sequence[Sequence[str]] | None = None,
+        features: TokenNames | None = None,
         **looks: Any,
     ) -> Figure:
         """Draw the map as `Attribution.plot` does; of embedded tokens coloured text.
 
-        features: of embedded tokens these are the tokens, T names or a row of them for each sample. Without names a
-            bar is drawn for each token. looks: the other options of `Attribution.plot`.
+        features: of embedded tokens these are the tokens, T names, a row of them for each sample, or the Texts that
+            `load_texts` returned. Without names a bar is drawn for each token.
+        looks: the other options of `Attribution.plot`.
         """
         name = chosen_input(self.wrt, of)
         if name in self.embedded and features is not None:

@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from analyzer.errors import ShapeError
+from analyzer.texts.load import Texts
+from analyzer.texts.pieces import words_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from analyzer.figures import ScoredTokens
+    from analyzer.methods.result import Attribution
 
-TokenNames = Sequence[str] | Sequence[Sequence[str]]
+TokenNames = Sequence[str] | Sequence[Sequence[str]] | Texts
 UNIT = "units of the output"
 
 
@@ -28,10 +31,23 @@ def token_scores(attributions: np.ndarray) -> np.ndarray:
     return summed
 
 
+def scores_of(result: Attribution, name: str) -> np.ndarray | None:
+    """Return a number for each token (N, T) of a tensor; None where the result has none.
+
+    It is that of the method's own map where it draws one, else the sum over each vector.
+    """
+    drawn = result.by_tensor(getattr(result, "complete_map", result.maps))
+    if name in drawn:
+        return drawn[name]
+    attributions = result.by_tensor(result.attributions)
+    return token_scores(attributions[name]) if name in attributions and not result.is_map else None
+
+
 def scored_tokens(
     scores: np.ndarray, names: TokenNames, explained: np.ndarray | None, captions: Sequence[str] = ()
 ) -> list[ScoredTokens]:
-    """One text a sample, of scores (N, T). names: a row of tokens for each sample, or one for all of them.
+    """One text a sample, of scores (N, T). names: a row of tokens for each sample, one for all of them, or Texts, whose
+    words are known.
 
     A row may end before the T tokens do, as a sentence before its padding: where the scores of the rest are not all
     zero, their sum stands as one more token. explained (N,): what the scores must sum to, None of a part.
@@ -40,6 +56,8 @@ def scored_tokens(
     from analyzer.figures import ScoredTokens
 
     rows: list[list[str]] = []
+    pieces = names.pieces if isinstance(names, Texts) else []
+    names = names.tokens if isinstance(names, Texts) else names
     for name in names:
         rows.append([name] if isinstance(name, str) else list(name))
     if all(isinstance(name, str) for name in names):
@@ -55,12 +73,15 @@ def scored_tokens(
                 f"{len(row)} names for the {len(values)} tokens of sample {index}. Fix: give at most one for each"
             )
         rest = values[len(row) :]
+        special = [piece.special for piece in pieces[index]] if pieces else []
+        words = words_of(pieces[index]) if pieces else []
         if rest.any():
             row, values = [*row, f"({len(rest)} more)"], [*values[: len(row)], rest.sum()]
+            special, words = [*special, True] if pieces else [], [*words, (row[-1], 1)] if pieces else []
         shown = np.asarray(values[: len(row)], np.float64)
         caption = captions[index] if captions else ""
         whole = None if explained is None else float(explained[index])
-        texts.append(ScoredTokens(tuple(row), shown, caption, whole))
+        texts.append(ScoredTokens(tuple(row), shown, caption, whole, special, words))
     return texts
 
 

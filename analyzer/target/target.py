@@ -23,6 +23,7 @@ HIGHEST = -1
 PREDICTED = "predicted"
 ACTIVATION = "activation"
 BEFORE = ("softmax", "sigmoid", ACTIVATION)
+AFTER = ("softmax", "log-softmax")
 
 Index = int | str | tuple[int, ...] | Sequence[int] | Sequence[str] | np.ndarray
 
@@ -74,6 +75,9 @@ class Target:
     before: "softmax" or "sigmoid" explains the logit: the input of the last Softmax (LogSoftmax included) or Sigmoid,
         which computes the output; "activation", or True, takes either. Indices, masks and weights count as in the
         output. TargetError where the output is not computed by it. Default: the output as the model gives it.
+    after: "softmax" or "log-softmax" explains the probability, or its logarithm, of an output that holds logits, as
+        Target(3, after="log-softmax") does. Indices, masks and weights count as in the output. Of an output with more
+        axes than (N, classes), axis is required: -1 for the tokens of a language model.
     parts: (factor, Target) of every term of a sum, of one or of several outputs. Written with operators:
         Target("logits", index=3) + 0.5 * Target("box", position=(0, 2)), Target(index=3) - Target(index=5).
     With none of them, the highest element of each sample.
@@ -90,16 +94,19 @@ class Target:
     each: np.ndarray | Sequence[Sequence[int]] | Sequence[Sequence[str]] | None = None
     parts: tuple[tuple[float, Target], ...] | None = None
     before: str | bool | None = None
+    after: str | None = None
     moved: Moves | None = field(default=None, repr=False)
     """From the output to the tensor in whose shape elements are counted, where it is another. Set for a logit."""
 
     def __post_init__(self) -> None:
         self._read_class_first()
         object.__setattr__(self, "before", _before(self.before, self))
+        object.__setattr__(self, "after", _after(self.after, self))
         said = [name for name in _SAYS if getattr(self, name) is not None]
         if len(said) > 1:
             raise TargetError(f"a Target takes {' or '.join(said)}, not both. Fix: give one of them")
-        if (self.mask is not None or self.axis is not None) and self.index is None:
+        axis = None if self.after is not None else self.axis
+        if (self.mask is not None or axis is not None) and self.index is None:
             raise TargetError("a mask, or the axis of the classes, goes with a class. Fix: give index=, too")
         if isinstance(self.weights, Mapping) and self.output is not None:
             raise TargetError("weights by output name their outputs themselves. Fix: omit `output`")
@@ -167,6 +174,23 @@ def _before(before: object, target: Target) -> str | None:
         raise TargetError(
             "before= goes with one output. Fix: give it in the parts of the sum, each of one output, as in "
             'Target("probabilities", index=3, before="softmax") + Target("score", index=0)'
+        )
+    return named
+
+
+def _after(after: object, target: Target) -> str | None:
+    """The activation that is appended to an output. Raises TargetError."""
+    if after is None:
+        return None
+    named = (
+        after.lower().replace("_", "-").replace("logsoftmax", "log-softmax") if isinstance(after, str) else ""
+    )
+    if named not in AFTER:
+        raise TargetError(f"unknown after={after!r}. Fix: give one of {', '.join(map(repr, AFTER))}")
+    if target.parts is not None or isinstance(target.weights, Mapping):
+        raise TargetError(
+            "after= goes with one output. Fix: give it in the parts of the sum, each of one output, as in "
+            'Target("logits", index=3, after="log-softmax") - Target("logits", index=5, after="log-softmax")'
         )
     return named
 

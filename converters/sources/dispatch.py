@@ -21,11 +21,12 @@ from converters.canonical import check
 from converters.errors import ConversionError, ExampleNeeded, InvalidModel
 from converters.graph.order import in_order
 from converters.model import Model, Preprocessing
+from converters.passes.caches import without_caches
 from converters.passes.fixed_inputs import fix_inputs
 from converters.passes.input_axes import normalise_axes
 from converters.passes.outputs import keep_numbers, refuse_text
 from converters.sources import foreign, pytorch
-from converters.sources.examples import example_of, on_images
+from converters.sources.examples import example_of, on_images, with_full_masks
 from converters.sources.files import read_onnx, refuse_stream
 from converters.sources.fixed import fixed_module, with_constants, with_missing
 from converters.sources.pytorch import Converted
@@ -39,6 +40,8 @@ _OF_TENSORFLOW = (".keras", ".h5", ".hdf5", ".pb", ".pbtxt")
 _KINDS = (
     ".onnx, .pt2, .keras, .h5, a frozen .pb, a SavedModel folder, or a Hugging Face folder with an .onnx file"
 )
+# It is told the number of tokens, which is the sum of a mask without holes.
+_COUNTED = "GroupQueryAttention"
 _FIXES = {
     ".tflite": "Fix: convert the Keras model or SavedModel that the TensorFlow Lite file was made from, or the file "
     "that python -m tf2onnx.convert --tflite MODEL.tflite --output MODEL.onnx writes",
@@ -195,8 +198,9 @@ def _convert_onnx(proto: onnx.ModelProto, example: Any, options: SourceOptions) 
     """A plain ONNX model: its reference is itself as given, run without optimisations."""
     proto = in_order(proto)
     check(proto, shapes=False)
+    proto, caches = without_caches(proto)
     proto, notes = keep_numbers(normalise_axes(proto))
-    return of_file(proto, example, notes, options.constants)
+    return of_file(proto, example, (*caches, *notes), options.constants)
 
 
 def of_file(
@@ -211,6 +215,8 @@ def of_file(
     infos = {info.name: info for info in fixed.graph.input if info.name in original.infos}
     refuse_text(fixed, infos)
     feeds = example_of(infos, _without(example, [*original.infos], values))
+    if example is None and any(node.op_type == _COUNTED for node in fixed.graph.node):
+        feeds = with_full_masks(feeds)
 
     def run(arrays: NamedArrays) -> Sequence[np.ndarray]:
         return list(original.run({**arrays, **values}).values())

@@ -51,6 +51,16 @@ def example_of(infos: dict[str, onnx.ValueInfoProto], example: Any) -> dict[str,
     }
 
 
+def with_full_masks(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return noise whose masks, inputs (N, T) of whole numbers, leave no token out."""
+    return {
+        name: np.ones_like(array)
+        if array.ndim == 2 and array.dtype.kind in "iub" and "mask" in name.lower()
+        else array
+        for name, array in feeds.items()
+    }
+
+
 def refuse_shape(example: Any) -> None:
     """Raise ConversionError where the example is a shape, or a number, in place of an array of that shape."""
     values = example if isinstance(example, (tuple, list)) else (example,)

@@ -14,6 +14,8 @@ from torch import nn
 
 from analyzer.cli import main
 from converters import convert
+from tests.analyzer.languages import batch, decoder
+from tests.analyzer.tokenizers_of import decoder_words, saved
 from tests.docs.page import Page
 
 ROOT = Path(__file__).parents[2]
@@ -44,13 +46,27 @@ def names(reviews, tmp_path, monkeypatch):
         "signals": rng.standard_normal((2, 1, 40)).astype(np.float32),
         "table_net": nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1)),
         "rows": rng.standard_normal((20, 3)).astype(np.float32),
+        "folder": decoder_folder(tmp_path / "decoder"),
+        "decoder": decoder()[0],
+        "ids": batch()["input_ids"],
     }
 
 
+def decoder_folder(folder: Path) -> Path:
+    """A folder with a small decoder and its tokenizer."""
+    saved(decoder_words(), folder, n_positions=16, architectures=["Test"])
+    decoder()[1].save(folder / "model.onnx")
+    return folder
+
+
 def test_every_block_runs_in_order(names, tmp_path):
-    assert PAGE.run(names) == 3
-    assert {path.name for path in tmp_path.iterdir()} == {"words.png", "signals.png", "table.png"}
+    assert PAGE.run(names) == 6
+    written = {"words.png", "signals.png", "table.png", "generated.png", "generated.html"}
+    assert {path.name for path in tmp_path.iterdir()} == {*written, "decoder"}
     assert ">never</b>" in names["page"]
+    assert names["result"].scores.shape == (4, 7)
+    # Padding has no score, and no token of the text is left out.
+    assert [list(text.tokens) for text in names["coloured"]][1] == ["a", "dog", "is", "good"]
 
 
 def test_the_command_runs_on_the_files_that_the_example_writes(reviews, names, tmp_path, capsys):
@@ -58,7 +74,12 @@ def test_the_command_runs_on_the_files_that_the_example_writes(reviews, names, t
     np.save("tokens.npy", names["tokens"])
     np.save("padding.npy", reviews.encode([()]))
     Path("vocabulary.txt").write_text("\n".join(reviews.VOCABULARY), encoding="utf-8")
-    (command,) = COMMAND.findall(PAGE.text)
+    command, *others = COMMAND.findall(PAGE.text)
+    assert len(others) == 3
+    for other in others:
+        assert main(shlex.split(other)) == 0
+    assert (tmp_path / "generated" / "the-cat-sat-on-generated.html").is_file()
+    capsys.readouterr()
     assert main(shlex.split(command.replace("\\\n", " "))) == 0
     told = capsys.readouterr().out
     assert all(word in told for sentence in names["words"] for word in sentence)

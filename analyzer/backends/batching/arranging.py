@@ -28,6 +28,7 @@ from analyzer.graph.samples.arrangement import FIRST, JOINT, Arrangement
 from analyzer.graph.samples.guesses import Guess, first_axes, guesses
 from analyzer.graph.samples.labels import Span
 from analyzer.graph.samples.view import stated, viewed
+from analyzer.target.after import asked
 from analyzer.target.before import at_logit, logit_output
 from analyzer.target.target import Chosen, Target, TargetLike, as_target
 from analyzer.types import Sizes
@@ -128,6 +129,7 @@ def _axis_in_view(arrangement: Arrangement, name: str, axis: int) -> int:
 
 def explained(graph: Graph, target: Target) -> tuple[str, ...]:
     """The tensors that a target is made of, as far as the graph has them. Raises TargetError for a missing logit."""
+    target = asked(target)
     if target.parts is not None:
         names = [name for _, part in target.parts for name in explained(graph, part)]
     elif isinstance(target.weights, Mapping):

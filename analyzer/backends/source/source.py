@@ -23,6 +23,7 @@ from analyzer.errors import AnalysisError, BackendError
 from analyzer.graph.batch_axis import batched_inputs, fixed_batch
 from analyzer.graph.graph import Graph
 from analyzer.graph.samples.arrangement import Arrangement
+from analyzer.target import after
 from analyzer.target.target import Seed
 from analyzer.types import Arrays
 from converters.model import Model, PyTorchSource, TensorFlowSource
@@ -111,12 +112,13 @@ class SourceBackend(Native):
     def forward(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> Arrays:
         """The values of these tensors. Raises AnalysisError for one that the source does not have."""
         matches = self._matches(feeds)
-        missing = [name for name in names if name not in matches and name not in feeds]
+        own = {name: (after.parts_of(name) or (name,))[0] for name in names if name not in feeds}
+        missing = [name for name in own.values() if name not in matches]
         if missing:
             raise _absent(missing[0])
-        wanted = {name: matches[name] for name in names if name not in feeds}
-        values = self.network.values(self._fed(feeds), [m.name for m in wanted.values()])
-        found = {name: m.to_onnx(values[m.name]) for name, m in wanted.items()}
+        wanted = {name: matches[output] for name, output in own.items()}
+        values = self.network.values(self._fed(feeds), list(dict.fromkeys(m.name for m in wanted.values())))
+        found = {name: after.activation(name, m.to_onnx(values[m.name])) for name, m in wanted.items()}
         return {name: feeds[name] if name in feeds else found[name] for name in names}
 
     def measure(
@@ -124,26 +126,35 @@ class SourceBackend(Native):
     ) -> Measured:
         """The seed's whole outputs, values and gradients, by the source's own framework."""
         matches = self._matches(feeds)
-        lost = [name for name in seed.outputs if name not in matches]
+        # A Softmax that the target appends to an output is not in the source.
+        own = {name: (after.parts_of(name) or (name,))[0] for name in seed.outputs}
+        lost = [name for name in own.values() if name not in matches]
         if lost:
             raise _absent(lost[0])
-        outputs = {name: matches[name] for name in seed.outputs}
+        outputs = {name: matches[output] for name, output in own.items()}
+
+        def value(name: str, ys: Arrays) -> np.ndarray:
+            return after.activation(name, outputs[name].to_onnx(ys[outputs[name].name]))
 
         def cotangents(ys: Arrays) -> list[Arrays]:
-            ours = {name: match.to_onnx(ys[match.name]) for name, match in outputs.items()}
+            ours = {name: value(name, ys) for name in outputs}
             found: list[Arrays] = []
             for given in seed.cotangents(ours):
                 theirs: Arrays = {}
                 for name, array in given.items():
                     y = ys[outputs[name].name]
-                    laid = outputs[name].from_onnx(array, y.shape)
+                    laid = outputs[name].from_onnx(after.pulled_back(name, ours[name], array), y.shape)
                     # Two outputs of the graph may be one tensor of the source.
                     theirs[outputs[name].name] = laid + theirs.get(outputs[name].name, np.zeros((), y.dtype))
                 found.append(theirs)
+                seeds.append(given)
             return found
 
+        seeds: list[Arrays] = []
         names = {
-            name: matches[name].name if name in matches else self.network.candidates(name)[0] for name in wrt
+            name: matches[name].name if name in matches else self.network.candidates(name)[0]
+            for name in wrt
+            if after.parts_of(name) is None
         }
         wanted = {name: matches[name].name for name in values}
         fetched = [match.name for match in outputs.values()]
@@ -151,14 +162,15 @@ class SourceBackend(Native):
             self._fed(feeds), fetched, cotangents, list(wanted.values()), list(names.values())
         )
         return Measured(
-            {name: match.to_onnx(found.outputs[match.name]) for name, match in outputs.items()},
+            {name: value(name, found.outputs) for name in outputs},
             {name: matches[name].to_onnx(found.values[source]) for name, source in wanted.items()},
             [
                 {
                     name: matches[name].to_onnx(gradients[source]) if name in matches else gradients[source]
                     for name, source in names.items()
                 }
-                for gradients in found.gradients
+                | {name: given[name] for name in wrt if name not in names}
+                for gradients, given in zip(found.gradients, seeds, strict=True)
             ],
         )
 
@@ -218,7 +230,7 @@ class SourceBackend(Native):
             (name, node.op_type)
             for node in graph.nodes
             for name in node.outputs
-            if name and graph.tensors[name].is_float
+            if name and graph.tensors[name].is_float and after.parts_of(name) is None
         ]
         ours = OnnxRuntime(graph).forward(feeds, [name for name, _ in computed])
         offered = self.network.names()

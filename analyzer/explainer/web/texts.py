@@ -15,6 +15,7 @@ import onnx
 
 from analyzer.errors import ExportError
 from analyzer.explainer.description import TOKENIZER_KEY, Description, Port
+from analyzer.graph.token_inputs import kind_of_name
 
 MOST_BYTES = 2**26
 # The parts of @huggingface/tokenizers that give the ids of the Python package, measured on texts that are hard to split
@@ -54,7 +55,7 @@ def token_inputs(found: Description) -> dict[str, Any]:
     taken: dict[str, Port] = {}
     own = [port for port in found.inputs if port.role == "model"]
     for port in own:
-        kind = _kind(port, alone=len(own) == 1)
+        kind = kind_of_name(port.name, alone=len(own) == 1)
         if kind in taken or (kind == "ids" and port.type not in INTEGERS):
             raise ExportError(
                 f"expected inputs that are token ids, a mask, token types or positions, found {port.name!r} besides. "
@@ -75,14 +76,6 @@ def token_inputs(found: Description) -> dict[str, Any]:
         "inputs": {kind: {"name": port.name, "type": port.type} for kind, port in taken.items()},
         "length": lengths.pop() if lengths else None,
     }
-
-
-def _kind(port: Port, *, alone: bool) -> str:
-    name = port.name.lower()
-    for kind, words in {"mask": ("mask",), "types": ("type", "segment"), "positions": ("position",)}.items():
-        if any(word in name for word in words):
-            return kind
-    return "ids" if alone or any(word in name for word in ("id", "token", "word", "text")) else "other"
 
 
 def tokenizer_text(proto: onnx.ModelProto, given: Path | None) -> str:

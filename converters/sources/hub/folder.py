@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -45,10 +45,11 @@ class HubFolder:
     around: bool = False
 
     def described(self, model: Model) -> Model:
-        """Store the class names and the preprocessing of the folder in the model, where it has none. Returns it.
+        """Return the model with the folder, whose class names and preprocessing are stored where it has none.
 
         Raises InvalidModel for damaged files of the folder; where the .onnx file itself was named, a Note says so.
         """
+        model = replace(model, folder=self.folder)
         try:
             return self._described(model)
         except InvalidModel as error:
@@ -127,10 +128,13 @@ def _around(model: Path) -> HubFolder | None:
 
 def _find(folder: Path) -> Path:
     """The .onnx file to take. Raises InvalidModel."""
-    for name in ("model.onnx", os.path.join("onnx", "model.onnx")):
-        if (folder / name).is_file():
-            return inside(folder, name)
     files = _onnx_files(folder)
+    # A decoder that is exported in parts computes the same in each; beside an encoder it is one half of a model.
+    halves = any(file.stem.startswith("encoder_model") for file in files)
+    for stem in ("model",) if halves else ("model", "decoder_model", "decoder_model_merged"):
+        for name in (f"{stem}.onnx", os.path.join("onnx", f"{stem}.onnx")):
+            if (folder / name).is_file():
+                return inside(folder, name)
     whole = [file for file in files if not _OTHER_PRECISION.search(file.stem)]
     if len(whole) == 1:
         return inside(folder, os.fspath(whole[0].relative_to(folder)))

@@ -62,6 +62,13 @@ def test_from_padding_tokens_padding_has_no_part(text_files, json_of):
     np.testing.assert_allclose(first["scores"], [2.5, -4.5, 1.5], rtol=1e-6)
 
 
+def test_tokens_are_attributed_where_wrt_is_omitted(text_files, json_of):
+    options = ("--method", "integrated-gradients", "--target", "0", "--tokens", "words.txt")
+    status, document = json_of("analyze", "words.onnx", "ids.npy", *options)
+    assert status == 0
+    np.testing.assert_allclose(document["samples"][0]["tokens"][0]["scores"], [3, -4, 2, 1.5], rtol=1e-6)
+
+
 def test_without_a_vocabulary_ids_are_shown(text_files, json_of):
     assert scores(json_of)[1]["tokens"] == ["2", "2", "3", "4", "1", "1"]
 
@@ -79,7 +86,6 @@ def test_terminal_report_and_pictures_show_the_tokens(text_files, command, tmp_p
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (("--tokens", "words.txt"), "give --wrt embedding"),
         ((*METHOD, "--tokens", "short.txt"), "2 lines have no token of id 2"),
         ((*METHOD, "--tokens", "latin.txt"), "latin.txt: no UTF-8 text"),
         ((*METHOD, "--tokens", "none.txt"), "none.txt: No such file"),

@@ -15,6 +15,7 @@ import onnxplain as ox
 from analyzer.cli import main
 from analyzer.errors import InputError, Note
 from converters import ConversionError, InvalidModel
+from converters.sources.hub import open_folder
 from converters.sources.hub.tokens import tokens_of
 from tests.refusals.setting import CONV, IDS, TOKENS, W, X, model_of
 
@@ -157,6 +158,14 @@ def test_the_file_is_model_onnx_or_the_only_one_or_the_one_named(tmp_path):
         onnx.save(FREE, path / name)
     with pytest.raises(InvalidModel, match=r"several \.onnx files, decoder\.onnx, encoder\.onnx"):
         ox.load(path)
+    for name in ("decoder_model.onnx", "decoder_with_past_model.onnx"):
+        onnx.save(FREE, path / name)
+    assert open_folder(path).model.name == "decoder_model.onnx"
+    onnx.save(FREE, path / "encoder_model.onnx")
+    with pytest.raises(InvalidModel, match="several"):
+        ox.load(path)
+    for name in ("decoder_model.onnx", "decoder_with_past_model.onnx", "encoder_model.onnx"):
+        (path / name).unlink()
     (path / "decoder.onnx").unlink()
     assert ox.full_grad(path, np.ones((1, 3, 4, 4), np.float32), "owl").output == 1
 
