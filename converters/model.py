@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import onnx
 
 from converters.errors import ConversionError, InvalidModel
@@ -25,6 +26,17 @@ from converters.metadata import (
 )
 from converters.system.atomic import write_bytes
 from converters.system.text import printable
+from converters.weights.data_file import with_data_file
+from converters.weights.references import (
+    LARGEST_MESSAGE,
+    array_of,
+    complete,
+    copied,
+    is_reference,
+    key_of,
+    restore,
+    size_of,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -106,17 +118,72 @@ class TensorFlowSource:
     framework: str = "tensorflow"
 
 
+class _Whole:
+    """A field with a proto, whose large weights are copied into it when it is read (weights/references.py)."""
+
+    def __init__(self, name: str, *, optional: bool = False) -> None:
+        self.name, self.optional = name, optional
+
+    def __get__(self, model: Model | None, owner: type) -> Any:
+        if model is None:
+            # A field without a value in its class has no default.
+            raise AttributeError(self.name)
+        proto = model.__dict__[self.name]
+        return None if proto is None else complete(proto)
+
+    def __set__(self, model: Model, proto: Any) -> None:
+        model.__dict__[self.name] = None if proto is self else proto
+
+
 @dataclass(frozen=True)
 class Model:
     """A canonical ONNX graph with its verification and, in memory only, the network or the file it came from.
 
     original: the ONNX model as it was given, None where it is the canonical graph itself or another framework's.
+    `proto` and `original` hold copies of all weights, up to 2 GiB; `light` and `light_original` are the same without
+    large weights, which they share with whatever runs the model.
     """
 
-    proto: onnx.ModelProto
+    proto: onnx.ModelProto = _Whole("proto")  # type: ignore[assignment]
     source: PyTorchSource | TensorFlowSource | None = field(default=None, repr=False)
     verification: Verification | None = None
-    original: onnx.ModelProto | None = field(default=None, repr=False, compare=False)
+    original: onnx.ModelProto | None = field(default=_Whole("original"), repr=False, compare=False)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        """Keep the arrays that the protos refer to."""
+        object.__setattr__(self, "_weights", self._shared())
+
+    @property
+    def light(self) -> onnx.ModelProto:
+        """The canonical graph, which refers to large weights."""
+        proto: onnx.ModelProto = self.__dict__["proto"]
+        return proto
+
+    @property
+    def light_original(self) -> onnx.ModelProto | None:
+        """The original, which refers to large weights."""
+        proto: onnx.ModelProto | None = self.__dict__["original"]
+        return proto
+
+    def with_graph(self, proto: onnx.ModelProto) -> Model:
+        """Return the model with another canonical graph."""
+        return Model(proto, self.source, self.verification, self.light_original)
+
+    def _shared(self) -> dict[str, np.ndarray]:
+        """The arrays that the protos refer to, by key."""
+        protos = [proto for proto in (self.light, self.light_original) if proto is not None]
+        tensors = [t for proto in protos for t in proto.graph.initializer if is_reference(t)]
+        return {key_of(tensor): array_of(tensor) for tensor in tensors}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields, and the weights by value."""
+        return {**self.__dict__, "_weights": self._shared()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over the fields, and make the weights known in this process."""
+        restore(state["_weights"])
+        self.__dict__.update(state)
+        self.__post_init__()
 
     def __repr__(self) -> str:
         """Return the inputs, the outputs and the size of the graph in at most four lines."""
@@ -138,8 +205,8 @@ class Model:
     @property
     def _first_shape(self) -> tuple[int | None, ...] | None:
         """The shape of the only input; None for a free axis."""
-        stored = {tensor.name for tensor in self.proto.graph.initializer}
-        inputs = [info for info in self.proto.graph.input if info.name not in stored]
+        stored = {tensor.name for tensor in self.light.graph.initializer}
+        inputs = [info for info in self.light.graph.input if info.name not in stored]
         if len(inputs) != 1:
             return None
         axes = inputs[0].type.tensor_type.shape.dim
@@ -161,21 +228,26 @@ class Model:
     @property
     def metadata(self) -> dict[str, str]:
         """The proto's metadata as a dict."""
-        return {entry.key: entry.value for entry in self.proto.metadata_props}
+        return {entry.key: entry.value for entry in self.light.metadata_props}
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the graph beside `path`, then rename it: a reader never sees half a file."""
-        return write_bytes(path, self.proto.SerializeToString())
+        """Write the graph beside `path`, then rename it: a reader never sees half a file.
+
+        Weights above 2 GiB go to a file beside it, named after it: "model.onnx.data".
+        """
+        if size_of(self.light) <= LARGEST_MESSAGE:
+            return write_bytes(path, complete(copied(self.light)).SerializeToString())
+        return write_bytes(path, with_data_file(self.light, Path(path)).SerializeToString())
 
 
 def described(model: Model) -> str:
     """Return a model as text: its name, inputs, outputs, parameters, opset, source and verification."""
-    graph = model.proto.graph
+    graph = model.light.graph
     stored = {tensor.name for tensor in graph.initializer}
     inputs = [info for info in graph.input if info.name not in stored]
     weights = (tensor for tensor in graph.initializer if tensor.data_type not in _NO_WEIGHTS)
     parameters = sum(math.prod(tensor.dims) for tensor in weights)
-    opset = next((entry.version for entry in model.proto.opset_import if not entry.domain), 0)
+    opset = next((entry.version for entry in model.light.opset_import if not entry.domain), 0)
     kind = {"pytorch": "PyTorch", "tensorflow": "TensorFlow"}.get(
         getattr(model.source, "framework", ""), "ONNX"
     )
@@ -210,7 +282,7 @@ def set_metadata(
     class_names: Iterable[str] | None = None,
 ) -> None:
     """Store preprocessing and class names in a model, in place. Raises ConversionError for values out of range."""
-    proto = proto.proto if isinstance(proto, Model) else proto
+    proto = proto.light if isinstance(proto, Model) else proto
     if not isinstance(proto, onnx.ModelProto):
         raise ConversionError(
             f"expected an onnx.ModelProto or a Model, got {type(proto).__name__}. Fix: give what load returned"

@@ -102,7 +102,7 @@ def differentiate(
     loaded = pass_rounding(loaded) if straight_through else loaded
     bound = on_backend(
         loaded,
-        Graph.from_proto(loaded.proto),
+        Graph.from_proto(loaded.light),
         backend,
         precision=precision,
         providers=providers,

@@ -72,7 +72,7 @@ def at_sizes(fn: Differentiable, feeds: Arrays) -> Differentiable:
     if written is None:
         kept[fixed] = None
         return fn
-    made = _bound(fn, replace(fn.model, proto=written.proto))
+    made = _bound(fn, fn.model.with_graph(written.proto))
     for oldest in list(kept)[: max(len(kept) - _KEPT + 1, 0)]:
         del kept[oldest]
     kept[open_ended if made.engine.batch is None else fixed] = made
@@ -87,12 +87,12 @@ def model_at_sizes(model: Model, graph: Graph, backends: tuple[str, ...], feeds:
     if found is None:
         return model
     note(_note(Graph.from_proto(found.proto), feeds, found.switches), UserWarning)
-    return replace(model, proto=found.proto)
+    return model.with_graph(found.proto)
 
 
 def depends_on_sizes(model: Model, graph: Graph) -> bool:
     """Whether the graph may differ for other inputs: a loop or branch has stayed in it, or a rank is open."""
-    return _has_control_flow(graph) or drops_axes(model.original)
+    return _has_control_flow(graph) or drops_axes(model.light_original)
 
 
 def _rewriting(
@@ -107,11 +107,11 @@ def _rewriting(
     drops: whether a file squeezes axes of size 1 that it does not name, as `drops_axes` finds.
     """
     if any(_in_the_way(graph, name) for name in backends):
-        return lambda: specialised(model.proto, feeds)
-    original = model.original
+        return lambda: specialised(model.light, feeds)
+    original = model.light_original
     if original is None or not _has_axes_of_one(graph, feeds):
         return None
-    return (lambda: without_axes_of_one(original, model.proto, feeds)) if drops(original) else None
+    return (lambda: without_axes_of_one(original, model.light, feeds)) if drops(original) else None
 
 
 def _has_axes_of_one(graph: Graph, feeds: Arrays) -> bool:
@@ -144,7 +144,7 @@ def _passes_floats(graph: Graph, node: Node, computed: frozenset[str]) -> bool:
 
 def _bound(fn: Differentiable, model: Model) -> Differentiable:
     """A model with other nodes on the backend of another, in its precision."""
-    stated = Graph.from_proto(model.proto)
+    stated = Graph.from_proto(model.light)
     double = precisions(fn.graph) <= {FLOAT64} and not precisions(stated) <= {FLOAT64}
     graph = in_precision(stated, FLOAT64) if double else at_least_float32(stated)
     made = replace(fn, model=model, engine=fn.engine.rebound(graph), caches={})
@@ -153,7 +153,7 @@ def _bound(fn: Differentiable, model: Model) -> Differentiable:
 
 
 def _switches(fn: Differentiable) -> tuple[str, ...]:
-    return _SWITCHES.get(fn, (), lambda: switches(fn.model.proto))
+    return _SWITCHES.get(fn, (), lambda: switches(fn.model.light))
 
 
 def _note(graph: Graph, feeds: Arrays, switches: tuple[str, ...]) -> str:

@@ -30,7 +30,7 @@ from analyzer.graph.samples.arrangement import Arrangement
 from analyzer.target.target import Seed
 from analyzer.types import Arrays
 from converters.errors import one_line
-from converters.graph.runtime import CPU, LARGEST_IN_MEMORY, RuntimeFailure, load_session
+from converters.graph.runtime import CPU, RuntimeFailure, copied_bytes, load_session
 
 # Each session holds its own copy of the weights, and making one costs as much as several runs: as many are kept as
 # fit in this many bytes of programs, and two in any case, which a method may need in turn. Where memory is limited,
@@ -198,14 +198,11 @@ class OnnxRuntime:
         with self._making:
             if key not in self._sessions:
                 program = program_of(self._computed)
-                proto, inputs, outputs = program.proto, program.inputs, program.outputs
-                # The proto has copied the weights, and so will the session.
-                del program
-                size = proto.ByteSize()
+                proto, weights = program.apart()
+                size = proto.ByteSize() + copied_bytes(program.nodes, weights)
                 self._make_room(size)
-                self._sessions[key] = _Ready(
-                    make_session(proto, self._providers, self._threads), size, inputs, outputs
-                )
+                session = make_session(proto, self._providers, self._threads, weights)
+                self._sessions[key] = _Ready(session, size, program.inputs, program.outputs)
             self._sessions.move_to_end(key)
             return self._sessions[key]
 
@@ -233,15 +230,18 @@ def _cores() -> int:
         return os.cpu_count() or 1
 
 
-def make_session(proto: onnx.ModelProto, providers: Sequence[str], threads: int | None = None) -> Any:
-    """Return an ONNX Runtime session of a program. Raises BackendError with the runtime's reason and a fix."""
-    if proto.ByteSize() > LARGEST_IN_MEMORY:
-        raise BackendError(
-            f"the graph is {proto.ByteSize() / 2**30:.1f} GiB; ONNX Runtime takes 2 GiB from memory. Fix: use "
-            'backend="torch" (--backend torch)'
-        )
+def make_session(
+    proto: onnx.ModelProto,
+    providers: Sequence[str],
+    threads: int | None = None,
+    weights: Mapping[str, np.ndarray] | None = None,
+) -> Any:
+    """Return an ONNX Runtime session of a program. Raises BackendError with the runtime's reason and a fix.
+
+    weights: those that are inputs of the program, as `Program.apart` gives them.
+    """
     try:
-        session = load_session(proto, providers=providers, threads=threads)
+        session = load_session(proto, providers=providers, threads=threads, weights=weights)
     except RuntimeFailure as error:
         raise BackendError(_unloaded(str(error))) from error
     # A provider may come with its options, (name, options). The runtime leaves out one that does not start.

@@ -148,7 +148,7 @@ def analyze(
             images=images,
         )
     vocabulary = vocabulary or own_vocabulary(model, settings)
-    graph = Graph.from_proto(loaded.proto)
+    graph = Graph.from_proto(loaded.light)
     batch = read_inputs(inputs, graph, loaded, images)
     if given["background"] is not None:
         for own in settings.values():

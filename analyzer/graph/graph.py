@@ -17,6 +17,7 @@ from onnx import helper, numpy_helper
 
 from analyzer.graph.magnitudes import infinite_tensors, masking_tensors
 from converters.types import Shape
+from converters.weights.references import array_of
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Graph:
         for info in (*graph.value_info, *graph.input, *graph.output):
             tensors[info.name] = _tensor_of(info)
         for initializer in graph.initializer:
-            array = numpy_helper.to_array(initializer)
+            array = array_of(initializer)
             tensors[initializer.name] = Tensor(initializer.name, array.dtype, array.shape, array)
         constants = {initializer.name for initializer in graph.initializer}
         nodes = tuple(_node_of(node, index, opset) for index, node in enumerate(graph.node))

@@ -14,12 +14,13 @@ from functools import cached_property
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph, Node, Tensor, captured
 from converters.graph.kernels import exact_nodes
 from converters.types import Shape
+from converters.weights.references import LARGE, is_large, tensors_of
 
 IR_VERSION = 10
 ONE = "exact/one"
@@ -52,6 +53,13 @@ class Program:
         """The ONNX model, with copies of the constants."""
         return self.with_constants(self.constants)
 
+    def apart(self) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+        """The ONNX model with the weights of a large program as inputs, and their arrays, without copies."""
+        weights = {name: array for name, array in self.constants.items() if is_large(array)}
+        if sum(array.nbytes for array in weights.values()) < LARGE:
+            return self.with_constants(self.constants), {}
+        return self.with_constants({n: a for n, a in self.constants.items() if n not in weights}), weights
+
     def returning(self, names: Collection[str]) -> onnx.ModelProto:
         """The ONNX model that gives these tensors, of whatever type, in place of the results."""
         proto = self.with_constants(self.constants)
@@ -73,7 +81,7 @@ class Program:
                 "onnxplain",
                 [_info(tensor, tensor.shape) for tensor in (*self.fed, *hidden)],
                 [_info(tensor, None) for tensor in self.results.values()],
-                [numpy_helper.from_array(array, name) for name, array in constants.items()],
+                list(tensors_of(constants)),
                 value_info=[_info(tensor, tensor.shape) for tensor in self.stated],
             ),
             opset_imports=[helper.make_opsetid("", self.opset), *_other_opsets(self.nodes)],

@@ -8,11 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -23,10 +19,15 @@ from onnx.reference.op_run import OpRun
 
 from converters.budget import current_trial, stopped_when
 from converters.errors import one_line
+from converters.graph.nodes import reads
+from converters.weights.mapping import refuse_changed
+from converters.weights.references import LARGEST_MESSAGE, external, lifted, sharing, with_weights_fed
 
 CPU = "CPUExecutionProvider"
-LARGEST_IN_MEMORY = 2**31 - 2**20
-"""The bytes of a protobuf message; larger models go to the runtime through files."""
+FED = 256 * 2**20
+"""Bytes of the weights of a model from which on a session reads them where they are, and packs none of them."""
+# The runtime stores the weights of these in another layout when it makes a session, and asks some to be constants.
+_LAID_OUT = frozenset(("Conv", "ConvTranspose", "FusedConv", "LSTM", "GRU", "RNN", "DeformConv"))
 
 
 class RuntimeFailure(Exception):
@@ -88,16 +89,18 @@ class ReferenceSession:
 
     def __init__(self, proto: onnx.ModelProto) -> None:
         try:
-            self._evaluator = ReferenceEvaluator(proto, new_ops=[Erf, GatherElements])
+            light, self._weights = with_weights_fed(proto)
+            self._evaluator = ReferenceEvaluator(light, new_ops=[Erf, GatherElements])
         except Exception as error:  # the evaluator documents no exceptions
             raise RuntimeFailure(one_line(error)) from error
-        self.inputs = list(self._evaluator.input_names)
+        self.inputs = [name for name in self._evaluator.input_names if name not in self._weights]
         self.outputs = list(self._evaluator.output_names)
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """The outputs, in order."""
         try:
-            values = self._evaluator.run(None, {name: feeds[name] for name in self.inputs if name in feeds})
+            given = {name: feeds[name] for name in self.inputs if name in feeds}
+            values = self._evaluator.run(None, {**given, **self._weights})
         except Exception as error:
             raise RuntimeFailure(one_line(error)) from error
         return [np.asarray(value) for value in values]
@@ -109,34 +112,97 @@ def load_session(
     providers: Sequence[Any] = (CPU,),
     threads: int | None = None,
     optimise: bool = True,
+    weights: Mapping[str, np.ndarray] | None = None,
 ) -> Any:
     """Return an ONNX Runtime session of a model. Raises RuntimeFailure with the runtime's reason.
 
+    weights: arrays of inputs of the model that are the same in every run. The session holds them without a copy where
+    they are large together, and the model's own large weights, too, where it refers to them (weights/references.py).
     providers: names of execution providers, or (name, options), in order of preference.
     threads: the number of threads of a run; by default the runtime's own choice.
     optimise: whether the runtime may rewrite the graph.
     """
+    with sharing():
+        # Protobuf writes no message above 2 GiB.
+        proto = without_trailing_blanks(lifted(proto, LARGEST_MESSAGE))
+        proto, own = with_weights_fed(proto)
+        weights = {**own, **(weights or {})}
+        try:
+            if not weights:
+                return _made(proto, providers, threads, optimise)
+            return _with_weights(proto, weights, providers, threads, optimise)
+        except Exception as error:  # the runtime's exceptions share no base but Exception
+            raise RuntimeFailure(one_line(error)) from error
+
+
+def _made(
+    proto: onnx.ModelProto,
+    providers: Sequence[Any],
+    threads: int | None,
+    optimise: bool,
+    given: Mapping[str, np.ndarray] | None = None,
+) -> Any:
+    """Return a session. given: initializers that the runtime copies, which the model states as external data."""
     import onnxruntime
 
     options = _options(threads, optimise)
-    made = partial(
-        onnxruntime.InferenceSession,
+    if given:
+        options.add_external_initializers(list(given), [_to_value(array) for array in given.values()])
+    return onnxruntime.InferenceSession(
+        proto.SerializeToString(),
         sess_options=options,
         providers=list(providers),
         disabled_optimizers=crashing_optimizers(proto),
     )
-    proto = without_trailing_blanks(proto)
-    try:
-        if proto.ByteSize() <= LARGEST_IN_MEMORY:
-            return made(proto.SerializeToString())
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.onnx"
-            copy = onnx.ModelProto()
-            copy.CopyFrom(proto)
-            onnx.save_model(copy, os.fspath(path), save_as_external_data=True)
-            return made(os.fspath(path))
-    except Exception as error:  # the runtime's exceptions share no base but Exception
-        raise RuntimeFailure(one_line(error)) from error
+
+
+def _with_weights(
+    proto: onnx.ModelProto,
+    weights: dict[str, np.ndarray],
+    providers: Sequence[Any],
+    threads: int | None,
+    optimise: bool,
+) -> Any:
+    """Return a session that reads large weights where they are: as inputs, which it neither folds, packs nor copies.
+
+    Weights that are few, or that kernels lay out anew, are given as initializers, which the runtime copies.
+    """
+    refuse_changed(weights.values())
+    fed = _fed(proto.graph.node, weights)
+    given = {name: array for name, array in weights.items() if name not in fed}
+    session = _made(_as_initializers(proto, given), providers, threads, optimise, given)
+    return FedSession(session, fed) if fed else session
+
+
+def _fed(nodes: Sequence[onnx.NodeProto], weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the weights that a session reads where they are: none where they are few."""
+    laid_out: set[str] = set()
+    for node in nodes:
+        foreign = node.domain not in ("", "ai.onnx") or any(_bodies(node))
+        if foreign or node.op_type in _LAID_OUT:
+            laid_out |= weights.keys() & set(reads(node))
+    found = {name: array for name, array in weights.items() if name not in laid_out}
+    return found if sum(array.nbytes for array in found.values()) >= FED else {}
+
+
+def copied_bytes(nodes: Sequence[onnx.NodeProto], weights: Mapping[str, np.ndarray]) -> int:
+    """Return the bytes of the weights that a session of these nodes copies."""
+    fed = _fed(nodes, weights)
+    return sum(array.nbytes for name, array in weights.items() if name not in fed)
+
+
+def _as_initializers(proto: onnx.ModelProto, weights: Mapping[str, np.ndarray]) -> onnx.ModelProto:
+    """Return the model with some of its inputs as initializers in external data."""
+    if not weights:
+        return proto
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    inputs = [info for info in proto.graph.input if info.name not in weights]
+    del copy.graph.input[:]
+    copy.graph.input.extend(inputs)
+    for name, array in weights.items():
+        copy.graph.initializer.append(external(array, name))
+    return copy
 
 
 def _options(threads: int | None, optimise: bool) -> Any:
@@ -158,6 +224,38 @@ def _options(threads: int | None, optimise: bool) -> Any:
     level = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
     return options
+
+
+class FedSession:
+    """A session of ONNX Runtime that is fed weights in every run, which no one else sees as inputs."""
+
+    def __init__(self, session: Any, weights: Mapping[str, np.ndarray]) -> None:
+        self._session = session
+        self._arrays = tuple(weights.values())
+        self._weights = {name: _to_value(array) for name, array in weights.items()}
+
+    def get_inputs(self) -> list[Any]:
+        """Return the inputs without the weights."""
+        return [entry for entry in self._session.get_inputs() if entry.name not in self._weights]
+
+    def get_outputs(self) -> list[Any]:
+        """Return the outputs."""
+        return list(self._session.get_outputs())
+
+    def get_providers(self) -> list[str]:
+        """Return the execution providers in use."""
+        return list(self._session.get_providers())
+
+    def run(self, names: Sequence[str] | None, feeds: Mapping[str, np.ndarray], options: Any = None) -> Any:
+        """Return the outputs of these names, all of them by default."""
+        names = [entry.name for entry in self.get_outputs()] if names is None else list(names)
+        given = {name: _to_value(np.asarray(array)) for name, array in feeds.items()}
+        return [_from_value(one) for one in self.run_with_ort_values(names, given, options)]
+
+    def run_with_ort_values(self, names: Sequence[str], feeds: Mapping[str, Any], options: Any = None) -> Any:
+        """Return the outputs of these names as values of the runtime. Raises InvalidModel for a changed file."""
+        refuse_changed(self._arrays)
+        return self._session.run_with_ort_values(names, {**feeds, **self._weights}, options)
 
 
 def runtime_version() -> str:

@@ -30,6 +30,7 @@ from converters.system.quiet import quiet
 from converters.types import NamedArrays
 from converters.verification.original import Original
 from converters.verify import FreeAxes, Reference
+from converters.weights.references import lifted
 
 _OF_TENSORFLOW = (".keras", ".h5", ".hdf5", ".pb", ".pbtxt")
 _KINDS = (
@@ -87,7 +88,7 @@ def from_source(
 def _convert_source(source: Any, example: Any, free_axes: FreeAxes | None, trust: bool) -> Converted:
     """Choose the converter by what the source is."""
     if isinstance(source, Model):
-        source = source.proto
+        source = source.light
     if isinstance(source, onnx.ModelProto):
         return _convert_onnx(source, example)
     if isinstance(source, (str, os.PathLike)):
@@ -163,7 +164,7 @@ def _convert_factory(spec: str, example: Any, free_axes: FreeAxes | None, trust:
 
 def _convert_onnx(proto: onnx.ModelProto, example: Any) -> Converted:
     """A plain ONNX model: its reference is itself as given, run without optimisations."""
-    proto = in_order(proto)
+    proto = lifted(in_order(proto))
     check(proto, shapes=False)
     proto, notes = keep_numbers(normalise_axes(proto))
     return of_file(proto, example, notes)

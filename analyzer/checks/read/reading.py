@@ -185,7 +185,7 @@ class Reader:
 
 def refuse_noise(fn: Differentiable) -> None:
     """Raise AnalysisError where an output depends on a node that draws at random."""
-    if drawn := draws(fn.model.proto):
+    if drawn := draws(fn.model.light):
         raise AnalysisError(
             f"the outputs depend on random numbers ({drawn}): two runs differ, so that no comparison has a meaning. "
             "Fix: export the model in inference mode, without noise"
