@@ -30,7 +30,7 @@ from analyzer.graph.samples.arrangement import Arrangement
 from analyzer.target.target import Seed
 from analyzer.types import Arrays
 from converters.errors import one_line
-from converters.graph.runtime import CPU, RuntimeFailure, copied_bytes, load_session
+from converters.graph.runtime import CPU, RuntimeFailure, load_session
 
 # Each session holds its own copy of the weights, and making one costs as much as several runs: as many are kept as
 # fit in this many bytes of programs, and two in any case, which a method may need in turn. Where memory is limited,
@@ -58,7 +58,7 @@ class OnnxRuntime:
     name = "onnxruntime"
     # The arena grows in doubling regions, whose rests are too small for large tensors: measured up to 1.75. Weights are
     # copied while a session is made: in the program, its bytes, the runtime's copy, the session, packed for kernels.
-    costs = Costs(tensors=1.75, weights=5)
+    costs = Costs(tensors=1.75, weights=5, feeds=True)
 
     def __init__(
         self,
@@ -199,7 +199,8 @@ class OnnxRuntime:
             if key not in self._sessions:
                 program = program_of(self._computed)
                 proto, weights = program.apart()
-                size = proto.ByteSize() + copied_bytes(program.nodes, weights)
+                copied = weights.keys() - program.fed_weights
+                size = proto.ByteSize() + sum(weights[name].nbytes for name in copied)
                 self._make_room(size)
                 session = make_session(proto, self._providers, self._threads, weights)
                 self._sessions[key] = _Ready(session, size, program.inputs, program.outputs)

@@ -19,6 +19,7 @@ from onnx import helper
 from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph, Node, Tensor, captured
 from converters.graph.kernels import exact_nodes
+from converters.graph.runtime import fed_weights
 from converters.types import Shape
 from converters.weights.references import LARGE, is_large, tensors_of
 
@@ -52,6 +53,12 @@ class Program:
     def proto(self) -> onnx.ModelProto:
         """The ONNX model, with copies of the constants."""
         return self.with_constants(self.constants)
+
+    @cached_property
+    def fed_weights(self) -> frozenset[str]:
+        """The weights that a session of ONNX Runtime reads where they are: it makes no copy of them."""
+        weights = {name: array for name, array in self.constants.items() if is_large(array)}
+        return frozenset(fed_weights(self.nodes, weights))
 
     def apart(self) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
         """The ONNX model with the weights of a large program as inputs, and their arrays, without copies."""

@@ -168,13 +168,13 @@ def _with_weights(
     Weights that are few, or that kernels lay out anew, are given as initializers, which the runtime copies.
     """
     refuse_changed(weights.values())
-    fed = _fed(proto.graph.node, weights)
+    fed = fed_weights(proto.graph.node, weights)
     given = {name: array for name, array in weights.items() if name not in fed}
     session = _made(_as_initializers(proto, given), providers, threads, optimise, given)
     return FedSession(session, fed) if fed else session
 
 
-def _fed(nodes: Sequence[onnx.NodeProto], weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def fed_weights(nodes: Sequence[onnx.NodeProto], weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return the weights that a session reads where they are: none where they are few."""
     laid_out: set[str] = set()
     for node in nodes:
@@ -183,12 +183,6 @@ def _fed(nodes: Sequence[onnx.NodeProto], weights: Mapping[str, np.ndarray]) -> 
             laid_out |= weights.keys() & set(reads(node))
     found = {name: array for name, array in weights.items() if name not in laid_out}
     return found if sum(array.nbytes for array in found.values()) >= FED else {}
-
-
-def copied_bytes(nodes: Sequence[onnx.NodeProto], weights: Mapping[str, np.ndarray]) -> int:
-    """Return the bytes of the weights that a session of these nodes copies."""
-    fed = _fed(nodes, weights)
-    return sum(array.nbytes for name, array in weights.items() if name not in fed)
 
 
 def _as_initializers(proto: onnx.ModelProto, weights: Mapping[str, np.ndarray]) -> onnx.ModelProto:

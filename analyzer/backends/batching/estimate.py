@@ -42,6 +42,7 @@ class Costs:
     fixed: bytes for threads, kernels and workspaces.
     keeps: whether the forward pass is kept until the end, every step of its loops included.
     least: the number of samples that are computed at least.
+    feeds: whether the many weights of a large program are read where they are, without a copy.
     """
 
     tensors: float
@@ -49,6 +50,7 @@ class Costs:
     fixed: int = 0
     keeps: bool = False
     least: int = 1
+    feeds: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,12 +98,14 @@ class TensorSizes(dict[str, int]):
 
 def estimate(program: Program, graph: Graph, at: Mapping[int, TensorSizes], costs: Costs) -> MemoryEstimate:
     """Return the estimate of a program. graph: the one that it computes. at: the sizes at numbers of samples."""
-    lasting = set(program.constants)
+    fed = program.fed_weights if costs.feeds else frozenset[str]()
+    lasting = program.constants.keys() - fed
     for node in program.nodes:
         # A runtime computes these once, from constants alone, and keeps them.
         if lasting.issuperset(reads(node)):
             lasting.update(name for name in node.output if name)
-    weights = sum(array.nbytes for array in program.constants.values())
+    lasting |= fed
+    weights = sum(array.nbytes for name, array in program.constants.items() if name not in fed)
     points = []
     for samples, sizes in sorted(at.items()):
         alive = sizes.of(lasting - program.constants.keys())
