@@ -123,7 +123,9 @@ def _part(model: Model, graph: Graph) -> Model:
     """A model without source: the nodes and constants of its file that the graph has kept."""
     whole = model.light.graph
     given = graph.inputs
+    # The graph has no node for a weight that is widened (graph.py).
     computed = {name for node in graph.nodes for name in node.outputs if name}
+    computed |= {name for name, tensor in graph.tensors.items() if tensor.stored is not None}
     nodes = []
     for node in whole.node:
         if computed.intersection(_again(name, given) for name in node.output):

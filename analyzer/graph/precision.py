@@ -15,9 +15,11 @@ import numpy as np
 from onnx import helper
 
 from analyzer.graph.graph import Graph, Node, Tensor
+from converters.weights.halves import HALVES
+from converters.weights.references import is_large
 
 DType = np.dtype[Any]
-HALF: frozenset[DType] = frozenset({np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)})
+HALF: frozenset[DType] = HALVES
 FLOAT32: DType = np.dtype(np.float32)
 FLOAT64: DType = np.dtype(np.float64)
 
@@ -65,9 +67,10 @@ def _with(graph: Graph, chosen: Callable[[DType], DType]) -> Graph:
 def _tensor(tensor: Tensor, chosen: Callable[[DType], DType]) -> Tensor:
     if tensor.dtype not in _NUMBERS.values():
         return tensor
-    dtype = chosen(tensor.dtype)
-    constant = None if tensor.constant is None else tensor.constant.astype(dtype)
-    return replace(tensor, dtype=dtype, constant=constant)
+    dtype, stored = chosen(tensor.dtype), tensor.stored
+    if stored is not None and not (stored.dtype in HALF and dtype in (FLOAT32, FLOAT64) and is_large(stored)):
+        stored = stored.astype(dtype, copy=False)
+    return Tensor(tensor.name, dtype, tensor.shape, stored)
 
 
 def _node(node: Node, chosen: Callable[[DType], DType]) -> Node:

@@ -20,11 +20,12 @@ from onnx.reference.op_run import OpRun
 from converters.budget import current_trial, stopped_when
 from converters.errors import one_line
 from converters.graph.nodes import reads
+from converters.weights.halves import HALVES
 from converters.weights.mapping import refuse_changed
 from converters.weights.references import LARGEST_MESSAGE, external, lifted, sharing, with_weights_fed
 
 CPU = "CPUExecutionProvider"
-FED = 256 * 2**20
+FED = 384 * 2**20
 """Bytes of the weights of a model from which on a session reads them where they are, and packs none of them."""
 # The runtime stores the weights of these in another layout when it makes a session, and asks some to be constants.
 _LAID_OUT = frozenset(("Conv", "ConvTranspose", "FusedConv", "LSTM", "GRU", "RNN", "DeformConv"))
@@ -141,8 +142,14 @@ def _made(
     threads: int | None,
     optimise: bool,
     given: Mapping[str, np.ndarray] | None = None,
+    *,
+    halves: bool = False,
 ) -> Any:
-    """Return a session. given: initializers that the runtime copies, which the model states as external data."""
+    """Return a session.
+
+    given: initializers that the runtime copies, which the model states as external data.
+    halves: whether Casts widen weights where they are used. Equal ones are then kept apart.
+    """
     import onnxruntime
 
     options = _options(threads, optimise)
@@ -152,7 +159,7 @@ def _made(
         proto.SerializeToString(),
         sess_options=options,
         providers=list(providers),
-        disabled_optimizers=crashing_optimizers(proto),
+        disabled_optimizers=crashing_optimizers(proto) + ["CommonSubexpressionElimination"] * halves,
     )
 
 
@@ -170,7 +177,8 @@ def _with_weights(
     refuse_changed(weights.values())
     fed = fed_weights(proto.graph.node, weights)
     given = {name: array for name, array in weights.items() if name not in fed}
-    session = _made(_as_initializers(proto, given), providers, threads, optimise, given)
+    halves = any(array.dtype in HALVES for array in fed.values())
+    session = _made(_as_initializers(proto, given), providers, threads, optimise, given, halves=halves)
     return FedSession(session, fed) if fed else session
 
 
@@ -182,7 +190,9 @@ def fed_weights(nodes: Sequence[onnx.NodeProto], weights: Mapping[str, np.ndarra
         if foreign or node.op_type in _LAID_OUT:
             laid_out |= weights.keys() & set(reads(node))
     found = {name: array for name, array in weights.items() if name not in laid_out}
-    return found if sum(array.nbytes for array in found.values()) >= FED else {}
+    # The runtime would widen weights in half precision when it makes the session.
+    size = sum(array.nbytes * (2 if array.dtype in HALVES else 1) for array in found.values())
+    return found if size >= FED else {}
 
 
 def _as_initializers(proto: onnx.ModelProto, weights: Mapping[str, np.ndarray]) -> onnx.ModelProto:

@@ -20,7 +20,8 @@ from converters.graph.mutable import MutableGraph
 from converters.graph.nodes import is_standard, reads, subgraphs
 from converters.graph.opset import RANDOM
 from converters.graph.runtime import ReferenceSession, RuntimeFailure, run
-from converters.weights.references import is_large
+from converters.weights.halves import HALVES, is_widening
+from converters.weights.references import are_shared, is_large
 
 LARGEST_PRODUCT = 1 << 37
 """Multiplications of one product of constants: a node that runs cannot be interrupted, and this takes seconds."""
@@ -100,9 +101,11 @@ def _foldable(graph: MutableGraph) -> list[onnx.NodeProto]:
     """Nodes whose inputs are all known and whose results are known to be small enough."""
     known = set(graph.constants)
     found: list[onnx.NodeProto] = []
-    left = current().bytes_left
+    left, shared = current().bytes_left, are_shared(graph.constants)
     for node in graph.nodes:
         if not is_standard(node) or node.op_type in RANDOM or any(subgraphs(node)):
+            continue
+        if shared and is_widening(node) and _is_large_half(graph, node.input[0]):
             continue
         if not known.issuperset(reads(node)) or not graph.output_names.isdisjoint(node.output):
             continue
@@ -113,6 +116,12 @@ def _foldable(graph: MutableGraph) -> list[onnx.NodeProto]:
         known.update(name for name in node.output if name)
         found.append(node)
     return found
+
+
+def _is_large_half(graph: MutableGraph, name: str) -> bool:
+    """Whether a constant is a weight in half precision, which stays so in memory."""
+    array = graph.constants.get(name)
+    return array is not None and array.dtype in HALVES and is_large(array)
 
 
 def _bytes(graph: MutableGraph, node: onnx.NodeProto) -> int | None:

@@ -61,9 +61,14 @@ def is_sharing() -> bool:
     return _KEPT.get() is not None
 
 
+def are_shared(constants: Mapping[str, np.ndarray]) -> bool:
+    """Return whether a proto of a graph with these constants refers to the large ones."""
+    return is_sharing() and sum(array.nbytes for array in constants.values()) >= LARGE
+
+
 def tensors_of(constants: Mapping[str, np.ndarray]) -> Iterator[onnx.TensorProto]:
     """Yield the initializers of a graph, one at a time: references to large weights inside `sharing`, else copies."""
-    shared = _KEPT.get() is not None and sum(array.nbytes for array in constants.values()) >= LARGE
+    shared = are_shared(constants)
     for name, array in constants.items():
         if shared and is_large(array):
             yield reference(array, name)

@@ -156,7 +156,8 @@ class Reader:
         program = remainder_program(
             self.graph, planned.request, list(side.values), side.chosen, seeds=side.outputs
         )
-        session = make_session(program.proto, ["CPUExecutionProvider"])
+        proto, weights = program.apart()
+        session = make_session(proto, ["CPUExecutionProvider"], weights=weights)
         given = side.given
         arrays = session.run(list(program.outputs.values()), {name: given[name] for name in program.inputs})
         found = Evaluation(explained, None, dict(zip(program.outputs, arrays, strict=True)))
