@@ -153,6 +153,8 @@ def _made(
     import onnxruntime
 
     options = _options(threads, optimise)
+    # The arena would keep room for the wide weights, in regions of powers of two.
+    options.enable_cpu_mem_arena = not halves
     if given:
         options.add_external_initializers(list(given), [_to_value(array) for array in given.values()])
     return onnxruntime.InferenceSession(
@@ -178,7 +180,10 @@ def _with_weights(
     fed = fed_weights(proto.graph.node, weights)
     given = {name: array for name, array in weights.items() if name not in fed}
     halves = any(array.dtype in HALVES for array in fed.values())
-    session = _made(_as_initializers(proto, given), providers, threads, optimise, given, halves=halves)
+    proto = _as_initializers(proto, given)
+    if fed:
+        proto = _with_constants_first(proto, fed)
+    session = _made(proto, providers, threads, optimise, given, halves=halves)
     return FedSession(session, fed) if fed else session
 
 
@@ -193,6 +198,27 @@ def fed_weights(nodes: Sequence[onnx.NodeProto], weights: Mapping[str, np.ndarra
     # The runtime would widen weights in half precision when it makes the session.
     size = sum(array.nbytes * (2 if array.dtype in HALVES else 1) for array in found.values())
     return found if size >= FED else {}
+
+
+def _with_constants_first(proto: onnx.ModelProto, fed: Mapping[str, np.ndarray]) -> onnx.ModelProto:
+    """Return the model with the nodes that depend on weights alone at its beginning.
+
+    The runtime visits the producers of a node from the last to the first in the list, and runs them in that order. A
+    weight that is widened would else be widened before all that the node reads is computed, as all weights would be.
+    """
+    known = {*fed, *(tensor.name for tensor in proto.graph.initializer)}
+    first, others = list[onnx.NodeProto](), list[onnx.NodeProto]()
+    for node in proto.graph.node:
+        if known.issuperset(reads(node)):
+            known.update(name for name in node.output if name)
+            first.append(node)
+        else:
+            others.append(node)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    del copy.graph.node[:]
+    copy.graph.node.extend([*first, *others])
+    return copy
 
 
 def _as_initializers(proto: onnx.ModelProto, weights: Mapping[str, np.ndarray]) -> onnx.ModelProto:
