@@ -11,7 +11,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from threading import Lock
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 
 from analyzer.autodiff.request import Request, program_for
-from analyzer.backends.batching.estimate import Costs
+from analyzer.backends.batching.estimate import Costs, sizes_at
 from analyzer.errors import BackendError, note
 from analyzer.graph.batch_axis import fixed_batch, samples_in
 from analyzer.graph.builder import Builder
@@ -27,6 +27,7 @@ from analyzer.graph.graph import Graph, is_float
 from analyzer.graph.precision import FLOAT32, in_precision, precisions
 from analyzer.graph.program import Program, assemble
 from analyzer.graph.samples.arrangement import Arrangement
+from analyzer.graph.segments import Stage, stages_of
 from analyzer.target.target import Seed
 from analyzer.types import Arrays
 from converters.errors import one_line
@@ -66,8 +67,11 @@ class OnnxRuntime:
         providers: Sequence[str] | None = None,
         threads: int | None = None,
         max_memory: int | None = None,
+        recomputes: bool = False,
     ) -> None:
+        """recomputes: compute the activations of the forward pass again, segment by segment, in the backward pass."""
         self.graph = graph
+        self.recomputes = recomputes
         self._max_memory = max_memory
         self._most = (
             KEPT_BYTES if max_memory is None else min(KEPT_BYTES, int(KEPT_SHARE * max_memory / HELD))
@@ -78,6 +82,7 @@ class OnnxRuntime:
         self._threads = threads
         self._sessions: OrderedDict[Hashable, _Ready] = OrderedDict()
         self._making = Lock()
+        self._stages: dict[Hashable, tuple[list[str], tuple[Stage, ...]]] = {}
 
     @property
     def batch(self) -> int | None:
@@ -97,12 +102,24 @@ class OnnxRuntime:
     def single(self) -> tuple[OnnxRuntime, int] | None:
         """The same on one thread of the processor, and its threads, where it computes in float32 as it stands."""
         threads = self._threads if self._threads is not None else _cores()
-        if threads < 2 or self._providers != [CPU] or not precisions(self.graph) <= {FLOAT32}:
+        if (
+            self.recomputes
+            or threads < 2
+            or self._providers != [CPU]
+            or not precisions(self.graph) <= {FLOAT32}
+        ):
             return None
         single = OnnxRuntime(self.graph, self._providers, 1, self._max_memory)
         # Sessions are kept in one place, so that one limit holds for all.
         single._sessions, single._making = self._sessions, self._making
         return single, threads
+
+    @cached_property
+    def recomputing(self) -> OnnxRuntime:
+        """The same with less memory: activations are computed again, segment by segment."""
+        found = OnnxRuntime(self.graph, self._providers, self._threads, self._max_memory, recomputes=True)
+        found._sessions, found._making = self._sessions, self._making
+        return found
 
     def forward(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> Arrays:
         """The values of these tensors."""
@@ -120,6 +137,8 @@ class OnnxRuntime:
             return program_for(graph, request, seed)
 
         targets = seed.fed(self._rows(seed.output, feeds))
+        if self.recomputes and (found := self._staged((request.key, seed.form), program, feeds, targets)):
+            return found
         return self._run((request.key, seed.form), program, feeds, targets)
 
     def program(self, request: Request, seed: Seed) -> Program:
@@ -193,6 +212,39 @@ class OnnxRuntime:
             ) from error
         return {name: self._stated(name, array) for name, array in zip(names, arrays, strict=True)}
 
+    def _staged(
+        self,
+        key: Hashable,
+        program_of: Callable[[Graph], Program],
+        feeds: Mapping[str, np.ndarray],
+        targets: Sequence[np.ndarray],
+    ) -> Arrays:
+        """Run a program in stages; return nothing where it has none."""
+        if self._computed is not self.graph:
+            return {}
+        kept = dict(feeds)
+        shapes = tuple((name, array.shape) for name, array in kept.items())
+        if (key, shapes) not in self._stages:
+            program = program_of(self.graph)
+            own = [name for name in program.inputs if name not in feeds]
+            sizes = {name: array.shape for name, array in (*kept.items(), *zip(own, targets, strict=True))}
+            self._stages[key, shapes] = (
+                own,
+                stages_of(program, self.graph, sizes_at(self.graph, sizes, program)),
+            )
+        own, stages = self._stages[key, shapes]
+        kept |= dict(zip(own, targets, strict=True))
+        results: Arrays = {}
+        for index, stage in enumerate(stages):
+            needed = {name: kept[name] for name in stage.program.inputs}
+            part = partial(_program_of, stage.program)
+            found = self._run_session((key, shapes, index), part, needed, ())
+            kept |= {name: found[name] for name in stage.keeps}
+            results |= {name: found[tensor] for name, tensor in stage.results.items()}
+            for name in stage.frees:
+                del kept[name]
+        return results
+
     def _ready(self, key: Hashable, program_of: Callable[[Graph], Program]) -> _Ready:
         """The session of a program, made once however many threads ask for it."""
         with self._making:
@@ -221,6 +273,11 @@ class OnnxRuntime:
         tensors = self.graph.tensors
         like = next((n for n in (name, name.partition("/")[2]) if n in tensors), self.graph.outputs[0])
         return array.astype(tensors[like].dtype)
+
+
+def _program_of(program: Program, graph: Graph) -> Program:
+    """A stage's program, which is that of the graph already."""
+    return program
 
 
 def _cores() -> int:

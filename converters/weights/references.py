@@ -1,9 +1,9 @@
 """Keep large weights outside of protobuf, as arrays that graphs, programs and sessions share.
 
 Protobuf copies the bytes of a tensor whenever they are set or read, and writes no message above 2 GiB. Inside
-`sharing`, the initializers of a large model refer to arrays of this process: `external_data` with the location LOCATION
-and a key. The arrays live until `sharing` ends, and as long as a Model or a session holds them. Refuses references to
-arrays that no longer exist.
+`sharing`, the initializers of a large model refer to arrays of this process: `external_data` whose location has a key
+after LOCATION. The arrays live until `sharing` ends, and as long as a Model or a session holds them. Refuses
+references to arrays that no longer exist.
 """
 
 from __future__ import annotations
@@ -27,10 +27,9 @@ SMALLEST = 2**16
 """Bytes of a tensor that is kept outside. No size or axis depends on the values of such a tensor."""
 LARGEST_MESSAGE = 2**31 - 2**20
 """Bytes of a message that protobuf can write."""
-LOCATION = "onnxplain:memory"
-"""The location of a tensor that refers to an array of this process. No file has it."""
+LOCATION = "onnxplain:memory/"
+"""What the location of a tensor begins with that refers to an array of this process, before the key of the array."""
 
-_KEY = "key"
 # Packed numbers and texts have no plain bytes.
 _PLAIN = frozenset(
     getattr(onnx.TensorProto, name)
@@ -89,12 +88,10 @@ def reference(array: np.ndarray, name: str) -> onnx.TensorProto:
     # One array has one key, by which equal tensors are found.
     key, _ = kept.setdefault(id(array), (secrets.token_hex(16), array))
     _ARRAYS[key] = array
-    tensor = external(array, name)
-    tensor.external_data.add(key=_KEY, value=key)
-    return tensor
+    return external(array, name, key)
 
 
-def external(array: np.ndarray, name: str) -> onnx.TensorProto:
+def external(array: np.ndarray, name: str, key: str = "") -> onnx.TensorProto:
     """Return an initializer of the type and shape of an array, whose data is outside."""
     tensor = onnx.TensorProto(
         name=name,
@@ -102,20 +99,19 @@ def external(array: np.ndarray, name: str) -> onnx.TensorProto:
         dims=array.shape,
         data_location=onnx.TensorProto.EXTERNAL,
     )
-    tensor.external_data.add(key="location", value=LOCATION)
+    tensor.external_data.add(key="location", value=f"{LOCATION}{key}")
     return tensor
 
 
 def is_reference(tensor: onnx.TensorProto) -> bool:
     """Return whether a tensor refers to an array of this process."""
-    return tensor.data_location == onnx.TensorProto.EXTERNAL and any(
-        entry.key == "location" and entry.value == LOCATION for entry in tensor.external_data
-    )
+    return tensor.data_location == onnx.TensorProto.EXTERNAL and bool(key_of(tensor))
 
 
 def key_of(tensor: onnx.TensorProto) -> str:
-    """Return the key of the array that a tensor refers to."""
-    return next((entry.value for entry in tensor.external_data if entry.key == _KEY), "")
+    """Return the key of the array that a tensor refers to; empty where it refers to none."""
+    places = [entry.value for entry in tensor.external_data if entry.key == "location"]
+    return next((place[len(LOCATION) :] for place in places if place.startswith(LOCATION)), "")
 
 
 def array_of(tensor: onnx.TensorProto) -> np.ndarray:

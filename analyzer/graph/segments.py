@@ -1,0 +1,235 @@
+"""Divide a program into stages, so that the activations of one segment of the forward pass are alive at a time.
+
+Reads a Program of forward pass and backward pass, and the sizes of its tensors; returns Stages that compute the same
+nodes. The first ones run the forward pass and keep the tensors at the borders of the segments alone. The others go back
+from the last segment to the first: each computes the activations of its segment again, and the backward nodes that
+read them. Programs that draw at random are not divided: their activations would be others.
+Source: Chen, Xu, Zhang & Guestrin 2016, "Training Deep Nets with Sublinear Memory Cost".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import onnx
+
+from analyzer.graph.graph import Graph, Tensor
+from analyzer.graph.program import Program
+from converters.graph.inference import inferred_of
+from converters.graph.nodes import reads
+from converters.graph.opset import RANDOM, all_nodes
+from converters.graph.tensors import shape_of
+
+SEGMENTS = (2, 3, 4, 6, 8, 12, 16, 24, 32)
+"""The numbers of segments that are tried."""
+# A border is looked for so far from its even place, in shares of a segment.
+_WINDOW = 0.5
+_LIGHT = 1024
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a program. keeps: the tensors that later stages read, by name; frees: those that none reads after it.
+
+    results: the results of the program that it computes, {name of the result: tensor}.
+    """
+
+    program: Program
+    keeps: tuple[str, ...]
+    frees: tuple[str, ...]
+    results: Mapping[str, str]
+
+
+def stages_of(program: Program, graph: Graph, sizes: Mapping[str, int]) -> tuple[Stage, ...]:
+    """Return the stages of a program; none where it has too few layers, draws at random, or has unknown types.
+
+    sizes: the bytes of every tensor.
+    """
+    if any(node.op_type in RANDOM or node.op_type == "Dropout" for node in all_nodes(list(program.nodes))):
+        return ()
+    borders = _borders(program, graph, sizes)
+    if not borders:
+        return ()
+    types = _types(program)
+    return _stages(program, _divided(program, borders), types)
+
+
+def _forward_nodes(program: Program, graph: Graph) -> int:
+    """The number of nodes at the beginning of a program that are the forward pass."""
+    return 1 + max(
+        (i for i, node in enumerate(program.nodes) if set(node.output) & graph.producer.keys()), default=-1
+    )
+
+
+def _borders(program: Program, graph: Graph, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """The positions in the list of nodes at which segments of the forward pass begin; none where nothing is gained."""
+    count = _forward_nodes(program, graph)
+    forward, backward = program.nodes[:count], program.nodes[count:]
+    always = {*program.constants, *program.inputs}
+    later = {name for node in backward for name in reads(node)} - always
+    made = {name: index for index, node in enumerate(forward) for name in node.output if name}
+    last = {name: index for index, node in enumerate(forward) for name in reads(node)}
+    # What the backward pass reads is what a border saves; what crosses a border is what it costs.
+    saved, total = [0], 0
+    for node in forward:
+        total += sum(sizes[name] for name in node.output if name in later)
+        saved.append(total)
+    crossing = [0] * (count + 1)
+    for name, index in made.items():
+        for border in range(index + 1, last.get(name, index) + 1):
+            crossing[border] += sizes[name]
+    best: tuple[int, ...] = (0, count)
+    least = float(total)
+    for number in SEGMENTS:
+        found = _evenly(saved, crossing, number)
+        kept = sum(crossing[border] for border in found[1:-1])
+        most = kept + max(saved[end] - saved[begin] for begin, end in pairwise(found))
+        if most < least:
+            best, least = found, most
+    return best if len(best) > 2 else ()
+
+
+def _evenly(saved: Sequence[int], crossing: Sequence[int], number: int) -> tuple[int, ...]:
+    """Borders with about equal activations between them, where little crosses them."""
+    total, found = saved[-1], {0, len(saved) - 1}
+    for index in range(1, number):
+        around = [
+            border
+            for border in range(1, len(saved) - 1)
+            if abs(saved[border] - total * index / number) <= _WINDOW * total / number
+        ]
+        if around:
+            middle = total * index / number
+            found.add(min(around, key=lambda border: (crossing[border], abs(saved[border] - middle))))
+    return tuple(sorted(found))
+
+
+def _divided(program: Program, borders: Sequence[int]) -> list[list[onnx.NodeProto]]:
+    """The nodes of each stage: forward without the last segment, then backward from it, with what is computed again."""
+    nodes, count = program.nodes, borders[-1]
+    segments = [list(nodes[begin:end]) for begin, end in pairwise(borders)]
+    always = {*program.constants, *program.inputs}
+    segment_of = {name: i for i, one in enumerate(segments) for node in one for name in node.output if name}
+    crossing = {
+        name
+        for index, one in enumerate(segments)
+        for node in one
+        for name in reads(node)
+        if segment_of.get(name, index) != index
+    }
+    turns = len(segments)
+    known = dict.fromkeys(always, 0) | {
+        name: 0 if name in crossing else turns - 1 - index for name, index in segment_of.items()
+    }
+    results = {tensor.name for tensor in program.results.values()}
+    cheap = set(program.constants)
+    early = {*always, *crossing}
+    free: list[onnx.NodeProto] = []
+    turn_of: dict[int, int] = {}
+    for position, node in enumerate(nodes[count:], count):
+        if cheap.issuperset(reads(node)):
+            # Each stage that reads a weight in another layout lays it out again.
+            cheap.update(name for name in node.output if name)
+            free.append(node)
+            continue
+        if early.issuperset(name for name in reads(node) if name not in cheap):
+            early.update(name for name in node.output if name)
+        turn_of[position] = max((known[name] for name in reads(node) if name not in cheap), default=0)
+        known |= dict.fromkeys((name for name in node.output if name), turn_of[position])
+    first_read: dict[str, int] = {}
+    for position in reversed(turn_of):
+        node = nodes[position]
+        read_in = [first_read[name] for name in node.output if name in first_read]
+        if (
+            read_in
+            and early.issuperset(name for name in node.output if name)
+            and not results & set(node.output)
+        ):
+            # Computed of tensors that are kept alone, it would have to be kept, too, until it is read.
+            turn_of[position] = min(read_in)
+        for name in reads(node):
+            first_read[name] = min(first_read.get(name, turns), turn_of[position])
+    backward: list[list[onnx.NodeProto]] = [[] for _ in segments]
+    for position, turn in turn_of.items():
+        backward[turn].append(nodes[position])
+    stages = [_needed(one, crossing, set()) for one in segments[:-1]]
+    for turn, after in enumerate(backward):
+        segment = segments[turns - 1 - turn]
+        wanted = {name for node in after for name in reads(node)} | results
+        elsewhere = {name for one in backward[turn + 1 :] for node in one for name in reads(node)}
+        again = _needed(segment, (wanted | elsewhere) - crossing, crossing)
+        read = {name for node in (*after, *again) for name in reads(node)} | results
+        stages.append([*again, *_needed(free, read, set()), *after])
+    return [stage for stage in stages if stage]
+
+
+def _needed(
+    nodes: Iterable[onnx.NodeProto], wanted: Collection[str], kept: Collection[str]
+) -> list[onnx.NodeProto]:
+    """The nodes that tensors are computed by, in order. kept: tensors that need not be computed."""
+    found, names = list[onnx.NodeProto](), set(wanted)
+    for node in reversed(list(nodes)):
+        if names.intersection(node.output):
+            found.append(node)
+            names.update(name for name in reads(node) if name not in kept)
+    return found[::-1]
+
+
+def _types(program: Program) -> dict[str, Tensor]:
+    """The dtype and shape of every tensor that a program computes, as far as they are known."""
+    proto = program.with_constants({n: a for n, a in program.constants.items() if a.size <= _LIGHT})
+    found: dict[str, Tensor] = {}
+    for info in (*(inferred := inferred_of(proto)).graph.value_info, *inferred.graph.output):
+        if info.type.tensor_type.elem_type:
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type)
+            found[info.name] = Tensor(info.name, dtype, shape_of(info.type))
+    return found | {tensor.name: tensor for tensor in program.fed}
+
+
+def _stages(
+    program: Program, parts: Sequence[Sequence[onnx.NodeProto]], types: Mapping[str, Tensor]
+) -> tuple[Stage, ...]:
+    """The stages with what each is fed, keeps and frees; none where a tensor between them has an unknown type."""
+    results = {tensor.name: key for key, tensor in program.results.items()}
+    read_by = [{name for node in part for name in reads(node)} for part in parts]
+    made_by = [{name for node in part for name in node.output if name} for part in parts]
+    stages, alive, left = list[Stage](), set[str](), dict(results)
+    for index, (read, made) in enumerate(zip(read_by, made_by, strict=True)):
+        outer = read - made - program.constants.keys()
+        # A later stage that computes a tensor again does not need it.
+        after = {
+            name
+            for one, own in zip(read_by[index + 1 :], made_by[index + 1 :], strict=True)
+            for name in one - own
+        }
+        keeps = tuple(sorted((made & after) - alive - set(program.inputs)))
+        own = {
+            left.pop(name): name for name in sorted(made & left.keys()) if _last_maker(name, index, made_by)
+        }
+        alive |= set(keeps)
+        frees = tuple(sorted(alive - after))
+        alive -= set(frees)
+        if not {*outer, *keeps}.issubset(types):
+            return ()
+        outputs = {
+            name: types.get(name) or program.results[results[name]] for name in (*keeps, *own.values())
+        }
+        part = replace(
+            program,
+            nodes=parts[index],
+            fed=[types[name] for name in sorted(outer)],
+            constants={name: array for name, array in program.constants.items() if name in read},
+            results=outputs,
+            stated=[tensor for tensor in program.stated if tensor.name in made],
+            widened={name: dtype for name, dtype in program.widened.items() if name in read},
+        )
+        stages.append(Stage(part, keeps, frees, own))
+    assert not left, f"no stage computes {sorted(left)}"
+    return tuple(stages)
+
+
+def _last_maker(name: str, index: int, made_by: Sequence[Collection[str]]) -> bool:
+    """Whether no later stage computes a tensor again: a result is taken from the backward pass."""
+    return not any(name in made for made in made_by[index + 1 :])
