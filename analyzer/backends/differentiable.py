@@ -33,6 +33,7 @@ from analyzer.graph.graph import Graph
 from analyzer.graph.names import find_tensors, near_names
 from analyzer.graph.program import Program
 from analyzer.graph.samples.arrangement import Arrangement
+from analyzer.graph.segments import Stage
 from analyzer.target.class_names import names_of_output, with_indices
 from analyzer.target.saturation import note_saturated
 from analyzer.target.target import Seed, TargetLike, as_target, one_scalar
@@ -53,6 +54,13 @@ class Backend(Protocol):
     @property
     def single(self) -> tuple[Backend, int] | None:
         """The same on one thread, and how many may be called side by side; None where that is never faster."""
+
+    @property
+    def recomputing(self) -> Backend | None:
+        """The same with less memory, which computes activations again; None where there is none, or it is that."""
+
+    def stages(self, program: Program, sizes: Mapping[str, int]) -> tuple[Stage, ...]:
+        """Return the stages in which a program runs; none where it runs as a whole. sizes: bytes of every tensor."""
 
     def forward(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> Arrays:
         """The values of these tensors."""
@@ -102,6 +110,8 @@ class Differentiable:
     """Whether the output of the model's file is compared with what is explained, on the inputs that are explained."""
     samples: str | None = None
     """"joint" takes a whole call for one sample; "independent" refuses a model that mixes samples; None finds out."""
+    checkpoint: str = "auto"
+    """Whether activations are computed again in the backward pass: "auto" where a sample would not fit otherwise."""
     arrangement: Arrangement | None = field(default=None, repr=False, compare=False)
     """How inputs and outputs hold the samples, once that is decided for inputs of one shape (arranging.py)."""
 

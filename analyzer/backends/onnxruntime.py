@@ -115,11 +115,17 @@ class OnnxRuntime:
         return single, threads
 
     @cached_property
-    def recomputing(self) -> OnnxRuntime:
-        """The same with less memory: activations are computed again, segment by segment."""
+    def recomputing(self) -> OnnxRuntime | None:
+        """The same with less memory: activations are computed again, segment by segment. None of that one itself."""
+        if self.recomputes:
+            return None
         found = OnnxRuntime(self.graph, self._providers, self._threads, self._max_memory, recomputes=True)
         found._sessions, found._making = self._sessions, self._making
         return found
+
+    def stages(self, program: Program, sizes: Mapping[str, int]) -> tuple[Stage, ...]:
+        """Return the stages in which a program runs; none where it runs as a whole. sizes: bytes of every tensor."""
+        return stages_of(program, self.graph, sizes) if self.recomputes else ()
 
     def forward(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> Arrays:
         """The values of these tensors."""
@@ -147,7 +153,7 @@ class OnnxRuntime:
 
     def cut(self, graph: Graph) -> OnnxRuntime:
         """A graph cut out of this one, with the same settings."""
-        return OnnxRuntime(graph, self._providers, self._threads, self._max_memory)
+        return OnnxRuntime(graph, self._providers, self._threads, self._max_memory, self.recomputes)
 
     def rebound(self, graph: Graph) -> OnnxRuntime:
         """Another graph of the same model, with the same settings."""
@@ -254,7 +260,9 @@ class OnnxRuntime:
                 copied = weights.keys() - program.fed_weights
                 size = proto.ByteSize() + sum(weights[name].nbytes for name in copied)
                 self._make_room(size)
-                session = make_session(proto, self._providers, self._threads, weights)
+                # Each stage would keep its own.
+                arena = not self.recomputes
+                session = make_session(proto, self._providers, self._threads, weights, arena)
                 self._sessions[key] = _Ready(session, size, program.inputs, program.outputs)
             self._sessions.move_to_end(key)
             return self._sessions[key]
@@ -293,13 +301,15 @@ def make_session(
     providers: Sequence[str],
     threads: int | None = None,
     weights: Mapping[str, np.ndarray] | None = None,
+    arena: bool = True,
 ) -> Any:
     """Return an ONNX Runtime session of a program. Raises BackendError with the runtime's reason and a fix.
 
     weights: those that are inputs of the program, as `Program.apart` gives them.
+    arena: whether the session keeps the memory of a run for the next one.
     """
     try:
-        session = load_session(proto, providers=providers, threads=threads, weights=weights)
+        session = load_session(proto, providers=providers, threads=threads, weights=weights, arena=arena)
     except RuntimeFailure as error:
         raise BackendError(_unloaded(str(error))) from error
     # A provider may come with its options, (name, options). The runtime leaves out one that does not start.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ml_dtypes
@@ -114,6 +115,7 @@ def load_session(
     threads: int | None = None,
     optimise: bool = True,
     weights: Mapping[str, np.ndarray] | None = None,
+    arena: bool = True,
 ) -> Any:
     """Return an ONNX Runtime session of a model. Raises RuntimeFailure with the runtime's reason.
 
@@ -122,7 +124,9 @@ def load_session(
     providers: names of execution providers, or (name, options), in order of preference.
     threads: the number of threads of a run; by default the runtime's own choice.
     optimise: whether the runtime may rewrite the graph.
+    arena: whether the session keeps the memory of a run for the next one.
     """
+    settings = _Settings(providers, threads, optimise, arena)
     with sharing():
         # Protobuf writes no message above 2 GiB.
         proto = without_trailing_blanks(lifted(proto, LARGEST_MESSAGE))
@@ -130,17 +134,25 @@ def load_session(
         weights = {**own, **(weights or {})}
         try:
             if not weights:
-                return _made(proto, providers, threads, optimise)
-            return _with_weights(proto, weights, providers, threads, optimise)
+                return _made(proto, settings)
+            return _with_weights(proto, weights, settings)
         except Exception as error:  # the runtime's exceptions share no base but Exception
             raise RuntimeFailure(one_line(error)) from error
 
 
+@dataclass(frozen=True)
+class _Settings:
+    """How a session is made; see `load_session`."""
+
+    providers: Sequence[Any]
+    threads: int | None
+    optimise: bool
+    arena: bool
+
+
 def _made(
     proto: onnx.ModelProto,
-    providers: Sequence[Any],
-    threads: int | None,
-    optimise: bool,
+    settings: _Settings,
     given: Mapping[str, np.ndarray] | None = None,
     *,
     halves: bool = False,
@@ -152,15 +164,15 @@ def _made(
     """
     import onnxruntime
 
-    options = _options(threads, optimise)
+    options = _options(settings.threads, settings.optimise)
     # The arena would keep room for the wide weights, in regions of powers of two.
-    options.enable_cpu_mem_arena = not halves
+    options.enable_cpu_mem_arena = settings.arena and not halves
     if given:
         options.add_external_initializers(list(given), [_to_value(array) for array in given.values()])
     return onnxruntime.InferenceSession(
         proto.SerializeToString(),
         sess_options=options,
-        providers=list(providers),
+        providers=list(settings.providers),
         disabled_optimizers=crashing_optimizers(proto) + ["CommonSubexpressionElimination"] * halves,
     )
 
@@ -168,9 +180,7 @@ def _made(
 def _with_weights(
     proto: onnx.ModelProto,
     weights: dict[str, np.ndarray],
-    providers: Sequence[Any],
-    threads: int | None,
-    optimise: bool,
+    settings: _Settings,
 ) -> Any:
     """Return a session that reads large weights where they are: as inputs, which it neither folds, packs nor copies.
 
@@ -183,7 +193,7 @@ def _with_weights(
     proto = _as_initializers(proto, given)
     if fed:
         proto = _with_constants_first(proto, fed)
-    session = _made(proto, providers, threads, optimise, given, halves=halves)
+    session = _made(proto, settings, given, halves=halves)
     return FedSession(session, fed) if fed else session
 
 

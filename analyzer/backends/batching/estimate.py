@@ -9,14 +9,15 @@ as the longest of all axes, in a tensor that is at most as large as the largest 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import onnx
 from onnx import helper
 
 from analyzer.graph.graph import Graph
 from analyzer.graph.program import Program
+from analyzer.graph.segments import Stage
 from converters.graph.inference import inferred_of
 from converters.graph.nodes import reads
 
@@ -105,12 +106,40 @@ def estimate(program: Program, graph: Graph, at: Mapping[int, TensorSizes], cost
         if lasting.issuperset(reads(node)):
             lasting.update(name for name in node.output if name)
     lasting |= fed
-    weights = sum(array.nbytes for name, array in program.constants.items() if name not in fed)
+    weights = _weights(program, costs)
     points = []
     for samples, sizes in sorted(at.items()):
         alive = sizes.of(lasting - program.constants.keys())
         alive += _most_alive(program, graph, sizes, lasting, keeps=costs.keeps)
         points.append((samples, costs.fixed + costs.weights * weights + costs.tensors * alive))
+    return _line(points, costs)
+
+
+def staged_estimate(
+    stages: Sequence[Stage], graph: Graph, at: Mapping[int, TensorSizes], costs: Costs
+) -> MemoryEstimate:
+    """Return the estimate of a program in stages, whose sessions are all kept, and one of which runs at a time."""
+    fixed = sum(_weights(stage.program, costs) for stage in stages) * costs.weights
+    points = []
+    for samples, sizes in sorted(at.items()):
+        most, kept, own = 0.0, set[str](), replace(costs, weights=0, fixed=0)
+        for stage in stages:
+            alive = estimate(stage.program, graph, {samples: sizes}, own).bytes(0)
+            kept |= set(stage.keeps)
+            most = max(most, alive + costs.tensors * sizes.of(kept))
+            kept -= set(stage.frees)
+        points.append((samples, costs.fixed + fixed + most))
+    return _line(points, costs)
+
+
+def _weights(program: Program, costs: Costs) -> int:
+    """The bytes of the weights that a session copies."""
+    fed = program.fed_weights if costs.feeds else frozenset[str]()
+    return sum(array.nbytes for name, array in program.constants.items() if name not in fed)
+
+
+def _line(points: Sequence[tuple[int, float]], costs: Costs) -> MemoryEstimate:
+    """The line through the bytes at two numbers of samples; a constant through one."""
     (few, least), (many, most) = points[0], points[-1]
     each = (most - least) / (many - few) if many > few else 0.0
     return MemoryEstimate(least - few * each, each, costs.least)
