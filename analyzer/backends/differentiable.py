@@ -39,6 +39,7 @@ from analyzer.target.saturation import note_saturated
 from analyzer.target.target import Seed, TargetLike, as_target, one_scalar
 from analyzer.types import Arrays, Inputs, Names, Progress
 from converters.model import Model
+from converters.weights.mapping import refuse_changed
 
 
 class Backend(Protocol):
@@ -286,8 +287,10 @@ class Differentiable:
         """Check inputs for this model, once; those that were checked are returned as they are.
 
         Images of Pillow are read as the model's preprocessing says.
-        Raises InputError or ShapeError; InputError for raw pixels where the model takes normalised ones, too.
+        Raises InputError or ShapeError; InputError for raw pixels where the model takes normalised ones, too;
+        InvalidModel where the file of a large model was written since it was read.
         """
+        refuse_changed(self.graph.files)
         if isinstance(inputs, Feeds) and inputs.graph is self.graph:
             return inputs
         feeds = check_inputs(self.graph, from_pictures(inputs, self.model))

@@ -18,6 +18,7 @@ from onnx import helper, numpy_helper
 from analyzer.graph.magnitudes import infinite_tensors, masking_tensors
 from converters.types import Shape
 from converters.weights.halves import HALVES, is_widening
+from converters.weights.mapping import FileMap, maps_of
 from converters.weights.references import array_of, is_large
 
 
@@ -142,6 +143,11 @@ class Graph:
     def producer(self) -> Mapping[str, Node]:
         """The node that computes each tensor."""
         return {name: node for node in self.nodes for name in node.outputs if name}
+
+    @cached_property
+    def files(self) -> tuple[FileMap, ...]:
+        """The mapped files that hold weights."""
+        return maps_of(tensor.stored for tensor in self.tensors.values() if tensor.stored is not None)
 
     @cached_property
     def positions(self) -> Mapping[str, int]:

@@ -22,7 +22,7 @@ from converters.budget import current_trial, stopped_when
 from converters.errors import one_line
 from converters.graph.nodes import reads
 from converters.weights.halves import HALVES
-from converters.weights.mapping import refuse_changed
+from converters.weights.mapping import maps_of, refuse_changed
 from converters.weights.references import LARGEST_MESSAGE, external, lifted, sharing, with_weights_fed
 
 CPU = "CPUExecutionProvider"
@@ -186,7 +186,7 @@ def _with_weights(
 
     Weights that are few, or that kernels lay out anew, are given as initializers, which the runtime copies.
     """
-    refuse_changed(weights.values())
+    refuse_changed(maps_of(weights.values()))
     fed = fed_weights(proto.graph.node, weights)
     given = {name: array for name, array in weights.items() if name not in fed}
     halves = any(array.dtype in HALVES for array in fed.values())
@@ -271,7 +271,7 @@ class FedSession:
 
     def __init__(self, session: Any, weights: Mapping[str, np.ndarray]) -> None:
         self._session = session
-        self._arrays = tuple(weights.values())
+        self._files = maps_of(weights.values())
         self._weights = {name: _to_value(array) for name, array in weights.items()}
 
     def get_inputs(self) -> list[Any]:
@@ -294,7 +294,7 @@ class FedSession:
 
     def run_with_ort_values(self, names: Sequence[str], feeds: Mapping[str, Any], options: Any = None) -> Any:
         """Return the outputs of these names as values of the runtime. Raises InvalidModel for a changed file."""
-        refuse_changed(self._arrays)
+        refuse_changed(self._files)
         return self._session.run_with_ort_values(names, {**feeds, **self._weights}, options)
 
 

@@ -70,10 +70,14 @@ def mapped(path: Path, offset: int, dtype: np.dtype[Any], shape: tuple[int, ...]
     return np.frombuffer(found, dtype, count, offset).reshape(shape)
 
 
-def refuse_changed(arrays: Iterable[np.ndarray]) -> None:
-    """Raise InvalidModel where a file that one of these arrays is mapped from was written since."""
-    maps = {id(found): found for array in arrays if (found := _map_of(array)) is not None}
-    for found in maps.values():
+def maps_of(arrays: Iterable[np.ndarray]) -> tuple[FileMap, ...]:
+    """Return the files that arrays are mapped from, each once."""
+    return tuple({id(found): found for array in arrays if (found := _map_of(array)) is not None}.values())
+
+
+def refuse_changed(maps: Iterable[FileMap]) -> None:
+    """Raise InvalidModel where one of these files was written since it was mapped."""
+    for found in maps:
         if found.now() != found.state:
             raise InvalidModel(
                 f"{found.path}: the file was changed while a model that was read from it is in use. Fix: load the "

@@ -28,6 +28,8 @@ OPEN = -1
 
 # Bytes that autograd takes for a tensor that it keeps, in addition to the elements.
 _RECORD = 2**11
+# Bytes of a session, in addition to its weights.
+_SESSION = 5 * 2**20
 # The values of larger constants are weights: no shape depends on them.
 _LIGHT = 1024
 # The output of these ops shares the memory of their first input.
@@ -119,7 +121,7 @@ def staged_estimate(
     stages: Sequence[Stage], graph: Graph, at: Mapping[int, TensorSizes], costs: Costs
 ) -> MemoryEstimate:
     """Return the estimate of a program in stages, whose sessions are all kept, and one of which runs at a time."""
-    fixed = sum(_weights(stage.program, costs) for stage in stages) * costs.weights
+    fixed = costs.weights * sum(_weights(stage.program, costs) for stage in stages) + _SESSION * len(stages)
     points = []
     for samples, sizes in sorted(at.items()):
         most, kept, own = 0.0, set[str](), replace(costs, weights=0, fixed=0)
