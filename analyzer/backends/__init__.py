@@ -67,7 +67,7 @@ def differentiate(
         where samples depend on one another. Default: found out for every model and shape of inputs.
     checkpoint: "auto" computes the activations of a deep network again in the backward pass, segment by segment, where
         one sample does not fit into the memory otherwise; "always" and "never" decide it. The results are the same to
-        the last bit; it takes one more forward pass. Only for "onnxruntime".
+        the last bit, but for sums that ONNX Runtime fuses into convolutions. Only for "onnxruntime".
     verify: compare an .onnx file with the canonical graph made of it, when it is loaded and on all inputs that are
         explained. False explains the graph unseen.
     trust: load a file that can run code, as for `convert`; only for files whose origin you trust.

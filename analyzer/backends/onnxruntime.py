@@ -200,7 +200,9 @@ class OnnxRuntime:
         program_of: Callable[[Graph], Program],
         feeds: Mapping[str, np.ndarray],
         targets: Sequence[np.ndarray],
+        wanted: Sequence[str] | None = None,
     ) -> Arrays:
+        """Run a program. wanted: the results to return; default all."""
         # The threads of a session do not survive a fork: a process makes its own.
         ready = self._ready((os.getpid(), self._threads, key), program_of)
         # What the model has no input for is the target's, in the order of its outputs.
@@ -208,7 +210,7 @@ class OnnxRuntime:
         given = {**{n: feeds[n] for n in ready.inputs if n in feeds}, **dict(zip(own, targets, strict=True))}
         if self._computed is not self.graph:
             given = {n: a.astype(FLOAT32) if is_float(a.dtype) else a for n, a in given.items()}
-        names = list(ready.outputs)
+        names = list(ready.outputs if wanted is None else wanted)
         try:
             arrays = ready.session.run([ready.outputs[name] for name in names], given)
         except Exception as error:
@@ -244,7 +246,8 @@ class OnnxRuntime:
         for index, stage in enumerate(stages):
             needed = {name: kept[name] for name in stage.program.inputs}
             part = partial(_program_of, stage.program)
-            found = self._run_session((key, shapes, index), part, needed, ())
+            wanted = [*stage.keeps, *stage.results.values()]
+            found = self._run_session((key, shapes, index), part, needed, (), wanted)
             kept |= {name: found[name] for name in stage.keeps}
             results |= {name: found[tensor] for name, tensor in stage.results.items()}
             for name in stage.frees:

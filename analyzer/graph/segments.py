@@ -9,7 +9,7 @@ Source: Chen, Xu, Zhang & Guestrin 2016, "Training Deep Nets with Sublinear Memo
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -31,9 +31,12 @@ _LIGHT = 1024
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a program. keeps: the tensors that later stages read, by name; frees: those that none reads after it.
+    """A part of a program.
 
+    keeps: the tensors that later stages read, by name. frees: those that none reads after it.
     results: the results of the program that it computes, {name of the result: tensor}.
+    The stage's program also returns the activations that the backward pass reads, for a runtime to compute them as it
+    does in the whole program: it would fuse their nodes with others, and round otherwise.
     """
 
     program: Program
@@ -53,7 +56,10 @@ def stages_of(program: Program, graph: Graph, sizes: Mapping[str, int]) -> tuple
     if not borders:
         return ()
     types = _types(program)
-    return _stages(program, _divided(program, borders), types)
+    activations = {
+        name for node in program.nodes[borders[-1] :] for name in reads(node)
+    } & graph.producer.keys()
+    return _stages(program, _divided(program, borders), types, activations)
 
 
 def _forward_nodes(program: Program, graph: Graph) -> int:
@@ -69,7 +75,9 @@ def _borders(program: Program, graph: Graph, sizes: Mapping[str, int]) -> tuple[
     forward, backward = program.nodes[:count], program.nodes[count:]
     always = {*program.constants, *program.inputs}
     later = {name for node in backward for name in reads(node)} - always
-    made = {name: index for index, node in enumerate(forward) for name in node.output if name}
+    # An input of the model costs no memory, but a skip connection from it is cut as any other.
+    made = dict.fromkeys(program.inputs, -1)
+    made |= {name: index for index, node in enumerate(forward) for name in node.output if name}
     last = {name: index for index, node in enumerate(forward) for name in reads(node)}
     # What the backward pass reads is what a border saves; what crosses a border is what it costs.
     saved, total = [0], 0
@@ -189,9 +197,15 @@ def _types(program: Program) -> dict[str, Tensor]:
 
 
 def _stages(
-    program: Program, parts: Sequence[Sequence[onnx.NodeProto]], types: Mapping[str, Tensor]
+    program: Program,
+    parts: Sequence[Sequence[onnx.NodeProto]],
+    types: Mapping[str, Tensor],
+    activations: Set[str],
 ) -> tuple[Stage, ...]:
-    """The stages with what each is fed, keeps and frees; none where a tensor between them has an unknown type."""
+    """The stages with what each is fed, keeps and frees; none where a tensor between them has an unknown type.
+
+    activations: tensors of the forward pass that the backward pass reads.
+    """
     results = {tensor.name: key for key, tensor in program.results.items()}
     read_by = [{name for node in part for name in reads(node)} for part in parts]
     made_by = [{name for node in part for name in node.output if name} for part in parts]
@@ -213,8 +227,14 @@ def _stages(
         alive -= set(frees)
         if not {*outer, *keeps}.issubset(types):
             return ()
+        shown = sorted(
+            (made & activations)
+            - {*keeps, *own.values()}
+            - {tensor.name for tensor in program.results.values()}
+        )
         outputs = {
-            name: types.get(name) or program.results[results[name]] for name in (*keeps, *own.values())
+            name: types.get(name) or program.results[results[name]]
+            for name in (*keeps, *own.values(), *(name for name in shown if name in types))
         }
         part = replace(
             program,
