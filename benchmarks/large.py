@@ -29,7 +29,7 @@ from benchmarks.results import Results, machine, write_section
 SIZES = {"tiny": (64, 2, 512), "50m": (512, 12, 12_000), "124m": (768, 12, 50_257), "1b": (2048, 18, 50_257)}
 """Width, layers, vocabulary."""
 TOKENS, HEAD = 32, 64
-STEPS = ("import", "inspect", "load", "gradient", "full-grad", "integrated-gradients")
+STEPS = ("import", "inspect", "convert", "gradient", "full-grad", "integrated-gradients")
 DTYPES = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16)}
 DTYPES["bfloat16"] = np.dtype(ml_dtypes.bfloat16)
 
@@ -143,8 +143,8 @@ def call(path: Path, step: str) -> None:
             [sys.executable, "-m", "onnxplain", "inspect", str(path)], check=True, capture_output=True
         )
         return
-    if step == "load":
-        ox.load(path)
+    if step == "convert":
+        ox.convert(path).save(path.with_name("converted.onnx"))
         return
     tokens = np.random.default_rng(1).integers(0, 500, (1, TOKENS))
     fn = ox.differentiate(path)

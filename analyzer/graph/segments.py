@@ -10,7 +10,7 @@ Source: Chen, Xu, Zhang & Guestrin 2016, "Training Deep Nets with Sublinear Memo
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import onnx
@@ -72,24 +72,9 @@ def _forward_nodes(program: Program, graph: Graph) -> int:
 def _borders(program: Program, graph: Graph, sizes: Mapping[str, int]) -> tuple[int, ...]:
     """The positions in the list of nodes at which segments of the forward pass begin; none where nothing is gained."""
     count = _forward_nodes(program, graph)
-    forward, backward = program.nodes[:count], program.nodes[count:]
-    always = {*program.constants, *program.inputs}
-    later = {name for node in backward for name in reads(node)} - always
-    # An input of the model costs no memory, but a skip connection from it is cut as any other.
-    made = dict.fromkeys(program.inputs, -1)
-    made |= {name: index for index, node in enumerate(forward) for name in node.output if name}
-    last = {name: index for index, node in enumerate(forward) for name in reads(node)}
-    # What the backward pass reads is what a border saves; what crosses a border is what it costs.
-    saved, total = [0], 0
-    for node in forward:
-        total += sum(sizes[name] for name in node.output if name in later)
-        saved.append(total)
-    crossing = [0] * (count + 1)
-    for name, index in made.items():
-        for border in range(index + 1, last.get(name, index) + 1):
-            crossing[border] += sizes[name]
+    saved, crossing = _costs(program, count, sizes)
     best: tuple[int, ...] = (0, count)
-    least = float(total)
+    least = float(saved[-1])
     for number in SEGMENTS:
         found = _evenly(saved, crossing, number)
         kept = sum(crossing[border] for border in found[1:-1])
@@ -97,6 +82,27 @@ def _borders(program: Program, graph: Graph, sizes: Mapping[str, int]) -> tuple[
         if most < least:
             best, least = found, most
     return best if len(best) > 2 else ()
+
+
+def _costs(program: Program, count: int, sizes: Mapping[str, int]) -> tuple[list[int], list[int]]:
+    """Of each position among the first `count` nodes: the bytes of the activations before it, and of what crosses it.
+
+    Activations are the tensors that the backward pass reads.
+    """
+    forward, backward = program.nodes[:count], program.nodes[count:]
+    activations = {name for node in backward for name in reads(node)}
+    # An input of the model costs no memory, but a skip connection from it is cut as any other.
+    made = dict.fromkeys(program.inputs, -1)
+    made |= {name: index for index, node in enumerate(forward) for name in node.output if name}
+    last = {name: index for index, node in enumerate(forward) for name in reads(node)}
+    saved = [0]
+    for node in forward:
+        saved.append(saved[-1] + sum(sizes[name] for name in node.output if name in activations))
+    crossing = [0] * (count + 1)
+    for name, index in made.items():
+        for border in range(index + 1, last.get(name, index) + 1):
+            crossing[border] += sizes[name]
+    return saved, crossing
 
 
 def _evenly(saved: Sequence[int], crossing: Sequence[int], number: int) -> tuple[int, ...]:
@@ -114,63 +120,94 @@ def _evenly(saved: Sequence[int], crossing: Sequence[int], number: int) -> tuple
     return tuple(sorted(found))
 
 
+@dataclass
+class _Division:
+    """A program whose forward pass is cut, and the turn of each node of the backward pass: 0 is the last segment's.
+
+    crossing: tensors that another segment reads. results: those of the program. cheap: tensors that depend on constants
+    alone. early: those that depend on kept tensors alone. free: the nodes that compute the cheap ones.
+    """
+
+    nodes: Sequence[onnx.NodeProto]
+    segments: list[list[onnx.NodeProto]]
+    crossing: set[str]
+    results: set[str]
+    cheap: set[str]
+    early: set[str]
+    free: list[onnx.NodeProto] = field(default_factory=list)
+    turn_of: dict[int, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, program: Program, borders: Sequence[int]) -> _Division:
+        """Cut the forward pass at the borders."""
+        segments = [list(program.nodes[begin:end]) for begin, end in pairwise(borders)]
+        own = [{name for node in one for name in node.output if name} for one in segments]
+        read = [{name for node in one for name in reads(node)} for one in segments]
+        always = {*program.constants, *program.inputs}
+        crossing = {name for one, made in zip(read, own, strict=True) for name in one - made - always}
+        results = {tensor.name for tensor in program.results.values()}
+        return cls(program.nodes, segments, crossing, results, set(program.constants), always | crossing)
+
+    def take_turns(self, count: int) -> None:
+        """Give each node after the first `count` the first turn in which all that it reads is known."""
+        turns = len(self.segments)
+        known = {
+            name: 0 if name in self.crossing else turns - 1 - index
+            for index, one in enumerate(self.segments)
+            for node in one
+            for name in node.output
+        }
+        for position, node in enumerate(self.nodes[count:], count):
+            made, read = [name for name in node.output if name], set(reads(node)) - self.cheap
+            if not read:
+                # Each stage that reads a weight in another layout lays it out again.
+                self.cheap.update(made)
+                self.free.append(node)
+                continue
+            if self.early.issuperset(read):
+                self.early.update(made)
+            self.turn_of[position] = max(known.get(name, 0) for name in read)
+            known |= dict.fromkeys(made, self.turn_of[position])
+
+    def wait(self) -> None:
+        """Move nodes that depend on kept tensors alone to the turn in which they are read.
+
+        Computed earlier, their results would take memory until then.
+        """
+        first_read: dict[str, int] = {}
+        for position in reversed(self.turn_of):
+            node = self.nodes[position]
+            made = {name for name in node.output if name}
+            turns = [first_read[name] for name in made if name in first_read]
+            if turns and self.early.issuperset(made) and not self.results & made:
+                self.turn_of[position] = min(turns)
+            for name in reads(node):
+                first_read[name] = min(first_read.get(name, self.turn_of[position]), self.turn_of[position])
+
+    def stages(self) -> list[list[onnx.NodeProto]]:
+        """Return the nodes of each stage."""
+        turns = len(self.segments)
+        backward = [
+            [self.nodes[at] for at, turn in self.turn_of.items() if turn == one] for one in range(turns)
+        ]
+        found = [_needed(one, self.crossing, set()) for one in self.segments[:-1]]
+        later = set(self.results)
+        back: list[list[onnx.NodeProto]] = []
+        for turn in reversed(range(turns)):
+            # What a later turn reads of a segment is kept from the turn of the segment.
+            later |= {name for node in backward[turn] for name in reads(node)}
+            again = _needed(self.segments[turns - 1 - turn], later - self.crossing, self.crossing)
+            read = {name for node in (*backward[turn], *again) for name in reads(node)} | self.results
+            back.append([*again, *_needed(self.free, read, set()), *backward[turn]])
+        return [stage for stage in (*found, *reversed(back)) if stage]
+
+
 def _divided(program: Program, borders: Sequence[int]) -> list[list[onnx.NodeProto]]:
     """The nodes of each stage: forward without the last segment, then backward from it, with what is computed again."""
-    nodes, count = program.nodes, borders[-1]
-    segments = [list(nodes[begin:end]) for begin, end in pairwise(borders)]
-    always = {*program.constants, *program.inputs}
-    segment_of = {name: i for i, one in enumerate(segments) for node in one for name in node.output if name}
-    crossing = {
-        name
-        for index, one in enumerate(segments)
-        for node in one
-        for name in reads(node)
-        if segment_of.get(name, index) != index
-    }
-    turns = len(segments)
-    known = dict.fromkeys(always, 0) | {
-        name: 0 if name in crossing else turns - 1 - index for name, index in segment_of.items()
-    }
-    results = {tensor.name for tensor in program.results.values()}
-    cheap = set(program.constants)
-    early = {*always, *crossing}
-    free: list[onnx.NodeProto] = []
-    turn_of: dict[int, int] = {}
-    for position, node in enumerate(nodes[count:], count):
-        if cheap.issuperset(reads(node)):
-            # Each stage that reads a weight in another layout lays it out again.
-            cheap.update(name for name in node.output if name)
-            free.append(node)
-            continue
-        if early.issuperset(name for name in reads(node) if name not in cheap):
-            early.update(name for name in node.output if name)
-        turn_of[position] = max((known[name] for name in reads(node) if name not in cheap), default=0)
-        known |= dict.fromkeys((name for name in node.output if name), turn_of[position])
-    first_read: dict[str, int] = {}
-    for position in reversed(turn_of):
-        node = nodes[position]
-        read_in = [first_read[name] for name in node.output if name in first_read]
-        if (
-            read_in
-            and early.issuperset(name for name in node.output if name)
-            and not results & set(node.output)
-        ):
-            # Computed of tensors that are kept alone, it would have to be kept, too, until it is read.
-            turn_of[position] = min(read_in)
-        for name in reads(node):
-            first_read[name] = min(first_read.get(name, turns), turn_of[position])
-    backward: list[list[onnx.NodeProto]] = [[] for _ in segments]
-    for position, turn in turn_of.items():
-        backward[turn].append(nodes[position])
-    stages = [_needed(one, crossing, set()) for one in segments[:-1]]
-    for turn, after in enumerate(backward):
-        segment = segments[turns - 1 - turn]
-        wanted = {name for node in after for name in reads(node)} | results
-        elsewhere = {name for one in backward[turn + 1 :] for node in one for name in reads(node)}
-        again = _needed(segment, (wanted | elsewhere) - crossing, crossing)
-        read = {name for node in (*after, *again) for name in reads(node)} | results
-        stages.append([*again, *_needed(free, read, set()), *after])
-    return [stage for stage in stages if stage]
+    division = _Division.of(program, borders)
+    division.take_turns(borders[-1])
+    division.wait()
+    return division.stages()
 
 
 def _needed(
