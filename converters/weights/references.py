@@ -139,13 +139,17 @@ def size_of(proto: onnx.ModelProto) -> int:
     return int(proto.ByteSize()) + sum(plain_bytes(tensor) for tensor in outside)
 
 
-def lifted(proto: onnx.ModelProto, least: int = LARGE) -> onnx.ModelProto:
+def lifted(proto: onnx.ModelProto, least: int | None = None) -> onnx.ModelProto:
     """Return the model with its large weights outside; itself where they are small together, or outside of `sharing`.
 
-    The arrays are copies of the bytes in the model.
+    The arrays are copies of the bytes in the model. least: bytes of the weights from which on; default LARGE.
     """
     inside = [tensor for tensor in proto.graph.initializer if _is_liftable(tensor)]
-    if _KEPT.get() is None or not inside or sum(map(plain_bytes, inside)) < least:
+    if (
+        _KEPT.get() is None
+        or not inside
+        or sum(map(plain_bytes, inside)) < (LARGE if least is None else least)
+    ):
         return proto
     # Protobuf frees the bytes of a tensor with its whole model: only a new one is smaller.
     light = without_initializers(proto)
