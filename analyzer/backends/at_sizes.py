@@ -28,6 +28,7 @@ from converters.specialise import (
     switches,
     without_axes_of_one,
 )
+from converters.weights.references import sharing
 
 if TYPE_CHECKING:
     from analyzer.backends.differentiable import Differentiable
@@ -41,6 +42,7 @@ _SWITCHES: Cache[tuple[str, ...]] = Cache("switches")
 _DROPS: Cache[bool] = Cache("drops axes of size 1")
 
 
+@sharing()
 def at_sizes(fn: Differentiable, feeds: Arrays) -> Differentiable:
     """The model at the sizes of the feeds, made once for each; itself where it has no control flow in the way.
 
@@ -80,6 +82,7 @@ def at_sizes(fn: Differentiable, feeds: Arrays) -> Differentiable:
     return made
 
 
+@sharing()
 def model_at_sizes(model: Model, graph: Graph, backends: tuple[str, ...], feeds: Arrays) -> Model:
     """The same for a model that several backends share, where control flow is in the way of one of them."""
     rewrite = _rewriting(model, graph, backends, feeds, drops_axes)
