@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from analyzer.cli.destinations import refuse_unwritable
+from analyzer.cli.destinations import refuse_other_than_onnx
 from analyzer.cli.options import (
     ExampleOption,
     JsonOption,
@@ -77,7 +77,7 @@ def convert(
     from converters.conversion import TOLERANCE
 
     terminal = Terminal(as_json)
-    _check_destination(output)
+    refuse_other_than_onnx(output)
     names = read_class_names(class_names) if class_names is not None else None
     options = ImageOptions(size, mean, std, layout, resize)
     preprocessing = _given_preprocessing(options)
@@ -97,23 +97,6 @@ def convert(
     model.save(output)
     _show(terminal, model, output)
     terminal.document(_document(source, model, output))
-
-
-def _check_destination(output: Path) -> None:
-    """Say before the work what would fail after it."""
-    if output.is_dir():
-        raise UserError(
-            f"{output}: a folder, where -o takes the .onnx file to write. Fix: give -o a path that ends in .onnx"
-        )
-    if output.suffix.lower() != ".onnx":
-        raise UserError(
-            f"{output}: expected the name of an .onnx file. Fix: give -o a path that ends in .onnx"
-        )
-    if not output.parent.is_dir():
-        raise UserError(
-            f"{output.parent}: no such folder. Fix: make it first, or give -o a path in another folder"
-        )
-    refuse_unwritable(output)
 
 
 def _given_preprocessing(options: ImageOptions) -> Preprocessing | None:

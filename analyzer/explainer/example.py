@@ -1,4 +1,4 @@
-"""An example of a model's inputs: what a file is emitted for, and compared with Python on.
+"""An example of a model's inputs. A file is emitted for its sizes, and compared with Python on its values.
 
 From a model, inputs or none and a target to the model with its samples along axis 0, bound to the example. Refuses
 models whose samples cannot be told apart along one axis, and free sizes without an example.
@@ -53,7 +53,7 @@ class Example:
         return self.view.arrangement.spans
 
     def explained(self) -> Attribution:
-        """Return what the method finds in Python."""
+        """Run the method in Python at the example."""
         return self.method.run(self.view, self.bound.feeds, self.target, **self.options)
 
 
