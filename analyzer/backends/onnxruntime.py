@@ -31,7 +31,7 @@ from analyzer.graph.segments import Stage, stages_of
 from analyzer.target.target import Seed
 from analyzer.types import Arrays
 from converters.errors import one_line
-from converters.graph.runtime import CPU, RuntimeFailure, load_session
+from converters.graph.runtime import CPU, RuntimeFailure, fed_weights, load_session
 
 # Each session holds its own copy of the weights, and making one costs as much as several runs: as many are kept as
 # fit in this many bytes of programs, and two in any case, which a method may need in turn. Where memory is limited,
@@ -57,9 +57,6 @@ class OnnxRuntime:
     """A graph on ONNX Runtime. Sessions are made on demand and the last few are kept."""
 
     name = "onnxruntime"
-    # The arena grows in doubling regions, whose rests are too small for large tensors: measured up to 1.75. Weights are
-    # copied while a session is made: in the program, its bytes, the runtime's copy, the session, packed for kernels.
-    costs = Costs(tensors=1.75, weights=5, feeds=True)
 
     def __init__(
         self,
@@ -83,6 +80,14 @@ class OnnxRuntime:
         self._sessions: OrderedDict[Hashable, _Ready] = OrderedDict()
         self._making = Lock()
         self._stages: dict[Hashable, tuple[list[str], tuple[Stage, ...]]] = {}
+
+    @property
+    def costs(self) -> Costs:
+        """The memory that a session takes."""
+        # The arena grows in doubling regions, whose rests are too small for large tensors: measured up to 1.75. Weights
+        # are copied while a session is made: in the program, its bytes, the runtime's copy, the session, packed for
+        # kernels. On the processor, many are read where they are.
+        return Costs(tensors=1.75, weights=5, feeds=self._providers == [CPU])
 
     @property
     def batch(self) -> int | None:
@@ -260,8 +265,8 @@ class OnnxRuntime:
             if key not in self._sessions:
                 program = program_of(self._computed)
                 proto, weights = program.apart()
-                copied = weights.keys() - program.fed_weights
-                size = proto.ByteSize() + sum(weights[name].nbytes for name in copied)
+                fed = fed_weights(proto.graph.node, weights) if self.costs.feeds else {}
+                size = proto.ByteSize() + sum(a.nbytes for name, a in weights.items() if name not in fed)
                 self._make_room(size)
                 # Each stage would keep its own.
                 arena = not self.recomputes

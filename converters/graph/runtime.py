@@ -21,7 +21,7 @@ from onnx.reference.op_run import OpRun
 from converters.budget import current_trial, stopped_when
 from converters.errors import one_line
 from converters.graph.nodes import reads
-from converters.weights.halves import HALVES
+from converters.weights.halves import HALVES, is_widening
 from converters.weights.mapping import maps_of, refuse_changed
 from converters.weights.references import LARGEST_MESSAGE, external, lifted, sharing, with_weights_fed
 
@@ -187,7 +187,8 @@ def _with_weights(
     Weights that are few, or that kernels lay out anew, are given as initializers, which the runtime copies.
     """
     refuse_changed(maps_of(weights.values()))
-    fed = fed_weights(proto.graph.node, weights)
+    # Another device would be sent the weights in every run.
+    fed = fed_weights(proto.graph.node, weights) if list(settings.providers) == [CPU] else {}
     given = {name: array for name, array in weights.items() if name not in fed}
     halves = any(array.dtype in HALVES for array in fed.values())
     proto = _as_initializers(proto, given)
@@ -200,10 +201,13 @@ def _with_weights(
 def fed_weights(nodes: Sequence[onnx.NodeProto], weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return the weights that a session reads where they are: none where they are few."""
     laid_out: set[str] = set()
+    stored = {name: name for name in weights}
     for node in nodes:
+        if is_widening(node) and node.input[0] in weights:
+            stored[node.output[0]] = node.input[0]
         foreign = node.domain not in ("", "ai.onnx") or any(_bodies(node))
         if foreign or node.op_type in _LAID_OUT:
-            laid_out |= weights.keys() & set(reads(node))
+            laid_out.update(stored[name] for name in reads(node) if name in stored)
     found = {name: array for name, array in weights.items() if name not in laid_out}
     # The runtime would widen weights in half precision when it makes the session.
     size = sum(array.nbytes * (2 if array.dtype in HALVES else 1) for array in found.values())
