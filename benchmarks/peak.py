@@ -14,12 +14,12 @@ def growth(call: Callable[[], object]) -> int:
     ctypes.CDLL(None).malloc_trim(0)
     # Reset the recorded peak to the current memory, because earlier calls had a peak, too.
     Path("/proc/self/clear_refs").write_text("5")
-    before = _peak()
+    before = peak()
     call()
-    return _peak() - before
+    return peak() - before
 
 
-def _peak() -> int:
+def peak() -> int:
     """Return the highest resident size of this process."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found

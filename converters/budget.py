@@ -25,6 +25,7 @@ import onnx
 
 from converters.errors import ConversionError, LimitExceeded
 from converters.system.processes import resident_bytes
+from converters.weights.references import size_of
 
 SECONDS, SECONDS_PER_NODE, SECONDS_PER_BYTE = 10.0, 5e-3, 10 / 2**30
 BYTES, BYTES_PER_BYTE = 576 * 2**20, 2
@@ -259,7 +260,7 @@ def preparing(proto: onnx.ModelProto) -> Iterator[Budget]:
     if outer is not None:
         yield outer
         return
-    budget = Budget(_LIMITS.get(), len(proto.graph.node), proto.ByteSize())
+    budget = Budget(_LIMITS.get(), len(proto.graph.node), size_of(proto))
     token = _BUDGET.set(budget)
     try:
         yield budget

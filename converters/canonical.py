@@ -49,6 +49,7 @@ from converters.passes.stated_shapes import fill_in, forget_in_bodies, set_aside
 from converters.passes.unroll import explain_control_flow, unroll_loops
 from converters.validation.fields import validate
 from converters.validation.tensor_axes import refuse_axes
+from converters.weights.references import with_weights_fed
 
 CANONICAL_KEY = "onnxplain.canonical"
 _VERSION = "2"
@@ -161,7 +162,7 @@ def check(proto: onnx.ModelProto, *, shapes: bool = True) -> None:
     validate(proto)
     refuse_newer(proto)
     refuse_inputs(proto)
-    proto = name_domains(proto)
+    proto, _ = with_weights_fed(name_domains(proto))
     try:
         if any(_is_open_ended(info) for info in proto.graph.output):
             # The checker asks for a shape where runtimes do without one.

@@ -41,11 +41,13 @@ from converters.verification.precisions import TOLERANCE
 from converters.verification.reference import run_original
 from converters.verify import FreeAxes
 from converters.verify import verify as verify_graph
+from converters.weights.references import lifted, sharing
 
 NOTE_KEY = "onnxplain.note"
 
 
 @renaming(ConversionError)(seed="rng")
+@sharing()
 def convert(
     source: Any,
     example: Any = None,
@@ -128,7 +130,7 @@ def _verified(
 ) -> tuple[onnx.ModelProto, Verification]:
     """The canonical form of what a framework's converter returned, compared with the original."""
     try:
-        proto = canonicalise(converted.proto, fold_batch_norm=fold_batch_norm)
+        proto = canonicalise(lifted(converted.proto), fold_batch_norm=fold_batch_norm)
         refuse_oversized(proto)
     except LimitExceeded:
         raise
@@ -191,6 +193,7 @@ def load(
     return loaded if folder is None else folder.described(loaded)
 
 
+@sharing()
 def _load(
     model: Any,
     example: Any,
@@ -212,7 +215,7 @@ def _load(
         return converted()
     try:
         with limited(limits):
-            proto = in_order(model if isinstance(model, onnx.ModelProto) else read_onnx(model))
+            proto = lifted(in_order(model if isinstance(model, onnx.ModelProto) else read_onnx(model)))
     except InvalidModel:
         # A frozen graph of TensorFlow has the suffix, too.
         if (

@@ -31,6 +31,16 @@ from converters.metadata import (
 from converters.system.atomic import write_bytes
 from converters.system.text import printable
 from converters.types import NamedArrays
+from converters.weights.data_file import with_data_file
+from converters.weights.references import (
+    LARGEST_MESSAGE,
+    array_of,
+    complete,
+    copied,
+    is_reference,
+    key_of,
+    size_of,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -145,6 +155,23 @@ def _state_of(path: str) -> tuple[int, ...]:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
+class _Whole:
+    """A field with a proto, whose large weights are copied into it when it is read (weights/references.py)."""
+
+    def __init__(self, name: str, *, optional: bool = False) -> None:
+        self.name, self.optional = name, optional
+
+    def __get__(self, model: Model | None, owner: type) -> Any:
+        if model is None:
+            # A field without a value in its class has no default.
+            raise AttributeError(self.name)
+        proto = model.__dict__[self.name]
+        return None if proto is None else complete(proto)
+
+    def __set__(self, model: Model, proto: Any) -> None:
+        model.__dict__[self.name] = None if proto is self else proto
+
+
 @dataclass(frozen=True)
 class Model:
     """A canonical ONNX graph with its verification and, in memory only, the network or the file it came from.
@@ -153,12 +180,14 @@ class Model:
     file: where `load` read it; None of other models, and of those that were made from it. A Model pickles by this path,
     else with its weights (converters/pickling.py).
     folder: the folder of Hugging Face that the model was read from, with its tokenizer; None for any other source.
+    `proto` and `original` hold copies of all weights, up to 2 GiB; `light` and `light_original` are the same without
+    large weights, which they share with whatever runs the model.
     """
 
-    proto: onnx.ModelProto
+    proto: onnx.ModelProto = _Whole("proto")  # type: ignore[assignment]
     source: PyTorchSource | TensorFlowSource | None = field(default=None, repr=False)
     verification: Verification | None = None
-    original: onnx.ModelProto | None = field(default=None, repr=False, compare=False)
+    original: onnx.ModelProto | None = field(default=_Whole("original"), repr=False, compare=False)  # type: ignore[assignment]
     folder: Path | None = field(default=None, repr=False, compare=False)
     # `replace` makes another model, which the file does not hold.
     file: ModelFile | None = field(default=None, init=False, repr=False, compare=False)
@@ -168,6 +197,38 @@ class Model:
         found: tuple[Any, ...] = import_module("converters.pickling").reduced(self)
         return found
 
+    def __post_init__(self) -> None:
+        """Keep the arrays that the protos refer to."""
+        object.__setattr__(self, "_weights", self._shared())
+
+    @property
+    def light(self) -> onnx.ModelProto:
+        """The canonical graph, which refers to large weights."""
+        proto: onnx.ModelProto = self.__dict__["proto"]
+        return proto
+
+    @property
+    def light_original(self) -> onnx.ModelProto | None:
+        """The original, which refers to large weights."""
+        proto: onnx.ModelProto | None = self.__dict__["original"]
+        return proto
+
+    def with_graph(self, proto: onnx.ModelProto) -> Model:
+        """Return the model with another canonical graph."""
+        return Model(proto, self.source, self.verification, self.light_original, self.folder)
+
+    def in_folder(self, folder: Path) -> Model:
+        """Return the model as one of a folder of Hugging Face."""
+        made = copy.copy(self)
+        object.__setattr__(made, "folder", folder)
+        return made
+
+    def _shared(self) -> dict[str, np.ndarray]:
+        """The arrays that the protos refer to, by key."""
+        protos = [proto for proto in (self.light, self.light_original) if proto is not None]
+        tensors = [t for proto in protos for t in proto.graph.initializer if is_reference(t)]
+        return {key_of(tensor): array_of(tensor) for tensor in tensors}
+
     def __copy__(self) -> Model:
         """Return a shallow copy, which has the network of the original, as a pickle has not."""
         made = object.__new__(type(self))
@@ -175,10 +236,11 @@ class Model:
         return made
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Model:
-        """Return a deep copy, with the network of the original."""
+        """Return a deep copy, with the network of the original. Large weights are shared: nothing changes them."""
         made = object.__new__(type(self))
         memo[id(self)] = made
-        made.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        own = {name: value for name, value in self.__dict__.items() if name != "_weights"}
+        made.__dict__.update(copy.deepcopy(own, memo), _weights=self.__dict__["_weights"])
         return made
 
     def __repr__(self) -> str:
@@ -206,8 +268,8 @@ class Model:
     @property
     def _first_shape(self) -> tuple[int | None, ...] | None:
         """The shape of the only input; None for a free axis."""
-        stored = {tensor.name for tensor in self.proto.graph.initializer}
-        inputs = [info for info in self.proto.graph.input if info.name not in stored]
+        stored = {tensor.name for tensor in self.light.graph.initializer}
+        inputs = [info for info in self.light.graph.input if info.name not in stored]
         if len(inputs) != 1:
             return None
         axes = inputs[0].type.tensor_type.shape.dim
@@ -229,21 +291,26 @@ class Model:
     @property
     def metadata(self) -> dict[str, str]:
         """The proto's metadata as a dict."""
-        return {entry.key: entry.value for entry in self.proto.metadata_props}
+        return {entry.key: entry.value for entry in self.light.metadata_props}
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the graph beside `path`, then rename it: a reader never sees half a file."""
-        return write_bytes(path, self.proto.SerializeToString())
+        """Write the graph beside `path`, then rename it: a reader never sees half a file.
+
+        Weights above 2 GiB go to a file beside it, named after it: "model.onnx.data".
+        """
+        if size_of(self.light) <= LARGEST_MESSAGE:
+            return write_bytes(path, complete(copied(self.light)).SerializeToString())
+        return write_bytes(path, with_data_file(self.light, Path(path)).SerializeToString())
 
 
 def described(model: Model) -> str:
     """Return a model as text: its name, inputs, outputs, parameters, opset, source and verification."""
-    graph = model.proto.graph
+    graph = model.light.graph
     stored = {tensor.name for tensor in graph.initializer}
     inputs = [info for info in graph.input if info.name not in stored]
     weights = (tensor for tensor in graph.initializer if tensor.data_type not in _NO_WEIGHTS)
     parameters = sum(math.prod(tensor.dims) for tensor in weights)
-    opset = next((entry.version for entry in model.proto.opset_import if not entry.domain), 0)
+    opset = next((entry.version for entry in model.light.opset_import if not entry.domain), 0)
     kind = {"pytorch": "PyTorch", "tensorflow": "TensorFlow"}.get(
         getattr(model.source, "framework", ""), "ONNX"
     )
@@ -297,7 +364,7 @@ def set_metadata(
     class_names: Iterable[str] | None = None,
 ) -> None:
     """Store preprocessing and class names in a model, in place. Raises ConversionError for values out of range."""
-    proto = proto.proto if isinstance(proto, Model) else proto
+    proto = proto.light if isinstance(proto, Model) else proto
     if not isinstance(proto, onnx.ModelProto):
         raise ConversionError(
             f"expected an onnx.ModelProto or a Model, got {type(proto).__name__}. Fix: give what load returned"

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from onnx import helper
@@ -21,6 +22,7 @@ from onnx.external_data_helper import ExternalDataInfo
 from converters.conversion import load
 from converters.errors import ConversionError, InvalidModel, one_line
 from converters.model import Model, Verification
+from converters.weights.references import array_of, complete, is_reference, size_of
 
 _CHUNK = 2**20
 _LARGEST = 2**31 - 2**20
@@ -69,10 +71,18 @@ def graph_hash(proto: onnx.ModelProto) -> str:
     for part in parts:
         found.update(b"|")
         for one in part:
-            message = one.SerializeToString(deterministic=True)
+            large = isinstance(one, onnx.TensorProto) and is_reference(one)
+            message = _head(one) if large else one.SerializeToString(deterministic=True)
             found.update(len(message).to_bytes(8, "little"))
             found.update(message)
+            if large:
+                found.update(np.ascontiguousarray(array_of(one)).view(np.uint8).reshape(-1).data)
     return found.hexdigest()
+
+
+def _head(tensor: onnx.TensorProto) -> bytes:
+    """The name, type and shape of a tensor."""
+    return repr((tensor.name, tensor.data_type, list(tensor.dims))).encode()
 
 
 def _digest(path: Path) -> bytes:
@@ -87,16 +97,16 @@ def reduced(model: Model) -> tuple[Any, ...]:
     """What pickle stores of a Model: a function of this module and plain values."""
     file, verified = model.file, _plain(model.verification)
     if file is not None and file.unchanged:
-        stored = (file.path, file_hash(file.path), dict(file.options), graph_hash(model.proto))
+        stored = (file.path, file_hash(file.path), dict(file.options), graph_hash(model.light))
         return model_of_file, (*stored, model.metadata, verified)
     protos = []
-    for proto in (model.proto, model.original):
-        if proto is not None and proto.ByteSize() > _LARGEST:
+    for proto in (model.light, model.light_original):
+        if proto is not None and size_of(proto) > _LARGEST:
             raise ConversionError(
-                f"a model of {proto.ByteSize() / 2**30:.1f} GiB that comes from no file, or from one that changed, is "
+                f"a model of {size_of(proto) / 2**30:.1f} GiB that comes from no file, or from one that changed, is "
                 "not pickled with its weights. Fix: model.save(path), and pickle onnxplain.load(path)"
             )
-        protos.append(None if proto is None else proto.SerializeToString())
+        protos.append(None if proto is None else complete(proto).SerializeToString())
     return model_of_bytes, (*protos, verified)
 
 
@@ -128,13 +138,13 @@ def model_of_file(
     if file_hash(path) != digest:
         raise InvalidModel(f"{known}, and the file has changed since. Fix: load it and pickle it again")
     model = load(path, verify=False, run=options["run"], fold_batch_norm=options["fold_batch_norm"])
-    if graph_hash(model.proto) != graph:
+    if graph_hash(model.light) != graph:
         raise InvalidModel(
             f"{known}, and gives another graph here: it was edited after it was loaded, or by another version of "
             "onnxplain. Fix: save the edited model, model.save(path), and load that; use one version everywhere"
         )
-    helper.set_model_props(model.proto, metadata)
-    found = Model(model.proto, None, _verification(verification), model.original)
+    helper.set_model_props(model.light, metadata)
+    found = Model(model.light, None, _verification(verification), model.light_original, model.folder)
     object.__setattr__(found, "file", model.file)
     return found
 

@@ -59,17 +59,17 @@ def straight_through(model: Model) -> Model:
 
     The source is left behind: the original network does not know the rule. Raises UnsupportedModel.
     """
-    nodes = model.proto.graph.node
+    nodes = model.light.graph.node
     marked = any(entry.key == STRAIGHT_THROUGH for node in nodes for entry in node.metadata_props)
     if marked or not any(is_standard(node, "Round", *_QUANTIZED) for node in nodes):
         return model
     proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
+    proto.CopyFrom(model.light)
     draft = MutableGraph(proto)
     _Floats(draft).rewrite()
     # Folding a quantizer's scale into the layer before it would move what is rounded.
     marked_proto = canonicalise(draft.to_proto(), fold_batch_norm=False, dynamic_batch=False)
-    return Model(marked_proto, original=model.original)
+    return Model(marked_proto, original=model.light_original)
 
 
 class _Floats:

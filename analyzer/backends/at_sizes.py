@@ -29,6 +29,7 @@ from converters.specialise import (
     switches,
     without_axes_of_one,
 )
+from converters.weights.references import sharing
 
 if TYPE_CHECKING:
     from analyzer.backends.differentiable import Differentiable
@@ -42,6 +43,7 @@ _SWITCHES: Cache[tuple[str, ...]] = Cache("switches")
 _DROPS: Cache[bool] = Cache("drops axes of size 1")
 
 
+@sharing()
 def at_sizes(fn: Differentiable, feeds: Arrays) -> Differentiable:
     """The model at the sizes of the feeds, made once for each; itself where it has no control flow in the way.
 
@@ -73,7 +75,7 @@ def at_sizes(fn: Differentiable, feeds: Arrays) -> Differentiable:
     if written is None:
         kept[fixed] = None
         return fn
-    made = _bound(fn, replace(fn.model, proto=written.proto))
+    made = _bound(fn, fn.model.with_graph(written.proto))
     for oldest in list(kept)[: max(len(kept) - _KEPT + 1, 0)]:
         del kept[oldest]
     kept[open_ended if made.engine.batch is None else fixed] = made
@@ -81,6 +83,7 @@ def at_sizes(fn: Differentiable, feeds: Arrays) -> Differentiable:
     return made
 
 
+@sharing()
 def model_at_sizes(model: Model, graph: Graph, backends: tuple[str, ...], feeds: Arrays) -> Model:
     """The same for a model that several backends share, where control flow is in the way of one of them."""
     rewrite = _rewriting(model, graph, backends, feeds, drops_axes)
@@ -88,12 +91,12 @@ def model_at_sizes(model: Model, graph: Graph, backends: tuple[str, ...], feeds:
     if found is None:
         return model
     note(_note(Graph.from_proto(found.proto), feeds, found.switches), UserWarning)
-    return replace(model, proto=found.proto)
+    return model.with_graph(found.proto)
 
 
 def depends_on_sizes(model: Model, graph: Graph) -> bool:
     """Whether the graph may differ for other inputs: a loop or branch has stayed in it, or a rank is open."""
-    return _has_control_flow(graph) or drops_axes(model.original)
+    return _has_control_flow(graph) or drops_axes(model.light_original)
 
 
 def _rewriting(
@@ -108,11 +111,11 @@ def _rewriting(
     drops: whether a file squeezes axes of size 1 that it does not name, as `drops_axes` finds.
     """
     if any(_in_the_way(graph, name) for name in backends):
-        return lambda: specialised(model.proto, feeds)
-    original = model.original
+        return lambda: specialised(model.light, feeds)
+    original = model.light_original
     if original is None or not _has_axes_of_one(graph, feeds):
         return None
-    return (lambda: without_axes_of_one(original, model.proto, feeds)) if drops(original) else None
+    return (lambda: without_axes_of_one(original, model.light, feeds)) if drops(original) else None
 
 
 def _has_axes_of_one(graph: Graph, feeds: Arrays) -> bool:
@@ -156,7 +159,7 @@ def _passes_floats(graph: Graph, node: Node, computed: frozenset[str]) -> bool:
 
 def _bound(fn: Differentiable, model: Model) -> Differentiable:
     """A model with other nodes on the backend of another, in its precision."""
-    stated = Graph.from_proto(model.proto)
+    stated = Graph.from_proto(model.light)
     double = precisions(fn.graph) <= {FLOAT64} and not precisions(stated) <= {FLOAT64}
     graph = in_precision(stated, FLOAT64) if double else at_least_float32(stated)
     made = replace(fn, model=model, engine=fn.engine.rebound(graph), caches={})
@@ -170,7 +173,7 @@ def keep_sizes(fn: Differentiable) -> None:
 
 
 def _switches(fn: Differentiable) -> tuple[str, ...]:
-    return _SWITCHES.get(fn, (), lambda: switches(fn.model.proto))
+    return _SWITCHES.get(fn, (), lambda: switches(fn.model.light))
 
 
 def _note(graph: Graph, feeds: Arrays, switches: tuple[str, ...]) -> str:

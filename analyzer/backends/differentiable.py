@@ -34,12 +34,14 @@ from analyzer.graph.graph import Graph
 from analyzer.graph.names import EMBEDDING, TensorName, find_tensors, near_names
 from analyzer.graph.program import Program
 from analyzer.graph.samples.arrangement import Arrangement
+from analyzer.graph.segments import Stage
 from analyzer.graph.token_inputs import token_vectors
 from analyzer.target.class_names import names_of_output, with_indices
 from analyzer.target.saturation import note_saturated
 from analyzer.target.target import Seed, TargetLike, as_target, one_scalar
 from analyzer.types import Arrays, Inputs, Names, Progress
 from converters.model import Model
+from converters.weights.mapping import refuse_changed
 
 
 class Backend(Protocol):
@@ -57,6 +59,13 @@ class Backend(Protocol):
     @property
     def single(self) -> tuple[Backend, int] | None:
         """The same on one thread, and how many may be called side by side; None where that is never faster."""
+
+    @property
+    def recomputing(self) -> Backend | None:
+        """The same with less memory, which computes activations again; None where there is none, or it is that."""
+
+    def stages(self, program: Program, sizes: Mapping[str, int]) -> tuple[Stage, ...]:
+        """Return the stages in which a program runs; none where it runs as a whole. sizes: bytes of every tensor."""
 
     def forward(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> Arrays:
         """The values of these tensors."""
@@ -106,6 +115,8 @@ class Differentiable:
     """Whether the output of the model's file is compared with what is explained, on the inputs that are explained."""
     samples: str | None = None
     """"joint" takes a whole call for one sample; "independent" refuses a model that mixes samples; None finds out."""
+    checkpoint: str = "auto"
+    """Whether activations are computed again in the backward pass: "auto" where a sample would not fit otherwise."""
     arrangement: Arrangement | None = field(default=None, repr=False, compare=False)
     """How inputs and outputs hold the samples, once that is decided for inputs of one shape (arranging.py)."""
 
@@ -305,8 +316,10 @@ class Differentiable:
         """Check inputs for this model, once; those that were checked are returned as they are.
 
         Images of Pillow are read as the model's preprocessing says.
-        Raises InputError or ShapeError; InputError for raw pixels where the model takes normalised ones, too.
+        Raises InputError or ShapeError; InputError for raw pixels where the model takes normalised ones, too;
+        InvalidModel where the file of a large model was written since it was read.
         """
+        refuse_changed(self.graph.files)
         if isinstance(inputs, Feeds) and inputs.graph is self.graph:
             return inputs
         feeds = check_inputs(self.graph, from_pictures(inputs, self.model))

@@ -36,6 +36,7 @@ from converters.verification.original import (
     with_dropped_axes,
 )
 from converters.verification.precisions import tolerance_of
+from converters.weights.references import size_of
 
 if TYPE_CHECKING:
     from analyzer.backends.differentiable import Differentiable
@@ -202,7 +203,7 @@ class FileCheck:
             size = differs(file)
             if size > 1 and not self._excused(feeds, names, file, differs):
                 first = first_difference(
-                    self.original, self.fn.model.proto, self._given_alone(feeds), self.tolerance
+                    self.original, self.fn.model.light, self._given_alone(feeds), self.tolerance
                 )
                 told = ", ".join(repr(name) for name in names)
                 raise VerificationError(
@@ -212,7 +213,7 @@ class FileCheck:
                     "verify=False explains the graph as it is"
                 )
         self._remember(feeds, names)
-        if self.original.ByteSize() > _KEPT:
+        if size_of(self.original) > _KEPT:
             self.release()
 
     def _excused(
@@ -327,9 +328,9 @@ class FileCheck:
 
 def file_of(fn: Differentiable, model: Model) -> FileCheck | None:
     """The file that a model was made of; None where the model is the file, or comes from a framework."""
-    if model.original is None:
+    if model.light_original is None:
         return None
-    found = FileCheck(fn, model.original)
+    found = FileCheck(fn, model.light_original)
     if found.drawn:
         note(
             f"the file draws at random ({found.drawn}): the explained output is not compared with it",

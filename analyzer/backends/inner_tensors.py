@@ -23,6 +23,7 @@ from analyzer.graph.program import assemble
 from analyzer.graph.samples.arrangement import FIRST, INDEPENDENT, Arrangement
 from analyzer.graph.samples.view import viewed
 from converters.model import PREPROCESSING_KEY, Model
+from converters.weights.references import sharing
 
 _PARTS: Cache[Differentiable] = Cache("parts")
 
@@ -84,15 +85,15 @@ def _moved_part(
     engine = fn.engine.cut(graph)
     if not arrangement.plain:
         engine = engine.arranged(moved, arrangement)
-    whole = assemble(moved, Builder(moved.opset), {name: moved.tensors[name] for name in moved.outputs}).proto
+    results = {name: moved.tensors[name] for name in moved.outputs}
+    with sharing():
+        model = Model(assemble(moved, Builder(moved.opset), results).proto)
     stored = {key: value for key, value in fn.model.metadata.items() if key != PREPROCESSING_KEY}
-    helper.set_model_props(whole, stored)
+    helper.set_model_props(model.light, stored)
     assert fn.arrangement is not None
     # Outputs that were wrapped by the view stay so: a class of every row is refused there, too.
     kept = arrangement.wrapped | (fn.arrangement.wrapped & set(moved.outputs))
-    return replace(
-        fn, model=Model(whole), engine=engine, caches={}, arrangement=replace(arrangement, wrapped=kept)
-    )
+    return replace(fn, model=model, engine=engine, caches={}, arrangement=replace(arrangement, wrapped=kept))
 
 
 def behind(graph: Graph, points: Sequence[str]) -> Graph:
@@ -120,9 +121,11 @@ def _again(name: str, given: Collection[str]) -> str:
 
 def _part(model: Model, graph: Graph) -> Model:
     """A model without source: the nodes and constants of its file that the graph has kept."""
-    whole = model.proto.graph
+    whole = model.light.graph
     given = graph.inputs
+    # The graph has no node for a weight that is widened (graph.py).
     computed = {name for node in graph.nodes for name in node.outputs if name}
+    computed |= {name for name, tensor in graph.tensors.items() if tensor.stored is not None}
     nodes = []
     for node in whole.node:
         if computed.intersection(_again(name, given) for name in node.output):
@@ -137,7 +140,7 @@ def _part(model: Model, graph: Graph) -> Model:
         [tensor for tensor in whole.initializer if tensor.name in graph.tensors],
         value_info=[info for info in whole.value_info if info.name in computed],
     )
-    proto = helper.make_model(body, opset_imports=model.proto.opset_import, ir_version=model.proto.ir_version)
+    proto = helper.make_model(body, opset_imports=model.light.opset_import, ir_version=model.light.ir_version)
     # How a photograph becomes an input says nothing of an inner tensor.
     stored = {key: value for key, value in model.metadata.items() if key != PREPROCESSING_KEY}
     helper.set_model_props(proto, stored)

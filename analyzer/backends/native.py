@@ -25,6 +25,7 @@ from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph
 from analyzer.graph.program import Program
 from analyzer.graph.samples.arrangement import Arrangement
+from analyzer.graph.segments import Stage
 from analyzer.ops import find
 from analyzer.ops.eager import Composed
 from analyzer.target.target import Seed
@@ -71,6 +72,15 @@ class Native(ABC):
     def single(self) -> None:
         """None: the framework spreads a batch over its threads itself."""
         return None
+
+    @property
+    def recomputing(self) -> None:
+        """None: the framework keeps what its backward pass reads."""
+        return None
+
+    def stages(self, program: Program, sizes: Mapping[str, int]) -> tuple[Stage, ...]:
+        """Return no stages: a program runs as a whole."""
+        return ()
 
     @abstractmethod
     def known(self, feeds: Mapping[str, np.ndarray]) -> Collection[str]:

@@ -109,7 +109,7 @@ def _first_samples(arrays: Any) -> Any:
 
 def _states_batch(model: Model) -> bool:
     """Whether an input takes one size alone along its first axis."""
-    shapes = (info.type.tensor_type.shape.dim for info in model.proto.graph.input)
+    shapes = (info.type.tensor_type.shape.dim for info in model.light.graph.input)
     return any(len(axes) > 0 and axes[0].HasField("dim_value") for axes in shapes)
 
 

@@ -11,14 +11,14 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import onnx
 
 from analyzer.autodiff.request import Request, program_for
-from analyzer.backends.batching.estimate import Costs
+from analyzer.backends.batching.estimate import Costs, sizes_at
 from analyzer.errors import BackendError, note
 from analyzer.graph.batch_axis import fixed_batch, samples_in
 from analyzer.graph.builder import Builder
@@ -26,10 +26,11 @@ from analyzer.graph.graph import Graph, is_float
 from analyzer.graph.precision import FLOAT32, in_precision, precisions
 from analyzer.graph.program import Program, assemble
 from analyzer.graph.samples.arrangement import Arrangement
+from analyzer.graph.segments import Stage, stages_of
 from analyzer.target.target import Seed
 from analyzer.types import Arrays
 from converters.errors import one_line
-from converters.graph.runtime import CPU, LARGEST_IN_MEMORY, RuntimeFailure, load_session
+from converters.graph.runtime import CPU, RuntimeFailure, fed_weights, load_session
 from converters.system.forks import ForkLock
 from converters.system.processes import available_cores
 
@@ -58,9 +59,6 @@ class OnnxRuntime:
 
     name = "onnxruntime"
     options: Mapping[str, Any] | None = None
-    # The arena grows in doubling regions, whose rests are too small for large tensors: measured up to 1.75. Weights are
-    # copied while a session is made: in the program, its bytes, the runtime's copy, the session, packed for kernels.
-    costs = Costs(tensors=1.75, weights=5)
 
     def __init__(
         self,
@@ -68,8 +66,11 @@ class OnnxRuntime:
         providers: Sequence[str] | None = None,
         threads: int | None = None,
         max_memory: int | None = None,
+        recomputes: bool = False,
     ) -> None:
+        """recomputes: compute the activations of the forward pass again, segment by segment, in the backward pass."""
         self.graph = graph
+        self.recomputes = recomputes
         self._max_memory = max_memory
         self._most = (
             KEPT_BYTES if max_memory is None else min(KEPT_BYTES, int(KEPT_SHARE * max_memory / HELD))
@@ -80,6 +81,15 @@ class OnnxRuntime:
         self._threads = threads
         self._sessions: OrderedDict[Hashable, _Ready] = OrderedDict()
         self._making = ForkLock()
+        self._stages: dict[Hashable, tuple[list[str], tuple[Stage, ...]]] = {}
+
+    @property
+    def costs(self) -> Costs:
+        """The memory that a session takes."""
+        # The arena grows in doubling regions, whose rests are too small for large tensors: measured up to 1.75. Weights
+        # are copied while a session is made: in the program, its bytes, the runtime's copy, the session, packed for
+        # kernels. On the processor, many are read where they are.
+        return Costs(tensors=1.75, weights=5, feeds=self._providers == [CPU])
 
     @property
     def batch(self) -> int | None:
@@ -99,12 +109,30 @@ class OnnxRuntime:
     def single(self) -> tuple[OnnxRuntime, int] | None:
         """The same on one thread of the processor, and its threads, where it computes in float32 as it stands."""
         threads = self._threads if self._threads is not None else available_cores()
-        if threads < 2 or self._providers != [CPU] or not precisions(self.graph) <= {FLOAT32}:
+        if (
+            self.recomputes
+            or threads < 2
+            or self._providers != [CPU]
+            or not precisions(self.graph) <= {FLOAT32}
+        ):
             return None
         single = OnnxRuntime(self.graph, self._providers, 1, self._max_memory)
         # Sessions are kept in one place, so that one limit holds for all.
         single._sessions, single._making = self._sessions, self._making
         return single, threads
+
+    @cached_property
+    def recomputing(self) -> OnnxRuntime | None:
+        """The same with less memory: activations are computed again, segment by segment. None of that one itself."""
+        if self.recomputes:
+            return None
+        found = OnnxRuntime(self.graph, self._providers, self._threads, self._max_memory, recomputes=True)
+        found._sessions, found._making = self._sessions, self._making
+        return found
+
+    def stages(self, program: Program, sizes: Mapping[str, int]) -> tuple[Stage, ...]:
+        """Return the stages in which a program runs; none where it runs as a whole. sizes: bytes of every tensor."""
+        return stages_of(program, self.graph, sizes) if self.recomputes else ()
 
     def forward(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> Arrays:
         """The values of these tensors."""
@@ -122,6 +150,8 @@ class OnnxRuntime:
             return program_for(graph, request, seed)
 
         targets = seed.fed(self._rows(seed.output, feeds))
+        if self.recomputes and (found := self._staged((request.key, seed.form), program, feeds, targets)):
+            return found
         return self._run((request.key, seed.form), program, feeds, targets)
 
     def program(self, request: Request, seed: Seed) -> Program:
@@ -130,7 +160,7 @@ class OnnxRuntime:
 
     def cut(self, graph: Graph) -> OnnxRuntime:
         """A graph cut out of this one, with the same settings."""
-        return OnnxRuntime(graph, self._providers, self._threads, self._max_memory)
+        return OnnxRuntime(graph, self._providers, self._threads, self._max_memory, self.recomputes)
 
     def rebound(self, graph: Graph) -> OnnxRuntime:
         """Another graph of the same model, with the same settings."""
@@ -177,7 +207,9 @@ class OnnxRuntime:
         program_of: Callable[[Graph], Program],
         feeds: Mapping[str, np.ndarray],
         targets: Sequence[np.ndarray],
+        wanted: Sequence[str] | None = None,
     ) -> Arrays:
+        """Run a program. wanted: the results to return; default all."""
         # The threads of a session do not survive a fork: a process makes its own.
         ready = self._ready((os.getpid(), self._threads, key), program_of)
         # What the model has no input for is the target's, in the order of its outputs.
@@ -185,7 +217,7 @@ class OnnxRuntime:
         given = {**{n: feeds[n] for n in ready.inputs if n in feeds}, **dict(zip(own, targets, strict=True))}
         if self._computed is not self.graph:
             given = {n: a.astype(FLOAT32) if is_float(a.dtype) else a for n, a in given.items()}
-        names = list(ready.outputs)
+        names = list(ready.outputs if wanted is None else wanted)
         try:
             arrays = ready.session.run([ready.outputs[name] for name in names], given)
         except Exception as error:
@@ -195,19 +227,53 @@ class OnnxRuntime:
             ) from error
         return {name: self._stated(name, array) for name, array in zip(names, arrays, strict=True)}
 
+    def _staged(
+        self,
+        key: Hashable,
+        program_of: Callable[[Graph], Program],
+        feeds: Mapping[str, np.ndarray],
+        targets: Sequence[np.ndarray],
+    ) -> Arrays:
+        """Run a program in stages; return nothing where it has none."""
+        if self._computed is not self.graph:
+            return {}
+        kept = dict(feeds)
+        shapes = tuple((name, array.shape) for name, array in kept.items())
+        if (key, shapes) not in self._stages:
+            program = program_of(self.graph)
+            own = [name for name in program.inputs if name not in feeds]
+            sizes = {name: array.shape for name, array in (*kept.items(), *zip(own, targets, strict=True))}
+            self._stages[key, shapes] = (
+                own,
+                stages_of(program, self.graph, sizes_at(self.graph, sizes, program)),
+            )
+        own, stages = self._stages[key, shapes]
+        kept |= dict(zip(own, targets, strict=True))
+        results: Arrays = {}
+        for index, stage in enumerate(stages):
+            needed = {name: kept[name] for name in stage.program.inputs}
+            part = partial(_program_of, stage.program)
+            wanted = [*stage.keeps, *stage.results.values()]
+            found = self._run_session((key, shapes, index), part, needed, (), wanted)
+            kept |= {name: found[name] for name in stage.keeps}
+            results |= {name: found[tensor] for name, tensor in stage.results.items()}
+            for name in stage.frees:
+                del kept[name]
+        return results
+
     def _ready(self, key: Hashable, program_of: Callable[[Graph], Program]) -> _Ready:
         """The session of a program, made once however many threads ask for it."""
         with self._making:
             if key not in self._sessions:
                 program = program_of(self._computed)
-                proto, inputs, outputs = program.proto, program.inputs, program.outputs
-                # The proto has copied the weights, and so will the session.
-                del program
-                size = proto.ByteSize()
+                proto, weights = program.apart()
+                fed = fed_weights(proto.graph.node, weights) if self.costs.feeds else {}
+                size = proto.ByteSize() + sum(a.nbytes for name, a in weights.items() if name not in fed)
                 self._make_room(size)
-                self._sessions[key] = _Ready(
-                    make_session(proto, self._providers, self._threads), size, inputs, outputs
-                )
+                # Each stage would keep its own.
+                arena = not self.recomputes
+                session = make_session(proto, self._providers, self._threads, weights, arena)
+                self._sessions[key] = _Ready(session, size, program.inputs, program.outputs)
             self._sessions.move_to_end(key)
             return self._sessions[key]
 
@@ -227,15 +293,25 @@ class OnnxRuntime:
         return array.astype(tensors[like].dtype)
 
 
-def make_session(proto: onnx.ModelProto, providers: Sequence[str], threads: int | None = None) -> Any:
-    """Return an ONNX Runtime session of a program. Raises BackendError with the runtime's reason and a fix."""
-    if proto.ByteSize() > LARGEST_IN_MEMORY:
-        raise BackendError(
-            f"the graph is {proto.ByteSize() / 2**30:.1f} GiB; ONNX Runtime takes 2 GiB from memory. Fix: use "
-            'backend="torch" (--backend torch)'
-        )
+def _program_of(program: Program, graph: Graph) -> Program:
+    """A stage's program, which is that of the graph already."""
+    return program
+
+
+def make_session(
+    proto: onnx.ModelProto,
+    providers: Sequence[str],
+    threads: int | None = None,
+    weights: Mapping[str, np.ndarray] | None = None,
+    arena: bool = True,
+) -> Any:
+    """Return an ONNX Runtime session of a program. Raises BackendError with the runtime's reason and a fix.
+
+    weights: those that are inputs of the program, as `Program.apart` gives them.
+    arena: whether the session keeps the memory of a run for the next one.
+    """
     try:
-        session = load_session(proto, providers=providers, threads=threads)
+        session = load_session(proto, providers=providers, threads=threads, weights=weights, arena=arena)
     except RuntimeFailure as error:
         raise BackendError(_unloaded(str(error))) from error
     # A provider may come with its options, (name, options). The runtime leaves out one that does not start.

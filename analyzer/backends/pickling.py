@@ -21,7 +21,7 @@ UNBOUND = "_unbound"
 
 
 OF_ENGINE = ("backend", "precision", "providers", "device", "threads")
-OF_CALLS = ("max_memory", "batch_size", "verify", "samples")
+OF_CALLS = ("max_memory", "batch_size", "verify", "samples", "checkpoint")
 """The options of `differentiate` that its backend keeps, and those that the Differentiable keeps."""
 
 

@@ -23,7 +23,7 @@ def unfolded(
     Raises AnalysisError where BatchNorm is folded and the original is not in memory.
     """
     if isinstance(model, Differentiable):
-        if keeps_batch_norm(model.model.proto):
+        if keeps_batch_norm(model.model.light):
             return model
         raise AnalysisError(
             "fold_batch_norm=False takes a model that is not bound to a backend. Fix: give the model, or bind "
@@ -31,10 +31,10 @@ def unfolded(
         )
     if not isinstance(model, Model):
         return load(model, verify=verify, trust=trust, fold_batch_norm=False, example=example)
-    if keeps_batch_norm(model.proto):
+    if keeps_batch_norm(model.light):
         return model
-    if model.original is not None:
-        return load(model.original, verify=verify, fold_batch_norm=False)
+    if model.light_original is not None:
+        return load(model.light_original, verify=verify, fold_batch_norm=False)
     if model.source is not None:
         source = model.source
         return convert(
@@ -42,4 +42,4 @@ def unfolded(
             fold_batch_norm=False,
             constants=source.constants,
         )
-    return load(model.proto, fold_batch_norm=False)
+    return load(model.light, fold_batch_norm=False)

@@ -115,10 +115,10 @@ def check(
     state = available_backends(loaded)
     chosen = _chosen(backends, state)
     allowed = tolerances(tolerance)
-    stated = Graph.from_proto(loaded.proto)
+    stated = Graph.from_proto(loaded.light)
     if depends_on_sizes(loaded, stated):
         loaded = model_at_sizes(loaded, stated, chosen, check_inputs(at_least_float32(stated), inputs))
-        stated = Graph.from_proto(loaded.proto)
+        stated = Graph.from_proto(loaded.light)
     most, size = as_bytes(max_memory), as_batch_size(batch_size)
     where = {name: _where(name, as_device(device), providers) for name in chosen}
     functions = [
@@ -300,7 +300,7 @@ def _completeness_tolerance(fn: Differentiable, tolerance: float) -> float:
     """The same for all, but for the source of a half-precision model: it is run in float32, and the constants that
     the exporter worked out in half, such as the root of attention's scale, are not its own.
     """
-    kinds = [info.type.tensor_type.elem_type for info in fn.model.proto.graph.output]
+    kinds = [info.type.tensor_type.elem_type for info in fn.model.light.graph.output]
     half = HALF.intersection(np.dtype(helper.tensor_dtype_to_np_dtype(kind)) for kind in kinds if kind)
     if fn.backend != "source" or not half:
         return tolerance

@@ -165,7 +165,7 @@ def analyze(
             images=images,
             constants=constants,
         )
-    graph = Graph.from_proto(loaded.proto)
+    graph = Graph.from_proto(loaded.light)
     vocabulary = vocabulary or own_vocabulary(model, settings, graph)
     texts_read = read_texts_of(inputs, model, loaded, graph, tokens, terminal)
     if texts_read is None:

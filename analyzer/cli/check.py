@@ -117,7 +117,7 @@ def check(
             )
         if source is not None:
             loaded = with_source(loaded, source, example, trust=trust, constants=constants)
-    graph = Graph.from_proto(loaded.proto)
+    graph = Graph.from_proto(loaded.light)
     batch = read_inputs(inputs, graph, loaded, images)
     chosen = explained_target(target, len(batch.names), loaded, graph, logit=logit, terminal=terminal)
     refuse_several(chosen, "check")
@@ -180,10 +180,10 @@ def with_source(
             "package.module:factory, a .pt2 or .keras file, or a SavedModel folder; compare two ONNX files with "
             "onnxplain compare"
         )
-    mine, theirs = ([item.name for item in proto.graph.input] for proto in (model.proto, original.proto))
+    mine, theirs = ([item.name for item in proto.graph.input] for proto in (model.light, original.light))
     if mine != theirs:
         raise UserError(
             f"--source {source}: its inputs are {', '.join(theirs)}, the model's {', '.join(mine)}. Fix: give the "
             "network that the model was converted from, or use onnxplain compare with --pair FIRST=SECOND"
         )
-    return replace(model, source=original.source)
+    return replace(model.with_graph(model.light), source=original.source)

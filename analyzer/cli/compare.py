@@ -133,7 +133,7 @@ def compare(
             )
             for model, given in ((first, example), (second, example_b))
         )
-    graph = Graph.from_proto(a.proto)
+    graph = Graph.from_proto(a.light)
     batch = read_inputs(inputs, graph, a, images)
     chosen = explained_target(target, len(batch.names), a, graph, logit=logit, terminal=terminal)
     refuse_several(chosen, "compare")

@@ -120,7 +120,7 @@ def _check_class_names(model: Model, names: list[str] | None) -> None:
     from analyzer.cli.targets import class_count
     from analyzer.graph.graph import Graph
 
-    classes = class_count(Graph.from_proto(model.proto))
+    classes = class_count(Graph.from_proto(model.light))
     if names is not None and classes is not None and len(names) != classes:
         raise UserError(
             f"--class-names has {len(names)} names, but the model has {classes} classes. Fix: give one name for each"
@@ -130,7 +130,7 @@ def _check_class_names(model: Model, names: list[str] | None) -> None:
 def _show(terminal: Terminal, model: Model, output: Path) -> None:
     found = model.verification
     size = output.stat().st_size / 1e6
-    terminal.out.print(f"{output}  ({len(model.proto.graph.node)} nodes, {size:.1f} MB)", soft_wrap=True)
+    terminal.out.print(f"{output}  ({len(model.light.graph.node)} nodes, {size:.1f} MB)", soft_wrap=True)
     if found is not None:
         terminal.out.print(
             f"verified against {found.reference} on {found.batches} batches: "
@@ -145,6 +145,6 @@ def _document(source: str, model: Model, output: Path) -> dict[str, Any]:
         "command": "convert",
         "source": source,
         "output": str(output),
-        "nodes": len(model.proto.graph.node),
+        "nodes": len(model.light.graph.node),
         "verification": None if found is None else vars(found),
     }

@@ -162,7 +162,7 @@ def export(
         )
     if images.any_given and images.size is not None:
         set_metadata(loaded, preprocessing=stored_flags(images))
-    graph = Graph.from_proto(loaded.proto)
+    graph = Graph.from_proto(loaded.light)
     batch = None if not inputs else read_inputs(inputs, graph, loaded, images)
     if settings.get("background") is not None:
         settings["background"] = read_background(settings["background"], graph, loaded, images)

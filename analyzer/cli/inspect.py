@@ -96,15 +96,17 @@ def _document(model: str, example: Path | None, **options: Any) -> dict[str, Any
         if not is_file:
             raise
         return refused(model, read_onnx(model), error)
-    return describe(model, loaded, _without_weights(model) if is_file else loaded.proto)
+    return describe(model, loaded, _without_weights(model) if is_file else loaded.light)
 
 
 def _explainer(model: str) -> dict[str, Any] | None:
     """What an explainer file says of itself; None of another model."""
     from analyzer.explainer.description import read
     from converters.sources.files import read_onnx
+    from converters.weights.references import sharing
 
-    proto = read_onnx(model)
+    with sharing():
+        proto = read_onnx(model)
     description = read(proto)
     if description is None:
         return None
@@ -148,7 +150,7 @@ def describe(name: str, model: Model, file: onnx.ModelProto) -> dict[str, Any]:
     from converters.model import UNREAD_KEY
     from converters.verification.original import left_out
 
-    graph = Graph.from_proto(model.proto)
+    graph = Graph.from_proto(model.light)
     path = differentiable_path(graph)
     constants = [tensor.constant for tensor in graph.tensors.values() if tensor.constant is not None]
     return {
@@ -172,7 +174,7 @@ def describe(name: str, model: Model, file: onnx.ModelProto) -> dict[str, Any]:
             "ends": [{"node": node.name, "op": _op(node.domain, node.op_type)} for node in path.ends],
         },
         "coverage": backend_coverage(graph, path, model),
-        "left_out": [] if model.original is None else left_out(model.original, model.proto),
+        "left_out": [] if model.light_original is None else left_out(model.light_original, model.light),
         "selects_boxes": _selects_boxes(graph),
         "refused": None,
     }

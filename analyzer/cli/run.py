@@ -211,7 +211,7 @@ def run(
             terminal=terminal,
             of_files=not source.lower().endswith((".npy", ".npz")),
         )
-    graph = Graph.from_proto(loaded.proto)
+    graph = Graph.from_proto(loaded.light)
     options: dict[str, Any] = {
         "straight_through": straight_through or None,
         "device": device,
@@ -317,7 +317,7 @@ def _with_preprocessing(loaded: Model, images: ImageOptions) -> Model:
     unread = loaded.metadata.get(UNREAD_KEY) and images.mean is images.std is None
     if not images.any_given and (stored is not None or unread):
         return loaded
-    graph = Graph.from_proto(loaded.proto)
+    graph = Graph.from_proto(loaded.light)
     name = graph.inputs[0]
     tensor = replace(graph.tensors[name], shape=shape_with_channels(graph, name))
     try:
@@ -329,9 +329,9 @@ def _with_preprocessing(loaded: Model, images: ImageOptions) -> Model:
     if found == stored:
         return loaded
     proto = ModelProto()
-    proto.CopyFrom(loaded.proto)
+    proto.CopyFrom(loaded.light)
     set_metadata(proto, found)
-    return replace(loaded, proto=proto)
+    return loaded.with_graph(proto)
 
 
 def _target(text: str | None, loaded: Model, graph: Graph, terminal: Terminal, *, logit: bool) -> TargetLike:

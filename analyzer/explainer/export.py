@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.errors import ExportError
 from analyzer.explainer.description import Description
@@ -28,6 +30,7 @@ from analyzer.methods.registry import shown
 from analyzer.target.target import TargetLike
 from analyzer.types import Inputs
 from converters.system.environment import version_of
+from converters.weights.references import LARGEST_MESSAGE, complete, copied, size_of, with_weights_fed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -183,5 +186,12 @@ def _hash(fn: Differentiable, model: Any) -> str:
             while block := file.read(2**20):
                 found.update(block)
         return found.hexdigest()
-    proto = fn.model.original or fn.model.proto
-    return hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest()
+    light = fn.model.light_original or fn.model.light
+    if size_of(light) <= LARGEST_MESSAGE:
+        proto = complete(copied(light))
+        return hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest()
+    proto, weights = with_weights_fed(light)
+    found = hashlib.sha256(proto.SerializeToString(deterministic=True))
+    for array in weights.values():
+        found.update(array.reshape(-1).view(np.uint8).data)
+    return found.hexdigest()

@@ -17,19 +17,42 @@ from onnx import helper, numpy_helper
 
 from analyzer.graph.magnitudes import infinite_tensors, masking_tensors
 from converters.types import Shape
+from converters.weights.halves import HALVES, is_widening
+from converters.weights.mapping import FileMap, maps_of
+from converters.weights.references import array_of, is_large
+
+
+class _Constant:
+    """A field with an array, which is read in the dtype of its tensor, in whatever precision it is stored."""
+
+    def __get__(self, tensor: Tensor | None, owner: type) -> Any:
+        if tensor is None:
+            raise AttributeError("constant")
+        stored = tensor.stored
+        return stored if stored is None or stored.dtype == tensor.dtype else stored.astype(tensor.dtype)
+
+    def __set__(self, tensor: Tensor, array: Any) -> None:
+        tensor.__dict__["constant"] = None if array is self else array
 
 
 @dataclass(frozen=True)
 class Tensor:
     """A named tensor. `shape` has an int, a symbol or None (unknown) per axis, or is None (unknown rank).
 
-    `constant` holds the value where it is known before running.
+    `constant` holds the value where it is known before running. A large weight in half precision of a float32 tensor
+    stays as it is `stored`, and each reading of `constant` makes a float32 copy.
     """
 
     name: str
     dtype: np.dtype[Any]
     shape: Shape | None = None
-    constant: np.ndarray | None = field(default=None, compare=False, repr=False)
+    constant: np.ndarray | None = field(default=_Constant(), compare=False, repr=False)  # type: ignore[assignment]
+
+    @property
+    def stored(self) -> np.ndarray | None:
+        """The value as it is stored, which may be in a lower precision."""
+        found: np.ndarray | None = self.__dict__["constant"]
+        return found
 
     @property
     def rank(self) -> int:
@@ -96,10 +119,14 @@ class Graph:
         for info in (*graph.value_info, *graph.input, *graph.output):
             tensors[info.name] = _tensor_of(info)
         for initializer in graph.initializer:
-            array = numpy_helper.to_array(initializer)
+            array = array_of(initializer)
             tensors[initializer.name] = Tensor(initializer.name, array.dtype, array.shape, array)
         constants = {initializer.name for initializer in graph.initializer}
-        nodes = tuple(_node_of(node, index, opset) for index, node in enumerate(graph.node))
+        nodes = tuple(
+            _node_of(node, index, opset)
+            for index, node in enumerate(graph.node)
+            if not _is_widening(node, tensors)
+        )
         for node in nodes:
             for name in node.outputs:
                 if name and name not in tensors:
@@ -116,6 +143,11 @@ class Graph:
     def producer(self) -> Mapping[str, Node]:
         """The node that computes each tensor."""
         return {name: node for node in self.nodes for name in node.outputs if name}
+
+    @cached_property
+    def files(self) -> tuple[FileMap, ...]:
+        """The mapped files that hold weights."""
+        return maps_of(tensor.stored for tensor in self.tensors.values() if tensor.stored is not None)
 
     @cached_property
     def positions(self) -> Mapping[str, int]:
@@ -185,6 +217,21 @@ class Graph:
             if self.tensors[name].is_float and not inputs.isdisjoint(self.ancestors([name])):
                 return name
         return self.outputs[0]
+
+
+def _is_widening(node: onnx.NodeProto, tensors: dict[str, Tensor]) -> bool:
+    """Whether a node casts a large weight to a wider type. Its result then is a constant in `tensors`."""
+    if not is_widening(node):
+        return False
+    weight, result = tensors.get(node.input[0]), tensors.get(node.output[0])
+    if weight is None or weight.stored is None or not is_large(weight.stored):
+        return False
+    (to,) = (entry.i for entry in node.attribute if entry.name == "to")
+    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(to))
+    if weight.dtype not in HALVES or result is None:
+        return False
+    tensors[result.name] = Tensor(result.name, dtype, weight.shape, weight.stored)
+    return True
 
 
 _UNKNOWN_DTYPE: np.dtype[Any] = np.dtype("float32")

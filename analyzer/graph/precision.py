@@ -16,9 +16,11 @@ import onnx
 from onnx import helper, numpy_helper
 
 from analyzer.graph.graph import Graph, Node, Tensor
+from converters.weights.halves import HALVES
+from converters.weights.references import is_large
 
 DType = np.dtype[Any]
-HALF: frozenset[DType] = frozenset({np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)})
+HALF: frozenset[DType] = HALVES
 FLOAT32: DType = np.dtype(np.float32)
 FLOAT64: DType = np.dtype(np.float64)
 
@@ -66,9 +68,10 @@ def _with(graph: Graph, chosen: Callable[[DType], DType]) -> Graph:
 def _tensor(tensor: Tensor, chosen: Callable[[DType], DType]) -> Tensor:
     if tensor.dtype not in _NUMBERS.values():
         return tensor
-    dtype = chosen(tensor.dtype)
-    constant = None if tensor.constant is None else tensor.constant.astype(dtype)
-    return replace(tensor, dtype=dtype, constant=constant)
+    dtype, stored = chosen(tensor.dtype), tensor.stored
+    if stored is not None and not (stored.dtype in HALF and dtype in (FLOAT32, FLOAT64) and is_large(stored)):
+        stored = stored.astype(dtype, copy=False)
+    return Tensor(tensor.name, dtype, tensor.shape, stored)
 
 
 def _node(node: Node, chosen: Callable[[DType], DType]) -> Node:

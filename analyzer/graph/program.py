@@ -9,8 +9,9 @@ the arithmetic that follows a native backend's gradients (its values and gradien
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,8 +20,10 @@ from onnx import helper, numpy_helper
 from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph, Node, Tensor, captured
 from converters.graph.kernels import exact_nodes
-from converters.graph.nodes import rename_in
+from converters.graph.nodes import reads, rename_in
+from converters.graph.runtime import fed_weights
 from converters.types import Shape
+from converters.weights.references import LARGE, is_large, tensors_of
 
 IR_VERSION = 10
 ONE = "exact/one"
@@ -37,6 +40,8 @@ class Program:
     opset: int
     stated: Sequence[Tensor] = ()
     """Computed tensors of a known shape."""
+    widened: Mapping[str, np.dtype[Any]] = field(default_factory=dict)
+    """The dtypes of constants that are stored in half precision."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -51,11 +56,53 @@ class Program:
     @cached_property
     def proto(self) -> onnx.ModelProto:
         """The ONNX model, with copies of the constants."""
-        return self.with_constants(self.constants)
+        program = self._with_casts
+        return program.with_constants(program.constants)
+
+    @cached_property
+    def fed_weights(self) -> frozenset[str]:
+        """The weights that a session of ONNX Runtime reads where they are: it makes no copy of them."""
+        weights = {name: array for name, array in self.constants.items() if is_large(array)}
+        return frozenset(fed_weights(self.nodes, weights))
+
+    @cached_property
+    def _with_casts(self) -> Program:
+        """The program with a Cast for each node that reads a weight in half precision.
+
+        One Cast for all of them would keep the wide weight from the forward pass to the backward pass.
+        """
+        if not self.widened:
+            return self
+        nodes: list[onnx.NodeProto] = []
+        for index, node in enumerate(self.nodes):
+            read = [name for name in dict.fromkeys(reads(node)) if name in self.widened]
+            if not read:
+                nodes.append(node)
+                continue
+            copy = onnx.NodeProto()
+            copy.CopyFrom(node)
+            wide = {name: f"wide {index}/{name}" for name in read}
+            rename_in(copy, wide)
+            nodes += [_cast(name, new, self.widened[name]) for name, new in wide.items()]
+            nodes.append(copy)
+        constants = {
+            f"half/{name}" if name in self.widened else name: array for name, array in self.constants.items()
+        }
+        return replace(self, nodes=nodes, constants=constants, widened={})
+
+    def apart(self) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+        """The ONNX model with the weights of a large program as inputs, and their arrays, without copies."""
+        program = self._with_casts
+        weights = {name: array for name, array in program.constants.items() if is_large(array)}
+        if sum(array.nbytes for array in weights.values()) < LARGE:
+            return self.proto, {}
+        rest = {name: array for name, array in program.constants.items() if name not in weights}
+        return program.with_constants(rest), weights
 
     def returning(self, names: Collection[str]) -> onnx.ModelProto:
         """The ONNX model that gives these tensors, of whatever type, in place of the results."""
-        proto = self.with_constants(self.constants)
+        program = self._with_casts
+        proto = program.with_constants(program.constants)
         del proto.graph.output[:]
         for name in names:
             proto.graph.output.add(name=name)
@@ -63,8 +110,12 @@ class Program:
 
     def with_constants(self, constants: Mapping[str, np.ndarray]) -> onnx.ModelProto:
         """The ONNX model with some of the constants; those left out become inputs of their type and shape."""
+        constants = {
+            name: array.astype(self.widened.get(name, array.dtype), copy=False)
+            for name, array in constants.items()
+        }
         hidden = [
-            Tensor(name, array.dtype, array.shape)
+            Tensor(name, self.widened.get(name, array.dtype), array.shape)
             for name, array in self.constants.items()
             if name not in constants
         ]
@@ -74,13 +125,18 @@ class Program:
                 "onnxplain",
                 [_info(tensor, tensor.shape) for tensor in (*self.fed, *hidden)],
                 [_info(tensor, None) for tensor in self.results.values()],
-                [numpy_helper.from_array(array, name) for name, array in constants.items()],
+                list(tensors_of(constants)),
                 value_info=[_info(tensor, tensor.shape) for tensor in self.stated],
             ),
             opset_imports=[helper.make_opsetid("", self.opset), *_other_opsets(self.nodes)],
             ir_version=IR_VERSION,
             producer_name="onnxplain",
         )
+
+
+def _cast(name: str, wide: str, dtype: np.dtype[Any]) -> onnx.NodeProto:
+    kind = helper.np_dtype_to_tensor_dtype(dtype)
+    return helper.make_node("Cast", [f"half/{name}"], [wide], name=wide, to=kind)
 
 
 def _other_opsets(nodes: Sequence[onnx.NodeProto]) -> list[onnx.OperatorSetIdProto]:
@@ -109,10 +165,13 @@ def assemble(
     constants: dict[str, np.ndarray] = {
         name: array for name, array in op.initializers.items() if name in used
     }
+    widened: dict[str, np.dtype[Any]] = {}
     for name in sorted(used):
         tensor = graph.tensors.get(name)
-        if tensor is not None and tensor.constant is not None:
-            constants[name] = tensor.constant
+        if tensor is not None and tensor.stored is not None:
+            constants[name] = tensor.stored
+            if tensor.stored.dtype != tensor.dtype:
+                widened[name] = tensor.dtype
     nowhere = used - emitted - forward - constants.keys() - extra.keys() - set(available)
     assert nowhere <= set(graph.inputs), f"nothing computes {sorted(nowhere - set(graph.inputs))}"
     inputs = [
@@ -135,7 +194,7 @@ def assemble(
     exact = exact_nodes(body.nodes, lambda node: _shows_tails(graph, op, node.output[0]), ONE)
     if len(exact) > len(body.nodes):
         constants[ONE] = np.asarray(1, np.float32)
-    return Program(exact, inputs, constants, results, graph.opset, stated)
+    return Program(exact, inputs, constants, results, graph.opset, stated, widened)
 
 
 def body_of(

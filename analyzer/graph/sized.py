@@ -35,6 +35,9 @@ def _at_sizes(program: Program, shapes: Mapping[str, tuple[int, ...]]) -> Graph:
     }
     light = {name: array for name, array in program.constants.items() if name not in weights}
     fixed = Graph.from_proto(at_sizes(program.with_constants(light), shapes))
-    held = {name: Tensor(name, array.dtype, array.shape, array) for name, array in weights.items()}
+    held = {
+        name: Tensor(name, program.widened.get(name, array.dtype), array.shape, array)
+        for name, array in weights.items()
+    }
     inputs = tuple(name for name in fixed.inputs if name not in held)
     return replace(fixed, tensors={**fixed.tensors, **held}, inputs=inputs)

@@ -134,7 +134,7 @@ def input_of(model: Any, preprocessing: Preprocessing | None, name: str | None =
             "preprocessing=onnxplain.Preprocessing((224, 224), mean, std), or store it with "
             "onnxplain.convert(model, preprocessing=…) (onnxplain convert --size 224 --mean … --std …)"
         )
-    tensor = _image_tensor(Graph.from_proto(loaded.proto), name)
+    tensor = _image_tensor(Graph.from_proto(loaded.light), name)
     assert tensor.shape is not None
     channels = tensor.shape[1 if known.layout == "NCHW" else 3]
     if channels not in (1, 3) and isinstance(channels, int):

@@ -160,7 +160,7 @@ def _graph_of(model: Any) -> tuple[Graph, Any]:
     path = model if isinstance(model, (str, os.PathLike)) else None
     loaded = load(model)
     # A path on this machine has its tokenizer beside it, also where no config.json says what the folder is.
-    return Graph.from_proto(loaded.proto), loaded.folder or (
+    return Graph.from_proto(loaded.light), loaded.folder or (
         path if path is not None and Path(path).exists() else None
     )
 

@@ -15,6 +15,8 @@ import onnx
 from google.protobuf.message import EncodeError
 from onnx import helper, numpy_helper
 
+from converters.weights.references import with_weights_fed
+
 # These compute their gates by the same approximation inside one kernel.
 INEXACT_CELLS = frozenset({"LSTM", "GRU"})
 
@@ -55,7 +57,8 @@ def exact(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 def _float32_tensors(proto: onnx.ModelProto) -> frozenset[str]:
     """Return the tensors of the main graph that are known to be float32."""
-    # A model above 2 GiB cannot be inferred; it may state its types itself.
+    proto, _ = with_weights_fed(proto)
+    # A model above 2 GiB that holds its weights cannot be inferred; it may state its types itself.
     with suppress(onnx.shape_inference.InferenceError, ValueError, EncodeError):
         proto = onnx.shape_inference.infer_shapes(proto)
     graph = proto.graph

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from converters.errors import InvalidModel, one_line
 from converters.graph.bounds import refuse_boundless
@@ -21,6 +21,7 @@ from converters.graph.nodes import drop_unused_outputs, is_standard, rename_in, 
 from converters.graph.tensors import constant_of, dense_of, forget_invented_symbols, shape_of
 from converters.graph.unique import UniqueNames
 from converters.types import Shape
+from converters.weights.references import tensors_of
 
 # Larger constants are hidden from ONNX's C++ passes, which would copy them: no shape depends on them.
 _LIGHT = 1024
@@ -88,9 +89,9 @@ class MutableGraph:
             proto.opset_import.add(domain=domain, version=version)
         proto.graph.name = self.name
         proto.graph.node.extend(self.nodes)
-        for name, array in constants.items():
-            # One at a time: a list of all would hold every weight once more.
-            proto.graph.initializer.append(numpy_helper.from_array(array, name))
+        # One at a time: a list of all would hold every weight once more.
+        for tensor in tensors_of(constants):
+            proto.graph.initializer.append(tensor)
         proto.graph.input.extend(self.inputs)
         proto.graph.output.extend(self.outputs)
 

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import math
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
-from functools import partial
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import ml_dtypes
@@ -23,11 +20,17 @@ from onnx.reference.op_run import OpRun
 
 from converters.budget import current_trial, stopped_when
 from converters.errors import one_line
+from converters.graph.nodes import reads
 from converters.system.forks import survives_fork
+from converters.weights.halves import HALVES, is_widening
+from converters.weights.mapping import maps_of, refuse_changed
+from converters.weights.references import LARGEST_MESSAGE, external, lifted, sharing, with_weights_fed
 
 CPU = "CPUExecutionProvider"
-LARGEST_IN_MEMORY = 2**31 - 2**20
-"""The bytes of a protobuf message; larger models go to the runtime through files."""
+FED = 384 * 2**20
+"""Bytes of the weights of a model from which on a session reads them where they are, and packs none of them."""
+# The runtime stores the weights of these in another layout when it makes a session, and asks some to be constants.
+_LAID_OUT = frozenset(("Conv", "ConvTranspose", "FusedConv", "LSTM", "GRU", "RNN", "DeformConv"))
 
 
 class RuntimeFailure(Exception):
@@ -92,16 +95,18 @@ class ReferenceSession:
 
     def __init__(self, proto: onnx.ModelProto) -> None:
         try:
-            self._evaluator = ReferenceEvaluator(proto, new_ops=[Erf, GatherElements])
+            light, self._weights = with_weights_fed(proto)
+            self._evaluator = ReferenceEvaluator(light, new_ops=[Erf, GatherElements])
         except Exception as error:  # the evaluator documents no exceptions
             raise RuntimeFailure(one_line(error)) from error
-        self.inputs = list(self._evaluator.input_names)
+        self.inputs = [name for name in self._evaluator.input_names if name not in self._weights]
         self.outputs = list(self._evaluator.output_names)
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """The outputs, in order."""
         try:
-            values = self._evaluator.run(None, {name: feeds[name] for name in self.inputs if name in feeds})
+            given = {name: feeds[name] for name in self.inputs if name in feeds}
+            values = self._evaluator.run(None, {**given, **self._weights})
         except Exception as error:
             raise RuntimeFailure(one_line(error)) from error
         return [np.asarray(value) for value in values]
@@ -113,38 +118,140 @@ def load_session(
     providers: Sequence[Any] = (CPU,),
     threads: int | None = None,
     optimise: bool = True,
+    weights: Mapping[str, np.ndarray] | None = None,
+    arena: bool = True,
 ) -> Any:
     """Return an ONNX Runtime session of a model. Raises RuntimeFailure with the runtime's reason.
 
+    weights: arrays of inputs of the model that are the same in every run. The session holds them without a copy where
+    they are large together, and the model's own large weights, too, where it refers to them (weights/references.py).
     providers: names of execution providers, or (name, options), in order of preference.
     threads: the number of threads of a run; by default the runtime's own choice.
     optimise: whether the runtime may rewrite the graph.
+    arena: whether the session keeps the memory of a run for the next one.
+    """
+    settings = _Settings(providers, threads, optimise, arena)
+    with sharing():
+        # Protobuf writes no message above 2 GiB.
+        proto = without_trailing_blanks(lifted(proto, LARGEST_MESSAGE))
+        proto, own = with_weights_fed(proto)
+        weights = {**own, **(weights or {})}
+        try:
+            if not weights:
+                return _made(proto, settings)
+            return _with_weights(proto, weights, settings)
+        except Exception as error:  # the runtime's exceptions share no base but Exception
+            raise RuntimeFailure(one_line(error)) from error
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """How a session is made; see `load_session`."""
+
+    providers: Sequence[Any]
+    threads: int | None
+    optimise: bool
+    arena: bool
+
+
+def _made(
+    proto: onnx.ModelProto,
+    settings: _Settings,
+    given: Mapping[str, np.ndarray] | None = None,
+    *,
+    halves: bool = False,
+) -> Any:
+    """Return a session.
+
+    given: initializers that the runtime copies, which the model states as external data.
+    halves: whether Casts widen weights where they are used. Equal ones are then kept apart.
     """
     import onnxruntime
 
-    options = _options(threads, optimise)
-    session_of = partial(
-        onnxruntime.InferenceSession,
+    options = _options(settings.threads, settings.optimise)
+    # The arena would keep room for the wide weights, in regions of powers of two.
+    options.enable_cpu_mem_arena = settings.arena and not halves
+    if given:
+        options.add_external_initializers(list(given), [_to_value(array) for array in given.values()])
+    session = onnxruntime.InferenceSession(
+        proto.SerializeToString(),
         sess_options=options,
-        providers=list(providers),
-        disabled_optimizers=crashing_optimizers(proto),
+        providers=list(settings.providers),
+        disabled_optimizers=crashing_optimizers(proto) + ["CommonSubexpressionElimination"] * halves,
     )
+    return survives_fork(session)
 
-    def made(model: bytes | str) -> Any:
-        return survives_fork(session_of(model))
 
-    proto = without_trailing_blanks(proto)
-    try:
-        if proto.ByteSize() <= LARGEST_IN_MEMORY:
-            return made(proto.SerializeToString())
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.onnx"
-            copy = onnx.ModelProto()
-            copy.CopyFrom(proto)
-            onnx.save_model(copy, os.fspath(path), save_as_external_data=True)
-            return made(os.fspath(path))
-    except Exception as error:  # the runtime's exceptions share no base but Exception
-        raise RuntimeFailure(one_line(error)) from error
+def _with_weights(
+    proto: onnx.ModelProto,
+    weights: dict[str, np.ndarray],
+    settings: _Settings,
+) -> Any:
+    """Return a session that reads large weights where they are: as inputs, which it neither folds, packs nor copies.
+
+    Weights that are few, or that kernels lay out anew, are given as initializers, which the runtime copies.
+    """
+    refuse_changed(maps_of(weights.values()))
+    # Another device would be sent the weights in every run.
+    fed = fed_weights(proto.graph.node, weights) if list(settings.providers) == [CPU] else {}
+    given = {name: array for name, array in weights.items() if name not in fed}
+    halves = any(array.dtype in HALVES for array in fed.values())
+    proto = _as_initializers(proto, given)
+    if fed:
+        proto = _with_constants_first(proto, fed)
+    session = _made(proto, settings, given, halves=halves)
+    return FedSession(session, fed) if fed else session
+
+
+def fed_weights(nodes: Sequence[onnx.NodeProto], weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the weights that a session reads where they are: none where they are few."""
+    laid_out: set[str] = set()
+    stored = {name: name for name in weights}
+    for node in nodes:
+        if is_widening(node) and node.input[0] in weights:
+            stored[node.output[0]] = node.input[0]
+        foreign = node.domain not in ("", "ai.onnx") or any(_bodies(node))
+        if foreign or node.op_type in _LAID_OUT:
+            laid_out.update(stored[name] for name in reads(node) if name in stored)
+    found = {name: array for name, array in weights.items() if name not in laid_out}
+    # The runtime would widen weights in half precision when it makes the session.
+    size = sum(array.nbytes * (2 if array.dtype in HALVES else 1) for array in found.values())
+    return found if size >= FED else {}
+
+
+def _with_constants_first(proto: onnx.ModelProto, fed: Mapping[str, np.ndarray]) -> onnx.ModelProto:
+    """Return the model with the nodes that depend on weights alone at its beginning.
+
+    The runtime visits the producers of a node from the last to the first in the list, and runs them in that order. A
+    weight that is widened would else be widened before all that the node reads is computed, as all weights would be.
+    """
+    known = {*fed, *(tensor.name for tensor in proto.graph.initializer)}
+    first, others = list[onnx.NodeProto](), list[onnx.NodeProto]()
+    for node in proto.graph.node:
+        if known.issuperset(reads(node)):
+            known.update(name for name in node.output if name)
+            first.append(node)
+        else:
+            others.append(node)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    del copy.graph.node[:]
+    copy.graph.node.extend([*first, *others])
+    return copy
+
+
+def _as_initializers(proto: onnx.ModelProto, weights: Mapping[str, np.ndarray]) -> onnx.ModelProto:
+    """Return the model with some of its inputs as initializers in external data."""
+    if not weights:
+        return proto
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    inputs = [info for info in proto.graph.input if info.name not in weights]
+    del copy.graph.input[:]
+    copy.graph.input.extend(inputs)
+    for name, array in weights.items():
+        copy.graph.initializer.append(external(array, name))
+    return copy
 
 
 def _options(threads: int | None, optimise: bool) -> Any:
@@ -166,6 +273,38 @@ def _options(threads: int | None, optimise: bool) -> Any:
     level = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
     return options
+
+
+class FedSession:
+    """A session of ONNX Runtime that is fed weights in every run, which no one else sees as inputs."""
+
+    def __init__(self, session: Any, weights: Mapping[str, np.ndarray]) -> None:
+        self._session = session
+        self._files = maps_of(weights.values())
+        self._weights = {name: _to_value(array) for name, array in weights.items()}
+
+    def get_inputs(self) -> list[Any]:
+        """Return the inputs without the weights."""
+        return [entry for entry in self._session.get_inputs() if entry.name not in self._weights]
+
+    def get_outputs(self) -> list[Any]:
+        """Return the outputs."""
+        return list(self._session.get_outputs())
+
+    def get_providers(self) -> list[str]:
+        """Return the execution providers in use."""
+        return list(self._session.get_providers())
+
+    def run(self, names: Sequence[str] | None, feeds: Mapping[str, np.ndarray], options: Any = None) -> Any:
+        """Return the outputs of these names, all of them by default."""
+        names = [entry.name for entry in self.get_outputs()] if names is None else list(names)
+        given = {name: _to_value(np.asarray(array)) for name, array in feeds.items()}
+        return [_from_value(one) for one in self.run_with_ort_values(names, given, options)]
+
+    def run_with_ort_values(self, names: Sequence[str], feeds: Mapping[str, Any], options: Any = None) -> Any:
+        """Return the outputs of these names as values of the runtime. Raises InvalidModel for a changed file."""
+        refuse_changed(self._files)
+        return self._session.run_with_ort_values(names, {**feeds, **self._weights}, options)
 
 
 def runtime_version() -> str:

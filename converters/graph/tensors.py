@@ -6,11 +6,12 @@ import math
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from converters.budget import current
 from converters.errors import InvalidModel, one_line
 from converters.types import Shape
+from converters.weights.references import array_of, is_reference
 
 
 def shape_of(known: onnx.TypeProto) -> Shape | None:
@@ -40,12 +41,12 @@ def forget_invented_symbols(known: onnx.TypeProto) -> None:
 
 def constant_of(tensor: onnx.TensorProto) -> np.ndarray:
     """Return the array of a TensorProto. Raises InvalidModel where its data is damaged or outside the model."""
-    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+    if tensor.data_location == onnx.TensorProto.EXTERNAL and not is_reference(tensor):
         raise InvalidModel(
             f"the weights of {tensor.name!r} lie outside the model. Fix: load it from its file"
         )
     try:
-        return numpy_helper.to_array(tensor)
+        return array_of(tensor)
     except (ValueError, TypeError) as error:
         raise InvalidModel(
             f"the initializer {tensor.name!r} is damaged ({one_line(error)}). Fix: export the model again"

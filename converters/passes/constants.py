@@ -9,7 +9,7 @@ ops of other domains and ops with subgraphs are left alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -20,6 +20,8 @@ from converters.graph.mutable import MutableGraph
 from converters.graph.nodes import is_standard, reads, subgraphs
 from converters.graph.opset import RANDOM
 from converters.graph.runtime import ReferenceSession, RuntimeFailure, run
+from converters.weights.halves import HALVES, is_widening
+from converters.weights.references import are_shared, is_large
 
 LARGEST_PRODUCT = 1 << 37
 """Multiplications of one product of constants: a node that runs cannot be interrupted, and this takes seconds."""
@@ -99,9 +101,11 @@ def _foldable(graph: MutableGraph) -> list[onnx.NodeProto]:
     """Nodes whose inputs are all known and whose results are known to be small enough."""
     known = set(graph.constants)
     found: list[onnx.NodeProto] = []
-    left = current().bytes_left
+    left, shared = current().bytes_left, are_shared(graph.constants)
     for node in graph.nodes:
         if not is_standard(node) or node.op_type in RANDOM or any(subgraphs(node)):
+            continue
+        if shared and is_widening(node) and _is_large_half(graph, node.input[0]):
             continue
         if not known.issuperset(reads(node)) or not graph.output_names.isdisjoint(node.output):
             continue
@@ -112,6 +116,12 @@ def _foldable(graph: MutableGraph) -> list[onnx.NodeProto]:
         known.update(name for name in node.output if name)
         found.append(node)
     return found
+
+
+def _is_large_half(graph: MutableGraph, name: str) -> bool:
+    """Whether a constant is a weight in half precision, which stays so in memory."""
+    array = graph.constants.get(name)
+    return array is not None and array.dtype in HALVES and is_large(array)
 
 
 def _bytes(graph: MutableGraph, node: onnx.NodeProto) -> int | None:
@@ -154,10 +164,10 @@ def _compute(graph: MutableGraph, nodes: list[onnx.NodeProto], wanted: list[str]
     constants = {name: array for name, array in graph.constants.items() if name in needed}
     if any(node.op_type in _INACCURATE for node in nodes):
         return _compute_one_by_one(graph, nodes, constants)
-    proto = _fragment(graph, nodes, constants, wanted)
+    proto, large = _fragment(graph, nodes, constants, wanted)
     try:
         with current().watched(_STEP, nodes[-1]) as options:
-            return dict(zip(wanted, run(proto, {}, optimise=False, options=options), strict=True))
+            return dict(zip(wanted, run(proto, large, optimise=False, options=options), strict=True))
     except RuntimeFailure:
         # ONNX Runtime has no kernel for some node and type; the reference evaluator may, one node at a time.
         return _compute_one_by_one(graph, nodes, constants)
@@ -172,9 +182,9 @@ def _compute_one_by_one(
             continue
         names = [name for name in node.output if name]
         used = {name: known[name] for name in node.input if name}
-        proto = _fragment(graph, [node], used, names)
+        proto, large = _fragment(graph, [node], used, names)
         current().check(_STEP, node)
-        values = _values_of(proto, accurate=node.op_type in _INACCURATE)
+        values = _values_of(proto, large, accurate=node.op_type in _INACCURATE)
         if values is None:  # nobody here computes it: the node stays, for run time
             continue
         found = {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
@@ -183,29 +193,38 @@ def _compute_one_by_one(
     return results
 
 
-def _values_of(proto: onnx.ModelProto, *, accurate: bool) -> Sequence[np.ndarray] | None:
+def _values_of(
+    proto: onnx.ModelProto, large: Mapping[str, np.ndarray], *, accurate: bool
+) -> Sequence[np.ndarray] | None:
     """Return the outputs of one node, on ONNX's reference evaluator where ONNX Runtime is not accurate or fails."""
     if not accurate:
         try:
             with current().watched(_STEP, proto.graph.node[-1]) as options:
-                return run(proto, {}, optimise=False, options=options)
+                return run(proto, large, optimise=False, options=options)
         except RuntimeFailure:
             pass
     try:
-        return ReferenceSession(proto).run({})
+        return ReferenceSession(proto).run(large)
     except RuntimeFailure:
         return None
 
 
 def _fragment(
     graph: MutableGraph, nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray], wanted: list[str]
-) -> onnx.ModelProto:
+) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+    """The nodes as a model, and its inputs: the large constants, which a model would copy."""
     proto = onnx.ModelProto(ir_version=11)
     for domain, version in graph.opsets.items():
         proto.opset_import.add(domain=domain, version=version)
     proto.graph.name = "constants"
     proto.graph.node.extend(nodes)
-    proto.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
+    large = {name: array for name, array in constants.items() if is_large(array)}
+    for name, array in constants.items():
+        if name in large:
+            kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+            proto.graph.input.append(helper.make_tensor_value_info(name, kind, array.shape))
+        else:
+            proto.graph.initializer.append(numpy_helper.from_array(array, name))
     for name in wanted:
         proto.graph.output.add(name=name, type=graph.type_of(name))
-    return proto
+    return proto, large

@@ -35,6 +35,7 @@ from converters.system.quiet import quiet
 from converters.types import NamedArrays
 from converters.verification.original import Original, first_size
 from converters.verify import FreeAxes, Reference
+from converters.weights.references import lifted
 
 _OF_TENSORFLOW = (".keras", ".h5", ".hdf5", ".pb", ".pbtxt")
 _KINDS = (
@@ -103,7 +104,7 @@ def from_source(
 def _convert_source(source: Any, example: Any, options: SourceOptions) -> Converted:
     """Choose the converter by what the source is."""
     if isinstance(source, Model):
-        source = source.proto
+        source = source.light
     if isinstance(source, onnx.ModelProto):
         return _convert_onnx(source, example, options)
     if isinstance(source, (str, os.PathLike)):
@@ -196,7 +197,7 @@ def _convert_factory(spec: str, example: Any, options: SourceOptions) -> Convert
 
 def _convert_onnx(proto: onnx.ModelProto, example: Any, options: SourceOptions) -> Converted:
     """A plain ONNX model: its reference is itself as given, run without optimisations."""
-    proto = in_order(proto)
+    proto = lifted(in_order(proto))
     check(proto, shapes=False)
     proto, caches = without_caches(proto)
     proto, notes = keep_numbers(normalise_axes(proto))

@@ -1,7 +1,7 @@
 """Read an `.onnx` file safely: typed errors, and external weights from inside the model's folder alone.
 
-Returns an `onnx.ModelProto` that holds all its weights. Refuses files that are no ONNX model, truncated ones,
-and external data outside the folder or shorter than the model says.
+Returns an `onnx.ModelProto` that holds all its weights, or refers to large ones inside `sharing`. Refuses files that
+are no ONNX model, truncated ones, and external data outside the folder or shorter than the model says.
 """
 
 from __future__ import annotations
@@ -10,13 +10,24 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
+from onnx import helper
 from onnx.external_data_helper import load_external_data_for_tensor
 
 from converters.budget import current
 from converters.errors import InvalidModel, one_line
 from converters.validation.fields import validate_texts
+from converters.weights.mapping import MAPPED, mapped
+from converters.weights.references import (
+    LARGE,
+    SMALLEST,
+    is_sharing,
+    lifted,
+    plain_bytes,
+    reference,
+)
 
 LARGEST_MESSAGE = 2**31 - 1
 """Bytes that a file of protobuf may hold."""
@@ -55,16 +66,24 @@ def read_onnx(path: str | os.PathLike[str]) -> onnx.ModelProto:
         raise InvalidModel(f"{path} is not an ONNX model, or a truncated one: it holds no graph. {_AGAIN}")
     validate_texts(proto)
     loaded: dict[Path, int] = {}
+    large = _large(proto)
     for tensor in _tensors(proto):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            target = _load_external(tensor, path)
-            loaded[target] = loaded.get(target, 0) + len(tensor.raw_data)
+            target, size = _load_external(tensor, path, tensor.name in large)
+            loaded[target] = loaded.get(target, 0) + size
             repeated = sum(max(size - file.stat().st_size, 0) for file, size in loaded.items())
             if repeated > current().bytes_left:
                 raise current().exceeded(
                     "bytes", "reading weights that lie in one place", tensor.name, repeated
                 )
-    return proto
+    return lifted(proto)
+
+
+def _large(proto: onnx.ModelProto) -> set[str]:
+    """The initializers in external data that are kept outside of protobuf: all large ones, of a large model."""
+    outside = [t for t in proto.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
+    found = {tensor.name: size for tensor in outside if (size := plain_bytes(tensor)) >= SMALLEST}
+    return set(found) if is_sharing() and sum(found.values()) >= LARGE else set()
 
 
 def refuse_stream(path: str | os.PathLike[str]) -> None:
@@ -96,8 +115,11 @@ def _tensors_of_nodes(nodes: list[onnx.NodeProto]) -> Iterator[onnx.TensorProto]
                 yield from _tensors_of(body)
 
 
-def _load_external(tensor: onnx.TensorProto, path: Path) -> Path:
-    """Load one tensor's data, after its place is seen to lie in the model's folder; return its file."""
+def _load_external(tensor: onnx.TensorProto, path: Path, large: bool) -> tuple[Path, int]:
+    """Load one tensor's data, after its place is seen to lie in the model's folder; return its file, and the bytes.
+
+    large: refer to an array, which is mapped where the file is large.
+    """
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
     folder = path.parent.resolve()
@@ -124,7 +146,10 @@ def _load_external(tensor: onnx.TensorProto, path: Path) -> Path:
             "whole, or export the model again"
         )
     try:
-        if linked:
+        if large and (found := _array(tensor, target, offset, length)) is not None:
+            tensor.CopyFrom(reference(found, tensor.name))
+            return target, found.nbytes
+        if linked or target.stat().st_size > LARGEST_MESSAGE:
             # The onnx package follows no links.
             tensor.raw_data = _part_of(target, offset, length)
         else:
@@ -135,7 +160,24 @@ def _load_external(tensor: onnx.TensorProto, path: Path) -> Path:
         ) from error
     tensor.data_location = onnx.TensorProto.DEFAULT
     del tensor.external_data[:]
-    return target
+    return target, len(tensor.raw_data)
+
+
+def _array(tensor: onnx.TensorProto, path: Path, offset: int, length: int) -> np.ndarray | None:
+    """The array of a tensor in a file; None where the file states another number of bytes than its sizes need."""
+    needed = plain_bytes(tensor)
+    held = path.stat().st_size
+    if (length or held - offset) != needed:
+        return None
+    dtype, shape = helper.tensor_dtype_to_np_dtype(tensor.data_type), tuple(tensor.dims)
+    if held >= MAPPED:
+        return mapped(path, offset, dtype, shape)
+    with path.open("rb") as file:
+        file.seek(offset)
+        array = np.fromfile(file, np.uint8, needed)
+    if array.nbytes != needed:
+        raise ValueError("the file became shorter while it was read")
+    return array.view(dtype).reshape(shape)
 
 
 def _in_cache(path: Path, location: str, target: Path) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -17,8 +17,17 @@ from pathlib import Path
 _UNNAMED = getattr(os, "O_TMPFILE", None)
 
 
+Chunk = bytes | memoryview
+"""Bytes, of whatever type Python keeps them in."""
+
+
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> Path:
     """Write `data` to `path`, whole or not at all. Raises OSError with the path."""
+    return write_chunks(path, [data])
+
+
+def write_chunks(path: str | os.PathLike[str], data: Sequence[Chunk]) -> Path:
+    """Write all of `data` to `path`, one after another, whole or not at all. Raises OSError with the path."""
     path = Path(path)
     try:
         if not _written_unnamed(path, data):
@@ -36,18 +45,19 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
     return write_bytes(path, text.encode("utf-8"))
 
 
-def _write_beside(path: Path, data: bytes) -> None:
+def _write_beside(path: Path, data: Sequence[Chunk]) -> None:
     """Write under another name and rename."""
     temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     try:
-        temporary.write_bytes(data)
+        with temporary.open("wb") as file:
+            file.writelines(data)
         os.replace(temporary, path)
     finally:
         with suppress(OSError):
             temporary.unlink()
 
 
-def _written_unnamed(path: Path, data: bytes) -> bool:
+def _written_unnamed(path: Path, data: Sequence[Chunk]) -> bool:
     """Write through a file without a name; False where the system or the file system has none."""
     if _UNNAMED is None:
         return False
@@ -57,7 +67,7 @@ def _written_unnamed(path: Path, data: bytes) -> bool:
         # The folder may be missing, or its file system may not know such files: the other way tells.
         return False
     with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
+        file.writelines(data)
         file.flush()
         # Given a folder, which an absolute path ignores, Python follows the link to the file itself.
         give_name = partial(os.link, f"/proc/self/fd/{descriptor}", src_dir_fd=descriptor)

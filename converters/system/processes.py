@@ -18,10 +18,12 @@ _NO_LIMIT = 2**60
 def resident_bytes(process: int | None = None) -> int:
     """Return the bytes of memory that a process holds, or 0 where the system does not say.
 
+    Pages of mapped files are left out, because the system drops them when memory is scarce.
     process: its number; default this process.
     """
     try:
-        return int(psutil.Process(process).memory_info().rss)
+        found = psutil.Process(process).memory_info()
+        return int(found.rss) - int(getattr(found, "shared", 0))
     except psutil.Error:
         return 0
 

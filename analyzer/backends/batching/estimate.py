@@ -9,14 +9,15 @@ as the longest of all axes, in a tensor that is at most as large as the largest 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import onnx
 from onnx import helper
 
 from analyzer.graph.graph import Graph
 from analyzer.graph.program import Program
+from analyzer.graph.segments import Stage
 from converters.graph.inference import inferred_of
 from converters.graph.nodes import reads
 
@@ -27,6 +28,8 @@ OPEN = -1
 
 # Bytes that autograd takes for a tensor that it keeps, in addition to the elements.
 _RECORD = 2**11
+# Bytes of a session, in addition to its weights.
+_SESSION = 5 * 2**20
 # The values of larger constants are weights: no shape depends on them.
 _LIGHT = 1024
 # The output of these ops shares the memory of their first input.
@@ -42,6 +45,7 @@ class Costs:
     fixed: bytes for threads, kernels and workspaces.
     keeps: whether the forward pass is kept until the end, every step of its loops included.
     least: the number of samples that are computed at least.
+    feeds: whether the many weights of a large program are read where they are, without a copy.
     """
 
     tensors: float
@@ -49,6 +53,7 @@ class Costs:
     fixed: int = 0
     keeps: bool = False
     least: int = 1
+    feeds: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,17 +101,47 @@ class TensorSizes(dict[str, int]):
 
 def estimate(program: Program, graph: Graph, at: Mapping[int, TensorSizes], costs: Costs) -> MemoryEstimate:
     """Return the estimate of a program. graph: the one that it computes. at: the sizes at numbers of samples."""
-    lasting = set(program.constants)
+    fed = program.fed_weights if costs.feeds else frozenset[str]()
+    lasting = program.constants.keys() - fed
     for node in program.nodes:
         # A runtime computes these once, from constants alone, and keeps them.
         if lasting.issuperset(reads(node)):
             lasting.update(name for name in node.output if name)
-    weights = sum(array.nbytes for array in program.constants.values())
+    lasting |= fed
+    weights = _weights(program, costs)
     points = []
     for samples, sizes in sorted(at.items()):
         alive = sizes.of(lasting - program.constants.keys())
         alive += _most_alive(program, graph, sizes, lasting, keeps=costs.keeps)
         points.append((samples, costs.fixed + costs.weights * weights + costs.tensors * alive))
+    return _line(points, costs)
+
+
+def staged_estimate(
+    stages: Sequence[Stage], graph: Graph, at: Mapping[int, TensorSizes], costs: Costs
+) -> MemoryEstimate:
+    """Return the estimate of a program in stages, whose sessions are all kept, and one of which runs at a time."""
+    fixed = costs.weights * sum(_weights(stage.program, costs) for stage in stages) + _SESSION * len(stages)
+    points = []
+    for samples, sizes in sorted(at.items()):
+        most, kept, own = 0.0, set[str](), replace(costs, weights=0, fixed=0)
+        for stage in stages:
+            alive = estimate(stage.program, graph, {samples: sizes}, own).bytes(0)
+            kept |= set(stage.keeps)
+            most = max(most, alive + costs.tensors * sizes.of(kept))
+            kept -= set(stage.frees)
+        points.append((samples, costs.fixed + fixed + most))
+    return _line(points, costs)
+
+
+def _weights(program: Program, costs: Costs) -> int:
+    """The bytes of the weights that a session copies."""
+    fed = program.fed_weights if costs.feeds else frozenset[str]()
+    return sum(array.nbytes for name, array in program.constants.items() if name not in fed)
+
+
+def _line(points: Sequence[tuple[int, float]], costs: Costs) -> MemoryEstimate:
+    """The line through the bytes at two numbers of samples; a constant through one."""
     (few, least), (many, most) = points[0], points[-1]
     each = (most - least) / (many - few) if many > few else 0.0
     return MemoryEstimate(least - few * each, each, costs.least)

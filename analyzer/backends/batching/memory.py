@@ -10,6 +10,8 @@ from converters.system.processes import free_memory
 
 SHARE = 0.5
 """The share of the free memory that a call may take by default."""
+CHECKPOINT = ("auto", "always", "never")
+"""When activations are computed again in the backward pass."""
 
 _UNITS = {"": 1, "B": 1} | {
     f"{prefix}{ending}": base**power
@@ -57,3 +59,16 @@ def text_of(size: int) -> str:
 def budget(max_memory: int | None) -> int:
     """Return the bytes that a call may take: those given, else half of the free memory."""
     return max_memory if max_memory is not None else int(SHARE * free_memory())
+
+
+def as_checkpoint(value: str, backend: str) -> str:
+    """Return the choice. Raises AnalysisError for an unknown one, or one that the backend does not have."""
+    if value not in CHECKPOINT:
+        raise AnalysisError(
+            f"unknown checkpoint={value!r}. Fix: give {', '.join(map(repr, CHECKPOINT))}, or omit it"
+        )
+    if value == "always" and backend != "onnxruntime":
+        raise AnalysisError(
+            f'backend={backend!r} cannot recompute activations. Fix: use backend="onnxruntime", or omit checkpoint'
+        )
+    return value

@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from analyzer.backends.batching.parallel import in_parallel, independent
-from analyzer.backends.batching.planning import FITTED, Call, ample, fitting, forward_bytes, place_of, plan
+from analyzer.backends.batching.planning import (
+    FITTED,
+    Call,
+    ample,
+    checkpointing,
+    fitted_key,
+    fitting,
+    forward_bytes,
+    place_of,
+    plan,
+)
 from analyzer.graph.batch_axis import Place, batched_inputs, samples_in
 from analyzer.graph.graph import Graph
 from analyzer.types import Progress
@@ -32,6 +42,7 @@ def run(fn: Differentiable, call: Call, feeds: Arrays, progress: Progress | None
 
     Raises NotEnoughMemory where a single sample, or a batch that the model states, does not fit.
     """
+    fn = checkpointing(fn, call, feeds)
     total, size = samples_in(fn.graph, feeds), fn.engine.batch
     places: Mapping[str, Place] | None = None
     if size is None:
@@ -85,7 +96,7 @@ def split(
         return total, None
     # Of one size: a runtime lays out its memory for each size anew.
     size = math.ceil(total / math.ceil(total / size))
-    FITTED.of(fn)[call.key] = size * times
+    FITTED.of(fn)[fitted_key(fn, call)] = size * times
     return size, found.places
 
 

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING
 from onnx.shape_inference import InferenceError
 
 from analyzer.autodiff.request import Request, observe
-from analyzer.backends.batching.estimate import OPEN, MemoryEstimate, TensorSizes, estimate, sizes_at
+from analyzer.backends.batching.estimate import (
+    OPEN,
+    MemoryEstimate,
+    TensorSizes,
+    estimate,
+    sizes_at,
+    staged_estimate,
+)
 from analyzer.backends.batching.memory import budget, text_of
 from analyzer.backends.caches import Cache
 from analyzer.errors import NotEnoughMemory, UnsupportedOp
@@ -68,6 +75,7 @@ class MemoryPlan:
 
 _PLANS: Cache[MemoryPlan | None] = Cache("plans of memory")
 _FORWARD: Cache[tuple[int, int]] = Cache("bytes of the forward pass")
+_RECOMPUTING: Cache[Differentiable] = Cache("models on engines that recompute")
 FITTED: Cache[int] = Cache("samples that were computed at once")
 
 
@@ -97,6 +105,7 @@ def plan_batch(
         return at_most
     names = tuple(dict.fromkeys(wanted)) if wanted is not None else fn.differentiable_inputs
     call = Call(observe(names, names), (), bound.seed)
+    fn = checkpointing(fn, call, feeds, allowed)
     found = plan(fn, call, feeds, at_most)
     fits = bound.samples if found is None else fitting(fn, call, found, allowed)
     return fits if at_most is None else min(fits, at_most)
@@ -109,7 +118,7 @@ def plan(fn: Differentiable, call: Call, feeds: Arrays, samples: int | None = No
     """
     # One plan for all numbers of samples up to a power of two.
     most = 2 ** math.ceil(math.log2(max(samples or 1, samples_in(fn.graph, feeds), 4)))
-    key = (call.key, tuple(_shapes(fn, feeds, 1).items()), most)
+    key = (call.key, fn.engine.recomputing is None, tuple(_shapes(fn, feeds, 1).items()), most)
     return _PLANS.get(fn, key, lambda: _plan(fn, call, feeds, most))
 
 
@@ -128,7 +137,15 @@ def _plan(fn: Differentiable, call: Call, feeds: Arrays, most: int) -> MemoryPla
         # A framework may differentiate an op that has no rule here.
         return None
     costs = replace(fn.engine.costs, keeps=fn.engine.costs.keeps and call.request is not None)
-    return MemoryPlan(estimate(program, fn.graph, sizes, costs), _places(fn, call, program, sizes))
+    places = _places(fn, call, program, sizes)
+    if stages := fn.engine.stages(program, sizes[max(sizes)]):
+        return MemoryPlan(staged_estimate(stages, fn.graph, sizes, costs), places)
+    return MemoryPlan(estimate(program, fn.graph, sizes, costs), places)
+
+
+def fitted_key(fn: Differentiable, call: Call) -> Hashable:
+    """Return the key of the samples that were computed at once, by the engine that computed them."""
+    return call.key, fn.engine.recomputing is None
 
 
 def _places(
@@ -158,6 +175,38 @@ def place_of(fn: Differentiable, result: str) -> Place | None:
     return fn.places.get(result) or fn.places.get(result.partition("/")[2])
 
 
+def checkpointing(
+    fn: Differentiable, call: Call, feeds: Arrays, max_memory: int | None = None
+) -> Differentiable:
+    """Return the model on the engine that a call runs on: one that computes activations again, where a sample would not
+    fit otherwise, or where the user asked for it.
+
+    max_memory: bytes; default that of `differentiate`.
+    """
+    engine = fn.engine.recomputing
+    if engine is None or call.request is None or fn.checkpoint == "never":
+        return fn
+    slim = _RECOMPUTING.get(fn, (id(engine), id(fn.arrangement)), lambda: replace(fn, engine=engine))
+    if fn.checkpoint == "always":
+        return slim
+    allowed = fn.max_memory if max_memory is None else max_memory
+    if (fn.batch_size is not None and allowed is None) or ample(
+        fn, feeds, samples_in(fn.graph, feeds), allowed
+    ):
+        return fn
+    found = plan(fn, call, feeds)
+    if found is None:
+        return fn
+    # A batch that cannot be split is as large as it is.
+    whole = fn.engine.batch or samples_in(fn.graph, feeds)
+    least = whole if fn.engine.batch is not None or found.places is None else 1
+    if found.estimate.bytes(least) <= (free_memory() if allowed is None else budget(allowed)):
+        return fn
+    other = plan(slim, call, feeds)
+    smaller = other is not None and other.estimate.bytes(least) < found.estimate.bytes(least)
+    return slim if smaller else fn
+
+
 def fitting(fn: Differentiable, call: Call, found: MemoryPlan, max_memory: int | None) -> int:
     """Return how many samples of a call fit, at least one. Raises NotEnoughMemory where not even one does."""
     allowed, needed = budget(max_memory), found.estimate
@@ -169,7 +218,7 @@ def fitting(fn: Differentiable, call: Call, found: MemoryPlan, max_memory: int |
         fits = needed.samples(allowed)
     if max_memory is None:
         # The memory of an earlier call is not free, but this call can use it.
-        fits = max(fits, FITTED.of(fn).get(call.key, 0))
+        fits = max(fits, FITTED.of(fn).get(fitted_key(fn, call), 0))
     # Without a limit, a single sample may take all free memory.
     most = allowed if max_memory is not None else free_memory()
     if fits or needed.bytes(1) <= most:

@@ -178,7 +178,8 @@ class _Pass:
 
 def _on_runtime(program: Program, given: Arrays) -> Arrays:
     """The results of a program on ONNX Runtime, in the precision of the model."""
-    session = make_session(program.proto, ["CPUExecutionProvider"])
+    proto, weights = program.apart()
+    session = make_session(proto, ["CPUExecutionProvider"], weights=weights)
     return dict(zip(program.outputs, session.run(None, given), strict=True))
 
 

@@ -96,7 +96,7 @@ class FileSide:
         """The first node that differs, where a row failed."""
         if all(row["passed"] for row in rows):
             return None
-        proto = self.fn.model.proto
+        proto = self.fn.model.light
         return first_difference(self.proto, proto, self.feeds, self._allowed("layer"))
 
     def _allowed(self, quantity: str) -> float:
@@ -126,7 +126,7 @@ class FileSide:
     def _without_renamed(self, rows: Sequence[Row]) -> list[Row]:
         """Leave out layers that differ while all that follows from them agrees."""
         passed = {row["tensor"]: row["passed"] for row in rows}
-        after = following(self.fn.model.proto, passed)
+        after = following(self.fn.model.light, passed)
         return [
             row
             for row in rows
@@ -144,9 +144,9 @@ def file_side(
 
     alone: whether there is no other side. A canonical file, which is the explained graph, is one only then.
     """
-    proto = model.original
+    proto = model.light_original
     if proto is None and alone and model.source is None:
-        proto = model.proto
+        proto = model.light
     return None if proto is None else FileSide(fn, proto, feeds, tolerances)
 
 

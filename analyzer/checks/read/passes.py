@@ -36,7 +36,8 @@ class Pass:
 
     @cached_property
     def _session(self) -> Any:
-        return make_session(self.program.with_constants(self.program.constants), ["CPUExecutionProvider"])
+        proto, weights = self.program.apart()
+        return make_session(proto, ["CPUExecutionProvider"], weights=weights)
 
     def run(self, given: Arrays) -> Arrays:
         """Its results by name. given: arrays by name, those that it reads among them."""

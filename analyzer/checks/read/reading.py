@@ -156,7 +156,8 @@ class Reader:
         program = remainder_program(
             self.graph, planned.request, list(side.values), side.chosen, seeds=side.outputs
         )
-        session = make_session(program.proto, ["CPUExecutionProvider"])
+        proto, weights = program.apart()
+        session = make_session(proto, ["CPUExecutionProvider"], weights=weights)
         given = side.given
         arrays = session.run(list(program.outputs.values()), {name: given[name] for name in program.inputs})
         found = Evaluation(explained, None, dict(zip(program.outputs, arrays, strict=True)))
@@ -185,7 +186,7 @@ class Reader:
 
 def refuse_noise(fn: Differentiable) -> None:
     """Raise AnalysisError where an output depends on a node that draws at random."""
-    if drawn := draws(fn.model.proto):
+    if drawn := draws(fn.model.light):
         raise AnalysisError(
             f"the outputs depend on random numbers ({drawn}): two runs differ, so that no comparison has a meaning. "
             "Fix: export the model in inference mode, without noise"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
@@ -49,7 +49,7 @@ class HubFolder:
 
         Raises InvalidModel for damaged files of the folder; where the .onnx file itself was named, a Note says so.
         """
-        model = replace(model, folder=self.folder)
+        model = model.in_folder(self.folder)
         try:
             return self._described(model)
         except InvalidModel as error:
@@ -62,17 +62,17 @@ class HubFolder:
         known = model.metadata
         config = read_json(self.folder, _CONFIG) or {}
         names = None if CLASS_NAMES_KEY in known else class_names_of(config)
-        set_metadata(model.proto, class_names=names)
+        set_metadata(model.light, class_names=names)
         if PREPROCESSING_KEY in known:
             return model
         try:
-            found = preprocessing_of(self.folder, config, _shapes(model.proto))
+            found = preprocessing_of(self.folder, config, _shapes(model.light))
             if found is not None:
                 _store(model, found)
         except Unread as error:
             # Without it, images would be read in another way than the network was trained with.
             reason = str(error)
-            onnx.helper.set_model_props(model.proto, {**model.metadata, UNREAD_KEY: reason})
+            onnx.helper.set_model_props(model.light, {**model.metadata, UNREAD_KEY: reason})
             warnings.warn(
                 f"{self.folder}: {reason}: images are not read by it. Arrays are taken as they are",
                 Note,
@@ -83,7 +83,7 @@ class HubFolder:
 
 def _store(model: Model, preprocessing: Preprocessing) -> None:
     try:
-        set_metadata(model.proto, preprocessing)
+        set_metadata(model.light, preprocessing)
     except ConversionError as error:  # sizes or numbers out of range
         raise Unread(str(error).partition(". Fix: ")[0]) from error
 
