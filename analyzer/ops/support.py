@@ -29,6 +29,14 @@ class RowProduct:
     y: Tensor
 
 
+@dataclass(frozen=True)
+class Scaled:
+    """What is known of a tensor that is another one times a number."""
+
+    tensor: Tensor
+    factor: float
+
+
 def ints(value: Any) -> list[int]:
     """A shape, axes or pads argument of a framework's op (tensor, array or list) as a list of ints."""
     if hasattr(value, "detach"):
