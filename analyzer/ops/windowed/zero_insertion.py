@@ -57,13 +57,8 @@ def by_zeros(
         for a, size, first in zip(axes, sizes, before, strict=True)
     ]
     if single and not any(before + after):
-        return _apart(
-            op,
-            op.Conv(g, op.Transpose(w, perm=[1, 0, 2, 3])),
-            channels,
-            steps,
-            (x.shape[0], channels, *sizes),
-        )
+        small = op.Conv(g, op.Transpose(w, perm=[1, 0, 2, 3]))
+        return _apart(op, small, channels, steps, x.shape[0], sizes)
     if single or min(before + after) < 0:
         return None
     spread = _apart(op, g, channels, steps, x.shape[0], sizes)
