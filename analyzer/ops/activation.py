@@ -6,14 +6,13 @@ below it for the Relu family, 0 at both bounds of a clip.
 
 from __future__ import annotations
 
-from functools import reduce
 from math import log, pi, sqrt
 
 import numpy as np
 
 from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
-from analyzer.ops.bounds import STEEPEST, bound_where_met, met_bounds, steps_of
+from analyzer.ops.bounds import STEEPEST, bound_where_met, cut_off, met_bounds, steps_of
 from analyzer.ops.registry import Elementwise, ExplicitRule, Homogeneous, Kink, register
 from analyzer.ops.support import cast, sum_known
 
@@ -130,7 +129,7 @@ class Clip(Elementwise):
         steps = None if y.dtype != np.float32 else steps_of(low, high)
         if steps is not None:
             # y lies on a bound exactly where x is not inside, and leaves x to be fused with the Clip.
-            return (lambda: reduce(op.Mul, [op.HardSigmoid(y, **step) for step in steps], g), None, None)
+            return (lambda: cut_off(op, g, y, steps, low), None, None)
         above = None if low is None else op.Greater(x, low)
         below = None if high is None else op.Less(x, high)
         inside = above or below if above is None or below is None else op.And(above, below)

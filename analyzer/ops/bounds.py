@@ -6,13 +6,15 @@ float32 on or next to a bound. Gives None for bounds that are not constant, or f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import accumulate
 from math import frexp
 
 import numpy as np
 
 from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
-from analyzer.ops.support import Scaled
+from analyzer.ops.support import CutOff, Scaled, is_zero
 
 STEEPEST = 3e38
 
@@ -61,3 +63,13 @@ def steps_of(low: Tensor | None, high: Tensor | None) -> list[dict[str, float]] 
 def _steppable(bound: float) -> bool:
     """Whether float32 holds the slope that tells a bound from the next number."""
     return bound == 0 or 2.0**-100 < abs(bound) < STEEPEST
+
+
+def cut_off(
+    op: Builder, g: Tensor, y: Tensor, steps: Sequence[dict[str, float]], low: Tensor | None
+) -> Tensor:
+    """g where y lies within its bounds, else 0."""
+    kept = list(accumulate((op.HardSigmoid(y, **step) for step in steps), op.Mul, initial=g))
+    if len(steps) == 2 and not op.masked and low is not None and is_zero(low):
+        op.note(y, CutOff(g, *kept[1:]))
+    return kept[-1]

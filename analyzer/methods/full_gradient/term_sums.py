@@ -17,7 +17,7 @@ from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
 from analyzer.methods.full_gradient.maps import PostProcessing
 from analyzer.ops.masking import product
-from analyzer.ops.support import Scaled
+from analyzer.ops.support import CutOff, Scaled
 from analyzer.placement.terms import Placement, Spot
 
 
@@ -75,8 +75,17 @@ def laid_term(
     made = op.notes.get(r.name)
     if isinstance(made, Scaled) and spot.members is None and place.after(spot) == 1:
         alike = np.full((1, spot.before, 1, 1), made.factor, gradient.dtype)
-        return lay(op, place, spot, product(op, gradient, made.tensor), alike)
+        return lay(op, place, spot, _where_met(op, gradient, made, of), alike)
     return lay(op, place, spot, product(op, gradient, r))
+
+
+def _where_met(op: Builder, gradient: Tensor, r: Scaled, of: Tensor) -> Tensor:
+    """The gradient where the output of a Clip is its bound, else 0."""
+    cut = op.notes.get(of.name)
+    if isinstance(cut, CutOff) and cut.g.name == gradient.name:
+        # Two factors of the backward pass differ by it: one subtraction, which is exact.
+        return op.Sub(cut.above, cut.inside)
+    return product(op, gradient, r.tensor)
 
 
 def channel_weights(place: Placement, spot: Spot, r: Tensor | None, of: Tensor) -> np.ndarray | None:

@@ -157,9 +157,10 @@ def test_clip_passes_gradients_strictly_between_its_bounds(low, high):
         inside &= x < np.float32(high)
     assert np.array_equal(g, np.diag(inside[0].astype(np.float32)))
     # FullGrad's term is the output less its product with the slope: a bound where the output lies on it.
-    term = full_grad(found, x, target=Target(weights=np.ones(x.shape[1]))).bias_terms.get(
-        "y", np.zeros(x.shape)
-    )
+    fg = full_grad(found, x, target=Target(weights=np.ones(x.shape[1])))
+    term = fg.bias_terms.get("y", np.zeros(x.shape))
+    for one in fg.contributions:
+        assert abs(one.total.sum() - term.sum()) <= 1e-6 * np.abs(term).sum()
     y = np.clip(x, *(None if b is None else np.float32(b) for b in (low, high)))
     assert np.array_equal(term, np.where(inside, 0, y))
 
