@@ -18,8 +18,19 @@ from rich.console import Console
 from rich.table import Table
 
 from analyzer import differentiate
+from analyzer.demo import load_network
 from converters import convert
-from tests.zoo.pytorch_networks import resnet50, vgg16
+from tests.zoo.initialize import initialize
+from tests.zoo.pytorch_mobile import MobileNetV2
+from tests.zoo.pytorch_networks import Shape, resnet50, vgg16
+
+IMAGE: Shape = (3, 224, 224)
+NETWORKS: dict[str, Callable[[], tuple[torch.nn.Module, Shape]]] = {
+    "ResNet-50": resnet50,
+    "VGG-16": vgg16,
+    "MobileNetV2": lambda: (initialize(MobileNetV2(), IMAGE), IMAGE),
+    "EfficientNet-Lite0": lambda: (load_network(), IMAGE),
+}
 
 
 def alternate(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -59,10 +70,13 @@ def measure(net: torch.nn.Module, shape: tuple[int, ...], batch: int, rounds: in
 def main() -> None:
     """Measure and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--network", choices=list(NETWORKS), action="append", help="default: all")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
-    table = Table(title=f"batch {options.batch}, median of {options.rounds} alternating rounds", box=None)
+    table = Table(
+        title=f"224², batch {options.batch}, median of {options.rounds} alternating rounds", box=None
+    )
     for column in (
         "network",
         "forward",
@@ -72,8 +86,8 @@ def main() -> None:
         "torch / gradient",
     ):
         table.add_column(column, justify="left" if column == "network" else "right")
-    for name, build in {"ResNet-50, 224²": resnet50, "VGG-16, 224²": vgg16}.items():
-        net, shape = build()
+    for name in options.network or NETWORKS:
+        net, shape = NETWORKS[name]()
         for parameter in net.parameters():
             parameter.requires_grad_(False)
         found = measure(net.eval(), shape, options.batch, options.rounds)

@@ -46,16 +46,13 @@ def _export(
     found = explainer.evaluate(made.request, named=wrt is not None)
     refuse_merged(explainer, made)
     op = explainer.op
-    parts = {
-        kind: [found[f"{kind}/{name}"] for name in made.layout.placements] for kind in ("sum", "magnitude")
-    }
     return Exported(
         {root: found[f"input/{root}"] for root in roots},
         {root: found[f"map/{root}"] for root in roots},
         signed=False,
         complete_maps={root: found[f"complete map/{root}"] for root in roots},
-        total=op.Sum(*parts["sum"]),
-        absolute=op.Sum(*parts["magnitude"]),
+        total=made.total(op, found),
+        absolute=made.total(op, found, "magnitude"),
         sized=True,
     )
 

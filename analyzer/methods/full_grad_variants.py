@@ -34,7 +34,8 @@ from analyzer.methods.full_grad import (
 )
 from analyzer.methods.full_gradient.decomposition import Plan, Settings, form_of, plan, shown_spots
 from analyzer.methods.full_gradient.maps import LaidOutTerm, PostProcessing, saliency_map
-from analyzer.methods.full_gradient.term_sums import Laid, lay, term_sums
+from analyzer.methods.full_gradient.stacks import term_sums
+from analyzer.methods.full_gradient.term_sums import Laid, lay
 from analyzer.methods.numbers import refuse_count
 from analyzer.methods.paths.noise import Noise, noisy_copies
 from analyzer.methods.registry import method
@@ -258,12 +259,12 @@ def _maps_of_terms(op: Builder, graph: Graph, made: Plan, terms: Mapping[str, Te
     layers: dict[str, list[LaidOutTerm]] = {root: [] for root in made.settings.roots}
     for name, term in terms.items():
         for spot in shown_spots(graph, made.layout, name, made.settings):
-            sums = term_sums(op, lay(op, made.layout.placements[name], spot, term), made.settings.psi)
+            psi = made.settings.psi
+            signed, _, salient = term_sums(op, lay(op, made.layout.placements[name], spot, term), psi)
             if name in made.settings.roots:
                 # The authors add up an image's channels before ψ here, and only here.
-                summed = Laid(op.Unsqueeze(sums.signed, [1, 3]), 1, 1)
-                sums = term_sums(op, summed, made.settings.psi)
-            layers[spot.root].append((spot.grids, sums.salient))
+                _, _, salient = term_sums(op, Laid(op.Unsqueeze(signed, [1]), 1, spot.cells, 1), psi)
+            layers[spot.root].append((spot.grids, salient))
     return {
         root: saliency_map(op, layers[root], sizes, made.settings.psi)
         for root, sizes in made.layout.sizes.items()

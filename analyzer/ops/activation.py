@@ -6,17 +6,16 @@ below it for the Relu family, 0 at both bounds of a clip.
 
 from __future__ import annotations
 
-from functools import reduce
-from math import frexp, log, pi, sqrt
+from math import log, pi, sqrt
 
 import numpy as np
 
 from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
+from analyzer.ops.bounds import STEEPEST, bound_where_met, cut_off, met_bounds, steps_of
 from analyzer.ops.registry import Elementwise, ExplicitRule, Homogeneous, Kink, register
-from analyzer.ops.support import cast
+from analyzer.ops.support import cast, sum_known
 
-_STEEPEST = 3e38
 _SATURATED = 20.0
 """Where Erf and Gelu are at their limits in any precision. Powers of much larger numbers would overflow."""
 
@@ -49,7 +48,7 @@ class Relu(Homogeneous):
             return (lambda: gate(op, g, op.Greater(y, 0.0)),)
         # min(1, 3e38 y) in one pass (two of Clip's, for its bounds), which ONNX Runtime has in float32 alone: 1 for
         # every normal y > 0.
-        return (lambda: op.Mul(g, op.HardSigmoid(y, alpha=_STEEPEST, beta=0.0)),)
+        return (lambda: op.Mul(g, op.HardSigmoid(y, alpha=STEEPEST, beta=0.0)),)
 
 
 @register
@@ -127,10 +126,10 @@ class Clip(Elementwise):
         return tf.identity(x) if inside is None else tf.where(inside, x, outside)
 
     def vjp(op, g, y, x, low=None, high=None):
-        steps = None if y.dtype != np.float32 else _steps_of(low, high)
+        steps = None if y.dtype != np.float32 else steps_of(low, high)
         if steps is not None:
             # y lies on a bound exactly where x is not inside, and leaves x to be fused with the Clip.
-            return (lambda: reduce(op.Mul, [op.HardSigmoid(y, **step) for step in steps], g), None, None)
+            return (lambda: cut_off(op, g, y, steps, low), None, None)
         above = None if low is None else op.Greater(x, low)
         below = None if high is None else op.Less(x, high)
         inside = above or below if above is None or below is None else op.And(above, below)
@@ -151,30 +150,13 @@ class Clip(Elementwise):
 
     # y is the input that the gradient goes to, so that J u is the VJP of y: x itself may be infinite.
     def residual(op, active, y, x, low=None, high=None):
+        met = None if y.dtype != np.float32 or any(active[1:]) else met_bounds(low, high)
+        if met is not None:
+            return sum_known(op, [bound_where_met(op, y, bound, step) for bound, step in met])
         entries = Clip.vjp(op, y, y, x, low, high)
         for moves, entry in zip(active, entries, strict=False):
             y = op.Sub(y, entry()) if moves and entry is not None else y
         return y
-
-
-def _steps_of(low: Tensor | None, high: Tensor | None) -> list[dict[str, float]] | None:
-    """HardSigmoids that are 0 on a finite constant bound and 1 for every number off it; None for other bounds."""
-    bounds = [(t, sign) for t, sign in ((low, 1.0), (high, -1.0)) if t is not None]
-    values = [None if t.constant is None or t.constant.size != 1 else t.constant.item() for t, _ in bounds]
-    known = [value for value in values if value is not None and _steppable(value)]
-    if len(known) < len(bounds) or sorted(set(known)) != known:
-        return None
-    steps = []
-    for value, (_, sign) in zip(known, bounds, strict=True):
-        # A power of two, so that the bound is met exactly; the next number is off it by more than its inverse.
-        slope = sign * (2.0 ** min(126, 126 - frexp(value)[1]) if value else _STEEPEST)
-        steps.append({"alpha": slope, "beta": -slope * value})
-    return steps
-
-
-def _steppable(bound: float) -> bool:
-    """Whether float32 holds the slope that tells a bound from the next number."""
-    return bound == 0 or 2.0**-100 < abs(bound) < _STEEPEST
 
 
 def _bounds(framework, x, low, high):

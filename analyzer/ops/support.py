@@ -29,6 +29,26 @@ class RowProduct:
     y: Tensor
 
 
+@dataclass(frozen=True)
+class Scaled:
+    """What is known of a tensor that is another one times a number."""
+
+    tensor: Tensor
+    factor: float
+
+
+@dataclass(frozen=True)
+class CutOff:
+    """What is known of the output of a Clip from 0: its cotangent `g`, and g with zeros where the output is cut off.
+
+    above: g where the output is above 0. inside: g where it is below the upper bound, too.
+    """
+
+    g: Tensor
+    above: Tensor
+    inside: Tensor
+
+
 def ints(value: Any) -> list[int]:
     """A shape, axes or pads argument of a framework's op (tensor, array or list) as a list of ints."""
     if hasattr(value, "detach"):

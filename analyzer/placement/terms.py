@@ -27,9 +27,11 @@ from analyzer.types import Sizes
 class Spot:
     """Where a tensor's elements stand in one input, `root`: the cells of its grids, numbered one grid after the other.
 
-    In memory the elements of a sample are (before, cells, after); where they are not, `members` (cells, k) lists the
-    elements of each cell, the number of all elements standing for none. share: how much of each element counts here,
-    as an array that broadcasts to the elements; None for all of it.
+    In memory the elements of a sample are (before, positions, after), of which the positions are the cells. inside:
+    the first position that is a cell where others are none, such as a class token; None where all are cells. Where the
+    elements lie in another order, `members` (cells, k) lists those of each cell, the number of all elements standing
+    for none. share: how much of each element counts here, as an array that broadcasts to the elements; None for all of
+    it.
     """
 
     root: str
@@ -37,11 +39,18 @@ class Spot:
     before: int = 1
     members: np.ndarray | None = None
     share: np.ndarray | None = None
+    inside: tuple[int, int] | None = None
+    positions: int | None = None
 
     @property
     def cells(self) -> int:
         """The cells of all grids."""
         return sum(grid.cells for grid in self.grids)
+
+    @property
+    def count(self) -> int:
+        """The positions that elements have, the cells among them."""
+        return self.positions if self.positions is not None else self.cells
 
 
 @dataclass(frozen=True)
@@ -71,21 +80,33 @@ class Placement:
 
     def by_cell(self, op: Builder, term: Tensor, spot: Spot) -> Tensor:
         """The term as (N, before, cells, after): all elements of a cell along axes 1 and 3."""
+        by_position = self.by_position(op, term, spot)
+        if spot.inside is not None:
+            first, count = spot.inside
+            by_position = op.Slice(by_position, [first], [first + count], [2])
+        return op.Unsqueeze(by_position, [3]) if self.after(spot) == 1 else by_position
+
+    def by_position(self, op: Builder, term: Tensor, spot: Spot) -> Tensor:
+        """The term as (N, before, positions, after), without the last axis where `after` is 1."""
+        after = self.after(spot)
+        behind = [] if after == 1 else [after]
+        if spot.share is None and spot.members is None and self.separable and self.blocks == 1:
+            return op.Reshape(term, [-1, spot.before, spot.count, *behind])
         rows = self.rows(op, term)
         if spot.share is not None:
             rows = op.Mul(rows, op.tensor(spot.share.astype(rows.dtype)))
         if spot.members is None:
-            return op.Reshape(rows, [-1, spot.before, spot.cells, self.after(spot)])
+            return op.Reshape(rows, [-1, spot.before, spot.count, *behind])
         if spot.members.max() == self.elements:
             rows = op.Pad(rows, [0, 1], None, [1])
         gathered = op.Gather(rows, spot.members.reshape(-1), axis=1)
-        return op.Reshape(gathered, [-1, 1, spot.cells, self.after(spot)])
+        return op.Reshape(gathered, [-1, 1, spot.cells, *behind])
 
     def after(self, spot: Spot) -> int:
-        """How many elements of a sample and a cell stand behind each other, in (before, cells, after)."""
+        """How many elements of a sample and a cell stand behind each other, in (before, positions, after)."""
         if spot.members is not None:
             return int(spot.members.shape[1])
-        return self.elements // (spot.before * spot.cells)
+        return self.elements // (spot.before * spot.count)
 
 
 @dataclass(frozen=True)
@@ -208,9 +229,9 @@ def _placed(plain: Placement, cells: Mapping[str, Cells], shape: Sizes, samples:
         return plain
     if len(cells) == 1:
         ((root, found),) = cells.items()
-        before = _rows_before(plain, found, shape, samples)
-        if before is not None:
-            return replace(plain, spots=(Spot(root, found.grids, before),))
+        spot = _in_order(plain, root, found, shape, samples)
+        if spot is not None:
+            return replace(plain, spots=(spot,), partial=spot.inside is not None)
     every = {
         root: found.over(shape).reshape(plain.blocks, samples, -1)[:, 0].reshape(-1)
         for root, found in cells.items()
@@ -232,19 +253,22 @@ def _share(every: np.ndarray, times: np.ndarray) -> np.ndarray | None:
     return share
 
 
-def _rows_before(plain: Placement, cells: Cells, shape: Sizes, samples: int) -> int | None:
-    """How many elements of a sample precede its cells where these lie together and in order; None elsewhere."""
+def _in_order(plain: Placement, root: str, cells: Cells, shape: Sizes, samples: int) -> Spot | None:
+    """The spot of cells that lie together and in order, with elements of no cell before or after them; else None."""
     wide = cells.axes
     if not wide:
-        return 1
+        return Spot(root, cells.grids)
     together = cells.index.shape[wide[0] : wide[-1] + 1] == shape[wide[0] : wide[-1] + 1]
-    if (
-        not together
-        or plain.blocks > 1
-        or not np.array_equal(cells.index.reshape(-1), np.arange(cells.count))
-    ):
+    if not together or plain.blocks > 1:
         return None
-    return math.prod(shape[: wide[0]]) // samples
+    index, before = cells.index.reshape(-1), math.prod(shape[: wide[0]]) // samples
+    first, count = int(np.argmax(index != NOWHERE)), cells.count
+    outside = np.concatenate([index[:first], index[first + count :]])
+    if not np.array_equal(index[first : first + count], np.arange(count)) or (outside != NOWHERE).any():
+        return None
+    if not outside.size:
+        return Spot(root, cells.grids, before)
+    return Spot(root, cells.grids, before, inside=(first, count), positions=index.size)
 
 
 def _members(every: np.ndarray, cells: int) -> np.ndarray:

@@ -23,19 +23,17 @@ from analyzer.backends.caches import Cache
 from analyzer.errors import AnalysisError
 from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph, Tensor
-from analyzer.methods.full_gradient.maps import (
-    LaidOutTerm,
-    PostProcessing,
-    complete_map,
-    everywhere,
-    saliency_map,
-)
-from analyzer.methods.full_gradient.term_sums import channel_weights, lay, term_sums
+from analyzer.methods.full_gradient.maps import PostProcessing, complete_map, everywhere, saliency_map
+from analyzer.methods.full_gradient.stacks import stacked, totals
+from analyzer.methods.full_gradient.term_sums import CellSums, cell_sums, laid_term
 from analyzer.ops.masking import product
 from analyzer.ops.support import onnx_dtype
 from analyzer.placement.fixed_sizes import at_input_sizes, samples_laid_out
-from analyzer.placement.terms import Placements, Spot, lay_out
+from analyzer.placement.terms import Placement, Placements, Spot, lay_out
 from analyzer.types import Arrays
+
+SUMS, MAGNITUDES, PLACED = "sums", "magnitudes", "placed sums"
+"""Results with a column for each term: its sum, that of its absolute values, and that of its elements with a place."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ class Plan:
     def leftovers(self, found: Evaluation, totals: Arrays) -> list[np.ndarray]:
         """What elements without a cell add, such as a class token, of tensors of which the others have one."""
         return [
-            totals[name] - found.arrays[f"placed/{name}"]
+            totals[name] - self._column(found, name, PLACED, f"placed/{name}", partly_placed(self.layout))
             for name, placement in self.layout.placements.items()
             if placement.spots and placement.partial
         ]
@@ -89,8 +87,9 @@ class Plan:
         """
         samples = found.output.shape[0]
         totals = {}
+        stack, columns = {"sum": SUMS, "magnitude": MAGNITUDES}[kind], counted(self.layout)
         for name, placement in self.layout.placements.items():
-            total = found.arrays[f"{kind}/{name}"]
+            total = self._column(found, name, stack, f"{kind}/{name}", columns)
             if samples > 1 and not placement.separable:
                 raise AnalysisError(
                     f"{name!r} has no axis of samples, and its term is the sum over {samples} of them. Fix: explain "
@@ -99,6 +98,21 @@ class Plan:
             # One output may speak of all samples together.
             totals[name] = total if samples > 1 else total.sum(keepdims=True)
         return totals
+
+    @staticmethod
+    def _column(found: Evaluation, name: str, stack: str, alone: str, columns: Sequence[str]) -> np.ndarray:
+        """A number of each sample (N,): a column of a stacked result, or a result alone."""
+        if name not in columns:
+            return found.arrays[alone]
+        column: np.ndarray = found.arrays[stack][:, columns.index(name)]
+        return column
+
+    def total(self, op: Builder, found: Mapping[str, Tensor], kind: str = "sum") -> Tensor:
+        """Emit the sum of all terms, or of their "magnitude", (N,), from the results of the request."""
+        stack = {"sum": SUMS, "magnitude": MAGNITUDES}[kind]
+        parts = [op.ReduceSum(found[stack], [1], keepdims=0)] if stack in found else []
+        parts += [found[key] for key in found if key.startswith(f"{kind}/")]
+        return parts[0] if len(parts) == 1 else op.Sum(*parts)
 
 
 PLANS: Cache[Plan] = Cache("plans of FullGrad")
@@ -157,40 +171,71 @@ def _emit(
     # In a model of mixed precision each gradient has its tensor's; what is summed has one.
     dtype = max((gradients[name].dtype for name in factors), key=lambda one: one.itemsize)
     results: dict[str, Tensor] = {}
-    salient: dict[str, list[LaidOutTerm]] = {root: [] for root in settings.roots}
-    signed: dict[str, list[LaidOutTerm]] = {root: [] for root in settings.roots}
+    terms: list[tuple[str, Spot, CellSums]] = []
     for name, factor in factors.items():
         place, gradient = layout.placements[name], _in(op, gradients[name], dtype)
         r = None if factor is None else _in(op, factor, dtype)
         # What nothing reads does not enter the program: most terms are never multiplied out.
         term = gradient if r is None else product(op, gradient, r)
-        found = []
         for spot in shown_spots(graph, layout, name, settings):
-            weights = channel_weights(place, spot, r, graph.tensors[name])
-            laid = lay(op, place, spot, term if weights is None else gradient, weights)
-            sums = term_sums(op, laid, settings.psi)
-            salient[spot.root].append((spot.grids, sums.salient))
-            if place.spots:
-                found.append(sums)
-                signed[spot.root].append((spot.grids, sums.signed))
-        rows = place.rows(op, term)
-        total, magnitude = rows, op.Abs(rows)
-        if len(found) == 1 and not place.partial:
-            total, magnitude = found[0].signed, found[0].absolute
-        results |= {f"sum/{name}": _total(op, total), f"magnitude/{name}": _total(op, magnitude)}
-        if place.spots and place.partial:
-            masses = [sums.signed for sums in found]
-            results[f"placed/{name}"] = _total(
-                op, masses[0] if len(masses) == 1 else op.Concat(*masses, axis=1)
-            )
+            laid = laid_term(op, place, spot, gradient, r, graph.tensors[name])
+            terms.append((name, spot, cell_sums(op, laid, settings.psi)))
+        if not counted_by_cell(place):
+            rows = place.rows(op, term)
+            results |= {f"sum/{name}": _total(op, rows), f"magnitude/{name}": _total(op, op.Abs(rows))}
         if name in settings.roots:
             results[f"input/{name}"] = term
         elif settings.arrays:
             results[f"term/{name}"] = term
+    return results | _stacked_results(op, terms, layout, settings)
+
+
+def _stacked_results(
+    op: Builder, terms: Sequence[tuple[str, Spot, CellSums]], layout: Placements, settings: Settings
+) -> dict[str, Tensor]:
+    """The maps and the totals of terms, stacked by their grids."""
+    names = [name for name, _, _ in terms]
+    # The published map shows some tensors for the whole image that the complete one has no place for.
+    keys = [(spot.root, spot.grids, bool(layout.placements[name].spots)) for name, spot, _ in terms]
+    stacks = stacked(op, [sums for _, _, sums in terms], keys, settings.psi)
+    of_stack = [keys[stack.members[0]] for stack in stacks]
+    results: dict[str, Tensor] = {}
     for root, sizes in layout.sizes.items():
-        results[f"map/{root}"] = saliency_map(op, salient[root], sizes, settings.psi)
-        results[f"complete map/{root}"] = complete_map(op, signed[root], sizes)
+        own = [(key[1:], stack) for key, stack in zip(of_stack, stacks, strict=True) if key[0] == root]
+        salient = [(grids, stack.salient_layer(op)) for (grids, _), stack in own]
+        signed = [(grids, stack.layer(op)) for (grids, placed), stack in own if placed]
+        results[f"map/{root}"] = saliency_map(op, salient, sizes, settings.psi)
+        results[f"complete map/{root}"] = complete_map(op, signed, sizes)
+    order = [names[number] for stack in stacks for number in stack.members]
+    for kind, wanted, sums in (
+        (SUMS, counted(layout), totals(op, stacks)),
+        (MAGNITUDES, counted(layout), totals(op, stacks, absolute=True)),
+        (PLACED, partly_placed(layout), totals(op, stacks, placed=True)),
+    ):
+        if wanted:
+            columns = [order.index(name) for name in wanted]
+            results[kind] = sums if columns == [*range(len(order))] else op.Gather(sums, columns, axis=1)
+    for name, place in layout.placements.items():
+        if place.spots and place.partial and not counted_by_cell(place):
+            placed = [sums.signed for other, _, sums in terms if other == name]
+            masses = placed[0] if len(placed) == 1 else op.Concat(*placed, axis=1)
+            results[f"placed/{name}"] = _total(op, masses)
     return results
+
+
+def counted_by_cell(place: Placement) -> bool:
+    """Whether the sums by position of a tensor's only spot are sums of all its elements."""
+    return len(place.spots) == 1 and (place.spots[0].members is None or not place.partial)
+
+
+def counted(layout: Placements) -> list[str]:
+    """The tensors whose totals are columns of SUMS and MAGNITUDES, in order."""
+    return [name for name, place in layout.placements.items() if counted_by_cell(place)]
+
+
+def partly_placed(layout: Placements) -> list[str]:
+    """The tensors of which what has a place is a column of PLACED, in order."""
+    return [name for name in counted(layout) if layout.placements[name].partial]
 
 
 def shown_spots(graph: Graph, layout: Placements, name: str, settings: Settings) -> tuple[Spot, ...]:

@@ -8,8 +8,8 @@ is
 With stride 1 that is a Conv of g by the flipped kernel, which runs as fast as the forward pass; the kernel's
 rearrangement is emitted as nodes, which a runtime folds when it loads a constant weight. With a stride it is
 a ConvTranspose: measured on ONNX Runtime it is mostly 1.3 to 4 times faster than one Conv for all phases of
-the stride with DepthToSpace, and 2 to 50 times faster than zeros inserted between the elements of g. Large
-depthwise kernels are the exception: see conv_phases.py.
+the stride with DepthToSpace. The exceptions are depthwise kernels and kernels of one element: see
+zero_insertion.py and conv_phases.py.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from analyzer.ops.formulas import Emitted, EmittedArrays, NumPyArrays, vector
 from analyzer.ops.support import ones, static
 from analyzer.ops.windowed import conv_phases
 from analyzer.ops.windowed.windows import WindowAxis, pads_of
+from analyzer.ops.windowed.zero_insertion import by_zeros
 
 _END = 2**62
 
@@ -58,10 +59,12 @@ def of_input(
     op: Builder, g: Tensor, x: Tensor, w: Tensor, y: Tensor, axes: Sequence[WindowAxis], group: int
 ) -> Tensor:
     """The gradient of Conv's input."""
+    found: Tensor | None
     if all(a.stride == 1 and a.before is not None for a in axes):
         found = _stride_one(op, g, x, w, y, axes, group)
     else:
-        found = transposed(op, g, w, x, y, axes, group)
+        found = by_zeros(op, g, w, x, _spatial(y, axes), axes, group)
+        found = transposed(op, g, w, x, y, axes, group) if found is None else found
     return op.note(found, _Convolved(g, x, w, y, tuple(axes), group))
 
 

@@ -11,7 +11,7 @@ import torch
 from onnx import parser
 from torch import nn
 
-from analyzer import differentiate
+from analyzer import Target, differentiate, full_grad
 from analyzer.autodiff.request import full_program, observe
 from converters import convert, load
 
@@ -96,6 +96,26 @@ def test_large_depthwise_kernels_are_taken_apart_by_phases(kernel, transposed):
     close_to_autograd(net, model, x)
 
 
+@pytest.mark.parametrize(
+    "conv",
+    [
+        nn.Conv2d(16, 16, 3, 2, 1, groups=16),
+        nn.Conv2d(16, 16, 5, 2, 2, groups=16, bias=False),
+        nn.Conv2d(16, 16, (3, 2), (2, 1), groups=16),
+        nn.Conv2d(16, 16, 3, 2, 2, dilation=2, groups=16),
+        nn.Conv2d(32, 16, 1, 2),
+    ],
+    ids=str,
+)
+def test_strided_kernels_of_one_channel_or_element_are_convolutions_of_zeros_and_cotangents(conv):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, conv.in_channels, 1), nn.ReLU6(), conv, nn.Tanh(), nn.Flatten()).eval()
+    x = 3 * np.random.default_rng(0).standard_normal((3, 3, 12, 10)).astype(np.float32)
+    model = convert(net, torch.from_numpy(x))
+    assert emitted(model)["ConvTranspose"] == 0
+    close_to_autograd(net, model, x)
+
+
 def clip(low: float | None, high: float | None) -> onnx.ModelProto:
     bounds = {"low": low, "high": high}
     given = ", ".join(f"float {name} = {{{value!r}}}" for name, value in bounds.items() if value is not None)
@@ -136,6 +156,13 @@ def test_clip_passes_gradients_strictly_between_its_bounds(low, high):
     if high is not None:
         inside &= x < np.float32(high)
     assert np.array_equal(g, np.diag(inside[0].astype(np.float32)))
+    # FullGrad's term is the output less its product with the slope: a bound where the output lies on it.
+    fg = full_grad(found, x, target=Target(weights=np.ones(x.shape[1])))
+    term = fg.bias_terms.get("y", np.zeros(x.shape))
+    for one in fg.contributions:
+        assert abs(one.total.sum() - term.sum()) <= 1e-6 * np.abs(term).sum()
+    y = np.clip(x, *(None if b is None else np.float32(b) for b in (low, high)))
+    assert np.array_equal(term, np.where(inside, 0, y))
 
 
 def test_values_of_inputs_are_those_given_and_not_to_be_written():

@@ -18,7 +18,7 @@ from analyzer.autodiff.request import CHOSEN, OUTPUT, full_program
 from analyzer.backends import differentiate
 from analyzer.explainer.description import EXPLAINER_KEY
 from analyzer.methods.full_grad import PUBLISHED
-from analyzer.methods.full_gradient.decomposition import Settings, plan
+from analyzer.methods.full_gradient.decomposition import SUMS, Settings, plan
 from converters.model import Preprocessing, set_metadata
 
 
@@ -26,10 +26,9 @@ def photo_explainer(model: Any, preprocessing: Preprocessing, names: Sequence[st
     """FullGrad of a classifier of images (1, 3, H, W), from pixels to maps; both sides are resized."""
     height, width = preprocessing.size
     fn = differentiate(model)
-    program, made, given, logits = _full_grad(fn, np.zeros((1, 3, height, width), np.float32))
+    program, given, logits = _full_grad(fn, np.zeros((1, 3, height, width), np.float32))
     proto = program.proto
     result = program.outputs
-    totals = [result[f"sum/{name}"] for name in made.layout.placements]
     constants = {
         "std/size": np.array([1, 3, height, width]),
         "std/scale": np.float32(255),
@@ -51,7 +50,7 @@ def photo_explainer(model: Any, preprocessing: Preprocessing, names: Sequence[st
         node("Concat", ["std/one", "std/own"], ["std/target size"], axis=0),
         *_resized(result[f"map/{given}"], "map"),
         *_resized(result[f"complete map/{given}"], "complete_map"),
-        *_ends(program, totals),
+        *_ends(program),
     ]
     shape: list[Any] = ["batch", "height", "width", 3]
     inputs = [_port("image", "image", shape, "uint8"), _TARGET]
@@ -69,14 +68,13 @@ def photo_explainer(model: Any, preprocessing: Preprocessing, names: Sequence[st
 def text_explainer(model: Any, ids: np.ndarray, names: Sequence[str]) -> onnx.ModelProto:
     """FullGrad of a classifier of token ids (1, T), at the embedding."""
     fn = differentiate(model)
-    program, made, given, logits = _full_grad(fn, ids, "embedding")
+    program, given, logits = _full_grad(fn, ids, "embedding")
     proto, result = program.proto, program.outputs
-    totals = [result[f"sum/{name}"] for name in made.layout.placements]
     node = helper.make_node
     after = [
         node("Identity", [result[f"map/{given}"]], ["map"]),
         node("Identity", [result[f"complete map/{given}"]], ["complete_map"]),
-        *_ends(program, totals),
+        *_ends(program),
     ]
     own = proto.graph.input[0].name if proto.graph.input[0].name != "target" else proto.graph.input[1].name
     inputs = [_port(own, "model", ["batch", ids.shape[1]], "int64"), _TARGET]
@@ -89,12 +87,12 @@ def text_explainer(model: Any, ids: np.ndarray, names: Sequence[str]) -> onnx.Mo
     return _file(proto, [*proto.graph.node, *after], {}, inputs, outputs, names, None)
 
 
-def _full_grad(fn: Any, example: np.ndarray, wrt: str | None = None) -> tuple[Any, Any, str, str]:
+def _full_grad(fn: Any, example: np.ndarray, wrt: str | None = None) -> tuple[Any, str, str]:
     bound = fn.bind(example, None)
     roots = fn.roots(wrt)
     made = plan(bound, Settings(bound.seed.outputs, roots, False, PUBLISHED))
     program = full_program(bound.fn.graph, made.request, bound.seed.output, weights=False)
-    return program, made, roots[0], bound.seed.output
+    return program, roots[0], bound.seed.output
 
 
 def _resized(tensor: str, name: str) -> list[onnx.NodeProto]:
@@ -109,11 +107,14 @@ def _resized(tensor: str, name: str) -> list[onnx.NodeProto]:
     ]
 
 
-def _ends(program: Any, totals: Sequence[str]) -> list[onnx.NodeProto]:
+def _ends(program: Any) -> list[onnx.NodeProto]:
     """The explained score, its class, and the relative error of the terms' sum."""
     node = helper.make_node
     explained, chosen = program.outputs[OUTPUT], program.outputs[CHOSEN]
+    totals = ["std/columns", *(name for key, name in program.outputs.items() if key.startswith("sum/"))]
     return [
+        node("Constant", [], ["std/terms"], value_ints=[1]),
+        node("ReduceSum", [program.outputs[SUMS], "std/terms"], ["std/columns"], keepdims=0),
         *(node("Cast", [name], [f"std/cast {name}"], to=TensorProto.DOUBLE) for name in totals),
         node("Sum", [f"std/cast {name}" for name in totals], ["std/double"]),
         node("Cast", ["std/double"], ["std/total"], to=TensorProto.FLOAT),
