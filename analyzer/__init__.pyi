@@ -1,7 +1,7 @@
 from . import targets
 from .backends import Differentiable, Gradients, differentiate
 from .checks import Report, check, compare
-from .data import BatchExplainer, Results, explain_dataset, open_results
+from .data import BatchExplainer, Results, SetReport, explain_dataset, open_results, report_results
 from .errors import AnalysisError
 from .explainer import Explainer, export_explainer
 from .images import image_files, load_images
@@ -56,6 +56,7 @@ __all__ = [
     "Report",
     "Results",
     "SaliencyMap",
+    "SetReport",
     "Target",
     "Texts",
     "Xrai",
@@ -80,6 +81,7 @@ __all__ = [
     "load_images",
     "load_texts",
     "open_results",
+    "report_results",
     "simple_full_grad",
     "smooth_full_grad",
     "smooth_grad",

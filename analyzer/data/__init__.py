@@ -4,5 +4,14 @@ from analyzer.data.batch_explainer import BatchExplainer
 from analyzer.data.dataset import explain_dataset
 from analyzer.data.interruption import Interrupted
 from analyzer.data.results import Results, open_results
+from analyzer.data.set_report import SetReport, report_results
 
-__all__ = ["BatchExplainer", "Interrupted", "Results", "explain_dataset", "open_results"]
+__all__ = [
+    "BatchExplainer",
+    "Interrupted",
+    "Results",
+    "SetReport",
+    "explain_dataset",
+    "open_results",
+    "report_results",
+]

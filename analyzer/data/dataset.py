@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -222,11 +222,18 @@ def _agreed(
             "format": manifests.FORMAT,
             **wanted,
             "samples": source.samples,
+            "inputs": list(explainer.fn.graph.inputs),
+            "preprocessing": _preprocessing(explainer),
             "class_names": explainer.class_names,
             "schema": columns_described(columns),
         }
         manifests.write(out, found)
         return found, columns
+
+
+def _preprocessing(explainer: BatchExplainer) -> dict[str, Any] | None:
+    found = explainer.fn.model.preprocessing
+    return None if found is None else asdict(found)
 
 
 def _identity(explainer: BatchExplainer, model: Any, source: Source, asked: JobOptions) -> dict[str, Any]:

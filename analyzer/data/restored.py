@@ -92,11 +92,12 @@ def _arrays(table: Any, kind: str, manifest: Mapping[str, Any]) -> dict[str, np.
     found = {}
     for name, entry in manifest["schema"].items():
         if "tensor" in entry and name.partition("/")[0] == kind:
-            found[entry["tensor"]] = _stacked(table, name)
+            found[entry["tensor"]] = stacked(table, name)
     return found
 
 
-def _stacked(table: Any, name: str) -> np.ndarray:
+def stacked(table: Any, name: str) -> np.ndarray:
+    """Return a column of arrays as one array, (N, *shape). Raises AnalysisError where they differ in shape."""
     column = table.column(name).combine_chunks()
     if isinstance(column, arrow().ChunkedArray):
         column = column.chunk(0)

@@ -18,7 +18,7 @@ from analyzer.data import manifest as manifests
 from analyzer.data.arrow import arrow
 from analyzer.data.parts import Part, find_parts
 from analyzer.data.restored import attribution
-from analyzer.data.table_schema import ID, schema_of, stored_columns
+from analyzer.data.table_schema import ID, SHAPE, schema_of, stored_columns
 from analyzer.errors import AnalysisError
 from analyzer.methods.result import Attribution
 
@@ -132,6 +132,15 @@ class Results:
         if not tables:
             return self._schema.empty_table().select(list(columns) if columns is not None else known)
         return pa.concat_tables(tables)
+
+    def tables(self, columns: Sequence[str] | None = None) -> Iterator[Any]:
+        """Yield columns of all samples as pyarrow Tables of one batch each. columns: their names, default all."""
+        names = None if columns is None else [*columns, *(f"{one}{SHAPE}" for one in columns)]
+        for path in self.paths:
+            with arrow().parquet.ParquetFile(path) as file:
+                known = [name for name in file.schema_arrow.names if names is None or name in names]
+                for group in range(file.metadata.num_row_groups):
+                    yield file.read_row_group(group, known)
 
     @property
     def paths(self) -> list[Path]:

@@ -97,7 +97,7 @@ class ImageInput:
         """Return one sample, without the batch axis, of a path, the bytes of a file, an image or an array of pixels."""
         where = f"{os.fspath(source)}: " if isinstance(source, (str, os.PathLike)) else ""
         try:
-            pixels = read_pixels(source) if where else _pixels(source)
+            pixels = read_pixels(source) if where else to_pixels(source)
         except ValueError as error:
             raise InputError(str(error)) from error
         try:
@@ -231,7 +231,7 @@ def _each(images: Any) -> Iterator[Any]:
             yield one
 
 
-def _pixels(value: Any) -> np.ndarray:
+def to_pixels(value: Any) -> np.ndarray:
     """RGB pixels, uint8 or float32 in [0, 1], of bytes, an image of Pillow or an array. Raises ValueError."""
     from PIL import Image
 
