@@ -1,99 +1,25 @@
 """Gradients and attributions of canonical ONNX graphs, on several backends, checked against each other.
 
 Importing this package loads no framework; a backend imports its own when it is made.
+
+A public name is imported from its module when it is used first. `__init__.pyi` lists the names and their modules.
 """
 
-from analyzer import targets
-from analyzer.backends import Differentiable, Gradients, differentiate
-from analyzer.checks import Report, check, compare
-from analyzer.data import BatchExplainer, Results, explain_dataset, open_results
-from analyzer.errors import AnalysisError
-from analyzer.explainer import Explainer, export_explainer
-from analyzer.images import image_files, load_images
-from analyzer.methods import (
-    Attribution,
-    BlurIntegratedGradients,
-    Conductance,
-    Dataset,
-    ExpectedGradients,
-    FullGrad,
-    GuidedIntegratedGradients,
-    IntegratedGradients,
-    SaliencyMap,
-    Xrai,
-    blur_integrated_gradients,
-    conductance,
-    expected_gradients,
-    full_grad,
-    grad_cam,
-    grad_cam_plus_plus,
-    gradient,
-    guided_integrated_gradients,
-    input_x_gradient,
-    integrated_gradients,
-    layer_cam,
-    simple_full_grad,
-    smooth_full_grad,
-    smooth_grad,
-    smooth_grad_squared,
-    var_grad,
-    xrai,
-)
-from analyzer.target.target import Target
+from importlib import import_module
+from importlib.util import find_spec
 
-__all__ = [
-    "AnalysisError",
-    "Attribution",
-    "BatchExplainer",
-    "BlurIntegratedGradients",
-    "Conductance",
-    "Dataset",
-    "Differentiable",
-    "Explainer",
-    "ExpectedGradients",
-    "FullGrad",
-    "Gradients",
-    "GuidedIntegratedGradients",
-    "IntegratedGradients",
-    "Report",
-    "Results",
-    "SaliencyMap",
-    "Target",
-    "Xrai",
-    "blur_integrated_gradients",
-    "check",
-    "compare",
-    "conductance",
-    "differentiate",
-    "expected_gradients",
-    "explain_dataset",
-    "export_explainer",
-    "full_grad",
-    "grad_cam",
-    "grad_cam_plus_plus",
-    "gradient",
-    "guided_integrated_gradients",
-    "image_files",
-    "input_x_gradient",
-    "integrated_gradients",
-    "layer_cam",
-    "load_images",
-    "open_results",
-    "simple_full_grad",
-    "smooth_full_grad",
-    "smooth_grad",
-    "smooth_grad_squared",
-    "targets",
-    "var_grad",
-    "xrai",
-]
+import lazy_loader
+
+_attribute, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 def __getattr__(name: str) -> object:
-    """Return a registered method that has no name above, such as one in a new file of analyzer/methods.
+    """Return a public name, or a registered method that has none, such as one in a new file of analyzer/methods.
 
     `distances` is now `analyzer.checks.distances`; the old name works for one release and warns.
     """
+    if name in __all__:
+        return _attribute(name)
     if name == "distances":
         import warnings
 
@@ -101,6 +27,10 @@ def __getattr__(name: str) -> object:
 
         warnings.warn("analyzer.distances is now analyzer.checks.distances", DeprecationWarning, stacklevel=2)
         return distances
+    if name.startswith("__"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if find_spec(f"{__name__}.{name}") is not None:
+        return import_module(f"{__name__}.{name}")
     from analyzer.methods import METHODS
 
     for one in METHODS.values():

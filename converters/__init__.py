@@ -2,48 +2,10 @@
 
 `convert` takes a PyTorch, Keras, TensorFlow or ONNX model and returns a Model; `load` reads an .onnx file.
 Importing this package loads no framework.
+
+A public name is imported from its module when it is used first. `__init__.pyi` lists the names and their modules.
 """
 
-import copyreg
+import lazy_loader
 
-from converters.budget import Limits
-from converters.canonical import BATCH, CANONICAL_KEY, CANONICAL_OPSET, canonicalise
-from converters.conversion import convert, load
-from converters.errors import (
-    ConversionError,
-    InvalidModel,
-    LimitExceeded,
-    MissingFramework,
-    UnsupportedModel,
-    UntrustedModel,
-    VerificationFailed,
-)
-from converters.model import Model, Preprocessing, PyTorchSource, TensorFlowSource, Verification, set_metadata
-from converters.pickling import reduced
-
-__all__ = [
-    "BATCH",
-    "CANONICAL_KEY",
-    "CANONICAL_OPSET",
-    "ConversionError",
-    "InvalidModel",
-    "LimitExceeded",
-    "Limits",
-    "MissingFramework",
-    "Model",
-    "Preprocessing",
-    "PyTorchSource",
-    "TensorFlowSource",
-    "UnsupportedModel",
-    "UntrustedModel",
-    "Verification",
-    "VerificationFailed",
-    "canonicalise",
-    "convert",
-    "load",
-    "set_metadata",
-]
-
-# A Model cannot know of the function that loads it again, which is in a layer above.
-copyreg.pickle(Model, reduced)
-del copyreg, reduced
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

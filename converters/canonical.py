@@ -28,6 +28,7 @@ from converters.graph.runtime import without_trailing_blanks
 from converters.graph.unique import UniqueNames
 from converters.passes.affine import merge_affine
 from converters.passes.axes import state_axes
+from converters.passes.branches import are_settled, decided_by_data, settle_branches
 from converters.passes.constants import fold_constants
 from converters.passes.fold import drop_zero_biases, fold_batch_norms
 from converters.passes.functions import expand_functions, inline_calls
@@ -97,7 +98,8 @@ def _canonicalised(proto: onnx.ModelProto, fold_batch_norm: bool, dynamic_batch:
     refuse_foreign(graph)
     refuse_undetermined(graph)
     name_batch(graph)
-    if dynamic_batch:
+    # Runs prove nothing of a branch that their inputs do not take.
+    if dynamic_batch and not decided_by_data(graph):
         graph = free_batch(graph)
     _settle(graph)
     drop_zero_biases(graph)
@@ -107,7 +109,10 @@ def _canonicalised(proto: onnx.ModelProto, fold_batch_norm: bool, dynamic_batch:
         split_packed(graph)
         graph.remove_unused()
     guard_masked_rows(graph)
+    graph.infer_types()
     explain_control_flow(graph)
+    settle_branches(graph, _settle)
+    _settle(graph)
     _name_nodes(graph)
     _strip_metadata(graph)
     graph.infer_types()
@@ -138,6 +143,7 @@ def is_canonical(proto: onnx.ModelProto) -> bool:
         # Optimizers fuse nodes of a canonical file and keep its mark.
         and not any(node.domain in (MICROSOFT, *LAYOUTS) for node in graph.node)
         and all(name in typed for node in graph.node for name in node.output if name)
+        and are_settled(graph.node)
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,10 @@ from converters.errors import (
 from converters.graph.bounds import refuse_oversized
 from converters.graph.order import in_order
 from converters.model import Model, ModelFile, Preprocessing, Verification, set_metadata
+from converters.passes.fixed_inputs import fix_inputs, mapping_of
 from converters.passes.input_axes import normalise_axes
 from converters.passes.outputs import keep_numbers, refuse_text
-from converters.sources.dispatch import from_source, is_convertible, of_file
+from converters.sources.dispatch import SourceOptions, from_source, is_convertible, of_file
 from converters.sources.files import read_onnx
 from converters.sources.hub import open_folder
 from converters.sources.pytorch import Converted
@@ -51,6 +52,7 @@ def convert(
     preprocessing: Preprocessing | None = None,
     class_names: Sequence[str] | None = None,
     free_axes: FreeAxes | None = None,
+    constants: Mapping[str, Any] | None = None,
     fold_batch_norm: bool = True,
     batches: int = 3,
     tolerance: float = TOLERANCE,
@@ -69,6 +71,8 @@ def convert(
       without a signature. Without it, such a network is traced from an image of the size that `preprocessing` states.
     free_axes: {argument: {axis: symbol}}, the axes besides the batch whose size is free, such as
       {"x": {1: "time"}}, for a source that is traced from the example; others state theirs.
+    constants: {input: value}, inputs that are fixed to a value, such as {"sr": 16000}, so that branches on them fold.
+      They are no longer inputs of the model, and `example` may leave them out. A number fills an input of stated sizes.
     fold_batch_norm: False keeps BatchNorm layers apart from the layer before them.
     batches: the number of test inputs, made from the example, that are compared with the original besides it.
     tolerance: the relative L2 error that is allowed in each output; 5 % in half precision.
@@ -84,7 +88,8 @@ def convert(
     _refuse_options(batches, tolerance)
     folder = open_folder(source)
     source = source if folder is None else folder.model
-    converted = from_source(source, example, free_axes, trust, preprocessing)
+    options = SourceOptions(free_axes, trust, mapping_of(constants))
+    converted = from_source(source, example, options, preprocessing)
     if free_axes and not converted.free_axes:
         raise ConversionError(
             "free_axes is for a network that is traced from its example; this model states its own free axes. Fix: "
@@ -151,6 +156,7 @@ def load(
     trust: bool = False,
     run: bool = True,
     fold_batch_norm: bool = True,
+    constants: Mapping[str, Any] | None = None,
     limits: Limits | None = None,
 ) -> Model:
     """A Model from an .onnx file, a ModelProto or a Model, brought to the canonical form where it is not.
@@ -163,6 +169,7 @@ def load(
     run: False only reads an .onnx file: nothing is verified, and a batch that the file states stays as it is, since
         only a run shows that samples are independent.
     fold_batch_norm: as for `convert`; a canonical file whose BatchNorm layers were folded is refused.
+    constants: inputs that are fixed to a value, as for `convert`.
     limits: what preparing the graph may take: Limits(seconds=…, bytes=…, nodes=…); by default it grows with the file.
     Raises VerificationFailed where the canonical graph computes something else than the file; InvalidModel for a
     file that is missing, damaged or not an ONNX model, and for external weights outside its folder;
@@ -172,10 +179,12 @@ def load(
     folder = open_folder(model)
     if folder is not None:
         model = folder.model
+    fixed = mapping_of(constants)
     if isinstance(model, Model):
-        return model
-    loaded = _load(model, example, verify, trust, run, fold_batch_norm, limits)
-    if loaded.source is None and isinstance(model, (str, os.PathLike)) and not is_convertible(model):
+        return convert(model, example, trust=trust, limits=limits, constants=fixed) if fixed else model
+    loaded = _load(model, example, verify, trust, run, fold_batch_norm, fixed, limits)
+    from_file = isinstance(model, (str, os.PathLike)) and not is_convertible(model)
+    if from_file and loaded.source is None and not fixed:
         options = {"run": run, "fold_batch_norm": fold_batch_norm}
         object.__setattr__(loaded, "file", ModelFile.of(model, options))
     return loaded if folder is None else folder.described(loaded)
@@ -188,11 +197,18 @@ def _load(
     trust: bool,
     run: bool,
     fold_batch_norm: bool,
+    constants: Mapping[str, Any],
     limits: Limits | None,
 ) -> Model:
     """A Model from anything but a folder of Hugging Face."""
+
+    def converted() -> Model:
+        return convert(
+            model, example, trust=trust, limits=limits, fold_batch_norm=fold_batch_norm, constants=constants
+        )
+
     if not isinstance(model, (onnx.ModelProto, str, os.PathLike)) or is_convertible(model):
-        return convert(model, example, trust=trust, limits=limits, fold_batch_norm=fold_batch_norm)
+        return converted()
     try:
         with limited(limits):
             proto = in_order(model if isinstance(model, onnx.ModelProto) else read_onnx(model))
@@ -204,10 +220,10 @@ def _load(
             or not os.path.isfile(model)
         ):
             raise
-        return convert(model, example, trust=trust, limits=limits, fold_batch_norm=fold_batch_norm)
+        return converted()
     try:
         with limited(limits), preparing(proto):
-            return _loaded(proto, verify, run, fold_batch_norm, _name_of(model))
+            return _loaded(proto, verify, run, fold_batch_norm, constants, _name_of(model))
     except DecodeError as error:
         named = "" if isinstance(model, onnx.ModelProto) else f"{os.fspath(model)}: "
         raise InvalidModel(
@@ -224,7 +240,9 @@ def _name_of(model: onnx.ModelProto | str | os.PathLike[str]) -> str:
     return "MODEL.onnx" if isinstance(model, onnx.ModelProto) else os.fspath(model)
 
 
-def _loaded(proto: onnx.ModelProto, verify: bool, run: bool, fold: bool, name: str) -> Model:
+def _loaded(
+    proto: onnx.ModelProto, verify: bool, run: bool, fold: bool, constants: Mapping[str, Any], name: str
+) -> Model:
     """The Model of a file's proto. name: of the file."""
     check(proto, shapes=False)
     if is_canonical(proto):
@@ -233,19 +251,23 @@ def _loaded(proto: onnx.ModelProto, verify: bool, run: bool, fold: bool, name: s
                 "the file was converted with BatchNorm folded into the layers before it. Fix: convert the original "
                 f"again, onnxplain convert ORIGINAL -o {name} --no-fold, or convert(original, fold_batch_norm=False)"
             )
-        return Model(proto)
-    proto, notes = keep_numbers(normalise_axes(proto, run=run))
+        if not constants:
+            return Model(proto)
+    given, notes = keep_numbers(normalise_axes(proto, run=run))
+    proto, _ = fix_inputs(given, constants)
     canonical = canonicalise(proto, fold_batch_norm=fold and not keeps_batch_norm(proto), dynamic_batch=run)
     refuse_text(canonical)
     _state(canonical, notes, stacklevel=6)
     if verify and run:
         refuse_oversized(canonical)
-    found = _verified_file(proto, canonical) if verify and run else None
+    found = _verified_file(given, canonical, constants) if verify and run else None
     return Model(canonical, None, found, _other(proto, canonical))
 
 
-def _verified_file(proto: onnx.ModelProto, canonical: onnx.ModelProto) -> Verification | None:
-    """Compare the canonical graph of a file with the file.
+def _verified_file(
+    proto: onnx.ModelProto, canonical: onnx.ModelProto, constants: Mapping[str, Any]
+) -> Verification | None:
+    """Compare the canonical graph of a file with the file, which is fed the constants.
 
     None where noise is no input for it, where it draws, or where it runs for too long: it is compared when explained.
     """
@@ -254,7 +276,7 @@ def _verified_file(proto: onnx.ModelProto, canonical: onnx.ModelProto) -> Verifi
     trial = None
     try:
         with current().trial() as trial:
-            converted = of_file(proto, None)
+            converted = of_file(proto, None, constants=constants)
             return verify_graph(
                 canonical, converted.reference, converted.example, batches=0, tolerance=TOLERANCE, seed=0
             )

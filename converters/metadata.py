@@ -1,7 +1,6 @@
-"""Check the preprocessing and the class names in a model's metadata, before they size an array or are printed.
+"""Check the preprocessing, class names and fixed inputs in a model's metadata, before they are used or printed.
 
-Reads the JSON text of a Preprocessing, or of class names. Returns them, or says what is out of
-range.
+Reads the JSON text of each. Returns them, or says what is out of range.
 """
 
 from __future__ import annotations
@@ -11,6 +10,10 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import ml_dtypes
+import numpy as np
+
+CONSTANTS_KEY = "onnxplain.constants"
 MOST_SIDE = 2**13
 """The longest side of a model's image, in pixels."""
 MOST_AREA = 2**25
@@ -42,6 +45,40 @@ def parse_class_names(text: str) -> tuple[str, ...]:
         if not isinstance(name, str):
             raise ValueError(f"expected names that are texts, found {repr(name)[:60]}")
     return tuple(stored)
+
+
+def constants_text(constants: Mapping[str, np.ndarray]) -> str:
+    """Return fixed inputs as JSON: their type, shape and values; one value where all are equal."""
+    found = {}
+    for name, array in constants.items():
+        values = array.astype(np.float64) if array.dtype == ml_dtypes.bfloat16 else array
+        flat = values.reshape(-1).tolist()
+        value = flat[0] if flat and all(one == flat[0] for one in flat) else values.tolist()
+        kind = "text" if array.dtype.kind == "O" else array.dtype.name
+        found[name] = {"type": kind, "shape": list(array.shape), "value": value}
+    return json.dumps(found)
+
+
+def parse_constants(text: str) -> dict[str, np.ndarray]:
+    """Return the stored inputs that are fixed, as arrays. Raises ValueError, with the fault on one line."""
+    stored = _json(text)
+    if not isinstance(stored, dict):
+        raise ValueError(f"expected an object, found {type(stored).__name__}")
+    return {name: _constant(name, entry) for name, entry in stored.items()}
+
+
+def _constant(name: str, entry: Any) -> np.ndarray:
+    fields = entry if isinstance(entry, dict) and entry.keys() >= {"type", "shape", "value"} else None
+    shape = [] if fields is None else fields["shape"]
+    if fields is None or not isinstance(shape, list) or not all(type(size) is int for size in shape):
+        raise ValueError(f"expected type, shape and value of {name[:40]!r}, found {repr(entry)[:60]}")
+    try:
+        dtype = np.dtype(object if fields["type"] == "text" else fields["type"])
+        array = np.asarray(fields["value"], dtype)
+        # A number stands for all elements, which need no memory.
+        return np.broadcast_to(array, shape) if array.ndim == 0 else array.reshape(shape)
+    except (TypeError, ValueError, OverflowError, MemoryError) as error:
+        raise ValueError(f"expected values of {name[:40]!r} of shape {shape}, found others") from error
 
 
 def foreign_class_names(metadata: Mapping[str, str]) -> tuple[str, ...] | None:

@@ -12,20 +12,25 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import onnx
 
 from converters.errors import ConversionError, InvalidModel
 from converters.metadata import (
+    CONSTANTS_KEY,
     foreign_class_names,
     foreign_preprocessing,
     parse_class_names,
+    parse_constants,
     parse_preprocessing,
 )
 from converters.system.atomic import write_bytes
 from converters.system.text import printable
+from converters.types import NamedArrays
 
 if TYPE_CHECKING:
     import torch
@@ -85,12 +90,14 @@ class PyTorchSource:
 
     `inputs` are the ONNX input names in the order of the program's user inputs.
     `outputs` are the ONNX names of its outputs, `call` the call that was traced (converters/sources/torch_call.py).
+    `constants` are the inputs that the conversion fixed, with their values.
     """
 
     program: torch.export.ExportedProgram
     inputs: tuple[str, ...]
     framework: str = "pytorch"
     outputs: tuple[str, ...] = ()
+    constants: NamedArrays = field(default_factory=dict, compare=False)
     call: Any = field(default=None, repr=False, compare=False)
 
 
@@ -99,12 +106,14 @@ class TensorFlowSource:
     """The TensorFlow original: a frozen concrete function, and where its inputs and outputs stand.
 
     `inputs` and `outputs` map ONNX names to tensor names of the function's graph ("x:0").
+    `constants` are the inputs that the conversion fixed, with their values.
     """
 
     function: Any
     inputs: dict[str, str]
     outputs: dict[str, str]
     framework: str = "tensorflow"
+    constants: NamedArrays = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -152,6 +161,11 @@ class Model:
     # `replace` makes another model, which the file does not hold.
     file: ModelFile | None = field(default=None, init=False, repr=False, compare=False)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what pickles. The function that loads a Model again is in a layer above, and imported by its name."""
+        found: tuple[Any, ...] = import_module("converters.pickling").reduced(self)
+        return found
+
     def __copy__(self) -> Model:
         """Return a shallow copy, which has the network of the original, as a pickle has not."""
         made = object.__new__(type(self))
@@ -181,6 +195,11 @@ class Model:
     def class_names(self) -> tuple[str, ...] | None:
         """The name of each class, in order, as stored at conversion or by Ultralytics. Raises InvalidModel."""
         return self._stored(CLASS_NAMES_KEY, parse_class_names) or foreign_class_names(self.metadata)
+
+    @property
+    def constants(self) -> dict[str, np.ndarray]:
+        """The inputs that the conversion fixed, with their values, as stored at conversion. Raises InvalidModel."""
+        return self._stored(CONSTANTS_KEY, parse_constants) or {}
 
     @property
     def _first_shape(self) -> tuple[int | None, ...] | None:
@@ -230,12 +249,31 @@ def described(model: Model) -> str:
     verified = "" if found is None else f", relative L2 {found.relative_l2:.1e} from {found.reference}"
     lines = [
         f"Model: {graph.name or 'without a name'}, from {kind}{verified}",
-        f"  inputs: {_tensors(inputs)}",
+        f"  inputs: {_tensors(inputs)}{_fixed(model)}",
         f"  outputs: {_tensors(graph.output)}",
         f"  {len(graph.node):,} nodes, {parameters:,} parameters, opset {opset}",
     ]
     shown = (printable(line.replace("\n", " ")) for line in lines)
     return "\n".join(line if len(line) <= _WIDTH else f"{line[: _WIDTH - 1]}…" for line in shown)
+
+
+def _fixed(model: Model) -> str:
+    """The inputs that were fixed, as a phrase; empty without any."""
+    try:
+        constants = model.constants
+    except InvalidModel:
+        return ""
+    shown = [f"{name} = {value_text(array)}" for name, array in constants.items()]
+    return f"; fixed: {', '.join(shown)}" if shown else ""
+
+
+def value_text(array: np.ndarray, most: int = 8) -> str:
+    """Return a fixed input as text: its values, or its shape and its only value where it has many."""
+    if array.size <= most:
+        return json.dumps(array.astype(np.float64 if array.dtype.kind == "V" else array.dtype).tolist())
+    flat = array.reshape(-1)
+    same = f", all {flat[0]}" if (flat == flat[0]).all() else ""
+    return f"{array.dtype.name} of shape {array.shape}{same}"
 
 
 def _tensors(infos: Iterable[onnx.ValueInfoProto], most: int = 4) -> str:

@@ -136,7 +136,7 @@ def _switched(
 
 
 def _control_flow(proto: onnx.ModelProto) -> int:
-    return sum(is_standard(node, *CONTROL_FLOW) for node in proto.graph.node)
+    return sum(is_standard(node, *CONTROL_FLOW) for node in all_nodes(list(proto.graph.node)))
 
 
 def _at_shapes(proto: onnx.ModelProto, feeds: Mapping[str, np.ndarray], keeps_batch: bool) -> onnx.ModelProto:

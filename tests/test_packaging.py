@@ -14,16 +14,16 @@ import onnx
 import pytest
 import yaml
 
-from analyzer.cli.app import app
+from analyzer.cli.commands import NAMES, Deferred
 from converters.system.extras import install
 from tests.analyzer.cli.conftest import classifier
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-COMMANDS = {command.callback.__name__ for command in app.registered_commands}
+COMMANDS = set(NAMES)
 OPTIONS = {
-    name: set(re.findall(r"--[a-z-]+", str(command.callback.__annotations__)))
-    for name, command in ((one.callback.__name__, one) for one in app.registered_commands)
+    name: {option for parameter in Deferred(name).loaded.params for option in parameter.opts}
+    for name in NAMES
 }
 
 

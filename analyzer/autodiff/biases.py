@@ -31,7 +31,7 @@ IMPLICIT = "implicit"
 
 @dataclass(frozen=True)
 class Bias:
-    """One output of a node that has a bias. `tensor` names the output; `active` says which of the inputs are.
+    """One output of a node that has a bias. `tensor` names the output; `active` says which of the node's reads are.
 
     kind: "explicit" for a constant that the node adds (the biases of the paper), "implicit" for the residual of a
     non-linear node.
@@ -69,7 +69,7 @@ def find_biases(
     for node in path_nodes(graph, inputs, outputs):
         mask = tuple(
             bool(name) and name in active and carries_gradient(graph, node, index)
-            for index, name in enumerate(node.inputs)
+            for index, name in enumerate(node.reads)
         )
         kind = _bias_kind(graph, node)
         if terms == EXPLICIT and kind != EXPLICIT:
@@ -105,7 +105,11 @@ def residuals(graph: Graph, op: Builder, node: Node, active: Sequence[bool]) -> 
     inputs, outputs = graph.inputs_of(node), graph.outputs_of(node)
     y = outputs[0]
     with op.differentiating(node):
-        if rules.residual is not None:
+        if rules.has_bodies:
+            assert rules.residual is not None
+            names = [name for name, moves in zip(node.reads, active, strict=True) if moves]
+            found = tuple(rules.residual(op, graph, node, list(dict.fromkeys(names))))
+        elif rules.residual is not None:
             stated = rules.residual(
                 op, tuple(active), tuple(outputs) if rules.several_outputs else y, *inputs, **node.attributes
             )

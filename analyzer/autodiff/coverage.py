@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import onnx
+
 from analyzer.autodiff.sweep import (
     active_tensors,
     carries_gradient,
@@ -21,6 +23,7 @@ from analyzer.errors import UnsupportedOp
 from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph, Node, Tensor
 from analyzer.ops import find
+from converters.graph.opset import CANONICAL_OPSET
 from converters.passes.unroll import REASON_KEY
 
 GRADIENT_GRAPH = "onnxruntime"
@@ -101,7 +104,8 @@ def _path_of_codes(graph: Graph, roots: Sequence[str], target: str) -> tuple[Nod
 def is_on_codes(graph: Graph, node: Node) -> bool:
     """Whether a node between quantizers rounds to codes or reads them."""
     rules = find(node)
-    if rules is None:
+    if rules is None or rules.has_bodies:
+        # The count of a loop is no code.
         return False
     return rules.quantizes or any(graph.tensors[name].dtype.kind in "iu" for name in node.inputs[:1] if name)
 
@@ -174,7 +178,15 @@ def form_refusal(node: Node, framework: str) -> str | None:
     rules = find(node)
     if rules is None:
         return unknown(node)
-    return None if getattr(rules, framework) is not None else f"it has no {framework} form"
+    if getattr(rules, framework) is None:
+        return f"it has no {framework} form"
+    bodies = [
+        Graph.from_body(one, CANONICAL_OPSET)
+        for one in node.attributes.values()
+        if isinstance(one, onnx.GraphProto)
+    ]
+    inside = ((inner, form_refusal(inner, framework)) for body in bodies for inner in body.nodes)
+    return next((f"{inner} within it: {why}" for inner, why in inside if why is not None), None)
 
 
 def unknown(node: Node) -> str:

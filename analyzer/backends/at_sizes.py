@@ -7,7 +7,7 @@ returned as it is. A Squeeze without axes is read in the same way, where an axis
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,8 +18,9 @@ from analyzer.errors import note
 from analyzer.graph.batch_axis import batched_inputs
 from analyzer.graph.graph import Graph, Node
 from analyzer.graph.precision import FLOAT64, at_least_float32, in_precision, precisions
-from analyzer.ops import find
+from converters.graph.opset import all_nodes
 from converters.model import Model
+from converters.passes.branches import BRANCHES
 from converters.specialise import (
     CONTROL_FLOW,
     Specialised,
@@ -130,11 +131,22 @@ def _has_control_flow(graph: Graph) -> bool:
 def _in_the_way(graph: Graph, backend: str) -> bool:
     """Whether the backend cannot run, or no rule differentiates, a loop or branch of the graph."""
     nodes = [node for node in graph.nodes if node.op_type in CONTROL_FLOW and not node.domain]
-    nodes = [node for node in nodes if find(node) is None]
+    floats = [name for name in graph.inputs if graph.tensors[name].is_float]
+    by_value = (
+        graph.descendants(floats, lambda node, _: node.op_type not in ("Shape", "Size")) if nodes else ()
+    )
+    nodes = [node for node in nodes if not _branches_on(node, by_value)]
     if not nodes or backend in ("torch", "tensorflow"):
         return bool(nodes)
     computed = graph.descendants(graph.inputs)
     return any(_passes_floats(graph, node, computed) for node in nodes)
+
+
+def _branches_on(node: Node, values: Collection[str]) -> bool:
+    """Whether a node is a branch that values decide, which is differentiated as it is, without loops within."""
+    bodies = [node.attributes.get(role) for role in BRANCHES]
+    inner = [one.op_type for body in bodies if body is not None for one in all_nodes(list(body.node))]
+    return node.op_type == "If" and node.inputs[0] in values and not {"Loop", "Scan"} & {*inner}
 
 
 def _passes_floats(graph: Graph, node: Node, computed: frozenset[str]) -> bool:

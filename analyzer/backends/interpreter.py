@@ -17,6 +17,7 @@ from analyzer.graph.graph import Graph, Node
 from analyzer.ops import find
 from analyzer.ops.eager import scan
 from converters.errors import one_line, with_fix
+from converters.passes.branches import BRANCHES
 from converters.sources.frameworks import import_framework
 from converters.system.forks import loaded_before_fork
 
@@ -184,6 +185,13 @@ class Interpreter:
         if node.op_type == "Scan" and not node.domain:
             values.update(zip(node.outputs, self._scan(node, arguments, values), strict=True))
             return
+        if node.op_type == "If" and not node.domain:
+            values.update(self._branch(node, arguments[0], values))
+            return
+        if node.op_type == "Loop" and not node.domain:
+            ends = self._loop(node, arguments, values)
+            values.update((name, one) for name, one in zip(node.outputs, ends, strict=True) if name)
+            return
         form = form_of(node, self.framework.name)
         try:
             results = form(self.framework.module, *arguments, **node.attributes)
@@ -203,12 +211,58 @@ class Interpreter:
                 shared = any(result is argument for argument in arguments)
                 values[name] = self.framework.alias(result) if shared else result
 
+    def _branch(self, node: Node, condition: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The outputs of an If: those of the branch that its condition, which holds one value, chooses."""
+        role = BRANCHES[0 if bool(self.framework.array(condition).all()) else 1]
+        body_run = self._body(node, role)
+        around = {name: self._value(name, values) for name in node.captured}
+        results = body_run.graph.outputs
+        found = body_run.run(dict(around), results)
+        return {
+            # A branch may hand on the very tensor that it reads.
+            name: self.framework.alias(found[own])
+            if any(found[own] is one for one in around.values())
+            else found[own]
+            for name, own in zip(node.outputs, results, strict=True)
+            if name
+        }
+
+    def _loop(self, node: Node, arguments: list[Any], values: Mapping[str, Any]) -> list[Any]:
+        """The last states of a Loop, and what its steps give, stacked."""
+        most, going, *states = arguments
+        limit = None if most is None else int(self.framework.array(most).reshape(()))
+        body_run = self._body(node, "body")
+        inputs, outputs = body_run.graph.inputs, body_run.graph.outputs
+        around = {name: self._value(name, values) for name in node.captured}
+        turns = body_run.graph.tensors[inputs[0]].shape or ()
+        rows: list[list[Any]] = []
+        goes = going is None or bool(self.framework.array(going).all())
+        yes = self.framework.tensor(np.ones((1,) * len(body_run.graph.tensors[inputs[1]].shape or ()), bool))
+        while goes and (limit is None or len(rows) < limit):
+            turn = self.framework.tensor(np.full((1,) * len(turns), len(rows), np.int64))
+            found = body_run.run({**around, **dict(zip(inputs, [turn, yes, *states], strict=True))}, outputs)
+            goes = bool(self.framework.array(found[outputs[0]]).all())
+            results = [self.framework.alias(found[name]) for name in outputs[1:]]
+            states, collected = results[: len(states)], results[len(states) :]
+            rows.append(collected)
+        if not rows and len(node.outputs) > len(states):
+            raise BackendError(
+                f'{node} makes no step, and what it collects has no shape. Fix: use backend="onnxruntime"'
+            )
+        stack = self.framework.module.stack
+        return [*states, *(stack(column) for column in zip(*rows, strict=True))]
+
+    def _body(self, node: Node, role: str) -> Interpreter:
+        """A body of a node, made ready once."""
+        key = f"{node.name}/{role}"
+        if key not in self._bodies:
+            body = Graph.from_body(node.attributes[role], self.graph.opset)
+            self._bodies[key] = Interpreter(body, self.framework)
+        return self._bodies[key]
+
     def _scan(self, node: Node, arguments: list[Any], values: Mapping[str, Any]) -> list[Any]:
         """A Scan along axis 0, as `Builder.scan` writes it: the gradients of recurrent ops are made of them."""
-        if node.name not in self._bodies:
-            body = Graph.from_body(node.attributes["body"], self.graph.opset)
-            self._bodies[node.name] = Interpreter(body, self.framework)
-        body_run = self._bodies[node.name]
+        body_run = self._body(node, "body")
         inputs, outputs = body_run.graph.inputs, body_run.graph.outputs
         around = {name: self._value(name, values) for name in node.captured}
         count = len(arguments) - node.attributes["num_scan_inputs"]

@@ -38,6 +38,8 @@ def unfolded(
     if model.source is not None:
         source = model.source
         return convert(
-            source.program if isinstance(source, PyTorchSource) else source.function, fold_batch_norm=False
+            source.program if isinstance(source, PyTorchSource) else source.function,
+            fold_batch_norm=False,
+            constants=source.constants,
         )
     return load(model.proto, fold_batch_norm=False)

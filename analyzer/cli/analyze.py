@@ -42,11 +42,13 @@ from analyzer.cli.options import (
     NoVerifyOption,
     ProvidersOption,
     ResizeOption,
+    SetOption,
     SizeOption,
     StdOption,
     StraightThroughOption,
     TargetOption,
     TrustOption,
+    parse_constants,
     parse_providers,
 )
 from analyzer.cli.terminal import READING, Terminal, UserError
@@ -103,6 +105,7 @@ def analyze(
     layout: LayoutOption = None,
     resize: ResizeOption = None,
     example: ExampleOption = None,
+    constant: SetOption = None,
     straight_through: StraightThroughOption = False,
     no_verify: NoVerifyOption = False,
     trust: TrustOption = False,
@@ -124,7 +127,7 @@ def analyze(
     from analyzer.methods import METHODS
     from analyzer.methods.summary import predictions
 
-    terminal = Terminal(as_json)
+    terminal, constants = Terminal(as_json), parse_constants(constant)
     settings = settings_of(method, given)
     detector = DetectionOptions(detection, box, min_score, detection_output)
     if segmentation is not None:
@@ -146,6 +149,7 @@ def analyze(
             verify=not no_verify,
             trust=trust,
             images=images,
+            constants=constants,
         )
     vocabulary = vocabulary or own_vocabulary(model, settings)
     graph = Graph.from_proto(loaded.proto)

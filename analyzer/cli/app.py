@@ -18,21 +18,9 @@ from typing import Annotated, Any
 
 import typer
 
-from analyzer.cli.analyze import analyze
-from analyzer.cli.check import check
-from analyzer.cli.compare import compare
-from analyzer.cli.convert import convert
-from analyzer.cli.demo import demo
-from analyzer.cli.export import export
-from analyzer.cli.help import Command, Commands
-from analyzer.cli.inspect import inspect
+from analyzer.cli.commands import Commands
 from analyzer.cli.limits import taken, within
-from analyzer.cli.method_options import MethodCommand
-from analyzer.cli.methods import methods
-from analyzer.cli.run import run
-from analyzer.cli.serve import serve
 from analyzer.cli.terminal import UserError
-from analyzer.cli.web import web
 from converters.system.text import fitted, printable
 
 app = typer.Typer(
@@ -55,13 +43,6 @@ class _Ended(BaseException):
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.status = 128 + number
-
-
-for command in (demo, convert, inspect, check, compare, web, serve):
-    app.command(cls=Command)(command)
-for command in (analyze, export, run):
-    app.command(cls=MethodCommand)(command)
-app.command(cls=Command)(methods)
 
 
 def _version(shown: bool) -> None:

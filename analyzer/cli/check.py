@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,6 +26,7 @@ from analyzer.cli.options import (
     ProvidersOption,
     RefereeOption,
     ResizeOption,
+    SetOption,
     SizeOption,
     StdOption,
     StepsOption,
@@ -33,6 +35,7 @@ from analyzer.cli.options import (
     ToleranceOption,
     TrustOption,
     WrtOption,
+    parse_constants,
     parse_providers,
     split_list,
 )
@@ -71,6 +74,7 @@ def check(
     layout: LayoutOption = None,
     resize: ResizeOption = None,
     example: ExampleOption = None,
+    constant: SetOption = None,
     straight_through: StraightThroughOption = False,
     no_verify: NoVerifyOption = False,
     trust: TrustOption = False,
@@ -93,7 +97,7 @@ def check(
     from analyzer.cli.targets import explained_target, refuse_several
     from analyzer.graph.graph import Graph
 
-    terminal = Terminal(as_json)
+    terminal, constants = Terminal(as_json), parse_constants(constant)
     destinations, settings = Destinations(html, junit), read_settings(Path.cwd())
     tolerances = allowed(tolerance or (), settings)
     images = ImageOptions(size, mean, std, layout, resize)
@@ -105,13 +109,14 @@ def check(
             verify=not no_verify,
             trust=trust,
             images=images,
+            constants=constants,
         )
         if source is not None and straight_through:
             raise UserError(
                 "the source rounds by its own rules. Fix: give --straight-through or --source, not both"
             )
         if source is not None:
-            loaded = with_source(loaded, source, example, trust=trust)
+            loaded = with_source(loaded, source, example, trust=trust, constants=constants)
     graph = Graph.from_proto(loaded.proto)
     batch = read_inputs(inputs, graph, loaded, images)
     chosen = explained_target(target, len(batch.names), loaded, graph, logit=logit, terminal=terminal)
@@ -155,12 +160,20 @@ def check(
     finish(terminal, report, files, facts)
 
 
-def with_source(model: Model, source: str, example: Path | None, *, trust: bool = False) -> Model:
+def with_source(
+    model: Model,
+    source: str,
+    example: Path | None,
+    *,
+    trust: bool = False,
+    constants: Mapping[str, Any] | None = None,
+) -> Model:
     """The model with the original network attached, converted anew for the names of its tensors."""
     from analyzer.cli.models import network_and_example
     from converters import convert
 
-    original = convert(*network_and_example(source, example), trust=trust)
+    fixed = {**model.constants, **(constants or {})}
+    original = convert(*network_and_example(source, example), trust=trust, constants=fixed)
     if original.source is None:
         raise UserError(
             f"--source {source}: expected the network that the model was converted from, got an ONNX file. Fix: give "

@@ -24,6 +24,7 @@ from analyzer.cli.options import (
     ProvidersOption,
     RefereeOption,
     ResizeOption,
+    SetOption,
     SizeOption,
     StdOption,
     StepsOption,
@@ -32,6 +33,7 @@ from analyzer.cli.options import (
     ToleranceOption,
     TrustOption,
     WrtOption,
+    parse_constants,
     parse_providers,
     split_list,
 )
@@ -74,6 +76,7 @@ def compare(
     layout: LayoutOption = None,
     resize: ResizeOption = None,
     example: ExampleOption = None,
+    constant: SetOption = None,
     example_b: Annotated[
         Path | None, typer.Option("--example-b", help="The same for B, in its own layout.")
     ] = None,
@@ -109,7 +112,7 @@ def compare(
     from analyzer.cli.targets import explained_target, refuse_several
     from analyzer.graph.graph import Graph
 
-    terminal = Terminal(as_json)
+    terminal, constants = Terminal(as_json), parse_constants(constant)
     destinations, settings = Destinations(html, junit), read_settings(Path.cwd())
     tolerances, called, pairs = (
         allowed(tolerance or (), settings),
@@ -120,7 +123,13 @@ def compare(
     with terminal.progress("reading the models", READING):
         a, b = (
             open_model(
-                model, given, verify=not no_verify, trust=trust, fold_batch_norm=not no_fold, images=images
+                model,
+                given,
+                verify=not no_verify,
+                trust=trust,
+                fold_batch_norm=not no_fold,
+                images=images,
+                constants=constants,
             )
             for model, given in ((first, example), (second, example_b))
         )

@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from analyzer.cli.destinations import refuse_unwritable
+from analyzer.cli.destinations import refuse_other_than_onnx
 from analyzer.cli.options import (
     ExampleOption,
     JsonOption,
     LayoutOption,
     MeanOption,
     ResizeOption,
+    SetOption,
     SizeOption,
     StdOption,
     TrustOption,
+    parse_constants,
 )
 from analyzer.cli.terminal import Terminal, UserError
 
@@ -62,6 +64,7 @@ def convert(
         ),
     ] = None,
     example: ExampleOption = None,
+    constant: SetOption = None,
     size: SizeOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
@@ -76,8 +79,8 @@ def convert(
     from converters import convert as convert_model
     from converters.conversion import TOLERANCE
 
-    terminal = Terminal(as_json)
-    _check_destination(output)
+    terminal, constants = Terminal(as_json), parse_constants(constant)
+    refuse_other_than_onnx(output)
     names = read_class_names(class_names) if class_names is not None else None
     options = ImageOptions(size, mean, std, layout, resize)
     preprocessing = _given_preprocessing(options)
@@ -88,6 +91,7 @@ def convert(
             sample,
             preprocessing=preprocessing,
             class_names=names,
+            constants=constants,
             fold_batch_norm=not no_fold,
             batches=batches,
             tolerance=TOLERANCE if tolerance is None else tolerance,
@@ -97,23 +101,6 @@ def convert(
     model.save(output)
     _show(terminal, model, output)
     terminal.document(_document(source, model, output))
-
-
-def _check_destination(output: Path) -> None:
-    """Say before the work what would fail after it."""
-    if output.is_dir():
-        raise UserError(
-            f"{output}: a folder, where -o takes the .onnx file to write. Fix: give -o a path that ends in .onnx"
-        )
-    if output.suffix.lower() != ".onnx":
-        raise UserError(
-            f"{output}: expected the name of an .onnx file. Fix: give -o a path that ends in .onnx"
-        )
-    if not output.parent.is_dir():
-        raise UserError(
-            f"{output.parent}: no such folder. Fix: make it first, or give -o a path in another folder"
-        )
-    refuse_unwritable(output)
 
 
 def _given_preprocessing(options: ImageOptions) -> Preprocessing | None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from analyzer.cli.destinations import refuse_unwritable
+from analyzer.cli.destinations import refuse_other_than_onnx
 from analyzer.cli.method_options import MethodOption, enum_of, settings_of, with_method_options
 from analyzer.cli.options import (
     ExampleOption,
@@ -20,11 +20,13 @@ from analyzer.cli.options import (
     ModelArgument,
     NoVerifyOption,
     ResizeOption,
+    SetOption,
     SizeOption,
     StdOption,
     StraightThroughOption,
     TargetOption,
     TrustOption,
+    parse_constants,
 )
 from analyzer.cli.terminal import READING, Terminal, UserError
 
@@ -32,7 +34,7 @@ _Draw: Any = enum_of("Draw", {"STORED": "stored", "INSIDE": "inside"})
 _Runtime: Any = enum_of("Runtime", {"WEB": "web", "WEBGPU": "webgpu", "NODE": "node", "MOBILE": "mobile"})
 FILE = "The file"
 STEPS = 4
-"""The steps of an export that progress is told of."""
+"""The number of steps that `export_explainer` reports to its `progress`."""
 
 
 @with_method_options
@@ -122,6 +124,7 @@ def export(
     layout: LayoutOption = None,
     resize: ResizeOption = None,
     example: ExampleOption = None,
+    constant: SetOption = None,
     straight_through: StraightThroughOption = False,
     no_verify: NoVerifyOption = False,
     trust: TrustOption = False,
@@ -137,14 +140,14 @@ def export(
     from analyzer.graph.graph import Graph
     from converters.model import set_metadata
 
-    terminal = Terminal(as_json)
+    terminal, constants = Terminal(as_json), parse_constants(constant)
     chosen = settings_of(method, given)
     if len(chosen) > 1:
         raise UserError(
             f"--method {','.join(chosen)}: a file has one method. Fix: give --method {next(iter(chosen))}"
         )
     ((name, settings),) = chosen.items()
-    _refuse_destination(output)
+    refuse_other_than_onnx(output)
     points = _points(at_once)
     images = ImageOptions(size, mean, std, layout, resize)
     with terminal.progress("reading the model", READING):
@@ -155,6 +158,7 @@ def export(
             verify=not no_verify,
             trust=trust,
             images=images,
+            constants=constants,
         )
     if images.any_given and images.size is not None:
         set_metadata(loaded, preprocessing=stored_flags(images))
@@ -200,19 +204,6 @@ def export(
             **asdict(written.description),
         }
     )
-
-
-def _refuse_destination(output: Path) -> None:
-    """Say before the work what would fail after it."""
-    if output.is_dir() or output.suffix.lower() != ".onnx":
-        raise UserError(
-            f"{output}: expected the name of an .onnx file. Fix: give -o a path that ends in .onnx"
-        )
-    if not output.parent.is_dir():
-        raise UserError(
-            f"{output.parent}: no such folder. Fix: make it first, or give -o a path in another folder"
-        )
-    refuse_unwritable(output)
 
 
 def _points(text: str | None) -> Any:

@@ -1,4 +1,4 @@
-"""Help that fits a narrow terminal, and the commands in any case.
+"""Help that fits a narrow terminal.
 
 Below 100 columns, as in a pipe, the help of a command is plain text: every option on a line of its own, its description
 indented below it, broken between words only. Wider terminals show Typer's tables.
@@ -29,12 +29,8 @@ class Command(TyperCommand):
             super().format_help(ctx, formatter)
 
 
-class Commands(TyperGroup):
-    """The commands: found in any case, with a help that fits the terminal."""
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Return the command of a name, `METHODS` as `methods`."""
-        return super().get_command(ctx, cmd_name) or super().get_command(ctx, cmd_name.lower())
+class CommandGroup(TyperGroup):
+    """A group of commands whose help fits the terminal."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help, as plain text where tables have no room."""

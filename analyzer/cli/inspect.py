@@ -14,10 +14,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from analyzer.cli.options import ExampleOption, JsonOption, StraightThroughOption, TrustOption
+from analyzer.cli.options import (
+    ExampleOption,
+    JsonOption,
+    SetOption,
+    StraightThroughOption,
+    TrustOption,
+    parse_constants,
+)
 from analyzer.cli.terminal import READING, Terminal
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx
 
     from analyzer.autodiff.coverage import Blocker, DifferentiablePath
@@ -25,12 +33,14 @@ if TYPE_CHECKING:
     from converters.model import Model
 
 SOURCE = "source"
+_MOST_VALUES = 64
 KINDS = ".onnx, .pt2, .keras, a SavedModel folder, or package.module:factory."
 
 
 def inspect(
     models: Annotated[list[str], typer.Argument(metavar="MODEL...", help=f"Models: {KINDS}")],
     example: ExampleOption = None,
+    constant: SetOption = None,
     straight_through: StraightThroughOption = False,
     run: Annotated[
         bool,
@@ -48,12 +58,19 @@ def inspect(
     """Show a model's inputs, outputs, layers and bias tensors, and what can be differentiated."""
     from analyzer.cli.inspect_view import show
 
-    terminal = Terminal(as_json)
+    terminal, constants = Terminal(as_json), parse_constants(constant)
     documents = []
     for model in models:
         with terminal.progress(f"reading {model}" if len(models) > 1 else "reading the model", READING):
             documents.append(
-                _document(model, example, straight_through=straight_through, trust=trust, run=run)
+                _document(
+                    model,
+                    example,
+                    straight_through=straight_through,
+                    trust=trust,
+                    run=run,
+                    constants=constants,
+                )
             )
         show(terminal, documents[-1])
     several = {"command": "inspect", "models": documents}
@@ -64,7 +81,7 @@ def inspect(
         raise typer.Exit(1)
 
 
-def _document(model: str, example: Path | None, **options: bool) -> dict[str, Any]:
+def _document(model: str, example: Path | None, **options: Any) -> dict[str, Any]:
     """What is told of one model."""
     from analyzer.cli.models import open_model
     from converters.errors import UnsupportedModel
@@ -141,6 +158,7 @@ def describe(name: str, model: Model, file: onnx.ModelProto) -> dict[str, Any]:
         "parameters": sum(int(array.size) for array in constants if array.dtype.kind not in "iub"),
         "inputs": [_tensor(graph.tensors[item]) for item in graph.inputs],
         "outputs": [_tensor(graph.tensors[item]) for item in graph.outputs],
+        "constants": {name: _fixed(array) for name, array in model.constants.items()},
         "operators": dict(Counter(_op(node.domain, node.op_type) for node in graph.nodes).most_common()),
         "preprocessing": None if model.preprocessing is None else vars(model.preprocessing),
         "preprocessing_unread": model.metadata.get(UNREAD_KEY),
@@ -172,6 +190,7 @@ def refused(name: str, file: onnx.ModelProto, error: Exception) -> dict[str, Any
         "parameters": None,
         "inputs": [_tensor(graph.tensors[item]) for item in graph.inputs],
         "outputs": [_tensor(graph.tensors[item]) for item in graph.outputs],
+        "constants": {},
         "operators": dict(Counter(_op(node.domain, node.op_type) for node in graph.nodes).most_common()),
         "preprocessing": None,
         "preprocessing_unread": None,
@@ -198,6 +217,20 @@ def _op(domain: str, op_type: str) -> str:
 def _tensor(tensor: Tensor) -> dict[str, Any]:
     shape = None if tensor.shape is None else ["?" if axis is None else axis for axis in tensor.shape]
     return {"name": tensor.name, "dtype": tensor.dtype.name, "shape": shape}
+
+
+def _fixed(array: np.ndarray) -> dict[str, Any]:
+    """The value of an input that was fixed at conversion; its text alone where it has many elements."""
+    from converters.model import value_text
+
+    dtype = "text" if array.dtype.kind == "O" else array.dtype.name
+    values = array.astype(float) if array.dtype.kind == "V" else array
+    return {
+        "dtype": dtype,
+        "shape": list(array.shape),
+        "value": values.tolist() if array.size <= _MOST_VALUES else None,
+        "text": value_text(array),
+    }
 
 
 def _selects_boxes(graph: Graph) -> dict[str, Any] | None:

@@ -100,6 +100,9 @@ def _show_tensors(terminal: Terminal, document: dict[str, Any]) -> None:
         [(side, item["name"], item["dtype"], _shape(item["shape"])) for side, item in sides],
         fixed=(0, 2),
     )
+    for name, constant in document["constants"].items():
+        text = f"Fixed at conversion: {name} = {constant['text']} ({constant['dtype']})"
+        terminal.out.print(text, soft_wrap=True, markup=False)
 
 
 def _show_left_out(terminal: Terminal, left_out: Sequence[str]) -> None:

@@ -102,6 +102,7 @@ def with_method_options(command: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {one.name: one.annotation for one in parameters}
     del run.__wrapped__
+    run.command_class = MethodCommand  # type: ignore[attr-defined]
     return run
 
 

@@ -7,6 +7,7 @@ import inspect
 import os
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ def open_model(
     run: bool = True,
     fold_batch_norm: bool = True,
     images: ImageOptions | None = None,
+    constants: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Model:
     """The Model of a path or a factory; an .onnx file is loaded, everything else converted.
@@ -41,19 +43,21 @@ def open_model(
     straight_through: the model whose derivative passes straight through its rounding. verify: compare an .onnx file
     with the canonical graph. trust: load a file that can run code. run: False only reads an .onnx file.
     fold_batch_norm: False keeps BatchNorm layers apart. images: the flags that state the size of an image, from which
-    a network without an example is traced.
+    a network without an example is traced. constants: inputs that are fixed to a value.
     """
     from analyzer.cli.inputs import stored_flags
     from converters import convert, load
     from converters.straight_through import straight_through as pass_rounding
 
     if source.lower().endswith(".onnx") or is_hub(source):
-        loaded = load(source, verify=verify, run=run, fold_batch_norm=fold_batch_norm)
+        loaded = load(source, verify=verify, run=run, fold_batch_norm=fold_batch_norm, constants=constants)
     else:
         network, given = network_and_example(source, example)
         if images is not None and images.size is not None:
             options["preprocessing"] = stored_flags(images)
-        loaded = convert(network, given, trust=trust, fold_batch_norm=fold_batch_norm, **options)
+        loaded = convert(
+            network, given, trust=trust, fold_batch_norm=fold_batch_norm, constants=constants, **options
+        )
     return pass_rounding(loaded) if straight_through else loaded
 
 

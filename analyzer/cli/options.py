@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from analyzer.cli.terminal import UserError
+
+if TYPE_CHECKING:
+    from converters.passes.fixed_inputs import Literal
 
 
 class Layout(StrEnum):
@@ -101,6 +105,15 @@ TrustOption = Annotated[
         "--trust",
         help="Load files that can run code (.pt2, Keras and TensorFlow files with code). Only for files whose origin "
         "you trust.",
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Fix an input of the model to a value, such as sr=16000, training=false or size=[224, 224], so that "
+        "branches on it fold. Repeat for more.",
     ),
 ]
 StraightThroughOption = Annotated[
@@ -218,6 +231,25 @@ def parse_channels(option: str, text: str) -> tuple[float, ...]:
             f"--std {text}: a divisor must be above 0. Fix: give positive numbers, as in 0.229,0.224,0.225"
         )
     return values
+
+
+def parse_constants(texts: Sequence[str] | None) -> dict[str, Literal]:
+    """The text of each value of --set NAME=VALUE, by input; its meaning depends on the type of the input."""
+    from converters.passes.fixed_inputs import Literal
+
+    found: dict[str, Literal] = {}
+    for text in texts or ():
+        # A value may hold an =, and so may the name of a tensor; the first one parts them.
+        name, equals, value = text.partition("=")
+        name = name.strip()
+        if not equals or not name:
+            raise UserError(
+                f"--set {text}: expected NAME=VALUE. Fix: give an input and its value, as in sr=16000"
+            )
+        if name in found:
+            raise UserError(f"--set {text}: {name!r} is given twice. Fix: give one value for each input")
+        found[name] = Literal(value)
+    return found
 
 
 def parse_providers(text: str | None) -> list[str] | None:

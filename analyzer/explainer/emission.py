@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,10 @@ from onnx import helper, numpy_helper
 
 from analyzer.errors import ExportError
 from analyzer.explainer.description import Port
-from analyzer.graph.batch_axis import batched_inputs
 from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Tensor
 from analyzer.graph.program import assemble
-from analyzer.methods.exporting import ExplainerGraph, Exported
+from analyzer.methods.exporting import ExplainerGraph, Exported, Hosted
 from analyzer.methods.names import suggested
 from analyzer.methods.registry import METHODS, Method
 from converters.types import Shape
@@ -41,7 +40,7 @@ class EmittedExplainer:
 
     @property
     def sum_of(self) -> str | None:
-        """What the attributions sum to."""
+        """Return "output" or "difference", to which the attributions sum; None where they sum to neither."""
         if self.exported.delta is not None:
             return "difference"
         return None if self.exported.total is None else "output"
@@ -54,9 +53,8 @@ def method_to_export(name: str) -> Method:
         near = suggested(str(name), METHODS)
         fix = f"did you mean {near!r}?" if near else f"choose from {', '.join(METHODS)}"
         raise ExportError(f"unknown method {name!r}. Fix: {fix}")
-    if isinstance(method.export, str):
-        reason, _, fix = method.export.partition(" Fix: ")
-        raise ExportError(f"{name} cannot be one ONNX file: {reason} Fix: {fix}")
+    if isinstance(method.export, Hosted):
+        raise ExportError(f"{name} cannot be one ONNX file: {method.export.reason}. Fix: {method.export.fix}")
     return method
 
 
@@ -66,7 +64,7 @@ def settings_to_export(method: Method, given: Mapping[str, Any]) -> dict[str, An
     Raises ExportError for an unknown setting and for one that needs the host.
     """
     assert callable(method.export)
-    taken = [one for one in inspect.signature(method.export).parameters if one != "explainer"]
+    _, *taken = inspect.signature(method.export).parameters
     unknown = [name for name in given if name not in method.parameters and name not in taken]
     if unknown:
         raise ExportError(
@@ -90,105 +88,75 @@ def emit(
     """Emit a method. sized: whether the model is for the sizes of the example alone, but for the batch."""
     assert callable(method.export)
     exported = method.export(explainer, **settings)
-    results, ports = _results(explainer, exported, method)
-    named = {explainer.free_name(name): tensor for name, tensor in results.items()}
-    own = {name: explainer.graph.tensors[name] for name in explainer.graph.outputs}
-    op = explainer.op
-    ended = {name: op.Identity(tensor) for name, tensor in named.items()}
-    program = assemble(
-        explainer.graph,
-        op,
-        {**own, **ended},
-        extra_inputs={one.tensor.name: one.tensor for one in explainer.extra},
-    )
+    results = _results(explainer, exported, method)
+    op, graph = explainer.op, explainer.graph
+    ended = {explainer.free_name(one.name): op.Identity(one.tensor) for one in results}
+    own = {name: graph.tensors[name] for name in graph.outputs}
+    extra = {one.tensor.name: one.tensor for one in explainer.extra}
+    program = assemble(graph, op, {**own, **ended}, extra_inputs=extra)
     proto = program.proto
     _rename_outputs(proto, program.outputs)
     inputs = _inputs(proto, explainer, sized=sized or exported.sized)
-    explained = set(explainer.bound.seed.outputs)
-    shapes = {**{name: t.shape for name, t in own.items()}, **{n: t.shape for n, t in named.items()}}
+    shapes = {port.name: port.shape for port in inputs}
+    explained = explainer.bound.seed.outputs
     outputs = [
-        Port(
-            name,
-            "output",
-            _stated(shapes[name]),
-            _type(own[name].dtype),
-            "output of the model",
-            explains=name in explained,
-        )
-        for name in own
+        _port(name, "output", tensor, "output of the model", explains=name in explained)
+        for name, tensor in own.items()
     ]
-    for name, tensor in results.items():
-        port = ports[name]
-        if port[0] in ("attribution", "map", "complete_map") and tensor.shape is None:
-            # Of other shapes it is known after the first run.
-            known = {one.name: one.shape for one in inputs}
-            shape = (
-                known.get(port[1], explainer.graph.tensors[port[1]].shape)
-                if port[0] == "attribution"
-                else None
-            )
-            tensor = Tensor(tensor.name, tensor.dtype, shape)
-        outputs.append(
-            Port(
-                explainer.free_name(name),
-                port[0],
-                _stated(tensor.shape),
-                _type(tensor.dtype),
-                port[2],
-                of=port[1],
-            )
-        )
+    for one in results:
+        tensor = one.tensor
+        if one.role == "attribution" and tensor.shape is None:
+            tensor = replace(tensor, shape=shapes.get(one.of, graph.tensors[one.of].shape))
+        outputs.append(_port(explainer.free_name(one.name), one.role, tensor, one.meaning, of=one.of))
     return EmittedExplainer(proto, inputs, tuple(outputs), exported)
 
 
-def _results(
-    explainer: ExplainerGraph, exported: Exported, method: Method
-) -> tuple[dict[str, Tensor], dict[str, tuple[str, str, str]]]:
-    """{name of the output: tensor}, and {name: (role, attributed tensor, meaning)}."""
-    op = explainer.op
-    results: dict[str, Tensor] = {}
-    ports: dict[str, tuple[str, str, str]] = {}
+@dataclass(frozen=True)
+class _Result:
+    """An output that the model does not have. alone: whether its name is its role, without that of its tensor."""
 
-    def add(role: str, tensor: Tensor, meaning: str, of: str = "", *, alone: bool = True) -> None:
-        name = role if alone else f"{role}/{of}"
-        results[name] = tensor
-        ports[name] = (role, of, meaning)
+    role: str
+    tensor: Tensor
+    meaning: str
+    of: str = ""
+    alone: bool = True
 
-    sign = (
-        "positive speaks for the class, negative against it"
-        if exported.signed
-        else "larger is more important"
-    )
-    alone = len(exported.attributions) == 1
-    for of, tensor in exported.attributions.items():
-        add("attribution", tensor, f"{method.caption} of {of!r}, like it: {_unit(exported)}", of, alone=alone)
-    for of, tensor in exported.maps.items():
-        add("map", tensor, f"map of {method.caption} over {of!r}: {sign}", of, alone=alone)
-    for of, tensor in exported.complete_maps.items():
-        add("complete_map", tensor, f"all terms over {of!r}, with their sign", of, alone=alone)
-    rows: Shape = (_batch(explainer),)
-    add("explained", _shaped(op, explainer.explained, rows), "the score that is explained, of each sample")
+    @property
+    def name(self) -> str:
+        return self.role if self.alone else f"{self.role}/{self.of}"
+
+
+def _results(explainer: ExplainerGraph, exported: Exported, method: Method) -> list[_Result]:
+    """The method's results, then the scores, the classes and the error of each sample."""
+    signs = "positive speaks for the class, negative against it"
+    sign = signs if exported.signed else "larger is more important"
+    unit = "see the method" if exported.total is None and exported.delta is None else "in units of the score"
+    results = []
+    for role, tensors, meaning in (
+        ("attribution", exported.attributions, f"{method.caption} of each element of {{}}: {unit}"),
+        ("map", exported.maps, f"map of {method.caption} over {{}}: {sign}"),
+        ("complete_map", exported.complete_maps, "all terms over {}, with their sign"),
+    ):
+        alone = len(exported.attributions) == 1
+        results += [_Result(role, one, meaning.format(repr(of)), of, alone) for of, one in tensors.items()]
+    op, score = explainer.op, explainer.explained
+    rows = [_Result("explained", score, "the explained score of each sample")]
     if explainer.chosen is not None:
-        add(
-            "explained_target",
-            _shaped(op, explainer.chosen, rows),
-            "the class that is explained, of each sample",
-        )
+        rows.append(_Result("explained_target", explainer.chosen, "the explained class of each sample"))
     if exported.total is not None and exported.absolute is not None:
-        error = _error(op, explainer.explained, exported.total, exported.absolute)
-        add("completeness_error", _shaped(op, error, rows), "|sum of all parts - score| over |score|")
+        error = _error(op, score, exported.total, exported.absolute)
+        rows.append(_Result("completeness_error", error, "|sum of all parts - score| over |score|"))
     if exported.delta is not None:
-        words = (
-            "sum of the attributions, less the score's difference from the baseline; in units of the score"
-        )
-        add("delta", _shaped(op, op.Cast(exported.delta, to=_FLOAT), rows), words)
-    return results, ports
+        words = "sum of the attributions minus the difference of the score from the baseline, in units of the score"
+        rows.append(_Result("delta", op.Cast(exported.delta, to=_FLOAT), words))
+    batch = (explainer.batch,)
+    return [*results, *(replace(row, tensor=replace(row.tensor, shape=batch)) for row in rows)]
 
 
-def _unit(exported: Exported) -> str:
-    if exported.total is not None or exported.delta is not None:
-        return "in units of the score"
-    return "see the method"
+def _port(
+    name: str, role: str, tensor: Tensor, meaning: str, *, of: str = "", explains: bool = False
+) -> Port:
+    return Port(name, role, _stated(tensor.shape), _type(tensor.dtype), meaning, of=of, explains=explains)
 
 
 def _error(op: Builder, score: Tensor, total: Tensor, absolute: Tensor) -> Tensor:
@@ -197,17 +165,6 @@ def _error(op: Builder, score: Tensor, total: Tensor, absolute: Tensor) -> Tenso
     unit = float(np.finfo(score.dtype).eps) if score.dtype.kind == "f" else 2.0**-7
     scale = op.Max(op.Max(op.Abs(wanted), op.Mul(absolute, unit)), _TINY)
     return op.Cast(op.Div(op.Abs(op.Sub(total, wanted)), scale), to=_FLOAT)
-
-
-def _shaped(op: Builder, tensor: Tensor, shape: Shape) -> Tensor:
-    return Tensor(tensor.name, tensor.dtype, shape)
-
-
-def _batch(explainer: ExplainerGraph) -> int | str:
-    names = batched_inputs(explainer.graph) or explainer.graph.inputs
-    shape = explainer.graph.tensors[next(iter(names))].shape
-    axis = shape[0] if shape else None
-    return axis if axis is not None else "batch"
 
 
 def _rename_outputs(proto: onnx.ModelProto, names: Mapping[str, str]) -> None:
@@ -222,7 +179,7 @@ def _rename_outputs(proto: onnx.ModelProto, names: Mapping[str, str]) -> None:
 
 
 def _inputs(proto: onnx.ModelProto, explainer: ExplainerGraph, *, sized: bool) -> tuple[Port, ...]:
-    """Give the inputs their shapes and defaults, and return what they are."""
+    """Set the shapes and defaults of the inputs, and return their descriptions."""
     extra = {one.tensor.name: one for one in explainer.extra}
     ports = []
     for info in proto.graph.input:

@@ -1,4 +1,4 @@
-"""An example of a model's inputs: what a file is emitted for, and compared with Python on.
+"""An example of a model's inputs. A file is emitted for its sizes, and compared with Python on its values.
 
 From a model, inputs or none and a target to the model with its samples along axis 0, bound to the example. Refuses
 models whose samples cannot be told apart along one axis, and free sizes without an example.
@@ -53,7 +53,7 @@ class Example:
         return self.view.arrangement.spans
 
     def explained(self) -> Attribution:
-        """Return what the method finds in Python."""
+        """Run the method in Python at the example."""
         return self.method.run(self.view, self.bound.feeds, self.target, **self.options)
 
 
@@ -69,13 +69,17 @@ def example_at(
     names = () if kind.path is not None and wrt is not None else fn.roots(wrt)
     feeds = _feeds(fn, inputs)
     view = arranged_to_move(fn, feeds, fn.indexed(target), names)
+    if _branches(fn, view) and all(array.ndim and len(array) > 1 for array in feeds.values()):
+        # Every sample chooses its own branch: the file takes one at a time.
+        feeds = Feeds(fn.graph, {name: array[:1] for name, array in feeds.items()}, single=feeds.single)
+        view = arranged_to_move(fn, feeds, fn.indexed(target), names)
     arrangement = view.arrangement
     spans = () if arrangement is None else arrangement.spans.values()
     if (
         arrangement is None
         or arrangement.samples == JOINT
         or arrangement.wrapped
-        or arrangement.alone
+        or (arrangement.alone and not _branches(fn, view))
         or not all(span.whole for span in spans)
     ):
         why = "" if arrangement is None or not arrangement.note else f" ({arrangement.note})"
@@ -89,6 +93,13 @@ def example_at(
     moved = moved_target(fn.graph, arrangement, fn.indexed(target))
     options = moved_options(fn, arrangement, feeds, options, kind.path)
     return Example(kind, view, view.bind(first, moved), moved, options)
+
+
+def _branches(fn: Differentiable, view: Differentiable) -> bool:
+    """Whether samples are not run together since the model has a branch that values decide."""
+    found = view.arrangement
+    apart = found is not None and (found.alone or found.samples == JOINT)
+    return apart and any(node.op_type in ("If", "Loop") and not node.domain for node in fn.graph.nodes)
 
 
 def _feeds(fn: Differentiable, inputs: Inputs | None) -> Feeds:

@@ -21,26 +21,26 @@ from analyzer.explainer.emission import method_to_export, settings_to_export
 from analyzer.explainer.example import example_at
 from analyzer.explainer.files import write_model
 from analyzer.explainer.forms import FileForm, in_form
-from analyzer.explainer.runtimes import opset_of
+from analyzer.explainer.runtimes import opset_of, runtime_of
 from analyzer.explainer.verification import compare
 from analyzer.methods.exporting import Draw
 from analyzer.methods.registry import shown
 from analyzer.target.target import TargetLike
 from analyzer.types import Inputs
+from converters.system.environment import version_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 OPSET = 21
-_SMALL = ("web", "webgpu", "mobile")
-"""Runtimes with little memory."""
 
 
 @dataclass(frozen=True)
 class Explainer:
     """An explainer file that was written.
 
-    path: of the file. description: what the file says of itself. size: bytes, with external data. nodes: their number.
+    path: of the file. description: its method, settings, inputs and outputs, as its metadata state them.
+    size: bytes, with external data. nodes: their number.
     error: the largest relative L2 distance of a result from the method in Python, on the inputs that were compared.
     lowered: {op: number of nodes} that were replaced for a runtime.
     """
@@ -107,8 +107,8 @@ def export_explainer(
         runtimes do not feed optional inputs.
     tokenizer: the text of a tokenizer.json to store, for consumers of a text model.
     progress: called with a few words for each step.
-    Returns an Explainer. Raises ExportError for a method, setting or op that cannot be in the file, and where the file
-    differs from Python; what the method raises.
+    Returns an Explainer. Raises the errors of the method; ExportError for a method, a setting or an op that cannot
+    be in a file, and for a file whose numbers differ from Python's.
     """
     tell = progress or (lambda words: None)
     destination = _destination(path)
@@ -133,7 +133,7 @@ def export_explainer(
             "draw": draw,
         },
         signed=compared.emitted.exported.signed,
-        onnxplain=_version(),
+        onnxplain=version_of("onnxplain") or "unknown",
         model_sha256=_hash(fn, model),
         opset=opset_of(compared.proto),
         precision="float16 weights" if fp16 else "float32",
@@ -148,9 +148,9 @@ def export_explainer(
 
 
 def _points(at_once: int | str | None, check_for: str | None) -> int | None:
-    """The points that are evaluated together; None for all. Raises ExportError for another value."""
+    """Return the number of points to evaluate together, None for all. Raises ExportError for another value."""
     if at_once is None:
-        return 1 if check_for in _SMALL else None
+        return 1 if check_for is not None and runtime_of(check_for).little_memory else None
     if at_once == "all":
         return None
     if not isinstance(at_once, int) or isinstance(at_once, bool) or at_once < 1:
@@ -175,17 +175,8 @@ def _on_onnxruntime(model: Differentiable | ModelLike) -> Differentiable:
     return fn if fn.backend == "onnxruntime" else differentiate(fn.model)
 
 
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("onnxplain")
-    except PackageNotFoundError:
-        return "unknown"
-
-
 def _hash(fn: Differentiable, model: Any) -> str:
-    """The SHA-256 of the model's file, or of its canonical graph where it is no file."""
+    """Return the SHA-256 of the model's file, or of its graph where the model is not a file."""
     if isinstance(model, (str, os.PathLike)) and Path(model).is_file():
         found = hashlib.sha256()
         with Path(model).open("rb") as file:

@@ -1,6 +1,6 @@
 """Check, run and write explainer files.
 
-Weights beyond 2 GB, the most that one protobuf holds, go to a second file beside the model.
+A protobuf holds at most 2 GB. Weights beyond that go to a second file beside the model.
 """
 
 from __future__ import annotations

@@ -69,12 +69,12 @@ def compare(
         inputs, outputs = emitted.inputs, with_shapes(emitted, found, values)
         state_outputs(emitted.proto, outputs)
         proto, lowered = lowered_to(emitted.proto, form)
-        error = distance(proto, emitted, feeds, found, drawn=drawn)
+        error = distance(proto, emitted, feeds, found, values, drawn=drawn)
         if error is None:
             continue
         if form.fp16:
             proto = to_float16(proto)
-            error = distance(proto, emitted, feeds, found, drawn=drawn, most=NEAR_IN_HALVES)
+            error = distance(proto, emitted, feeds, found, values, drawn=drawn, most=NEAR_IN_HALVES)
             assert error is not None
         if example.spans:
             inputs, outputs = with_stated_axes(proto, inputs, outputs, example.spans)
@@ -92,7 +92,7 @@ def with_shapes(emitted: EmittedExplainer, found: Attribution, values: Arrays) -
     batch = inputs[0].shape[0] if inputs and inputs[0].shape else "batch"
     ports = []
     for port in emitted.outputs:
-        array = values.get(port.name) if port.role == "output" else expected(port, found)
+        array = expected(port, found, values)
         shape = port.shape
         if array is not None and len(shape) != array.ndim:
             own = [f"{port.role}_{axis}" if free else size for axis, size in enumerate(array.shape)]
@@ -106,13 +106,15 @@ def distance(
     emitted: EmittedExplainer,
     feeds: Arrays,
     found: Attribution,
+    values: Arrays,
     *,
     drawn: bool,
     most: float = NEAR,
 ) -> float | None:
     """Return the largest relative L2 distance of a result of the file from Python's.
 
-    proto: the emitted model as it is written. drawn: whether the file draws noise, which Python does not know.
+    proto: the emitted model as it is written. values: of the model's own outputs.
+    drawn: whether the file draws noise, which Python does not know.
     most: the largest distance to allow of a method that evaluates the input alone.
     None where the file's results are NaN, and Python's are not. Raises ExportError where they differ.
     """
@@ -122,7 +124,7 @@ def distance(
     rows = slice(0, 1) if emitted.exported.row_dependent else slice(None)
     worst, where = 0.0, ""
     for port in emitted.outputs:
-        wanted = expected(port, found)
+        wanted = expected(port, found, values)
         if wanted is None or (drawn and emitted.exported.row_dependent and port.of):
             continue
         own = arrays[port.name][rows].astype(np.float64)
@@ -150,8 +152,10 @@ def _ran(session: InferenceSession, feeds: Arrays) -> list[np.ndarray]:
         ) from error
 
 
-def expected(port: Port, found: Attribution) -> np.ndarray | None:
-    """Return what Python has for an output; None for outputs that are compared elsewhere or in no way."""
+def expected(port: Port, found: Attribution, values: Arrays) -> np.ndarray | None:
+    """Return Python's array for an output; None for an output that Python does not have."""
+    if port.role == "output":
+        return values.get(port.name)
     own: dict[str, Any] = {
         "attribution": found.attributions,
         "map": found.map,
@@ -165,7 +169,10 @@ def expected(port: Port, found: Attribution) -> np.ndarray | None:
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> float:
-    """The largest relative L2 distance of a sample. Infinities and NaN must be the same."""
+    """Return the largest relative L2 distance of a sample, without a floor: a whole gradient may be tiny.
+
+    Infinite where infinities or NaN differ.
+    """
     if a.shape != b.shape:
         return float("inf")
     odd = ~np.isfinite(b)

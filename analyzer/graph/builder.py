@@ -137,6 +137,31 @@ class Builder(NodeBuilder[Tensor]):
         self.notes[tensor.name] = what
         return tensor
 
+    def nested(self, stem: str) -> Builder:
+        """Return the Builder of a body, which may read any tensor of this one.
+
+        A name means one tensor in a graph and its subgraphs, and a constant is stored once for all of them.
+        """
+        inner = Builder(self.opset, prefix=f"{self.fresh(stem)}/")
+        inner.initializers, inner._constants, inner.masked = self.initializers, self._constants, self.masked
+        return inner
+
+    def choose(
+        self, condition: Tensor, bodies: Sequence[onnx.GraphProto], like: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """Emit an If over two bodies, for true and for false. like: tensors of the types and shapes of its results."""
+        names = [self.fresh("If") for _ in like]
+        then_branch, else_branch = bodies
+        self.write(
+            "If",
+            [condition.name],
+            names,
+            name=names[0],
+            then_branch=then_branch,
+            else_branch=else_branch,
+        )
+        return [Tensor(name, t.dtype, t.shape) for name, t in zip(names, like, strict=True)]
+
     def scan(
         self, step: ScanStep, states: Sequence[Tensor], sequences: Sequence[Tensor], reverse: bool = False
     ) -> tuple[list[Tensor], list[Tensor]]:
@@ -146,9 +171,7 @@ class Builder(NodeBuilder[Tensor]):
         last element to the first; the outputs stand in the order of the sequences. All states and outputs have
         one floating dtype, that of the first state. What does not depend on the states is computed outside.
         """
-        inner = Builder(self.opset, prefix=f"{self.fresh('Scan')}/")
-        # A name means one tensor in a graph and its subgraphs, and a constant is stored once for all of them.
-        inner.initializers, inner._constants = self.initializers, self._constants
+        inner = self.nested("Scan")
         begin = [Tensor(inner.fresh("state"), t.dtype) for t in states]
         elements = [Tensor(inner.fresh("element"), t.dtype) for t in sequences]
         following, outputs = step(inner, begin, elements)

@@ -13,6 +13,7 @@ import onnx
 from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph, Tensor
 from analyzer.graph.program import Program
+from converters.graph.nodes import rename_in
 
 
 def inlined(
@@ -34,30 +35,8 @@ def inlined(
         copied = onnx.NodeProto()
         copied.CopyFrom(node)
         copied.name = f"{prefix}{node.name}"
-        _rename(copied, names, prefix)
+        rename_in(copied, names)
         op.nodes.append(copied)
     return {
         key: Tensor(names[tensor.name], tensor.dtype, tensor.shape) for key, tensor in program.results.items()
     }
-
-
-def _rename(node: onnx.NodeProto, names: Mapping[str, str], prefix: str) -> None:
-    """Rename what a node reads and computes; a name that only its bodies know gets the prefix."""
-    node.input[:] = [names.get(name, name) for name in node.input]
-    node.output[:] = [names.get(name, name) for name in node.output]
-    for attribute in node.attribute:
-        for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-            _rename_body(body, names, prefix)
-
-
-def _rename_body(body: onnx.GraphProto, names: Mapping[str, str], prefix: str) -> None:
-    values = [*body.input, *body.output, *body.value_info]
-    own = [value.name for value in body.input]
-    own += [tensor.name for tensor in body.initializer]
-    own += [name for node in body.node for name in node.output if name]
-    known = {**names, **{name: f"{prefix}{name}" for name in own}}
-    for value in (*values, *body.initializer):
-        value.name = known.get(value.name, value.name)
-    for node in body.node:
-        node.name = f"{prefix}{node.name}" if node.name else ""
-        _rename(node, known, prefix)

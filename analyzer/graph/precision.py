@@ -12,7 +12,8 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from onnx import helper
+import onnx
+from onnx import helper, numpy_helper
 
 from analyzer.graph.graph import Graph, Node, Tensor
 
@@ -80,4 +81,37 @@ def _node(node: Node, chosen: Callable[[DType], DType]) -> Node:
         attributes["value"] = value.astype(chosen(value.dtype))
     if node.op_type == "ConstantOfShape" and value is None:
         attributes["value"] = np.zeros(1, chosen(FLOAT32))
-    return replace(node, attributes=attributes)
+    bodies = {key: _body(one, chosen) for key, one in attributes.items() if isinstance(one, onnx.GraphProto)}
+    return replace(node, attributes={**attributes, **bodies})
+
+
+def _body(body: onnx.GraphProto, chosen: Callable[[DType], DType]) -> onnx.GraphProto:
+    """A body with other floating types: of its tensors, and of the ops that name one."""
+    found = onnx.GraphProto()
+    found.CopyFrom(body)
+    for info in (*found.input, *found.output, *found.value_info):
+        kind = info.type.tensor_type
+        if kind.elem_type in _NUMBERS:
+            kind.elem_type = helper.np_dtype_to_tensor_dtype(chosen(_NUMBERS[kind.elem_type]))
+    for tensor in found.initializer:
+        tensor.CopyFrom(_stored(tensor, chosen))
+    for node in found.node:
+        named = {attribute.name for attribute in node.attribute}
+        for attribute in node.attribute:
+            if attribute.name in ("to", "dtype") and attribute.i in _NUMBERS:
+                attribute.i = helper.np_dtype_to_tensor_dtype(chosen(_NUMBERS[attribute.i]))
+            elif attribute.name == "value" and attribute.HasField("t"):
+                attribute.t.CopyFrom(_stored(attribute.t, chosen))
+            elif attribute.HasField("g"):
+                attribute.g.CopyFrom(_body(attribute.g, chosen))
+        if node.op_type == "ConstantOfShape" and "value" not in named:
+            zero = numpy_helper.from_array(np.zeros(1, chosen(FLOAT32)))
+            node.attribute.append(helper.make_attribute("value", zero))
+    return found
+
+
+def _stored(tensor: onnx.TensorProto, chosen: Callable[[DType], DType]) -> onnx.TensorProto:
+    array = numpy_helper.to_array(tensor)
+    if array.dtype not in _NUMBERS.values():
+        return tensor
+    return numpy_helper.from_array(array.astype(chosen(array.dtype)), tensor.name)

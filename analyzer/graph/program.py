@@ -9,7 +9,7 @@ the arithmetic that follows a native backend's gradients (its values and gradien
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -19,6 +19,7 @@ from onnx import helper, numpy_helper
 from analyzer.graph.builder import Builder
 from analyzer.graph.graph import Graph, Node, Tensor, captured
 from converters.graph.kernels import exact_nodes
+from converters.graph.nodes import rename_in
 from converters.types import Shape
 
 IR_VERSION = 10
@@ -101,18 +102,10 @@ def assemble(
     where something reads them.
     """
     extra = dict(extra_inputs or {})
-    emitted = {name: node for node in op.nodes for name in node.output if name}
-    forward = {name: node for node in graph.nodes for name in node.outputs if name}
-    forward.update(op.extra_outputs)
-    live, used = _walk(emitted, forward, [t.name for t in outputs.values()], set(available) | extra.keys())
-
-    body = Builder(graph.opset)
-    # A node that is run again for an optional output must not define what the program is fed.
-    renamed = {name: f"again/{name}" for name in available}
-    for node in graph.nodes:
-        if node.name in live:
-            body.copy(node, renamed, grown=op)
-    body.nodes += [node for node in op.nodes if f"emitted:{node.name}" in live]
+    emitted = {name for node in op.nodes for name in node.output if name}
+    forward = {name for node in graph.nodes for name in node.outputs if name} | op.extra_outputs.keys()
+    leaves = [t.name for t in outputs.values()]
+    body, used = _live_nodes(graph, op, leaves, set(available) | extra.keys(), available)
     constants: dict[str, np.ndarray] = {
         name: array for name, array in op.initializers.items() if name in used
     }
@@ -120,7 +113,7 @@ def assemble(
         tensor = graph.tensors.get(name)
         if tensor is not None and tensor.constant is not None:
             constants[name] = tensor.constant
-    nowhere = used - emitted.keys() - forward.keys() - constants.keys() - extra.keys() - set(available)
+    nowhere = used - emitted - forward - constants.keys() - extra.keys() - set(available)
     assert nowhere <= set(graph.inputs), f"nothing computes {sorted(nowhere - set(graph.inputs))}"
     inputs = [
         extra.get(name) or graph.tensors[name]
@@ -143,6 +136,71 @@ def assemble(
     if len(exact) > len(body.nodes):
         constants[ONE] = np.asarray(1, np.float32)
     return Program(exact, inputs, constants, results, graph.opset, stated)
+
+
+def body_of(
+    graph: Graph,
+    op: Builder,
+    results: Sequence[Tensor],
+    renamed: Mapping[str, str] | None = None,
+    inputs: Sequence[Tensor] = (),
+) -> onnx.GraphProto:
+    """Build a body from a graph and the nodes that were emitted for it; its results are `results`.
+
+    Tensors that neither computes are those of the graph around: the graph's inputs, and the Builder's constants. The
+    graph's own tensors get names of the body, as do `inputs`, those of the body. renamed: tensors that others stand
+    for.
+    """
+    body, used = _live_nodes(graph, op, [tensor.name for tensor in results], (), ())
+    around = {*graph.inputs, *op.initializers}
+    stored = {
+        name: tensor.constant
+        for name in sorted(used - around)
+        if (tensor := graph.tensors.get(name)) is not None and tensor.constant is not None
+    }
+    own = {name for node in graph.nodes for name in node.outputs if name} | stored.keys()
+    own |= {tensor.name for tensor in inputs if not tensor.name.startswith(op.prefix)}
+    names = {name: f"{op.prefix}{name}" for name in own}
+    names |= {old: names.get(new, new) for old, new in (renamed or {}).items()}
+    for node in body.nodes:
+        rename_in(node, names)
+        node.name = f"{op.prefix}{node.name}" if not node.name.startswith(op.prefix) else node.name
+    produced = {name for node in body.nodes for name in node.output}
+    outputs: list[onnx.ValueInfoProto] = []
+    for tensor in results:
+        name = names.get(tensor.name, tensor.name)
+        if name not in produced or name in {info.name for info in outputs}:
+            # A body must compute what it returns, each result under a name of its own.
+            again = op.fresh("result")
+            body.write("Identity", [name], [again], name=again)
+            name = again
+        outputs.append(_info(Tensor(name, tensor.dtype), None))
+    constants = [numpy_helper.from_array(array, names[name]) for name, array in stored.items()]
+    given = [_info(replace(t, name=names.get(t.name, t.name)), t.shape) for t in inputs]
+    return helper.make_graph(body.nodes, op.prefix.rstrip("/"), given, outputs, constants)
+
+
+def _live_nodes(
+    graph: Graph, op: Builder, leaves: Iterable[str], known: Collection[str], available: Collection[str]
+) -> tuple[Builder, set[str]]:
+    """The nodes of a graph and of a Builder that the leaves need, in order, and every tensor in use.
+
+    known: tensors that are not computed. available: those of them that the graph's nodes would compute.
+    """
+    emitted = {name: node for node in op.nodes for name in node.output if name}
+    forward = {name: node for node in graph.nodes for name in node.outputs if name}
+    forward.update(op.extra_outputs)
+    live, used = _walk(emitted, forward, leaves, known)
+    body = Builder(graph.opset)
+    # A node that is run again for an optional output must not define what the program is fed.
+    renamed = {name: f"again/{name}" for name in available}
+    for node in graph.nodes:
+        if node.name in live:
+            body.copy(node, renamed, grown=op)
+    for node in op.nodes:
+        if f"emitted:{node.name}" in live:
+            body.nodes.append(node)
+    return body, used
 
 
 def _shows_tails(graph: Graph, op: Builder, y: str) -> bool:

@@ -17,6 +17,7 @@ import numpy as np
 from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.errors import AnalysisError
 from analyzer.graph.channel_axis import channel_axes, input_channel_axis
+from analyzer.methods.exporting import Hosted
 from analyzer.methods.paths.blur import Border, blurred_with_slope
 from analyzer.methods.paths.fixed_target import Held, hold, in_batches
 from analyzer.methods.paths.path_result import PathAttribution, path_attributions
@@ -45,8 +46,10 @@ class BlurIntegratedGradients(PathAttribution):
 
 @method(
     "blur-ig",
-    export="its path blurs the input with kernels of its size. Fix: export integrated-gradients, with the blurred "
-    "input as its baseline",
+    export=Hosted(
+        "its path blurs the input with kernels of its size",
+        "export integrated-gradients, with the blurred input as its baseline",
+    ),
     line="what detail adds, from a blurred image",
     caption="Blur Integrated Gradients",
     note="against its own blur: red speaks for the class",

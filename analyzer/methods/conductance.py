@@ -28,6 +28,7 @@ from analyzer.graph.channel_axis import channel_axes, input_channel_axis
 from analyzer.graph.precision import epsilon
 from analyzer.graph.samples.arrangement import PLAIN
 from analyzer.methods.completeness import sample_sums
+from analyzer.methods.exporting import Hosted
 from analyzer.methods.integrated_gradients import ADAPTIVE, AT_ONCE, integrated_gradients
 from analyzer.methods.numbers import generator, refuse_count
 from analyzer.methods.paths.ends import Baselines, path_ends
@@ -75,7 +76,10 @@ class Conductance(LineAttribution):
 @renamed(at="wrt")
 @method(
     "conductance",
-    export="it follows inner tensors along a path that is refined. Fix: export integrated-gradients with wrt= a layer",
+    export=Hosted(
+        "it follows inner tensors along a path that is refined",
+        "export integrated-gradients with wrt= a layer",
+    ),
     line="what units within the network add, from a baseline",
     caption="Conductance",
     note="of units within the network: red speaks for the class, blue against it",

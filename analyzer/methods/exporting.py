@@ -60,6 +60,14 @@ class ExtraInput:
 
 
 @dataclass(frozen=True)
+class Hosted:
+    """A method that cannot be one file: the reason, in a clause, and a method to export instead."""
+
+    reason: str
+    fix: str
+
+
+@dataclass(frozen=True)
 class Exported:
     """A method's results as tensors, by the name of the tensor that is attributed.
 
@@ -113,11 +121,17 @@ class ExplainerGraph:
         """Its graph."""
         return self.fn.graph
 
-    def has_free_batch(self) -> bool:
-        """Return whether the number of samples is free."""
+    @cached_property
+    def batch(self) -> int | str:
+        """The number of samples, or the name of the axis where it is free."""
         names = batched_inputs(self.graph) or self.graph.inputs
-        shapes = [self.graph.tensors[name].shape for name in names]
-        return all(shape is not None and shape and not isinstance(shape[0], int) for shape in shapes)
+        sizes = [(self.graph.tensors[name].shape or (None,))[0] for name in names]
+        return next((size for size in sizes if isinstance(size, int)), sizes[0] or "batch")
+
+    @property
+    def has_free_batch(self) -> bool:
+        """Whether the number of samples is free."""
+        return isinstance(self.batch, str)
 
     def input(
         self,
@@ -219,23 +233,23 @@ class ExplainerGraph:
         *,
         part: Differentiable | None = None,
         stacked: bool = False,
-        at_once: int | None = 0,
+        one_by_one: bool = False,
     ) -> dict[str, Tensor]:
         """Emit a request at `count` points: the sums of its finished results (N, …), or stacked, (count, N, …).
 
-        part: the part of the model that is run, default all of it. The score is the result OUTPUT. at_once: in place of
-        the explainer's own.
+        part: the part of the model that is run, default all of it. The score is the result OUTPUT.
+        one_by_one: run one point after another, whatever `at_once` is.
         """
-        one = self.at_once if at_once == 0 else at_once
-        if one is None and not self.has_free_batch():
-            one = 1
-        size = count if one is None else max(k for k in range(1, min(one, count) + 1) if count % k == 0)
-        if size > 1 and not self.has_free_batch():
+        run = _Run(self, part or self.fn, request, point, finish)
+        check_gradient_paths(run.part.graph, request.wrt, self.bound.seed.outputs, named=False)
+        alone = one_by_one or (self.at_once is None and not self.has_free_batch)
+        most = 1 if alone else min(self.at_once or count, count)
+        size = max(k for k in range(1, most + 1) if count % k == 0)
+        if size > 1 and not self.has_free_batch:
             raise ExportError(
                 f"expected a free batch axis to evaluate {size} points at once, got a fixed one. Fix: at_once=1 "
                 "(--at-once 1), which runs them in a loop"
             )
-        run = _Run(self, part or self.fn, request, point, finish)
         op = self.op
         prefix = op.fresh("points")
         if size == count:

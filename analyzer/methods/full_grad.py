@@ -63,7 +63,7 @@ def _export(
 def refuse_merged(explainer: ExplainerGraph, made: Plan) -> None:
     """Raise ExportError where the samples of a batch cannot be told apart in a term."""
     merged = [name for name, place in made.layout.placements.items() if not place.separable]
-    if merged and explainer.has_free_batch():
+    if merged and explainer.has_free_batch:
         raise ExportError(
             f"expected an axis of samples in {merged[0]!r}, found none: its term is that of all samples together. "
             'Fix: export method="gradient" or "integrated-gradients", or give the model a fixed batch of 1'

@@ -133,7 +133,7 @@ def _export_smooth(
 
     # Copies go as one batch where the samples of every term lie along its first axis.
     first = all(explainer.fn.places.get(name) == Place(0) for name in placed)
-    sums = explainer.repeated(samples, noisy, made.request, finish, at_once=explainer.at_once if first else 1)
+    sums = explainer.repeated(samples, noisy, made.request, finish, one_by_one=not first)
     op, graph = explainer.op, explainer.graph
     means = {
         name: replace(op.Div(total, float(samples)), shape=graph.tensors[name].shape)

@@ -20,6 +20,7 @@ import numpy as np
 from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.backends.bound import Gradients
 from analyzer.errors import AnalysisError
+from analyzer.methods.exporting import Hosted
 from analyzer.methods.numbers import generator
 from analyzer.methods.paths.baselines import BaselineLike, averaged, baseline_feeds
 from analyzer.methods.paths.fixed_target import Held, hold, in_batches
@@ -80,7 +81,10 @@ class GuidedIntegratedGradients(PathAttribution):
 
 @method(
     "guided-ig",
-    export="each step of its path depends on the gradients before it. Fix: export integrated-gradients",
+    export=Hosted(
+        "each step of its path depends on the gradients before it",
+        "export integrated-gradients",
+    ),
     line="Integrated Gradients along a less noisy path",
     caption="Guided Integrated Gradients",
     note="red speaks for the class, blue against it",

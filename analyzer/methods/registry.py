@@ -18,7 +18,7 @@ import numpy as np
 
 from analyzer.backends import explains
 from analyzer.methods.arranged import by_sample
-from analyzer.methods.exporting import Exported
+from analyzer.methods.exporting import Exported, Hosted
 from analyzer.methods.result import Attribution
 from analyzer.methods.signatures import Parameter, parameters_of
 from converters.system.arguments import bind
@@ -28,8 +28,9 @@ _Result = TypeVar("_Result", bound=Attribution)
 
 # Parameters of the public functions that are not settings of the method.
 NOT_SETTINGS = frozenset({"model", "inputs", "target", "progress", "verify", "batch_size"})
-NOT_WRITTEN = "it has no exporter. Fix: choose another method"
-"""Why a method that says nothing of ONNX is not exported."""
+Exporter = Callable[..., Exported] | Hosted
+"""The function that emits a method as ONNX, or the reason why there is none."""
+WITHOUT_EXPORTER = Hosted("it has no exporter", "choose another method")
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class Method:
     how its picture is read, in a few words. signed: whether its map has a sign. source: the paper. path: the parameter
     that names the tensors which move along a path, in place of the inputs. ranked: whether it explains several classes
     of each sample. parameters: its settings, from the signature and the docstring. cost: of one sample, in gradients,
-    each a forward and a backward pass. line: what it finds out, in a few words. export: emits it as ONNX
-    (exporting.py), or the reason why it needs the host, with the method to export in its place.
+    each a forward and a backward pass. line: what it finds out, in a few words. export: the function that
+    emits it as ONNX (exporting.py), or the reason why there is none.
     """
 
     name: str
@@ -55,7 +56,7 @@ class Method:
     parameters: Mapping[str, Parameter]
     cost: str = ""
     line: str = ""
-    export: Callable[..., Exported] | str = NOT_WRITTEN
+    export: Exporter = WITHOUT_EXPORTER
 
     @property
     def summary(self) -> str:
@@ -79,7 +80,7 @@ def method(
     path: str | None = None,
     ranked: bool = False,
     like: Callable[..., Any] | None = None,
-    export: Callable[..., Exported] | str = NOT_WRITTEN,
+    export: Exporter = WITHOUT_EXPORTER,
 ) -> Callable[[Callable[_Parameters, _Result]], Callable[_Parameters, _Result]]:
     """Register a function (model, inputs, target, …) as an attribution method. See `Method` for the arguments.
 

@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.autodiff.request import observe
-from analyzer.autodiff.sweep import check_gradient_paths
+from analyzer.autodiff.request import gradient_name, observe
 from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.deprecation import renamed
 from analyzer.errors import AnalysisError
@@ -55,23 +54,47 @@ class SmoothAttribution(Attribution):
         return f"{self.samples} copies"
 
 
-def _stacked_gradients(
+def _over_copies(
     explainer: ExplainerGraph, samples: int, noise: float, rng: Rng, finish: Finish, *, stacked: bool = False
 ) -> dict[str, Tensor]:
-    """The sums over noisy copies of what `finish` makes of the gradients, or stacked, by input."""
+    """Emit `finish` of the gradients at noisy copies: its sums, or its values stacked, {input name: tensor}."""
     refuse_count("samples", samples, 1, 25)
     names = explainer.fn.roots()
     noisy = noisy_copies(explainer, names, samples, Noise(noise, seed_from(rng, AnalysisError)))
-    check_gradient_paths(explainer.graph, names, explainer.bound.seed.outputs, named=False)
-    return explainer.repeated(samples, noisy, observe((), names), finish, stacked=stacked)
+
+    def by_input(op: Builder, numbers: Tensor, found: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return finish(op, numbers, {name: found[gradient_name(name)] for name in names})
+
+    return explainer.repeated(samples, noisy, observe((), names), by_input, stacked=stacked)
 
 
-def _gradients(op: Builder, numbers: Tensor, found: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    return {key.removeprefix("gradient/"): one for key, one in found.items() if key.startswith("gradient/")}
+def _as_they_are(op: Builder, numbers: Tensor, gradients: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    return gradients
 
 
-def _squares(op: Builder, numbers: Tensor, found: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    return {name: op.Mul(g, g) for name, g in _gradients(op, numbers, found).items()}
+def _squared(op: Builder, numbers: Tensor, gradients: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    return {name: op.Mul(g, g) for name, g in gradients.items()}
+
+
+def _exporter_of_mean(finish: Finish) -> Callable[..., Exported]:
+    """Return the exporter of a mean over noisy copies."""
+
+    def export(explainer: ExplainerGraph, *, samples: int, noise: float, rng: Rng) -> Exported:
+        sums = _over_copies(explainer, samples, noise, rng, finish)
+        means = {name: explainer.op.Div(total, float(samples)) for name, total in sums.items()}
+        return _exported(explainer, means)
+
+    return export
+
+
+def _export_variance(explainer: ExplainerGraph, *, samples: int, noise: float, rng: Rng) -> Exported:
+    """Emit the variance of all gradients: sums of squares alone would cancel."""
+    op, found = explainer.op, {}
+    gradients = _over_copies(explainer, samples, noise, rng, _as_they_are, stacked=True)
+    for name, stack in gradients.items():
+        off = op.Sub(stack, op.ReduceMean(stack, [0], keepdims=1))
+        found[name] = op.ReduceMean(op.Mul(off, off), [0], keepdims=0)
+    return _exported(explainer, found)
 
 
 def _exported(explainer: ExplainerGraph, attributions: Mapping[str, Tensor]) -> Exported:
@@ -82,33 +105,10 @@ def _exported(explainer: ExplainerGraph, attributions: Mapping[str, Tensor]) -> 
     return Exported(shaped, maps, signed=False, row_dependent=True)
 
 
-def _export_mean(explainer: ExplainerGraph, *, samples: int, noise: float, rng: Rng) -> Exported:
-    sums = _stacked_gradients(explainer, samples, noise, rng, _gradients)
-    return _exported(
-        explainer, {name: explainer.op.Div(total, float(samples)) for name, total in sums.items()}
-    )
-
-
-def _export_squares(explainer: ExplainerGraph, *, samples: int, noise: float, rng: Rng) -> Exported:
-    sums = _stacked_gradients(explainer, samples, noise, rng, _squares)
-    return _exported(
-        explainer, {name: explainer.op.Div(total, float(samples)) for name, total in sums.items()}
-    )
-
-
-def _export_variance(explainer: ExplainerGraph, *, samples: int, noise: float, rng: Rng) -> Exported:
-    """All gradients are kept, so that squares are of differences from the mean: their own would cancel."""
-    op, found = explainer.op, {}
-    for name, all_ in _stacked_gradients(explainer, samples, noise, rng, _gradients, stacked=True).items():
-        off = op.Sub(all_, op.ReduceMean(all_, [0], keepdims=1))
-        found[name] = op.ReduceMean(op.Mul(off, off), [0], keepdims=0)
-    return _exported(explainer, found)
-
-
 @renamed(seed="rng")
 @method(
     "smooth-grad",
-    export=_export_mean,
+    export=_exporter_of_mean(_as_they_are),
     line="the gradient averaged over noisy copies",
     caption="SmoothGrad",
     note="the gradient averaged over noisy copies, by size",
@@ -151,7 +151,7 @@ def smooth_grad(
 @renamed(seed="rng")
 @method(
     "smooth-grad-squared",
-    export=_export_squares,
+    export=_exporter_of_mean(_squared),
     line="the squared gradient averaged over noisy copies",
     caption="SmoothGrad²",
     note="the squared gradient averaged over noisy copies",

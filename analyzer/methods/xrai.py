@@ -20,6 +20,7 @@ import numpy as np
 from analyzer.backends import Differentiable, ModelLike, differentiate
 from analyzer.errors import AnalysisError, ShapeError
 from analyzer.graph.channel_axis import channel_axes, input_channel_axis
+from analyzer.methods.exporting import Hosted
 from analyzer.methods.integrated_gradients import integrated_gradients
 from analyzer.methods.numbers import refuse_count
 from analyzer.methods.paths.baselines import BaselineLike, numbers
@@ -84,8 +85,10 @@ class Xrai(Attribution):
 
 @method(
     "xrai",
-    export="it segments the image and ranks the segments. Fix: export integrated-gradients, and sum its map over "
-    "segments",
+    export=Hosted(
+        "it segments the image and ranks the segments",
+        "export integrated-gradients, and sum its map over segments",
+    ),
     line="which regions of an image matter most",
     caption="XRAI",
     note="the mean of Integrated Gradients in each region",

@@ -99,6 +99,12 @@ def _through(
     if not targets:
         return
     rules = rules_of(node)
+    if rules.has_bodies:
+        assert rules.vjp is not None
+        names = list(dict.fromkeys(node.reads[index] for index in targets))
+        for name, entry in zip(names, rules.vjp(op, graph, node, gradients, names), strict=True):
+            add(op, found, graph.tensors[name], entry)
+        return
     outputs = graph.outputs_of(node)
     g, y = (tuple(gradients), tuple(outputs)) if rules.several_outputs else (gradients[0], outputs[0])
     if g is None:

@@ -58,6 +58,10 @@ class Op:
     inactive: frozenset[int] = frozenset()
     broadcasts: bool = False
     several_outputs: bool = False
+    has_bodies: bool = False
+    """Whether it runs bodies, which read tensors of the graph around them. Its rules are then
+    vjp(op, graph, node, g, names): the gradients at these tensors, which the node reads, and
+    residual(op, graph, node, names): r of each output, None for one that is not a float."""
     quantizes: bool = False
     """Whether it rounds a float to codes, whose derivative is not zero but refused: a user wants another."""
     draws: bool = False

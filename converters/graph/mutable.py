@@ -265,6 +265,15 @@ class MutableGraph:
                 self.relink(node)
         self.constants = {name: array for name, array in self.constants.items() if self.use_count(name)}
 
+    @property
+    def taken(self) -> frozenset[str]:
+        """The names of all tensors."""
+        return frozenset(self._names.taken)
+
+    def take(self, names: Iterable[str]) -> None:
+        """Keep names from being given to new tensors."""
+        self._names.take(names)
+
     def fresh(self, stem: str) -> str:
         """Return a tensor name that the graph does not have yet: the stem, or the stem and a number."""
         return self._names.fresh(stem)

@@ -58,9 +58,12 @@ class Session:
             except RuntimeFailure as error:
                 raise (Stopped(str(error)) if trial.stopped else error) from error
         try:
-            # Values of text, and of numbers that NumPy has not, cannot cross the border.
-            read = set(self.inputs)
-            given = {name: _to_value(array) for name, array in feeds.items() if name in read}
+            read = {name: array for name, array in feeds.items() if name in set(self.inputs)}
+            if any(array.dtype.kind == "O" for array in read.values()):
+                # Text has no OrtValue.
+                return list(self._session.run(self.outputs, read, options))
+            # Numbers that NumPy has not cannot cross the border.
+            given = {name: _to_value(array) for name, array in read.items()}
             return [
                 _from_value(one) for one in self._session.run_with_ort_values(self.outputs, given, options)
             ]

@@ -11,6 +11,7 @@ import onnx
 
 from converters.graph.fixed_point import settle
 from converters.graph.mutable import MutableGraph
+from converters.passes.branches import forget_shapes_in_bodies
 from converters.passes.constants import fold_constants
 from converters.passes.shapes import fix_shapes
 
@@ -39,6 +40,7 @@ def _at(proto: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> MutableG
         for axis, size in zip(info.type.tensor_type.shape.dim, shapes.get(info.name, ()), strict=False):
             axis.dim_value = size
     graph.types.clear()
+    forget_shapes_in_bodies(working.graph.node)
     for info in graph.outputs:
         info.type.tensor_type.ClearField("shape")
 

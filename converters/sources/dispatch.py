@@ -7,8 +7,10 @@ Refuses, with what is accepted, paths and objects of no known kind.
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +21,18 @@ from converters.canonical import check
 from converters.errors import ConversionError, ExampleNeeded, InvalidModel
 from converters.graph.order import in_order
 from converters.model import Model, Preprocessing
+from converters.passes.fixed_inputs import fix_inputs
 from converters.passes.input_axes import normalise_axes
 from converters.passes.outputs import keep_numbers, refuse_text
 from converters.sources import foreign, pytorch
 from converters.sources.examples import example_of, on_images
 from converters.sources.files import read_onnx, refuse_stream
+from converters.sources.fixed import fixed_module, with_constants, with_missing
 from converters.sources.pytorch import Converted
 from converters.sources.trust import refuse_program
 from converters.system.quiet import quiet
 from converters.types import NamedArrays
-from converters.verification.original import Original
+from converters.verification.original import Original, first_size
 from converters.verify import FreeAxes, Reference
 
 _OF_TENSORFLOW = (".keras", ".h5", ".hdf5", ".pb", ".pbtxt")
@@ -72,44 +76,65 @@ def _is_factory(path: str) -> bool:
     )
 
 
+@dataclass(frozen=True)
+class SourceOptions:
+    """How a source is converted: see `converters.convert`."""
+
+    free_axes: FreeAxes | None = None
+    trust: bool = False
+    constants: Mapping[str, Any] = field(default_factory=dict)
+
+
 def from_source(
-    source: Any, example: Any, free_axes: FreeAxes | None, trust: bool, preprocessing: Preprocessing | None
+    source: Any, example: Any, options: SourceOptions, preprocessing: Preprocessing | None
 ) -> Converted:
     """Convert a source from its example, or from an image of the stated size where it needs one and has none."""
     try:
-        return _convert_source(source, example, free_axes, trust)
+        return _convert_source(source, example, options)
     except ExampleNeeded:
         if preprocessing is None:
             raise
-    return on_images(lambda image: _convert_source(source, image, free_axes, trust), preprocessing)
+    return on_images(lambda image: _convert_source(source, image, options), preprocessing)
 
 
-def _convert_source(source: Any, example: Any, free_axes: FreeAxes | None, trust: bool) -> Converted:
+def _convert_source(source: Any, example: Any, options: SourceOptions) -> Converted:
     """Choose the converter by what the source is."""
     if isinstance(source, Model):
         source = source.proto
     if isinstance(source, onnx.ModelProto):
-        return _convert_onnx(source, example)
+        return _convert_onnx(source, example, options)
     if isinstance(source, (str, os.PathLike)):
-        return _convert_path(_path(source), example, free_axes, trust)
+        return _convert_path(_path(source), example, options)
     if pytorch.is_pytorch(source):
-        return _convert_pytorch(source, example, free_axes)
+        return _convert_pytorch(source, example, options)
     from converters.sources import tensorflow
 
     if tensorflow.is_tensorflow(source):
-        return tensorflow.convert_tensorflow(source, example, free_axes)
+        call = getattr(source, "python_function", getattr(source, "call", source))
+        names = [*inspect.signature(call).parameters] if callable(call) else []
+        return with_missing(
+            example,
+            options.constants,
+            names,
+            lambda given: tensorflow.convert_tensorflow(source, given, options.free_axes),
+        )
     raise ConversionError(foreign.refusal_of_object(source))
 
 
-def _convert_pytorch(source: Any, example: Any, free_axes: FreeAxes | None) -> Converted:
+def _convert_pytorch(source: Any, example: Any, options: SourceOptions) -> Converted:
     from torch.export import ExportedProgram
     from torch.jit import ScriptFunction, ScriptModule
     from torch.nn import Module
 
     if isinstance(source, ExportedProgram):
-        return pytorch.convert_program(source)
+        return with_constants(pytorch.convert_program(source), options.constants)
     if isinstance(source, Module):
-        return pytorch.convert_module(source, example, free_axes)
+        return fixed_module(
+            source,
+            example,
+            options.constants,
+            lambda given: pytorch.convert_module(source, given, options.free_axes),
+        )
     script = isinstance(source, (ScriptFunction, ScriptModule))
     why = "is TorchScript, which holds no Python code to trace" if script else "is no model"
     raise ConversionError(
@@ -117,33 +142,38 @@ def _convert_pytorch(source: Any, example: Any, free_axes: FreeAxes | None) -> C
     )
 
 
-def _convert_path(path: str, example: Any, free_axes: FreeAxes | None, trust: bool) -> Converted:
+def _convert_path(path: str, example: Any, options: SourceOptions) -> Converted:
     """A file or folder by its kind; "package.module:factory" where no such file exists."""
     suffix = Path(path).suffix.lower()
     if _is_factory(path):
-        return _convert_factory(path, example, free_axes, trust)
+        return _convert_factory(path, example, options)
     if not os.path.exists(path):
         raise InvalidModel(f"{path} does not exist. Fix: give the path of an existing file or folder")
     refuse_stream(path)
     if refusal := foreign.refusal_of(path):
         raise InvalidModel(refusal)
     if suffix == ".pt2":
-        if not trust:
+        if not options.trust:
             refuse_program(path)
-        return pytorch.convert_program(pytorch.load_program(path))
+        return with_constants(pytorch.convert_program(pytorch.load_program(path)), options.constants)
     if suffix in _OF_TENSORFLOW or os.path.isdir(path):
         from converters.sources import tensorflow
 
-        return tensorflow.convert_path(path, example, trust)
+        return with_missing(
+            example,
+            options.constants,
+            [],
+            lambda given: tensorflow.convert_path(path, given, options.trust),
+        )
     if suffix == ".onnx":
-        return _convert_onnx(read_onnx(path), example)
+        return _convert_onnx(read_onnx(path), example, options)
     raise InvalidModel(
         f"{path} is of no known kind: {_KINDS}. "
         f"{_FIXES.get(suffix, 'Fix: load the model in your own code, and give it to onnxplain.convert')}"
     )
 
 
-def _convert_factory(spec: str, example: Any, free_axes: FreeAxes | None, trust: bool) -> Converted:
+def _convert_factory(spec: str, example: Any, options: SourceOptions) -> Converted:
     module_name, _, attribute = spec.partition(":")
     # The user's module may greet, or import a framework that does: standard output is for results.
     with quiet("tensorflow", "absl", native=True):
@@ -158,26 +188,45 @@ def _convert_factory(spec: str, example: Any, free_axes: FreeAxes | None, trust:
     if isinstance(made, tuple) and len(made) == 2:
         made, own_example = made
         example = own_example if example is None else example
-    return _convert_source(made, example, free_axes, trust)
+    return _convert_source(made, example, options)
 
 
-def _convert_onnx(proto: onnx.ModelProto, example: Any) -> Converted:
+def _convert_onnx(proto: onnx.ModelProto, example: Any, options: SourceOptions) -> Converted:
     """A plain ONNX model: its reference is itself as given, run without optimisations."""
     proto = in_order(proto)
     check(proto, shapes=False)
     proto, notes = keep_numbers(normalise_axes(proto))
-    return of_file(proto, example, notes)
+    return of_file(proto, example, notes, options.constants)
 
 
-def of_file(proto: onnx.ModelProto, example: Any, notes: Sequence[str] = ()) -> Converted:
-    """The same of a model that is checked and whose axes are normalised."""
+def of_file(
+    proto: onnx.ModelProto,
+    example: Any,
+    notes: Sequence[str] = (),
+    constants: Mapping[str, Any] | None = None,
+) -> Converted:
+    """The same of a model that is checked and whose axes are normalised. constants: inputs that are fixed."""
+    fixed, values = fix_inputs(proto, constants)
     original = Original(proto)
-    refuse_text(proto, original.infos)
-    feeds = example_of(original.infos, example)
+    infos = {info.name: info for info in fixed.graph.input if info.name in original.infos}
+    refuse_text(fixed, infos)
+    feeds = example_of(infos, _without(example, [*original.infos], values))
 
     def run(arrays: NamedArrays) -> Sequence[np.ndarray]:
-        return list(original.run(arrays).values())
+        return list(original.run({**arrays, **values}).values())
 
     label = f"{original.runtime} on the model as given"
-    reference = Reference(run, label, original.batch, proto, hard=original.on_runtime)
-    return Converted(proto, None, reference, feeds, tuple(notes))
+    batch = original.batch if not values else first_size(infos.values())
+    reference = Reference(run, label, batch, fixed, hard=original.on_runtime)
+    return Converted(fixed, None, reference, feeds, tuple(notes))
+
+
+def _without(example: Any, names: Sequence[str], fixed: Collection[str]) -> Any:
+    """Return an example without the inputs that are fixed, which it may hold or leave out."""
+    if not fixed:
+        return example
+    if isinstance(example, dict):
+        return {name: value for name, value in example.items() if name not in fixed}
+    if isinstance(example, (tuple, list)) and len(example) == len(names):
+        return tuple(value for name, value in zip(names, example, strict=True) if name not in fixed)
+    return example

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -25,7 +25,10 @@ def example_of(infos: dict[str, onnx.ValueInfoProto], example: Any) -> dict[str,
     """
     if example is None:
         rng = np.random.default_rng(0)
-        return {name: _noise(info, rng) for name, info in infos.items()}
+        shapes = [shape_of(info.type) or () for info in infos.values()]
+        # The samples may lie along another axis of another input, as in the state of a recurrent network.
+        samples = {shape[0] for shape in shapes if shape and isinstance(shape[0], str)}
+        return {name: _noise(info, rng, samples) for name, info in infos.items()}
     refuse_shape(example)
     if isinstance(example, dict):
         given = {name: np.asarray(value) for name, value in example.items()}
@@ -91,9 +94,12 @@ def _image_noise(preprocessing: Preprocessing, channels: int) -> np.ndarray:
     return scaled if preprocessing.layout == "NHWC" else np.moveaxis(scaled, -1, 1)
 
 
-def _noise(info: onnx.ValueInfoProto, rng: np.random.Generator) -> np.ndarray:
+def _noise(info: onnx.ValueInfoProto, rng: np.random.Generator, samples: Collection[str]) -> np.ndarray:
     shape = shape_of(info.type) or ()
-    sizes = [size if isinstance(size, int) else (32 if axis else 2) for axis, size in enumerate(shape)]
+    sizes = [
+        size if isinstance(size, int) else (32 if axis and size not in samples else 2)
+        for axis, size in enumerate(shape)
+    ]
     dtype = helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type)
     if np.dtype(dtype).kind in "iub":
         return rng.integers(0, 2, sizes).astype(dtype)

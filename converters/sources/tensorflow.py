@@ -325,7 +325,8 @@ def _trace_example(
 
     run = _eager(tf, call_flat)
     run(arrays)  # builds a subclassed model's variables outside the trace
-    batch = arrays[0].shape[0] if arrays and arrays[0].ndim else None
+    # A number, such as a sampling rate, has no samples.
+    batch = next((array.shape[0] for array in arrays if array.ndim), None)
     free = [
         [None, *s[1:]] if a.ndim and a.shape[0] == batch else s for a, s in zip(arrays, shapes, strict=True)
     ]

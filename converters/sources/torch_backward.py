@@ -77,7 +77,7 @@ def own_backward(
     if source.call is None:
         return None
     torch = import_framework("torch")
-    runs = _Runs(torch, source, feeds, weights, wrt)
+    runs = _Runs(torch, source, {**source.constants, **feeds}, weights, wrt)
     try:
         with _frozen(torch, source.call.module):
             return runs.compared(tolerance)

@@ -6,7 +6,7 @@ first node at which a canonical graph computes something else.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -64,10 +64,7 @@ class Original:
 
         An input such as the two rows of a graph's edges says nothing of the samples of another.
         """
-        shapes = [shape_of(info.type) for name, info in self.infos.items() if name in names]
-        sizes = {shape[0] for shape in shapes if shape}
-        size = sizes.pop() if len(sizes) == 1 else None
-        return size if isinstance(size, int) else None
+        return first_size(info for name, info in self.infos.items() if name in names)
 
     def run(self, feeds: NamedArrays) -> dict[str, np.ndarray]:
         """Return the tensors by name. Raises InvalidModel with the runtime's reason."""
@@ -95,6 +92,14 @@ class Original:
             return self.session.run(given)
         except RuntimeFailure:
             raise reason from failure
+
+
+def first_size(infos: Iterable[onnx.ValueInfoProto]) -> int | None:
+    """Return the size that all inputs state of their first axis; None where they leave it open, or differ."""
+    shapes = [shape_of(info.type) for info in infos]
+    sizes = {shape[0] for shape in shapes if shape}
+    size = sizes.pop() if len(sizes) == 1 else None
+    return size if isinstance(size, int) else None
 
 
 def returning(proto: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:

@@ -13,7 +13,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from analyzer import Target, check, differentiate, full_grad, integrated_gradients
 from analyzer.backends.at_sizes import _MADE
-from analyzer.errors import UnsupportedOp
 from converters import load
 from converters.specialise import specialised
 from tests.converters.helpers import ops
@@ -273,7 +272,7 @@ def test_a_squeeze_without_axes_drops_the_axis_of_one_sample(name: str) -> None:
     check(proto, x, backends=["onnxruntime", "torch"]).raise_for_disagreement()
 
 
-def test_a_count_that_depends_on_values_stays_refused() -> None:
+def test_a_count_that_depends_on_values_is_differentiated_as_it_is() -> None:
     count = [
         helper.make_node("ReduceMax", ["x"], ["largest"], keepdims=0),
         helper.make_node("Cast", ["largest"], ["count"], to=TensorProto.INT64),
@@ -281,8 +280,10 @@ def test_a_count_that_depends_on_values_stays_refused() -> None:
     proto, x = _loop("count", count), np.full((1, 4, 3), 2.5, np.float32)
     fn = differentiate(proto)
     np.testing.assert_allclose(fn.forward(x)["y"], _recurrence(x[:, :2].astype(np.float64)), rtol=1e-5)
-    with pytest.raises(UnsupportedOp, match="computed while running"):
-        fn.gradients(x, 1)
+    line, step = np.random.default_rng(7).normal(size=x.shape), 1e-6
+    ends = [_recurrence(x[:, :2] + sign * step * line[:, :2])[0, 1] for sign in (1, -1)]
+    found = fn.gradients(x, 1).gradients["x"]
+    assert (found * line).sum() == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-4)
 
 
 def test_a_false_shape_inside_a_loop_is_not_used() -> None:

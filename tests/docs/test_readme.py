@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from analyzer.cli.app import app
+from analyzer.cli.commands import NAMES
 from tests.docs.page import Page
 
 PAGE = Page("../README.md")
@@ -34,9 +34,8 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
 
 
 def test_the_commands_of_the_readme_exist():
-    commands = {command.callback.__name__ for command in app.registered_commands}
     named = set(re.findall(r"^onnxplain (\w+) +\S+\.(?:onnx|\w+:)", PAGE.text, re.MULTILINE))
-    assert len(named) >= 4 and named <= commands
+    assert len(named) >= 4 and named <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", ["../README.md", "README.md", "../CONTRIBUTING.md"])

@@ -20,10 +20,12 @@ UNTOUCHED = {
     "computed": "reads",
     "count_trips": "reads",
     "crashing_optimizers": "reads",
+    "decided_by_data": "reads",
     "draws": "reads",
     "expand": "expands one node, for expand_fused, expand_functions and lower_ops",
     "explain_control_flow": "reads, and raises",
     "first_difference": "reads",
+    "fix_inputs": "makes constants of inputs, and changes no node",
     "following": "reads",
     "forget_in_bodies": "removes stated shapes, before the first pass; the values are those of the nodes",
     "free_inputs": "reads",
@@ -61,6 +63,7 @@ UNTOUCHED = {
     "is_number": "reads",
     "moved": "reads",
     "preparing": "counts what a preparation takes",
+    "state_constants": "writes metadata",
     "state_of": "reads",
 }
 """Functions that take a graph and change no node of it, with the reason."""

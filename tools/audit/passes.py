@@ -21,6 +21,7 @@ from converters.model import Model
 from converters.passes import simplify as simplify_module
 from converters.passes.affine import merge_affine
 from converters.passes.axes import state_axes
+from converters.passes.branches import settle_branches
 from converters.passes.constants import fold_constants
 from converters.passes.fold import drop_zero_biases, fold_batch_norms
 from converters.passes.functions import expand_functions, inline_calls
@@ -197,6 +198,13 @@ PASSES: dict[str, Pass] = {
         ),
         Pass(
             "sequences", sequences.draw, _on_graph(lower_sequences), bitwise=True, covers=(lower_sequences,)
+        ),
+        Pass(
+            "branches",
+            moves.draw_branches,
+            _on_graph(lambda graph: settle_branches(graph, _simplify_alone)),
+            bitwise=True,
+            covers=(settle_branches,),
         ),
         Pass("unroll", control.draw, _on_graph(unroll_loops), bitwise=True, covers=(unroll_loops,)),
         Pass(

@@ -10,7 +10,7 @@ from converters.passes.lower import LOWERED
 
 _TEXT = "works on text: only ONNX Runtime has it, and it has no derivative"
 _SEQUENCE = "sequences and optionals are resolved, where possible, while a model is loaded; no tensor remains"
-_CONTROL = "unrolled or folded if the count or condition is known before running; otherwise an error"
+_CONTROL = "unrolled if the count is known before running; otherwise an error"
 
 REFUSED: dict[str, str] = {
     **dict.fromkeys(("RegexFullMatch", "StringConcat", "StringNormalizer", "StringSplit"), _TEXT),
@@ -18,7 +18,7 @@ REFUSED: dict[str, str] = {
     **dict.fromkeys(("ConcatFromSequence", "SequenceAt", "SequenceConstruct", "SequenceEmpty"), _SEQUENCE),
     **dict.fromkeys(("SequenceErase", "SequenceInsert", "SequenceLength", "SplitToSequence"), _SEQUENCE),
     **dict.fromkeys(("Optional", "OptionalGetElement", "OptionalHasElement"), _SEQUENCE),
-    **dict.fromkeys(("If", "Loop", "Scan"), _CONTROL),
+    "Scan": _CONTROL,
     "BitCast": "opset 23 has no op that reinterprets the bits of a number",
     "ImageDecoder": "decodes the bytes of a file: pass pixels to the model instead",
     "NonMaxSuppression": "selects boxes by comparison, which has no derivative; ONNX Runtime runs it",

@@ -23,14 +23,8 @@ def commands() -> list[tuple[str, Any, Any]]:
     root = group.make_context("onnxplain", [], resilient_parsing=True)
     found = [("onnxplain", group, root)]
     for name in group.commands:
-        command = group.get_command(root, name)
-        found.append(
-            (
-                f"onnxplain {name}",
-                command,
-                command.make_context(name, [], parent=root, resilient_parsing=True),
-            )
-        )
+        context = group.get_command(root, name).make_context(name, [], parent=root, resilient_parsing=True)
+        found.append((f"onnxplain {name}", context.command, context))
     return found
 
 

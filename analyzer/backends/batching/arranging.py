@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analyzer.backends.batching.branching import choosing_node, one_by_one
 from analyzer.backends.batching.proof import Proof, prove, stated_size
 from analyzer.backends.batching.trial import doubled, separate_outputs
 from analyzer.backends.caches import Cache
@@ -254,9 +255,14 @@ def _by_running(
     """What running tells where structure does not."""
     graph = fn.graph
     why = next((why for guess, proof in proofs if (why := _why(graph, proof))), "")
+    choosing = choosing_node(graph, proofs, outputs)
     if plain is not None and len(feeds[next(iter(plain))]) == 1:
-        return _of_one_sample(fn, feeds, outputs, plain, why)
-    for guess, _ in proofs:
+        return _of_one_sample(fn, feeds, outputs, plain, why, stacked=choosing is None)
+    if choosing is not None and plain is not None:
+        alone = one_by_one(fn, feeds, plain, outputs, choosing)
+        if alone is not None:
+            return alone, False
+    for guess, _ in proofs if choosing is None else ():
         name, axis = next(iter(guess.items()))
         if feeds[name].shape[axis] < 2 or (guess != plain and _shares(graph, guess)):
             continue
@@ -275,7 +281,7 @@ def _by_running(
             'Fix: samples="joint" with a target that is one number of the whole call, such as Target(index=(row, 2))'
         )
     note = "the samples depend on one another" + (f" ({why})" if why else "") + ": they are explained as one"
-    return joint(graph, outputs, feeds, note), True
+    return joint(graph, outputs, feeds, note), choosing is None
 
 
 def _why(graph: Graph, proof: Proof | None) -> str:
@@ -287,10 +293,10 @@ def _why(graph: Graph, proof: Proof | None) -> str:
 
 
 def _of_one_sample(
-    fn: Differentiable, feeds: Arrays, outputs: Sequence[str], plain: Guess, why: str
+    fn: Differentiable, feeds: Arrays, outputs: Sequence[str], plain: Guess, why: str, *, stacked: bool
 ) -> tuple[Arrangement, bool]:
-    """One sample was given: whether others may be stacked on it, as the points of a path are."""
-    if fn.engine.batch is None:
+    """One sample was given: whether others may be stacked on it, as the points of a path are. stacked: try that."""
+    if fn.engine.batch is None and stacked:
         try:
             axes = separate_outputs(fn, doubled(feeds, plain), plain, outputs)
         except BackendError:
@@ -299,7 +305,7 @@ def _of_one_sample(
             spans = {name: Span(axis) for name, axis in axes.items() if axis}
             return Arrangement(spans=spans, tried=True, holding=frozenset(plain), why=why), False
     shapes = {name: array.shape for name, array in fn.engine.forward(feeds, outputs).items()}
-    note = _ALONE if fn.engine.batch is None else ""
+    note = _ALONE if fn.engine.batch is None and stacked else ""
     if all(shape[:1] == (1,) for shape in shapes.values()):
         shared = frozenset(name for name in feeds if name not in plain)
         return Arrangement(wrapped=shared, alone=fn.engine.batch is None, note=note), True

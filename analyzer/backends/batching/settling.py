@@ -15,10 +15,10 @@ import numpy as np
 from analyzer.backends.batching.arranging import decide, digest, explained, joint, view_of
 from analyzer.backends.batching.micro_batches import run
 from analyzer.backends.batching.planning import Call
+from analyzer.backends.batching.trial import near
 from analyzer.backends.caches import Cache
 from analyzer.errors import AnalysisError
 from analyzer.graph.batch_axis import batched_inputs
-from analyzer.graph.precision import epsilon
 from analyzer.graph.samples.arrangement import JOINT, Arrangement
 from analyzer.graph.samples.counted import counting_node
 from analyzer.target.target import TargetLike, as_target
@@ -104,7 +104,7 @@ def _same(
         ]
     except AnalysisError:
         return False
-    return all(_near(arrays[0][name], arrays[1][name]) for name in outputs)
+    return all(near(arrays[0][name], arrays[1][name]) for name in outputs)
 
 
 def _same_everywhere(
@@ -122,7 +122,7 @@ def _same_everywhere(
     )
     found, moved = (view.engine.forward(one, outputs) for one in (here, there))
     return all(
-        _near(np.roll(found[name], 1, axis=0), moved[name])
+        near(np.roll(found[name], 1, axis=0), moved[name])
         for name in outputs
         if found[name].shape[:1] == (size,)
     )
@@ -137,17 +137,4 @@ def _stacks(view: Differentiable, feeds: Arrays, held: Sequence[str], outputs: S
         here, there = (view.engine.forward(one, outputs) for one in (feeds, stacked))
     except AnalysisError:
         return False
-    return all(_near(here[name][rows], there[name]) for name in outputs)
-
-
-def _near(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two arrays are the same but for the rounding of kernels for other sizes."""
-    if a.shape != b.shape:
-        return False
-    if a.dtype.kind != "f":
-        return bool(np.array_equal(a, b))
-    with np.errstate(invalid="ignore"):
-        apart = np.abs(a.astype(np.float64) - b)
-    scale = float(np.abs(a[np.isfinite(a)]).max(initial=0.0))
-    same = (a == b) | (np.isnan(a) & np.isnan(b))
-    return bool((same | (apart <= np.sqrt(epsilon(a.dtype)) * scale)).all())
+    return all(near(here[name][rows], there[name]) for name in outputs)

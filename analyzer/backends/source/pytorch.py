@@ -33,7 +33,9 @@ class PyTorchNetwork:
         nodes = [node for node in self._program.graph.nodes if node.op == "placeholder"]
         user = [node for node, spec in zip(nodes, specs, strict=True) if _is_tensor(spec)]
         self._inputs = {name: node.name for name, node in zip(source.inputs, user, strict=True)}
-        sizes = [node.meta["val"].shape[0] for node in user if getattr(node.meta.get("val"), "ndim", 0)]
+        self._constants = source.constants
+        own = [node for name, node in zip(source.inputs, user, strict=True) if name not in source.constants]
+        sizes = [node.meta["val"].shape[0] for node in own if getattr(node.meta.get("val"), "ndim", 0)]
         # A symbolic size is torch's own type, and unhashable: only a traced number is an int.
         traced = all(isinstance(size, int) for size in sizes) and len(set(sizes)) == 1
         self.batch: int | None = sizes[0] if traced else None
@@ -83,7 +85,7 @@ class PyTorchNetwork:
         wanted = set(names)
         tensors, inner = (
             {name: self.framework.tensor(array) for name, array in arrays.items()}
-            for arrays in (feeds.inputs, feeds.inner)
+            for arrays in ({**self._constants, **feeds.inputs}, feeds.inner)
         )
         if inputs_require_grad:
             for tensor in (*tensors.values(), *inner.values()):

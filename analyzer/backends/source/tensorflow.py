@@ -15,7 +15,7 @@ from analyzer.types import Arrays
 from converters.errors import one_line
 from converters.model import TensorFlowSource
 
-_LOOPS = ("While", "StatelessWhile")
+_CONTROL_FLOW = ("While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase")
 # They ask how large a tensor is, not what it holds.
 _SIZES = ("Shape", "ShapeN", "Size", "Rank")
 _FILLS = ("ZerosLike", "OnesLike")
@@ -42,8 +42,10 @@ class TensorFlowNetwork:
         self._session = _session(tf, graph)
         self._graph = source.function.graph
         self._inputs = dict(source.inputs)
+        self._constants = dict(source.constants)
         self._outputs = tuple(source.outputs.values())
-        shapes = [self._graph.get_tensor_by_name(name).shape for name in self._inputs.values()]
+        own = [tensor for name, tensor in self._inputs.items() if name not in self._constants]
+        shapes = [self._graph.get_tensor_by_name(name).shape for name in own]
         sizes = {shape[0] for shape in shapes if shape.rank}
         self.batch: int | None = sizes.pop() if len(sizes) == 1 else None
         self._added: dict[tuple[tuple[str, ...], tuple[str, ...]], tuple[dict[str, str], dict[str, str]]] = {}
@@ -107,7 +109,8 @@ class TensorFlowNetwork:
         return Measured({name: found[name] for name in outputs}, found, gradients)
 
     def _run(self, names: Sequence[str], feeds: Fed, more: Arrays) -> Arrays:
-        given = {self._inputs[name]: array for name, array in feeds.inputs.items() if name in self._inputs}
+        fed = {**self._constants, **feeds.inputs}
+        given = {self._inputs[name]: array for name, array in fed.items() if name in self._inputs}
         given |= feeds.inner
         if feeds.inner:
             samples = next(iter(feeds.inner.values())).shape[0]
@@ -166,9 +169,9 @@ class TensorFlowNetwork:
                 {name: seed.name for name, seed in zip(outputs, seeds, strict=True)},
                 {name: g.name for name, g in zip(wrt, dense, strict=True)},
             )
-            if any(operation.type in _LOOPS for operation in self._graph.get_operations()):
-                # tf.gradients rewrites a loop in place, to keep what the way back needs; the session that has run
-                # knows the loop as it was.
+            if any(operation.type in _CONTROL_FLOW for operation in self._graph.get_operations()):
+                # tf.gradients rewrites loops and branches in place, to keep what the backward pass needs; the session
+                # that has run knows them as they were.
                 self._session.close()
                 self._session = _session(tf, graph)
         return self._added[key]

@@ -95,7 +95,7 @@ class _Given:
 
 @dataclass(frozen=True)
 class _Names:
-    """inner: what the tensors are now called whose names the new inputs and outputs take."""
+    """Names that are free in the graph. inner: {name that a new input or output takes: new name of its tensor}."""
 
     prefix: str
     image: str
@@ -216,7 +216,7 @@ def _image_input(graph: onnx.GraphProto, name: str, preprocessing: Preprocessing
 
 
 def _channels(shape: tuple[int | None, ...], preprocessing: Preprocessing) -> int:
-    """The channels of an input, 3 where they are not stated; 0 of an input that is no batch of images."""
+    """Return the number of channels of an image input, 3 if it is not stated; 0 for an input of another rank."""
     if len(shape) != 4:
         return 0
     stated = shape[1 if preprocessing.layout == "NCHW" else 3]

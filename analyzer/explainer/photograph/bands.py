@@ -82,9 +82,9 @@ def find_bands(
 ) -> Bands:
     """Return the weights of a resampling in so many blocks.
 
-    transposed: give (band, rows), for an axis that stands last.
-    bytewise: give Pillow's weights for images of 8 bits, of 22 bits, as two parts for `rounded`; else float32.
-    where: (L,) bool, the results that are not 0; default all.
+    transposed: return (band, rows) instead of (rows, band), for the last axis of an array.
+    bytewise: return Pillow's 22-bit weights for 8-bit images, as two parts for `rounded`; else float32.
+    where: (L,) bool, the results to compute; the others are 0. Default: all.
     """
     index = _blocks(op, positions.count, blocks)
     centres = op.Gather(positions.centres, index)

@@ -88,12 +88,12 @@ def _rows(size: int) -> int:
 
 
 def _blocks(size: int) -> int:
-    """The number of blocks."""
+    """Return the number of blocks."""
     return min(-(-size // _ROWS), _MOST_BLOCKS)
 
 
 def _first(op: Builder, x: Tensor, size: int, axis: int) -> Tensor:
-    """The results without those that fill the last block."""
+    """Return the results without the padding of the last block."""
     return x if size == _blocks(size) * _rows(size) else op.Slice(x, [0], [size], [axis])
 
 
@@ -102,7 +102,7 @@ def _bytes(op: Builder, sums: Tensor, axis: int) -> Tensor:
 
 
 def _is_tall(op: Builder, axes: Sequence[Axis]) -> Tensor:
-    """Whether the height is shortened by more than twice of what the width is."""
+    """Return whether the height loses more than twice as many pixels as the width."""
     high, wide = (op.Sub(axis.length, axis.resized) for axis in axes)
     return op.And(op.Greater(high, np.asarray(0)), op.Less(op.Mul(wide, np.asarray(2)), high))
 

@@ -10,13 +10,13 @@ import onnx
 import onnx.inliner
 from onnx import helper, numpy_helper
 
-from analyzer.explainer.runtimes.draft import Writer
+from analyzer.explainer.runtimes.mutable import Writer
 from converters.graph.nodes import is_standard, rename_in
 
 
 def has_body(op: Writer) -> bool:
     """Return whether the standard defines the op of a node by other ops."""
-    schema: Any = onnx.defs.get_schema(op.node.op_type, op.draft.opset)
+    schema: Any = onnx.defs.get_schema(op.node.op_type, op.model.opset)
     return bool(schema.has_function or schema.has_context_dependent_function)
 
 
@@ -32,7 +32,7 @@ def standard_body(op: Writer) -> Sequence[str] | None:
     stated.CopyFrom(node)
     given = {entry.name for entry in node.attribute}
     # The inliner fills in no defaults.
-    formal = onnx.defs.get_schema(node.op_type, op.draft.opset).attributes
+    formal = onnx.defs.get_schema(node.op_type, op.model.opset).attributes
     stated.attribute.extend(
         entry.default_value
         for name, entry in formal.items()
@@ -40,7 +40,7 @@ def standard_body(op: Writer) -> Sequence[str] | None:
     )
     model = helper.make_model(
         helper.make_graph([stated], "one", inputs, outputs),
-        opset_imports=[helper.make_opsetid("", op.draft.opset)],
+        opset_imports=[helper.make_opsetid("", op.model.opset)],
     )
     try:
         model = onnx.shape_inference.infer_shapes(model)

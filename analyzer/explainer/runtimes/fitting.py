@@ -12,9 +12,9 @@ import onnx
 from onnx import TensorProto
 
 from analyzer.errors import ExportError
-from analyzer.explainer.runtimes.draft import ModelDraft, Writer, opset_of
 from analyzer.explainer.runtimes.forms import FORMS, PlainForm, folded
 from analyzer.explainer.runtimes.kernels import Missing, Runtime, lacking, lacks, runtime_of
+from analyzer.explainer.runtimes.mutable import MutableModel, Writer, opset_of
 from analyzer.explainer.runtimes.opset import at_opset, checked
 from analyzer.explainer.runtimes.traps import TRAP_FORMS, trap
 
@@ -41,7 +41,7 @@ def fit(proto: onnx.ModelProto, runtime: str) -> onnx.ModelProto:
     op, count, first node and the runtime's version, for ops that the runtime cannot run; the model is not changed.
     """
     chosen = runtime_of(runtime)
-    draft = ModelDraft(_at_known_opset(proto, chosen))
+    model = MutableModel(_at_known_opset(proto, chosen))
 
     def rule(op: Writer, node: onnx.NodeProto) -> str | Sequence[str] | None:
         if chosen.accelerated:
@@ -53,11 +53,11 @@ def fit(proto: onnx.ModelProto, runtime: str) -> onnx.ModelProto:
 
     changed = False
     for _ in range(_ROUNDS):
-        draft.infer()
-        if not draft.rewrite(rule):
+        model.infer()
+        if not model.rewrite(rule):
             break
         changed = True
-    fitted = draft.finished()
+    fitted = model.finished()
     if changed:
         checked(fitted)
     _refuse_unknown(fitted, chosen)

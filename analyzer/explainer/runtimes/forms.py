@@ -1,7 +1,7 @@
 """The plain forms of ops that a runtime may lack: nodes of simpler ops with the same values.
 
-`FORMS[op]` is a rule for a ModelDraft. Values are equal, NaN included; Mean and the ops that the standard defines by a
-body are equal to rounding.
+`FORMS[op]` is a rule for a MutableModel. Values are equal, NaN included. Those of Mean, and of ops with a body in
+the standard, are equal to rounding.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from analyzer.explainer.runtimes.bodies import standard_body
-from analyzer.explainer.runtimes.draft import Writer
+from analyzer.explainer.runtimes.mutable import Writer
 from converters.graph.nodes import is_standard
 
 PlainForm = Callable[[Writer], "str | Sequence[str] | None"]
@@ -175,7 +175,7 @@ def folded(op: Writer) -> str | Sequence[str] | None:
     if not values or any(value is None or value.size > _LARGEST for value in values.values()):
         return None
     result = _evaluated(
-        node, {name: value for name, value in values.items() if value is not None}, op.draft.opset
+        node, {name: value for name, value in values.items() if value is not None}, op.model.opset
     )
     return _constant(op, result) if result.size <= _LARGEST else None
 

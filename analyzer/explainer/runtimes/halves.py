@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from analyzer.explainer.runtimes.draft import ModelDraft, read_in
+from analyzer.explainer.runtimes.mutable import MutableModel, read_in
 
 LARGEST = float(np.finfo(np.float16).max)
 """Larger weights stay in float32."""
@@ -30,22 +30,22 @@ def to_float16(proto: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.Model
     keep: names of initializers that stay in float32. An initializer that is an input or an output, too, stays, and so
     does one with values beyond 65504, or with values so small that float16 rounds them by more than 2⁻¹¹ in L2.
     """
-    draft = ModelDraft(proto)
-    graph = draft.proto.graph
+    model = MutableModel(proto)
+    graph = model.proto.graph
     fixed = {info.name for info in (*graph.input, *graph.output)} | set(keep)
     read = set(read_in(graph))
     casts = []
     large = [tensor for tensor in graph.initializer if np.prod(tensor.dims) >= _SMALLEST]
-    for tensor in (*large, *draft.heavy.values()):
+    for tensor in (*large, *model.heavy.values()):
         name = tensor.name
         half = None if name in fixed or name not in read else _half(tensor)
         if half is None:
             continue
-        stored = draft.fresh(f"{name}/float16")
-        draft.replace_initializer(name, numpy_helper.from_array(half, stored))
+        stored = model.fresh(f"{name}/float16")
+        model.replace_initializer(name, numpy_helper.from_array(half, stored))
         casts.append(helper.make_node("Cast", [stored], [name], name=f"{stored}/cast", to=TensorProto.FLOAT))
-    draft.take_nodes([*casts, *graph.node])
-    return draft.finished()
+    model.take_nodes([*casts, *graph.node])
+    return model.finished()
 
 
 def _half(tensor: onnx.TensorProto) -> np.ndarray | None:

@@ -19,7 +19,7 @@ from onnx import TensorProto
 
 from analyzer.errors import ExportError
 from analyzer.explainer.runtimes.bodies import has_body
-from analyzer.explainer.runtimes.draft import ModelDraft, Writer, describe
+from analyzer.explainer.runtimes.mutable import MutableModel, Writer, describe
 from analyzer.explainer.runtimes.traps import trap
 from converters.graph.nodes import is_standard
 
@@ -33,7 +33,8 @@ class Runtime:
 
     name: as users give it. label: with the version that its table is of. table: of the kernels that run on the CPU.
     accelerated: the table of the provider that is preferred to the CPU. opset: the newest that it takes, and ir: the
-    newest IR version. preferred: the newest opset whose kernels the provider has.
+    newest IR version. preferred: the newest opset whose kernels the provider has. little_memory: whether devices of
+    this kind often have too little memory for several gradients at once.
     """
 
     name: str
@@ -43,20 +44,30 @@ class Runtime:
     ir: int
     accelerated: str = ""
     preferred: int | None = None
+    little_memory: bool = False
 
 
 RUNTIMES: Mapping[str, Runtime] = {
     runtime.name: runtime
     for runtime in (
         Runtime("node", "onnxruntime-node 1.30.0", "cpu", 26, 13),
-        Runtime("web", "onnxruntime-web 1.30.0 (WASM)", "cpu", 26, 13),
+        Runtime("web", "onnxruntime-web 1.30.0 (WASM)", "cpu", 26, 13, little_memory=True),
         # Its provider has no kernels for the ops as they are since opset 22.
-        Runtime("webgpu", "onnxruntime-web 1.30.0 (WebGPU)", "cpu", 26, 13, "webgpu", 21),
-        Runtime("webgpu-jsep", "onnxruntime-web 1.30.0 (WebGPU, JSEP)", "cpu", 26, 13, "jsep", 21),
-        Runtime("mobile", "onnxruntime-android and onnxruntime-c 1.30.0", "cpu", 26, 13),
+        Runtime("webgpu", "onnxruntime-web 1.30.0 (WebGPU)", "cpu", 26, 13, "webgpu", 21, little_memory=True),
+        Runtime(
+            "webgpu-jsep",
+            "onnxruntime-web 1.30.0 (WebGPU, JSEP)",
+            "cpu",
+            26,
+            13,
+            "jsep",
+            21,
+            little_memory=True,
+        ),
+        Runtime("mobile", "onnxruntime-android and onnxruntime-c 1.30.0", "cpu", 26, 13, little_memory=True),
     )
 }
-"""The runtimes by name. The reduced mobile packages ended with 1.18; those since have all CPU kernels."""
+"""{name: runtime}. The mobile packages with fewer kernels ended with version 1.18; later ones have all CPU kernels."""
 
 
 @dataclass(frozen=True)
@@ -127,9 +138,9 @@ def lacks(
             lowered = has_form(op, node) or _had_kernel(op, node, runtime)
             found[node.op_type, *why, lowered].append(node.name or describe(node))
 
-    draft = ModelDraft(proto)
-    draft.infer()
-    draft.rewrite(look)
+    model = MutableModel(proto)
+    model.infer()
+    model.rewrite(look)
     return [
         Missing(op_type, len(names), tuple(names), why, lowered, runs)
         for (op_type, why, runs, lowered), names in sorted(found.items())
@@ -139,7 +150,7 @@ def lacks(
 def _had_kernel(op: Writer, node: onnx.NodeProto, runtime: Runtime) -> bool:
     """Return whether the provider has a kernel for a node at the older opset that it prefers."""
     older = runtime.preferred
-    if older is None or op.draft.opset <= older or not is_standard(node):
+    if older is None or op.model.opset <= older or not is_standard(node):
         return False
     try:
         return _has_kernel(runtime.accelerated, op, node, _types(op, node), older)
@@ -165,7 +176,7 @@ def _of_types(kinds: Sequence[str]) -> str:
 def _has_kernel(
     name: str, op: Writer, node: onnx.NodeProto, kinds: Sequence[str], opset: int | None = None
 ) -> bool:
-    since = onnx.defs.get_schema(node.op_type, opset or op.draft.opset).since_version
+    since = onnx.defs.get_schema(node.op_type, opset or op.model.opset).since_version
     for first, last, types in table(name)["kernels"].get(node.op_type, ()):
         # ONNX Runtime takes a kernel without a last version for its first version alone: the op may change later.
         if first != since and (last is None or not first <= since <= last):
@@ -182,7 +193,7 @@ def _has_kernel(
 
 def _fits(op: Writer, node: onnx.NodeProto, types: Mapping[str, Sequence[str]]) -> bool:
     """Return whether the types of a node's tensors are among those of a kernel; unknown types are."""
-    schema = onnx.defs.get_schema(node.op_type, op.draft.opset)
+    schema = onnx.defs.get_schema(node.op_type, op.model.opset)
     for names, formal in ((node.input, schema.inputs), (node.output, schema.outputs)):
         for position, name in enumerate(names):
             one = formal[min(position, len(formal) - 1)]

@@ -1,4 +1,4 @@
-"""Bring a finished model to another opset, one opset at a time, with all ops of a body of If, Loop or Scan.
+"""Convert a model to another opset, one opset at a time, with the ops in the bodies of If, Loop and Scan.
 
 Reads a ModelProto of opset 17 or later, and returns another one with the IR version that belongs to its opset. At
 every step down, an op that is new in the opset is expanded through its standard body, a changed op is rewritten by its
@@ -15,7 +15,7 @@ from onnx import helper
 
 from analyzer.errors import ExportError
 from analyzer.explainer.runtimes.bodies import standard_body
-from analyzer.explainer.runtimes.draft import ModelDraft, Writer, all_nodes, opset_of
+from analyzer.explainer.runtimes.mutable import MutableModel, Writer, all_nodes, opset_of
 from analyzer.explainer.runtimes.opset_rules import NEW_FORMS, RULES, UPWARD
 from converters.errors import one_line
 from converters.graph.nodes import is_standard
@@ -39,8 +39,8 @@ def at_opset(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
         raise ExportError(
             f"expected an opset from {OLDEST} to {newest}, got {opset}. Fix: choose one of these"
         )
-    draft = ModelDraft(proto)
-    version = draft.opset
+    model = MutableModel(proto)
+    version = model.opset
     if version > newest:
         raise ExportError(
             f"expected a model of opset {newest} or earlier, got {version}. Fix: install a newer onnx"
@@ -50,11 +50,11 @@ def at_opset(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
             f"expected a model of opset {_RAISED_FROM} or later to raise it to {opset}, got {version}. "
             f"Fix: export it at opset {opset}"
         )
-    while draft.opset > opset:
-        _lower(draft, draft.opset)
-    while draft.opset < opset:
-        _raise(draft, draft.opset + 1)
-    lowered = draft.finished()
+    while model.opset > opset:
+        _lower(model, model.opset)
+    while model.opset < opset:
+        _raise(model, model.opset + 1)
+    lowered = model.finished()
     lowered.ir_version = helper.find_min_ir_version_for(list(lowered.opset_import))
     if lowered.ir_version < _IR_OF_METADATA:
         _forget_metadata(lowered.graph)
@@ -65,15 +65,15 @@ def at_opset(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
 def checked(proto: onnx.ModelProto) -> None:
     """Run ONNX's checker with full and strict shape inference. Raises ExportError."""
     try:
-        onnx.checker.check_model(ModelDraft(proto).light(), full_check=True)
+        onnx.checker.check_model(MutableModel(proto).light(), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(
             f"the explainer at opset {opset_of(proto)} fails ONNX's checker ({one_line(error)}). Fix: choose opset 21"
         ) from error
 
 
-def _lower(draft: ModelDraft, version: int) -> None:
-    """Bring a draft from this opset to the one before."""
+def _lower(model: MutableModel, version: int) -> None:
+    """Bring a model from this opset to the one before."""
 
     def rule(op: Writer, node: onnx.NodeProto) -> str | Sequence[str] | None:
         if not is_standard(node) or _since(node.op_type, version) != version:
@@ -86,16 +86,16 @@ def _lower(draft: ModelDraft, version: int) -> None:
 
     if any(
         is_standard(node) and _since(node.op_type, version) == version
-        for node in all_nodes(draft.proto.graph)
+        for node in all_nodes(model.proto.graph)
     ):
-        _expand_new(draft, version)
-        draft.infer()
-        draft.rewrite(rule)
-    draft.opset = version - 1
+        _expand_new(model, version)
+        model.infer()
+        model.rewrite(rule)
+    model.opset = version - 1
 
 
-def _raise(draft: ModelDraft, version: int) -> None:
-    """Bring a draft to this opset from the one before: later schemas take all that earlier ones took, but for types."""
+def _raise(model: MutableModel, version: int) -> None:
+    """Bring a model to this opset from the one before: later schemas take all that earlier ones took, but for types."""
 
     def rule(op: Writer, node: onnx.NodeProto) -> None:
         if is_standard(node) and _since(node.op_type, version) == version:
@@ -103,12 +103,12 @@ def _raise(draft: ModelDraft, version: int) -> None:
             if why:
                 raise op.refuse(f"{why} at opset {version}", f"choose opset {version - 1}")
 
-    draft.infer()
-    draft.rewrite(rule)
-    draft.opset = version
+    model.infer()
+    model.rewrite(rule)
+    model.opset = version
 
 
-def _expand_new(draft: ModelDraft, version: int) -> None:
+def _expand_new(model: MutableModel, version: int) -> None:
     """Replace the ops that the opset before does not have, or means otherwise, by their standard bodies."""
 
     def rule(op: Writer, node: onnx.NodeProto) -> Sequence[str] | None:
@@ -124,11 +124,11 @@ def _expand_new(draft: ModelDraft, version: int) -> None:
     for _ in range(_BODIES):
         if not any(
             is_standard(node) and _lacks_older_form(node.op_type, version)
-            for node in all_nodes(draft.proto.graph)
+            for node in all_nodes(model.proto.graph)
         ):
             return
-        draft.infer()
-        draft.rewrite(rule)
+        model.infer()
+        model.rewrite(rule)
     raise ExportError(
         f"the ops of opset {version} cannot be written out. Fix: choose opset {version} or later"
     )

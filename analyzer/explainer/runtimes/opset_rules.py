@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper
 
-from analyzer.explainer.runtimes.draft import Writer
+from analyzer.explainer.runtimes.mutable import Writer
 
 OpsetRule = Callable[[Writer], "str | Sequence[str] | None"]
 

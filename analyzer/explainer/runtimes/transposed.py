@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from analyzer.explainer.runtimes.draft import Writer
+from analyzer.explainer.runtimes.mutable import Writer
 
 _BEGIN = np.iinfo(np.int64).min
 

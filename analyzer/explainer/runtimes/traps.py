@@ -13,8 +13,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from analyzer.explainer.runtimes.draft import Writer
 from analyzer.explainer.runtimes.forms import PlainForm
+from analyzer.explainer.runtimes.mutable import Writer
 from analyzer.explainer.runtimes.transposed import as_convolution
 
 # The older provider fails on Conv of volumes, (N, C, depth, height, width), too.

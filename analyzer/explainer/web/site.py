@@ -33,6 +33,7 @@ from analyzer.explainer.web.samples import MOST_SIDE, image_samples, text_sample
 from analyzer.explainer.web.texts import is_text, token_inputs, tokenizer_text
 from analyzer.explainer.web.vendored import RUNTIME, vendored
 from analyzer.explainer.web.views import look, views_of
+from analyzer.explainer.web.wording import parts
 from converters.metadata import parse_class_names, parse_preprocessing
 from converters.model import CLASS_NAMES_KEY, PREPROCESSING_KEY, Preprocessing
 from converters.sources.files import read_onnx
@@ -228,7 +229,13 @@ def _class_names(proto: onnx.ModelProto, explained: Port) -> list[str] | None:
 def _static(title: str, found: Description, page: Mapping[str, Any]) -> dict[str, bytes]:
     """Return the page itself, and its styles and modules."""
     files = {path.name: path.read_bytes() for path in sorted(PAGE.iterdir()) if path.suffix != ".html"}
-    files["index.html"] = _template().render(title=title, page=page, caption=found.caption).encode()
+    words = {
+        "title": title,
+        "page": page,
+        "caption": found.caption,
+        "parts": parts(found, text=page["kind"] == "text"),
+    }
+    files["index.html"] = _template().render(words).encode()
     return files
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from analyzer.explainer.description import Description
+
 IMPORTANCE, SIGNED = "importance", "signed"
 LABELS: Mapping[str, str] = {IMPORTANCE: "Importance", SIGNED: "For and against"}
 
@@ -33,6 +35,13 @@ _IMPORTANCE: Mapping[str, str] = {
 }
 _TEXT_IMPORTANCE = "The stronger the colour of a word, the more it mattered to the score of “{class}”."
 _TEXT_SIGNED = "Red words raise the score of “{class}”, blue words lower it."
+
+
+def parts(found: Description, *, text: bool) -> str:
+    """Return what the parts of an explanation are, whose sum the page checks."""
+    elements = "all tokens" if text else "all pixels"
+    layers = any(port.role == "complete_map" for port in found.outputs)
+    return f"{elements} and of all layers of the network" if layers else elements
 
 
 def sentence(method: str, view: str, sum_of: str | None, *, text: bool, own: bool) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 
 from analyzer.errors import ExportError
 from analyzer.graph.channel_axis import channel_axes, input_channel_axis
@@ -73,7 +74,7 @@ def exported_path(
         if name in tokens:
             axis = rank_of(tensor) - 1
         maps[name] = reduced_map(op, tensor, axis, signed=True)
-    double = 11
+    double = onnx.TensorProto.DOUBLE
     difference = op.Sub(op.Cast(explainer.explained, to=double), op.Cast(before, to=double))
     total = sample_total(op, list(attributions.values()))
     return Exported(attributions, maps, signed=True, delta=op.Sub(total, difference))

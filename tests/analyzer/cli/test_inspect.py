@@ -117,10 +117,23 @@ def test_a_path_that_ends_is_told_with_its_end(inspected, shown):
     assert [end["op"] for end in inspected(SHAPE)["path"]["ends"]] == ["Shape"]
 
 
-def test_a_loop_of_unknown_length_is_the_reason(inspected):
-    blocking = inspected(LOOP)["coverage"]["onnxruntime"]["blocking"]
-    assert [node["node"] for node in blocking] == ["turns"]
-    assert "trip count 'trips' is computed while running" in blocking[0]["reason"]
+def test_a_loop_of_unknown_length_is_covered(inspected):
+    found = inspected(LOOP)
+    assert found["operators"]["Loop"] == 1
+    assert [found["coverage"][name]["blocking"] for name in ("onnxruntime", "torch")] == [[], []]
+
+
+def test_a_loop_whose_shapes_change_is_the_reason(inspected):
+    growing = LOOP.replace("w = Mul(v, h)", "w = Concat<axis=0>(v, h)").replace(
+        "float[n,3] w", "float[m,3] w"
+    )
+    assert inspected(growing)["coverage"]["onnxruntime"]["blocking"] == []
+    flat = LOOP.replace("w = Mul(v, h)", "u = Mul(v, h) w = Unsqueeze(u, a)").replace(
+        "{1}>", "{1}, int64[1] a = {0}>"
+    )
+    (blocking,) = inspected(flat.replace("float[n,3] w", "float w"))["coverage"]["onnxruntime"]["blocking"]
+    assert blocking["node"] == "turns"
+    assert "trip count 'trips' is computed while running" in blocking["reason"]
 
 
 def test_a_model_without_a_canonical_form_is_shown_with_the_reason(inspected, shown):

@@ -11,7 +11,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 import converters.passes.unroll
 from analyzer import differentiate
-from analyzer.errors import UnsupportedOp
 from converters import UnsupportedModel, canonicalise
 from tests.converters.helpers import make_model, normal, ops, run
 
@@ -187,20 +186,27 @@ def steps_of_the_values() -> list[onnx.NodeProto]:
     ]
 
 
-def test_a_loop_on_the_path_whose_count_is_computed_is_refused_with_the_reason() -> None:
+def test_a_loop_on_the_path_whose_count_is_computed_is_differentiated() -> None:
     nodes = [
         *steps_of_the_values(),
         halving("n_steps"),
         helper.make_node("Reshape", ["last", "shape"], ["y"]),
     ]
-    constants = {"w": normal(4, 4), "shape": np.array([-1, 4])}
-    model = make_model(nodes, {"x": ("n", 4)}, ["y"], constants)
+    weights = normal(4, 4)
+    model = make_model(nodes, {"x": ("n", 4)}, ["y"], {"w": weights, "shape": np.array([-1, 4])})
     fn = differentiate(model, backend="onnxruntime")
-    with pytest.raises(UnsupportedOp, match=r"'recurrence' \(Loop\).*trip count 'n_steps' is computed while"):
-        fn.gradients(np.full((2, 4), 2.5, np.float32), target=1)
+    x, line, step = np.full((1, 4), 2.5, np.float32), normal(1, 4, seed=3), 1e-6
+    ends = [
+        expected(x + np.float64(sign * step) * line.astype(np.float64), weights.astype(np.float64), 2)[-1][
+            0, 1
+        ]
+        for sign in (1, -1)
+    ]
+    found = fn.gradients(x, target=1).gradients["x"]
+    assert (found * line).sum() == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-3, abs=1e-7)
 
 
-def test_a_loop_that_reads_the_input_from_within_is_refused_too() -> None:
+def test_a_loop_that_reads_the_input_from_within_is_differentiated() -> None:
     inner = [keep_going(), helper.make_node("Mul", ["h", "x"], ["h_next"])]
     nodes = [
         *steps_of_the_values(),
@@ -210,8 +216,9 @@ def test_a_loop_that_reads_the_input_from_within_is_refused_too() -> None:
     constants = {"one": np.ones((1, 4), np.float32), "shape": np.array([-1, 4])}
     model = make_model(nodes, {"x": ("n", 4)}, ["y"], constants)
     fn = differentiate(model, backend="onnxruntime")
-    with pytest.raises(UnsupportedOp, match="Loop"):
-        fn.gradients(np.full((2, 4), 2.5, np.float32), target=1)
+    # Two steps: the derivative of x².
+    found = fn.gradients(np.full((2, 4), 2.5, np.float32), target=1)
+    np.testing.assert_allclose(found.gradients["x"], [[0, 5, 0, 0]] * 2, rtol=1e-6)
 
 
 def test_a_loop_that_would_be_too_large_stays(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from analyzer import differentiate
 from converters import (
     ConversionError,
     InvalidModel,
@@ -293,3 +294,25 @@ def test_a_function_traced_from_an_example_takes_free_axes() -> None:
         convert(tf.function(function), normal(2, 5, 3), free_axes={"y": {1: "time"}})
     with pytest.raises(ConversionError, match="states its own"):
         convert(sequential(), free_axes={"x": {1: "time"}})
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_an_input_that_a_function_branches_on_is_fixed(stated: bool):
+    weights = np.random.default_rng(0).normal(size=(2, 4, 3)).astype("f")
+
+    @tf.function
+    def net(x, sr):
+        return tf.cond(sr == 16000, lambda: tf.tanh(x @ weights[0]), lambda: tf.exp(x @ weights[1]))
+
+    x = np.random.default_rng(1).normal(size=(2, 4)).astype("f")
+    example = {"x": x, "sr": np.asarray(8000)} if stated else x
+    model = convert(net, example, constants={"sr": 16000})
+    assert [info.name for info in model.proto.graph.input] == ["x"]
+    assert "If" not in {node.op_type for node in model.proto.graph.node}
+    expected = np.tanh(x.astype(np.float64) @ weights[0])
+    for backend in ("onnxruntime", "source"):
+        found = differentiate(model, backend=backend).gradients(x, target=1)
+        np.testing.assert_allclose(found.output, expected[:, 1], rtol=1e-5)
+        np.testing.assert_allclose(
+            found.gradients["x"], (1 - expected[:, 1:2] ** 2) * weights[0][:, 1], rtol=1e-4
+        )

@@ -244,7 +244,16 @@ def _constant(sketch: Sketch, x: str, shape: Shape) -> Value:
     return str(sketch.add(sketch.choose("Add", "Mul"), x, c)), shape
 
 
-def _branch(sketch: Sketch, x: str, shape: Shape) -> Value:
+def draw_branches(sketch: Sketch) -> None:
+    """Branches of unknown conditions, one after the other."""
+    shape: Shape = (2, 3)
+    x = sketch.input(*shape)
+    for _ in range(sketch.choose(1, 2)):
+        x, shape = _branch(sketch, x, shape, known=False)
+    sketch.output(x)
+
+
+def _branch(sketch: Sketch, x: str, shape: Shape, known: bool | None = None) -> Value:
     """An If whose branches compute, hand on a captured tensor, or hold a constant; its condition is known or not."""
     own = helper.np_dtype_to_tensor_dtype(sketch.dtype)
     bodies: dict[str, Any] = {}
@@ -264,7 +273,7 @@ def _branch(sketch: Sketch, x: str, shape: Shape) -> Value:
             nodes.append(helper.make_node("Abs", [result], [second]))
         outputs = [helper.make_tensor_value_info(name, own, shape) for name in (result, second)]
         bodies[role] = helper.make_graph(nodes, role, [], outputs, tensors)
-    known = sketch.chance(80)
+    known = sketch.chance(80) if known is None else known
     condition = sketch.constant(np.asarray(sketch.choose(True, False))) if known else sketch.input(dtype=bool)
     first, second = sketch.add("If", condition, outputs=2, **bodies)
     sketch.leak(second, percent=30)

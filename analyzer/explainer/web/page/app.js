@@ -232,6 +232,7 @@ function show(found) {
   $("completeness").replaceChildren(...(sums.good === null ? [] : [mark(sums.good)]), sums.text);
   const size = state.reduced ? ` The picture was made smaller first, to ${state.reduced} pixels.` : "";
   $("time").textContent = `Computed on this device in ${duration(found.milliseconds)}.${size}`;
+  $("parts-meaning").hidden = sums.good === null;
   $("score-meaning").hidden = sums.good === null || !classes.softened;
   $("check").hidden = false;
   if (description.page.kind === "image") $("download").disabled = false;
@@ -250,7 +251,9 @@ function showView() {
   const { page, class_names: names } = state.description;
   const key = $("views").querySelector("input:checked")?.value;
   const view = page.views.find((one) => one.key === key) ?? page.views[0];
-  $("ramp").style.background = gradient(view, state.look);
+  // Over a photograph, the middle of a signed map is its grey ground.
+  const middle = view.signed && page.kind === "image" ? ", rgb(165 165 165)" : "";
+  $("ramp").style.background = gradient(view, state.look) + middle;
   [$("legend-low").textContent, $("legend-high").textContent] = view.legend;
   const { shown } = state;
   if (!shown) return;

@@ -51,7 +51,7 @@ export function completeness(found, name) {
   const score = number(found.explained);
   if (found.error !== null) {
     return found.error <= 0.01
-      ? { good: true, text: `Yes: its parts sum to the score of “${name}”, ${score}. Error ${percent(found.error)}.` }
+      ? { good: true, text: `Yes: its parts sum to the score of “${name}”, ${score}. They miss it by ${percent(found.error)}.` }
       : { good: false, text: `Not fully: its parts miss the score of “${name}”, ${score}, by ${percent(found.error)}.` };
   }
   if (found.delta !== null && found.total !== null) {
@@ -59,7 +59,7 @@ export function completeness(found, name) {
     const error = Math.abs(found.delta) / Math.max(Math.abs(change), 1e-12);
     const whole = `the change of the score of “${name}” from the baseline, ${number(change)}`;
     return error <= 0.05
-      ? { good: true, text: `Yes: its parts sum to ${whole}. Error ${percent(error)}.` }
+      ? { good: true, text: `Yes: its parts sum to ${whole}. They miss it by ${percent(error)}.` }
       : { good: false, text: `Not fully: its parts miss ${whole}, by ${percent(error)}.` };
   }
   return {

@@ -9,8 +9,8 @@ import onnx
 import pytest
 from onnx import helper
 
-from analyzer.explainer.runtimes.draft import ModelDraft, Writer
 from analyzer.explainer.runtimes.forms import FORMS, folded
+from analyzer.explainer.runtimes.mutable import MutableModel, Writer
 from analyzer.explainer.runtimes.opset import at_opset, checked
 from analyzer.explainer.runtimes.traps import TRAP_FORMS
 from converters.graph.runtime import ReferenceSession, Session, run
@@ -38,10 +38,10 @@ def _model(op_type: str, feeds: list[np.ndarray], opset: int, **attributes: Any)
 
 
 def _rewritten(proto: onnx.ModelProto, rule: Any) -> onnx.ModelProto:
-    draft = ModelDraft(proto)
-    draft.infer()
-    assert draft.rewrite(rule)
-    found = draft.finished()
+    model = MutableModel(proto)
+    model.infer()
+    assert model.rewrite(rule)
+    found = model.finished()
     checked(found)
     return found
 
@@ -179,11 +179,11 @@ def test_known_sizes_become_constants_and_fed_ones_do_not() -> None:
             w = Add (fed, two)
         }"""
     proto = onnx.parser.parse_model(text)
-    draft = ModelDraft(proto)
+    model = MutableModel(proto)
     for _ in range(4):
-        draft.infer()
-        draft.rewrite(lambda op, node: folded(op))
-    found = draft.finished()
+        model.infer()
+        model.rewrite(lambda op, node: folded(op))
+    found = model.finished()
     assert sorted(node.op_type for node in found.graph.node) == ["Add", "Constant", "Mul", "Shape"]
     feeds = {"x": _normal(2, 3, 4), "free": _normal(7, 5)}
     y, z, w = run(found, feeds)

@@ -17,7 +17,7 @@ from analyzer.autodiff.request import full_program, observe
 from analyzer.backends import differentiate
 from analyzer.errors import ExportError
 from analyzer.explainer.runtimes import at_opset
-from analyzer.explainer.runtimes.draft import all_nodes
+from analyzer.explainer.runtimes.mutable import all_nodes
 from converters import convert
 from converters.graph.runtime import RuntimeFailure, run
 

@@ -7,7 +7,7 @@ files that are made apart from the exporter.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from analyzer.autodiff.request import CHOSEN, OUTPUT, full_program
 from analyzer.backends import differentiate
+from analyzer.explainer.description import EXPLAINER_KEY
 from analyzer.methods.full_grad import PUBLISHED
 from analyzer.methods.full_gradient.decomposition import Settings, plan
 from converters.model import Preprocessing, set_metadata
@@ -175,3 +176,15 @@ def _file(
         {**{one.key: one.value for one in found.metadata_props}, "onnxplain.explainer": json.dumps(stored)},
     )
     return found
+
+
+def described(change: Callable[[dict[str, Any]], object]) -> Callable[[onnx.ModelProto], None]:
+    """Return a function that changes the stored description of a model."""
+
+    def apply(proto: onnx.ModelProto) -> None:
+        (entry,) = (one for one in proto.metadata_props if one.key == EXPLAINER_KEY)
+        stored = json.loads(entry.value)
+        change(stored)
+        entry.value = json.dumps(stored)
+
+    return apply

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from PIL import Image
 
@@ -22,66 +19,15 @@ from analyzer.figures.heat import REGIONS, overlay, smoothed
 from analyzer.figures.images import preprocess
 from converters import Preprocessing, convert
 from tests.analyzer.explainer.web.chrome import Chrome, Page
-from tests.analyzer.explainer.web.conftest import BERT, CASES, TEXTS, serving
-from tests.analyzer.explainer.web.networks import HOSTILE, LENGTH, NAMES, photo_classifier, text_classifier
-
-AXE = gzip.decompress((Path(__file__).parent / "axe.min.js.gz").read_bytes()).decode()
-# What the page found, as it tells other scripts of the page.
-LISTEN = """
-window.told = 0;
-document.addEventListener("onnxplain:explained", ({ detail }) => {
-  const maps = Object.fromEntries(Object.entries(detail.maps).map(([name, map]) => [name, Array.from(map)]));
-  const { milliseconds, target, explained, error, delta, total, tokens, width, height, frame } = detail;
-  const scores = Array.from(detail.scores);
-  window.found = { scores, maps, milliseconds, target, explained, error, delta, total, tokens, width, height, frame };
-  window.told += 1;
-});
-"""
-# A model that takes its time.
-SLOW = """
-const post = Worker.prototype.postMessage;
-Worker.prototype.postMessage = function (...message) { setTimeout(() => post.apply(this, message), 400); };
-"""
-SETTLED = "window.told && !document.body.hasAttribute('aria-busy')"
-
-
-def opened(chrome: Chrome, address: str, *, more: str = "") -> Page:
-    """A tab with the page, after its first sample is explained. more: a script that runs before the page's own."""
-    page = chrome.page()
-    page.call("Page.addScriptToEvaluateOnNewDocument", {"source": LISTEN + more})
-    page.open(address)
-    page.until(SETTLED)
-    return page
-
-
-def after(page: Page, action: Any, *arguments: Any) -> dict[str, Any]:
-    """What is found after an action."""
-    before = page.run("window.told")
-    action(*arguments)
-    page.until(f"window.told > {before} && {SETTLED}")
-    return page.run("window.found")
-
-
-def python(path: Path, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return dict(zip([one.name for one in session.get_outputs()], session.run(None, feeds), strict=True))
-
-
-def pixels(path: Path) -> np.ndarray:
-    return np.asarray(Image.open(path).convert("RGB"))
-
-
-def assert_equal(found: dict[str, Any], expected: dict[str, np.ndarray]) -> None:
-    """The scores and both maps, to a relative L2 of 1e-4; the class and the completeness."""
-    pairs = {"scores": (found["scores"], expected["logits"])}
-    pairs |= {name: (found["maps"][name], expected[name]) for name in ("map", "complete_map")}
-    for name, (own, truth) in pairs.items():
-        flat = np.ravel(truth)[: len(own)] if name != "scores" else np.ravel(truth)
-        assert len(own) == len(flat), name
-        assert np.linalg.norm(own - flat) <= 1e-4 * np.linalg.norm(flat), name
-    assert found["target"] == expected["explained_target"][0]
-    np.testing.assert_allclose(found["explained"], expected["explained"][0], rtol=1e-4)
-    assert found["error"] <= 1e-4 and expected["completeness_error"][0] <= 1e-4
+from tests.analyzer.explainer.web.conftest import serving
+from tests.analyzer.explainer.web.driving import (
+    after,
+    assert_equal,
+    opened,
+    pixels,
+    python,
+)
+from tests.analyzer.explainer.web.networks import HOSTILE, NAMES, photo_classifier
 
 
 def test_a_reader_explains_pictures(
@@ -327,179 +273,3 @@ def test_files_of_the_exporter_run_in_the_page(
             else:
                 assert page.run("document.querySelector('#views').hidden")
             assert page.said == []
-
-
-def test_the_share_of_a_token_is_the_sum_over_its_vector(chrome: Chrome, tmp_path: Path) -> None:
-    tokenizer, text = BERT["tokenizer"], "a"
-    onnx.save(text_classifier(1 + max(tokenizer["model"]["vocab"].values())), tmp_path / "net.onnx")
-    path = tmp_path / "words.onnx"
-    settings: dict[str, Any] = {"steps": 8, "wrt": "embedding", "tokenizer": json.dumps(tokenizer)}
-    export_explainer(str(tmp_path / "net.onnx"), path, "integrated-gradients", **settings)
-    write_site(path, tmp_path / "site", samples=[text])
-    with serving(tmp_path / "site") as address:
-        page = opened(chrome, address)
-        (shares,) = page.run("window.found.maps").values()
-        ids = next(case["ids"] for case in BERT["cases"] if case["text"] == text)
-        row = np.array([ids + [0] * (LENGTH - len(ids))])
-        expected = python(path, {"ids": row})
-        np.testing.assert_allclose(
-            shares, expected["attribution"][0].sum(axis=1)[: len(ids)], rtol=1e-3, atol=1e-5
-        )
-        assert page.text("#sentence").startswith("Red words raise")
-
-
-def test_a_reader_explains_texts(chrome: Chrome, text_file: Path, text_site: Path) -> None:
-    def truth(text: str, target: int = -1) -> dict[str, np.ndarray]:
-        ids = next(case["ids"] for case in BERT["cases"] if case["text"] == text)
-        row = np.array([ids + [0] * (LENGTH - len(ids))])
-        return {**python(text_file, {"ids": row, "target": np.array([target])}), "count": np.array(len(ids))}
-
-    with serving(text_site) as address:
-        page = opened(chrome, address)
-        assert page.run("document.querySelector('#words').value") == TEXTS[0]
-        text = "I'm you're they'll WE'VE don't can’t"
-        # Typed with the keyboard and sent with it.
-        page.run("(w => { w.focus(); w.select() })(document.querySelector('#words'))")
-        page.type("a")
-        page.press("Tab")
-        found = after(page, page.press, "Enter")
-        assert_equal(found, truth("a"))
-        assert [one["text"] for one in found["tokens"]] == ["[CLS]", "a", "[SEP]"]
-        assert page.run("document.querySelectorAll('#tokens > span').length") == truth("a")["count"]
-        found = after(page, page.run, "document.querySelectorAll('#top input')[1].click()")
-        assert_equal(found, truth("a", found["target"]))
-
-        # Longer than the model takes.
-        page.run(
-            f"(w => {{ w.value = {json.dumps(text)}; w.form.requestSubmit() }})(document.querySelector('#words'))"
-        )
-        page.until("!document.querySelector('#problem').hidden")
-        assert f"the model takes {LENGTH}" in page.text("#problem")
-        page.run("document.querySelector('#views input[value=signed]').click()")
-        found = after(page, page.click, ".sample:nth-child(2)")
-        assert page.text("#tokens small")[0] in "+−0" and page.text("#sentence").startswith("Red words raise")
-        colours = page.run(
-            "[...document.querySelectorAll('#tokens b')].map(one => getComputedStyle(one).backgroundColor)"
-        )
-        values = found["maps"]["complete_map"]
-        strongest = int(np.argmax(np.abs(values)))
-        alphas = [float(one.rsplit(",", 1)[-1].strip(" )")) if "rgba" in one else 1.0 for one in colours]
-        assert strongest == int(np.argmax(alphas))
-        assert page.said == [] and all(url.startswith(address) for url in page.requested)
-
-
-def test_the_tokenizer_of_the_page_gives_the_ids_of_the_python_package(
-    chrome: Chrome, text_site: Path
-) -> None:
-    with serving(text_site) as address:
-        page = opened(chrome, address)
-        for one in CASES:
-            found = page.run(
-                f"""Promise.all([import("./vendor/tokenizers.min.mjs"), import("./precompiled.js")]).then(
-                ([{{ Tokenizer }}, {{ withTables }}]) => {{
-                  const stored = {json.dumps(one["tokenizer"])};
-                  const tokenizer = new Tokenizer(stored, {{}});
-                  withTables(tokenizer, stored);
-                  const texts = {json.dumps([case["text"] for case in one["cases"]])};
-                  return texts.map(text => Array.from(tokenizer.encode(text).ids, Number));
-                }})"""
-            )
-            assert found == [case["ids"] for case in one["cases"]], one["name"]
-
-
-def test_numbers_and_sums_are_told_in_plain_words(chrome: Chrome, photo_site: Path) -> None:
-    """Of a sum that holds, one that does not, a path's, and a method that claims none."""
-    texts = {
-        "number(9.1734)": "9.17", "number(-0.00432)": "−0.00432", "number(1234.5)": "1,230", "number(0)": "0",
-        "number(1e-7)": "1.0e−7", "number(NaN)": "–", "percent(2.34e-6)": "0.00023 %",
-        "percent(0)": "0 %", "percent(0.0312)": "3.1 %", "percent(1.257)": "126 %", "percent(0.02)": "2 %",
-        "probability(0.3861)": "38.6 %", "probability(1e-5)": "<0.1 %", "probability(0.99999)": ">99.9 %",
-        "duration(369.6)": "370 ms", "duration(2440)": "2.4 s", "megabytes(33149999)": "33 MB",
-        "className(['a', ' '], 0)": "a", "className(['a', ' '], 1)": "class 1", "className(null, 7)": "class 7",
-    }  # fmt: skip
-    base = {"explained": 9.17, "error": None, "delta": None, "total": None}
-    sums = [
-        ({"error": 1e-6}, True, "Yes: its parts sum to the score of “cat”, 9.17. Error 0.0001 %."),
-        ({"error": 0.23}, False, "Not fully: its parts miss the score of “cat”, 9.17, by 23 %."),
-        ({"delta": 0.02, "total": 8.02}, True, "Yes: its parts sum to the change of the score of “cat” from the "
-         "baseline, 8. Error 0.25 %."),
-        ({"delta": -4.0, "total": 4.0}, False, "Not fully: its parts miss the change of the score of “cat” from the "
-         "baseline, 8, by 50 %."),
-        ({}, None, "This method shows where to look. Its values do not add up to the score, so there is no sum to "
-         "check."),
-    ]  # fmt: skip
-    with serving(photo_site) as address:
-        page = opened(chrome, address)
-        words = (
-            "import('./words.js').then(({ number, percent, probability, duration, megabytes, className }) => "
-        )
-        assert page.run(f"{words}[{', '.join(texts)}])") == list(texts.values())
-        given = json.dumps([base | change for change, _, _ in sums])
-        found = page.run(
-            f"import('./words.js').then(({{ completeness }}) => {given}.map(one => completeness(one, 'cat')))"
-        )
-        assert found == [{"good": good, "text": text} for _, good, text in sums]
-
-
-def test_only_the_last_of_many_requests_is_shown(
-    chrome: Chrome, photo_file: Path, photo_site: Path, photos: dict[str, Path]
-) -> None:
-    with serving(photo_site) as address:
-        page = opened(chrome, address, more=SLOW)
-        # While one picture is computed, another is given, and then a class for it.
-        page.choose("#file", photos["clear"])
-        page.until("document.querySelector('#photo').height === 20")
-        page.choose("#file", photos["tall"])
-        page.until("document.querySelector('#photo').height === 90")
-        page.run("document.querySelectorAll('#top input')[3].click()")
-        wanted = int(page.run("document.querySelectorAll('#top input')[3].value"))
-        page.until(SETTLED + " && window.told === 2")
-        assert (page.run("window.found.target"), page.run("window.found.height")) == (wanted, 90)
-        feeds = {"image": pixels(photos["tall"])[None], "target": np.array([wanted])}
-        assert_equal(page.run("window.found"), python(photo_file, feeds))
-
-
-def test_a_large_picture_is_made_smaller_and_the_page_says_so(
-    chrome: Chrome, photo_site: Path, tmp_path: Path
-) -> None:
-    Image.new("RGB", (2500, 20), (200, 100, 50)).save(tmp_path / "banner.png")
-    with serving(photo_site) as address:
-        page = opened(chrome, address)
-        found = after(page, page.choose, "#file", tmp_path / "banner.png")
-        assert (found["width"], found["height"]) == (2048, 16)
-        assert "made smaller first, to 2048 × 16 pixels" in page.text("#time")
-
-
-@pytest.mark.parametrize("kind", ["photo", "text"])
-def test_everyone_can_use_the_page(chrome: Chrome, kind: str, request: pytest.FixtureRequest) -> None:
-    """No violation of axe-core, wide and narrow, in light and dark; nothing is wider than the window."""
-    with serving(request.getfixturevalue(f"{kind}_site")) as address:
-        page = opened(chrome, address)
-        page.run(AXE + "\n; 0")
-        views = ("importance", "signed")
-        for view, width, dark in itertools.product(views, (1400, 360), (False, True)):
-            page.size(width, 900)
-            page.scheme(dark=dark)
-            page.run(f"document.querySelector('#views input[value={view}]').click()")
-            found = page.run(
-                "axe.run(document, {resultTypes: ['violations']}).then(({violations}) => violations.map("
-                "one => [one.id, one.nodes.slice(0, 3).map(node => node.html + node.failureSummary)]))"
-            )
-            assert found == [], (view, width, dark)
-            assert page.run("document.documentElement.scrollWidth") <= width
-        page.run("document.querySelector('#search')?.focus()")
-        if kind == "photo":
-            page.type("a")
-            found = page.run("axe.run('main').then(({violations}) => violations.map(one => one.id))")
-            assert found == [] and not page.run("document.querySelector('#found').hidden")
-        # Every control is reached by the Tab key, and shows it.
-        page.run("document.activeElement.blur()")
-        reached = set()
-        for _ in range(14):
-            page.press("Tab")
-            reached.add(page.run("document.activeElement.id || document.activeElement.name"))
-        wanted = {
-            "photo": {"file", "view", "opacity", "download", "class", "search"},
-            "text": {"words", "view", "class"},
-        }
-        assert wanted[kind] <= reached

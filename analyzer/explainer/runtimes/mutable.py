@@ -33,7 +33,7 @@ KnownTypes = ChainMap[str, onnx.TypeProto]
 KnownValues = ChainMap[str, "onnx.TensorProto | onnx.NodeProto"]
 
 
-class ModelDraft:
+class MutableModel:
     """A model without its large initializers, which `heavy` maps from their names."""
 
     def __init__(self, source: onnx.ModelProto) -> None:
@@ -197,10 +197,10 @@ class Writer(NodeBuilder[str]):
     """Writes the nodes that replace one node. Tensors are names; numbers take the type of the first tensor."""
 
     def __init__(
-        self, draft: ModelDraft, node: onnx.NodeProto, scope: KnownTypes, values: KnownValues
+        self, model: MutableModel, node: onnx.NodeProto, scope: KnownTypes, values: KnownValues
     ) -> None:
         super().__init__()
-        self.draft = draft
+        self.model = model
         self.node = node
         self._scope = scope
         self._values = values
@@ -222,11 +222,11 @@ class Writer(NodeBuilder[str]):
 
     def constant(self, array: np.ndarray) -> str:
         """Enter a constant into the model."""
-        return self.draft.constant(array)
+        return self.model.constant(array)
 
     def fresh(self, stem: str) -> str:
         """Return a name that the model does not have yet."""
-        return self.draft.fresh(f"{next(name for name in self.node.output if name)}.{stem}")
+        return self.model.fresh(f"{next(name for name in self.node.output if name)}.{stem}")
 
     def name_of(self, tensor: str) -> str:
         """Return the name itself."""
@@ -284,7 +284,7 @@ class Writer(NodeBuilder[str]):
             if entry.name == name:
                 value = helper.get_attribute_value(entry)
                 return value.decode() if isinstance(value, bytes) else value
-        formal = onnx.defs.get_schema(self.node.op_type, self.draft.opset).attributes.get(name)
+        formal = onnx.defs.get_schema(self.node.op_type, self.model.opset).attributes.get(name)
         if formal is None or not formal.default_value.name:
             return None
         value = helper.get_attribute_value(formal.default_value)
@@ -326,7 +326,7 @@ class Writer(NodeBuilder[str]):
                 for position, tensor in enumerate(names):
                     names[position] = renamed.get(tensor, tensor)
             node.metadata_props.extend(self.node.metadata_props)
-            node.name = self.draft.fresh(f"{self.node.name}/{node.op_type}") if self.node.name else ""
+            node.name = self.model.fresh(f"{self.node.name}/{node.op_type}") if self.node.name else ""
         return self.nodes
 
 
