@@ -353,6 +353,7 @@ def _kept(model: Any, options: Mapping[str, Any]) -> Any:
         path = os.fspath(model)
         if path.lower().endswith(".onnx") and not os.path.isfile(path):
             raise InputError(f"{path}: no such file. Fix: give the path of a model")
-        return path
+        # A worker may run in another folder.
+        return os.path.abspath(path) if os.path.exists(path) else path
     # A network of PyTorch is traced from an example, and refused here without one.
     return load(model, verify=options.get("verify", True), trust=options.get("trust", False))

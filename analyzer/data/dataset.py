@@ -209,7 +209,7 @@ def _agreed(
         part = asked.part_size or (stored["part_size"] if stored else BATCHES * batch)
         wanted = {
             **_identity(explainer, model, source, asked),
-            "target": described(target, "target"),
+            "target": described(target),
             "part_size": part,
             "batch_size": batch,
             "shards": shards,
@@ -247,7 +247,7 @@ def _identity(explainer: BatchExplainer, model: Any, source: Source, asked: JobO
     return {
         "model": {**of_model, "name": asked.name or of_model["name"]},
         "method": explainer.method,
-        "settings": {key: described(value, key) for key, value in settings.items()},
+        "settings": {key: described(value) for key, value in settings.items()},
         "backend": explainer.fn.backend if isinstance(model, Differentiable) else backend,
         "attributions": explainer.attributions,
         "dtype": explainer.dtype,

@@ -1,7 +1,6 @@
 """What tells one job from another: the model, the method, its settings, the versions. As JSON, for a manifest.
 
-From Python objects to plain values. Arrays and other data are hashed; a generator of random numbers is refused, as its
-state changes from batch to batch.
+From Python objects to plain values. Arrays are hashed.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ import numpy as np
 import onnx
 
 from analyzer.backends import Differentiable
-from analyzer.errors import AnalysisError
 from converters import Model
 
 _BLOCK = 2**20
@@ -46,27 +44,19 @@ def model_identity(model: Any, proto: onnx.ModelProto) -> dict[str, Any]:
     return {"name": proto.graph.name if isinstance(inner, Model) else name, "sha256": _of_proto(proto)}
 
 
-def described(value: Any, what: str) -> Any:
-    """Return a setting or a target as JSON: numbers and texts as they are, arrays and bytes as hashes.
-
-    what: its name, for errors. Raises AnalysisError for a generator of random numbers.
-    """
+def described(value: Any) -> Any:
+    """Return a setting or a target as JSON: numbers and texts as they are, arrays as hashes, other objects as names."""
     if value is None or isinstance(value, (str, bool, int, float)):
         return value
     if isinstance(value, np.generic):
         return value.item()
-    if isinstance(value, (np.random.Generator, np.random.RandomState, np.random.BitGenerator)):
-        raise AnalysisError(
-            f"{what} is a generator of random numbers, whose state a run that continues cannot know. Fix: give a "
-            "seed, rng=0"
-        )
     if isinstance(value, Mapping):
-        return {str(key): described(one, what) for key, one in value.items()}
+        return {str(key): described(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
-        return [described(one, what) for one in value]
+        return [described(one) for one in value]
     if is_dataclass(value) and not isinstance(value, type):
         given = {one.name: getattr(value, one.name) for one in fields(value)}
-        stated = {name: described(one, what) for name, one in given.items() if one is not None}
+        stated = {name: described(one) for name, one in given.items() if one is not None}
         return {type(value).__name__: stated}
     array = np.asarray(value)
     if array.dtype == object:

@@ -159,6 +159,17 @@ def test_samples_of_many_shapes_are_explained_in_their_own():
     assert [c.shape for c in one_size.schema({"image": np.stack([images[0]])}) if c.name == "map"] == [(5, 6)]
 
 
+def test_a_path_stays_a_path_and_is_read_in_any_folder(model, tmp_path, monkeypatch):
+    model.save(tmp_path / "model.onnx")
+    monkeypatch.chdir(tmp_path)
+    explainer = ox.BatchExplainer("model.onnx", "gradient")
+    data = pickle.dumps(explainer)
+    assert len(data) < 1000 < len(pickle.dumps(ox.BatchExplainer(model, "gradient")))
+    monkeypatch.chdir("/")
+    batch = {"image": np.stack(photographs(2))}
+    np.testing.assert_array_equal(pickle.loads(data)(batch)["map"], explainer(batch)["map"])
+
+
 def test_the_schema_is_that_of_the_columns(model):
     explainer = ox.BatchExplainer(model, "full-grad", attributions=True, dtype="float16")
     columns = {column.name: column for column in explainer.schema()}
