@@ -38,6 +38,8 @@ class _Batch:
 EXPLAINED: ContextVar[Mapping[int, _Batch] | None] = ContextVar("explained", default=None)
 # The remarks that were made in this call, by kind.
 _MADE: ContextVar[set[str] | None] = ContextVar("made", default=None)
+MOVES = ("along", "wrt")
+"""Options that name the tensors in place of the inputs; with `along`, `wrt` names others."""
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
@@ -105,9 +107,10 @@ def explains(method: _Method) -> _Method:
         given["model"], feeds = fn, feeds.of(fn.graph)
         if "target" in given:
             given["target"] = fn.indexed(given["target"])
-        if "wrt" in signature.parameters and given.get("wrt") is None and fn.default_wrt is not None:
-            # A model without a floating input is explained from the vectors of its tokens.
-            given["wrt"] = fn.default_wrt
+        # A model without a floating input is explained from the vectors of its tokens.
+        moves = next((name for name in MOVES if name in signature.parameters), None)
+        if moves is not None and given.get(moves) is None and fn.default_wrt is not None:
+            given[moves] = fn.default_wrt
         called = inspect.BoundArguments(signature, cast("OrderedDict[str, Any]", given))
         outermost = not within_call()
         with calling(given["inputs"], feeds), explaining(*([(fn, feeds)] if verify else [])):

@@ -16,6 +16,7 @@ from analyzer.backends import Differentiable
 from analyzer.backends.batching.arranging import moved_target
 from analyzer.backends.batching.settling import arranged_to_move
 from analyzer.backends.bound import Bound
+from analyzer.backends.call import MOVES
 from analyzer.backends.inputs import Feeds
 from analyzer.errors import ExportError
 from analyzer.graph.samples.arrangement import JOINT
@@ -65,8 +66,9 @@ def example_at(
     options: Mapping[str, Any],
 ) -> Example:
     """Return an example of the inputs given, or of random ones. Arrays in the options are moved along."""
-    if "wrt" in kind.parameters and options.get("wrt") is None and fn.default_wrt is not None:
-        options = {**options, "wrt": fn.default_wrt}
+    moves = next((name for name in MOVES if name in kind.parameters), None)
+    if moves is not None and options.get(moves) is None and fn.default_wrt is not None:
+        options = {**options, moves: fn.default_wrt}
     wrt = options.get("wrt")
     names = () if kind.path is not None and wrt is not None else fn.roots(wrt)
     feeds = _feeds(fn, inputs)
