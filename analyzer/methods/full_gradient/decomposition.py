@@ -195,24 +195,31 @@ def _stacked_results(
 ) -> dict[str, Tensor]:
     """The maps and the totals of terms, stacked by their grids."""
     names = [name for name, _, _ in terms]
-    # The published map shows some tensors for the whole image that the complete one has no place for.
-    keys = [(spot.root, spot.grids, bool(layout.placements[name].spots)) for name, spot, _ in terms]
+    places = [layout.placements[name] for name in names]
+    # The published map shows some tensors for the whole image that the complete one has no place for. What holds all
+    # samples at once has one row.
+    keys = [
+        (spot.root, spot.grids, bool(place.spots), place.separable)
+        for (_, spot, _), place in zip(terms, places, strict=True)
+    ]
     stacks = stacked(op, [sums for _, _, sums in terms], keys, settings.psi)
     of_stack = [keys[stack.members[0]] for stack in stacks]
     results: dict[str, Tensor] = {}
     for root, sizes in layout.sizes.items():
         own = [(key[1:], stack) for key, stack in zip(of_stack, stacks, strict=True) if key[0] == root]
-        salient = [(grids, stack.salient_layer(op)) for (grids, _), stack in own]
-        signed = [(grids, stack.layer(op)) for (grids, placed), stack in own if placed]
+        salient = [(grids, stack.salient_layer(op)) for (grids, _, _), stack in own]
+        signed = [(grids, stack.layer(op)) for (grids, placed, _), stack in own if placed]
         results[f"map/{root}"] = saliency_map(op, salient, sizes, settings.psi)
         results[f"complete map/{root}"] = complete_map(op, signed, sizes)
+    stacks = [stack for stack in stacks if places[stack.members[0]].separable]
     order = [names[number] for stack in stacks for number in stack.members]
-    for kind, wanted, sums in (
-        (SUMS, counted(layout), totals(op, stacks)),
-        (MAGNITUDES, counted(layout), totals(op, stacks, absolute=True)),
-        (PLACED, partly_placed(layout), totals(op, stacks, placed=True)),
+    for kind, wanted, options in (
+        (SUMS, counted(layout), {}),
+        (MAGNITUDES, counted(layout), {"absolute": True}),
+        (PLACED, partly_placed(layout), {"placed": True}),
     ):
         if wanted:
+            sums = totals(op, stacks, **options)
             columns = [order.index(name) for name in wanted]
             results[kind] = sums if columns == [*range(len(order))] else op.Gather(sums, columns, axis=1)
     for name, place in layout.placements.items():
@@ -225,7 +232,7 @@ def _stacked_results(
 
 def counted_by_cell(place: Placement) -> bool:
     """Whether the sums by position of a tensor's only spot are sums of all its elements."""
-    return len(place.spots) == 1 and (place.spots[0].members is None or not place.partial)
+    return place.separable and len(place.spots) == 1 and (place.spots[0].members is None or not place.partial)
 
 
 def counted(layout: Placements) -> list[str]:
