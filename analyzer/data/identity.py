@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 
 from analyzer.backends import Differentiable
+from analyzer.errors import AnalysisError
 from converters import Model
 
 _BLOCK = 2**20
@@ -45,7 +46,10 @@ def model_identity(model: Any, proto: onnx.ModelProto) -> dict[str, Any]:
 
 
 def described(value: Any) -> Any:
-    """Return a setting or a target as JSON: numbers and texts as they are, arrays as hashes, other objects as names."""
+    """Return a setting or a target as JSON: numbers and texts as they are, arrays as hashes.
+
+    Raises AnalysisError for any other object.
+    """
     if value is None or isinstance(value, (str, bool, int, float)):
         return value
     if isinstance(value, np.generic):
@@ -60,8 +64,9 @@ def described(value: Any) -> Any:
         return {type(value).__name__: stated}
     array = np.asarray(value)
     if array.dtype == object:
-        return (
-            type(value).__qualname__ if not callable(value) else getattr(value, "__qualname__", repr(value))
+        # Two of them could not be told apart, and a run would continue another job.
+        raise AnalysisError(
+            f"expected settings of numbers, texts and arrays, got {type(value).__name__}. Fix: give it as an array"
         )
     content = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
     return {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": content}

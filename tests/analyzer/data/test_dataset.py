@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import onnxplain as ox
+from analyzer.data.identity import described
 from analyzer.data.job import SampleFailed
 from analyzer.data.manifest import OtherJob
 from analyzer.data.parts import find_parts
@@ -478,3 +479,15 @@ def test_wrong_arguments_are_refused_before_anything_is_written(
     with pytest.raises(AnalysisError, match=message):
         ox.explain_dataset(model_file, photos, tmp_path / "out", **settings)
     assert not (tmp_path / "out").exists()
+
+
+def test_settings_of_a_job_are_told_apart_by_their_values():
+    zero, one = np.zeros(3, np.float32), np.ones(3, np.float32)
+    pairs = [(zero, one), (zero, zero.astype(np.float64)), (zero, zero[None]), ([zero], [one]), (1, 2)]
+    pairs += [(make(zero), make(one)) for make in (ox.Dataset, lambda a: ox.Target(weights={"y": a}))]
+    pairs += [(ox.Target("a"), ox.Target("b")), (ox.Target(index=0), 0)]
+    for first, second in pairs:
+        assert described(first) == described(first) != described(second)
+        json.dumps(described(first))
+    with pytest.raises(AnalysisError, match="got function"):
+        described(lambda: 0)
