@@ -4,6 +4,7 @@ Reads a canonical ModelProto and arrays by input name; returns the canonical mod
 which the batch stays free where the loops allow it. A switch is a small integer or boolean input without samples, such
 as a sampling rate: where sizes alone do not settle the control flow, its value is written into the graph. The outputs
 are compared with those of the model on the arrays. Leaves a model alone whose control flow depends on other values.
+An input that is fixed for all calls is another matter: converters/passes/fixed_inputs.py.
 """
 
 from __future__ import annotations

@@ -8,8 +8,6 @@ from analyzer.ops.registry import Op, find
 from converters.passes.unroll import REASON_KEY
 
 _IN_FLOW = {
-    "If": "compute both branches in the model, and choose with Where",
-    "Loop": "export the model with a fixed number of steps",
     "Scan": "export the model with a fixed number of steps",
 }
 """What to do about control flow that depends on the values of the input."""
