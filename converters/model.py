@@ -155,23 +155,6 @@ def _state_of(path: str) -> tuple[int, ...]:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-class _Whole:
-    """A field with a proto, whose large weights are copied into it when it is read (weights/references.py)."""
-
-    def __init__(self, name: str, *, optional: bool = False) -> None:
-        self.name, self.optional = name, optional
-
-    def __get__(self, model: Model | None, owner: type) -> Any:
-        if model is None:
-            # A field without a value in its class has no default.
-            raise AttributeError(self.name)
-        proto = model.__dict__[self.name]
-        return None if proto is None else complete(proto)
-
-    def __set__(self, model: Model, proto: Any) -> None:
-        model.__dict__[self.name] = None if proto is self else proto
-
-
 @dataclass(frozen=True)
 class Model:
     """A canonical ONNX graph with its verification and, in memory only, the network or the file it came from.
@@ -184,10 +167,10 @@ class Model:
     large weights, which they share with whatever runs the model.
     """
 
-    proto: onnx.ModelProto = _Whole("proto")  # type: ignore[assignment]
+    proto: onnx.ModelProto
     source: PyTorchSource | TensorFlowSource | None = field(default=None, repr=False)
     verification: Verification | None = None
-    original: onnx.ModelProto | None = field(default=_Whole("original"), repr=False, compare=False)  # type: ignore[assignment]
+    original: onnx.ModelProto | None = field(default=None, repr=False, compare=False)
     folder: Path | None = field(default=None, repr=False, compare=False)
     # `replace` makes another model, which the file does not hold.
     file: ModelFile | None = field(default=None, init=False, repr=False, compare=False)
@@ -301,6 +284,27 @@ class Model:
         if size_of(self.light) <= LARGEST_MESSAGE:
             return write_bytes(path, complete(copied(self.light)).SerializeToString())
         return write_bytes(path, with_data_file(self.light, Path(path)).SerializeToString())
+
+
+class _Whole:
+    """A field of a Model with a proto, whose large weights are copied into it when it is read."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, model: Model | None, owner: type) -> Any:
+        if model is None:
+            return self
+        proto = model.__dict__[self.name]
+        return None if proto is None else complete(proto)
+
+    def __set__(self, model: Model, proto: onnx.ModelProto | None) -> None:
+        model.__dict__[self.name] = proto
+
+
+# The fields are those of a plain dataclass; these read them (weights/references.py).
+Model.proto = _Whole("proto")  # type: ignore[assignment]
+Model.original = _Whole("original")  # type: ignore[assignment]
 
 
 def described(model: Model) -> str:

@@ -22,19 +22,6 @@ from converters.weights.mapping import FileMap, maps_of
 from converters.weights.references import array_of, is_large
 
 
-class _Constant:
-    """A field with an array, which is read in the dtype of its tensor, in whatever precision it is stored."""
-
-    def __get__(self, tensor: Tensor | None, owner: type) -> Any:
-        if tensor is None:
-            raise AttributeError("constant")
-        stored = tensor.stored
-        return stored if stored is None or stored.dtype == tensor.dtype else stored.astype(tensor.dtype)
-
-    def __set__(self, tensor: Tensor, array: Any) -> None:
-        tensor.__dict__["constant"] = None if array is self else array
-
-
 @dataclass(frozen=True)
 class Tensor:
     """A named tensor. `shape` has an int, a symbol or None (unknown) per axis, or is None (unknown rank).
@@ -46,7 +33,7 @@ class Tensor:
     name: str
     dtype: np.dtype[Any]
     shape: Shape | None = None
-    constant: np.ndarray | None = field(default=_Constant(), compare=False, repr=False)  # type: ignore[assignment]
+    constant: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     @property
     def stored(self) -> np.ndarray | None:
@@ -64,6 +51,23 @@ class Tensor:
     def is_float(self) -> bool:
         """Whether the tensor can carry a gradient (bfloat16 and float16 included)."""
         return is_float(self.dtype)
+
+
+class _Constant:
+    """A field with an array, which is read in the dtype of its tensor, in whatever precision it is stored."""
+
+    def __get__(self, tensor: Tensor | None, owner: type) -> Any:
+        if tensor is None:
+            return self
+        stored = tensor.stored
+        return stored if stored is None or stored.dtype == tensor.dtype else stored.astype(tensor.dtype)
+
+    def __set__(self, tensor: Tensor, array: np.ndarray | None) -> None:
+        tensor.__dict__["constant"] = array
+
+
+# The field is that of a plain dataclass; this reads it.
+Tensor.constant = _Constant()  # type: ignore[assignment]
 
 
 def is_float(dtype: np.dtype[Any]) -> bool:
