@@ -7,7 +7,6 @@ Refuses, with what is accepted, paths and objects of no known kind.
 from __future__ import annotations
 
 import importlib
-import inspect
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +27,7 @@ from converters.passes.outputs import keep_numbers, refuse_text
 from converters.sources import foreign, pytorch
 from converters.sources.examples import example_of, on_images, with_full_masks
 from converters.sources.files import read_onnx, refuse_stream
-from converters.sources.fixed import fixed_module, with_constants, with_missing
+from converters.sources.fixed import fixed_module, parameters_of, with_constants, with_missing
 from converters.sources.pytorch import Converted
 from converters.sources.trust import refuse_program
 from converters.system.quiet import quiet
@@ -115,7 +114,7 @@ def _convert_source(source: Any, example: Any, options: SourceOptions) -> Conver
 
     if tensorflow.is_tensorflow(source):
         call = getattr(source, "python_function", getattr(source, "call", source))
-        names = [*inspect.signature(call).parameters] if callable(call) else []
+        names = parameters_of(call)
         return with_missing(
             example,
             options.constants,

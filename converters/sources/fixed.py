@@ -53,7 +53,7 @@ def fixed_module(module: Any, example: Any, constants: Mapping[str, Any], conver
 
     convert: from an example to a Converted.
     """
-    parameters = [*inspect.signature(module.forward).parameters]
+    parameters = parameters_of(module.forward)
     named = {name: value for name, value in constants.items() if name in parameters}
     if not named or example is None:
         return with_constants(convert(example), constants)
@@ -91,6 +91,14 @@ def with_missing(
     elif example is not None and not isinstance(example, Mapping) and values.keys() <= {*names}:
         ways.append(lambda: convert({**values, **_by_parameter(names, example)}))
     return with_constants(_first_of(ways), constants)
+
+
+def parameters_of(call: Any) -> list[str]:
+    """Return the names of the parameters of a call; none where Python does not know them, as of TorchScript."""
+    try:
+        return [*inspect.signature(call).parameters]
+    except (ValueError, TypeError):
+        return []
 
 
 def _by_parameter(parameters: Sequence[str], example: Any) -> dict[str, Any]:
