@@ -172,6 +172,8 @@ class Builder(NodeBuilder[Tensor]):
         one floating dtype, that of the first state. What does not depend on the states is computed outside.
         """
         inner = self.nested("Scan")
+        # Steps are differentiated by placeholder cotangents (analyzer/ops/recurrent), whose values no mask may read.
+        inner.masked = False
         begin = [Tensor(inner.fresh("state"), t.dtype) for t in states]
         elements = [Tensor(inner.fresh("element"), t.dtype) for t in sequences]
         following, outputs = step(inner, begin, elements)

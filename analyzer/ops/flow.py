@@ -126,6 +126,8 @@ def _transposed(
     Its outputs are those of the branch, then the gradients.
     """
     emitted = op.nested("If")
+    # The cotangents are placeholders, whose values no mask may read.
+    emitted.masked = False
     cotangents = [Tensor(emitted.fresh("cotangent"), y.dtype, y.shape) for y in ys]
     found = {y.name: c for y, c in zip(ys, cotangents, strict=True)}
     pull_back(branch, emitted, found, active_tensors(branch, names))

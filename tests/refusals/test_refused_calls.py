@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analyzer import differentiate, full_grad, gradient, integrated_gradients
+from analyzer import full_grad, gradient, integrated_gradients
 from analyzer.target.target import Target
 from tests.refusals.setting import (
     CONV,
@@ -77,12 +77,6 @@ INPUTS = {
         "x.astype('int64')",
         lambda f: evaluated(f, x=IDS.astype("f")),
         IDS,
-    ),
-    "ids alone": Case(
-        lambda: gradient(TOKENS, IDS),
-        "wrt='embedding'",
-        lambda f: differentiate(TOKENS).gradients(IDS, 1, wrt="embedding").gradients["e"],
-        np.tile(W[:, 1], (2, 3, 1)),
     ),
     "text": Case(lambda: gradient(DENSE, "cat.jpg"), "an array of numbers"),
     "rows of two lengths": Case(lambda: gradient(DENSE, [[1.0, 2.0], [3.0]]), "rows of one length"),

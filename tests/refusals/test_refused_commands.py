@@ -49,7 +49,6 @@ COMMANDS = [
     ("analyze conv.onnx last.npy", "inputs.transpose(0, 3, 1, 2)", None),
     ("analyze two.onnx x.npy", "one .npz with an array for each", "analyze two.onnx pair.npz"),
     ("analyze two.onnx half.npz", "np.savez(path, b=array)", None),
-    ("analyze tokens.onnx ids.npy", "--wrt embedding", "analyze tokens.onnx ids.npy --wrt embedding"),
     ("analyze dense.onnx x.npy --target 9", "from 0 to 2", "analyze dense.onnx x.npy --target 2"),
     ("analyze dense.onnx x.npy --target cat", "give an index", None),
     ("analyze dense.onnx x.npy --target 1,2,0", "one for each", "analyze dense.onnx x.npy --target 1,2"),

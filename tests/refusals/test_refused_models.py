@@ -72,12 +72,6 @@ OPS = {
         lambda: gradient(floats("c = Greater(x, x) y = Cast<to=1>(c)"), X, 1),
         "a tensor that is computed before it",
     ),
-    "a branch": Case(
-        lambda: gradient(BRANCHES, X, 1),
-        "choose with Where",
-        lambda f: gradient_of(WHERE, X, 1)[:, 1],
-        2 * X[:, 1],
-    ),
     "a draw": Case(lambda: gradient(floats("y = Bernoulli(x)"), X / 5, 1), "downstream of it"),
     "a size that only a run shows": Case(
         lambda: gradient(FREE_DETERMINANT, SQUARES, 0),

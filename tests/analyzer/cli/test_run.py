@@ -110,14 +110,16 @@ def test_shards_share_a_folder(command, photos, tmp_path):
 
 
 def test_flags_of_images_and_settings_of_methods_count(command, files, tmp_path):
-    out = tmp_path / "out"
+    out, pattern = tmp_path / "out", tmp_path / "*.png"
+    for name in ("photo.png", "notes.png"):
+        shutil.copy(files / name, tmp_path)
     flags = ("--mean", "0.4", "--std", "0.2", "--target", "dog", "--attributions", "--dtype", "float16")
     method = ("--method", "integrated-gradients", "--steps", "4", "--baseline", "0")
-    status, _, err = command("run", "plain.onnx", "*.png", "-o", out, *flags, *method)
+    status, _, err = command("run", "plain.onnx", pattern, "-o", out, *flags, *method)
     # notes.png is no picture; plain.onnx has no class names.
     assert status == 2 and "class" in err
     flags = (*flags[:5], "4", *flags[6:])
-    status, shown, err = command("run", "plain.onnx", "*.png", "-o", out, *flags, *method, "--json")
+    status, shown, err = command("run", "plain.onnx", pattern, "-o", out, *flags, *method, "--json")
     assert status == 1 and [one["event"] for one in lines_of(shown)] == ["error", "part", "end"]
     assert "fed as pixels" not in err
     found = ox.open_results(out)
@@ -144,7 +146,7 @@ def test_flags_of_images_and_settings_of_methods_count(command, files, tmp_path)
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (("nothing", "-o", "out"), "no such file or folder"),
+        (("no-such-source", "-o", "out"), "no such file or folder"),
         (("photo.png", "-o", "photo.png"), "a file, where -o takes a folder"),
         (("photo.png", "-o", "out", "--shard", "2/2"), "--shard 2/2: expected I/N"),
         (("photo.png", "-o", "out", "--shard", "1"), "--shard 1: expected I/N"),

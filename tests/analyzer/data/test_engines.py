@@ -42,7 +42,18 @@ def refuse_difference(found, expected):
 
 
 def children():
-    return psutil.Process().children()
+    """The processes that were started since the fixture `others` ran."""
+    return [one for one in psutil.Process().children() if one.pid not in OTHERS]
+
+
+OTHERS = set()
+
+
+@pytest.fixture(autouse=True)
+def others():
+    """Processes of other tests, such as the kernel of a notebook or multiprocessing's tracker, go on."""
+    OTHERS.clear()
+    OTHERS.update(one.pid for one in psutil.Process().children())
 
 
 @pytest.mark.parametrize("name", ENGINES)
