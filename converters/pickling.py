@@ -22,9 +22,9 @@ from onnx.external_data_helper import ExternalDataInfo
 from converters.conversion import load
 from converters.errors import ConversionError, InvalidModel, one_line
 from converters.model import Model, Verification
+from converters.system.hashes import file_sha256
 from converters.weights.references import array_of, complete, is_reference, size_of
 
-_CHUNK = 2**20
 _LARGEST = 2**31 - 2**20
 
 
@@ -35,14 +35,14 @@ def file_hash(path: str | os.PathLike[str]) -> str:
     """
     own = Path(path)
     try:
-        digests = [_digest(own), *(_digest(one) for one in external_files(own))]
+        digests = [file_sha256(own), *(file_sha256(one) for one in external_files(own))]
     except OSError as error:
         raise InvalidModel(
             f"{own} or its external weights cannot be read ({one_line(error)}). Fix: give the path of an existing file"
         ) from error
     if len(digests) == 1:
-        return digests[0].hex()
-    return hashlib.sha256(b"".join(digests)).hexdigest()
+        return digests[0]
+    return hashlib.sha256(bytes.fromhex("".join(digests))).hexdigest()
 
 
 def external_files(path: Path) -> list[Path]:
@@ -83,14 +83,6 @@ def graph_hash(proto: onnx.ModelProto) -> str:
 def _head(tensor: onnx.TensorProto) -> bytes:
     """The name, type and shape of a tensor."""
     return repr((tensor.name, tensor.data_type, list(tensor.dims))).encode()
-
-
-def _digest(path: Path) -> bytes:
-    found = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            found.update(chunk)
-    return found.digest()
 
 
 def reduced(model: Model) -> tuple[Any, ...]:

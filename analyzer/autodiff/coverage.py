@@ -105,7 +105,7 @@ def is_on_codes(graph: Graph, node: Node) -> bool:
     """Whether a node between quantizers rounds to codes or reads them."""
     rules = find(node)
     if rules is None or rules.has_bodies:
-        # The count of a loop is no code.
+        # An integer input of a loop is a count, not a code.
         return False
     return rules.quantizes or any(graph.tensors[name].dtype.kind in "iu" for name in node.inputs[:1] if name)
 

@@ -38,7 +38,7 @@ def with_activation(fn: Differentiable, target: Target) -> tuple[Differentiable,
     def made() -> Differentiable:
         graph = with_activations(fn.graph, known)
         found = replace(fn, engine=fn.engine.rebound(graph), caches={})
-        # The file has been opened, and what was compared with it is known.
+        # Share the open file and its results, so that nothing is compared twice.
         found.__dict__["file"] = fn.file
         keep_sizes(found)
         return found

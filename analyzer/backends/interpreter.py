@@ -247,7 +247,7 @@ class Interpreter:
             rows.append(collected)
         if not rows and len(node.outputs) > len(states):
             raise BackendError(
-                f'{node} makes no step, and what it collects has no shape. Fix: use backend="onnxruntime"'
+                f'{node} makes no step: the shape of its collected outputs is unknown. Fix: use backend="onnxruntime"'
             )
         stack = self.framework.module.stack
         return [*states, *(stack(column) for column in zip(*rows, strict=True))]

@@ -242,7 +242,7 @@ def analyze(
         settings = {one: call.options(own, METHODS[one].path) for one, own in settings.items()}
     results = _run(terminal, fn, batch, chosen, settings)
     if picked or of_tokens is not None:
-        # The position of an element is no class: the words for the box, or the token, say what is explained.
+        # The target is the position of an element, not a class. The words for the box or the token name it.
         results = [replace(result, target=None) for result in results]
     texts = texts_of(results, batch.arrays, graph, vocabulary if texts_read is None else texts_read)
     if words:

@@ -35,8 +35,14 @@ NAMES = (
 class Deferred(Command):
     """A command that is imported when it is run. Its help is the docstring of its function."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name, help=_docstring(name))
+    @property
+    def help(self) -> str | None:
+        """The docstring, which is read when the list of commands is shown."""
+        return None if self.name is None else _docstring(self.name)
+
+    @help.setter
+    def help(self, text: str | None) -> None:
+        """Leave out what the base class sets."""
 
     @cached_property
     def loaded(self) -> Any:

@@ -23,8 +23,8 @@ def report(
         typer.Option(
             "--masks",
             metavar="FOLDER",
-            help="Masks with the ids of the samples as their names, images or .npy files: how much of each map lies "
-            "inside. What is not 0 is inside.",
+            help="Masks, images or .npy files named by the ids of the samples. Pixels other than 0 are inside. "
+            "The page then states how much of each map lies inside.",
         ),
     ] = None,
     images: Annotated[
@@ -33,7 +33,7 @@ def report(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Report on a data set: accuracy, completeness, the mean map of every class, samples that stand out."""
+    """Report on a data set: accuracy, completeness, mean maps of classes, unusual samples."""
     from analyzer.data.set_report import report_results
 
     terminal = Terminal(as_json)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def watcher(terminal: Terminal, pace: Pace, report: Callable[[int, int], None]) -> Watcher:
-    """Return what a job calls. report: shows progress(done, total)."""
+    """Return the Watcher that shows the events of a job. report: called with the samples done and their total."""
     from analyzer.data.job import Watcher
 
     seen = {"done": 0, "total": 0}
@@ -48,7 +48,7 @@ def watcher(terminal: Terminal, pace: Pace, report: Callable[[int, int], None]) 
 
 
 def show(terminal: Terminal, results: Results, shard: tuple[int, int], pace: Pace) -> None:
-    """Show what is in the folder now."""
+    """Print the number of explained and failed samples in the folder."""
     failed = len(results.errors)
     terminal.out.print(f"{counted(len(results), 'sample')} explained in {results.folder}", style="bold")
     if failed:

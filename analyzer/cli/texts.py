@@ -173,7 +173,7 @@ def language_target(
 def _of_tokens(
     fn: Differentiable, batch: Batch, tokenizer: Tokenizer, terminal: Terminal
 ) -> tuple[TargetLike, tuple[str, ...]] | None:
-    """What is explained without --target: the token at a mask, or the next one of a decoder; None of other models."""
+    """Return the default target: the token at a mask, or the next token of a decoder; None for other models."""
     known = token_inputs(fn.graph)
     if known is None or not _gives_tokens(fn):
         return None

@@ -18,8 +18,7 @@ import onnx
 from analyzer.backends import Differentiable
 from analyzer.errors import AnalysisError
 from converters import Model
-
-_BLOCK = 2**20
+from converters.system.hashes import file_sha256
 
 
 def model_identity(model: Any, proto: onnx.ModelProto) -> dict[str, Any]:
@@ -31,14 +30,14 @@ def model_identity(model: Any, proto: onnx.ModelProto) -> dict[str, Any]:
     if isinstance(model, (str, os.PathLike)) and Path(model).exists():
         path = Path(model)
         if path.is_file():
-            found: dict[str, Any] = {"name": path.name, "sha256": _of_file(path)}
+            found: dict[str, Any] = {"name": path.name, "sha256": file_sha256(path)}
             if data := _external(path):
-                found["data"] = {name: _of_file(path.parent / name) for name in data}
+                found["data"] = {name: file_sha256(path.parent / name) for name in data}
             return found
         files = sorted(one for one in path.rglob("*") if one.is_file())
         whole = hashlib.sha256()
         for one in files:
-            whole.update(f"{one.relative_to(path).as_posix()}\0{_of_file(one)}\n".encode())
+            whole.update(f"{one.relative_to(path).as_posix()}\0{file_sha256(one)}\n".encode())
         return {"name": path.name, "sha256": whole.hexdigest()}
     inner = model.model if isinstance(model, Differentiable) else model
     name = str(model) if isinstance(model, str) else type(inner).__name__
@@ -83,14 +82,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[name] = "unknown"
     return found
-
-
-def _of_file(path: Path) -> str:
-    found = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            found.update(block)
-    return found.hexdigest()
 
 
 def _external(path: Path) -> list[str]:

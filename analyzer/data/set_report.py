@@ -1,4 +1,4 @@
-"""The report of a data set: its summary, and the page with the pictures of the samples that stand out.
+"""The report of a data set: its summary, and a page with pictures of unusual samples.
 
 From Results, the images that they explain and masks to a SetSummary and a SetPage. A sample whose image cannot be read
 again is shown as its map alone.
@@ -65,7 +65,7 @@ def report_results(
 
     results: what `explain_dataset` returned, or its folder.
     masks: a folder with masks of some or all samples: images or .npy files that are named by the samples' ids, of the
-        size of the sample's image or of its map. What is not 0 is inside.
+        size of the sample's image or of its map. Pixels other than 0 are inside.
     images: where the source is now. Default: where it was; without it, maps are shown alone.
     Raises AnalysisError where there are no results yet, InputError for masks that belong to no sample.
     """

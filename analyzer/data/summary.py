@@ -1,4 +1,4 @@
-"""Summarize the explanations of a data set: accuracy, completeness, mean maps of classes, samples that stand out.
+"""Summarize the explanations of a data set: accuracy, completeness, mean maps of classes, unusual samples.
 
 Reads the rows once. Keeps a few numbers of each sample, and its map as 8 × 8 cells.
 """

@@ -30,6 +30,7 @@ from analyzer.methods.registry import shown
 from analyzer.target.target import TargetLike
 from analyzer.types import Inputs
 from converters.system.environment import version_of
+from converters.system.hashes import file_sha256
 from converters.weights.references import LARGEST_MESSAGE, complete, copied, size_of, with_weights_fed
 
 if TYPE_CHECKING:
@@ -181,11 +182,7 @@ def _on_onnxruntime(model: Differentiable | ModelLike) -> Differentiable:
 def _hash(fn: Differentiable, model: Any) -> str:
     """Return the SHA-256 of the model's file, or of its graph where the model is not a file."""
     if isinstance(model, (str, os.PathLike)) and Path(model).is_file():
-        found = hashlib.sha256()
-        with Path(model).open("rb") as file:
-            while block := file.read(2**20):
-                found.update(block)
-        return found.hexdigest()
+        return file_sha256(Path(model))
     light = fn.model.light_original or fn.model.light
     if size_of(light) <= LARGEST_MESSAGE:
         proto = complete(copied(light))

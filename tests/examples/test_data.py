@@ -18,7 +18,7 @@ def model(tmp_path_factory):
 
 
 def test_spark_explains_image_files(model, tmp_path):
-    pytest.importorskip("pyspark", reason="pyspark is not installed: pip install pyspark")
+    pytest.importorskip("pyspark", reason="pyspark is not installed: pip install 'onnxplain[spark]'")
     if shutil.which("java") is None:
         pytest.skip("Java is not installed on this machine")
     images = photographs(5)

@@ -61,7 +61,7 @@ def view_of(
     """The model in an arrangement that was decided for these feeds."""
     if arrangement.plain:
         same = replace(fn, arrangement=arrangement)
-        # The file has been opened, and what was compared with it is known.
+        # Share the open file and its results, so that nothing is compared twice.
         same.__dict__["file"] = fn.file
         return same
     shapes = {name: array.shape for name, array in feeds.items()}

@@ -1,7 +1,7 @@
 """Samples of a model that branches on their values: one condition chooses the branch of a whole call.
 
 From a Differentiable and feeds to an Arrangement. Other points of a path, and other samples, may take other branches:
-each is run in a call of its own where that gives the outputs of the whole call, else the call is one sample.
+samples are run one at a time if that gives the outputs of the whole call. Otherwise, the call counts as one sample.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _deciding(node: Node) -> Sequence[str]:
 def one_by_one(
     fn: Differentiable, feeds: Arrays, plain: Guess, outputs: Sequence[str], node: Node
 ) -> Arrangement | None:
-    """Each sample in a call of its own; None where a sample alone has other outputs than in the whole call."""
+    """Return the arrangement that runs samples one at a time; None if a sample alone has other outputs."""
     if plain.keys() != feeds.keys() or any(plain.values()):
         return None
     count = len(feeds[next(iter(plain))])
@@ -79,5 +79,5 @@ def one_by_one(
         if not near(whole[name], np.concatenate([row[name] for row in rows])):
             return None
     return Arrangement(
-        alone=True, note=f"{node} is decided by values: each sample is explained in a call of its own"
+        alone=True, note=f"{node} depends on the values of a sample: samples are explained one at a time"
     )
