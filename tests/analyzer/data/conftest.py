@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.analyzer.data.networks import CLASSES, image_model
+from tests.analyzer.data.runs import table_rows, table_truth, undisturbed  # noqa: F401
 
 
 @pytest.fixture(scope="session")

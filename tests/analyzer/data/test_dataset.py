@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sys
-import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,29 +17,9 @@ import onnxplain as ox
 from analyzer.data.identity import described
 from analyzer.data.job import SampleFailed
 from analyzer.data.manifest import OtherJob
-from analyzer.data.parts import find_parts
 from analyzer.errors import AnalysisError
 from tests.analyzer.data.networks import CLASSES, image_model, image_network, table_network
-
-SIZES = {"batch_size": 2, "part_size": 4}
-
-
-def rows_of(folder):
-    """All columns of all parts, as bytes of their arrays."""
-    table = ox.open_results(folder).table().combine_chunks()
-    return {name: table.column(name).to_pylist() for name in table.schema.names}
-
-
-@pytest.fixture(scope="module")
-def undisturbed(model_file, photos, tmp_path_factory):
-    """The results of a run that nothing ended, and their folder."""
-    out = tmp_path_factory.mktemp("undisturbed") / "out"
-    counts = []
-    results = ox.explain_dataset(
-        model_file, photos, out, attributions=True, progress=lambda *one: counts.append(one), **SIZES
-    )
-    assert counts == [(0, 9), (2, 9), (4, 9), (6, 9), (8, 9), (9, 9)]
-    return results, out
+from tests.analyzer.data.runs import SIZES
 
 
 def test_rows_are_those_of_the_api(undisturbed, model_file, photos):
@@ -106,49 +82,6 @@ def test_the_manifest_says_what_was_done(undisturbed, model_file):
     assert manifest["method"] == "full-grad" and manifest["samples"] == 9
     assert manifest["versions"]["numpy"] == np.__version__
     assert manifest["schema"]["map"]["shape"] == [16, 16] and manifest["schema"]["output"]["meaning"]
-
-
-@pytest.mark.parametrize("after", [1, 3, 5])
-def test_a_run_that_failed_is_continued_bitwise(after, model_file, photos, tmp_path, undisturbed):
-    calls = iter(range(99))
-
-    def progress(done, total):
-        if next(calls) == after:
-            raise RuntimeError("ended")
-
-    out = tmp_path / "out"
-    with pytest.raises(RuntimeError, match="ended"):
-        ox.explain_dataset(model_file, photos, out, attributions=True, progress=progress, **SIZES)
-    done = sum(part.samples for part in find_parts(out))
-    kept = []
-    ox.explain_dataset(model_file, photos, out, attributions=True, progress=lambda *one: kept.append(one[0]))
-    assert done <= after * 2 and kept[-1] == 9
-    assert rows_of(out) == rows_of(undisturbed[1])
-    assert {p.name for p in out.iterdir()} == {p.name for p in undisturbed[1].iterdir()}
-
-
-def test_ctrl_c_finishes_the_batch_in_hand_and_keeps_it(model_file, photos, tmp_path, undisturbed):
-    out = tmp_path / "out"
-
-    def progress(done, total):
-        if done == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt, match=r"of 9 samples are done and kept.*To continue") as raised:
-            ox.explain_dataset(model_file, photos, out, attributions=True, progress=progress, **SIZES)
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert 2 <= raised.value.done < 9
-    counts = []
-    ox.explain_dataset(
-        model_file, photos, out, attributions=True, progress=lambda *one: counts.append(one[0]), **SIZES
-    )
-    # What was kept is not computed again: the first count after the start is beyond it.
-    assert counts[1] > raised.value.done
-    assert rows_of(out) == rows_of(undisturbed[1])
 
 
 @pytest.mark.parametrize(
@@ -237,52 +170,6 @@ def test_shards_cover_every_sample_once(shards, part_size, tmp_path, table_rows,
         np.testing.assert_allclose(found[:].map(name), array, rtol=1e-4, atol=1e-6)
 
 
-@pytest.fixture(scope="module")
-def table_rows():
-    rng = np.random.default_rng(5)
-    return {name: rng.standard_normal((11, size)).astype(np.float32) for name, size in (("a", 4), ("b", 2))}
-
-
-@pytest.fixture(scope="module")
-def table_truth(table_rows):
-    """x·∂p/∂x of p = sigmoid(a·w + b·v), by hand."""
-    weights = {
-        name: onnx.numpy_helper.to_array(one)[:, 0].astype(np.float64)
-        for name, one in zip(
-            "ab", sorted(table_network().graph.initializer, key=lambda one: -one.dims[0]), strict=True
-        )
-    }
-    logit = sum(table_rows[name] @ weights[name] for name in "ab")
-    chance = 1 / (1 + np.exp(-logit))
-    return {name: (chance * (1 - chance))[:, None] * table_rows[name] * weights[name] for name in "ab"}
-
-
-def test_an_iterable_of_unknown_length_is_explained_and_continued(tmp_path, table_rows, table_truth):
-    rows = [{name: array[k] for name, array in table_rows.items()} for k in range(11)]
-    out = tmp_path / "out"
-    for count in (5, 11, 11):
-        # The first run is ended after five samples, in the middle of a part.
-        def items(count=count):
-            yield from rows[:count]
-            if count < 11:
-                raise RuntimeError("the stream broke")
-
-        if count < 11:
-            with pytest.raises(RuntimeError, match="the stream broke"):
-                ox.explain_dataset(
-                    table_network(), items(), out, "input-x-gradient", batch_size=2, part_size=4
-                )
-            continue
-        found = ox.explain_dataset(table_network(), items(), out, "input-x-gradient")
-    assert found.manifest["samples"] is None and found.ids == [str(k) for k in range(11)]
-    np.testing.assert_allclose(found[:].map("a"), table_truth["a"], rtol=1e-4, atol=1e-6)
-    # A source whose last part is full.
-    whole = ox.explain_dataset(
-        table_network(), iter(rows[:8]), tmp_path / "w", "input-x-gradient", part_size=4, batch_size=4
-    )
-    assert len(whole) == 8 and len(list((tmp_path / "w").glob("part-*"))) == 2
-
-
 def test_samples_of_different_sizes_keep_their_shapes(tmp_path):
     rng = np.random.default_rng(0)
     samples = [rng.standard_normal((3, 8 + k, 9)).astype(np.float32) for k in range(5)]
@@ -342,84 +229,6 @@ def test_half_precision_and_methods_with_their_own_class(tmp_path, model_file, p
     assert ig.manifest["batch_size"] == 16 and ig.manifest["part_size"] == 128
     with pytest.raises(AnalysisError, match="seed"):
         ox.explain_dataset(model_file, photos, tmp_path / "rng", "smooth-grad", rng=np.random.default_rng(0))
-
-
-def test_two_runs_of_one_shard_are_refused_and_a_killed_one_leaves_no_lock(model_file, photos, tmp_path):
-    out, inside, leave = tmp_path / "out", threading.Event(), threading.Event()
-
-    def wait(done, total):
-        inside.set()
-        leave.wait(20)
-
-    other = threading.Thread(
-        target=lambda: ox.explain_dataset(model_file, photos, out, "gradient", progress=wait)
-    )
-    other.start()
-    inside.wait(20)
-    try:
-        with pytest.raises(AnalysisError, match="another run writes shard 0 of 1"):
-            ox.explain_dataset(model_file, photos, out, "gradient")
-    finally:
-        leave.set()
-        other.join()
-    assert not list(out.glob(".*"))
-    (out / ".shard-0000.lock").touch()
-    assert len(ox.explain_dataset(model_file, photos, out, "gradient")) == 9
-
-
-def killed_run(arguments, done, pause):
-    """Explain a data set in a child process, and kill it once so many samples are done."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if not child:
-        sizes = {"batch_size": 2, "part_size": 4}
-        ox.explain_dataset(
-            *arguments, attributions=True, progress=lambda *one: os.write(writing, bytes([one[0]])), **sizes
-        )
-        os._exit(0)
-    os.close(writing)
-    while (count := os.read(reading, 1)) and count[0] < done:
-        pass
-    time.sleep(pause)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    os.close(reading)
-
-
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_kill_9_loses_the_part_in_work_alone(model_file, photos, tmp_path, undisturbed):
-    out, rng = tmp_path / "out", np.random.default_rng(0)
-    for done in (0, 2, 4, 8, 8, 9):
-        killed_run((model_file, photos, out), done, float(rng.uniform(0, 0.01)))
-        # Whatever is there is whole, and no earlier part is lost.
-        lengths = [part.samples for part in find_parts(out)]
-        assert lengths == [4, 4, 1][: len(lengths)] and sum(lengths) >= 4 * (done // 4) - 4
-    ox.explain_dataset(model_file, photos, out, attributions=True, **SIZES)
-    assert rows_of(out) == rows_of(undisturbed[1])
-    assert {p.name for p in out.iterdir()} == {p.name for p in undisturbed[1].iterdir()}
-
-
-def test_what_an_interrupted_run_of_another_job_has_kept_is_not_taken(model_file, photos, tmp_path):
-    def end(done, total):
-        if done:
-            raise RuntimeError("ended")
-
-    out, given = tmp_path / "out", {"batch_size": 1, "part_size": 4, "shard": (1, 2)}
-    with pytest.raises(RuntimeError):
-        ox.explain_dataset(model_file, photos, out, "gradient", target=0, progress=end, **given)
-    assert list(out.glob(".partial-0001-*"))
-    ox.explain_dataset(
-        model_file, photos, out, "gradient", target=1, resume=False, **(given | {"shard": (0, 2)})
-    )
-    found = ox.explain_dataset(model_file, photos, out, "gradient", target=1, **given)
-    assert set(found.table(["target"])["target"].to_pylist()) == {1} and len(found) == 9
-    part = found.paths[0]
-    other = ox.explain_dataset(
-        model_file, photos, tmp_path / "b", "gradient", target=0, **(given | {"shard": (0, 2)})
-    )
-    part.write_bytes(other.paths[0].read_bytes())
-    with pytest.raises(AnalysisError, match="belongs to another job"):
-        ox.explain_dataset(model_file, photos, out, "gradient", target=1, **(given | {"shard": (0, 2)}))
 
 
 def test_a_damaged_part_and_a_foreign_manifest_are_refused(model_file, photos, tmp_path):
